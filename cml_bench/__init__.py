@@ -1,0 +1,17 @@
+"""cml_bench: run and compare gradient-based meta-learning methods, each with and without CML.
+
+``cml_bench.load(run)`` opens a finished run as a learner that adapts and predicts.
+"""
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(run):
+    """Open a finished run: ``load(run).adapt(x_support, y_support).predict(x_query)``.
+
+    ``run`` is a run folder, or the id (or its first characters) of a run under ``results/runs``.
+    """
+    from cml_bench.learner import load as load_learner  # imports torch, so not at package import
+
+    return load_learner(run)

@@ -1,0 +1,245 @@
+"""Command line: every step of a study, from files to files."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from cml_bench.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a UserError is printed as one paragraph, exit code 2."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cml_bench", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, run, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("fetch", _fetch, "Get and prepare data sets.")
+    sub.add_argument("data", nargs="+", help="names, see `list data`")
+    sub.add_argument("--options", type=_mapping, default={}, help="the data set's options as JSON")
+    _folders(sub)
+
+    sub = command("plan", _plan, "Resolve a configuration into runs, jobs and table cells. Starts nothing.")
+    sub.add_argument("--config", required=True, type=Path)
+    sub.add_argument("--out", type=Path, help="write the plan to this file")
+    sub.add_argument("--json", action="store_true", help="print the plan as JSON")
+
+    sub = command("train", _train, "Train and evaluate one run, or the runs of one job of a plan.")
+    sub.add_argument("spec", type=Path, help="a run's spec as JSON, or a plan (then --job)")
+    sub.add_argument("--job", help="id of a job of the plan")
+    sub.add_argument("--stamp", type=Path, help="file to write when every run is stored")
+    _engine(sub)
+
+    sub = command("evaluate", _evaluate, "Evaluate a stored run on more test tasks, queries or inner steps.")
+    sub.add_argument("run_folder", type=Path)
+    sub.add_argument("--tasks", type=int)
+    sub.add_argument("--query", type=int, help="query examples per class")
+    sub.add_argument("--inner-steps", type=int, nargs="+")
+    _engine(sub)
+
+    sub = command("table", _table, "Render tables and the report page from whatever runs are finished.")
+    sub.add_argument("tables", nargs="*", help="keys; default: all of the study")
+    _study(sub)
+
+    sub = command("figure", _figure, "Draw figures from stored runs.")
+    sub.add_argument("figures", nargs="*", help="keys; default: all of the study")
+    _study(sub)
+
+    sub = command("list", _list, "Names of methods, data sets or networks.")
+    sub.add_argument("kind", choices=("methods", "data", "networks"))
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("describe", _describe, "Parameters and FLOPs of a method on a network and data set.")
+    for name in ("method", "network", "data"):
+        sub.add_argument(f"--{name}", required=True)
+    sub.add_argument("--way", type=int, required=True)
+    sub.add_argument("--shot", type=int, required=True)
+    sub.add_argument("--query", type=int, default=15)
+    for name in ("options", "network-options", "data-options"):
+        sub.add_argument(f"--{name}", type=_mapping, default={}, help="as JSON")
+    sub.add_argument("--json", action="store_true")
+    return parser
+
+
+def _folders(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data-dir", type=Path, default=Path("data"), help="where data sets are kept")
+
+
+def _engine(sub: argparse.ArgumentParser) -> None:
+    _folders(sub)
+    sub.add_argument("--results", type=Path, default=Path("results"))
+    sub.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    sub.add_argument("--threads", type=int, default=1, help="two runs of one thread beat one run of two")
+    sub.add_argument("--engine", choices=("fast", "plain"), default="fast", help="equal computations")
+    sub.add_argument("--diagnostics", choices=("on", "off"), default="on")
+    sub.add_argument("--checkpoint-seconds", type=float, default=60.0)
+
+
+def _study(sub: argparse.ArgumentParser) -> None:
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, help="a configuration file")
+    source.add_argument("--plan", type=Path, help="a resolved plan")
+    sub.add_argument("--results", type=Path, default=Path("results"))
+    sub.add_argument("--quiet", action="store_true", help="write files, print only their paths")
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("a JSON object is needed")
+    return value
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}.") from None
+
+
+# -- commands -----------------------------------------------------------------------------------------
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from cml_bench import registry
+
+    for name in args.data:
+        cls = registry.datasets.get(name)
+        data = cls(cls.Options.resolve(args.options, f"data set {name}"))
+        data.prepare(args.data_dir)
+        print(f"{data.data_id} is ready in {args.data_dir}")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from cml_bench import config, files, plan
+
+    resolved = plan.resolve(config.read(args.config), str(args.config))
+    if args.out:
+        files.write_json(args.out, resolved)
+    if args.json:
+        print(json.dumps(resolved, indent=1))
+    elif not args.out:
+        print(plan.summary(resolved))
+
+
+def _settings(args: argparse.Namespace):
+    from cml_bench.engine.train import Settings
+
+    return Settings(
+        results=args.results, data_dir=args.data_dir, device=args.device, threads=args.threads, path=args.engine,
+        checkpoint_seconds=args.checkpoint_seconds, diagnostics=args.diagnostics == "on",
+        report=lambda text: print(text, flush=True),
+    )  # fmt: skip
+
+
+def _train(args: argparse.Namespace) -> None:
+    from cml_bench.engine.jobs import run_all
+    from cml_bench.spec import RunSpec
+
+    content = _read_json(args.spec)
+    if args.job:
+        chosen = [job for job in content["jobs"] if job["id"] == args.job]
+        if not chosen:
+            raise UserError(f"{args.spec} has no job {args.job!r}.")
+        by_id = {run["id"]: run["spec"] for run in content["runs"]}
+        specs = [RunSpec.model_validate(by_id[run]) for run in chosen[0]["runs"]]
+    else:
+        specs = [RunSpec.model_validate(content.get("spec", content))]
+    run_all(specs, _settings(args), args.stamp)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from cml_bench.engine.run import run
+    from cml_bench.records import read
+    from cml_bench.spec import Evaluation
+
+    record = read(args.run_folder)
+    if record is None:
+        raise UserError(f"{args.run_folder} holds no finished run (no record.json).")
+    old = record.evaluated or Evaluation()
+    wanted = Evaluation(
+        tasks=args.tasks or old.tasks, query=args.query or old.query,
+        inner_steps=tuple(args.inner_steps or old.inner_steps),
+    )  # fmt: skip
+    args.results = args.run_folder.resolve().parent.parent
+    done = run(record.spec.model_copy(update={"evaluation": wanted}), _settings(args))
+    for key, value in done.content["results"].items():
+        print(f"{key:20s} {value:.4f}")
+
+
+def _resolved(args: argparse.Namespace) -> dict[str, Any]:
+    if args.plan:
+        return _read_json(args.plan)
+    import yaml
+
+    from cml_bench import config, plan
+
+    config.read(args.config)
+    return plan.cached(yaml.safe_load(args.config.read_text()), str(args.config), args.results)
+
+
+def _table(args: argparse.Namespace) -> None:
+    from cml_bench import report
+
+    report.tables(_resolved(args), args.results, args.tables, quiet=args.quiet)
+
+
+def _figure(args: argparse.Namespace) -> None:
+    from cml_bench import report
+
+    for path in report.figures(_resolved(args), args.results, args.figures):
+        print(path)
+
+
+def _list(args: argparse.Namespace) -> None:
+    from cml_bench import registry
+
+    names = {
+        "methods": registry.method_names,
+        "data": registry.datasets.names,
+        "networks": registry.networks.names,
+    }[args.kind]()
+    print(json.dumps(names) if args.json else "\n".join(names))
+
+
+def _describe(args: argparse.Namespace) -> None:
+    from cml_bench.describe import describe
+
+    found = describe(
+        args.method, args.network, args.data, args.way, args.shot, args.query, args.options, args.network_options,
+        args.data_options,
+    )  # fmt: skip
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    p, f = found["parameters"], found["flops"]
+    print(f"{args.method} with {args.network} on {found['data']}, {args.way}-way {args.shot}-shot")
+    print(f"  parameters in training {p['training']:,}")
+    for head, size in p["test"].items():
+        print(f"  parameters at test, head {head}: {size:,}")
+    for name, value in f.items():
+        print(f"  MFLOP per task, {name}: {value / 1e6:,.1f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Configuration files: what a user may write, and the errors for everything else. Imports no torch."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from cml_bench.errors import UserError
+from cml_bench.spec import Evaluation, Model, explain
+
+
+class MethodEntry(Model):
+    """One row's training: its options, and what differs from the experiment."""
+
+    method: str = Field("", description="empty: the entry's own key")
+    options: dict[str, Any] = Field({}, description="the entry x+cml starts from the options of the entry x")
+    steps: int | None = Field(None, ge=0)
+    seeds: tuple[int, ...] | None = None
+
+
+class Experiment(Model):
+    """A data set, a network, episode sizes and a budget, shared by several methods."""
+
+    data: str
+    data_options: dict[str, Any] = {}
+    network: str
+    network_options: dict[str, Any] = {}
+    way: int = Field(5, ge=1)
+    shots: tuple[int, ...] = Field(min_length=1)
+    query: int | Literal["shot"] = 15
+    steps: int = Field(ge=0)
+    protocol: str = "matched"
+    protocol_options: dict[str, Any] = {}
+    evaluation: Evaluation = Evaluation()
+    evaluation_query: Literal["shot"] | None = Field(None, description="shot: as many as support points")
+    methods: dict[str, MethodEntry] = Field(min_length=1)
+    runs_per_job: int = Field(1, ge=1, description="short runs share a process: starting one costs seconds")
+
+
+class Row(Model):
+    """One row of a table."""
+
+    label: str
+    run: str = Field(description="a key of the experiment's methods")
+    reading: str = Field("meta", description="which result of the run: see the documentation of readings")
+    against: str | None = Field(None, description="the baseline's key, for the paired difference")
+
+
+class TableConfig(Model):
+    """One table: rows of an experiment; columns are its shots (and inner steps for regression)."""
+
+    kind: Literal["accuracy", "cost", "regression"]
+    experiment: str
+    title: str
+    caption: str = ""
+    rows: tuple[Row, ...] = Field(min_length=1)
+
+
+class FigureConfig(Model):
+    """One figure: adapted curves of an experiment's methods on test tasks."""
+
+    kind: Literal["curves"]
+    experiment: str
+    title: str
+    caption: str = ""
+    runs: tuple[Row, ...] = Field(min_length=1)
+    tasks: tuple[int, ...] = (0, 1, 2)
+    seed: int = 0
+
+
+class Study(Model):
+    """A whole configuration file."""
+
+    study: str = Field(pattern=r"^[a-z0-9_]+$")
+    title: str = ""
+    summary: str = ""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    precision: Literal["float32", "float64"] = "float32"
+    experiments: dict[str, Experiment] = Field(min_length=1)
+    tables: dict[str, TableConfig] = {}
+    figures: dict[str, FigureConfig] = {}
+    allow_cpu: bool = False
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: Any) -> Any:
+        """``seeds: 5`` means 0..4."""
+        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def parse(content: Any, where: str) -> Study:
+    """Check a configuration; a UserError names the file and every offending key."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: a configuration is a mapping of keys to values, not {type(content).__name__}.")
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        raise UserError(explain(error, where, list(Study.model_fields))) from None
+    _check_references(study, where)
+    return study
+
+
+def read(path: Path | str) -> Study:
+    """Read and check a YAML file."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration file {path}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable as YAML: {error}".replace("\n", " ")) from None
+    return parse(content, str(path))
+
+
+def _check_references(study: Study, where: str) -> None:
+    if not study.seeds or len(set(study.seeds)) < len(study.seeds) or min(study.seeds) < 0:
+        raise UserError(f"{where}: seeds must be distinct numbers from 0 on, at least one; got {study.seeds}.")
+    for key, item in [*study.tables.items(), *study.figures.items()]:
+        experiment = study.experiments.get(item.experiment)
+        if experiment is None:
+            known = ", ".join(study.experiments)
+            raise UserError(f"{where}: {key} names the experiment {item.experiment!r}; there are: {known}.")
+        for row in item.rows if isinstance(item, TableConfig) else item.runs:
+            for name in (row.run, row.against):
+                if name is not None and name not in experiment.methods:
+                    raise UserError(
+                        f"{where}: {key}, row {row.label!r} names the run {name!r}; the experiment "
+                        f"{item.experiment!r} has: {', '.join(experiment.methods)}."
+                    )

@@ -1,0 +1,191 @@
+"""What a data set is, and the one implementation for sets of images.
+
+A data set knows its id, shapes and class counts without any file (``describe``, planning); ``prepare``
+makes its arrays once, in a process of its own; ``open`` maps them into memory and, for training, puts
+them on the device.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cml_bench.episodes import Examples, Picks, Task, draw_picks
+from cml_bench.errors import UserError
+from cml_bench.files import write_bytes, write_json
+from cml_bench.spec import Options
+
+
+class DataSet:
+    """Interface of every data set.
+
+    ``kind`` decides loss and score: ``classification`` (cross-entropy, accuracy) or ``regression`` (MSE).
+    """
+
+    Options: type[Options] = Options
+    name: str
+    kind: Literal["classification", "regression"] = "classification"
+    input_shape: tuple[int, ...]
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    @property
+    def data_id(self) -> str:
+        """Everything that decides which examples and classes there are: name, version, split, size."""
+        raise NotImplementedError
+
+    def outputs(self, way: int) -> int:
+        """Size of the network's output for episodes of so many ways."""
+        return way
+
+    def check(self, split: str, way: int, shot: int, query: int) -> None:
+        """Raise a UserError if no such episode can be drawn."""
+
+    def prepare(self, folder: Path) -> None:
+        """Make the arrays under ``folder`` if they are not there. Nothing to do for generated data."""
+
+    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "DataSet":
+        """Make ready for drawing tasks; returns self."""
+        self.device, self.dtype = device, dtype
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the decoded data (not of the archive): equal for repacked copies."""
+        raise NotImplementedError
+
+    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
+        """Everything random about ``count`` episodes, as arrays on the host."""
+        raise NotImplementedError
+
+    def tasks(self, drawn, part: slice) -> Task:
+        """The episodes ``part`` of what ``draw`` returned, on the device."""
+        raise NotImplementedError
+
+
+class ImageArrays(NamedTuple):
+    """Decoded images, class by class.
+
+    images uint8 (N, C, H, W); sizes (classes,) images per class; splits: class numbers of each split;
+    group: see :func:`cml_bench.episodes.draw_picks`.
+    """
+
+    images: np.ndarray
+    sizes: np.ndarray
+    splits: dict[str, np.ndarray]
+    group: int = 1
+
+
+class ImageSet(DataSet):
+    """Few-shot classification on images that fit into memory as bytes.
+
+    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and ``build()``.
+    """
+
+    class_counts: dict[str, int]
+    smallest_class: int
+    group = 1
+
+    def build(self) -> ImageArrays:
+        """Decode everything; called once, in the fetching process."""
+        raise NotImplementedError
+
+    def check(self, split: str, way: int, shot: int, query: int) -> None:
+        """Enough classes in the split, and enough images (and groups) in each class."""
+        classes = self.class_counts[split]
+        if way > classes:
+            raise UserError(f"{self.name}: way {way} is impossible, the {split} split has {classes} classes.")
+        room = self.smallest_class - shot * self.group
+        if query > room or shot * self.group > self.smallest_class:
+            raise UserError(
+                f"{self.name}: {shot} support and {query} query images of one class are impossible, its smallest "
+                f"class has {self.smallest_class} images in groups of {self.group}. Lower shot or query."
+            )
+
+    def folder(self, root: Path) -> Path:
+        """Where the prepared arrays stand under the data folder."""
+        return Path(root) / "prepared" / self.data_id.replace("/", "-")
+
+    def prepare(self, folder: Path) -> None:
+        """Write ``images.npy`` and ``index.json`` unless they are there."""
+        home = self.folder(folder)
+        if (home / "index.json").exists():
+            return
+        arrays = self.build()
+        home.mkdir(parents=True, exist_ok=True)
+        write_bytes(home / "images.npy", lambda file: np.save(file, arrays.images))
+        index = {
+            "data_id": self.data_id,
+            "sizes": arrays.sizes.tolist(),
+            "splits": {split: classes.tolist() for split, classes in arrays.splits.items()},
+            "group": arrays.group,
+            "sha256": hash_images(arrays),
+        }
+        write_json(home / "index.json", index)
+
+    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "ImageSet":
+        """Map the prepared arrays; on a GPU the bytes are copied there once."""
+        home = self.folder(folder)
+        if not (home / "index.json").exists():
+            raise UserError(
+                f"{self.name} is not prepared in {home}: run `python -m cml_bench fetch {self.name} "
+                f"--data-dir {folder}` first."
+            )
+        index = json.loads((home / "index.json").read_text())
+        splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
+        images = np.load(home / "images.npy", mmap_mode="c")
+        self.attach(ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"]), device, dtype)
+        self._sha256 = index["sha256"]
+        return self
+
+    def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> "ImageSet":
+        """Use these arrays."""
+        self.device, self.dtype = device, dtype
+        self.arrays = arrays
+        self.starts = np.concatenate(([0], np.cumsum(arrays.sizes)[:-1]))
+        self.pixels = torch.from_numpy(np.asarray(arrays.images)).to(device)
+        self._sha256 = None
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of pixels, class sizes and splits."""
+        if self._sha256 is None:
+            self._sha256 = hash_images(self.arrays)
+        return self._sha256
+
+    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int) -> Tensor:
+        """Image numbers (count, way, shot+query) on the device, support first."""
+        classes = self.arrays.splits[split]
+        sizes = self.arrays.sizes[classes]
+        picks: Picks = draw_picks(key, first, count, way, shot, query, sizes, self.arrays.group)
+        rows = self.starts[classes[picks.classes]][..., None]
+        index = np.concatenate((rows + picks.support, rows + picks.query), axis=2)
+        return torch.from_numpy(index).to(self.device), shot
+
+    def tasks(self, drawn: tuple[Tensor, int], part: slice) -> Task:
+        """Gather pixels in [0, 1]."""
+        index, shot = drawn
+        index = index[part]
+        return Task(self._examples(index[:, :, :shot]), self._examples(index[:, :, shot:]))
+
+    def _examples(self, index: Tensor) -> Examples:
+        tasks, way, each = index.shape
+        x = self.pixels[index.reshape(-1)].to(self.dtype).div_(255)
+        y = torch.arange(way, device=self.device).repeat_interleave(each).expand(tasks, -1)
+        return Examples(x.reshape(tasks, way * each, *x.shape[1:]), y)
+
+
+def hash_images(arrays: ImageArrays) -> str:
+    """SHA-256 over shape, pixels, class sizes and splits."""
+    digest = hashlib.sha256(repr(arrays.images.shape).encode())
+    digest.update(np.ascontiguousarray(arrays.images).data)
+    digest.update(np.asarray(arrays.sizes, dtype="<i8").tobytes())
+    for split in sorted(arrays.splits):
+        digest.update(split.encode() + np.asarray(arrays.splits[split], dtype="<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""``sinusoid``: regression of y = A sin(x - phase) (Finn et al. 2017, section 5.1; CML, section 4.1).
+
+A ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5], without noise. Tasks are generated, so there is nothing to
+fetch, and the splits are three independent streams.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+from cml_bench import seeding
+from cml_bench.data.base import DataSet
+from cml_bench.episodes import Examples, Task
+from cml_bench.errors import UserError
+from cml_bench.registry import datasets
+
+AMPLITUDE, PHASE, RANGE = (0.1, 5.0), (0.0, np.pi), (-5.0, 5.0)
+
+
+@datasets.register("sinusoid")
+class Sinusoid(DataSet):
+    """``way`` is 1: one function a task; ``shot`` points support it."""
+
+    kind = "regression"
+    input_shape = (1,)
+
+    @property
+    def data_id(self) -> str:
+        """Version 1 of the generator."""
+        return "sinusoid/v1"
+
+    def outputs(self, way: int) -> int:
+        """One value."""
+        return 1
+
+    def check(self, split: str, way: int, shot: int, query: int) -> None:
+        """Regression tasks have one way."""
+        if way != 1:
+            raise UserError(f"sinusoid: way must be 1 (one function per task), not {way}.")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the first numbers of a fixed stream: they change if the generator does."""
+        x, y, _ = self.draw(seeding.key("sinusoid"), "test", 0, 8, 1, 5, 5)
+        return hashlib.sha256(np.round(np.stack((x, y)), 9).astype("<f8").tobytes()).hexdigest()
+
+    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
+        """x and y (count, shot+query) float64, and shot."""
+        u = seeding.uniform(seeding.words(key, first, count, 2 + shot + query))
+        amplitude, phase, x = (
+            low + (high - low) * part
+            for (low, high), part in zip((AMPLITUDE, PHASE, RANGE), (u[:, :1], u[:, 1:2], u[:, 2:]), strict=True)
+        )
+        return x, amplitude * np.sin(x - phase), shot
+
+    def tasks(self, drawn, part: slice) -> Task:
+        """Tensors (T, shot, 1) and (T, query, 1)."""
+        x, y, shot = drawn
+        x, y = (torch.from_numpy(v[part]).to(self.device, self.dtype).unsqueeze(-1) for v in (x, y))
+        return Task(Examples(x[:, :shot], y[:, :shot]), Examples(x[:, shot:], y[:, shot:]))
+
+    @staticmethod
+    def truth(key: np.ndarray, index: int, shot: int, query: int) -> tuple[float, float]:
+        """Amplitude and phase of task ``index``, for drawing it."""
+        u = seeding.uniform(seeding.words(key, index, 1, 2 + shot + query))[0]
+        return AMPLITUDE[0] + (AMPLITUDE[1] - AMPLITUDE[0]) * u[0], PHASE[0] + (PHASE[1] - PHASE[0]) * u[1]

@@ -1,0 +1,55 @@
+"""Gradients of each head on one fixed validation task: the raw material of figure 3.
+
+Taken by backward passes of their own, never from the training step. Definitions that the paper leaves
+open: the gradient is that of a head's query loss with respect to the initial psi (through the inner loop,
+in the order the method trains with), and only weights count, not biases (its figure 3c ignores biases).
+"""
+
+import torch
+from torch import Tensor
+
+from cml_bench.engine.step import expand
+from cml_bench.episodes import Task
+from cml_bench.methods.base import Groups, Method
+
+
+def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, Tensor]]:
+    """head -> parameter -> gradient of that head's query loss (not multiplied by gamma), mean over tasks."""
+    wide = expand(groups, len(task))
+    losses: dict[str, Tensor] = {}
+    for state in method.adapt(wide, task.support, task.query.x):
+        outputs = method.outputs(wide, state.params, task.query.x, method.heads)
+        for head in method.heads:
+            loss = state.weight * method.criterion(outputs[head], task.query.y).mean()
+            losses[head] = losses[head] + loss if head in losses else loss
+    base = groups["base"]
+    found = {}
+    for i, head in enumerate(method.heads):
+        grads = torch.autograd.grad(
+            losses[head], list(base.values()), retain_graph=i + 1 < len(method.heads), materialize_grads=True
+        )
+        found[head] = dict(zip(base, grads, strict=True))
+    return found
+
+
+def diagnose(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, float]]:
+    """Norm of each head's gradient per layer, ``norm_meta`` (and ``norm_co``); ``cosine`` between the two.
+
+    A cosine needs both gradients to be non-zero; it is left out for a layer where one is zero (theta, to
+    which the co-loss does not reach in first order).
+    """
+    grads = head_gradients(method, groups, task)
+    weights = [name for name in groups["base"] if name.endswith(".weight") and not name.startswith("norm")]
+    norms = {head: torch.stack([g[name].norm() for name in weights]) for head, g in grads.items()}
+    rows = [*norms.values()]
+    if "co" in grads:
+        dots = [(grads["meta"][name] * grads["co"][name]).sum() for name in weights]
+        rows.append(torch.stack(dots))
+    values = torch.stack(rows).double().cpu().tolist()  # the only transfer
+    layers = [name.removesuffix(".weight") for name in weights]
+    out = {f"norm_{head}": dict(zip(layers, row, strict=True)) for head, row in zip(norms, values, strict=False)}
+    if "co" in grads:
+        scale = {layer: out["norm_meta"][layer] * out["norm_co"][layer] for layer in layers}
+        dots = dict(zip(layers, values[-1], strict=True))
+        out["cosine"] = {layer: dots[layer] / scale[layer] for layer in layers if scale[layer] > 0}
+    return out

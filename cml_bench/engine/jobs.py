@@ -1,0 +1,40 @@
+"""Several runs in one process: each keeps its own lock, log, checkpoints, and its own failure."""
+
+import sys
+import traceback
+from pathlib import Path
+
+from cml_bench.engine.run import run
+from cml_bench.engine.train import Settings
+from cml_bench.errors import UserError
+from cml_bench.files import write_json, write_text
+from cml_bench.records import Store
+from cml_bench.spec import RunSpec
+
+
+def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None) -> None:
+    """Run all; then write the stamp, or raise one UserError that names every run that failed and its log."""
+    done, failed = {}, []
+    for number, spec in enumerate(specs, 1):
+        try:
+            record = run(spec, settings)
+        except Exception as error:  # one run's failure must not take the others with it
+            failed.append(_explain(spec, settings, error))
+            continue
+        done[spec.id] = record.status
+        shown = " ".join(f"{key} {value:.4f}" for key, value in record.content["results"].items())
+        settings.report(f"[{number}/{len(specs)}] {spec.title}: {record.status}  {shown}")
+    if failed:
+        raise UserError("; ".join(failed))
+    if stamp is not None:
+        tasks = {spec.id: spec.evaluation.tasks for spec in specs}
+        write_json(stamp, {"runs": done, "tasks": tasks})
+
+
+def _explain(spec: RunSpec, settings: Settings, error: Exception) -> str:
+    if isinstance(error, UserError):
+        return f"{spec.title}: {error}"
+    path = Store(settings.results).folder(spec) / "error.log"
+    write_text(path, "".join(traceback.format_exception(error)))
+    print("".join(traceback.format_exception_only(error)), file=sys.stderr)
+    return f"{spec.title}: {type(error).__name__}: {error} (traceback in {path})"

@@ -1,0 +1,220 @@
+"""One run, whole: lock, train or resume, evaluate, store. A finished run is never trained again."""
+
+import datetime
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
+
+import cml_bench
+from cml_bench import registry
+from cml_bench.engine import checkpoint
+from cml_bench.engine.readings import Models, test_results
+from cml_bench.engine.step import snapshot
+from cml_bench.engine.train import Settings, Training, build_data, build_method
+from cml_bench.episodes import Episodes
+from cml_bench.files import write_bytes
+from cml_bench.methods.base import Groups
+from cml_bench.networks.base import count
+from cml_bench.records import FORMAT, Record, Store, run_lock, write_episodes, write_record
+from cml_bench.spec import Evaluation, RunSpec, canonical
+from cml_bench.verdict import run_status
+
+
+def run(spec: RunSpec, settings: Settings) -> Record:
+    """The record of this run: as stored if it is finished, else after training what is missing."""
+    store = Store(settings.results)
+    folder = store.folder(spec)
+    with run_lock(folder):
+        record = store.read(spec)
+        if record is not None:
+            done = record.evaluated
+            return record if done is not None and done.covers(spec.evaluation) else reevaluate(record, spec, settings)
+        torch.set_num_threads(settings.threads)
+        with open(folder / "run.log", "a") as log:
+
+            def say(text: str) -> None:
+                stamp = datetime.datetime.now(datetime.UTC).strftime("%H:%M:%S")
+                log.write(f"{stamp} {text}\n")
+                log.flush()
+                settings.report(text)
+
+            if not registry.method(spec.method).learns:
+                return _reference(spec, settings, folder)
+            training = Training(spec, settings, folder, say)
+            training.run()
+            return _finish(training, spec, settings, folder)
+
+
+# -- finishing ----------------------------------------------------------------------------------------
+
+
+def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path) -> Record:
+    best, method = training.best, training.method
+    last = snapshot(training.groups)
+    steps = {"best_meta": best["meta"]["step"] if best else training.step, "last": training.step}
+    models: Models = {"best_meta": best["meta"]["groups"] if best else last, "last": last}
+    if "co" in method.heads:
+        steps["best_co"] = best["co"]["step"] if best else training.step
+        models["best_co"] = best["co"]["groups"] if best else last
+    _write_models(folder, models, steps, spec)
+    start = time.perf_counter()
+    arrays = {} if training.diverged else test_results(method, training.data, spec, models, steps, spec.evaluation)
+    seconds = {**training.done_seconds, "test": time.perf_counter() - start}
+    write_episodes(folder, arrays)
+    trained_classifier = method.kind == "classification" and spec.steps > 0
+    losses = [float("nan")] if training.diverged else [0.0]
+    status = run_status(losses, training.last_validation.score.numpy(), spec.way if trained_classifier else None)
+    parameters = {"test": count(method.network.params)}
+    parameters["co"] = count(method.co.params) if "co" in method.heads else 0
+    parameters["train"] = parameters["test"] + parameters["co"]
+    content = _content(spec, settings, training.data, arrays) | {
+        "status": status,
+        "selected": steps,
+        "parameters": parameters,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "tasks_at_once": training.tasks_at_once,
+        "curves": _rounded(training.curves),
+    }
+    record = write_record(folder, content)
+    checkpoint.clear(folder)
+    return record
+
+
+def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
+    data = build_data(spec).open(settings.data_dir, torch.device(settings.device), getattr(torch, spec.precision))
+    method, wanted = build_method(spec, data), spec.evaluation
+    start = time.perf_counter()
+    episodes = Episodes(data, "test", spec.way, spec.shot, wanted.query)
+    parts = [
+        method.evaluate(episodes.batch(i, min(16, wanted.tasks - i))).score["meta"]
+        for i in range(0, wanted.tasks, 16)
+    ]
+    answers = spec.way * wanted.query
+    arrays = {"meta@0": torch.round(torch.cat(parts).cpu().double() * answers).numpy().astype(np.uint16)}
+    write_episodes(folder, arrays)
+    content = _content(spec, settings, data, arrays) | {
+        "status": "finished",
+        "parameters": {"test": 0, "co": 0, "train": 0},
+        "seconds": {"train": 0.0, "test": round(time.perf_counter() - start, 3)},
+    }
+    return write_record(folder, content)
+
+
+def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
+    """Evaluate the stored models as ``spec.evaluation`` asks, without training; results are extended."""
+    folder, wanted = record.folder, _union(record.evaluated, spec.evaluation)
+    torch.set_num_threads(settings.threads)
+    if not registry.method(spec.method).learns:
+        return _reference(spec.model_copy(update={"evaluation": wanted}), settings, folder)
+    data = build_data(spec).open(settings.data_dir, torch.device(settings.device), getattr(torch, spec.precision))
+    method = build_method(spec, data, settings.path)
+    arrays = test_results(method, data, spec, read_models(folder), record.content["selected"], wanted)
+    if record.evaluated is not None and record.evaluated.query == wanted.query:
+        arrays = {**record.arrays, **arrays}  # a deleted co-learner cannot be evaluated again: its results stay
+    write_episodes(folder, arrays)
+    content = dict(record.content)
+    content |= _evaluation_content(arrays, wanted, spec, data.kind)
+    return write_record(folder, content)
+
+
+def _union(done: Evaluation | None, wanted: Evaluation) -> Evaluation:
+    if done is None or done.query != wanted.query:
+        return wanted
+    steps = tuple(sorted({*done.inner_steps, *wanted.inner_steps}))
+    return Evaluation(tasks=max(done.tasks, wanted.tasks), query=wanted.query, inner_steps=steps)
+
+
+# -- models -------------------------------------------------------------------------------------------
+
+
+def _flat(groups: Groups) -> dict[str, torch.Tensor]:
+    return {f"{group}/{name}": value.contiguous() for group, params in groups.items() for name, value in params.items()}
+
+
+def _write_models(folder: Path, models: Models, steps: dict[str, int], spec: RunSpec) -> None:
+    def save(name: str, tensors: dict[str, torch.Tensor], model: str) -> None:
+        meta = {"run": spec.id, "step": str(steps[model])}
+        write_bytes(folder / f"{name}.safetensors", safetensors_bytes(tensors, metadata=meta))
+
+    save("model", {k: v.contiguous() for k, v in models["best_meta"]["base"].items()}, "best_meta")
+    if "co" in models["best_meta"]:
+        save("colearner", {k: v.contiguous() for k, v in models["best_meta"]["co"].items()}, "best_meta")
+        save("best_co", _flat(models["best_co"]), "best_co")
+    save("last", _flat(models["last"]), "last")
+
+
+def read_models(folder: Path) -> Models:
+    """The stored models; without ``colearner.safetensors`` the selected one has psi and theta only."""
+
+    def grouped(name: str) -> Groups:
+        groups: Groups = {}
+        for key, value in load_file(folder / f"{name}.safetensors").items():
+            group, param = key.split("/", 1)
+            groups.setdefault(group, {})[param] = value
+        return groups
+
+    models: Models = {"best_meta": {"base": load_file(folder / "model.safetensors")}, "last": grouped("last")}
+    if (folder / "colearner.safetensors").exists():
+        models["best_meta"]["co"] = load_file(folder / "colearner.safetensors")
+        models["best_co"] = grouped("best_co")
+    return models
+
+
+# -- the record ---------------------------------------------------------------------------------------
+
+
+def _content(spec: RunSpec, settings: Settings, data: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "id": spec.id,
+        "spec": canonical(spec),
+        "kind": data.kind,
+        "data_sha256": data.sha256,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "cml_bench": cml_bench.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "safetensors": safetensors.__version__,
+        },
+        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "engine": {"device": settings.device, "threads": settings.threads, "path": settings.path},
+        **_evaluation_content(arrays, spec.evaluation, spec, data.kind),
+    }
+
+
+def _evaluation_content(arrays: dict[str, np.ndarray], wanted: Evaluation, spec: RunSpec, kind: str) -> dict[str, Any]:
+    steps = sorted({int(key.split("@")[1]) for key in arrays})
+    answers = spec.way * wanted.query
+    scale = answers if kind == "classification" else 1
+    return {
+        "evaluation": wanted.model_copy(update={"inner_steps": tuple(steps)}).model_dump(mode="json"),
+        "answers_per_episode": answers,
+        "results": {key: round(float(values.mean()) / scale, 6) for key, values in arrays.items()},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to six significant digits: curves are for plots, and records stay small."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,204 @@
+"""The training loop: one run from its spec to its record.
+
+Runs are resumed from their last checkpoint; on a CPU a resumed run equals its uninterrupted twin bit for
+bit, for the same number of threads, since every batch is a function of the step alone.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cml_bench import registry
+from cml_bench.data.base import DataSet
+from cml_bench.engine import checkpoint
+from cml_bench.engine.diagnostics import diagnose
+from cml_bench.engine.evaluate import Result, evaluate
+from cml_bench.engine.step import MetaStep, adam, leaves, snapshot
+from cml_bench.episodes import Episodes
+from cml_bench.errors import UserError
+from cml_bench.methods.base import Groups, Method
+from cml_bench.spec import Options, RunSpec
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run, which never changes the result's id: device, threads, paths, cadence."""
+
+    results: Path = Path("results")
+    data_dir: Path = Path("data")
+    device: str = "cpu"
+    threads: int = 1
+    path: str = "fast"
+    checkpoint_seconds: float = 60.0
+    diagnostics: bool = True
+    report: Callable[[str], None] = print
+
+
+def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
+    """Options of a plug-in class from a spec."""
+    return cls.Options.resolve(given, where)
+
+
+def build_data(spec: RunSpec) -> DataSet:
+    """The data set of a spec, not opened."""
+    cls = registry.datasets.get(spec.data.name)
+    return cls(resolve_options(cls, spec.data.options, f"data set {spec.data.name}"))
+
+
+def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
+    """The method of a spec with its network."""
+    cls = registry.method(spec.method)
+    if cls.version != spec.version:
+        raise UserError(f"this run was made with version {spec.version} of {spec.method}; here is {cls.version}.")
+    network = None
+    if spec.network is not None:
+        net = registry.networks.get(spec.network.name)
+        options = resolve_options(net, spec.network.options, f"network {spec.network.name}")
+        network = net(options, data.input_shape, data.outputs(spec.way), path)
+    return cls(resolve_options(cls, spec.options, f"method {spec.method}"), network, data.kind)
+
+
+class Training:
+    """State of one training: parameters, optimiser, step, best models, curves."""
+
+    def __init__(self, spec: RunSpec, settings: Settings, folder: Path, say: Callable[[str], None]):
+        self.spec, self.settings, self.folder, self.say = spec, settings, folder, say
+        self.device, self.dtype = torch.device(settings.device), getattr(torch, spec.precision)
+        self.data = build_data(spec).open(settings.data_dir, self.device, self.dtype)
+        self.method = build_method(spec, self.data, settings.path)
+        self.tasks_at_once = self.method.network.tasks_at_once(self.device)
+        way, shot, query = spec.way, spec.shot, spec.query
+        self.train_tasks = Episodes(self.data, "train", way, shot, query, seed=spec.seed)
+        self.val_tasks = Episodes(self.data, "validation", way, shot, query)
+        self.groups: Groups = leaves(self.method.init(spec.seed), self.device, self.dtype)
+        self.step, self.done_seconds = 0, {"train": 0.0, "validation": 0.0, "diagnostics": 0.0}
+        self.best: dict[str, dict[str, Any]] = {}
+        self.curves: dict[str, Any] = {"step": [], "train": {}, "validation": {}, "diagnostics": []}
+        self.running: torch.Tensor | None = None  # sums over tasks, read only at a pause
+        self.running_tasks = 0
+        self.diverged = False
+        self._new_optimizer()
+        self._started, self._start_step, self._saved = time.monotonic(), 0, time.monotonic()
+
+    def _new_optimizer(self) -> None:
+        self.optimizer = adam(self.groups, self.spec.protocol.outer_lr)
+        self.meta_step = MetaStep(self.method, self.groups, self.optimizer, self.tasks_at_once)
+
+    # -- the loop ----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the end, from wherever the last checkpoint left off."""
+        self._resume()
+        spec, protocol = self.spec, self.spec.protocol
+        while True:
+            due = self.step % protocol.val_every == 0 or self.step == spec.steps
+            if due and (not self.curves["step"] or self.curves["step"][-1] < self.step):
+                self._pause()
+            if self.step >= spec.steps or self.diverged:
+                return
+            if protocol.optimizer_reset_every and self.step and self.step % protocol.optimizer_reset_every == 0:
+                self._new_optimizer()
+            self._advance()
+
+    def _advance(self) -> None:
+        start = time.perf_counter()
+        batch = self.train_tasks.batch(self.step * self.spec.protocol.meta_batch, self.spec.protocol.meta_batch)
+        scores = self.meta_step(batch)
+        sums = torch.stack([value for values in scores for value in values.values()]).sum(1)
+        self.running = sums if self.running is None else self.running.add_(sums)
+        self.running_tasks += len(batch)
+        self.step += 1
+        self.done_seconds["train"] += time.perf_counter() - start
+
+    def _pause(self) -> None:
+        """Everything that is not the hot path: read the metrics, validate, diagnose, select, save."""
+        train = {}
+        if self.running is not None:
+            names = [f"{kind}_{head}" for kind in ("loss", "score") for head in self.method.heads]
+            train = dict(zip(names, (self.running.double() / self.running_tasks).tolist(), strict=True))
+        self.running, self.running_tasks = None, 0
+        val = self._validate()
+        self.diverged = not all(torch.isfinite(torch.tensor([*train.values(), *val.values()])))
+        self.curves["step"].append(self.step)
+        for name, values in (("train", train), ("validation", val)):
+            for key, value in values.items():
+                series = self.curves[name].setdefault(key, [])
+                series.extend([None] * (len(self.curves["step"]) - 1 - len(series)))
+                series.append(value if abs(value) < float("inf") else None)
+        if not self.diverged:
+            self._diagnose()
+            self._select(val)
+        if time.monotonic() - self._saved >= self.settings.checkpoint_seconds and self.step < self.spec.steps:
+            self._save()
+        self._say_progress(train, val)
+
+    def _validate(self) -> dict[str, float]:
+        start = time.perf_counter()
+        protocol = self.spec.protocol
+        first = len(self.curves["step"]) * protocol.val_tasks if protocol.val_fresh else 0
+        results = evaluate(
+            self.method, self.groups, self.val_tasks, protocol.val_tasks, first=first,
+            tasks_at_once=self.tasks_at_once,
+        )  # fmt: skip
+        values = {}
+        self.last_validation: Result = results["meta", self.method.inner_steps]
+        for (head, _), result in results.items():
+            values[f"loss_{head}"] = result.loss.double().mean().item()
+            values[f"score_{head}"] = result.score.double().mean().item()
+        self.done_seconds["validation"] += time.perf_counter() - start
+        return values
+
+    def _diagnose(self) -> None:
+        if self.settings.diagnostics:
+            start = time.perf_counter()
+            values = diagnose(self.method, self.groups, self.val_tasks.batch(0, 1))
+            self.curves["diagnostics"].append({"step": self.step, **values})
+            self.done_seconds["diagnostics"] += time.perf_counter() - start
+
+    def _select(self, val: dict[str, float]) -> None:
+        """Keep psi, theta, phi of the step at which each head validates best; step 0 only if nothing else is."""
+        better = 1 if self.method.kind == "classification" else -1
+        for head in self.method.heads:
+            score = val[f"score_{head}"] * better
+            old = self.best.get(head)
+            improves = old is None or old["step"] == 0 or score > old["score"]
+            if improves or self.spec.protocol.selection == "last":
+                self.best[head] = {"step": self.step, "score": score, "groups": snapshot(self.groups)}
+
+    def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
+        left = ""
+        if self.step > self._start_step:
+            pace = (time.monotonic() - self._started) / (self.step - self._start_step)
+            seconds = round(pace * (self.spec.steps - self.step))
+            left = f"  {seconds // 60}:{seconds % 60:02d} left"
+        loss = f"  loss {train['loss_meta']:.3f}" if train else ""
+        score = val["score_meta"]
+        shown = f"val {100 * score:.1f} %" if self.method.kind == "classification" else f"val MSE {score:.3f}"
+        self.say(f"{self.spec.title}: step {self.step}/{self.spec.steps}{loss}  {shown}{left}")
+
+    # -- checkpoints -------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        state = {
+            "id": self.spec.id, "step": self.step, "groups": snapshot(self.groups),
+            "optimizer": self.optimizer.state_dict(), "best": self.best, "curves": self.curves,
+            "seconds": self.done_seconds,
+        }  # fmt: skip
+        checkpoint.save(self.folder, state)
+        self._saved = time.monotonic()
+
+    def _resume(self) -> None:
+        state = checkpoint.load(self.folder)
+        if state is None or state["id"] != self.spec.id:
+            return
+        for group, params in state["groups"].items():
+            for name, value in params.items():
+                self.groups[group][name].data.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best, self.curves = state["step"], state["best"], state["curves"]
+        self.done_seconds, self._start_step = state["seconds"], state["step"]
+        self.say(f"{self.spec.title}: resumed at step {self.step}")

@@ -1,0 +1,176 @@
+"""What a method is.
+
+Parameters come in groups: ``base`` (psi, theta: what is kept at test) and, with a co-learner, ``co``
+(phi). ``adapt`` yields adapted states, one for each point at which a query loss is due, with its weight;
+each state gives the outputs of every head. The engine does the rest: batching over tasks, the outer
+optimiser, validation, selection, records.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cml_bench.episodes import Examples, Task
+from cml_bench.networks.base import Network, Params, initialise
+from cml_bench.spec import Options
+
+Groups = dict[str, Params]
+
+
+class Adapted(NamedTuple):
+    """Parameters after ``step`` inner steps; ``weight`` is that of the query loss due here."""
+
+    step: int
+    weight: float
+    params: Params
+
+
+class Scores(NamedTuple):
+    """Per task (T,): the loss of each head, and its score (accuracy, or the loss for regression)."""
+
+    loss: dict[str, Tensor]
+    score: dict[str, Tensor]
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean over examples: (T, n, way), (T, n) -> (T,)."""
+    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets).mean(1)
+
+
+def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean over examples and output dimensions: (T, n, d) twice -> (T,)."""
+    return F.mse_loss(outputs, targets, reduction="none").flatten(1).mean(1)
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Share of examples whose largest output is right: (T,)."""
+    return (outputs.argmax(2) == targets).to(outputs.dtype).mean(1)
+
+
+CRITERIA = {"classification": (cross_entropy, accuracy), "regression": (mean_squared_error, mean_squared_error)}
+
+
+class Method:
+    """Base of all methods that learn an initialisation and adapt it by gradient steps.
+
+    A subclass states which parameters adapt (:meth:`adapts`), the size of an inner step
+    (:meth:`step_size`), and may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
+    ``version`` goes into every run's id: raise it when the algorithm's numbers change.
+    """
+
+    Options: type[Options] = Options
+    name: str
+    version = 1
+    accepts_colearner = True
+    learns = True
+    heads: tuple[str, ...] = ("meta",)
+
+    def __init__(self, options: Options, network: Network, kind: str):
+        self.options, self.network, self.kind = options, network, kind
+        self.criterion, self.score = CRITERIA[kind]
+
+    # -- parameters --------------------------------------------------------------------------------------
+
+    def init(self, seed: int) -> Groups:
+        """Initial parameters: those of the network depend on the seed and the network only."""
+        return {"base": initialise(self.network.params, f"network {self.network.name}", seed)}
+
+    def adapts(self, name: str) -> bool:
+        """Whether the inner loop moves this parameter of the group ``base``."""
+        return True
+
+    def step_size(self, name: str, step: int, groups: Groups) -> float | Tensor:
+        """Inner step size of one parameter at inner step 0, 1, ..."""
+        return self.options.inner_lr
+
+    @property
+    def inner_steps(self) -> int:
+        """Inner steps in training, and at test unless the evaluation says otherwise."""
+        return self.options.inner_steps
+
+    @property
+    def second_order(self) -> bool:
+        """Whether the outer gradient differentiates through the inner gradients."""
+        return not self.options.first_order
+
+    # -- inner loop --------------------------------------------------------------------------------------
+
+    def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
+        """Outputs (T, n, out) of the named heads at adapted parameters."""
+        return {"meta": self.network.head(params, self.network.features(params, x))}
+
+    def moving(self, loss: str) -> list[str]:
+        """Names of the parameters that the inner loop moves when it descends the loss of a head."""
+        return [name for name in self.network.params if self.adapts(name)]
+
+    def inner_gradients(
+        self, groups: Groups, params: Params, names: list[str], support: Examples, loss: str, create_graph: bool
+    ) -> dict[str, Tensor]:
+        """Gradients of the support loss; tasks are independent, so their sum has each task's own gradient."""
+        value = self.criterion(self.outputs(groups, params, support.x, (loss,))[loss], support.y).sum()
+        grads = torch.autograd.grad(
+            value, [params[name] for name in names], create_graph=create_graph, allow_unused=True
+        )
+        return {name: grad for name, grad in zip(names, grads, strict=True) if grad is not None}
+
+    def trajectory(
+        self, groups: Groups, support: Examples, steps: int, *, loss: str = "meta", create_graph: bool = False
+    ) -> Iterator[Params]:
+        """Parameters after 0, 1, ..., ``steps`` inner steps, for all tasks at once (T, ...)."""
+        params = groups["base"]
+        names = self.moving(loss)
+        yield params
+        for step in range(steps):
+            grads = self.inner_gradients(groups, params, names, support, loss, create_graph)
+            moved = {
+                name: params[name] - self.step_size(name, step, groups) * grad for name, grad in grads.items()
+            }
+            params = {**params, **moved}
+            yield params
+
+    def adapt(
+        self,
+        groups: Groups,
+        support: Examples,
+        query_inputs: Tensor | None = None,
+        *,
+        loss: str = "meta",
+        rng: Callable[[str], torch.Generator] | None = None,
+    ) -> Iterator[Adapted]:
+        """Adapted states at which a query loss is due. Here: one, after the last step, with weight 1."""
+        path = self.trajectory(groups, support, self.inner_steps, loss=loss, create_graph=self.second_order)
+        *_, params = path
+        yield Adapted(self.inner_steps, 1.0, params)
+
+    # -- outer loop --------------------------------------------------------------------------------------
+
+    def head_weight(self, head: str) -> float:
+        """Weight of a head's query loss in the outer loss."""
+        return 1.0
+
+    def extra_loss(self, groups: Groups, task: Task) -> Tensor | None:
+        """A term of the outer loss besides the query losses, per task (T,); None: there is none."""
+        return None
+
+    def outer_loss(self, groups: Groups, task: Task) -> tuple[Tensor, Scores]:
+        """Outer loss (T,) and the scores of the last state."""
+        total = self.extra_loss(groups, task)
+        for state in self.adapt(groups, task.support, task.query.x):
+            outputs = self.outputs(groups, state.params, task.query.x, self.heads)
+            losses = {head: self.criterion(outputs[head], task.query.y) for head in self.heads}
+            for head, loss in losses.items():
+                weighted = state.weight * self.head_weight(head) * loss
+                total = weighted if total is None else total + weighted
+        losses = {head: loss.detach() for head, loss in losses.items()}
+        if self.score is self.criterion:
+            return total, Scores(losses, losses)
+        return total, Scores(losses, {h: self.score(outputs[h].detach(), task.query.y) for h in self.heads})
+
+    def meta_step(self, closure: Callable[[], object], groups: Groups, optimizer: torch.optim.Optimizer):
+        """One outer step: ``closure`` sets the gradients of the stored parameters and returns the scores."""
+        result = closure()
+        optimizer.step()
+        return result

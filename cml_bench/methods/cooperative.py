@@ -1,0 +1,74 @@
+"""CML around any method that accepts it (Shin, Han, Kim, UAI 2024).
+
+A co-learner phi reads the features psi' of the adapted network. It never adapts and never sees the support
+set; its query loss, times gamma, is added to the outer loss (equation 6), and one outer step updates psi,
+theta and phi (equation 7). At test it is deleted. With gamma = 0 the trajectory of psi and theta is that of
+the method alone, bit for bit: phi has a generator of its own, and a gradient times zero adds zero.
+"""
+
+import functools
+
+from pydantic import Field
+from torch import Tensor
+
+from cml_bench.errors import UserError
+from cml_bench.methods.base import Groups, Method, Params
+from cml_bench.networks.base import initialise
+from cml_bench.registry import CML
+from cml_bench.spec import Options
+
+
+class CoLearnerOptions(Options):
+    """Keys that a ``+cml`` run has and its baseline has not."""
+
+    gamma: float = Field(
+        1.0,
+        ge=0,
+        description="weight of the co-learner's loss: 1 for images (released code, appendix A.1; section 4.2 says "
+        "0.5), 0.2 for the sinusoid and for graphs",
+    )
+    depth: int | None = Field(
+        None, ge=0, description="hidden layers of the co-learner; none: the paper's (2 convolutions, 1 linear)"
+    )
+
+
+@functools.cache
+def cooperative(base: type[Method]) -> type[Method]:
+    """The class of ``base`` with a co-learner."""
+    if not base.accepts_colearner:
+        raise UserError(f"{base.name}{CML} does not exist: {base.name} does not accept a co-learner.")
+
+    class CooperativeOptions(base.Options):
+        cml: CoLearnerOptions = CoLearnerOptions()
+
+    class Cooperative(base):
+        """``base`` plus the head ``co``."""
+
+        Options = CooperativeOptions
+        name = base.name + CML
+        heads = (*base.heads, "co")
+
+        def __init__(self, options, network, kind):
+            super().__init__(options, network, kind)
+            depth = options.cml.depth
+            self.co = network.colearner(network.colearner_depth if depth is None else depth)
+
+        def init(self, seed: int) -> Groups:
+            co = initialise(self.co.params, f"co-learner of {self.network.name}", seed)
+            return {**super().init(seed), "co": co}
+
+        def head_weight(self, head: str) -> float:
+            return self.options.cml.gamma if head == "co" else super().head_weight(head)
+
+        def moving(self, loss: str) -> list[str]:
+            names = super().moving(loss)
+            # Equation 9 adapts psi alone when the inner loss is the co-learner's own.
+            return [n for n in names if n not in self.network.head_names] if loss == "co" else names
+
+        def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
+            z = self.network.features(params, x)
+            out = {"co": self.co.apply(groups["co"], z)} if "co" in heads else {}
+            return out if heads == ("co",) else {"meta": self.network.head(params, z), **out}
+
+    Cooperative.__qualname__ = Cooperative.__name__ = f"Cooperative[{base.__name__}]"
+    return Cooperative

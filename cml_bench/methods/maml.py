@@ -1,0 +1,35 @@
+"""``maml``: model-agnostic meta-learning (Finn, Abbeel, Levine 2017)."""
+
+from pydantic import Field
+
+from cml_bench.methods.base import Method
+from cml_bench.registry import methods
+from cml_bench.spec import Options
+
+
+class MAMLOptions(Options):
+    """Defaults: the recipe of the released CML and BOIL code for images."""
+
+    inner_steps: int = Field(1, ge=0, description="k, gradient steps on the support set")
+    inner_lr: float = Field(0.5, ge=0, description="alpha, their size")
+    first_order: bool = Field(False, description="treat inner gradients as constants (FOMAML)")
+    adapt_norm: bool = Field(
+        True,
+        description="whether the inner loop moves batch-norm scales and shifts: it does in the CML and BOIL code, "
+        "not in the original MAML code",
+    )
+
+
+@methods.register("maml")
+class MAML(Method):
+    """All of psi and theta descend the support loss; the outer loss is the query loss after the last step.
+
+    phi_0 = (psi, theta);  phi_{j+1} = phi_j - alpha * grad CE(phi_j; S);  L = mean over tasks of CE(phi_k; Q).
+    Second order differentiates through the inner gradients; first order leaves those terms out.
+    """
+
+    Options = MAMLOptions
+
+    def adapts(self, name: str) -> bool:
+        """Everything, unless batch-norm's scales and shifts are excluded."""
+        return self.options.adapt_norm or name not in self.network.norm_names

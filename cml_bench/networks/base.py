@@ -1,0 +1,206 @@
+"""What a network is: pure functions of named parameters, for many tasks at once.
+
+Shapes. T is the number of tasks, n the examples of each. Every parameter that a function receives has a
+leading task axis (T, ...), since after adaptation each task has weights of its own; stored parameters
+have none. Images are (T, n, C, H, W), vectors (T, n, d).
+
+Inside a convolutional network the task axis is folded into the channels, (n, T*C, H, W), and the
+convolution has T groups: one program for all tasks, and batch statistics are per task by construction.
+``torch.func.vmap`` is not used: with ``F.batch_norm`` its second-order gradients are wrong.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cml_bench import seeding
+from cml_bench.spec import Options
+
+Params = dict[str, Tensor]
+BN_EPS = 1e-5  # torch's default
+
+
+class Param(NamedTuple):
+    """Shape and initialisation of one parameter.
+
+    Uniform in +-``bound``; or normal with deviation ``std``, truncated at two deviations; or the constant
+    ``value``.
+    """
+
+    shape: tuple[int, ...]
+    bound: float | None = None
+    std: float | None = None
+    value: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return int(np.prod(self.shape))
+
+
+def uniform(shape: tuple[int, ...], fan_in: int) -> Param:
+    """torch's default for linear and convolutional weights and biases: U(+-1/sqrt(fan_in))."""
+    return Param(shape, bound=fan_in**-0.5)
+
+
+def initialise(params: dict[str, Param], purpose: str, seed: int) -> Params:
+    """Initial values (float32, CPU). Each is a function of (purpose, seed, name) alone."""
+    out = {}
+    for name, param in params.items():
+        if param.bound is None and param.std is None:
+            out[name] = torch.full(param.shape, param.value)
+            continue
+        raw = seeding.words(seeding.key("init", purpose, seed, name), 0, 1, param.size)
+        u = torch.from_numpy(seeding.uniform(raw).reshape(param.shape))
+        if param.bound is not None:
+            values = (2 * u - 1) * param.bound
+        else:
+            tail = torch.special.ndtr(torch.tensor(-2.0, dtype=u.dtype))
+            values = torch.special.ndtri(tail + u * (1 - 2 * tail)) * param.std
+        out[name] = values.to(torch.float32)
+    return out
+
+
+def count(params: dict[str, Param]) -> int:
+    """Number of scalars in a set of parameters."""
+    return sum(param.size for param in params.values())
+
+
+class CoLearner:
+    """A second head on the features: ``params`` (what it needs) and ``apply(p, features) -> outputs``."""
+
+    params: dict[str, Param]
+
+    def apply(self, p: Params, features: Tensor) -> Tensor:
+        """Outputs (T, n, out) of features (T, n, ...)."""
+        raise NotImplementedError
+
+
+class Network:
+    """A feature extractor psi and a head theta.
+
+    ``params`` names every parameter; those of the head are in ``head_names``, normalisation scales and
+    shifts in ``norm_names``. ``path`` chooses between equal computations: ``plain`` or ``fast``.
+    """
+
+    Options: type[Options] = Options
+    name: str
+    params: dict[str, Param]
+    head_names: frozenset[str]
+    norm_names: frozenset[str] = frozenset()
+    feature_shape: tuple[int, ...]
+    colearner_depth: int
+
+    def __init__(self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+        self.options, self.input_shape, self.outputs, self.path = options, input_shape, outputs, path
+
+    def features(self, p: Params, x: Tensor) -> Tensor:
+        """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches here."""
+        raise NotImplementedError
+
+    def head(self, p: Params, z: Tensor) -> Tensor:
+        """Outputs (T, n, outputs) of features."""
+        raise NotImplementedError
+
+    def colearner(self, depth: int) -> CoLearner:
+        """A co-learner of ``depth`` hidden layers (of the kind that suits the network) and a linear one."""
+        raise NotImplementedError
+
+    def tasks_at_once(self, device: torch.device) -> int:
+        """How many tasks one program should hold; a matter of speed and memory only."""
+        raise NotImplementedError
+
+
+# -- layers -------------------------------------------------------------------------------------------
+
+
+def linear_params(name: str, inputs: int, outputs: int) -> dict[str, Param]:
+    """Weight (outputs, inputs) and bias (outputs,)."""
+    return {f"{name}.weight": uniform((outputs, inputs), inputs), f"{name}.bias": uniform((outputs,), inputs)}
+
+
+def linear(p: Params, name: str, x: Tensor) -> Tensor:
+    """(T, n, in) -> (T, n, out) with weights (T, out, in)."""
+    return torch.baddbmm(p[f"{name}.bias"].unsqueeze(1), x, p[f"{name}.weight"].transpose(1, 2))
+
+
+def block_params(index: str, inputs: int, filters: int) -> dict[str, Param]:
+    """A 3x3 convolution with bias, and the affine part of its batch-norm."""
+    fan_in = 9 * inputs
+    return {
+        f"conv{index}.weight": uniform((filters, inputs, 3, 3), fan_in),
+        f"conv{index}.bias": uniform((filters,), fan_in),
+        f"norm{index}.weight": Param((filters,), value=1.0),
+        f"norm{index}.bias": Param((filters,), value=0.0),
+    }
+
+
+def fold(x: Tensor) -> Tensor:
+    """(T, n, C, H, W) -> (n, T*C, H, W)."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def unfold(x: Tensor, tasks: int) -> Tensor:
+    """(n, T*C, H, W) -> (T, n, C, H, W)."""
+    return x.unflatten(1, (tasks, -1)).transpose(0, 1)
+
+
+def _conv(p: Params, index: str, x: Tensor, bias: bool) -> Tensor:
+    weight = p[f"conv{index}.weight"]
+    flat = weight.flatten(0, 1)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        flat = flat.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, flat, p[f"conv{index}.bias"].flatten() if bias else None, padding=1, groups=weight.shape[0])
+
+
+def block(p: Params, index: str, x: Tensor, pool: bool, slope: float = 0.0) -> Tensor:
+    """Convolution, batch-norm by the statistics of each task's batch, (leaky) ReLU, max-pool 2.
+
+    Folded shapes: (n, T*C, H, W) -> (n, T*filters, H', W').
+    """
+    z = _conv(p, index, x, bias=True)
+    scale, shift = p[f"norm{index}.weight"].flatten(), p[f"norm{index}.bias"].flatten()
+    z = F.leaky_relu(F.batch_norm(z, None, None, scale, shift, True, 0.0, BN_EPS), slope)
+    return F.max_pool2d(z, 2) if pool else z
+
+
+def patch_moments(x: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
+    """Mean (T, 9C) and covariance (T, 9C, 9C) of the 3x3 patches of folded images (n, T*C, H, W)."""
+    n, _, height, width = x.shape
+    patches = F.unfold(x.reshape(n * tasks, -1, height, width), 3, padding=1)
+    patches = patches.reshape(n, tasks, -1, height * width).permute(1, 2, 0, 3).flatten(2)
+    mean = patches.mean(2, keepdim=True)
+    patches = patches - mean
+    return mean.squeeze(2), patches @ patches.transpose(1, 2) / patches.shape[2]
+
+
+def fast_block(
+    p: Params, index: str, x: Tensor, slope: float = 0.0, moments: Literal["map", "patches"] = "map"
+) -> Tensor:
+    """``block(..., pool=True)`` with a quarter of the memory traffic; equal up to rounding.
+
+    * Pooling goes before normalising: batch-norm is monotone in each channel, so the maximum of
+      ReLU(scale * z + shift) is that of sign(scale) * z; affine, ReLU and their derivatives then touch a
+      quarter of the elements.
+    * The convolution's bias is left out: batch-norm subtracts it again (its gradient is zero).
+    * ``moments="patches"``: mean and variance of z = w . patch follow from those of the patches, w . mean
+      and w' Cov w, so no pass over the full map is needed for them, nor for their derivatives. Right
+      where the input has few channels and no gradient: in the first layer.
+    """
+    weight, scale = p[f"conv{index}.weight"], p[f"norm{index}.weight"]
+    z = _conv(p, index, x, bias=False)
+    if moments == "patches":
+        patch_mean, patch_cov = patch_moments(x, weight.shape[0])
+        w = weight.flatten(2)
+        mean = (w @ patch_mean.unsqueeze(2)).reshape(1, -1, 1, 1)
+        var = ((w @ patch_cov) * w).sum(2).reshape(1, -1, 1, 1)
+    else:
+        var, mean = torch.var_mean(z, (0, 2, 3), unbiased=False, keepdim=True)
+    factor = scale.reshape(1, -1, 1, 1) * torch.rsqrt(var + BN_EPS)
+    sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(z.dtype).reshape(1, -1, 1, 1)
+    pooled = F.max_pool2d(z * sign, 2) * sign
+    shift = p[f"norm{index}.bias"].reshape(1, -1, 1, 1) - mean * factor
+    return F.leaky_relu(torch.addcmul(shift, pooled, factor), slope)

@@ -1,0 +1,109 @@
+"""``conv4``: four convolutional blocks and a linear layer (CML, section 4.2; sizes from the released code)."""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from cml_bench.errors import UserError
+from cml_bench.networks.base import (
+    CoLearner,
+    Network,
+    Params,
+    block,
+    block_params,
+    fast_block,
+    fold,
+    linear,
+    linear_params,
+    unfold,
+)
+from cml_bench.registry import networks
+from cml_bench.spec import Options
+
+_PATCH_CHANNELS = 4  # up to here a patch's covariance (9C x 9C) is cheaper than passes over the map
+
+
+class Conv4Options(Options):
+    """Width."""
+
+    filters: int = Field(64, ge=1, description="channels of every block; the paper's counts imply 64")
+
+
+class _ConvHead(CoLearner):
+    """k convolutional blocks without pooling but in the last, which pools; then a linear layer.
+
+    k = 2 is the released co-learner. Where Table 8's other depths pool is not stated; here the map is
+    pooled once, at the end, for every k, so that the linear layer always has the meta head's size.
+    """
+
+    def __init__(self, network: "Conv4", depth: int):
+        self.depth, filters = depth, network.options.filters
+        self.params = {}
+        for i in range(1, depth + 1):
+            self.params |= block_params(str(i), filters, filters)
+        self.params |= linear_params("head", network.pooled_size, network.outputs)
+
+    def apply(self, p: Params, features: Tensor) -> Tensor:
+        tasks = features.shape[0]
+        x = fold(features)
+        for i in range(1, self.depth + 1):
+            x = block(p, str(i), x, pool=i == self.depth)
+        if self.depth == 0:
+            x = F.max_pool2d(x, 2)
+        return linear(p, "head", unfold(x, tasks).flatten(2))
+
+
+@networks.register("conv4")
+class Conv4(Network):
+    """(3x3 convolution, batch-norm by the batch at hand, ReLU, max-pool 2) x 4, then a linear layer.
+
+    The features given to the co-learner are block 4 before its pooling, as in the released code. With 64
+    filters and 5 ways: 121,093 parameters for 84x84x3, 114,373 for 32x32x3, 112,261 for 28x28x1; the
+    co-learner of two blocks has 82,117, 75,397 and 74,437. At 28x28 it sees a map of 3x3, pooled to 1x1.
+    """
+
+    Options = Conv4Options
+    colearner_depth = 2
+
+    def __init__(self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+        super().__init__(options, input_shape, outputs, path)
+        channels, height, width = input_shape
+        if min(height, width) < 16:
+            raise UserError(f"conv4 pools four times and needs images of at least 16x16, not {height}x{width}.")
+        self.params = {}
+        for i in range(1, 5):
+            self.params |= block_params(str(i), channels if i == 1 else options.filters, options.filters)
+        self.feature_shape = (options.filters, height // 8, width // 8)
+        self.pooled_size = options.filters * (height // 16) * (width // 16)
+        head = linear_params("head", self.pooled_size, outputs)
+        self.params |= head
+        self.head_names = frozenset(head)
+        self.norm_names = frozenset(name for name in self.params if name.startswith("norm"))
+
+    def features(self, p: Params, x: Tensor) -> Tensor:
+        """(T, n, C, H, W) -> (T, n, filters, H//8, W//8)."""
+        tasks = x.shape[0]
+        h = fold(x)
+        if self.path == "plain":
+            for i in (1, 2, 3):
+                h = block(p, str(i), h, pool=True)
+        else:
+            first = "patches" if x.shape[2] <= _PATCH_CHANNELS and not x.requires_grad else "map"
+            h = h.contiguous(memory_format=torch.channels_last)
+            for i in (1, 2, 3):
+                h = fast_block(p, str(i), h, moments=first if i == 1 else "map")
+        return unfold(block(p, "4", h, pool=False), tasks)
+
+    def head(self, p: Params, z: Tensor) -> Tensor:
+        """(T, n, filters, h, w) -> (T, n, outputs): max-pool 2, flatten, linear."""
+        return linear(p, "head", unfold(F.max_pool2d(fold(z), 2), z.shape[0]).flatten(2))
+
+    def colearner(self, depth: int) -> CoLearner:
+        """``depth`` convolutional blocks, the last one pooled, then a linear layer."""
+        return _ConvHead(self, depth)
+
+    def tasks_at_once(self, device: torch.device) -> int:
+        """Four small images' worth; on a CPU, maps of large images of several tasks fall out of the cache."""
+        small = self.input_shape[1] * self.input_shape[2] <= 32 * 32
+        return 4 if small or device.type == "cuda" else 1

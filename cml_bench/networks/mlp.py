@@ -1,0 +1,88 @@
+"""``mlp``: the regression network 1-40-40-1 with ReLU (Finn et al. 2017, section 5.1; CML, section 4.1)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from cml_bench.networks.base import CoLearner, Network, Param, Params, linear, linear_params
+from cml_bench.registry import networks
+from cml_bench.spec import Options
+
+
+class MLPOptions(Options):
+    """Widths, initialisation and activation."""
+
+    hidden: tuple[int, ...] = Field((40, 40), min_length=1, description="widths of the hidden layers")
+    init: Literal["torch", "normal"] = Field(
+        "torch",
+        description="torch: U(+-1/sqrt(fan_in)), since the CML paper names none and is written in PyTorch; "
+        "normal: as the released MAML code, truncated normal weights of deviation 0.01 and zero biases",
+    )
+    activation: Literal["relu", "tanh"] = Field("relu", description="tanh: smooth, for checking derivatives")
+
+
+class _MLPHead(CoLearner):
+    def __init__(self, network: "MLP", depth: int):
+        width = network.feature_shape[0]
+        self.network, self.depth = network, depth
+        self.params = {}
+        for i in range(1, depth + 1):
+            self.params |= network._layer(f"hidden{i}", width, width)
+        self.params |= network._layer("head", width, network.outputs)
+
+    def apply(self, p: Params, features: Tensor) -> Tensor:
+        z = features
+        for i in range(1, self.depth + 1):
+            z = self.network.act(linear(p, f"hidden{i}", z))
+        return linear(p, "head", z)
+
+
+@networks.register("mlp")
+class MLP(Network):
+    """Fully connected network; the features are the last hidden layer.
+
+    With inputs and outputs of size 1: 1,761 parameters. The co-learner of depth 1 has 1,681: one hidden
+    layer of 40 with ReLU, and an output layer. Where it attaches is not stated in the paper; the last
+    hidden activation is the reading that its figure 1 suggests.
+    """
+
+    Options = MLPOptions
+    colearner_depth = 1
+
+    def __init__(self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+        super().__init__(options, input_shape, outputs, path)
+        self.act = torch.relu if options.activation == "relu" else torch.tanh
+        self.params: dict[str, Param] = {}
+        width = input_shape[0]
+        for i, hidden in enumerate(options.hidden, 1):
+            self.params |= self._layer(f"hidden{i}", width, hidden)
+            width = hidden
+        self.feature_shape = (width,)
+        head = self._layer("head", width, outputs)
+        self.params |= head
+        self.head_names = frozenset(head)
+
+    def _layer(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
+        if self.options.init == "torch":
+            return linear_params(name, inputs, outputs)
+        return {f"{name}.weight": Param((outputs, inputs), std=0.01), f"{name}.bias": Param((outputs,))}
+
+    def features(self, p: Params, x: Tensor) -> Tensor:
+        """(T, n, inputs) -> (T, n, hidden)."""
+        for i in range(1, len(self.options.hidden) + 1):
+            x = self.act(linear(p, f"hidden{i}", x))
+        return x
+
+    def head(self, p: Params, z: Tensor) -> Tensor:
+        """(T, n, hidden) -> (T, n, outputs)."""
+        return linear(p, "head", z)
+
+    def colearner(self, depth: int) -> CoLearner:
+        """``depth`` hidden layers of the features' width, then a linear one."""
+        return _MLPHead(self, depth)
+
+    def tasks_at_once(self, device: torch.device) -> int:
+        """All: the work of one task is far below the cost of starting it."""
+        return 1024

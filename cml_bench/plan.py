@@ -1,0 +1,200 @@
+"""From a configuration to runs, jobs, and what every table cell needs.
+
+Resolving options needs the plug-ins, which import torch; that happens inside :func:`resolve` only, in a
+process of its own, and its result is cached under the hash of configuration and package source. Importing
+this module, and reading a cached plan, import no torch.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cml_bench.config import Experiment, MethodEntry, Study, parse
+from cml_bench.errors import UserError
+from cml_bench.files import write_json
+from cml_bench.protocols import protocol
+from cml_bench.registry import CML
+from cml_bench.spec import Component, Evaluation, RunSpec, canonical
+
+PACKAGE = Path(__file__).parent
+
+
+def resolve(study: Study, where: str) -> dict[str, Any]:
+    """The plan: ``runs``, ``jobs``, ``cells``, ``tables``, ``figures`` as plain values.
+
+    Equal specs wanted by several experiments are one run; it gets the most demanding evaluation.
+    """
+    specs: dict[str, RunSpec] = {}
+    wanted: dict[tuple[str, str, int], list[str]] = {}
+    jobs: list[dict[str, Any]] = []
+    for name, experiment in study.experiments.items():
+        ids: list[str] = []
+        for shot in experiment.shots:
+            for seed, key, entry in _entries(study, experiment):
+                spec = _spec(study, experiment, key, entry, shot, seed, f"{where}, experiment {name!r}")
+                known = specs.get(spec.id)
+                if known is None:
+                    ids.append(spec.id)
+                specs[spec.id] = spec if known is None else _most(known, spec)
+                cell = wanted.setdefault((name, key, shot), [])
+                if spec.id not in cell:
+                    cell.append(spec.id)
+        jobs += _jobs(ids, experiment.runs_per_job)
+    for job in jobs:
+        text = json.dumps([(i, specs[i].evaluation.model_dump(mode="json")) for i in job["runs"]])
+        job["id"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        job["data"] = sorted({specs[i].data.name for i in job["runs"]})
+    return {
+        "study": study.model_dump(mode="json"),
+        "runs": [{"id": s.id, "folder": s.folder, "title": s.title, "spec": _plain(s)} for s in specs.values()],
+        "jobs": jobs,
+        "data": _data(specs),
+        "cells": _cells(study, wanted),
+        "tables": {key: table.model_dump(mode="json") for key, table in study.tables.items()},
+        "figures": {key: figure.model_dump(mode="json") for key, figure in study.figures.items()},
+    }
+
+
+def _plain(spec: RunSpec) -> dict[str, Any]:
+    return {**canonical(spec), "evaluation": spec.evaluation.model_dump(mode="json")}
+
+
+def _entries(study: Study, experiment: Experiment) -> list[tuple[int, str, MethodEntry]]:
+    """Seed by seed, so that an interrupted study has whole replications; within a seed, all methods."""
+    seeds = {key: entry.seeds or study.seeds for key, entry in experiment.methods.items()}
+    every = sorted({seed for chosen in seeds.values() for seed in chosen})
+    return [(s, key, entry) for s in every for key, entry in experiment.methods.items() if s in seeds[key]]
+
+
+def _options(experiment: Experiment, key: str, entry: MethodEntry) -> dict[str, Any]:
+    base = experiment.methods.get(key.removesuffix(CML)) if key.endswith(CML) else None
+    return {**(base.options if base else {}), **entry.options}
+
+
+def _spec(
+    study: Study, experiment: Experiment, key: str, entry: MethodEntry, shot: int, seed: int, where: str
+) -> RunSpec:
+    from cml_bench import registry  # plug-ins import torch
+
+    method = registry.method(entry.method or key)
+    data_class = registry.datasets.get(experiment.data)
+    data = data_class(data_class.Options.resolve(experiment.data_options, f"{where}, data set {experiment.data}"))
+    query = shot if experiment.query == "shot" else experiment.query
+    evaluation = experiment.evaluation
+    if experiment.evaluation_query == "shot":
+        evaluation = evaluation.model_copy(update={"query": shot})
+    data.check("train", experiment.way, shot, query)
+    data.check("validation", experiment.way, shot, query)
+    data.check("test", experiment.way, shot, evaluation.query)
+    network, training = None, protocol("matched", {}, where)
+    steps = experiment.steps if entry.steps is None else entry.steps
+    if method.learns:
+        net = registry.networks.get(experiment.network)
+        options = net.Options.resolve(experiment.network_options, f"{where}, network {experiment.network}")
+        net(options, data.input_shape, data.outputs(experiment.way))
+        network = Component(name=experiment.network, options=canonical(options))
+        training = protocol(experiment.protocol, experiment.protocol_options, f"{where}, protocol_options")
+    else:
+        seed, steps, query = 0, 0, 1
+    return RunSpec(
+        method=method.name,
+        version=method.version,
+        options=canonical(method.Options.resolve(_options(experiment, key, entry), f"{where}, method {key}")),
+        network=network,
+        data=Component(name=experiment.data, options=canonical(data.options)),
+        data_id=data.data_id,
+        protocol=training,
+        way=experiment.way,
+        shot=shot,
+        query=query,
+        steps=steps,
+        seed=seed,
+        precision=study.precision,
+        evaluation=evaluation,
+    )
+
+
+def _most(a: RunSpec, b: RunSpec) -> RunSpec:
+    """One run for both, evaluated for both."""
+    x, y = a.evaluation, b.evaluation
+    if x.query != y.query:
+        raise UserError(f"{a.title} is wanted with {x.query} and with {y.query} test queries; choose one.")
+    steps = tuple(sorted({*x.inner_steps, *y.inner_steps}))
+    both = Evaluation(tasks=max(x.tasks, y.tasks), query=x.query, inner_steps=steps)
+    return a.model_copy(update={"evaluation": both})
+
+
+def _jobs(ids: list[str], size: int) -> list[dict[str, Any]]:
+    return [{"runs": ids[i : i + size]} for i in range(0, len(ids), size)]
+
+
+def _data(specs: dict[str, RunSpec]) -> list[dict[str, Any]]:
+    found = {s.data_id: {"data_id": s.data_id, **s.data.model_dump(mode="json")} for s in specs.values()}
+    return [found[key] for key in sorted(found)]
+
+
+def _cells(study: Study, wanted: dict[tuple[str, str, int], list[str]]) -> list[dict[str, Any]]:
+    cells = []
+    for key, table in study.tables.items():
+        experiment = study.experiments[table.experiment]
+        for row in table.rows:
+            for shot in experiment.shots:
+                cells.append(
+                    {
+                        "table": key,
+                        "row": row.label,
+                        "shot": shot,
+                        "reading": row.reading,
+                        "tasks": experiment.evaluation.tasks,
+                        "runs": wanted[table.experiment, row.run, shot],
+                        "against": wanted[table.experiment, row.against, shot] if row.against else None,
+                    }
+                )
+    return cells
+
+
+# -- cache --------------------------------------------------------------------------------------------
+
+
+def source_hash() -> str:
+    """SHA-256 over the package's Python and JSON files."""
+    digest = hashlib.sha256()
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.json")]):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def cached(content: dict[str, Any], where: str, results: Path) -> dict[str, Any]:
+    """The plan of a configuration, resolved in a subprocess unless it is cached under ``results/plans``."""
+    parse(content, where)
+    text = json.dumps(content, sort_keys=True, default=str)
+    digest = hashlib.sha256(f"{source_hash()}\n{text}".encode()).hexdigest()[:16]
+    path = Path(results) / "plans" / f"{content['study']}-{digest}.json"
+    if not path.exists():
+        config = path.with_suffix(".config.json")
+        write_json(config, content)
+        command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError((done.stderr.strip() or done.stdout.strip()).replace(str(config), where))
+    plan = json.loads(path.read_text())
+    plan["path"] = str(path)
+    return plan
+
+
+def summary(plan: dict[str, Any]) -> str:
+    """For people: how many runs, jobs and cells, and which data they need."""
+    study = plan["study"]
+    shared = sum(len(cell["runs"]) for cell in plan["cells"]) - len({r for c in plan["cells"] for r in c["runs"]})
+    steps = sum(run["spec"]["steps"] for run in plan["runs"])
+    lines = [
+        f"study {study['study']}: {len(plan['runs'])} runs in {len(plan['jobs'])} jobs, {steps:,} outer steps, "
+        f"seeds {', '.join(map(str, study['seeds']))}",
+        f"data: {', '.join(item['data_id'] for item in plan['data'])}",
+        f"tables: {', '.join(plan['tables'])}; figures: {', '.join(plan['figures']) or 'none'}; "
+        f"{len(plan['cells'])} cells, {shared} uses of a run that another cell has too",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""What a run leaves behind, and the store of runs.
+
+A run folder ``results/runs/<method>-<data>-<way>w<shot>s-s<seed>-<id8>/`` holds
+
+* ``record.json``: complete on its own: spec, versions, machine, engine, timings, hash of the decoded data,
+  curves, diagnostics, selected steps, and the mean of every evaluation;
+* ``episodes.npz``: the result of every test episode (number of correct answers, or squared error);
+* ``model.safetensors`` (psi, theta of the selected step), ``colearner.safetensors`` (phi of the same step),
+  ``best_co.safetensors`` and ``last.safetensors`` (complete);
+* ``run.log``; while it trains also ``progress.json``, checkpoints, and a lock.
+
+The report side reads these files and imports no torch.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cml_bench.errors import UserError
+from cml_bench.files import write_bytes, write_json
+from cml_bench.spec import Evaluation, RunSpec
+
+FORMAT = 1
+STATUSES = ("finished", "diverged", "collapsed")
+
+
+def evaluation_key(reading: str, steps: int) -> str:
+    """``co_paired@1``: name of one series of episode results."""
+    return f"{reading}@{steps}"
+
+
+@dataclass
+class Record:
+    """A finished run as read from its folder."""
+
+    folder: Path
+    content: dict[str, Any]
+    @cached_property
+    def spec(self) -> RunSpec:
+        """What was run."""
+        return RunSpec.model_validate(self.content["spec"])
+
+    @property
+    def status(self) -> str:
+        """finished, diverged or collapsed."""
+        return self.content["status"]
+
+    @property
+    def evaluated(self) -> Evaluation | None:
+        """What the stored episode results cover."""
+        stored = self.content.get("evaluation")
+        return Evaluation.model_validate(stored) if stored else None
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The stored results of every test episode."""
+        with np.load(self.folder / "episodes.npz") as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    def episodes(self, key: str, tasks: int | None = None) -> np.ndarray:
+        """Scores of the first ``tasks`` test episodes: accuracy in [0, 1], or squared error. float64 (tasks,)."""
+        if key not in self.arrays:
+            raise UserError(
+                f"{self.folder / 'episodes.npz'} has no results for {key!r}, only for {', '.join(self.arrays)}."
+            )
+        values = self.arrays[key]
+        if tasks is not None and len(values) < tasks:
+            raise UserError(f"{self.folder} has {len(values)} test episodes for {key!r}; {tasks} are asked for.")
+        values = values[:tasks].astype(np.float64)
+        return values / self.content["answers_per_episode"] if self.content["kind"] == "classification" else values
+
+
+class Store:
+    """The runs under a results folder."""
+
+    def __init__(self, results: Path | str):
+        self.runs = Path(results) / "runs"
+
+    def folder(self, spec: RunSpec) -> Path:
+        """Where this run is or will be."""
+        return self.runs / spec.folder
+
+    def read(self, spec: RunSpec) -> Record | None:
+        """The record of this very run (same id), or None if it is not finished."""
+        return read(self.folder(spec), spec)
+
+    def all(self) -> list[Record]:
+        """Every finished run."""
+        folders = sorted(self.runs.iterdir()) if self.runs.is_dir() else []
+        return [record for record in (read(folder) for folder in folders) if record]
+
+    def write_index(self) -> None:
+        """``index.csv`` beside ``runs/``: one line a run."""
+        lines = ["folder,id,method,data,way,shot,seed,steps,status"]
+        for record in self.all():
+            s = record.spec
+            lines.append(
+                f"{record.folder.name},{s.id},{s.method},{s.data_id},{s.way},{s.shot},{s.seed},{s.steps},{record.status}"
+            )
+        write_bytes(self.runs.parent / "index.csv", ("\n".join(lines) + "\n").encode())
+
+
+def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
+    """The record in a folder, or None; an error if it cannot be read or belongs to another run."""
+    path = Path(folder) / "record.json"
+    if not path.exists():
+        return None
+    try:
+        record = Record(Path(folder), json.loads(path.read_text()))
+        stored = record.content["id"]
+        computed = record.spec.id
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Move the folder away to train the run again.") from None
+    if stored != computed or (spec is not None and stored != spec.id):
+        wanted = spec.id if spec is not None else computed
+        raise UserError(
+            f"{path} belongs to another run (its id {stored[:8]}, expected {wanted[:8]}). Move the folder away."
+        )
+    return record
+
+
+def write_episodes(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """``episodes.npz``; written before the record that speaks of it."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(folder / "episodes.npz", buffer.getvalue())
+
+
+def write_record(folder: Path, content: dict[str, Any]) -> Record:
+    """``record.json``, the last file of a run to be written: where it stands, the run is finished."""
+    write_json(folder / "record.json", content)
+    return Record(folder, content)
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the run's lock; a second process gets a UserError. The kernel frees it when the holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise UserError(
+                f"{folder} is being written by process {holder}. Wait for it, or stop it (kill {holder})."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,148 @@
+"""What one training run is, and the id that follows from it.
+
+A :class:`RunSpec` holds every option resolved to a value, so that it can be run, compared and
+re-created without any configuration file. Its id is the SHA-256 of the canonical JSON of everything
+that can change the trained model. Left out, because they cannot: paths, device, threads, engine path,
+checkpoint interval, diagnostics, and :class:`Evaluation` (more test episodes extend the list of
+results of the same model).
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cml_bench.errors import UserError
+
+
+class Model(BaseModel):
+    """Frozen; an unknown key is an error that names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def added(default: Any, **constraints: Any) -> Any:
+    """A field added after runs already exist, with the value that reproduces the old behaviour.
+
+    While it has that value it is left out of the canonical JSON, so that the old ids stay.
+    """
+    return Field(default, json_schema_extra={"added_with": default}, **constraints)
+
+
+def canonical(model: BaseModel) -> dict[str, Any]:
+    """The model as plain values without the later-added fields that have their old value."""
+    out = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if extra.get("left_out") or ("added_with" in extra and value == extra["added_with"]):
+            continue
+        if isinstance(value, BaseModel):
+            value = canonical(value)
+        elif isinstance(value, tuple):
+            value = [canonical(v) if isinstance(v, BaseModel) else v for v in value]
+        out[name] = value
+    return out
+
+
+class Options(Model):
+    """Base of the options of a method, network or data set; each field documents itself."""
+
+    @classmethod
+    def resolve(cls, given: dict[str, Any], where: str) -> "Options":
+        """Defaults filled in and types checked; errors name the option and ``where`` it stands."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise UserError(explain(error, where, list(cls.model_fields))) from None
+
+
+def explain(error: ValidationError, where: str, known: list[str] | None = None) -> str:
+    """One paragraph for a pydantic error: the key, what is wrong with it, and what would be right."""
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        if item["type"] == "extra_forbidden":
+            choices = f"; known keys: {', '.join(known)}" if known and len(item["loc"]) == 1 else ""
+            parts.append(f"unknown key {key!r}{choices}")
+        else:
+            shown = "" if item["type"] == "missing" else f" (got {item['input']!r})"
+            parts.append(f"{key}: {item['msg']}{shown}")
+    return f"{where}: " + "; ".join(parts) + "."
+
+
+class Component(Model):
+    """A network or data set by name, with its resolved options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Protocol(Model):
+    """How a method is trained and its model chosen: recipe and quirks, each one an option.
+
+    The defaults are the recipe R0 of the released CML code without its quirks (preset ``matched``).
+    """
+
+    meta_batch: int = Field(4, ge=1, description="tasks per outer step")
+    outer_lr: float = Field(1e-3, ge=0, description="Adam's learning rate")
+    optimizer_reset_every: int = Field(
+        0, ge=0, description="re-create Adam every so many steps, as the released code does (100); 0: never"
+    )
+    val_every: int = Field(100, ge=1, description="outer steps between validations")
+    val_tasks: int = Field(600, ge=2, description="validation tasks each time")
+    val_fresh: bool = Field(False, description="new validation tasks each time instead of the same ones")
+    selection: Literal["joint", "separate", "last"] = Field(
+        "joint",
+        description="joint: (psi, theta, phi) of the step with the best meta head; separate: the co head is read "
+        "from the step with the best co head; last: no selection",
+    )
+
+
+class Evaluation(Model):
+    """Which test results are wanted of the trained model. Not part of the id."""
+
+    tasks: int = Field(600, ge=1)
+    query: int = Field(15, ge=1)
+    inner_steps: tuple[int, ...] = Field((), description="empty: the method's own number")
+
+    def covers(self, other: "Evaluation") -> bool:
+        """Whether results made for this evaluation contain those asked for by the other."""
+        same_query = self.query == other.query
+        return same_query and self.tasks >= other.tasks and set(self.inner_steps) >= set(other.inner_steps)
+
+
+class RunSpec(Model):
+    """One training run with everything resolved."""
+
+    method: str
+    version: int = Field(ge=1)
+    options: dict[str, Any]
+    network: Component | None
+    data: Component
+    data_id: str
+    protocol: Protocol
+    way: int = Field(ge=1)
+    shot: int = Field(ge=1)
+    query: int = Field(ge=1, description="query examples per class in training and validation")
+    steps: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    precision: Literal["float32", "float64"] = "float32"
+    evaluation: Evaluation = Field(Evaluation(), json_schema_extra={"left_out": True})
+
+    @property
+    def id(self) -> str:
+        """SHA-256 (hex) of the canonical JSON."""
+        text = json.dumps(canonical(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder: readable, and unique by the first eight digits of the id."""
+        return f"{self.method}-{self.data.name}-{self.way}w{self.shot}s-s{self.seed}-{self.id[:8]}"
+
+    @property
+    def title(self) -> str:
+        """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``."""
+        return f"{self.method} on {self.data.name}, {self.way}-way {self.shot}-shot, seed {self.seed}"
