@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("fetch", _fetch, "Get and prepare data sets.")
     sub.add_argument("data", nargs="+", help="names, see `list data`")
     sub.add_argument("--options", type=_mapping, default={}, help="the data set's options as JSON")
+    sub.add_argument("--stamp", type=Path, help="file to write when it is ready")
     _folders(sub)
 
     sub = command("plan", _plan, "Resolve a configuration into runs, jobs and table cells. Starts nothing.")
@@ -80,13 +81,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _folders(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--data-dir", type=Path, default=Path("data"), help="where data sets are kept")
+    sub.add_argument("--data-dir", type=Path, help="where data sets are kept; default: the plan's, or data")
 
 
 def _engine(sub: argparse.ArgumentParser) -> None:
     _folders(sub)
-    sub.add_argument("--results", type=Path, default=Path("results"))
-    sub.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    sub.add_argument("--results", type=Path, help="default: the plan's, or results")
+    sub.add_argument("--device", help="cpu, cuda, cuda:N, or auto: cuda if there is one")
     sub.add_argument("--threads", type=int, default=1, help="two runs of one thread beat one run of two")
     sub.add_argument("--engine", choices=("fast", "plain"), default="fast", help="equal computations")
     sub.add_argument("--diagnostics", choices=("on", "off"), default="on")
@@ -97,7 +98,7 @@ def _study(sub: argparse.ArgumentParser) -> None:
     source = sub.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=Path, help="a configuration file")
     source.add_argument("--plan", type=Path, help="a resolved plan")
-    sub.add_argument("--results", type=Path, default=Path("results"))
+    sub.add_argument("--results", type=Path, help="default: the configuration's")
     sub.add_argument("--quiet", action="store_true", help="write files, print only their paths")
 
 
@@ -121,13 +122,16 @@ def _read_json(path: Path) -> Any:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from cml_bench import registry
+    from cml_bench import files, registry
 
     for name in args.data:
         cls = registry.datasets.get(name)
         data = cls(cls.Options.resolve(args.options, f"data set {name}"))
-        data.prepare(args.data_dir)
-        print(f"{data.data_id} is ready in {args.data_dir}")
+        folder = args.data_dir or Path("data")
+        data.prepare(folder)
+        if args.stamp:
+            files.write_json(args.stamp, {"data_id": data.data_id})
+        print(f"{data.data_id} is ready in {folder}")
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -142,11 +146,14 @@ def _plan(args: argparse.Namespace) -> None:
         print(plan.summary(resolved))
 
 
-def _settings(args: argparse.Namespace):
-    from cml_bench.engine.train import Settings
+def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
+    from cml_bench.engine.train import Settings, resolve_device
 
+    study = study or {}
     return Settings(
-        results=args.results, data_dir=args.data_dir, device=args.device, threads=args.threads, path=args.engine,
+        results=args.results or Path(study.get("results", "results")),
+        data_dir=args.data_dir or Path(study.get("data_dir", "data")),
+        device=resolve_device(args.device or study.get("device", "auto")), threads=args.threads, path=args.engine,
         checkpoint_seconds=args.checkpoint_seconds, diagnostics=args.diagnostics == "on",
         report=lambda text: print(text, flush=True),
     )  # fmt: skip
@@ -165,7 +172,7 @@ def _train(args: argparse.Namespace) -> None:
         specs = [RunSpec.model_validate(by_id[run]) for run in chosen[0]["runs"]]
     else:
         specs = [RunSpec.model_validate(content.get("spec", content))]
-    run_all(specs, _settings(args), args.stamp)
+    run_all(specs, _settings(args, content.get("study")), args.stamp)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -189,7 +196,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     if args.plan:
-        return _read_json(args.plan)
+        return {**_read_json(args.plan), "current": str(args.plan)}
     import yaml
 
     from cml_bench import config, plan
@@ -201,13 +208,15 @@ def _resolved(args: argparse.Namespace) -> dict[str, Any]:
 def _table(args: argparse.Namespace) -> None:
     from cml_bench import report
 
-    report.tables(_resolved(args), args.results, args.tables, quiet=args.quiet)
+    plan = _resolved(args)
+    report.tables(plan, args.results or Path(plan["study"]["results"]), args.tables, quiet=args.quiet)
 
 
 def _figure(args: argparse.Namespace) -> None:
     from cml_bench import report
 
-    for path in report.figures(_resolved(args), args.results, args.figures):
+    plan = _resolved(args)
+    for path in report.figures(plan, args.results or Path(plan["study"]["results"]), args.figures):
         print(path)
 
 

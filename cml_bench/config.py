@@ -80,7 +80,9 @@ class Study(Model):
     experiments: dict[str, Experiment] = Field(min_length=1)
     tables: dict[str, TableConfig] = {}
     figures: dict[str, FigureConfig] = {}
-    allow_cpu: bool = False
+    results: str = Field("results", description="folder for everything that is made")
+    data_dir: str = Field("data", description="folder for data sets")
+    device: str = Field("auto", description="auto: a CUDA device if there is one, else cpu")
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from typing import Any
 
 from cml_bench.config import Experiment, MethodEntry, Study, parse
 from cml_bench.errors import UserError
-from cml_bench.files import write_json
+from cml_bench.files import write_json, write_text
 from cml_bench.protocols import protocol
 from cml_bench.registry import CML
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
@@ -47,6 +47,7 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         text = json.dumps([(i, specs[i].evaluation.model_dump(mode="json")) for i in job["runs"]])
         job["id"] = hashlib.sha256(text.encode()).hexdigest()[:12]
         job["data"] = sorted({specs[i].data.name for i in job["runs"]})
+        job["title"] = _job_title([specs[i] for i in job["runs"]])
     return {
         "study": study.model_dump(mode="json"),
         "runs": [{"id": s.id, "folder": s.folder, "title": s.title, "spec": _plain(s)} for s in specs.values()],
@@ -131,8 +132,21 @@ def _jobs(ids: list[str], size: int) -> list[dict[str, Any]]:
     return [{"runs": ids[i : i + size]} for i in range(0, len(ids), size)]
 
 
+def _job_title(specs: list[RunSpec]) -> str:
+    """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``."""
+    methods = ", ".join(dict.fromkeys(spec.method for spec in specs))
+    shots, seeds = (", ".join(map(str, sorted(v))) for v in ({s.shot for s in specs}, {s.seed for s in specs}))
+    return f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {specs[0].data.name}, {shots}-shot, seed {seeds}"
+
+
 def _data(specs: dict[str, RunSpec]) -> list[dict[str, Any]]:
-    found = {s.data_id: {"data_id": s.data_id, **s.data.model_dump(mode="json")} for s in specs.values()}
+    from cml_bench import registry
+
+    found = {}
+    for spec in specs.values():
+        files = registry.datasets.get(spec.data.name).has_files
+        key = spec.data_id.replace("/", "-")  # for file names
+        found[spec.data_id] = {"data_id": spec.data_id, "key": key, "files": files, **spec.data.model_dump(mode="json")}
     return [found[key] for key in sorted(found)]
 
 
@@ -167,12 +181,17 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-def cached(content: dict[str, Any], where: str, results: Path) -> dict[str, Any]:
-    """The plan of a configuration, resolved in a subprocess unless it is cached under ``results/plans``."""
-    parse(content, where)
+def cached(content: dict[str, Any], where: str, results: Path | None = None) -> dict[str, Any]:
+    """The plan of a configuration, resolved in a subprocess unless it is cached under ``results/plans``.
+
+    ``plan["current"]`` is a file of the study's name with the same content, for commands whose text must not
+    change with every edit of the source.
+    """
+    study = parse(content, where)
+    results = Path(results or study.results)
     text = json.dumps(content, sort_keys=True, default=str)
     digest = hashlib.sha256(f"{source_hash()}\n{text}".encode()).hexdigest()[:16]
-    path = Path(results) / "plans" / f"{content['study']}-{digest}.json"
+    path = results / "plans" / f"{study.study}-{digest}.json"
     if not path.exists():
         config = path.with_suffix(".config.json")
         write_json(config, content)
@@ -180,9 +199,11 @@ def cached(content: dict[str, Any], where: str, results: Path) -> dict[str, Any]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise UserError((done.stderr.strip() or done.stdout.strip()).replace(str(config), where))
-    plan = json.loads(path.read_text())
-    plan["path"] = str(path)
-    return plan
+    current = results / "plans" / f"{study.study}.json"
+    text = path.read_text()
+    if not current.exists() or current.read_text() != text:
+        write_text(current, text)
+    return {**json.loads(text), "current": str(current)}
 
 
 def summary(plan: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Methods, data sets and networks: one file each, found by scanning their folders.
 
-A file registers its class with ``@methods.register("name")``. ``+cml`` is not registered: it is made
-by ``cooperative.py`` around every method that accepts a co-learner.
+A file registers its class with ``@methods.register("name")``. ``+cml`` is no
+method of its own: ``cooperative.py`` registers how it is made around any method that accepts a co-learner.
 """
 
 import importlib
@@ -58,6 +58,19 @@ class Registry:
         return self._entries[name]
 
 
+_wrappers: dict[str, Callable[[type], type]] = {}
+
+
+def wraps(suffix: str) -> Callable[[Callable[[type], type]], Callable[[type], type]]:
+    """Decorator of a function that makes the class of ``<name><suffix>`` from the class of ``<name>``."""
+
+    def add(make: Callable[[type], type]) -> Callable[[type], type]:
+        _wrappers[suffix] = make
+        return make
+
+    return add
+
+
 methods = Registry("method", "cml_bench.methods")
 networks = Registry("network", "cml_bench.networks")
 datasets = Registry("data set", "cml_bench.data")
@@ -65,11 +78,11 @@ datasets = Registry("data set", "cml_bench.data")
 
 def method(name: str) -> type:
     """The class of a method name, ``maml+cml`` included."""
-    if not name.endswith(CML):
-        return methods.get(name)
-    from cml_bench.methods.cooperative import cooperative
-
-    return cooperative(methods.get(name.removesuffix(CML)))
+    if name.endswith(CML) and name.removesuffix(CML) in methods.names():
+        return _wrappers[CML](methods.get(name.removesuffix(CML)))
+    if name not in methods.names():
+        raise unknown("method", name, method_names())
+    return methods.get(name)
 
 
 def method_names() -> list[str]:

@@ -24,11 +24,13 @@ class DataSet:
     """Interface of every data set.
 
     ``kind`` decides loss and score: ``classification`` (cross-entropy, accuracy) or ``regression`` (MSE).
+    ``has_files``: whether something must be prepared before it can be opened.
     """
 
     Options: type[Options] = Options
     name: str
     kind: Literal["classification", "regression"] = "classification"
+    has_files = False
     input_shape: tuple[int, ...]
 
     def __init__(self, options: Options):
@@ -90,6 +92,7 @@ class ImageSet(DataSet):
     class_counts: dict[str, int]
     smallest_class: int
     group = 1
+    has_files = True
 
     def build(self) -> ImageArrays:
         """Decode everything; called once, in the fetching process."""
@@ -159,7 +162,7 @@ class ImageSet(DataSet):
             self._sha256 = hash_images(self.arrays)
         return self._sha256
 
-    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int) -> Tensor:
+    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
         """Image numbers (count, way, shot+query) on the device, support first."""
         classes = self.arrays.splits[split]
         sizes = self.arrays.sizes[classes]

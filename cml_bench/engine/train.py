@@ -24,6 +24,9 @@ from cml_bench.methods.base import Groups, Method
 from cml_bench.spec import Options, RunSpec
 
 
+_SAY_SECONDS = 10.0  # progress lines of one run are at least so far apart
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to run, which never changes the result's id: device, threads, paths, cadence."""
@@ -36,6 +39,19 @@ class Settings:
     checkpoint_seconds: float = 60.0
     diagnostics: bool = True
     report: Callable[[str], None] = print
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` to cuda or cpu; an error for a device that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} was asked for, but torch sees no CUDA device. Use --device cpu.")
+    return name
 
 
 def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
@@ -82,7 +98,7 @@ class Training:
         self.running_tasks = 0
         self.diverged = False
         self._new_optimizer()
-        self._started, self._start_step, self._saved = time.monotonic(), 0, time.monotonic()
+        self._started, self._start_step, self._saved, self._said = time.monotonic(), 0, time.monotonic(), 0.0
 
     def _new_optimizer(self) -> None:
         self.optimizer = adam(self.groups, self.spec.protocol.outer_lr)
@@ -96,7 +112,7 @@ class Training:
         spec, protocol = self.spec, self.spec.protocol
         while True:
             due = self.step % protocol.val_every == 0 or self.step == spec.steps
-            if due and (not self.curves["step"] or self.curves["step"][-1] < self.step):
+            if due and (not self.curves["step"] or self.curves["step"][-1] < self.step) and spec.steps:
                 self._pause()
             if self.step >= spec.steps or self.diverged:
                 return
@@ -134,7 +150,9 @@ class Training:
             self._select(val)
         if time.monotonic() - self._saved >= self.settings.checkpoint_seconds and self.step < self.spec.steps:
             self._save()
-        self._say_progress(train, val)
+        final = self.step == self.spec.steps or self.diverged
+        if final or not self.curves["step"][:-1] or time.monotonic() - self._said >= _SAY_SECONDS:
+            self._say_progress(train, val)
 
     def _validate(self) -> dict[str, float]:
         start = time.perf_counter()
@@ -170,7 +188,7 @@ class Training:
                 self.best[head] = {"step": self.step, "score": score, "groups": snapshot(self.groups)}
 
     def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
-        left = ""
+        left, self._said = "", time.monotonic()
         if self.step > self._start_step:
             pace = (time.monotonic() - self._started) / (self.step - self._start_step)
             seconds = round(pace * (self.spec.steps - self.step))

@@ -14,7 +14,7 @@ from torch import Tensor
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.networks.base import initialise
-from cml_bench.registry import CML
+from cml_bench.registry import CML, wraps
 from cml_bench.spec import Options
 
 
@@ -32,6 +32,7 @@ class CoLearnerOptions(Options):
     )
 
 
+@wraps(CML)
 @functools.cache
 def cooperative(base: type[Method]) -> type[Method]:
     """The class of ``base`` with a co-learner."""

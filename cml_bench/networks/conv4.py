@@ -13,6 +13,7 @@ from cml_bench.networks.base import (
     block,
     block_params,
     fast_block,
+    fast_first_block,
     fold,
     linear,
     linear_params,
@@ -21,7 +22,7 @@ from cml_bench.networks.base import (
 from cml_bench.registry import networks
 from cml_bench.spec import Options
 
-_PATCH_CHANNELS = 4  # up to here a patch's covariance (9C x 9C) is cheaper than passes over the map
+_FEW_CHANNELS = 4  # up to here patches (9C values) are cheaper than passes over the map
 
 
 class Conv4Options(Options):
@@ -84,15 +85,16 @@ class Conv4(Network):
     def features(self, p: Params, x: Tensor) -> Tensor:
         """(T, n, C, H, W) -> (T, n, filters, H//8, W//8)."""
         tasks = x.shape[0]
-        h = fold(x)
         if self.path == "plain":
+            h = fold(x)
             for i in (1, 2, 3):
                 h = block(p, str(i), h, pool=True)
         else:
-            first = "patches" if x.shape[2] <= _PATCH_CHANNELS and not x.requires_grad else "map"
-            h = h.contiguous(memory_format=torch.channels_last)
-            for i in (1, 2, 3):
-                h = fast_block(p, str(i), h, moments=first if i == 1 else "map")
+            few = x.shape[2] <= _FEW_CHANNELS and not x.requires_grad
+            folded = fold(x).contiguous(memory_format=torch.channels_last)
+            h = fast_first_block(p, "1", x) if few else fast_block(p, "1", folded)
+            for i in (2, 3):
+                h = fast_block(p, str(i), h)
         return unfold(block(p, "4", h, pool=False), tasks)
 
     def head(self, p: Params, z: Tensor) -> Tensor:

@@ -1,0 +1,54 @@
+# make demo        set up and run the main job on embedded data
+# make test        set up and run the fast tests;  make test-all: the slow ones too
+# make lint        ruff, snakefmt, snakemake --lint
+# make traces      (re)generate the golden traces of new or changed methods
+# TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+CORES ?= all
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# A test process has one thread: two processes of one beat one process of two, and results do not depend on the machine.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup demo test test-slow test-all lint format traces clean
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "error: Python 3.11, 3.12 or 3.13 is needed; none found on PATH. Set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) (torch with CUDA: 5.5 GB; see TORCH_INDEX)"
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet $$(grep -E '^torch(vision)?==' requirements.txt) --index-url $(TORCH_INDEX))
+	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: setup
+	snakemake --cores $(CORES) --configfile configs/demo.yaml
+
+test: setup
+	$(TEST_ENV) pytest -n 2 -m "not slow and not gpu" $(ARGS)
+
+test-slow: setup
+	$(TEST_ENV) pytest -n 2 -m "slow and not gpu" $(ARGS)
+
+test-all: test test-slow
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: setup
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+traces: setup
+	$(TEST_ENV) python -m tests.make_traces
+
+clean:
+	rm -rf results/demo results/plans results/done .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,53 @@
+# Reads the resolved plan of a configuration, includes the rules, names the targets.
+# What runs is decided here; how it runs is decided in cml_bench.
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from cml_bench import plan as planning
+from cml_bench.errors import UserError
+
+min_version("9.27")
+
+DEFAULT_CONFIG = "configs/demo.yaml"
+if "study" not in config:
+    config = {**yaml.safe_load(Path(DEFAULT_CONFIG).read_text()), **config}
+
+try:
+    PLAN = planning.cached(config, f"configuration of study {config['study']}")
+except UserError as error:
+    raise WorkflowError(str(error))
+
+STUDY = PLAN["study"]
+RESULTS = STUDY["results"]
+OUT = f"{RESULTS}/{STUDY['study']}"
+PLAN_FILE = PLAN["current"]
+PYTHON = sys.executable
+JOBS = {job["id"]: job for job in PLAN["jobs"]}
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        REPORT,
+
+
+onsuccess:
+    shell("cat {TABLES_TEXT} 2>/dev/null || true")
+
+
+onerror:
+    print("Some runs failed; the tables below hold what is finished. Start again to go on where it stopped.")
+    shell("{PYTHON} -m cml_bench table --plan {PLAN_FILE} --results {RESULTS} || true")

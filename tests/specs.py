@@ -1,0 +1,43 @@
+"""Small run specs for tests."""
+
+from typing import Any
+
+from cml_bench import registry
+from cml_bench.protocols import protocol
+from cml_bench.spec import Component, Evaluation, RunSpec, canonical
+
+
+def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:
+    """30 steps of sinusoid regression, 5 points."""
+    options = {"inner_lr": 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
+    return _spec(method, options, "sinusoid", "mlp", {"hidden": (16, 16)}, 1, **changes)
+
+
+def glyph_spec(method: str = "maml", **changes: Any) -> RunSpec:
+    """A few steps of 5-way 1-shot glyphs with a narrow network at 16 pixels."""
+    return _spec(method, {"inner_lr": 0.4}, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **changes)
+
+
+def _spec(
+    method: str, options: dict, data: str, network: str, network_options: dict, way: int,
+    data_options: dict | None = None, protocol_options: dict | None = None, method_options: dict | None = None,
+    **changes: Any,
+) -> RunSpec:  # fmt: skip
+    cls, net, source = registry.method(method), registry.networks.get(network), registry.datasets.get(data)
+    chosen = source.Options.resolve(data_options or {}, data)
+    fields = {
+        "method": method,
+        "version": cls.version,
+        "options": canonical(cls.Options.resolve({**options, **(method_options or {})}, method)),
+        "network": Component(name=network, options=canonical(net.Options.resolve(network_options, network))),
+        "data": Component(name=data, options=canonical(chosen)),
+        "data_id": source(chosen).data_id,
+        "protocol": protocol("matched", {"val_every": 10, "val_tasks": 20, **(protocol_options or {})}, "test"),
+        "way": way,
+        "shot": 5 if way == 1 else 1,
+        "query": 5,
+        "steps": 30,
+        "seed": 0,
+        "evaluation": Evaluation(tasks=30, query=5),
+    }
+    return RunSpec.model_validate({**fields, **changes})

@@ -1,0 +1,24 @@
+# Data sets are fetched and prepared once, outside the training processes. The arrays are no declared outputs,
+# since Snakemake deletes those before a rule runs again; the stamp is.
+import json
+
+DATA = {item["key"]: item for item in PLAN["data"] if item["files"]}
+
+
+rule fetch:
+    output:
+        f"{STUDY['data_dir']}/ready/{{data}}.json",
+    log:
+        f"{RESULTS}/logs/fetch-{{data}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        python=PYTHON,
+        name=lambda wildcards: DATA[wildcards.data]["name"],
+        options=lambda wildcards: json.dumps(DATA[wildcards.data]["options"]),
+        folder=lambda wildcards, output: Path(output[0]).parent.parent,
+    message:
+        "preparing data set {wildcards.data}"
+    shell:
+        "{params.python} -m cml_bench fetch {params.name} --options {params.options:q} --data-dir {params.folder}"
+        " --stamp {output} 2>&1 | tee {log}"

@@ -1,0 +1,26 @@
+# One job trains one run or several short ones. The output is a stamp: the runs themselves are written by the
+# package under results/runs, atomically and under a lock, and a finished run is never trained again.
+rule train:
+    input:
+        lambda wildcards: [
+            f"{STUDY['data_dir']}/ready/{key}.json"
+            for key, item in DATA.items()
+            if item["name"] in JOBS[wildcards.job]["data"]
+        ],
+    output:
+        f"{RESULTS}/done/{{job}}.json",
+    log:
+        f"{RESULTS}/logs/train-{{job}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        python=PYTHON,
+        plan=PLAN_FILE,
+        runs=lambda wildcards: JOBS[wildcards.job]["runs"],
+        title=lambda wildcards: JOBS[wildcards.job]["title"],
+    message:
+        "training {params.title}"
+    shell:
+        "{params.python} -m cml_bench train {params.plan} --job {wildcards.job} --stamp {output} --threads {threads}"
+        " 2>&1 | tee {log}"
