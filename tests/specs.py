@@ -15,7 +15,8 @@ def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:
 
 def glyph_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """A few steps of 5-way 1-shot glyphs with a narrow network at 16 pixels."""
-    return _spec(method, {"inner_lr": 0.4}, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **changes)
+    fields = {"steps": 12, "protocol_options": {"val_every": 4}, **changes}
+    return _spec(method, {"inner_lr": 0.4}, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **fields)
 
 
 def _spec(

@@ -22,8 +22,9 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
             failed.append(_explain(spec, settings, error))
             continue
         done[spec.id] = record.status
-        shown = " ".join(f"{key} {value:.4f}" for key, value in record.content["results"].items())
-        settings.report(f"[{number}/{len(specs)}] {spec.title}: {record.status}  {shown}")
+        results = record.content["results"].items()
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in results if key.startswith(("meta@", "co@")))
+        settings.report(f"run {number} of {len(specs)} {record.status}: {spec.title}  test: {shown}")
     if failed:
         raise UserError("; ".join(failed))
     if stamp is not None:

@@ -16,6 +16,7 @@ from safetensors.torch import save as safetensors_bytes
 import cml_bench
 from cml_bench import registry
 from cml_bench.engine import checkpoint
+from cml_bench.engine.flops import task_flops
 from cml_bench.engine.readings import Models, test_results
 from cml_bench.engine.step import snapshot
 from cml_bench.engine.train import Settings, Training, build_data, build_method
@@ -69,9 +70,12 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     arrays = {} if training.diverged else test_results(method, training.data, spec, models, steps, spec.evaluation)
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
     write_episodes(folder, arrays)
-    trained_classifier = method.kind == "classification" and spec.steps > 0
-    losses = [float("nan")] if training.diverged else [0.0]
-    status = run_status(losses, training.last_validation.score.numpy(), spec.way if trained_classifier else None)
+    judged = method.kind == "classification" and training.last_validation is not None
+    status = run_status(
+        [float("nan")] if training.diverged else [],
+        training.last_validation.score.numpy() if judged else None,
+        spec.way if judged else None,
+    )
     parameters = {"test": count(method.network.params)}
     parameters["co"] = count(method.co.params) if "co" in method.heads else 0
     parameters["train"] = parameters["test"] + parameters["co"]
@@ -81,6 +85,7 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
         "parameters": parameters,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "tasks_at_once": training.tasks_at_once,
+        "flops": task_flops(build_method(spec, training.data, "plain"), training.data, spec.way, spec.shot, spec.query),
         "curves": _rounded(training.curves),
     }
     record = write_record(folder, content)

@@ -96,6 +96,7 @@ class Training:
         self.curves: dict[str, Any] = {"step": [], "train": {}, "validation": {}, "diagnostics": []}
         self.running: torch.Tensor | None = None  # sums over tasks, read only at a pause
         self.running_tasks = 0
+        self.last_validation: Result | None = None
         self.diverged = False
         self._new_optimizer()
         self._started, self._start_step, self._saved, self._said = time.monotonic(), 0, time.monotonic(), 0.0
@@ -163,7 +164,7 @@ class Training:
             tasks_at_once=self.tasks_at_once,
         )  # fmt: skip
         values = {}
-        self.last_validation: Result = results["meta", self.method.inner_steps]
+        self.last_validation = results["meta", self.method.inner_steps]
         for (head, _), result in results.items():
             values[f"loss_{head}"] = result.loss.double().mean().item()
             values[f"score_{head}"] = result.score.double().mean().item()

@@ -1,0 +1,50 @@
+"""What a task costs, independent of the machine."""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cml_bench.data.base import DataSet
+from cml_bench.engine.step import expand
+from cml_bench.episodes import Examples, Task
+from cml_bench.methods.base import Method
+
+
+def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int) -> dict[str, int]:
+    """FLOPs of convolutions and matrix products on the network's plain path, two for a multiply-add.
+
+    ``adaptation``: the inner loop at test; ``inference``: prediction of all queries; ``training``: one task's
+    share of an outer step, with all derivatives. Counted on tensors without storage, so nothing is computed.
+    """
+
+    def examples(each: int) -> Examples:
+        x = torch.empty(1, way * each, *source.input_shape, device="meta")
+        if source.kind == "classification":
+            return Examples(x, torch.zeros(1, way * each, dtype=torch.int64, device="meta"))
+        return Examples(x, torch.empty(1, way * each, source.outputs(way), device="meta"))
+
+    task = Task(examples(shot), examples(query))
+    groups = {
+        group: {name: p.to("meta").requires_grad_() for name, p in params.items()}
+        for group, params in method.init(0).items()
+    }
+
+    def counted(work) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return counter.get_total_flops()
+
+    def adapt() -> dict:
+        *_, params = method.trajectory(expand(groups, 1), task.support, method.inner_steps)
+        return params
+
+    adaptation = counted(adapt)
+    adapted = adapt()
+
+    def infer() -> None:
+        with torch.no_grad():
+            method.outputs(expand(groups, 1), adapted, task.query.x, ("meta",))
+
+    def train() -> None:
+        method.outer_loss(expand(groups, 1), task)[0].sum().backward()
+
+    return {"adaptation": adaptation, "inference": counted(infer), "training": counted(train)}

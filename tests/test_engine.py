@@ -1,0 +1,325 @@
+"""A run from spec to record: pairing, resume, selection, readings, stored models."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import cml_bench
+from cml_bench import registry
+from cml_bench.data.base import ImageSet
+from cml_bench.engine import checkpoint
+from cml_bench.engine.jobs import run_all
+from cml_bench.engine.run import reevaluate, run
+from cml_bench.engine.train import Settings, Training
+from cml_bench.episodes import Episodes
+from cml_bench.errors import UserError
+from cml_bench.records import Store, read, run_lock
+from cml_bench.spec import Evaluation
+from tests.specs import glyph_spec, sinusoid_spec
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Glyphs at 16 pixels, prepared once."""
+    folder = tmp_path_factory.mktemp("data")
+    cls = registry.datasets.get("glyphs")
+    cls(cls.Options(size=16)).prepare(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path, data_dir):
+    return Settings(results=tmp_path / "results", data_dir=data_dir, report=lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    """One base and one +CML run of each kind, seed 0, shared by the tests that only read."""
+    settings = Settings(results=tmp_path_factory.mktemp("runs"), data_dir=data_dir, report=lambda text: None)
+    specs = [make(m) for make in (sinusoid_spec, glyph_spec) for m in ("maml", "maml+cml")]
+    return {(spec.data.name, spec.method): run(spec, settings) for spec in specs}, settings
+
+
+def tensors(record, name):
+    return load_file(record.folder / f"{name}.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+# -- pairing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [sinusoid_spec, glyph_spec])
+def test_base_and_cml_of_one_seed_start_alike_and_see_the_same_tasks(make, settings, tmp_path):
+    base, cml = (Training(make(m), settings, tmp_path, print) for m in ("maml", "maml+cml"))
+    assert same(base.groups["base"], cml.groups["base"])
+    assert set(cml.groups) == {"base", "co"}
+    for kind in ("train_tasks", "val_tasks"):
+        a, b = (getattr(t, kind).batch(3, 5) for t in (base, cml))
+        assert torch.equal(a.support.x, b.support.x)
+        assert torch.equal(a.query.y, b.query.y)
+
+
+@pytest.mark.parametrize("make", [sinusoid_spec, glyph_spec])
+def test_seeds_differ_in_start_and_training_tasks_and_agree_in_test_tasks(make, settings, tmp_path):
+    zero, one = (Training(make(seed=seed), settings, tmp_path, print) for seed in (0, 1))
+    name = "hidden1.weight" if make is sinusoid_spec else "conv1.weight"
+    assert not torch.equal(zero.groups["base"][name], one.groups["base"][name])
+    assert not torch.equal(zero.train_tasks.batch(0, 1).support.x, one.train_tasks.batch(0, 1).support.x)
+    tests = [Episodes(t.data, "test", t.spec.way, t.spec.shot, 5).batch(0, 4).query.x for t in (zero, one)]
+    assert torch.equal(*tests)
+
+
+@pytest.mark.parametrize("make", [sinusoid_spec, glyph_spec])
+def test_gamma_zero_is_the_baseline_bit_for_bit(make, settings):
+    base = run(make("maml"), settings)
+    zero = run(make("maml+cml", method_options={"cml": {"gamma": 0.0}}), settings)
+    half = run(make("maml+cml", method_options={"cml": {"gamma": 0.5}}), settings)
+    assert same(tensors(base, "model"), tensors(zero, "model"))
+    assert np.array_equal(base.arrays["meta@1"], zero.arrays["meta@1"])
+    assert base.content["curves"]["validation"]["loss_meta"] == zero.content["curves"]["validation"]["loss_meta"]
+    assert not same(tensors(base, "model"), tensors(half, "model"))
+
+
+# -- resume -------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def interrupted(spec, settings, at_step):
+    """Train, and die before step ``at_step`` is made."""
+    often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
+    original = Training._advance
+
+    def advance(self):
+        if self.step == at_step:
+            raise Stop
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_advance", advance)
+        with pytest.raises(Stop):
+            run(spec, often)
+    return Store(settings.results).folder(spec)
+
+
+@pytest.mark.parametrize("make", [sinusoid_spec, glyph_spec])
+@pytest.mark.parametrize("reset", [0, 7])
+def test_a_resumed_run_equals_its_uninterrupted_twin(make, reset, settings, finished):
+    spec = make("maml+cml", protocol_options={"optimizer_reset_every": reset, "val_every": 4}, steps=12)
+    folder = interrupted(spec, settings, at_step=10)
+    assert checkpoint.load(folder)["step"] == 8
+    said = []
+    resumed = run(spec, Settings(**{**settings.__dict__, "report": said.append}))
+    assert any("resumed at step 8" in line for line in said)
+    twin = run(spec, Settings(**{**settings.__dict__, "results": settings.results / "twin"}))
+    for name in ("model", "colearner", "best_co", "last"):
+        assert same(tensors(resumed, name), tensors(twin, name))
+    assert resumed.content["curves"] == twin.content["curves"]
+    assert {k: v.tolist() for k, v in resumed.arrays.items()} == {k: v.tolist() for k, v in twin.arrays.items()}
+    assert checkpoint.load(folder) is None
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:200] + b"x" + b[201:], lambda b: b""])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, settings):
+    spec = sinusoid_spec()
+    folder = interrupted(spec, settings, at_step=25)
+    newest = max(folder.glob("checkpoint-*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    assert checkpoint.load(folder)["step"] == 20
+    newest.write_bytes(damage(newest.read_bytes()))
+    assert checkpoint.load(folder)["step"] == 10
+    twin = run(spec, Settings(**{**settings.__dict__, "results": settings.results / "twin"}))
+    assert same(tensors(run(spec, settings), "last"), tensors(twin, "last"))
+
+
+def test_a_finished_run_is_never_trained_again(settings):
+    spec = sinusoid_spec()
+    first = run(spec, settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "__init__", lambda *args: pytest.fail("trained again"))
+        assert run(spec, settings).content == first.content
+
+
+def test_two_processes_never_write_one_run(settings):
+    spec = sinusoid_spec()
+    folder = Store(settings.results).folder(spec)
+    code = f"from cml_bench.records import run_lock\nwith run_lock(__import__('pathlib').Path({str(folder)!r})): print('held', flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=f"is being written by process {holder.pid}"):
+        run(spec, settings)
+    holder.communicate("\n")
+    with run_lock(folder):
+        pass
+
+
+# -- records and stored models ------------------------------------------------------------------------
+
+
+def test_a_record_is_complete_on_its_own(finished):
+    record = finished[0]["glyphs", "maml+cml"]
+    content = record.content
+    assert content["status"] in ("finished", "collapsed")
+    assert content["spec"]["options"]["cml"] == {"gamma": 1.0, "depth": None}
+    assert content["data_sha256"] == json.loads(next(finished[1].data_dir.rglob("index.json")).read_text())["sha256"]
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["engine"] == {"device": "cpu", "threads": 1, "path": "fast"}
+    assert content["parameters"]["train"] == content["parameters"]["test"] + content["parameters"]["co"]
+    assert set(content["seconds"]) == {"train", "validation", "diagnostics", "test"}
+    assert content["flops"]["training"] > finished[0]["glyphs", "maml"].content["flops"]["training"]
+    assert len((record.folder / "record.json").read_bytes()) < 20_000
+    assert content["results"]["meta@1"] == pytest.approx(record.episodes("meta@1").mean(), abs=1e-6)
+    assert not list(record.folder.glob("*.tmp"))
+    assert not list(record.folder.glob("checkpoint*"))
+
+
+@pytest.mark.parametrize("data", ["sinusoid", "glyphs"])
+def test_curves_and_diagnostics_of_every_head(finished, data):
+    curves = finished[0][data, "maml+cml"].content["curves"]
+    assert curves["step"] == ([0, 4, 8, 12] if data == "glyphs" else [0, 10, 20, 30])
+    for name in ("loss_meta", "loss_co", "score_meta", "score_co"):
+        assert len(curves["train"][name]) == len(curves["validation"][name]) == 4
+        assert curves["train"][name][0] is None
+        assert all(np.isfinite(curves["train"][name][1:]))
+    assert [entry["step"] for entry in curves["diagnostics"]] == curves["step"]
+    last = curves["diagnostics"][-1]
+    layers = {"conv1", "conv2", "conv3", "conv4", "head"} if data == "glyphs" else {"hidden1", "hidden2", "head"}
+    assert set(last["norm_meta"]) == set(last["norm_co"]) == layers
+    assert all(-1 <= value <= 1 for value in last["cosine"].values())
+    base = finished[0][data, "maml"].content["curves"]["diagnostics"][-1]
+    assert set(base) == {"step", "norm_meta"}
+
+
+def test_diagnostics_change_nothing(finished, settings):
+    off = run(sinusoid_spec("maml+cml"), Settings(**{**settings.__dict__, "diagnostics": False}))
+    assert off.content["curves"]["diagnostics"] == []
+    assert same(tensors(off, "last"), tensors(finished[0]["sinusoid", "maml+cml"], "last"))
+
+
+def test_training_lowers_the_loss(finished, settings):
+    """Against its own start; the margin is far outside the noise of 30 episodes."""
+    record = run(sinusoid_spec(steps=400, protocol_options={"val_every": 200, "outer_lr": 0.005}), settings)
+    untrained = run(sinusoid_spec(steps=0), settings)
+    assert record.content["results"]["meta@1"] < 0.75 * untrained.content["results"]["meta@1"]
+
+
+def test_evaluating_cml_opens_the_model_only(finished, tmp_path):
+    record, settings = finished[0]["glyphs", "maml+cml"], finished[1]
+    copy = tmp_path / "runs" / record.folder.name
+    shutil.copytree(record.folder, copy)
+    (copy / "colearner.safetensors").unlink()
+    (copy / "best_co.safetensors").unlink()
+    wanted = Evaluation(tasks=40, query=5)
+    spec = record.spec.model_copy(update={"evaluation": wanted})
+    more = reevaluate(read(copy), spec, Settings(**{**settings.__dict__, "results": tmp_path}))
+    assert len(more.arrays["meta@1"]) == 40
+    assert np.array_equal(more.arrays["meta@1"][:30], record.arrays["meta@1"])
+    assert np.array_equal(more.arrays["co@1"], record.arrays["co@1"]), "results that cannot be made again are kept"
+
+
+def test_asking_for_more_test_tasks_extends_the_list_without_training(settings):
+    first = run(glyph_spec("maml+cml"), settings)
+    kept = {key: values.copy() for key, values in first.arrays.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "run", lambda self: pytest.fail("trained again"))
+        more = run(glyph_spec("maml+cml", evaluation=Evaluation(tasks=45, query=5, inner_steps=(0, 1))), settings)
+    assert len(more.arrays["meta@0"]) == 45
+    for key, values in kept.items():
+        assert np.array_equal(more.arrays[key][:30], values)
+    fewer = run(glyph_spec("maml+cml", evaluation=Evaluation(tasks=10, query=5)), settings)
+    assert len(fewer.arrays["meta@1"]) == 45
+
+
+def test_readings_come_from_the_models_they_name(settings):
+    """With the models made to differ, each reading equals an evaluation of what it says."""
+    spec = glyph_spec("maml+cml", protocol_options={"val_every": 3})
+    record = run(spec, settings)
+    steps = record.content["selected"]
+    flat = tensors(record, "best_co")
+    model, phi = tensors(record, "model"), tensors(record, "colearner")
+    assert {k.removeprefix("base/") for k in flat if k.startswith("base/")} == set(model)
+    if steps["best_co"] == steps["best_meta"]:
+        assert np.array_equal(record.arrays["co@1"], record.arrays["co_paired@1"])
+    assert steps["last"] == 12
+    for reading in ("meta", "co", "co_paired", "co_unpaired", "co_eq9", "meta_last", "co_last"):
+        assert len(record.arrays[f"{reading}@1"]) == 30
+    learner = cml_bench.load(record.folder)
+    assert same({k: v.detach() for k, v in learner.groups["co"].items()}, phi)
+
+
+def test_selection_last_keeps_the_last_step(settings):
+    record = run(sinusoid_spec("maml+cml", protocol_options={"selection": "last"}), settings)
+    assert record.content["selected"] == {"best_meta": 30, "best_co": 30, "last": 30}
+    assert np.array_equal(record.arrays["meta@1"], record.arrays["meta_last@1"])
+
+
+def test_a_diverging_run_is_recorded_as_such(settings):
+    record = run(sinusoid_spec(protocol_options={"outer_lr": 1e30}), settings)
+    assert record.status == "diverged"
+    assert record.arrays == {}
+    assert record.content["curves"]["step"][-1] <= 20
+
+
+def test_a_run_that_does_not_learn_is_recorded_as_collapsed(settings):
+    still = {"outer_lr": 0.0, "val_tasks": 100}
+    record = run(glyph_spec(seed=1, steps=2, protocol_options=still, method_options={"inner_lr": 0.0}), settings)
+    assert record.status == "collapsed"
+
+
+def test_one_failed_run_does_not_take_the_others_with_it(settings):
+    good, bad = sinusoid_spec(seed=1), glyph_spec(data_id="glyphs/none")
+    stamp = settings.results / "done" / "job.json"
+    lost = Settings(**{**settings.__dict__, "data_dir": settings.results / "nowhere"})
+    with pytest.raises(UserError, match=r"maml on glyphs.*not prepared.*fetch glyphs"):
+        run_all([bad, good], lost, stamp)
+    assert not stamp.exists()
+    assert Store(settings.results).read(good).status == "finished"
+
+
+def test_a_damaged_or_foreign_record_is_an_error_that_names_it(settings):
+    record = run(sinusoid_spec(), settings)
+    path = record.folder / "record.json"
+    text = path.read_text()
+    path.write_text(text[:100])
+    with pytest.raises(UserError, match=r"record\.json is damaged"):
+        read(record.folder)
+    path.write_text(text.replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(UserError, match="belongs to another run"):
+        read(record.folder)
+
+
+# -- the learner --------------------------------------------------------------------------------------
+
+
+def test_a_stored_run_adapts_and_predicts(finished):
+    """The notebook's way gives the very answers that the record counts."""
+    record, settings = finished[0]["glyphs", "maml+cml"], finished[1]
+    cls = registry.datasets.get("glyphs")
+    data: ImageSet = cls(cls.Options(size=16)).open(settings.data_dir, torch.device("cpu"), torch.float32)
+    task = Episodes(data, "test", 5, 1, 5).batch(7, 1)
+    learner = cml_bench.load(record.folder)
+    adapted = learner.adapt(task.support.x[0], task.support.y[0])
+    for head, key in (("meta", "meta@1"), ("co", "co@1")):
+        right = (adapted.predict(task.query.x[0], head) == task.query.y[0]).sum()
+        assert right == record.arrays[key][7]
+    with pytest.raises(UserError, match=r"inputs of shape \(n, 1, 16, 16\)"):
+        learner.adapt(torch.zeros(5, 1, 28, 28), torch.arange(5))
+
+
+def test_runs_are_found_by_their_id(finished):
+    record, settings = finished[0]["sinusoid", "maml"], finished[1]
+    from cml_bench.learner import load
+
+    assert load(record.spec.id[:10], settings.results).record.spec.id == record.spec.id
+    with pytest.raises(UserError, match="no finished run at nothing"):
+        load("nothing", settings.results)

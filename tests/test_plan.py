@@ -1,0 +1,183 @@
+"""From configuration to plan: what is shared, what is grouped, and errors that name the culprit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cml_bench import plan
+from cml_bench.config import parse, read
+from cml_bench.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+def study(**changes) -> dict:
+    """A small valid configuration."""
+    experiment = {
+        "data": "sinusoid", "network": "mlp", "way": 1, "shots": [5, 10], "query": "shot", "steps": 10,
+        "methods": {"maml": {"options": {"inner_lr": 0.01}}, "maml+cml": {"options": {"cml": {"gamma": 0.2}}}},
+    }  # fmt: skip
+    rows = [{"label": "MAML", "run": "maml"}, {"label": "CML", "run": "maml+cml", "against": "maml"}]
+    table = {"kind": "regression", "experiment": "s", "title": "T", "rows": rows}
+    return {"study": "small", "seeds": 2, "experiments": {"s": experiment}, "tables": {"sinusoid": table}, **changes}
+
+
+def changed(path: str, value) -> dict:
+    """The configuration with one key set, by its dotted path."""
+    content = study()
+    *parents, last = path.split(".")
+    node = content
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    node[last] = value
+    return content
+
+
+def test_runs_jobs_and_cells():
+    resolved = plan.resolve(parse(study(), "test"), "test")
+    assert len(resolved["runs"]) == 2 * 2 * 2
+    assert [len(job["runs"]) for job in resolved["jobs"]] == [1] * 8
+    assert len(resolved["cells"]) == 2 * 2
+    cell = next(c for c in resolved["cells"] if c["row"] == "CML" and c["shot"] == 10)
+    titles = {run["id"]: run["title"] for run in resolved["runs"]}
+    assert [titles[i] for i in cell["runs"]] == [f"maml+cml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)]
+    assert [titles[i] for i in cell["against"]] == [f"maml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)]
+    assert set(resolved["tables"]) == {"sinusoid"}
+
+
+def test_cml_inherits_its_baselines_options_and_differs_in_its_own_keys_only():
+    resolved = plan.resolve(parse(study(), "test"), "test")
+    by_title = {run["title"]: run["spec"] for run in resolved["runs"]}
+    base, cml = (by_title[f"{m} on sinusoid, 1-way 5-shot, seed 1"] for m in ("maml", "maml+cml"))
+    assert {key for key in base if base[key] != cml[key]} == {"method", "options"}
+    assert {key: value for key, value in cml["options"].items() if key != "cml"} == base["options"]
+
+
+def test_equal_runs_of_two_experiments_are_one_and_get_the_larger_evaluation():
+    content = study()
+    second = json.loads(json.dumps(content["experiments"]["s"]))
+    second["evaluation"] = {"tasks": 900, "inner_steps": [0, 1]}
+    content["experiments"]["t"] = second
+    resolved = plan.resolve(parse(content, "test"), "test")
+    assert len(resolved["runs"]) == 8
+    assert all(run["spec"]["evaluation"]["tasks"] == 900 for run in resolved["runs"])
+
+
+def test_runs_per_job_groups_runs():
+    resolved = plan.resolve(parse(changed("experiments.s.runs_per_job", 3), "test"), "test")
+    assert [len(job["runs"]) for job in resolved["jobs"]] == [3, 3, 2]
+    assert sorted(i for job in resolved["jobs"] for i in job["runs"]) == sorted(run["id"] for run in resolved["runs"])
+
+
+def test_an_added_seed_leaves_the_other_runs_as_they_are():
+    two, three = ({r["id"] for r in plan.resolve(parse(study(seeds=n), "t"), "t")["runs"]} for n in (2, 3))
+    assert two < three
+    assert len(three - two) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("sedes", 3, r"unknown key 'sedes'; known keys: study"),
+        ("experiments.s.shoots", [1], r"unknown key 'experiments\.s\.shoots'"),
+        ("experiments.s.data", "sinusoit", r"unknown data set 'sinusoit'\. Did you mean 'sinusoid'\?"),
+        ("experiments.s.network", "conv5", r"unknown network 'conv5'\. Did you mean 'conv4'\?"),
+        ("experiments.s.methods", {"mmal": {}}, r"unknown method 'mmal'\. Did you mean 'maml'\?"),
+        ("experiments.s.methods", {"pixel_nn+cml": {}}, "does not accept a co-learner"),
+        ("experiments.s.methods.maml.options", {"inner_rate": 1}, r"method maml: unknown key 'inner_rate'; known"),
+        ("experiments.s.methods.maml.options", {"inner_lr": -1}, r"inner_lr: .*greater than or equal to 0"),
+        ("experiments.s.way", 5, "way must be 1"),
+        ("experiments.s.protocol", "offical", r"unknown protocol preset 'offical'\. Did you mean 'official'"),
+        ("experiments.s.protocol_options", {"val_evry": 1}, r"unknown key 'val_evry'"),
+        ("tables.sinusoid.rows.1.against", "nobody", r"row 'CML' names the run 'nobody'"),
+        ("tables.sinusoid.experiment", "x", r"names the experiment 'x'; there are: s"),
+        ("seeds", [1, 1], "distinct"),
+        ("seeds", 0, "at least one"),
+        ("study", "Bad Name", "study: "),
+    ],
+)  # fmt: skip
+def test_bad_configurations_are_refused_by_name(path, value, message):
+    content = changed(path, value)
+    if path == "experiments.s.methods":
+        content["tables"] = {}
+    with pytest.raises(UserError, match=message):
+        plan.resolve(parse(content, "test"), "test")
+
+
+def test_impossible_episodes_are_refused_when_planning():
+    content = changed("experiments.s.data", "glyphs")
+    content["experiments"]["s"] |= {"network": "conv4", "way": 5, "shots": [12], "query": 5}
+    with pytest.raises(UserError, match="12 support and 5 query images of one class are impossible"):
+        plan.resolve(parse(content, "test"), "test")
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    with pytest.raises(UserError, match=r"no configuration file .*nowhere\.yaml"):
+        read(tmp_path / "nowhere.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(UserError, match=r"bad\.yaml is not readable as YAML"):
+        read(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(UserError, match=r"list\.yaml: a configuration is a mapping"):
+        read(tmp_path / "list.yaml")
+
+
+def test_the_shipped_configurations_resolve():
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        resolved = plan.resolve(read(path), str(path))
+        assert resolved["runs"]
+        assert plan.summary(resolved).startswith(f"study {resolved['study']['study']}")
+
+
+def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):
+    content = study(results=str(tmp_path))
+    first = plan.cached(content, "test")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("resolved again"))
+    assert plan.cached(content, "test") == first
+    assert json.loads(Path(first["current"]).read_text())["runs"] == first["runs"]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_an_error_in_the_subprocess_is_the_users_error(tmp_path):
+    content = changed("experiments.s.network", "conv5") | {"results": str(tmp_path)}
+    with pytest.raises(UserError, match="unknown network 'conv5'"):
+        plan.cached(content, "my.yaml")
+    assert not list(tmp_path.glob("plans/small.json"))
+
+
+# -- command line -------------------------------------------------------------------------------------
+
+
+def command(*args: str, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "cml_bench", *args], capture_output=True, text=True, **kwargs)
+
+
+def test_commands_print_what_scripts_read(tmp_path):
+    names = json.loads(command("list", "methods", "--json").stdout)
+    assert {"maml", "maml+cml"} <= set(names)
+    described = command(
+        "describe", "--method", "maml+cml", "--network", "conv4", "--data", "glyphs", "--way", "5", "--shot", "1", "--json"
+    )  # fmt: skip
+    parameters = json.loads(described.stdout)["parameters"]
+    assert parameters == {"training": 186_698, "test": {"meta": 112_261, "co": 186_373}, "co_learner": 74_437}
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump(study()))
+    resolved = json.loads(command("plan", "--config", str(config), "--json").stdout)
+    assert set(resolved) >= {"runs", "cells", "tables"}
+
+
+def test_a_users_error_is_one_paragraph_and_exit_code_2(tmp_path):
+    done = command("plan", "--config", str(tmp_path / "no.yaml"))
+    assert done.returncode == 2
+    assert done.stderr == f"error: there is no configuration file {tmp_path / 'no.yaml'}.\n"
+    assert "Traceback" not in command("train", str(tmp_path / "no.json")).stderr
+
+
+@pytest.mark.parametrize("name", ["fetch", "plan", "train", "evaluate", "table", "figure", "list", "describe"])
+def test_help_names_every_command(name):
+    assert name in command("--help").stdout
+    assert command(name, "--help").returncode == 0

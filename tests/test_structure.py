@@ -1,0 +1,132 @@
+"""The shape of the package: who may import whom, what short processes load, and pins that agree."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "cml_bench"
+
+# From the bottom to the top: a module imports only from its own line or from lines above it.
+LAYERS = [
+    {"errors", "files", "seeding"},
+    {"spec"},
+    {"config", "protocols", "records", "registry"},
+    {"plan", "stats"},
+    {"episodes", "verdict"},
+    {"data"},
+    {"networks"},
+    {"methods"},
+    {"engine"},
+    {"describe", "learner"},
+    {"probes", "tables"},
+    {"figures"},
+    {"report"},
+    {"__main__"},
+]
+LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def unit(path: Path) -> str:
+    """The layer's name of a file: its folder or its own name."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """The package's units that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "cml_bench" else [f"cml_bench.{a.name}" for a in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("cml_bench.")}
+    return found & LEVEL.keys()
+
+
+def sources() -> list[Path]:
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_nothing_imports_upwards(path):
+    me = unit(path)
+    assert me in LEVEL, f"{me} has no place in LAYERS"
+    upwards = {name for name in imports(path) if LEVEL[name] > LEVEL[me]}
+    assert not upwards
+
+
+def test_no_source_file_is_longer_than_400_lines():
+    files = [*sources(), *(ROOT / "tests").glob("*.py"), *(ROOT / "workflow").rglob("*.smk"), ROOT / "Snakefile"]
+    long = {p.name: n for p in files if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
+
+
+def loaded(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after running ``code``."""
+    script = f"{code}\nimport sys, json; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+HEAVY = {"torch", "torchvision", "pandas", "scipy", "matplotlib", "sklearn"}
+
+
+@pytest.mark.parametrize("module", ["plan", "config", "records", "spec", "registry"])
+def test_parsing_and_records_import_nothing_heavy(module):
+    assert not loaded(f"import cml_bench.{module}") & HEAVY
+
+
+@pytest.mark.parametrize("module", ["tables", "figures", "report", "stats", "verdict"])
+def test_the_report_side_imports_no_torch(module):
+    assert "torch" not in loaded(f"import cml_bench.{module}")
+
+
+def test_training_and_first_evaluation_load_no_report_libraries(tmp_path):
+    code = f"""
+from pathlib import Path
+from tests.specs import sinusoid_spec
+from cml_bench.engine.jobs import run_all
+from cml_bench.engine.train import Settings
+run_all([sinusoid_spec("maml+cml")], Settings(results=Path({str(tmp_path)!r}), report=lambda text: None))
+"""
+    modules = loaded(code)
+    assert "torch" in modules
+    assert not modules & {"torchvision", "pandas", "scipy", "matplotlib", "sklearn"}
+
+
+def pins(text: str) -> dict[str, str]:
+    found = re.findall(r"^\s*(?:- )?([A-Za-z0-9_.-]+)==(\S+)$", text, flags=re.MULTILINE)
+    return {name.lower().replace("_", "-"): version for name, version in found}
+
+
+def test_conda_users_get_the_locked_versions():
+    lock = pins((ROOT / "requirements.txt").read_text())
+    conda = pins((ROOT / "environment.yml").read_text())
+    assert len(conda) > 15
+    assert {name: lock.get(name) for name in conda} == conda
+
+
+def test_the_lock_file_has_every_declared_dependency_and_fits_it():
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock = pins((ROOT / "requirements.txt").read_text())
+    conda = pins((ROOT / "environment.yml").read_text())
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(lock[requirement.name.lower()]), text
+        assert requirement.name.lower() in conda
+    assert project["requires-python"] == ">=3.11,<3.14"
+
+
+def test_no_cuda_package_is_locked():
+    """torch pins those itself; a CPU build of torch has none."""
+    assert not [name for name in pins((ROOT / "requirements.txt").read_text()) if name.startswith(("nvidia", "cuda", "triton"))]
