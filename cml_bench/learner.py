@@ -49,9 +49,7 @@ class Learner:
         if tuple(x.shape[2:]) != tuple(expected):
             raise UserError(f"this run takes inputs of shape (n, {', '.join(map(str, expected))}), not {x.shape[1:]}.")
         wide = expand(self.groups, 1)
-        *_, params = self.method.trajectory(
-            wide, Examples(x, y), self.method.inner_steps if steps is None else steps
-        )
+        *_, params = self.method.trajectory(wide, Examples(x, y), self.method.inner_steps if steps is None else steps)
         return AdaptedLearner(self.method, wide, {name: p.detach() for name, p in params.items()})
 
 

@@ -48,7 +48,11 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         job["id"] = hashlib.sha256(text.encode()).hexdigest()[:12]
         job["data"] = sorted({specs[i].data.name for i in job["runs"]})
         job["title"] = _job_title([specs[i] for i in job["runs"]])
+    members: dict[str, Any] = {}
+    for (name, key, shot), ids in wanted.items():
+        members.setdefault(name, {}).setdefault(key, {})[str(shot)] = ids
     return {
+        "members": members,
         "study": study.model_dump(mode="json"),
         "runs": [{"id": s.id, "folder": s.folder, "title": s.title, "spec": _plain(s)} for s in specs.values()],
         "jobs": jobs,

@@ -44,6 +44,7 @@ class Record:
 
     folder: Path
     content: dict[str, Any]
+
     @cached_property
     def spec(self) -> RunSpec:
         """What was run."""

@@ -25,7 +25,9 @@ def first_episodes() -> dict:
     for split, seed in (("train", 0), ("train", 1), ("validation", None), ("test", None)):
         task = Episodes(data, split, 1, 2, 1, seed=seed).batch(0, 3)
         name = split if seed is None else f"{split}, seed {seed}"
-        found[f"sinusoid {name}"] = np.round(torch.cat((task.support.y, task.query.y), 1).squeeze(2).numpy(), 9).tolist()
+        found[f"sinusoid {name}"] = np.round(
+            torch.cat((task.support.y, task.query.y), 1).squeeze(2).numpy(), 9
+        ).tolist()
         parts = ("episodes", "golden", split, 5, 1, 2, *(() if seed is None else ("seed", seed)))
         for group in (1, 2):
             picks = draw_picks(seeding.key(*parts), 0, 3, 5, 1, 2, np.full(20, 8), group)

@@ -129,4 +129,6 @@ def test_the_lock_file_has_every_declared_dependency_and_fits_it():
 
 def test_no_cuda_package_is_locked():
     """torch pins those itself; a CPU build of torch has none."""
-    assert not [name for name in pins((ROOT / "requirements.txt").read_text()) if name.startswith(("nvidia", "cuda", "triton"))]
+    assert not [
+        name for name in pins((ROOT / "requirements.txt").read_text()) if name.startswith(("nvidia", "cuda", "triton"))
+    ]

@@ -1,8 +1,10 @@
-"""Rendering of the embedded few-shot image set "glyphs": characters of the DejaVu fonts that matplotlib ships.
+"""Rendering of the embedded few-shot image set "glyphs": characters of matplotlib's DejaVu fonts.
 
 A class is a character; an image is that character in one of 12 faces under one of two random affine jitters.
-`python -m cml_bench.data._glyphs` writes the list of classes and their split, glyphs.json, which is committed because
-the merging of look-alikes depends on the versions of FreeType and the fonts.
+`python -m cml_bench.data._glyphs` writes the list of classes and their split, glyphs.json. It is committed,
+because the merging of look-alikes depends on the versions of FreeType and of the fonts.
+
+@@CAL@@
 """
 
 import hashlib
@@ -27,7 +29,7 @@ FACES = tuple(
 JITTERS = 2  # images of one character in one face
 LOOKALIKE = 0.95  # cosine from which two characters are one class
 
-# Strength of the jitter. Lengths are fractions of the image's side, so that every size shows the same picture.
+# Strength of the jitter. Lengths are fractions of the image's side: every size shows the same picture.
 ROTATION = math.radians(15)
 SHEAR = 0.2
 SCALE = (0.8, 1.1)
@@ -39,7 +41,7 @@ NOISE = (0.02, 0.10)  # standard deviation as a fraction of the ink
 CAPITAL = 0.64  # height of capital letters
 LEGIBLE = (0.40, 0.78)  # bounds of the ink's longer side: dots grow and wide signs shrink
 EQUAL = (0.70, 0.70)  # the same for the comparison of characters
-CANVAS = 112  # pixels per side at which the font itself is drawn; drawn larger than used, since it is resampled
+CANVAS = 112  # pixels per side at which the font itself is drawn: large, since the result is resampled
 
 
 def fonts_folder():
@@ -58,7 +60,7 @@ def versions():
 
 @cache
 def _fonts():
-    """One PIL font per face. In every DejaVu face capitals are 0.729 em high, so one size makes them comparable."""
+    """One PIL font per face. Capitals are 0.729 em high in all of them, so one size serves all."""
     from PIL import ImageFont
 
     layout = ImageFont.Layout.BASIC  # the other layout engine is an optional part of Pillow
@@ -67,8 +69,8 @@ def _fonts():
 
 
 def _ink(font, code_point, bounds=LEGIBLE):
-    """The character as a PIL image cropped to its ink with a margin of 2 pixels, and the zoom that brings the ink's
-    longer side within `bounds`."""
+    """The character cropped to its ink with a margin of 2 pixels (a PIL image), and the zoom that brings the
+    longer side of the ink within `bounds`."""
     from PIL import Image, ImageDraw
 
     page = Image.new("L", (3 * CANVAS, 3 * CANVAS))
@@ -79,7 +81,7 @@ def _ink(font, code_point, bounds=LEGIBLE):
 
 
 def _place(ink, zoom, size, rotation=0.0, shear=0.0, shift_x=0.0, shift_y=0.0):
-    """One affine resampling to a (size, size) uint8 array: the centre of the ink goes to that of the image + shift.
+    """One affine resampling to a (size, size) uint8 array, from the centre of the ink to that of the image.
 
     Angles in radians, shifts in fractions of the side. Pillow wants the map from output to input pixels.
     """
@@ -96,10 +98,10 @@ def _place(ink, zoom, size, rotation=0.0, shear=0.0, shift_x=0.0, shift_y=0.0):
 
 
 def _draws(code_point, size):
-    """Random numbers of one character's n = 24 images: uniforms in [0, 1) (n, 8) and noise deviates (n, size, size).
+    """Random numbers of one character's n = 24 images: uniforms in [0, 1) (n, 8), deviates (n, size, size).
 
-    Raw Philox words do not change between numpy versions, its distributions may. A deviate is the centred sum of four
-    random bytes over its standard deviation: close to normal, and exact on every machine.
+    Raw Philox words do not change between numpy versions, its distributions may. A deviate is the centred
+    sum of four random bytes over its standard deviation: close to normal, and the same on every machine.
     """
     count, pixels = len(FACES) * JITTERS, size * size
     key = int.from_bytes(hashlib.sha256(f"glyphs/{VERSION}/{code_point}".encode()).digest()[:16], "little")
@@ -111,7 +113,7 @@ def _draws(code_point, size):
 
 
 def _blurred(images, weight):
-    """Smooth (n, s, s) float32 images along both axes by the kernels (w, 1 - 2w, w), one `weight` w per image: (n,).
+    """Smooth (n, s, s) float32 images along both axes by (w, 1 - 2w, w); `weight` (n,) holds each image's w.
 
     Written without matrix products or exp, whose last bits differ between machines.
     """
@@ -131,19 +133,21 @@ def _render_class(code_point, size):
     blur = BLUR[0] + (BLUR[1] - BLUR[0]) * uniforms[:, 1]
     noise = NOISE[0] + (NOISE[1] - NOISE[0]) * uniforms[:, 2]
     affine = signed[:, 3:7] * (ROTATION, SHEAR, SHIFT, SHIFT)
-    inks = [_ink(font, code_point) for font in _fonts()]
-    inks = [ink for ink in inks for _ in range(JITTERS)]
-    images = np.stack([_place(ink, zoom * k, size, *a) for (ink, zoom), k, a in zip(inks, scale, affine, strict=True)])
-    images = _blurred(images.astype(np.float32), blur)
+    images = np.empty((len(uniforms), size, size), dtype=np.float32)
+    for face, font in enumerate(_fonts()):
+        ink, zoom = _ink(font, code_point)
+        for i in range(face * JITTERS, (face + 1) * JITTERS):
+            images[i] = _place(ink, zoom * scale[i], size, *affine[i])
+    images = _blurred(images, blur)
     images += 255 * noise.astype(np.float32)[:, None, None] * deviates
     return np.clip(np.rint(images), 0, 255).astype(np.uint8).reshape(len(FACES), JITTERS, size, size)
 
 
 def render(class_list, size=28):
-    """Images of the given classes: uint8 array (classes, 12 faces, 2 jitters, size, size), background 0, ink 255.
+    """Images of the given classes: uint8 array (classes, 12 faces, 2 jitters, size, size); ink 255 on 0.
 
-    `class_list` is a sequence of code points, or a class list: then train, validation and test, in this order. An image
-    is a function of its code point, face, jitter number and size alone, never of the classes beside it.
+    `class_list` is a class list (its train, validation and test classes, in this order) or a sequence of code
+    points. An image depends on its code point, face, jitter number and size, never on the classes beside it.
     """
     if isinstance(class_list, dict):
         class_list = [point for split in SPLITS for point in class_list[split]]
@@ -157,24 +161,26 @@ def render(class_list, size=28):
 
 
 def candidates():
-    """Sorted code points that all 12 faces can draw, without those that are blank or derived from another character.
+    """Sorted code points that all 12 faces can draw, except blanks and those derived from other characters.
 
-    Unicode's decompositions mark accented letters (e acute), and also super- and subscripts, ligatures and fractions:
+    Unicode's decompositions mark accented letters, and also super- and subscripts, ligatures and fractions:
     all of them repeat the shapes of other characters, so none of them may be a class.
     """
     from matplotlib.ft2font import FT2Font
 
     charmaps = [FT2Font(fonts_folder() / f"{face}.ttf").get_charmap() for face in FACES]
-    common = sorted(set(charmaps[0]).intersection(*charmaps[1:]) - {0xFFFC})  # a placeholder that draws nothing
-    blank = "CZM"  # first letters of the Unicode categories: control and unassigned, separators, combining marks
-    return [p for p in common if unicodedata.category(chr(p))[0] not in blank and not unicodedata.decomposition(chr(p))]
+    common = set(charmaps[0]).intersection(*charmaps[1:])
+    common.remove(0xFFFC)  # the object replacement character counts as a symbol but draws nothing
+    blank = "CZM"  # Unicode categories: control and unassigned, separators, combining marks
+    printed = [point for point in sorted(common) if unicodedata.category(chr(point))[0] not in blank]
+    return [point for point in printed if not unicodedata.decomposition(chr(point))]
 
 
 def similarity(code_points):
     """Cosines between all pairs of n characters over all faces: float array (n, n).
 
-    They are compared without jitter, centred and at equal size: the jitter hides much of the difference between a small
-    and a large square, which share their shape anyway.
+    They are compared without jitter, centred and at equal size: a small and a large square share their shape,
+    and the jitter hides much of what tells them apart.
     """
     images = [[_place(*_ink(font, point, EQUAL), 28) for font in _fonts()] for point in code_points]
     flat = np.array(images).reshape(len(code_points), -1).astype(np.float64)
@@ -183,7 +189,7 @@ def similarity(code_points):
 
 
 def _merged(code_points):
-    """Groups of look-alikes: sorted lists of code points, joined through any chain of pairs that look alike."""
+    """Groups of look-alikes: sorted lists of code points, joined through any chain of similar pairs."""
     parent = list(range(len(code_points)))
 
     def root(i):
@@ -210,10 +216,10 @@ def _split(code_points):
 
 
 def make_class_list():
-    """The class list: {"train", "validation", "test": sorted code points, "merged": groups of look-alikes of which only
-    the first is a class, "lookalike": the threshold, "versions": of matplotlib and Pillow}.
+    """The class list: {"train", "validation", "test": sorted code points, "merged": groups of look-alikes of
+    which only the first is a class, "lookalike": the threshold, "version": VERSION, "versions": packages}.
 
-    Look-alikes (A, Greek Alpha, Cyrillic A) are merged before the split, or training and test would share shapes.
+    Look-alikes (Latin, Greek and Cyrillic A) are merged before the split: else training and test share shapes.
     """
     groups = _merged(candidates())
     merged = [group for group in groups if len(group) > 1]

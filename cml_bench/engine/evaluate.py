@@ -61,6 +61,4 @@ def evaluate(
     for start in range(first, first + tasks, tasks_at_once):
         task = episodes.batch(start, min(tasks_at_once, first + tasks - start))
         parts.append(score_tasks(method, groups, task, heads, steps, inner_loss))
-    return {
-        key: Result(*(torch.cat([part[key][i] for part in parts]).cpu() for i in (0, 1))) for key in parts[0]
-    }
+    return {key: Result(*(torch.cat([part[key][i] for part in parts]).cpu() for i in (0, 1))) for key in parts[0]}

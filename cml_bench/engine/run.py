@@ -79,6 +79,8 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     parameters = {"test": count(method.network.params)}
     parameters["co"] = count(method.co.params) if "co" in method.heads else 0
     parameters["train"] = parameters["test"] + parameters["co"]
+    theta = sum(method.network.params[name].size for name in method.network.head_names)
+    parameters["co_at_test"] = parameters["train"] - theta
     content = _content(spec, settings, training.data, arrays) | {
         "status": status,
         "selected": steps,
@@ -99,15 +101,15 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
     start = time.perf_counter()
     episodes = Episodes(data, "test", spec.way, spec.shot, wanted.query)
     parts = [
-        method.evaluate(episodes.batch(i, min(16, wanted.tasks - i))).score["meta"]
-        for i in range(0, wanted.tasks, 16)
+        method.evaluate(episodes.batch(i, min(16, wanted.tasks - i))).score["meta"] for i in range(0, wanted.tasks, 16)
     ]
     answers = spec.way * wanted.query
     arrays = {"meta@0": torch.round(torch.cat(parts).cpu().double() * answers).numpy().astype(np.uint16)}
     write_episodes(folder, arrays)
     content = _content(spec, settings, data, arrays) | {
         "status": "finished",
-        "parameters": {"test": 0, "co": 0, "train": 0},
+        "parameters": {"test": 0, "co": 0, "train": 0, "co_at_test": 0},
+        "flops": {"adaptation": 0, "inference": 0, "training": 0},
         "seconds": {"train": 0.0, "test": round(time.perf_counter() - start, 3)},
     }
     return write_record(folder, content)

@@ -23,7 +23,6 @@ from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method
 from cml_bench.spec import Options, RunSpec
 
-
 _SAY_SECONDS = 10.0  # progress lines of one run are at least so far apart
 
 

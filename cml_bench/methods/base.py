@@ -125,9 +125,7 @@ class Method:
         yield params
         for step in range(steps):
             grads = self.inner_gradients(groups, params, names, support, loss, create_graph)
-            moved = {
-                name: params[name] - self.step_size(name, step, groups) * grad for name, grad in grads.items()
-            }
+            moved = {name: params[name] - self.step_size(name, step, groups) * grad for name, grad in grads.items()}
             params = {**params, **moved}
             yield params
 

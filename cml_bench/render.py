@@ -1,0 +1,234 @@
+"""The forms of a table: text for the terminal, Markdown, LaTeX, CSV. Imports no torch."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cml_bench.tables import Cell, Column, Difference, Table, TableRow
+
+DASH = "–"
+
+
+@dataclass
+class Grid:
+    """A block of strings to print: ``bold`` holds (row, column) positions."""
+
+    heading: str
+    header: list[str]
+    rows: list[list[str]]
+    bold: set[tuple[int, int]]
+
+
+def number(value: float, kind: str) -> str:
+    """Two decimals for percentages, three significant digits for errors."""
+    if math.isnan(value):
+        return DASH
+    return f"{value:.3g}" if kind == "regression" else f"{value:.2f}"
+
+
+def cell_text(cell: Cell, kind: str) -> str:
+    """``73.17 ± 1.35 (1.41)``: mean, half-width over seeds, and in brackets that from the test episodes."""
+    if cell.summary is None or math.isnan(cell.summary.mean):
+        return DASH
+    text = number(cell.summary.mean, kind)
+    if not math.isnan(cell.summary.half):
+        text += f" ± {number(cell.summary.half, kind)}"
+    if not math.isnan(cell.episode_half):
+        text += f" ({number(cell.episode_half, kind)})"
+    mark = "‡" if cell.summary.marked else ""
+    return text + mark + (cell.difference.verdict if _starred(cell.difference) else "")
+
+
+def _starred(difference: Difference | None) -> bool:
+    return difference is not None and difference.testable and difference.holm_p < 0.05
+
+
+def difference_text(difference: Difference, kind: str) -> str:
+    """``+2.10 ± 3.00, n = 3: shown, not tested``, or with p values where they are tested."""
+    d = difference.paired
+    text = ("" if d.diff < 0 else "+") + number(d.diff, kind).replace("-", "−")
+    if not math.isnan(d.half):
+        text += f" ± {number(d.half, kind)}"
+    return f"{text}, p = {difference.holm_p:.3g}" if difference.testable else text
+
+
+def grids(table: Table) -> list[Grid]:
+    """The blocks of a table: its results, and its paired differences."""
+    main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression}[table.kind](table)
+    differences = _differences(table)
+    return [main, differences] if differences.rows else [main]
+
+
+def _n(row: TableRow, columns: list[Column]) -> str:
+    counts = sorted({row.cells[c].summary.finished for c in columns if row.cells[c].summary})
+    return ", ".join(map(str, counts)) or "0"
+
+
+def _accuracy(table: Table) -> Grid:
+    header = ["", "n", *(c.title(table.kind) for c in table.columns)]
+    rows = [
+        [row.label, _n(row, table.columns), *(cell_text(row.cells[c], table.kind) for c in table.columns)]
+        for row in table.rows
+    ]
+    bold = {(i, 2 + j) for i, row in enumerate(table.rows) for j, c in enumerate(table.columns) if row.cells[c].bold}
+    return Grid(table.title, header, rows, bold)
+
+
+def _regression(table: Table) -> Grid:
+    """A line for each shot and row; inner steps and statistic side by side."""
+    shots = sorted({c.shot for c in table.columns})
+    shown = [(c.statistic, c.steps) for c in table.columns if c.shot == shots[0]]
+    names = {"mean": "MSE", "median": "median"}
+    header = ["", "", "n", *(f"{names[s]}, {k} step{'s' * (k != 1)}" for s, k in shown)]
+    rows, bold = [], set()
+    for shot in shots:
+        columns = [c for c in table.columns if c.shot == shot]
+        for row in table.rows:
+            bold |= {(len(rows), 3 + j) for j, c in enumerate(columns) if row.cells[c].bold}
+            texts = [cell_text(row.cells[c], table.kind) for c in columns]
+            rows.append([f"{shot}-shot", row.label, _n(row, columns), *texts])
+    return Grid(table.title, header, rows, bold)
+
+
+def costs(table: Table) -> dict[str, dict[str, float]]:
+    """Per row: parameters in training and at test, seconds and FLOPs of training relative to the first row."""
+    found: dict[str, dict[str, float]] = {}
+    for row in table.rows:
+        records = [r for c in table.columns for r in row.cells[c].records.values()]
+        if not records:
+            continue
+        p = records[0].content["parameters"]
+        at_test = p["test"] if row.reading.startswith("meta") else p["co_at_test"]
+        steps = sum(r.content["seconds"]["train"] for r in records)
+        flops = sum(r.content["flops"]["training"] for r in records)
+        found[row.label] = {"train": p["train"], "test": at_test, "seconds": steps, "flops": flops}
+    base = found.get(table.rows[0].label)
+    for values in found.values():
+        for name in ("seconds", "flops"):
+            values[f"relative_{name}"] = values[name] / base[name] if base and base[name] else math.nan
+    return found
+
+
+def _cost(table: Table) -> Grid:
+    found = costs(table)
+    header = ["", "parameters, training", "parameters, test", *(c.title(table.kind) for c in table.columns),
+              "training FLOPs", "training time"]  # fmt: skip
+    rows = []
+    for row in table.rows:
+        cost = found.get(row.label)
+        counts = [f"{cost['train']:,}", f"{cost['test']:,}"] if cost else [DASH, DASH]
+        relative = [f"{cost[k]:.2f}×" for k in ("relative_flops", "relative_seconds")] if cost else [DASH, DASH]
+        rows.append([row.label, *counts, *(cell_text(row.cells[c], table.kind) for c in table.columns), *relative])
+    bold = {(i, 3 + j) for i, row in enumerate(table.rows) for j, c in enumerate(table.columns) if row.cells[c].bold}
+    return Grid(table.title, header, rows, bold)
+
+
+def _differences(table: Table) -> Grid:
+    unit = "squared error; negative is better" if table.better < 0 else "points"
+    columns = [c for c in table.columns if c.statistic == "mean"]
+    compared = [row for row in table.rows if any(row.cells[c].difference for c in columns)]
+    shown = [c for c in columns if any(row.cells[c].difference for row in compared)]
+    rows = []
+    for row in compared:
+        texts = [row.cells[c].difference for c in shown]
+        verdicts = list(dict.fromkeys(d.verdict for d in texts if d and not d.testable))
+        label = f"{row.label} − {row.against}" + (f" ({'; '.join(verdicts)})" if verdicts else "")
+        rows.append([label, *(difference_text(d, table.kind) if d else DASH for d in texts)])
+    heading = f"Paired differences ({unit}), with 95 % t intervals over seeds"
+    return Grid(heading, ["", *(c.title(table.kind).removesuffix(", mean") for c in shown)], rows, set())
+
+
+# -- forms --------------------------------------------------------------------------------------------
+
+_KEY = (
+    "Mean ± half-width of the 95 % t interval over n training seeds (in brackets: half-width from the test episodes)."
+)
+
+
+def explanation(table: Table) -> str:
+    """The caption and how to read a cell."""
+    return f"{table.caption} {_KEY}".strip()
+
+
+def text(table: Table) -> str:
+    """For a terminal."""
+    parts = []
+    for grid in grids(table):
+        frame = pd.DataFrame(grid.rows, columns=grid.header)
+        parts += [grid.heading, frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True), ""]
+    return "\n".join([*parts, explanation(table), *table.notes])
+
+
+def markdown(table: Table) -> str:
+    """With headings, ready for a README."""
+    parts = []
+    for number_, grid in enumerate(grids(table)):
+        rows = [
+            [f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)] for i, row in enumerate(grid.rows)
+        ]
+        frame = pd.DataFrame(rows, columns=grid.header)
+        heading = f"### {grid.heading}" if number_ == 0 else f"{grid.heading}:"
+        parts += [heading, "", frame.to_markdown(index=False, disable_numparse=True), ""]
+    return "\n".join([*parts, explanation(table), "", *(f"* {note}" for note in table.notes), ""])
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
+    "×": r"$\times$", "−": r"$-$", "–": "--", "γ": r"$\gamma$", "<": r"$<$", ">": r"$>$",
+}  # fmt: skip
+
+
+def tex_escape(value: str) -> str:
+    """Text for LaTeX, special characters and the few symbols that tables use included."""
+    return "".join(_TEX.get(character, character) for character in value)
+
+
+def latex(table: Table) -> str:
+    """A table environment; needs the package booktabs only."""
+    lines = [r"\begin{table}", r"\centering", r"\small"]
+    lines.append(rf"\caption{{{tex_escape(table.title)}. {tex_escape(explanation(table))}}}")
+    lines.append(rf"\label{{tab:{table.key.replace('_', '-')}}}")
+    for grid in grids(table):
+        left = 2 if table.kind == "regression" and len(grid.header) > 3 and grid.header[1] == "" else 1
+        lines += [rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.header) - left)}}}", r"\toprule"]
+        lines += [" & ".join(map(tex_escape, grid.header)) + r" \\", r"\midrule"]
+        for i, row in enumerate(grid.rows):
+            cells = [
+                rf"\textbf{{{tex_escape(v)}}}" if (i, j) in grid.bold else tex_escape(v) for j, v in enumerate(row)
+            ]
+            lines.append(" & ".join(cells) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
+    return "\n".join([*lines[:-1], r"\end{table}", ""])
+
+
+def long_form(table: Table) -> pd.DataFrame:
+    """One row a cell, numbers only: for further analysis."""
+    return pd.DataFrame([_flat(table, row, column, cell) for row, column, cell in table.cells()])
+
+
+def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "table": table.key, "row": row.label, "reading": row.reading, "shot": column.shot, "inner_steps": column.steps,
+        "statistic": column.statistic, "runs_wanted": cell.wanted, "runs_finished": len(cell.values),
+        "mean": cell.summary.mean if cell.summary else None, "half_seeds": cell.summary.half if cell.summary else None,
+        "half_episodes": cell.episode_half, "against": row.against,
+    }  # fmt: skip
+    if cell.difference:
+        from cml_bench.stats import MAX_SIGN_FLIPS, sign_flip
+
+        d = cell.difference
+        out |= {"diff": d.paired.diff, "diff_half": d.paired.half, "p": d.paired.p, "p_holm": d.holm_p}
+        if len(d.per_seed) <= MAX_SIGN_FLIPS:
+            flips = sign_flip(d.per_seed)
+            out |= {"sign_flip_p": flips.p, "sign_flip_smallest": flips.smallest}
+    out["per_seed"] = " ".join(f"{seed}:{value:.6g}" for seed, value in sorted(cell.values.items()))
+    out["runs"] = " ".join(record.content["id"][:8] for record in cell.records.values())
+    return out
+
+
+def csv(table: Table) -> str:
+    """:func:`long_form` as CSV."""
+    return long_form(table).to_csv(index=False)

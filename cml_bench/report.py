@@ -1,0 +1,172 @@
+"""A study's tables, figures and page, from whatever runs are finished. Imports no torch."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from cml_bench import figures as drawing
+from cml_bench import render
+from cml_bench.errors import unknown
+from cml_bench.files import write_bytes, write_text
+from cml_bench.records import Record, Store
+from cml_bench.spec import RunSpec
+from cml_bench.tables import Table, build
+
+
+def tables(plan: dict[str, Any], results: Path, keys: list[str], quiet: bool = False) -> list[Path]:
+    """Write tables (Markdown, LaTeX, CSV) and the page; print the tables unless ``quiet``, then the paths."""
+    for key in keys:
+        if key not in plan["tables"]:
+            raise unknown("table", key, plan["tables"])
+    store, out = Store(results), Path(results) / plan["study"]["study"]
+    built = {key: build(plan, store, key) for key in plan["tables"]}
+    paths = []
+    for key in keys or plan["tables"]:
+        for kind, form in (("md", render.markdown), ("tex", render.latex), ("csv", render.csv)):
+            path = out / "tables" / f"{key}.{kind}"
+            write_text(path, form(built[key]))
+            paths.append(path)
+        if not quiet:
+            print(f"\n{render.text(built[key])}")
+    page = out / "report.html"
+    write_text(page, _page(plan, store, out, list(built.values())))
+    store.write_index()
+    print("\n" + "\n".join(f"  {path}" for path in [page, *paths, *sorted((out / "figures").glob("*.png"))]))
+    return [page, *paths]
+
+
+def figures(plan: dict[str, Any], results: Path, keys: list[str]) -> list[Path]:
+    """Draw figures from stored runs; the arrays behind each are kept beside it."""
+    out, made = Path(results) / plan["study"]["study"], []
+    for key in keys or list(plan["figures"]):
+        if key not in plan["figures"]:
+            raise unknown("figure", key, plan["figures"])
+        from cml_bench import probes  # stored models need torch; drawing does not
+
+        arrays = probes.curves(plan, key, Store(results))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_bytes(out / "probes" / f"{key}.npz", buffer.getvalue())
+        figure = drawing.curves(arrays, plan["figures"][key]["title"])
+        for kind in ("png", "svg", "pdf"):
+            path = out / "figures" / f"{key}.{kind}"
+            write_bytes(path, drawing.encode(figure, kind))
+            made.append(path)
+    return made
+
+
+# -- the page -----------------------------------------------------------------------------------------
+
+
+def _page(plan: dict[str, Any], store: Store, out: Path, built: list[Table]) -> str:
+    study = plan["study"]
+    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
+    records = [record for record in map(store.read, specs) if record is not None]
+    environment = Environment(
+        loader=PackageLoader("cml_bench", "templates"), autoescape=select_autoescape(), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    pictures = []
+    for key, figure in plan["figures"].items():
+        path = out / "figures" / f"{key}.png"
+        if path.exists():
+            pictures.append({**figure, "key": key, "src": _inline(path.read_bytes(), "png")})
+    forest = drawing.forest(built)
+    return environment.get_template("report.html").render(
+        title=study["title"] or study["study"],
+        summary=study["summary"],
+        facts=_facts(plan, specs, records),
+        findings=[note for table in built if table.kind != "cost" for note in table.notes],
+        tables=[{"table": t, "grids": render.grids(t), "explanation": render.explanation(t)} for t in built],
+        pictures=pictures,
+        curves=[{"name": name, "src": _svg(figure)} for name, figure in _learning_curves(plan, store)],
+        forest=_svg(forest) if forest else None,
+        provenance=_provenance(records),
+        failures=[r for r in records if r.status != "finished"],
+        records=records,
+    )
+
+
+def _inline(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _svg(figure: Any) -> str:
+    return _inline(drawing.encode(figure, "svg"), "svg+xml")
+
+
+def _facts(plan: dict[str, Any], specs: list[RunSpec], records: list[Record]) -> list[str]:
+    """What was run, one sentence an experiment."""
+    study = plan["study"]
+    facts = [f"{len(records)} of {len(specs)} runs are finished; training seeds {', '.join(map(str, study['seeds']))}."]
+    for name, experiment in study["experiments"].items():
+        used = {run for shots in plan["members"][name].values() for ids in shots.values() for run in ids}
+        mine = [s for s in specs if s.id in used]
+        gammas = sorted({s.options["cml"]["gamma"] for s in mine if "cml" in s.options})
+        rates = sorted({s.options["inner_lr"] for s in mine if "inner_lr" in s.options})
+        p = next(s.protocol for s in mine if s.network is not None)
+        evaluation = experiment["evaluation"]
+        query = (
+            "as many queries as support points" if experiment["query"] == "shot" else f"{experiment['query']} queries"
+        )
+        facts.append(
+            f"{name}: {experiment['data']}, {experiment['network']}, {experiment['way']}-way, "
+            f"{', '.join(map(str, experiment['shots']))} shots, {query} per class in training; protocol "
+            f"{experiment['protocol']}; {experiment['steps']:,} outer steps of {p.meta_batch} tasks, "
+            f"Adam {p.outer_lr:g}, inner step {', '.join(f'{r:g}' for r in rates)}, γ = {', '.join(f'{g:g}' for g in gammas) or '–'}; "
+            f"validation every {p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}; "
+            f"{evaluation['tasks']} test tasks with {evaluation['query']} queries per class."
+        )
+    facts.append("Batch-norm is transductive: all queries of a task are normalised together, at test too.")
+    facts.append("No number here is set beside one of the paper: data, budget or protocol differ from the paper's.")
+    return facts
+
+
+def _learning_curves(plan: dict[str, Any], store: Store) -> list[tuple[str, Any]]:
+    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    found = []
+    for name, methods in plan["members"].items():
+        panels: dict[str, dict[str, list[Record]]] = {}
+        for label, shots in methods.items():
+            for shot, ids in sorted(shots.items(), key=lambda item: int(item[0])):
+                records = [
+                    r for r in (store.read(specs[i]) for i in ids) if r and r.content.get("curves", {}).get("step")
+                ]
+                if records:
+                    panels.setdefault(f"{shot}-shot", {})[label] = records
+        if panels:
+            panels = dict(sorted(panels.items(), key=lambda item: int(item[0].split("-")[0])))
+            kind = next(iter(next(iter(panels.values())).values()))[0].content["kind"]
+            score = "validation accuracy, %" if kind == "classification" else "validation MSE"
+            found.append((name, drawing.learning_curves(panels, score)))
+    return found
+
+
+def _provenance(records: list[Record]) -> list[tuple[str, str]]:
+    """Versions, machines, data hashes and time, each with all the values that occur."""
+
+    def values(get) -> str:
+        return "; ".join(sorted({get(r.content) for r in records})) or "–"
+
+    rows = [
+        (name, values(lambda c, name=name: str(c["versions"][name])))
+        for name in ("cml_bench", "torch", "numpy", "python")
+    ]
+    rows += [
+        ("machine", values(lambda c: f"{c['machine']['processor']}, {c['machine']['cores']} cores")),
+        ("engine", values(lambda c: "{device}, {threads} thread, {path} path".format(**c["engine"]))),
+        ("data", values(lambda c: f"{c['spec']['data_id']}: SHA-256 {c['data_sha256'][:16]}…")),
+        ("made", f"{min((r.content['created'] for r in records), default='–')} to "
+                 f"{max((r.content['created'] for r in records), default='–')}"),
+    ]  # fmt: skip
+    seconds: dict[str, float] = {}
+    for record in records:
+        for name, value in record.content["seconds"].items():
+            seconds[name] = seconds.get(name, 0.0) + value
+    total = sum(seconds.values())
+    shares = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in seconds.items()) if total else "–"
+    return [*rows, ("computing time", f"{total:,.0f} s in all: {shares}")]

@@ -1,0 +1,305 @@
+"""Intervals, paired tests and aggregates over training seeds.
+
+The training seed is the unit of replication, never the episode: every test here works on one number per
+seed.  What the finite list of test episodes adds is a separate number (:func:`episode_half_width`).
+
+All functions are pure and keep the unit of their input (percentage points in, percentage points out).
+Non-finite input raises ``ValueError``: leave diverged runs out before, knowingly (``verdict.cell_summary``).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MIN_SEEDS = 5
+"""Fewest seeds for which a star, a bold figure or a verdict is given."""
+
+MAX_SIGN_FLIPS = 20
+"""Largest number of seeds whose sign flips are enumerated (2^19 sums, 4 MB)."""
+
+_STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+
+# Two means over the same thousands of episodes agree to about 1e-15 of their size when they agree at all,
+# and no accuracy is measured to twelve digits: a smaller spread is rounding, not variance.
+_ROUNDING = 1e-12
+
+
+class Interval(NamedTuple):
+    """A mean over ``n`` seeds with its half-width, both in the unit of the values."""
+
+    mean: float
+    half: float
+    n: int
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half
+
+
+class Paired(NamedTuple):
+    """A mean paired difference (method minus baseline) over ``n`` seeds, its half-width and two-sided p."""
+
+    diff: float
+    half: float
+    p: float
+    n: int
+
+    @property
+    def low(self) -> float:
+        return self.diff - self.half
+
+    @property
+    def high(self) -> float:
+        return self.diff + self.half
+
+
+class SignFlip(NamedTuple):
+    """Exact sign-flip p and the smallest value it can take with this many seeds."""
+
+    p: float
+    smallest: float
+
+
+class Estimate(NamedTuple):
+    """A point estimate with the ends of its bootstrap interval (nan below ``MIN_SEEDS`` seeds)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Aggregate(NamedTuple):
+    """A whole table in four numbers; see :func:`aggregate`."""
+
+    improvement: Estimate
+    iqm_difference: Estimate
+    iqm_a: Estimate
+    iqm_b: Estimate
+    cells: int
+    seeds: int
+
+
+def not_tested(n: int) -> str:
+    """The text printed in place of a star or verdict where ``n`` is below ``MIN_SEEDS``."""
+    return f"n = {n}: shown, not tested"
+
+
+def stars(holm_p: float) -> str:
+    """``***``, ``**``, ``*`` or nothing for a Holm-adjusted p below .001, .01, .05; nan has none."""
+    return next((mark for threshold, mark in _STARS if holm_p < threshold), "")
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Student-t interval of a mean over seeds.
+
+    ``values`` has shape (seeds,).  One seed has half-width nan, none has mean and half-width nan.
+    """
+    x = _finite(values, 1, "values")
+    if x.size == 0:
+        return Interval(math.nan, math.nan, 0)
+    if x.size == 1:
+        return Interval(float(x[0]), math.nan, 1)
+    return Interval(float(x.mean()), t_quantile(x.size, level) * _standard_error(x), x.size)
+
+
+def t_quantile(n: int, level: float) -> float:
+    """Two-sided Student quantile with ``n - 1`` degrees of freedom, ``n >= 2``."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    from scipy.special import stdtrit  # here, so that training, which only reads a run's status, does not load scipy
+
+    return float(stdtrit(n - 1, (1 + level) / 2))
+
+
+def episode_half_width(scores: ArrayLike) -> float:
+    """95 % half-width from the finite list of test episodes, 1.96 s / sqrt(T).
+
+    ``scores`` has shape (seeds, T); s is the standard deviation over episodes of the scores averaged over
+    seeds.  All seeds share the test episodes, so this does not shrink as seeds are added.  nan for T = 1.
+    """
+    return 1.96 * episode_standard_error(scores)
+
+
+def episode_standard_error(scores: ArrayLike) -> float:
+    """s / sqrt(T) over the episodes of ``scores``, shape (seeds, T), averaged over seeds; nan for T = 1."""
+    x = _finite(scores, 2, "scores")
+    if x.size == 0:
+        raise ValueError(f"scores must hold at least one seed and one episode, got shape {x.shape}")
+    return math.nan if x.shape[1] == 1 else _standard_error(x.mean(axis=0))
+
+
+def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
+    """Paired t interval and two-sided p of ``a - b``, each of shape (seeds,), entry i from the same seed.
+
+    One seed gives half-width and p nan.  Where all differences are equal there is no spread to test
+    against: no difference at all gives half-width 0 and p = 1; the same non-zero difference in every seed
+    gives half-width and p nan (hence never a star), because it is far likelier a copied record than evidence.
+    Equal means equal to twelve digits of the scores.
+    """
+    x, y = _finite(a, 1, "a"), _finite(b, 1, "b")
+    if x.shape != y.shape:
+        raise ValueError(f"a and b are not paired: {x.size} and {y.size} seeds")
+    difference = x - y
+    diff, half, n = t_interval(difference, level)
+    if n < 2:
+        return Paired(diff, half, math.nan, n)
+    rounding = _ROUNDING * max(np.abs(x).max(), np.abs(y).max())
+    if np.abs(difference).max() <= rounding:
+        return Paired(diff, 0.0, 1.0, n)
+    if np.ptp(difference) <= rounding:
+        return Paired(diff, math.nan, math.nan, n)
+    from scipy.special import stdtr
+
+    t = diff / _standard_error(difference)
+    return Paired(diff, half, float(2 * stdtr(n - 1, -abs(t))), n)
+
+
+def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
+    """Holm-adjusted p values, in the order given (Holm 1979, Scand. J. Statist. 6, 65-70).
+
+    ``pvalues`` has shape (family,).  nan is passed through and does not count in the family.
+    """
+    p = np.array(pvalues, dtype=np.float64)
+    if p.ndim != 1 or np.any((p < 0) | (p > 1)):
+        raise ValueError("pvalues must be one row of numbers between 0 and 1, or nan")
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    scaled = p[order] * np.arange(order.size, 0, -1)
+    p[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return p
+
+
+def holm_family(pairs: Iterable[Paired]) -> NDArray[np.float64]:
+    """Holm-adjusted p of one family of paired differences, those with n < ``MIN_SEEDS`` being nan."""
+    return holm([pair.p if pair.n >= MIN_SEEDS else math.nan for pair in pairs])
+
+
+def sign_flip(differences: ArrayLike) -> SignFlip:
+    """Exact two-sided sign-flip p of the mean of ``differences``, shape (seeds,), at most 20 of them.
+
+    The share of all 2^n sign patterns whose absolute sum is at least the one observed.  It can never be
+    below 2^(1-n): 0.0625 for five seeds.  No seeds at all give nan.
+    """
+    d = _finite(differences, 1, "differences")
+    if d.size > MAX_SIGN_FLIPS:
+        raise ValueError(f"exact sign flips are for at most {MAX_SIGN_FLIPS} seeds, got {d.size}")
+    if d.size == 0:
+        return SignFlip(math.nan, math.nan)
+    # A pattern and its opposite have the same absolute sum: half of them, the first sign fixed, will do.
+    sums = d[:1]
+    for value in d[1:]:
+        sums = np.concatenate([sums + value, sums - value])
+    # Patterns that tie with the observed one in exact arithmetic must not lose the tie to rounding.
+    reached = np.abs(sums) >= abs(d.sum()) - _ROUNDING * np.abs(d).sum()
+    return SignFlip(float(reached.mean()), 2.0 ** (1 - d.size))
+
+
+def iqm(values: ArrayLike, axis: int | None = None) -> NDArray[np.float64] | float:
+    """Interquartile mean: the 25 % trimmed mean, of all values or along ``axis`` (Agarwal et al. 2021).
+
+    floor(n / 4) values are dropped at either end, so fewer than four values give the plain mean.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    x = x.reshape(-1) if axis is None else np.moveaxis(x, axis, -1)
+    n = x.shape[-1]
+    if n == 0 or not np.isfinite(x).all():
+        raise ValueError("iqm needs finite values, and at least one")
+    middle = np.sort(x, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1)
+    return float(middle) if middle.ndim == 0 else middle
+
+
+def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
+    """P(a run of A beats a run of B), ties half, averaged over cells (Agarwal et al. 2021).
+
+    ``a`` and ``b`` have shape (cells, seeds), higher being better; all pairs of seeds within a cell count.
+    """
+    x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
+    if x.shape[0] != y.shape[0] or x.size == 0 or y.size == 0:
+        raise ValueError(f"a and b must have the same cells and some seeds, got {x.shape} and {y.shape}")
+    return float(_wins(x, y).mean())
+
+
+def aggregate(a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Aggregate:
+    """Method A against baseline B across a whole table (Agarwal et al. 2021).
+
+    ``a`` and ``b`` have shape (cells, seeds), higher being better, column j of both from the same training
+    seed.  Returned are the probability of improvement, the IQM of the paired differences (not the difference
+    of the IQMs: cells of very different level would drop out of either one) and the IQM of each method.
+
+    Intervals are percentile bootstrap at ``level``, stratified by cell: every cell stays, and one draw of
+    seeds serves all cells and both methods, since runs of one seed are not independent of each other.  With
+    five seeds such an interval covers clearly less than ``level``; it illustrates and decides nothing.
+    Below ``MIN_SEEDS`` seeds its ends are nan.  ``seed`` fixes the resampling.
+    """
+    x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
+    if x.shape != y.shape or x.size == 0:
+        raise ValueError(f"a and b must have one shape (cells, seeds), got {x.shape} and {y.shape}")
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"need 0 < level < 1 and resamples >= 1, got {level} and {resamples}")
+    cells, n = x.shape
+    wins = _wins(x, y).mean(axis=0)
+    draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
+
+    def estimate(value: float, resampled: NDArray[np.float64]) -> Estimate:
+        if n < MIN_SEEDS:
+            return Estimate(value, math.nan, math.nan)
+        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+        return Estimate(value, float(low), float(high))
+
+    def iqm_estimate(table: NDArray[np.float64]) -> Estimate:
+        blocks = table[:, draws].transpose(1, 0, 2).reshape(resamples, cells * n)
+        return estimate(iqm(table), iqm(blocks, axis=1))
+
+    drawn_wins = wins[draws[:, :, None], draws[:, None, :]].mean(axis=(1, 2))
+    improvement = estimate(float(wins.mean()), drawn_wins)
+    return Aggregate(improvement, iqm_estimate(x - y), iqm_estimate(x), iqm_estimate(y), cells, n)
+
+
+def best_set(
+    scores_by_method: Mapping[str, ArrayLike],
+    higher_is_better: bool = True,
+    seeds_by_method: Mapping[str, Sequence[int]] | None = None,
+) -> set[str]:
+    """The methods of one column to print in bold: the best mean and all not shown to be worse than it.
+
+    ``scores_by_method`` maps a name to its scores, shape (seeds,), entry i from the same seed for all.  A
+    method stays if the 95 % interval of its paired difference to the best reaches 0.  Empty, for the whole
+    column, if any method has fewer than ``MIN_SEEDS`` seeds, a score that is not finite, or not the same
+    seeds as the others: by number, and by ``seeds_by_method`` (one sequence of seeds each) where given.
+    """
+    columns = {name: np.asarray(scores, dtype=np.float64) for name, scores in scores_by_method.items()}
+    if any(x.ndim != 1 or x.size < MIN_SEEDS or not np.isfinite(x).all() for x in columns.values()):
+        return set()
+    if not columns or len({x.size for x in columns.values()}) > 1:
+        return set()
+    if seeds_by_method is not None and len({tuple(seeds_by_method[name]) for name in columns}) > 1:
+        return set()
+    sign = 1.0 if higher_is_better else -1.0
+    best = max(columns, key=lambda name: sign * columns[name].mean())
+    pairs = {name: paired(x, columns[best]) for name, x in columns.items()}
+    return {name for name, pair in pairs.items() if abs(pair.diff) <= pair.half} | {best}
+
+
+def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where A's seed i beats B's seed j, one half for ties: shape (cells, seeds of A, seeds of B)."""
+    return (1 + np.sign(x[:, :, None] - y[:, None, :])) / 2
+
+
+def _standard_error(x: NDArray[np.float64]) -> float:
+    return float(x.std(ddof=1)) / math.sqrt(x.size)
+
+
+def _finite(values: ArrayLike, ndim: int, name: str) -> NDArray[np.float64]:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimension(s), got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} must be finite: leave out diverged runs first")
+    return x

@@ -1,0 +1,258 @@
+"""Tables from records: what was run, with intervals, paired differences and words. Imports no torch.
+
+Accuracies are in percentage points, regression errors in the unit of the squared target. A cell that has
+no finished run is shown as a dash; nothing waits for the rest of a study.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cml_bench import stats
+from cml_bench.records import Record, Store, evaluation_key
+from cml_bench.spec import RunSpec
+from cml_bench.verdict import FINISHED, CellSummary, cell_summary
+
+STATISTICS = {"mean": np.mean, "median": np.median}
+
+
+class Column(NamedTuple):
+    """One column of results: a shot and, for regression, a number of inner steps and a statistic."""
+
+    shot: int
+    steps: int | None = None
+    statistic: str = "mean"
+
+    def title(self, kind: str) -> str:
+        """``5-shot``, or ``5-shot, 1 step, median``."""
+        if kind != "regression":
+            return f"{self.shot}-shot"
+        return f"{self.shot}-shot, {self.steps} step{'s' * (self.steps != 1)}, {self.statistic}"
+
+
+@dataclass
+class Difference:
+    """A row minus its baseline over the seeds that both have. ``better``: the sign of an improvement."""
+
+    paired: stats.Paired
+    per_seed: np.ndarray
+    better: int
+    testable: bool
+    holm_p: float = math.nan
+
+    @property
+    def wins(self) -> bool:
+        """Whether the mean difference is an improvement."""
+        return self.paired.diff * self.better > 0
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval of the difference leaves out 0."""
+        return abs(self.paired.diff) > self.paired.half
+
+    @property
+    def verdict(self) -> str:
+        """Stars, or why there are none."""
+        if not self.testable:
+            return stats.not_tested(self.paired.n) if self.paired.n < stats.MIN_SEEDS else "runs missing: not tested"
+        return stats.stars(self.holm_p) or "not significant"
+
+
+@dataclass
+class Cell:
+    """One result: seeds that ran, the value of each, and what follows from them."""
+
+    records: dict[int, Record]
+    wanted: int
+    values: dict[int, float] = field(default_factory=dict)  # finished seeds only
+    summary: CellSummary | None = None
+    episode_half: float = math.nan
+    difference: Difference | None = None
+    bold: bool = False
+
+
+@dataclass
+class TableRow:
+    """A row's label and its cells by column."""
+
+    label: str
+    reading: str
+    against: str | None
+    cells: dict[Column, Cell]
+
+
+@dataclass
+class Table:
+    """A table with everything computed; see ``render.py`` for its forms."""
+
+    key: str
+    kind: str
+    title: str
+    caption: str
+    columns: list[Column]
+    rows: list[TableRow]
+    notes: list[str]
+
+    @property
+    def better(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return -1 if self.kind == "regression" else 1
+
+    def cells(self) -> Iterator[tuple[TableRow, Column, Cell]]:
+        """Every cell with its row and column."""
+        for row in self.rows:
+            for column in row.cells:
+                yield row, column, row.cells[column]
+
+
+def build(plan: dict[str, Any], store: Store, key: str) -> Table:
+    """The table ``key`` of a plan from whatever runs are finished."""
+    config = plan["tables"][key]
+    experiment = plan["study"]["experiments"][config["experiment"]]
+    columns = _columns(config["kind"], experiment)
+    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    found: dict[str, Record | None] = {}
+
+    def records(ids: list[str]) -> dict[int, Record]:
+        for run in ids:
+            if run not in found:
+                found[run] = store.read(specs[run])
+        return {specs[run].seed: found[run] for run in ids if found[run] is not None}
+
+    rows = []
+    for row in config["rows"]:
+        cells = {}
+        for column in columns:
+            place = next(
+                c for c in plan["cells"] if (c["table"], c["row"], c["shot"]) == (key, row["label"], column.shot)
+            )
+            cells[column] = _cell(records(place["runs"]), len(place["runs"]), row["reading"], column, place["tasks"])
+        rows.append(TableRow(row["label"], row["reading"], _label_of(config, row["against"]), cells))
+    table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
+    _compare(table)
+    table.notes = notes(table)
+    return table
+
+
+def _columns(kind: str, experiment: dict[str, Any]) -> list[Column]:
+    shots = sorted(experiment["shots"])
+    if kind != "regression":
+        return [Column(shot) for shot in shots]
+    steps = experiment["evaluation"]["inner_steps"] or [1]
+    return [Column(shot, k, statistic) for shot in shots for statistic in STATISTICS for k in steps]
+
+
+def _label_of(config: dict[str, Any], run: str | None) -> str | None:
+    return next((row["label"] for row in config["rows"] if row["run"] == run and row["reading"] == "meta"), None)
+
+
+def _cell(records: dict[int, Record], wanted: int, reading: str, column: Column, tasks: int) -> Cell:
+    cell = Cell(records, wanted)
+    if not records:
+        return cell
+    seeds = sorted(records)
+    scale = 100.0 if records[seeds[0]].content["kind"] == "classification" else 1.0
+    statuses = [records[seed].status for seed in seeds]
+    scores = {}
+    for seed, status in zip(seeds, statuses, strict=True):
+        if status == FINISHED:
+            steps = column.steps
+            if steps is None:
+                steps = records[seed].spec.options.get("inner_steps", 0)
+            scores[seed] = scale * records[seed].episodes(evaluation_key(reading, steps), tasks)
+            cell.values[seed] = float(STATISTICS[column.statistic](scores[seed]))
+    cell.summary = cell_summary([cell.values.get(seed, math.nan) for seed in seeds], statuses)
+    if scores and column.statistic == "mean":
+        cell.episode_half = stats.episode_half_width(np.stack(list(scores.values())))
+    return cell
+
+
+def _compare(table: Table) -> None:
+    """Paired differences, Holm within each family, bold within each column."""
+    by_label = {row.label: row for row in table.rows if row.reading == "meta"}
+    families: dict[tuple[bool, str], list[Difference]] = {}
+    for row, column, cell in table.cells():
+        base = by_label[row.against].cells[column] if row.against in by_label else None
+        seeds = sorted(cell.values.keys() & base.values.keys()) if base is not None else []
+        if not seeds:
+            continue
+        a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
+        complete = len(seeds) == cell.wanted == base.wanted and cell.summary.testable and base.summary.testable
+        cell.difference = Difference(stats.paired(a, b), np.subtract(a, b), table.better, complete)
+        # One family for the meta-learner's differences of a table, one for the co-learner's; a regression table's
+        # means and medians answer the same question, so each statistic is a family of its own.
+        families.setdefault((row.reading == "meta", column.statistic), []).append(cell.difference)
+    for family in families.values():
+        adjusted = stats.holm([d.paired.p if d.testable else math.nan for d in family])
+        for difference, p in zip(family, adjusted, strict=True):
+            difference.holm_p = float(p)
+    for column in table.columns:
+        cells = {row.label: row.cells[column] for row in table.rows if row.cells[column].values}
+        eligible = {label: cell for label, cell in cells.items() if cell.summary.testable and cell.wanted > 1}
+        scores = {label: list(cell.values.values()) for label, cell in eligible.items()}
+        seeds = {label: sorted(cell.values) for label, cell in eligible.items()}
+        for label in stats.best_set(scores, table.better > 0, seeds):
+            eligible[label].bold = True
+
+
+# -- words --------------------------------------------------------------------------------------------
+
+
+def notes(table: Table) -> list[str]:
+    """What holds and what does not, and what is missing, in sentences."""
+    found = [sentence for row in table.rows if (sentence := _comparison(table, row))]
+    found += [sentence for row in table.rows if (sentence := _aggregate(table, row))]
+    unfinished = {cell.summary.note for _, _, cell in table.cells() if cell.summary and cell.summary.marked}
+    found += [f"A mean over fewer runs than were started is marked with ‡: {note}." for note in sorted(unfinished)]
+    missing = {(row.label, c.shot): cell.wanted - len(cell.records) for row, c, cell in table.cells()}
+    if gaps := {place: n for place, n in missing.items() if n}:
+        places = ", ".join(f"{label} at {shot}-shot ({n})" for (label, shot), n in gaps.items())
+        found.append(f"Runs that are not finished yet: {places}.")
+    return found
+
+
+def _comparison(table: Table, row: TableRow) -> str:
+    column_of = {c: cell.difference for c, cell in row.cells.items() if cell.difference and c.statistic == "mean"}
+    if not column_of:
+        return ""
+    better, side = [c for c, d in column_of.items() if d.wins], "below" if table.better < 0 else "above"
+    clear = [c for c, d in column_of.items() if d.excludes_zero]
+    text = f"{row.label} is {side} {row.against} in {_of(len(better), len(column_of), 'column')}"
+    lost = [c for c in column_of if c not in better]
+    if lost:
+        text += f" and not in {', '.join(c.title(table.kind).removesuffix(', mean') for c in lost)}"
+    text += f"; the 95 % interval of the paired difference leaves out 0 in {_of(len(clear), len(column_of), 'column')}"
+    tested = [d for d in column_of.values() if d.testable]
+    if tested:
+        starred = sum(1 for d in tested if d.holm_p < 0.05)
+        return f"{text}; after Holm's correction {_of(starred, len(tested), 'difference')} are significant at 5 %."
+    n = min(d.paired.n for d in column_of.values())
+    return f"{text} ({stats.not_tested(n)})."
+
+
+def _of(k: int, n: int, noun: str) -> str:
+    if n == 1:
+        return f"the only {noun}" if k else f"none of 1 {noun}"
+    return f"{'none' if k == 0 else 'all' if k == n else k} of {n} {noun}s"
+
+
+def _aggregate(table: Table, row: TableRow) -> str:
+    """Across the table, where at least MIN_SEEDS seeds are there in every column."""
+    columns = [c for c in table.columns if c.statistic == "mean" and row.cells[c].difference]
+    if len(columns) < 2 or not all(row.cells[c].difference.testable for c in columns):
+        return ""
+    base = next(r for r in table.rows if r.label == row.against and r.reading == "meta")
+    a, b = (
+        table.better * np.array([[r.cells[c].values[s] for s in sorted(r.cells[c].values)] for c in columns])
+        for r in (row, base)
+    )
+    whole = stats.aggregate(a, b, seed=0)
+    p, d = whole.improvement, whole.iqm_difference
+    return (
+        f"Across the table, a run of {row.label} beats one of {row.against} with probability {p.value:.2f} "
+        f"[{p.low:.2f}, {p.high:.2f}]; interquartile mean of the improvement {d.value:.3g} [{d.low:.3g}, {d.high:.3g}] "
+        "(bootstrap over whole seeds, stratified by column; illustrates, decides nothing)."
+    )

@@ -1,0 +1,260 @@
+"""What may be said about a cell: how a run ended, whether it may be held against the paper, and the result.
+
+Decisions only, in percentage points of accuracy unless said otherwise.  Each rule is written down here once,
+and the same rule serves every table.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cml_bench import stats
+
+FINISHED, DIVERGED, COLLAPSED = "finished", "diverged", "collapsed"
+STATUSES = (FINISHED, DIVERGED, COLLAPSED)
+
+REPRODUCED, DIFFERS, CANNOT_TELL = "reproduced", "differs", "cannot tell"
+GAIN, LOSS, UNDECIDED = "gain", "loss", "undecided"
+
+_UNIT_CHECK = 0.01
+
+
+def run_status(losses: ArrayLike, val_accuracies: ArrayLike | None = None, way: int | None = None) -> str:
+    """How a run ended: ``diverged``, ``collapsed`` or ``finished``.
+
+    ``losses``: the training losses, any shape; one that is not finite makes the run ``diverged``, whatever
+    the rest.  ``val_accuracies``: shape (episodes,), the accuracies (0 to 1) in the run's last validation; a
+    mean within 2 standard errors of 1/``way`` makes it ``collapsed``.  Leave ``way`` out for regression.
+
+    Raises ``ValueError`` if ``way`` is given without at least two accuracies between 0 and 1.
+    """
+    if not np.isfinite(np.asarray(losses, dtype=np.float64)).all():
+        return DIVERGED
+    if way is None:
+        return FINISHED
+    accuracies = np.asarray([] if val_accuracies is None else val_accuracies, dtype=np.float64)
+    if accuracies.ndim != 1 or accuracies.size < 2 or not np.all((accuracies >= 0) & (accuracies <= 1)):
+        raise ValueError("a classification run needs at least two validation accuracies between 0 and 1")
+    error = float(accuracies.std(ddof=1)) / math.sqrt(accuracies.size)
+    # A head that always names one class scores exactly 1/way in every episode: no spread, only rounding.
+    near_chance = abs(float(accuracies.mean()) - 1 / way) <= 2 * error + 1e-9
+    return COLLAPSED if near_chance else FINISHED
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """One cell: mean and t half-width over its ``finished`` runs out of ``total``, and how to print it."""
+
+    mean: float
+    half: float
+    finished: int
+    total: int
+    note: str
+
+    @property
+    def marked(self) -> bool:
+        """Whether runs are missing from the mean, so that the cell needs a mark."""
+        return self.finished < self.total
+
+    @property
+    def testable(self) -> bool:
+        """Whether the cell may carry a star, bold type or a verdict."""
+        return not self.marked and self.finished >= stats.MIN_SEEDS
+
+
+def cell_summary(values: ArrayLike, statuses: Sequence[str], level: float = 0.95) -> CellSummary:
+    """Summary of one cell from one value and one status per seed, both of shape (seeds,).
+
+    Values of runs that diverged or collapsed are left out, whatever they are (nan included); with no
+    finished run mean and half-width are nan.  ``note`` says ``4 of 5 finished (1 diverged)``, or that too
+    few seeds ran to test, or is empty.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.shape != (len(statuses),):
+        raise ValueError(f"one status per value, got {len(statuses)} statuses for shape {x.shape}")
+    counts = _count(statuses)
+    mean, half, n = stats.t_interval(x[[status == FINISHED for status in statuses]], level)
+    if n < x.size:
+        note = f"{n} of {x.size} finished ({_name_failures(counts)})"
+    else:
+        note = stats.not_tested(n) if n < stats.MIN_SEEDS else ""
+    return CellSummary(mean, half, n, x.size, note)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must be the same on both sides.  None: does not apply (ours), or not stated (the paper's)."""
+
+    data: str
+    split: str | None
+    image_size: int | None
+    backbone: str | None
+    steps: int | None
+    way: int
+    shot: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One of our cells beside one of the paper's.
+
+    ``statuses``, ``data_hashes`` and ``precisions`` have one entry per seed that ran.
+    ``gamma_fixed_beforehand``: the config named the value before any result was seen; true without a
+    co-learner.
+    """
+
+    protocol: str
+    ours: Setting
+    paper: Setting
+    gamma_fixed_beforehand: bool
+    statuses: tuple[str, ...]
+    data_hashes: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+    @property
+    def finished(self) -> int:
+        return _count(self.statuses)[FINISHED]
+
+
+def comparable(claim: Claim) -> str | None:
+    """None if the claim may be judged, else ``not comparable: `` and the first reason.
+
+    The reasons in order: protocol; data, split, image size, backbone, steps, way, shot; loss weight gamma;
+    number of finished seeds; diverged or collapsed seeds; data hash; precision.
+    """
+    reason = (
+        _other_protocol(claim)
+        or _other_setting(claim)
+        or _other_runs(claim)
+        or _not_one("data hash", claim.data_hashes)
+        or _not_one("precision", claim.precisions)
+    )
+    return f"not comparable: {reason}" if reason else None
+
+
+@dataclass(frozen=True)
+class LevelVerdict:
+    """Ours minus the paper's number, its 90 % half-width (percentage points) and the verdict on it."""
+
+    verdict: str
+    difference: float
+    half: float
+    n: int
+
+    @property
+    def low(self) -> float:
+        return self.difference - self.half
+
+    @property
+    def high(self) -> float:
+        return self.difference + self.half
+
+
+def level_verdict(values_per_seed: ArrayLike, scores: ArrayLike, paper: float, margin: float = 1.0) -> LevelVerdict:
+    """Whether our level is the paper's, from the 90 % interval of (ours - paper).
+
+    ``values_per_seed``, shape (seeds,), are the means over episodes of ``scores``, shape (seeds, T), and
+    ``paper`` is the paper's number, taken as fixed; all in percentage points.  The half-width is
+    sqrt((t s / sqrt n)^2 + (1.645 s_ep / sqrt T)^2), with t the two-sided 90 % Student quantile, s over seeds
+    and s_ep over episodes after averaging over seeds.  Coverage is 90 % where
+    one term dominates, up to 92 % where they are alike, and higher where seeds differ much on single episodes
+    (that part is in both terms); it is never lower.
+
+    An interval inside +-``margin`` is ``reproduced``, one wholly outside ``differs``, any other ``cannot
+    tell``: a wide interval is never a reproduction.  Below ``MIN_SEEDS`` seeds the verdict says so instead.
+
+    Raises ``ValueError`` if values and scores disagree, as they do when their units are mixed.
+    """
+    mean, half_seeds, n = stats.t_interval(values_per_seed, level=0.90)
+    episode_error = stats.episode_standard_error(scores)
+    means = np.asarray(scores, dtype=np.float64).mean(axis=1)
+    if means.shape != (n,) or np.abs(means - np.asarray(values_per_seed)).max() > _UNIT_CHECK:
+        raise ValueError("values_per_seed are not the means of scores: other seeds or another unit")
+    if not math.isfinite(paper) or not margin > 0:
+        raise ValueError(f"need a finite number of the paper and a margin above 0, got {paper}, {margin}")
+    half = math.hypot(half_seeds, 1.645 * episode_error)
+    difference = mean - paper
+    return LevelVerdict(_judge_level(difference, half, n, margin), difference, half, n)
+
+
+@dataclass(frozen=True)
+class GainVerdict:
+    """A paired difference with its 95 % interval, the verdict, and whether the interval holds the paper's."""
+
+    verdict: str
+    low: float
+    high: float
+    paper_inside: bool | None
+
+
+def gain_verdict(paired: stats.Paired, holm_p: float, paper_gain: float | None = None) -> GainVerdict:
+    """Whether a method gains on its baseline: ``gain`` or ``loss`` at Holm p < 0.05, else ``undecided``.
+
+    ``paired`` is method minus baseline of a score where higher is better (negate errors first), ``holm_p``
+    its p adjusted within the table's family.  The interval is the unadjusted one, so it may leave out 0
+    where the verdict is ``undecided``.  ``paper_inside`` is None without a paper's gain or an interval.
+    Below ``MIN_SEEDS`` seeds the verdict says so instead.
+    """
+    if paired.n < stats.MIN_SEEDS:
+        verdict = stats.not_tested(paired.n)
+    elif holm_p < 0.05:
+        verdict = GAIN if paired.diff > 0 else LOSS
+    else:
+        verdict = UNDECIDED
+    known = paper_gain is not None and math.isfinite(paired.half)
+    inside = paired.low <= paper_gain <= paired.high if known else None
+    return GainVerdict(verdict, paired.low, paired.high, inside)
+
+
+def _judge_level(difference: float, half: float, n: int, margin: float) -> str:
+    if n < stats.MIN_SEEDS:
+        return stats.not_tested(n)
+    if abs(difference) + half <= margin:
+        return REPRODUCED
+    # A half-width of nan (a single episode) fails both comparisons and ends as "cannot tell".
+    return DIFFERS if abs(difference) - half > margin else CANNOT_TELL
+
+
+def _other_protocol(claim: Claim) -> str | None:
+    return None if claim.protocol == "official" else f"protocol {claim.protocol}, not official"
+
+
+def _other_setting(claim: Claim) -> str | None:
+    for field in fields(Setting):
+        ours, paper = getattr(claim.ours, field.name), getattr(claim.paper, field.name)
+        if ours != paper:
+            stated = "not stated in the paper" if paper is None else f"the paper {paper}"
+            return f"{field.name.replace('_', ' ')} {ours}, {stated}"
+    return None
+
+
+def _other_runs(claim: Claim) -> str | None:
+    if not claim.gamma_fixed_beforehand:
+        return "gamma was not fixed beforehand"
+    if claim.finished < stats.MIN_SEEDS:
+        return f"{claim.finished} finished seeds, {stats.MIN_SEEDS} needed"
+    failures = _name_failures(_count(claim.statuses))
+    return f"{failures} of {len(claim.statuses)} seeds" if failures else None
+
+
+def _not_one(what: str, entries: Sequence[str]) -> str | None:
+    different = sorted(set(entries))
+    if not different:
+        return f"no {what} recorded"
+    shown = ", ".join(entry[:12] for entry in different)
+    return f"more than one {what}: {shown}" if len(different) > 1 else None
+
+
+def _count(statuses: Sequence[str]) -> Counter[str]:
+    unknown = set(statuses) - set(STATUSES)
+    if unknown:
+        raise ValueError(f"unknown status {sorted(unknown)}, expected one of {STATUSES}")
+    return Counter(statuses)
+
+
+def _name_failures(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[status]} {status}" for status in (DIVERGED, COLLAPSED) if counts[status])

@@ -1,0 +1,104 @@
+"""Ten meta-steps of the released code, equalled in float64 on every path of the engine."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench import registry
+from cml_bench.engine.step import MetaStep, adam, expand
+from cml_bench.episodes import Examples, Task
+from cml_bench.networks.conv4 import Conv4, Conv4Options
+
+FOLDER = Path(__file__).parent / "fixtures"
+FILES = {"maml": "cml_maml", "maml+cml": "cml_gamma1"}
+
+
+def ours(name: str) -> tuple[str, str]:
+    """The released code's parameter name as (group, name) here."""
+    module, *rest = name.split(".")
+    if module in ("meta_learner", "fixed_cls"):
+        return ("base" if module == "meta_learner" else "co", f"head.{rest[-1]}")
+    layer = {"0": "conv", "1": "norm"}[rest[0]]
+    return ("co" if module.startswith("fixed") else "base", f"{layer}{module[-1]}.{rest[1]}")
+
+
+def load(file: str, part: str) -> dict[tuple[str, str], torch.Tensor]:
+    with np.load(FOLDER / f"{file}.npz") as arrays:
+        return {ours(k.removeprefix(part)): torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith(part)}
+
+
+def batches() -> list[Task]:
+    with np.load(FOLDER / "tasks_32.npz") as a:
+        pixels = {k: (2 * a[f"{k}_codes"].astype(np.float64) + 1) / 64 for k in ("support", "query")}
+        return [
+            Task(*(Examples(torch.from_numpy(pixels[k][s]), torch.from_numpy(a[f"{k}_targets"][s])) for k in pixels))
+            for s in range(10)
+        ]
+
+
+def scalar(file: str, key: str) -> np.ndarray:
+    with np.load(FOLDER / f"{file}.npz") as arrays:
+        return arrays[key]
+
+
+def build(name: str, path: str, initial: dict, tasks_at_once: int):
+    cls = registry.method(name)
+    network = Conv4(Conv4Options(filters=8), (3, 32, 32), 5, path)
+    method = cls(cls.Options.resolve({"inner_lr": 0.5}, name), network, "classification")
+    groups: dict = {"base": {}, **({"co": {}} if "co" in method.heads else {})}
+    for (group, key), value in initial.items():
+        groups[group][key] = value.clone().requires_grad_()
+    assert {k: v.shape for k, v in groups["base"].items()} == {k: p.shape for k, p in network.params.items()}
+    return method, groups, MetaStep(method, groups, adam(groups, 1e-3), tasks_at_once)
+
+
+def close(got: torch.Tensor, want: torch.Tensor) -> bool:
+    """1e-8 of the tensor's largest entry."""
+    return bool((got - want).abs().max() <= 1e-8 * want.abs().max())
+
+
+def compared(name: tuple[str, str]) -> bool:
+    return not (name[1].startswith("conv") and name[1].endswith("bias"))
+
+
+@pytest.mark.parametrize("tasks_at_once", [1, 4])
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", ["maml", "maml+cml"])
+def test_ten_official_meta_steps(name, path, tasks_at_once):
+    file = FILES[name]
+    method, groups, step = build(name, path, load(file, "init/"), tasks_at_once)
+    losses: dict[str, list[float]] = {head: [] for head in method.heads}
+    right: dict[str, list[float]] = {head: [] for head in method.heads}
+    for number, task in enumerate(batches()):
+        if number == 0:
+            *_, adapted = method.trajectory(expand(groups, 4), task.support, 1)
+            for (group, key), want in load(file, "adapted/").items():
+                if compared((group, key)):
+                    assert close(adapted[key][0], want), key
+            step.gradients(task)
+            for (group, key), want in load(file, "grad1/").items():
+                if compared((group, key)):
+                    assert close(groups[group][key].grad, want), key
+        scores = step(task)
+        for head in method.heads:
+            losses[head].append(scores.loss[head].mean().item())
+            right[head].append(scores.score[head].mean().item())
+    for head in method.heads:
+        np.testing.assert_allclose(losses[head], scalar(file, f"loss_{head}"), rtol=1e-8)
+        np.testing.assert_allclose(right[head], scalar(file, f"acc_{head}"), atol=1e-12)
+    for (group, key), want in load(file, "final/").items():
+        if compared((group, key)):
+            assert close(groups[group][key].detach(), want), key
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+def test_official_test_logits_of_both_heads(path):
+    method, groups, _ = build("maml+cml", path, load("cml_gamma1", "final/"), 4)
+    task = batches()[0].part(0, 1)
+    wide = expand(groups, 1)
+    *_, adapted = method.trajectory(wide, task.support, 1)
+    outputs = method.outputs(wide, adapted, task.query.x, method.heads)
+    for head in ("meta", "co"):
+        assert close(outputs[head][0].detach(), torch.from_numpy(scalar("cml_gamma1", f"test/{head}_logits")))

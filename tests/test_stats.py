@@ -1,0 +1,387 @@
+"""Intervals, tests and aggregates: values derived by hand or from scipy, laws, and simulated records."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cml_bench import stats
+
+some = settings(deadline=None, max_examples=60)
+points = st.integers(-1000, 1000).map(lambda tenths: tenths / 10)
+
+
+def rows(minimum, maximum, elements=points):
+    return st.lists(elements, min_size=minimum, max_size=maximum)
+
+
+# ---- one mean
+
+
+def test_t_interval_by_hand():
+    interval = stats.t_interval([1, 2, 3, 4, 5])
+    assert interval.mean == 3
+    assert interval.n == 5
+    assert interval.half == pytest.approx(2.776445 * math.sqrt(2.5 / 5), rel=1e-6)
+    assert (interval.low, interval.high) == (3 - interval.half, 3 + interval.half)
+    assert stats.t_interval([1, 2, 3, 4, 5], level=0.90).half == pytest.approx(2.131847 * math.sqrt(0.5), rel=1e-6)
+
+
+def test_t_interval_without_spread_to_estimate():
+    one, none = stats.t_interval([47.0]), stats.t_interval([])
+    assert (one.mean, one.n) == (47.0, 1)
+    assert none.n == 0
+    assert all(math.isnan(x) for x in (one.half, none.mean, none.half))
+    assert stats.t_interval([47.0, 47.0]).half == 0
+
+
+@pytest.mark.parametrize("bad", [[1.0, math.nan], [1.0, math.inf], [[1.0, 2.0]]])
+def test_t_interval_refuses(bad):
+    with pytest.raises(ValueError, match="values must"):
+        stats.t_interval(bad)
+
+
+@pytest.mark.parametrize("level", [0, 1, 95])
+def test_levels_are_fractions(level):
+    with pytest.raises(ValueError, match="level"):
+        stats.t_interval([1, 2, 3], level)
+
+
+def test_episode_half_width_by_hand():
+    # Averaged over seeds the episodes score 10, 20, 30: s = 10.
+    scores = [[0, 30, 20], [20, 10, 40]]
+    assert stats.episode_half_width(scores) == pytest.approx(1.96 * 10 / math.sqrt(3))
+    assert math.isnan(stats.episode_half_width([[50.0], [51.0]]))
+    for bad in ([1.0, 2.0], np.empty((0, 4)), [[1.0, math.nan]]):
+        with pytest.raises(ValueError, match="scores must"):
+            stats.episode_half_width(bad)
+
+
+def test_episode_half_width_does_not_shrink_with_seeds():
+    rng = np.random.default_rng(0)
+    scores = 50 + 10 * rng.standard_normal(400) + rng.standard_normal((80, 400))
+    few, many = stats.episode_half_width(scores[:5]), stats.episode_half_width(scores)
+    assert many == pytest.approx(few, rel=0.05)
+    assert stats.t_interval(scores.mean(axis=1)).half < 0.5 * stats.t_interval(scores[:5].mean(axis=1)).half
+
+
+# ---- one difference
+
+
+@some
+@given(st.lists(st.tuples(points, points), min_size=2, max_size=9))
+def test_paired_agrees_with_scipy(pairs):
+    a, b = np.array(pairs).T
+    ours = stats.paired(a, b)
+    assert ours.diff == pytest.approx((a - b).mean(), abs=1e-9)
+    if np.ptp(a - b) > 0.05:
+        scipys = scipy.stats.ttest_rel(a, b)
+        low, high = scipys.confidence_interval(0.95)
+        assert ours.p == pytest.approx(scipys.pvalue, rel=1e-6)
+        assert (ours.low, ours.high) == pytest.approx((low, high), rel=1e-6, abs=1e-9)
+
+
+@some
+@given(st.lists(st.tuples(points, points), min_size=1, max_size=9), st.permutations(range(9)))
+def test_paired_swapped_negates_and_order_of_seeds_is_nothing(pairs, order):
+    a, b = np.array(pairs).T
+    one, other = stats.paired(a, b), stats.paired(b, a)
+    assert other.diff == -one.diff
+    np.testing.assert_equal((one.half, one.p, one.n), (other.half, other.p, other.n))
+    order = [i for i in order if i < len(a)]
+    np.testing.assert_allclose(stats.paired(a[order], b[order]), one, rtol=1e-6, atol=1e-9)
+
+
+def test_paired_degenerate():
+    same = stats.paired([47.1, 48.3], [47.1, 48.3])
+    assert same == (0, 0, 1, 2)
+    single = stats.paired([47.0], [46.0])
+    assert (single.diff, single.n) == (1, 1)
+    assert math.isnan(single.half)
+    assert math.isnan(single.p)
+    with pytest.raises(ValueError, match="not paired: 2 and 3"):
+        stats.paired([1, 2], [1, 2, 3])
+
+
+def test_paired_equal_shift_is_not_evidence():
+    baseline = np.array([31.1, 48.3, 64.9, 20.7, 7.4])
+    # Not equal bit by bit, which a test for zero variance must not fall for.
+    assert np.ptp(baseline + 1.88 - baseline) > 0
+    shifted = stats.paired(baseline + 1.88, baseline)
+    assert shifted.diff == pytest.approx(1.88)
+    assert math.isnan(shifted.half)
+    assert math.isnan(shifted.p)
+    assert stats.stars(shifted.p) == ""
+
+
+# ---- a family
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(stats.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(stats.holm([0.5, 0.9]), [1, 1])
+    np.testing.assert_allclose(stats.holm([0.01, math.nan, 0.02]), [0.02, math.nan, 0.02])
+    assert stats.holm([]).shape == (0,)
+    for bad in ([1.5], [-0.1], [[0.1]]):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            stats.holm(bad)
+
+
+@some
+@given(rows(1, 10, st.one_of(st.just(math.nan), st.floats(0, 1))), st.randoms())
+def test_holm_laws(pvalues, random):
+    p = np.array(pvalues)
+    adjusted = stats.holm(p)
+    np.testing.assert_array_equal(p, pvalues)
+    np.testing.assert_array_equal(np.isnan(adjusted), np.isnan(p))
+    tested = ~np.isnan(p)
+    m = tested.sum()
+    assert np.all(adjusted[tested] >= p[tested])
+    assert np.all(adjusted[tested] <= np.minimum(1, m * p[tested]))
+    assert np.all(np.diff(adjusted[tested][np.argsort(p[tested])]) >= 0)
+    if m:
+        assert np.nanmin(adjusted) == min(1, m * np.nanmin(p))
+    order = list(range(p.size))
+    random.shuffle(order)
+    np.testing.assert_array_equal(stats.holm(p[order]), adjusted[order])
+
+
+def test_holm_family_leaves_out_few_seeds():
+    tested, few = stats.Paired(1, 0.5, 0.02, 5), stats.Paired(1, 0.1, 0.0001, 4)
+    np.testing.assert_allclose(stats.holm_family([few, tested, tested]), [math.nan, 0.04, 0.04])
+
+
+@pytest.mark.parametrize(
+    ("p", "mark"),
+    [(0.0009, "***"), (0.001, "**"), (0.0099, "**"), (0.01, "*"), (0.049, "*"), (0.05, ""), (math.nan, "")],
+)
+def test_stars(p, mark):
+    assert stats.stars(p) == mark
+
+
+def test_few_seeds_are_named():
+    assert stats.MIN_SEEDS == 5
+    assert stats.not_tested(3) == "n = 3: shown, not tested"
+
+
+# ---- sign flips
+
+
+def test_sign_flip_by_hand():
+    assert stats.sign_flip([1, 2, 3, 4, 5]) == (2 / 32, 2 / 32)
+    # 3+1+1, 3+1-1, 3-1+1 and their opposites reach the observed 3; 3-1-1 does not.
+    assert stats.sign_flip([3, 1, -1]) == (6 / 8, 2 / 8)
+    assert stats.sign_flip([0, 0, 0]).p == 1
+    assert stats.sign_flip([2.5]) == (1, 1)
+    assert math.isnan(stats.sign_flip([]).p)
+    assert stats.sign_flip(np.ones(20)) == (2.0**-19, 2.0**-19)
+    with pytest.raises(ValueError, match="at most 20 seeds, got 21"):
+        stats.sign_flip(np.ones(21))
+
+
+@some
+@given(rows(1, 8, st.integers(-9, 9)))
+def test_sign_flip_equals_brute_force(tenths):
+    # Counted in whole tenths, where ties are exact; tenths as floats would lose some of them.
+    patterns = itertools.product([1, -1], repeat=len(tenths))
+    reached = [abs(np.dot(signs, tenths)) >= abs(sum(tenths)) for signs in patterns]
+    differences = np.array(tenths) / 10
+    assert stats.sign_flip(differences).p == np.mean(reached)
+    assert stats.sign_flip(-differences).p == np.mean(reached)
+
+
+# ---- a whole table
+
+
+def test_iqm_by_hand():
+    assert stats.iqm([0, 1, 2, 3, 4, 5, 6, 100]) == 3.5
+    assert stats.iqm([[9, 1], [2, 3], [4, 0], [5, 6]], axis=0).tolist() == [4.5, 2.0]
+    assert stats.iqm([1, 2, 6]) == 3
+    for bad in ([], [1.0, math.nan]):
+        with pytest.raises(ValueError, match="iqm"):
+            stats.iqm(bad)
+
+
+@some
+@given(rows(1, 30))
+def test_iqm_is_the_trimmed_mean(values):
+    assert stats.iqm(values) == pytest.approx(scipy.stats.trim_mean(values, 0.25), abs=1e-9)
+
+
+def test_probability_of_improvement_by_hand():
+    # First cell: 2>1, 2=2, 3>1, 3>2 make 3.5 of 4; second cell: none of 4.
+    a, b = [[2, 3], [0, 0]], [[1, 2], [5, 6]]
+    assert stats.probability_of_improvement(a, b) == (3.5 / 4 + 0) / 2
+    assert stats.probability_of_improvement([[1, 1, 4]], [[2]]) == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="same cells"):
+        stats.probability_of_improvement([[1.0]], [[1.0], [2.0]])
+
+
+@some
+@given(st.integers(0, 99), st.integers(1, 4), st.integers(1, 6))
+def test_improvement_swapped_is_the_rest(seed, cells, n):
+    a, b = np.random.default_rng(seed).integers(0, 5, size=(2, cells, n))
+    there = stats.probability_of_improvement(a, b)
+    assert there + stats.probability_of_improvement(b, a) == pytest.approx(1)
+    u = [scipy.stats.mannwhitneyu(x, y, method="asymptotic").statistic / n**2 for x, y in zip(a, b, strict=True)]
+    assert there == pytest.approx(np.mean(u))
+
+
+def table(cells=3, n=6):
+    rng = np.random.default_rng(1)
+    b = 50 + rng.standard_normal((cells, n))
+    return b + 1 + 0.5 * rng.standard_normal((cells, n)), b
+
+
+def test_aggregate_equals_a_plain_loop():
+    a, b = table()
+    result = stats.aggregate(a, b, seed=7, resamples=50, level=0.9)
+    assert result.improvement.value == pytest.approx(stats.probability_of_improvement(a, b))
+    assert result.iqm_difference.value == stats.iqm(a - b)
+    assert (result.cells, result.seeds) == (3, 6)
+    draws = np.random.default_rng(7).integers(6, size=(50, 6))
+    loops = {
+        "improvement": [stats.probability_of_improvement(a[:, d], b[:, d]) for d in draws],
+        "iqm_difference": [stats.iqm(a[:, d] - b[:, d]) for d in draws],
+        "iqm_a": [stats.iqm(a[:, d]) for d in draws],
+        "iqm_b": [stats.iqm(b[:, d]) for d in draws],
+    }
+    for name, values in loops.items():
+        assert getattr(result, name)[1:] == pytest.approx(np.quantile(values, [0.05, 0.95])), name
+
+
+def test_aggregate_is_a_function_of_its_seed():
+    a, b = table()
+    assert stats.aggregate(a, b, seed=1) == stats.aggregate(a, b, seed=1)
+    assert stats.aggregate(a, b, seed=1) != stats.aggregate(a, b, seed=2)
+
+
+def test_aggregate_takes_seeds_as_blocks():
+    # The same eight runs printed in five cells are no more evidence than in one.
+    a, b = table(1, 8)
+    once, five_times = (stats.aggregate(np.tile(a, (k, 1)), np.tile(b, (k, 1)), seed=3) for k in (1, 5))
+    for name in ("improvement", "iqm_difference", "iqm_a", "iqm_b"):
+        assert getattr(five_times, name) == pytest.approx(getattr(once, name))
+
+
+def test_aggregate_few_seeds_and_bad_shapes():
+    a, b = table(3, 4)
+    result = stats.aggregate(a, b, seed=0)
+    assert result.iqm_a.value == stats.iqm(a)
+    assert all(math.isnan(x) for estimate in result[:4] for x in estimate[1:])
+    with pytest.raises(ValueError, match="one shape"):
+        stats.aggregate(a, b[:, :3], seed=0)
+    with pytest.raises(ValueError, match="finite"):
+        stats.aggregate(a, np.where(b > b.mean(), math.nan, b), seed=0)
+    with pytest.raises(ValueError, match="level"):
+        stats.aggregate(a, b, seed=0, level=95)
+
+
+# ---- bold
+
+
+def column():
+    wiggle = np.array([-0.4, 0.3, 0.1, -0.2, 0.2])
+    base = np.array([47.0, 48.0, 47.5, 46.8, 47.9])
+    return {"worse": base, "tied": base + 5 + wiggle, "best": base + 5.05}
+
+
+def test_best_set():
+    scores = column()
+    assert stats.best_set(scores) == {"best", "tied"}
+    assert stats.best_set({name: -x for name, x in scores.items()}, higher_is_better=False) == {
+        "best",
+        "tied",
+    }
+    assert stats.best_set({"only": scores["worse"]}) == {"only"}
+    assert stats.best_set({"a": scores["worse"], "b": scores["worse"]}) == {"a", "b"}
+    assert stats.best_set({}) == set()
+
+
+def test_best_set_is_paired():
+    # Between seeds the scores vary by tens of points, within a seed one method is always a little better.
+    hard = np.array([20.0, 40.0, 60.0, 80.0, 99.0])
+    scores = {"a": hard + np.array([0.9, 1.1, 1.0, 1.2, 0.8]), "b": hard}
+    assert stats.best_set(scores) == {"a"}
+
+
+def test_best_set_needs_five_common_seeds():
+    scores = column()
+    assert stats.best_set({name: x[:4] for name, x in scores.items()}) == set()
+    assert stats.best_set({**scores, "short": scores["best"][:4]}) == set()
+    assert stats.best_set({**scores, "long": np.append(scores["best"], 50)}) == set()
+    assert stats.best_set({**scores, "nan": [math.nan, 1, 2, 3, 4]}) == set()
+    seeds = {name: range(5) for name in scores}
+    assert stats.best_set(scores, seeds_by_method=seeds) == {"best", "tied"}
+    assert stats.best_set(scores, seeds_by_method={**seeds, "tied": [0, 1, 2, 3, 5]}) == set()
+
+
+# ---- simulated records: coverage and size are nominal within one point
+
+
+def test_simulated_t_interval_covers():
+    values = np.random.default_rng(0).normal(50, 2, size=(5000, 5))
+    intervals = [stats.t_interval(x) for x in values]
+    assert np.mean([i.low <= 50 <= i.high for i in intervals]) == pytest.approx(0.95, abs=0.01)
+
+
+def test_simulated_episode_interval_covers():
+    rng = np.random.default_rng(1)
+    scores = 50 + 10 * rng.standard_normal((4000, 1, 300)) + rng.standard_normal((4000, 3, 1)) * 0
+    errors = [(abs(x.mean() - 50), stats.episode_half_width(x)) for x in scores]
+    assert np.mean([error <= half for error, half in errors]) == pytest.approx(0.95, abs=0.01)
+
+
+def test_simulated_paired_interval_and_p():
+    rng = np.random.default_rng(2)
+    shared = rng.normal(0, 3, size=(3000, 5))
+    a, b = 52 + shared + rng.normal(size=shared.shape), 50 + shared + rng.normal(size=shared.shape)
+    gains = [stats.paired(x, y) for x, y in zip(a, b, strict=True)]
+    nulls = [stats.paired(x - 2, y) for x, y in zip(a, b, strict=True)]
+    assert np.mean([g.low <= 2 <= g.high for g in gains]) == pytest.approx(0.95, abs=0.01)
+    assert np.mean([g.p < 0.05 for g in nulls]) == pytest.approx(0.05, abs=0.01)
+    # The interval excludes 0 exactly where p is below 0.05.
+    assert all((g.p < 0.05) == (abs(g.diff) > g.half) for g in gains)
+
+
+def test_simulated_sign_flip_size():
+    differences = np.random.default_rng(3).normal(size=(5000, 8))
+    # The largest attainable size below 5 % with eight seeds is 6 of 128.
+    size = np.mean([stats.sign_flip(d).p <= 0.05 for d in differences])
+    assert size == pytest.approx(6 / 128, abs=0.01)
+
+
+def simulated_families(rng, shift, families, size=6, n=5):
+    """Stars of ``families`` tables, shape (families, size); the first difference is ``shift`` points."""
+    differences = rng.normal(0, 1, size=(families, size, n))
+    differences[:, 0] += shift
+    holm = [stats.holm_family([stats.paired(d, np.zeros(n)) for d in table]) for table in differences]
+    return np.array([[stats.stars(p) != "" for p in table] for table in holm])
+
+
+def test_simulated_noise_gets_no_star():
+    starred = simulated_families(np.random.default_rng(4), 0, 1800)
+    # 1 - (1 - 0.05/6)^6 = 0.049 of the tables have any star at all.
+    assert starred.any(axis=1).mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_simulated_five_points_get_a_star():
+    starred = simulated_families(np.random.default_rng(5), 5, 800)
+    assert starred[:, 0].mean() > 0.95
+    # Removing the true gain leaves five hypotheses at 0.05/5 and so on: still 5 % of tables at most.
+    assert starred[:, 1:].any(axis=1).mean() <= 0.06
+
+
+def test_simulated_bootstrap_covers_with_many_seeds():
+    # A seed shifts all cells alike; resampling each cell's seeds separately would cover about 68 %.
+    rng = np.random.default_rng(6)
+    hits = []
+    for _ in range(300):
+        difference = rng.normal(size=(1, 40)) + 0.5 * rng.normal(size=(4, 40))
+        estimate = stats.aggregate(difference, np.zeros((4, 40)), seed=int(rng.integers(999)), resamples=150)
+        hits.append(estimate.iqm_difference.low <= 0 <= estimate.iqm_difference.high)
+    assert 0.90 <= np.mean(hits) <= 0.97

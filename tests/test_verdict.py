@@ -1,0 +1,335 @@
+"""Verdicts: each rule on a small exact case, then the verdicts on simulated records."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cml_bench import stats, verdict
+
+# ---- how a run ended
+
+
+def episodes(mean, spread=0.0):
+    """A hundred accuracies with this mean and a standard error of ``spread`` / 10 (nearly)."""
+    return mean + spread * np.tile([1.0, -1.0], 50)
+
+
+def test_run_status_from_losses():
+    good = episodes(0.5, 0.1)
+    assert verdict.run_status([1.6, 1.2, 0.9], good, way=5) == "finished"
+    assert verdict.run_status([1.6, math.nan, 0.9], good, way=5) == "diverged"
+    assert verdict.run_status(math.inf, good, way=5) == "diverged"
+    # Divergence comes first: a diverged run has no validation to show, or one at chance.
+    assert verdict.run_status([math.nan], episodes(0.2), way=5) == "diverged"
+    assert verdict.run_status([math.nan], None, way=5) == "diverged"
+    # Regression has no chance level.
+    assert verdict.run_status([3.0, 0.4]) == "finished"
+
+
+def test_run_status_at_chance():
+    # The standard error is 0.1 / sqrt(99), so two of them are 0.0201.
+    assert verdict.run_status(0.5, episodes(0.2, 0.1), way=5) == "collapsed"
+    assert verdict.run_status(0.5, episodes(0.2200, 0.1), way=5) == "collapsed"
+    assert verdict.run_status(0.5, episodes(0.1800, 0.1), way=5) == "collapsed"
+    assert verdict.run_status(0.5, episodes(0.2203, 0.1), way=5) == "finished"
+    assert verdict.run_status(0.5, episodes(0.2200, 0.1), way=20) == "finished"
+    # A head that names one class only: exactly 1/3 in every episode, up to rounding.
+    assert verdict.run_status(0.5, np.full(100, 1 / 3) + 1e-16, way=3) == "collapsed"
+
+
+@pytest.mark.parametrize("accuracies", [None, [0.2], [20.0, 21.0], [0.2, math.nan], [[0.2, 0.3]]])
+def test_run_status_needs_accuracies(accuracies):
+    with pytest.raises(ValueError, match="two validation accuracies"):
+        verdict.run_status(0.5, accuracies, way=5)
+
+
+# ---- one cell
+
+
+def test_cell_summary_of_finished_runs():
+    cell = verdict.cell_summary([1, 2, 3, 4, 5], ["finished"] * 5)
+    assert (cell.mean, cell.half) == stats.t_interval([1, 2, 3, 4, 5])[:2]
+    assert (cell.finished, cell.total, cell.note) == (5, 5, "")
+    assert cell.testable
+    assert not cell.marked
+    three = verdict.cell_summary([1, 2, 3], ["finished"] * 3)
+    assert three.note == "n = 3: shown, not tested"
+    assert not three.testable
+    assert not three.marked
+
+
+def test_cell_summary_marks_what_is_missing():
+    statuses = ["finished", "diverged", "finished", "collapsed", "finished", "finished", "finished"]
+    cell = verdict.cell_summary([1, math.nan, 2, 20, 3, 4, 5], statuses)
+    assert (cell.mean, cell.finished, cell.total) == (3, 5, 7)
+    assert cell.note == "5 of 7 finished (1 diverged, 1 collapsed)"
+    assert cell.marked
+    # Five finished seeds are not enough here: the two that failed are no accident of the draw.
+    assert not cell.testable
+
+
+def test_cell_summary_with_nothing_left_or_nonsense():
+    cell = verdict.cell_summary([math.nan, 20.0], ["diverged", "collapsed"])
+    assert math.isnan(cell.mean)
+    assert math.isnan(cell.half)
+    assert cell.note == "0 of 2 finished (1 diverged, 1 collapsed)"
+    with pytest.raises(ValueError, match="unknown status"):
+        verdict.cell_summary([1.0], ["running"])
+    with pytest.raises(ValueError, match="one status per value"):
+        verdict.cell_summary([1.0, 2.0], ["finished"])
+    with pytest.raises(ValueError, match="finite"):
+        verdict.cell_summary([1.0, math.nan], ["finished"] * 2)
+
+
+# ---- may it be judged
+
+paper = verdict.Setting("miniimagenet", "ravi", 84, "conv4-64", 30000, 5, 1)
+good = verdict.Claim(
+    protocol="official",
+    ours=paper,
+    paper=paper,
+    gamma_fixed_beforehand=True,
+    statuses=("finished",) * 5,
+    data_hashes=("0123456789abcdef",) * 5,
+    precisions=("float32",) * 5,
+)
+
+
+def ours(**changes):
+    return {"ours": replace(paper, **changes)}
+
+
+# In the order in which they are reported.
+broken = [
+    ({"protocol": "matched"}, "protocol matched, not official"),
+    (ours(data="glyphs"), "data glyphs, the paper miniimagenet"),
+    (ours(split="random"), "split random, the paper ravi"),
+    (ours(image_size=28), "image size 28, the paper 84"),
+    (ours(backbone="conv4-32"), "backbone conv4-32, the paper conv4-64"),
+    (ours(steps=15000), "steps 15000, the paper 30000"),
+    (ours(way=20), "way 20, the paper 5"),
+    (ours(shot=5), "shot 5, the paper 1"),
+    ({"gamma_fixed_beforehand": False}, "gamma was not fixed beforehand"),
+    ({"statuses": ("finished",) * 4}, "4 finished seeds, 5 needed"),
+    ({"statuses": ("finished",) * 5 + ("diverged",)}, "1 diverged of 6 seeds"),
+    (
+        {"data_hashes": ("0123456789abcdef", "f" * 64) * 2},
+        "more than one data hash: 0123456789ab, ffffffffffff",
+    ),
+    ({"precisions": ("float32", "float64", "float32")}, "more than one precision: float32, float64"),
+]
+
+
+def test_a_fair_claim_is_comparable():
+    assert verdict.comparable(good) is None
+    assert good.finished == 5
+
+
+@pytest.mark.parametrize(("change", "reason"), broken, ids=[reason for _, reason in broken])
+def test_each_rule_alone(change, reason):
+    assert verdict.comparable(replace(good, **change)) == f"not comparable: {reason}"
+
+
+@pytest.mark.parametrize("first", range(len(broken) - 1))
+def test_the_first_reason_is_given(first):
+    merged = {}
+    for change, _ in reversed(broken[first:]):
+        settings_ours = {**merged.get("ours", {}), **differing(change.get("ours", paper))}
+        merged = {**merged, **change, "ours": settings_ours}
+    claim = replace(good, **{**merged, "ours": replace(paper, **merged["ours"])})
+    assert verdict.comparable(claim) == f"not comparable: {broken[first][1]}"
+
+
+def differing(setting):
+    return {name: value for name, value in vars(setting).items() if value != getattr(paper, name)}
+
+
+def test_other_failures():
+    statuses = ("finished",) * 5 + ("collapsed", "diverged")
+    assert verdict.comparable(replace(good, statuses=statuses)) == (
+        "not comparable: 1 diverged, 1 collapsed of 7 seeds"
+    )
+    assert verdict.comparable(replace(good, data_hashes=())) == "not comparable: no data hash recorded"
+    silent = replace(paper, steps=None)
+    assert verdict.comparable(replace(good, paper=silent)) == ("not comparable: steps 30000, not stated in the paper")
+    # An image size does not apply to a graph, on either side.
+    graph = replace(paper, data="citeseer", image_size=None)
+    assert verdict.comparable(replace(good, ours=graph, paper=graph)) is None
+
+
+# ---- level
+
+
+def scored(values, spread=0.0, count=100):
+    """Scores, shape (seeds, count), with these means over episodes and +-``spread`` between episodes."""
+    return np.asarray(values, dtype=float)[:, None] + spread * np.tile([1.0, -1.0], count // 2)
+
+
+def test_level_interval_by_hand():
+    values = [47.0, 48.0, 49.0, 50.0, 51.0]
+    result = verdict.level_verdict(values, scored(values, 10), paper=47.5)
+    seeds = 2.131847 * math.sqrt(2.5 / 5)
+    test_episodes = 1.645 * 10 * math.sqrt(100 / 99) / math.sqrt(100)
+    assert result.difference == pytest.approx(1.5)
+    assert result.half == pytest.approx(math.sqrt(seeds**2 + test_episodes**2), rel=1e-6)
+    assert (result.low, result.high) == (1.5 - result.half, 1.5 + result.half)
+    assert (result.n, result.verdict) == (5, "cannot tell")
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"),
+    [
+        (0.0, "reproduced"),
+        (0.4, "reproduced"),
+        (-0.4, "reproduced"),
+        (0.6, "cannot tell"),
+        (-1.4, "cannot tell"),
+        (1.6, "differs"),
+        (-1.6, "differs"),
+    ],
+)
+def test_level_verdicts(shift, expected):
+    # s = 0.5 over five seeds: the half-width is 2.1318 * 0.5 / sqrt(5) = 0.477.
+    values = 50 + shift + 0.5 * np.array([-1.0, -1.0, 0.0, 1.0, 1.0])
+    result = verdict.level_verdict(values, scored(values), paper=50)
+    assert result.half == pytest.approx(0.4767, abs=1e-4)
+    assert result.verdict == expected
+
+
+def test_level_margin_is_counted_in_points():
+    values = 52.0 + 0.5 * np.array([-1.0, -1.0, 0.0, 1.0, 1.0])
+    assert verdict.level_verdict(values, scored(values), 50).verdict == "differs"
+    assert verdict.level_verdict(values, scored(values), 50, margin=3).verdict == "reproduced"
+
+
+def test_a_wide_interval_is_never_reproduced():
+    wide = 50 + np.array([-5.0, -5.0, 0.0, 5.0, 5.0])
+    assert verdict.level_verdict(wide, scored(wide), paper=50).verdict == "cannot tell"
+    # Nor does any number of seeds help if the test episodes are few.
+    narrow = 50 + 0.1 * np.array([-1.0, 0.0, 1.0] * 10)
+    assert verdict.level_verdict(narrow, scored(narrow, 20), paper=50).verdict == "cannot tell"
+    assert verdict.level_verdict(narrow, narrow[:, None], paper=50).verdict == "cannot tell"
+
+
+def test_level_of_few_seeds_is_not_tested():
+    values = [50.0, 50.1, 49.9, 50.0]
+    result = verdict.level_verdict(values, scored(values), paper=50)
+    assert result.verdict == "n = 4: shown, not tested"
+
+
+def test_level_refuses_mixed_input():
+    values = [50.0, 50.1, 49.9, 50.0, 50.2]
+    with pytest.raises(ValueError, match="another unit"):
+        verdict.level_verdict(values, scored(values) / 100, paper=50)
+    with pytest.raises(ValueError, match="other seeds"):
+        verdict.level_verdict(values, scored(values[:4]), paper=50)
+    with pytest.raises(ValueError, match="margin"):
+        verdict.level_verdict(values, scored(values), paper=50, margin=0)
+    with pytest.raises(ValueError, match="finite"):
+        verdict.level_verdict(values, scored(values), paper=math.nan)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(40, 60), min_size=5, max_size=8), st.floats(40, 60), st.floats(0, 20))
+def test_level_laws(values, number, spread):
+    result = verdict.level_verdict(values, scored(values, spread), number)
+    if result.verdict == "reproduced":
+        assert result.low + 1e-9 >= -1
+        assert result.high - 1e-9 <= 1
+    elif result.verdict == "differs":
+        assert result.low > 1 - 1e-9 or result.high < -1 + 1e-9
+    else:
+        assert result.low < -1 or result.high > 1
+    mirrored = [100 - value for value in values]
+    assert verdict.level_verdict(mirrored, scored(mirrored, spread), 100 - number).half == pytest.approx(
+        result.half, abs=1e-9
+    )
+
+
+# ---- gain
+
+
+def test_gain_verdicts():
+    up = stats.Paired(2.0, 1.5, 0.02, 5)
+    down = stats.Paired(-2.0, 1.5, 0.02, 5)
+    assert verdict.gain_verdict(up, 0.049) == verdict.GainVerdict("gain", 0.5, 3.5, None)
+    assert verdict.gain_verdict(down, 0.049) == verdict.GainVerdict("loss", -3.5, -0.5, None)
+    # The adjusted p decides, not the interval.
+    assert verdict.gain_verdict(up, 0.05).verdict == "undecided"
+    assert verdict.gain_verdict(up, math.nan).verdict == "undecided"
+    assert verdict.gain_verdict(up._replace(n=4), 0.001).verdict == "n = 4: shown, not tested"
+
+
+def test_gain_of_the_paper():
+    pair = stats.Paired(2.0, 1.5, 0.02, 5)
+    assert [verdict.gain_verdict(pair, 0.02, gain).paper_inside for gain in (0.4, 0.5, 1.88, 3.5, 3.6)] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert verdict.gain_verdict(pair._replace(half=math.nan), math.nan, 1.88).paper_inside is None
+
+
+# ---- simulated records
+
+
+def simulated_levels(seed, count, truth, seed_sd, episode_sd, own_sd=0.2):
+    """Verdicts against 50 for ``count`` cells of five seeds and 200 shared test episodes."""
+    rng = np.random.default_rng(seed)
+    scores = truth + seed_sd * rng.normal(size=(count, 5, 1)) + episode_sd * rng.normal(size=(count, 1, 200))
+    scores += own_sd * rng.normal(size=(count, 5, 200))
+    return [verdict.level_verdict(cell.mean(axis=1), cell, 50) for cell in scores]
+
+
+@pytest.mark.parametrize(("seed_sd", "episode_sd"), [(0.5, 0.0), (0.5, 1.0), (0.0, 10.0), (0.1, 5.0)])
+def test_simulated_level_interval_covers(seed_sd, episode_sd):
+    # One of the two parts dominates, as the seeds do in the paper's setting with its 10,000 episodes.
+    levels = simulated_levels(0, 3000, 50, seed_sd, episode_sd)
+    assert np.mean([v.low <= 0 <= v.high for v in levels]) == pytest.approx(0.90, abs=0.01)
+
+
+@pytest.mark.parametrize(("episode_sd", "own_sd", "at_most"), [(4, 0.2, 0.93), (3, 8, 0.96)])
+def test_simulated_level_interval_is_never_too_narrow(episode_sd, own_sd, at_most):
+    # Parts of equal size, then much that is particular to one seed on one episode: both on the wide side.
+    levels = simulated_levels(1, 2000, 50, 0.3, episode_sd, own_sd)
+    assert 0.90 <= np.mean([v.low <= 0 <= v.high for v in levels]) <= at_most
+
+
+def test_simulated_level_errors():
+    # On the margin itself either firm verdict is wrong, and each comes at most 5 % of the time.
+    verdicts = [v.verdict for v in simulated_levels(2, 2500, 51, 0.3, 2)]
+    for wrong in ("differs", "reproduced"):
+        assert 0.03 <= verdicts.count(wrong) / 2500 <= 0.06
+    true = [v.verdict for v in simulated_levels(3, 500, 50, 0.3, 2)]
+    assert true.count("reproduced") > 450
+    assert true.count("differs") == 0
+    far = [v.verdict for v in simulated_levels(4, 500, 55, 0.3, 2)]
+    assert far.count("differs") == 500
+
+
+def test_simulated_few_episodes_cannot_tell():
+    verdicts = {v.verdict for v in simulated_levels(5, 300, 50, 0.1, 40)}
+    assert "reproduced" not in verdicts
+
+
+def test_simulated_gain_and_noise():
+    rng = np.random.default_rng(6)
+    baseline = 50 + rng.normal(size=5)
+    for shift, expected in ((5, "gain"), (-5, "loss")):
+        cells = baseline + shift + rng.normal(size=(150, 6, 5))
+        found = [v for cell in cells for v in verdicts_of_family(cell, baseline)]
+        assert found.count(expected) / len(found) > 0.95
+    tables = [verdicts_of_family(baseline + rng.normal(size=(6, 5)), baseline) for _ in range(500)]
+    assert np.mean([set(table) != {"undecided"} for table in tables]) <= 0.07
+
+
+def verdicts_of_family(methods, baseline):
+    pairs = [stats.paired(values, baseline) for values in methods]
+    adjusted = stats.holm_family(pairs)
+    return [verdict.gain_verdict(pair, p).verdict for pair, p in zip(pairs, adjusted, strict=True)]
