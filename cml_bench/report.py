@@ -117,13 +117,17 @@ def _facts(plan: dict[str, Any], specs: list[RunSpec], records: list[Record]) ->
             f"{name}: {experiment['data']}, {experiment['network']}, {experiment['way']}-way, "
             f"{', '.join(map(str, experiment['shots']))} shots, {query} per class in training; protocol "
             f"{experiment['protocol']}; {experiment['steps']:,} outer steps of {p.meta_batch} tasks, "
-            f"Adam {p.outer_lr:g}, inner step {', '.join(f'{r:g}' for r in rates)}, γ = {', '.join(f'{g:g}' for g in gammas) or '–'}; "
+            f"Adam {p.outer_lr:g}, inner step {_joined(rates)}, γ = {_joined(gammas)}; "
             f"validation every {p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}; "
             f"{evaluation['tasks']} test tasks with {evaluation['query']} queries per class."
         )
     facts.append("Batch-norm is transductive: all queries of a task are normalised together, at test too.")
     facts.append("No number here is set beside one of the paper: data, budget or protocol differ from the paper's.")
     return facts
+
+
+def _joined(values: list[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values) or "–"
 
 
 def _learning_curves(plan: dict[str, Any], store: Store) -> list[tuple[str, Any]]:

@@ -91,7 +91,8 @@ def test_wrap_reads_every_kind_of_image_alike():
     rgb = np.stack((grey, grey.T, grey), 2)
     kinds = [
         (grey, (1, 16, 16)), (Image.fromarray(grey), (1, 16, 16)), (torch.from_numpy(grey)[None] / 255, (1, 16, 16)),
-        (rgb, (3, 16, 16)), (Image.fromarray(rgb), (3, 16, 16)), (torch.from_numpy(rgb.transpose(2, 0, 1).copy()), (3, 16, 16)),
+        (rgb, (3, 16, 16)), (Image.fromarray(rgb), (3, 16, 16)),
+        (torch.from_numpy(rgb.transpose(2, 0, 1).copy()), (3, 16, 16)),
     ]  # fmt: skip
     for x, shape in kinds:
         images = wrap([(x, 0), (x, 1)]).arrays.images

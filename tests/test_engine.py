@@ -153,7 +153,13 @@ def test_a_finished_run_is_never_trained_again(settings):
 def test_two_processes_never_write_one_run(settings):
     spec = sinusoid_spec()
     folder = Store(settings.results).folder(spec)
-    code = f"from cml_bench.records import run_lock\nwith run_lock(__import__('pathlib').Path({str(folder)!r})): print('held', flush=True); input()"
+    code = f"""
+from pathlib import Path
+from cml_bench.records import run_lock
+with run_lock(Path({str(folder)!r})):
+    print("held", flush=True)
+    input()
+"""
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"is being written by process {holder.pid}"):

@@ -160,7 +160,8 @@ def test_commands_print_what_scripts_read(tmp_path):
     names = json.loads(command("list", "methods", "--json").stdout)
     assert {"maml", "maml+cml"} <= set(names)
     described = command(
-        "describe", "--method", "maml+cml", "--network", "conv4", "--data", "glyphs", "--way", "5", "--shot", "1", "--json"
+        "describe", "--method", "maml+cml", "--network", "conv4", "--data", "glyphs", "--way", "5",
+        "--shot", "1", "--json",
     )  # fmt: skip
     parameters = json.loads(described.stdout)["parameters"]
     assert parameters == {"training": 186_698, "test": {"meta": 112_261, "co": 186_373}, "co_learner": 74_437}

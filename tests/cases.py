@@ -1,0 +1,90 @@
+"""Methods on small networks with perturbed parameters, and tasks to try them on. float64."""
+
+import math
+
+import torch
+
+from cml_bench import registry, seeding
+from cml_bench.engine.step import MetaStep, adam, leaves
+from cml_bench.episodes import Examples, Task
+from cml_bench.networks.conv4 import Conv4, Conv4Options
+from cml_bench.networks.mlp import MLP, MLPOptions
+from tests import reference
+
+CPU = torch.device("cpu")
+
+
+def random(*shape: int, name: str = "x") -> torch.Tensor:
+    raw = seeding.words(seeding.key("test", name, shape), 0, 1, math.prod(shape))
+    return torch.from_numpy(seeding.uniform(raw).reshape(shape))
+
+
+def images(tasks=3, way=3, shot=1, query=2, channels=1, size=16, name="task") -> Task:
+    """Random pictures with a class-dependent offset."""
+
+    def part(each: int, kind: str) -> Examples:
+        y = torch.arange(way).repeat_interleave(each).expand(tasks, -1)
+        x = random(tasks, way * each, channels, size, size, name=f"{name} {kind}") + 0.1 * y[..., None, None, None]
+        return Examples(x, y)
+
+    return Task(part(shot, "support"), part(query, "query"))
+
+
+def waves(tasks=3, shot=4, query=5, name="wave") -> Task:
+    xs, xq = (10 * random(tasks, n, 1, name=f"{name}{n}") - 5 for n in (shot, query))
+    return Task(Examples(xs, torch.sin(xs)), Examples(xq, torch.sin(xq)))
+
+
+class Case:
+    """A method on a small network with perturbed parameters, beside the reference's view of it."""
+
+    def __init__(self, name="maml+cml", net="conv4", path="fast", way=3, channels=1, size=16, filters=4, 
+                 activation="relu", gamma=0.7, depth=None, **options):  # fmt: skip
+        cls = registry.method(name)
+        if net == "conv4":
+            self.network = Conv4(Conv4Options(filters=filters), (channels, size, size), way, path)
+            self.ref, self.kind, lr = reference.Conv4(), "classification", 0.4
+        else:
+            self.network = MLP(MLPOptions(hidden=(7, 7), activation=activation), (1,), 1, path)
+            self.ref = reference.SmoothMLP() if activation == "tanh" else reference.MLP()
+            self.kind, lr = "regression", 0.05
+        self.network.name = net
+        extra = {"cml": {"gamma": gamma, "depth": depth}} if name.endswith("+cml") else {}
+        self.options = cls.Options.resolve({"inner_lr": lr, **options, **extra}, name)
+        self.method = cls(self.options, self.network, self.kind)
+        self.gamma, self.depth = gamma, self.network.colearner_depth if depth is None else depth
+        self.groups = leaves(self.method.init(3), CPU, torch.float64)
+        with torch.no_grad():  # scales of both signs, so that the sign trick of the fast path is exercised
+            for params in self.groups.values():
+                for key, value in params.items():
+                    value += 0.8 * (random(*value.shape, name=key) - 0.5) * (3 if key.startswith("norm") else 0.2)
+
+    def inner(self) -> dict:
+        norm = self.network.norm_names
+        return {
+            "steps": self.options.inner_steps, "lr": self.options.inner_lr, "first_order": self.options.first_order,
+            "adapts": lambda name: self.options.adapt_norm or name not in norm,
+        }  # fmt: skip
+
+    def engine_gradient(self, task: Task, tasks_at_once: int = 4):
+        step = MetaStep(self.method, self.groups, adam(self.groups, 1e-3), tasks_at_once)
+        scores = step.gradients(task)
+        grads = {
+            (g, n): torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for g, params in self.groups.items()
+            for n, p in params.items()
+        }
+        return scores, grads
+
+    def reference_gradient(self, task: Task):
+        theta, phi = self.groups["base"], self.groups.get("co")
+        return reference.meta_gradient(self.ref, theta, phi, task, self.kind, self.gamma, self.depth, **self.inner())
+
+    def step(self, lr=1e-3, tasks_at_once=4) -> MetaStep:
+        return MetaStep(self.method, self.groups, adam(self.groups, lr), tasks_at_once)
+
+
+def relative(got: dict, want: dict) -> float:
+    """Largest difference over the largest entry of each tensor; conv biases in front of batch-norm left out."""
+    names = [n for n in want if not (n[1].startswith("conv") and n[1].endswith("bias"))]
+    return max(float((got[n] - want[n]).abs().max() / want[n].abs().max().clamp_min(1e-12)) for n in names)

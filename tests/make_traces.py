@@ -1,0 +1,43 @@
+"""Golden traces: losses of ten meta-steps of every method on two small fixed problems, float64.
+
+``python -m tests.make_traces`` writes the traces of methods that have none; ``--all`` writes all of them anew,
+which is right only together with a raised ``version`` of the method.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from cml_bench import registry
+from tests.cases import Case, images, waves
+
+FOLDER = Path(__file__).parent / "golden" / "traces"
+
+
+def trace(name: str, path: str = "plain") -> dict[str, dict[str, list[float]]]:
+    """problem -> head -> ten losses, before each step."""
+    found = {}
+    for net, make in (("conv4", images), ("mlp", waves)):
+        case = Case(name, net, path, inner_steps=2)
+        step = case.step(lr=0.01)
+        losses: dict[str, list[float]] = {head: [] for head in case.method.heads}
+        for number in range(10):
+            scores = step(make(name=f"trace {number}"))
+            for head in case.method.heads:
+                losses[head].append(scores.loss[head].mean().item())
+        found[net] = losses
+    return found
+
+
+def main() -> None:
+    """Write missing traces, or all of them."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in registry.method_names():
+        path = FOLDER / f"{name}.json"
+        if registry.method(name).learns and ("--all" in sys.argv or not path.exists()):
+            path.write_text(json.dumps(trace(name), indent=1) + "\n")
+            print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()
