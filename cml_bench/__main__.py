@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("figures", nargs="*", help="keys; default: all of the study")
     _study(sub)
 
+    sub = command("publish", _publish, "Copy a study's records to results/reference and its tables into the README.")
+    _study(sub)
+
     sub = command("list", _list, "Names of methods, data sets or networks.")
     sub.add_argument("kind", choices=("methods", "data", "networks"))
     sub.add_argument("--json", action="store_true")
@@ -218,6 +221,13 @@ def _figure(args: argparse.Namespace) -> None:
     plan = _resolved(args)
     for path in report.figures(plan, args.results or Path(plan["study"]["results"]), args.figures):
         print(path)
+
+
+def _publish(args: argparse.Namespace) -> None:
+    from cml_bench.publish import publish
+
+    plan = _resolved(args)
+    publish(plan, args.results or Path(plan["study"]["results"]))
 
 
 def _list(args: argparse.Namespace) -> None:

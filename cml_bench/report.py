@@ -17,12 +17,17 @@ from cml_bench.spec import RunSpec
 from cml_bench.tables import Table, build
 
 
-def tables(plan: dict[str, Any], results: Path, keys: list[str], quiet: bool = False) -> list[Path]:
-    """Write tables (Markdown, LaTeX, CSV) and the page; print the tables unless ``quiet``, then the paths."""
+def tables(
+    plan: dict[str, Any], results: Path, keys: list[str], quiet: bool = False, out: Path | None = None
+) -> list[Path]:
+    """Write tables (Markdown, LaTeX, CSV) and the page; print the tables unless ``quiet``, then the paths.
+
+    They go to ``out``, by default the study's folder under ``results``.
+    """
     for key in keys:
         if key not in plan["tables"]:
             raise unknown("table", key, plan["tables"])
-    store, out = Store(results), Path(results) / plan["study"]["study"]
+    store, out = Store(results), out or Path(results) / plan["study"]["study"]
     built = {key: build(plan, store, key) for key in plan["tables"]}
     paths = []
     for key in keys or plan["tables"]:

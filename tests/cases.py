@@ -38,7 +38,7 @@ def waves(tasks=3, shot=4, query=5, name="wave") -> Task:
 class Case:
     """A method on a small network with perturbed parameters, beside the reference's view of it."""
 
-    def __init__(self, name="maml+cml", net="conv4", path="fast", way=3, channels=1, size=16, filters=4, 
+    def __init__(self, name="maml+cml", net="conv4", path="fast", way=3, channels=1, size=16, filters=4,
                  activation="relu", gamma=0.7, depth=None, **options):  # fmt: skip
         cls = registry.method(name)
         if net == "conv4":

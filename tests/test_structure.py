@@ -28,6 +28,7 @@ LAYERS = [
     {"probes", "tables"},
     {"figures"},
     {"report"},
+    {"publish"},
     {"__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -84,7 +85,7 @@ def test_parsing_and_records_import_nothing_heavy(module):
     assert not loaded(f"import cml_bench.{module}") & HEAVY
 
 
-@pytest.mark.parametrize("module", ["tables", "figures", "report", "stats", "verdict"])
+@pytest.mark.parametrize("module", ["tables", "figures", "report", "publish", "stats", "verdict"])
 def test_the_report_side_imports_no_torch(module):
     assert "torch" not in loaded(f"import cml_bench.{module}")
 

@@ -81,7 +81,7 @@ def test_results(
 
 
 def stored(kind: str, result: Result, answers: int) -> np.ndarray:
-    """Correct answers per episode (uint16), or squared error (float64)."""
+    """Correct answers per episode (uint16), or squared error (float32)."""
     if kind == "classification":
         return torch.round(result.score.double() * answers).to(torch.int32).numpy().astype(np.uint16)
-    return result.score.double().numpy()
+    return result.score.float().numpy()

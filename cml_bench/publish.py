@@ -1,0 +1,70 @@
+"""Results that are committed: records of a study under ``results/reference``, its tables in the README.
+
+Imports no torch. No rule of the workflow writes there; this is done by hand, after looking at the results.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cml_bench import report
+from cml_bench.errors import UserError
+from cml_bench.files import write_bytes, write_text
+from cml_bench.records import Store
+from cml_bench.spec import RunSpec
+
+REFERENCE = Path("results/reference")
+_FILES = ("record.json", "episodes.npz")
+
+
+def publish(plan: dict[str, Any], results: Path, reference: Path = REFERENCE, readme: Path = Path("README.md")) -> None:
+    """Copy the study's finished records (not the models) and figures, render its tables, fill the README's block.
+
+    Runs that stand in ``reference`` already stay if ``results`` has them not, so tables can be made again from the
+    committed records alone.
+    """
+    study = plan["study"]["study"]
+    source, home = Store(results), Path(reference) / study
+    target = Store(home)
+    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
+    for spec in specs:
+        record = source.read(spec)
+        if record is not None:
+            for name in _FILES:
+                write_bytes(target.folder(spec) / name, (record.folder / name).read_bytes())
+    missing = [spec.title for spec in specs if target.read(spec) is None]
+    if missing:
+        raise UserError(f"{study}: {len(missing)} runs are in neither {results} nor {home}; the first: {missing[0]}")
+    for picture in sorted((Path(results) / study / "figures").glob("*.png")):
+        (home / "figures").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, home / "figures" / picture.name)
+    report.tables(plan, home, [], quiet=True, out=home)
+    if readme.exists():
+        write_text(readme, filled(readme.read_text(), plan, home))
+
+
+def block(plan: dict[str, Any], home: Path) -> str:
+    """What stands in the README: the study's tables, its pictures, and where the numbers come from."""
+    study = plan["study"]
+    parts = [(home / "tables" / f"{key}.md").read_text().strip() for key in plan["tables"]]
+    parts += [
+        f"![{figure['title']}]({path.as_posix()})\n\n{figure['title']}. {figure['caption']}"
+        for key, figure in plan["figures"].items()
+        if (path := home / "figures" / f"{key}.png").exists()
+    ]
+    records = [record.content for record in Store(home).all()]
+    made = max(content["created"] for content in records)[:10]
+    machines = sorted({f"{c['machine']['processor']}, {c['machine']['cores']} cores" for c in records})
+    parts.append(
+        f"{len(records)} runs of {made}, torch {records[0]['versions']['torch']}, {'; '.join(machines)}; records in "
+        f"[`{home.as_posix()}`]({home.as_posix()}). Study: {study['title']}."
+    )
+    return "\n\n".join(parts)
+
+
+def filled(text: str, plan: dict[str, Any], home: Path) -> str:
+    """The text with the study's block between its markers replaced; unchanged where it has none."""
+    study = plan["study"]["study"]
+    pattern = re.compile(rf"(<!-- {study}:begin[^\n]*-->\n).*?(<!-- {study}:end -->)", flags=re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{block(plan, home)}\n{found[2]}", text)

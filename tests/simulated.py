@@ -1,0 +1,86 @@
+"""Studies with made-up results: real plans and real record files, no training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cml_bench import plan
+from cml_bench.config import parse
+from cml_bench.records import Store, write_episodes, write_record
+from cml_bench.spec import RunSpec, canonical
+
+ANSWERS = 100
+
+
+def study(seeds: int = 5, kind: str = "accuracy", tasks: int = 400) -> dict[str, Any]:
+    """A resolved plan of one experiment with MAML, MAML+CML (and its co head) at two shots."""
+    regression = kind == "regression"
+    rows = [
+        {"label": "MAML", "run": "maml"},
+        {"label": "MAML + CML", "run": "maml+cml", "against": "maml"},
+        {"label": "MAML + CML†", "run": "maml+cml", "reading": "co", "against": "maml"},
+    ]
+    experiment = {
+        "data": "sinusoid" if regression else "glyphs", "network": "mlp" if regression else "conv4",
+        "way": 1 if regression else 5, "shots": [1, 5], "query": 5, "steps": 100,
+        "evaluation": {"tasks": tasks, "query": 5, "inner_steps": [0, 1] if regression else []},
+        "methods": {"maml": {}, "maml+cml": {}},
+    }  # fmt: skip
+    config = {
+        "study": "simulated", "title": "A 100 % made-up study", "seeds": seeds, "experiments": {"e": experiment},
+        "tables": {"table1": {"kind": kind, "experiment": "e", "title": "T & U", "caption": "C_1", "rows": rows}},
+    }  # fmt: skip
+    return plan.resolve(parse(config, "test"), "test")
+
+
+def finish(
+    resolved: dict[str, Any], results: Path, level: dict[str, float], seed_sd: float = 1.0, status=None, only=None
+) -> Store:
+    """Write a record for every run: scores around ``level[reading]`` (percent, or squared error).
+
+    Seeds differ by ``seed_sd``, alike for base and +CML up to a tenth of it; episodes by 10. ``status``: a function
+    of the spec; ``only``: which specs are finished.
+    """
+    store, rng = Store(results), np.random.default_rng(0)
+    seed_part = rng.normal(0, seed_sd, 100)
+    for run in resolved["runs"]:
+        spec = RunSpec.model_validate(run["spec"])
+        if only is None or only(spec):
+            folder = store.folder(spec)
+            folder.mkdir(parents=True)
+            arrays = {}
+            readings = ("meta", "co") if spec.method.endswith("+cml") else ("meta",)
+            for reading in readings:
+                name = "base" if spec.method == "maml" else reading
+                mean = level[name] + seed_part[spec.seed] + rng.normal(0, seed_sd / 10)
+                arrays |= _arrays(spec, reading, mean, rng)
+            write_episodes(folder, arrays)
+            write_record(folder, _content(spec, status(spec) if status else "finished"))
+    return store
+
+
+def _arrays(spec: RunSpec, reading: str, mean: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    tasks = spec.evaluation.tasks
+    if spec.data.name == "sinusoid":
+        return {f"{reading}@{k}": np.abs(mean / (k + 1) + rng.normal(0, 0.1, tasks)) for k in (0, 1)}
+    scores = np.clip(np.round(mean + rng.normal(0, 10, tasks)), 0, ANSWERS)
+    return {f"{reading}@1": scores.astype(np.uint16)}
+
+
+def _content(spec: RunSpec, status: str) -> dict[str, Any]:
+    cml = spec.method.endswith("+cml")
+    regression = spec.data.name == "sinusoid"
+    return {
+        "format": 1, "id": spec.id, "spec": canonical(spec), "status": status,
+        "kind": "regression" if regression else "classification",
+        "evaluation": spec.evaluation.model_dump(mode="json"), "answers_per_episode": ANSWERS,
+        "parameters": {"test": 1000, "co": 500 if cml else 0, "train": 1500 if cml else 1000, "co_at_test": 1400},
+        "flops": {"training": 120 if cml else 100, "adaptation": 1, "inference": 1},
+        "seconds": {"train": 13.0 if cml else 10.0, "validation": 1.0, "test": 1.0},
+        "curves": {"step": [0, 100], "train": {}, "validation": {"score_meta": [0.2, 0.5]}},
+        "data_sha256": "0" * 64, "created": "2026-01-01T00:00:00+00:00",
+        "versions": {"cml_bench": "0", "torch": "0", "numpy": "0", "python": "0"},
+        "machine": {"processor": "none", "cores": 0, "system": "none"},
+        "engine": {"device": "cpu", "threads": 1, "path": "fast"},
+    }  # fmt: skip

@@ -1,0 +1,119 @@
+"""The page and the figures."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from cml_bench import figures, report
+from cml_bench.engine.run import run
+from cml_bench.engine.train import Settings
+from cml_bench.spec import RunSpec
+from tests.simulated import finish, study
+from tests.test_plan import study as small_config
+
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+class WellFormed(HTMLParser):
+    """Collects text and checks that tags close in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def page(tmp_path, capsys):
+    resolved = study(seeds=3)
+    finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})
+    paths = report.tables(resolved, tmp_path, [])
+    return tmp_path, paths, capsys.readouterr().out, (tmp_path / "simulated" / "report.html").read_text()
+
+
+def test_the_page_stands_alone(page):
+    _, _, _, html = page
+    parser = WellFormed()
+    parser.feed(html)
+    assert parser.stack == []
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|tables/)""", html), "nothing is loaded from elsewhere"
+    assert "http" not in re.sub(r"data:[^\"]*", "", html)
+    text = " ".join(parser.text)
+    for needed in (
+        "A 100 % made-up study",
+        "n = 3: shown, not tested",
+        "transductive",
+        "training seeds 0, 1, 2",
+        "γ = 1",
+    ):
+        assert needed in text
+    assert html.count("data:image/svg+xml") == 2, "forest plot and learning curves"
+
+
+def test_everything_is_written_and_named(page):
+    root, paths, printed, _ = page
+    for path in paths:
+        assert path.exists()
+        assert str(path) in printed
+    assert {p.suffix for p in paths} == {".html", ".md", ".tex", ".csv"}
+    assert "MAML + CML†" in printed
+    index = (root / "index.csv").read_text().splitlines()
+    assert len(index) == 1 + 12
+
+
+def test_equal_records_give_equal_pages(page):
+    root, _, _, html = page
+    report.tables(study(seeds=3), root, [], quiet=True)
+    assert (root / "simulated" / "report.html").read_text() == html
+
+
+def test_a_study_with_nothing_finished_still_has_a_page(tmp_path):
+    report.tables(study(), tmp_path, [], quiet=True)
+    assert "0 of 20 runs are finished" in (tmp_path / "simulated" / "report.html").read_text()
+
+
+def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
+    from cml_bench import plan
+    from cml_bench.config import parse
+
+    config = small_config(results=str(tmp_path))
+    rows = [{"label": "MAML", "run": "maml"}, {"label": "CML†", "run": "maml+cml", "reading": "co"}]
+    config["figures"] = {"figure2": {"kind": "curves", "experiment": "s", "title": "F", "runs": rows, "tasks": [0, 4]}}
+    config["experiments"]["s"]["evaluation"] = {"tasks": 5, "query": 10}
+    resolved = plan.resolve(parse(config, "test"), "test")
+    settings = Settings(results=tmp_path, report=lambda text: None)
+    specs = [RunSpec.model_validate(item["spec"]) for item in resolved["runs"]]
+    records = {(s.method, s.shot): run(s, settings) for s in specs if s.seed == 0}
+    made = report.figures(resolved, tmp_path, [])
+    assert [path.suffix for path in made] == [".png", ".svg", ".pdf"]
+    assert made[0].read_bytes()[:4] == b"\x89PNG"
+    arrays = dict(np.load(tmp_path / "small" / "probes" / "figure2.npz"))
+    assert arrays["curves/5"].shape == (2, 2, 201)
+    # The stored squared error of test task 4 is about that of the drawn curve at random points of the grid.
+    for method, k in (("maml", 0), ("maml+cml", 1)):
+        drawn = np.mean((arrays["curves/5"][k, 1] - arrays["truth/5"][1]) ** 2)
+        stored = records[method, 5].arrays["meta@1" if k == 0 else "co@1"][4]
+        assert 0.2 < drawn / stored < 5
+    at = np.searchsorted(arrays["x"], arrays["support_x/10"][1])
+    assert np.abs(arrays["truth/10"][1][at] - arrays["support_y/10"][1]).max() < 0.3, "support points lie on the truth"
+
+
+def test_figures_are_the_same_bytes_each_time(tmp_path):
+    resolved = study(seeds=3)
+    store = finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})
+    from cml_bench.tables import build
+
+    table = build(resolved, store, "table1")
+    first, second = (figures.encode(figures.forest([table]), "svg") for _ in range(2))
+    assert first == second
