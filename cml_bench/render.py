@@ -22,10 +22,10 @@ class Grid:
 
 
 def number(value: float, kind: str) -> str:
-    """Two decimals for percentages, three significant digits for errors."""
+    """Two decimals for percentages, three for errors."""
     if math.isnan(value):
         return DASH
-    return f"{value:.3g}" if kind == "regression" else f"{value:.2f}"
+    return f"{value:.3f}" if kind == "regression" else f"{value:.2f}"
 
 
 def cell_text(cell: Cell, kind: str) -> str:
@@ -57,8 +57,8 @@ def difference_text(difference: Difference, kind: str) -> str:
 def grids(table: Table) -> list[Grid]:
     """The blocks of a table: its results, and its paired differences."""
     main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression}[table.kind](table)
-    differences = _differences(table)
-    return [main, differences] if differences.rows else [main]
+    differences = _differences(table) if table.kind != "cost" else None
+    return [main, differences] if differences and differences.rows else [main]
 
 
 def _n(row: TableRow, columns: list[Column]) -> str:
@@ -126,18 +126,27 @@ def _cost(table: Table) -> Grid:
 
 
 def _differences(table: Table) -> Grid:
-    unit = "squared error; negative is better" if table.better < 0 else "points"
+    """A line for each compared row (and shot, for regression); its columns are shots, or inner steps."""
+    regression = table.kind == "regression"
+    unit = "squared error; negative is better" if regression else "points"
     columns = [c for c in table.columns if c.statistic == "mean"]
-    compared = [row for row in table.rows if any(row.cells[c].difference for c in columns)]
-    shown = [c for c in columns if any(row.cells[c].difference for row in compared)]
+    shots = sorted({c.shot for c in columns})
+    blocks = [[c for c in columns if c.shot == shot] for shot in shots] if regression else [columns]
     rows = []
-    for row in compared:
-        texts = [row.cells[c].difference for c in shown]
-        verdicts = list(dict.fromkeys(d.verdict for d in texts if d and not d.testable))
-        label = f"{row.label} − {row.against}" + (f" ({'; '.join(verdicts)})" if verdicts else "")
-        rows.append([label, *(difference_text(d, table.kind) if d else DASH for d in texts)])
+    for block in blocks:
+        for row in table.rows:
+            found = [row.cells[c].difference for c in block]
+            if not any(found):
+                continue
+            verdicts = list(dict.fromkeys(d.verdict for d in found if d and not d.testable))
+            label = f"{row.label} − {row.against}" + (f" ({'; '.join(verdicts)})" if verdicts else "")
+            texts = [difference_text(d, table.kind) if d else DASH for d in found]
+            rows.append([f"{block[0].shot}-shot", label, *texts] if regression else [label, *texts])
+    titles = [f"{c.steps} step{'s' * (c.steps != 1)}" for c in blocks[0]] if regression else [
+        c.title(table.kind) for c in columns
+    ]  # fmt: skip
     heading = f"Paired differences ({unit}), with 95 % t intervals over seeds"
-    return Grid(heading, ["", *(c.title(table.kind).removesuffix(", mean") for c in shown)], rows, set())
+    return Grid(heading, [*([""] * (1 + regression)), *titles], rows, set())
 
 
 # -- forms --------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def _page(plan: dict[str, Any], store: Store, out: Path, built: list[Table]) -> 
         title=study["title"] or study["study"],
         summary=study["summary"],
         facts=_facts(plan, specs, records),
-        findings=[note for table in built if table.kind != "cost" for note in table.notes],
+        findings=[(table.title, note) for table in built if table.kind != "cost" for note in table.notes],
         tables=[{"table": t, "grids": render.grids(t), "explanation": render.explanation(t)} for t in built],
         pictures=pictures,
         curves=[{"name": name, "src": _svg(figure)} for name, figure in _learning_curves(plan, store)],

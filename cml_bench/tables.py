@@ -203,8 +203,10 @@ def _compare(table: Table) -> None:
 
 def notes(table: Table) -> list[str]:
     """What holds and what does not, and what is missing, in sentences."""
-    found = [sentence for row in table.rows if (sentence := _comparison(table, row))]
-    found += [sentence for row in table.rows if (sentence := _aggregate(table, row))]
+    found = []
+    if table.kind != "cost":  # its accuracies are those of another table, which says all there is to say
+        found += [sentence for row in table.rows if (sentence := _comparison(table, row))]
+        found += [sentence for row in table.rows if (sentence := _aggregate(table, row))]
     unfinished = {cell.summary.note for _, _, cell in table.cells() if cell.summary and cell.summary.marked}
     found += [f"A mean over fewer runs than were started is marked with ‡: {note}." for note in sorted(unfinished)]
     missing = {(row.label, c.shot): cell.wanted - len(cell.records) for row, c, cell in table.cells()}
@@ -223,7 +225,8 @@ def _comparison(table: Table, row: TableRow) -> str:
     text = f"{row.label} is {side} {row.against} in {_of(len(better), len(column_of), 'column')}"
     lost = [c for c in column_of if c not in better]
     if lost:
-        text += f" and not in {', '.join(c.title(table.kind).removesuffix(', mean') for c in lost)}"
+        names = [c.title(table.kind).removesuffix(", mean") for c in lost]
+        text += f" (not: {'; '.join(names)})"
     text += f"; the 95 % interval of the paired difference leaves out 0 in {_of(len(clear), len(column_of), 'column')}"
     tested = [d for d in column_of.values() if d.testable]
     if tested:
@@ -235,8 +238,10 @@ def _comparison(table: Table, row: TableRow) -> str:
 
 def _of(k: int, n: int, noun: str) -> str:
     if n == 1:
-        return f"the only {noun}" if k else f"none of 1 {noun}"
-    return f"{'none' if k == 0 else 'all' if k == n else k} of {n} {noun}s"
+        return f"{k} of 1 {noun}"
+    if k == n:
+        return f"both {noun}s" if n == 2 else f"all {n} {noun}s"
+    return f"none of the {n} {noun}s" if k == 0 else f"{k} of {n} {noun}s"
 
 
 def _aggregate(table: Table, row: TableRow) -> str:

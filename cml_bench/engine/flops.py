@@ -37,8 +37,9 @@ def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int)
         *_, params = method.trajectory(expand(groups, 1), task.support, method.inner_steps)
         return params
 
-    adaptation = counted(adapt)
-    adapted = adapt()
+    with FlopCounterMode(display=False) as counter:
+        adapted = adapt()
+    adaptation = counter.get_total_flops()
 
     def infer() -> None:
         with torch.no_grad():

@@ -12,10 +12,7 @@ from cml_bench.methods.base import Groups, Method, Scores
 
 def expand(groups: Groups, tasks: int) -> Groups:
     """A view of every parameter with a leading task axis (T, ...)."""
-    return {
-        group: {name: p.unsqueeze(0).expand(tasks, *p.shape) for name, p in params.items()}
-        for group, params in groups.items()
-    }
+    return {group: {name: p.expand(tasks, *p.shape) for name, p in params.items()} for group, params in groups.items()}
 
 
 def leaves(groups: Groups, device: torch.device, dtype: torch.dtype) -> Groups:

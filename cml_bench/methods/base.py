@@ -50,6 +50,11 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(2) == targets).to(outputs.dtype).mean(1)
 
 
+def descend(param: Tensor, grad: Tensor, size: float | Tensor) -> Tensor:
+    """``param - size * grad``, in one operation where the step size is a number."""
+    return param - size * grad if isinstance(size, Tensor) else torch.sub(param, grad, alpha=size)
+
+
 CRITERIA = {"classification": (cross_entropy, accuracy), "regression": (mean_squared_error, mean_squared_error)}
 
 
@@ -125,7 +130,9 @@ class Method:
         yield params
         for step in range(steps):
             grads = self.inner_gradients(groups, params, names, support, loss, create_graph)
-            moved = {name: params[name] - self.step_size(name, step, groups) * grad for name, grad in grads.items()}
+            moved = {
+                name: descend(params[name], grad, self.step_size(name, step, groups)) for name, grad in grads.items()
+            }
             params = {**params, **moved}
             yield params
 
@@ -160,7 +167,8 @@ class Method:
             outputs = self.outputs(groups, state.params, task.query.x, self.heads)
             losses = {head: self.criterion(outputs[head], task.query.y) for head in self.heads}
             for head, loss in losses.items():
-                weighted = state.weight * self.head_weight(head) * loss
+                factor = state.weight * self.head_weight(head)
+                weighted = loss if factor == 1 else factor * loss
                 total = weighted if total is None else total + weighted
         losses = {head: loss.detach() for head, loss in losses.items()}
         if self.score is self.criterion:
