@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("fetch", _fetch, "Get and prepare data sets.")
     sub.add_argument("data", nargs="+", help="names, see `list data`")
     sub.add_argument("--options", type=_mapping, default={}, help="the data set's options as JSON")
+    sub.add_argument("--plan", type=Path, help="a resolved plan, for its folder and its own copies of files")
     sub.add_argument("--stamp", type=Path, help="file to write when it is ready")
     _folders(sub)
 
@@ -125,16 +126,22 @@ def _read_json(path: Path) -> Any:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from cml_bench import files, registry
+    from cml_bench import config, files, registry
 
     for name in args.data:
         cls = registry.datasets.get(name)
         data = cls(cls.Options.resolve(args.options, f"data set {name}"))
-        folder = args.data_dir or Path("data")
-        data.prepare(folder)
+        study = _study_of(args.plan)
+        folder = args.data_dir or Path(study["data_dir"])
+        own = study.get("sources", {}).get(name, {})
+        data.prepare(folder, {file: config.LocalCopy.model_validate(copy) for file, copy in own.items()})
         if args.stamp:
             files.write_json(args.stamp, {"data_id": data.data_id})
         print(f"{data.data_id} is ready in {folder}")
+
+
+def _study_of(path: Path | None) -> dict[str, Any]:
+    return _read_json(path)["study"] if path else {"data_dir": "data"}
 
 
 def _plan(args: argparse.Namespace) -> None:

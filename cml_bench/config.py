@@ -10,6 +10,13 @@ from cml_bench.errors import UserError
 from cml_bench.spec import Evaluation, Model, explain
 
 
+class LocalCopy(Model):
+    """A user's own copy of a file, say repacked: where it is and what its SHA-256 is."""
+
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class MethodEntry(Model):
     """One row's training: its options, and what differs from the experiment."""
 
@@ -82,6 +89,9 @@ class Study(Model):
     figures: dict[str, FigureConfig] = {}
     results: str = Field("results", description="folder for everything that is made")
     data_dir: str = Field("data", description="folder for data sets")
+    sources: dict[str, dict[str, LocalCopy]] = Field(
+        {}, description="own copies of published files: data set -> file name -> path and SHA-256"
+    )
     device: str = Field("auto", description="auto: a CUDA device if there is one, else cpu")
 
     @field_validator("seeds", mode="before")

@@ -26,7 +26,7 @@ LAYERS = [
     {"engine"},
     {"describe", "learner"},
     {"probes", "tables"},
-    {"figures"},
+    {"figures", "render"},
     {"report"},
     {"publish"},
     {"__main__"},

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cml_bench.data._source import LocalCopy, RemoteFile, obtain
 from cml_bench.episodes import Examples, Picks, Task, draw_picks
-from cml_bench.errors import UserError
+from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_bytes, write_json
 from cml_bench.spec import Options
 
@@ -48,8 +49,11 @@ class DataSet:
     def check(self, split: str, way: int, shot: int, query: int) -> None:
         """Raise a UserError if no such episode can be drawn."""
 
-    def prepare(self, folder: Path) -> None:
-        """Make the arrays under ``folder`` if they are not there. Nothing to do for generated data."""
+    def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
+        """Make the arrays under ``folder`` if they are not there. Nothing to do for generated data.
+
+        ``local``: the user's own copies of files, by name.
+        """
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "DataSet":
         """Make ready for drawing tasks; returns self."""
@@ -94,8 +98,10 @@ class ImageSet(DataSet):
     group = 1
     has_files = True
 
-    def build(self) -> ImageArrays:
-        """Decode everything; called once, in the fetching process."""
+    files: tuple[RemoteFile, ...] = ()
+
+    def build(self, paths: dict[str, Path]) -> ImageArrays:
+        """Decode everything, from the verified ``files`` by name; called once, in the fetching process."""
         raise NotImplementedError
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
@@ -114,12 +120,16 @@ class ImageSet(DataSet):
         """Where the prepared arrays stand under the data folder."""
         return Path(root) / "prepared" / self.data_id.replace("/", "-")
 
-    def prepare(self, folder: Path) -> None:
-        """Write ``images.npy`` and ``index.json`` unless they are there."""
-        home = self.folder(folder)
+    def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
+        """Fetch the files, write ``images.npy`` and ``index.json``, unless they are there."""
+        home, local = self.folder(folder), local or {}
         if (home / "index.json").exists():
             return
-        arrays = self.build()
+        names = {file.name for file in self.files}
+        if strange := sorted(set(local) - names):
+            raise unknown(f"file of {self.name}", strange[0], names)
+        downloads = Path(folder) / "downloads" / self.name
+        arrays = self.build({file.name: obtain(file, downloads, local.get(file.name)) for file in self.files})
         home.mkdir(parents=True, exist_ok=True)
         write_bytes(home / "images.npy", lambda file: np.save(file, arrays.images))
         index = {

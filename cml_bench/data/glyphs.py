@@ -4,6 +4,8 @@ A class is a character, in 12 typefaces with 2 random jitters each; support and 
 from different typefaces, so that telling them apart needs more than matching pixels.
 """
 
+from pathlib import Path
+
 import numpy as np
 from pydantic import Field
 
@@ -39,7 +41,7 @@ class Glyphs(ImageSet):
         """Version of the rendering and of the class split, and the size."""
         return f"glyphs/v{_glyphs.VERSION}/{self.options.size}px"
 
-    def build(self) -> ImageArrays:
+    def build(self, paths: dict[str, Path]) -> ImageArrays:
         """Render all: classes of training, then validation, then test."""
         images = _glyphs.render(self.class_list, self.options.size)
         classes, faces, jitters = images.shape[:3]

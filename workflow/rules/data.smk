@@ -16,9 +16,9 @@ rule fetch:
         python=PYTHON,
         name=lambda wildcards: DATA[wildcards.data]["name"],
         options=lambda wildcards: json.dumps(DATA[wildcards.data]["options"]),
-        folder=lambda wildcards, output: Path(output[0]).parent.parent,
+        plan=PLAN_FILE,
     message:
         "preparing data set {wildcards.data}"
     shell:
-        "{params.python} -m cml_bench fetch {params.name} --options {params.options:q} --data-dir {params.folder}"
+        "{params.python} -m cml_bench fetch {params.name} --options {params.options:q} --plan {params.plan}"
         " --stamp {output} 2>&1 | tee {log}"

@@ -1,0 +1,182 @@
+"""Omniglot on miniature archives, on a local server, and on the real drawings where they are at hand."""
+
+import functools
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cml_bench import registry
+from cml_bench.config import LocalCopy
+from cml_bench.data import _source
+from cml_bench.data._source import RemoteFile, obtain, sha256_of
+from cml_bench.data.omniglot import Omniglot
+from cml_bench.episodes import Episodes
+from cml_bench.errors import UserError
+
+
+def archive(path: Path, characters: list[tuple[str, str, int]], drawings: int = 20) -> None:
+    """A zip in the author's folder tree; every drawing is a bar whose place depends on its class."""
+    with zipfile.ZipFile(path, "w") as file:
+        for number, (name, alphabet, character) in enumerate(characters):
+            for drawing in range(1, drawings + 1):
+                pixels = np.full((105, 105), 255, np.uint8)
+                pixels[10 + number : 20 + number, 5 : 20 + drawing] = 0
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).convert("1").save(buffer, format="png")
+                file.writestr(
+                    f"{name}/{alphabet}/character{character:02d}/{number:04d}_{drawing:02d}.png", buffer.getvalue()
+                )
+
+
+@pytest.fixture
+def miniature(tmp_path):
+    """Omniglot with three characters in each split, and local copies of its two archives."""
+    data = Omniglot(Omniglot.Options())
+    data.characters = {split: found[-3:] for split, found in data.characters.items()}
+    data.class_counts = {split: 3 for split in data.characters}
+    everything = [c for found in data.characters.values() for c in found]
+    copies = {}
+    for name in ("images_background", "images_evaluation"):
+        path = tmp_path / f"{name}.zip"
+        archive(path, [c for c in everything if c[0] == name])
+        copies[path.name] = LocalCopy(path=str(path), sha256=sha256_of(path))
+    return data, copies
+
+
+def test_the_split_is_torchmetas():
+    data = Omniglot(Omniglot.Options())
+    assert data.class_counts == {"train": 1028, "validation": 172, "test": 423}
+    parts = [set(found) for found in data.characters.values()]
+    assert len(set.union(*parts)) == 1623
+    assert {(a, alphabet) for a, alphabet, _ in parts[1]} == {
+        ("images_background", name)
+        for name in ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
+    }
+    assert sum(alphabet == "Gurmukhi" for _, alphabet, _ in parts[0]) == 41
+    turned = Omniglot(Omniglot.Options(rotations=True))
+    assert turned.class_counts["test"] == 4 * 423
+    assert turned.data_id != data.data_id
+
+
+def test_a_local_copy_is_prepared_and_drawn_from(miniature, tmp_path):
+    data, copies = miniature
+    data.prepare(tmp_path / "data", copies)
+    data.open(tmp_path / "data", torch.device("cpu"), torch.float32)
+    assert data.arrays.images.shape == (9 * 20, 1, 28, 28)
+    x = Episodes(data, "test", 3, 2, 4).batch(0, 2).query.x
+    assert x.shape == (2, 12, 1, 28, 28)
+    assert x.max() == 1, "paper is white"
+    again = Omniglot(Omniglot.Options())
+    again.open(tmp_path / "data", torch.device("cpu"), torch.float32)
+    assert again.sha256 == data.sha256
+
+
+def test_repacked_archives_are_the_same_data(miniature, tmp_path):
+    data, copies = miniature
+    data.prepare(tmp_path / "a", copies)
+    for name, copy in copies.items():
+        with zipfile.ZipFile(copy.path) as old, zipfile.ZipFile(tmp_path / "new.zip", "w", zipfile.ZIP_DEFLATED) as new:
+            for item in reversed(old.namelist()):
+                new.writestr(item, old.read(item))
+        (tmp_path / "new.zip").replace(copy.path)
+        copies[name] = LocalCopy(path=copy.path, sha256=sha256_of(Path(copy.path)))
+    data.prepare(tmp_path / "b", copies)
+    hashes = [data.open(tmp_path / n, torch.device("cpu"), torch.float32).sha256 for n in ("a", "b")]
+    assert hashes[0] == hashes[1]
+
+
+def test_rotations_are_classes(miniature, tmp_path):
+    data, copies = miniature
+    turned = Omniglot(Omniglot.Options(rotations=True))
+    turned.characters = data.characters
+    arrays = turned.build({name: Path(copy.path) for name, copy in copies.items()})
+    assert len(arrays.sizes) == 36
+    first = arrays.images.reshape(36, 20, 28, 28)[:4]
+    for k in range(4):
+        assert np.array_equal(first[k], np.rot90(first[0], k, axes=(1, 2)))
+
+
+def test_bad_copies_are_refused_by_name_and_leave_nothing(miniature, tmp_path):
+    data, copies = miniature
+    wrong = {**copies, "images_background.zip": LocalCopy(path=copies["images_background.zip"].path, sha256="0" * 64)}
+    with pytest.raises(UserError, match=r"images_background\.zip has SHA-256 .* the configuration says 0000"):
+        data.prepare(tmp_path / "data", wrong)
+    gone = {**copies, "images_evaluation.zip": LocalCopy(path="/nowhere.zip", sha256="0" * 64)}
+    with pytest.raises(UserError, match=r"local copy of images_evaluation\.zip is not there: /nowhere\.zip"):
+        data.prepare(tmp_path / "data", gone)
+    with pytest.raises(UserError, match=r"unknown file of omniglot 'images\.zip'"):
+        data.prepare(tmp_path / "data", {"images.zip": copies["images_background.zip"]})
+    short = tmp_path / "images_evaluation.zip"
+    archive(short, [c for found in data.characters.values() for c in found if c[0] == short.stem], drawings=19)
+    fewer = {**copies, short.name: LocalCopy(path=str(short), sha256=sha256_of(short))}
+    with pytest.raises(UserError, match="19 drawings; 20 are expected"):
+        data.prepare(tmp_path / "data", fewer)
+    assert not (tmp_path / "data" / "prepared").exists()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A local server with one good and one wrong file."""
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "good.bin").write_bytes(b"the file")
+    (served / "bad.bin").write_bytes(b"<html>quota exceeded</html>")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=served)) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}/"
+        found.shutdown()
+
+
+def remote(*urls: str) -> RemoteFile:
+    return RemoteFile("file.bin", urls, 8, hashlib.sha256(b"the file").hexdigest())
+
+
+def test_mirrors_are_tried_in_order_and_the_digest_decides(server, tmp_path):
+    file = remote(server + "gone.bin", server + "bad.bin", server + "good.bin")
+    path = obtain(file, tmp_path / "downloads")
+    assert path.read_bytes() == b"the file"
+    assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+
+
+def test_without_a_good_mirror_the_error_says_what_to_do(server, tmp_path):
+    with pytest.raises(UserError, match=r"gone\.bin: status 404; .*bad\.bin: the file has another digest.*`sources`"):
+        obtain(remote(server + "gone.bin", server + "bad.bin"), tmp_path / "downloads")
+    assert not list((tmp_path / "downloads").glob("*"))
+
+
+def test_a_damaged_download_is_fetched_again(server, tmp_path):
+    (tmp_path / "file.bin").write_bytes(b"half")
+    assert obtain(remote(server + "good.bin"), tmp_path).read_bytes() == b"the file"
+
+
+def test_a_verified_file_is_not_fetched_again(tmp_path, monkeypatch):
+    (tmp_path / "file.bin").write_bytes(b"the file")
+    monkeypatch.setattr(_source, "_download", lambda *args: pytest.fail("fetched again"))
+    obtain(remote("http://127.0.0.1:9/"), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_real_drawings(real_data, tmp_path):
+    folder = real_data / "omniglot"
+    names = ("images_background.zip", "images_evaluation.zip")
+    copies = {name: LocalCopy(path=str(folder / name), sha256=sha256_of(folder / name)) for name in names}
+    data = registry.datasets.get("omniglot")(Omniglot.Options())
+    data.prepare(tmp_path, copies)
+    data.open(tmp_path, torch.device("cpu"), torch.float32)
+    assert data.arrays.images.shape == (32_460, 1, 28, 28)
+    assert set(data.arrays.sizes.tolist()) == {20}
+    ink = 1 - data.arrays.images.mean() / 255
+    assert 0.05 < ink < 0.12
