@@ -38,14 +38,17 @@ localrules:
     all,
 
 
+# Has no output, so it is run at every start: the tables end in the terminal also when nothing was left to do.
 rule all:
     default_target: True
     input:
-        REPORT,
-
-
-onsuccess:
-    shell("cat {TABLES_TEXT} 2>/dev/null || true")
+        page=REPORT,
+        text=TABLES_TEXT,
+    log:
+        f"{RESULTS}/logs/all-{STUDY['study']}.log",
+    run:
+        Path(log[0]).write_text(f"{input.page}\n")
+        print(Path(input.text).read_text())
 
 
 onerror:

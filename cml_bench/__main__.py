@@ -181,7 +181,7 @@ def _train(args: argparse.Namespace) -> None:
         by_id = {run["id"]: run["spec"] for run in content["runs"]}
         specs = [RunSpec.model_validate(by_id[run]) for run in chosen[0]["runs"]]
     else:
-        specs = [RunSpec.model_validate(content.get("spec", content))]
+        specs = [RunSpec.read(content.get("spec", content) if isinstance(content, dict) else content, str(args.spec))]
     run_all(specs, _settings(args, content.get("study")), args.stamp)
 
 

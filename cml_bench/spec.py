@@ -131,6 +131,14 @@ class RunSpec(Model):
     precision: Literal["float32", "float64"] = "float32"
     evaluation: Evaluation = Field(Evaluation(), json_schema_extra={"left_out": True})
 
+    @classmethod
+    def read(cls, content: Any, where: str) -> "RunSpec":
+        """Check a spec that comes from a file; a UserError names the file and the key."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise UserError(explain(error, where, list(cls.model_fields))) from None
+
     @property
     def id(self) -> str:
         """SHA-256 (hex) of the canonical JSON."""

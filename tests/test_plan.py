@@ -1,6 +1,7 @@
 """From configuration to plan: what is shared, what is grouped, and errors that name the culprit."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,10 @@ def test_a_users_error_is_one_paragraph_and_exit_code_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr == f"error: there is no configuration file {tmp_path / 'no.yaml'}.\n"
     assert "Traceback" not in command("train", str(tmp_path / "no.json")).stderr
+    (tmp_path / "bad.json").write_text('{"methd": "maml"}')
+    bad = command("train", str(tmp_path / "bad.json"))
+    assert bad.returncode == 2
+    assert re.match(r"error: .*bad\.json: .*unknown key 'methd'; known keys: method", bad.stderr)
 
 
 @pytest.mark.parametrize("name", ["fetch", "plan", "train", "evaluate", "table", "figure", "list", "describe"])
