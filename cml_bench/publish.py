@@ -21,8 +21,8 @@ _FILES = ("record.json", "episodes.npz")
 def publish(plan: dict[str, Any], results: Path, reference: Path = REFERENCE, readme: Path = Path("README.md")) -> None:
     """Copy the study's finished records (not the models) and figures, render its tables, fill the README's block.
 
-    Runs that stand in ``reference`` already stay if ``results`` has them not, so tables can be made again from the
-    committed records alone.
+    Runs that the configuration no longer has are removed. Those it has stay in ``reference`` if ``results`` has them
+    not, so tables can be made again from the committed records alone.
     """
     study = plan["study"]["study"]
     source, home = Store(results), Path(reference) / study
@@ -36,6 +36,10 @@ def publish(plan: dict[str, Any], results: Path, reference: Path = REFERENCE, re
     missing = [spec.title for spec in specs if target.read(spec) is None]
     if missing:
         raise UserError(f"{study}: {len(missing)} runs are in neither {results} nor {home}; the first: {missing[0]}")
+    wanted = {spec.folder for spec in specs}
+    for record in target.all():  # runs that the configuration had before; they stay in the history
+        if record.folder.name not in wanted:
+            shutil.rmtree(record.folder)
     for picture in sorted((Path(results) / study / "figures").glob("*.png")):
         (home / "figures").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, home / "figures" / picture.name)
@@ -53,12 +57,14 @@ def block(plan: dict[str, Any], home: Path) -> str:
         for key, figure in plan["figures"].items()
         if (path := home / "figures" / f"{key}.png").exists()
     ]
-    records = [record.content for record in Store(home).all()]
+    runs = Store(home).all()
+    records = [record.content for record in runs]
     made = max(content["created"] for content in records)[:10]
     machines = sorted({f"{c['machine']['processor']}, {c['machine']['cores']} cores" for c in records})
     parts.append(
         f"{len(records)} runs of {made}, torch {records[0]['versions']['torch']}, {'; '.join(machines)}; records in "
-        f"[`{home.as_posix()}`]({home.as_posix()}). Study: {study['title']}."
+        f"[`{home.as_posix()}`]({home.as_posix()}). Study: {study['title']}. Computing time of the runs: "
+        f"{report.computing_time(runs)}."
     )
     return "\n\n".join(parts)
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import FakeData
 
-from cml_bench.data.loader import EpisodeLoader
+from cml_bench.data.loader import EpisodeLoader, open_data
 from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
 
@@ -124,3 +124,9 @@ def test_the_id_of_a_wrapped_set_is_its_content(fake):
 def test_training_loaders_have_no_end(fake):
     with pytest.raises(TypeError, match="no end"):
         len(EpisodeLoader(fake, 2, 1, 1))
+
+
+def test_data_sets_are_opened_by_name(tmp_path):
+    data = open_data("glyphs", tmp_path, size=16)
+    check_torchmeta_batch(next(iter(EpisodeLoader(data, 5, 1, 5))), 4, 5, 1, 5, (1, 16, 16))
+    assert len(list(tmp_path.rglob("images.npy"))) == 1

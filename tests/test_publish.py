@@ -49,6 +49,9 @@ def test_publishing_copies_records_and_fills_the_block(tmp_path):
     assert not list(reference.rglob("*.safetensors"))
     publish.publish(resolved, tmp_path / "gone", reference, readme)
     assert readme.read_text() == text, "the committed records alone are enough"
+    fewer = study(seeds=2)
+    publish.publish(fewer, tmp_path / "gone", reference, readme)
+    assert len(list((reference / "simulated" / "runs").iterdir())) == 8, "no run that the study no longer has"
 
 
 def test_publishing_an_unfinished_study_is_refused(tmp_path):

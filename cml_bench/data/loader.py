@@ -1,14 +1,25 @@
 """``EpisodeLoader``: our episodes in the batch formats of torchmeta and learn2learn."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cml_bench import registry
 from cml_bench.data.base import DataSet
 from cml_bench.episodes import Episodes
 
 Batch = dict[str, tuple[Tensor, Tensor]]
+
+
+def open_data(name: str, folder: str | Path = "data", device: str = "cpu", **options: Any) -> DataSet:
+    """A data set by name, fetched and prepared under ``folder`` if it is not there: ``open_data("glyphs")``."""
+    cls = registry.datasets.get(name)
+    data = cls(cls.Options.resolve(options, f"data set {name}"))
+    data.prepare(Path(folder))
+    return data.open(Path(folder), torch.device(device), torch.float32)
 
 
 class EpisodeLoader:
