@@ -43,7 +43,11 @@ def cooperative(base: type[Method]) -> type[Method]:
         cml: CoLearnerOptions = CoLearnerOptions()
 
     class Cooperative(base):
-        """``base`` plus the head ``co``."""
+        """``base`` plus the head ``co``.
+
+        The inner loop may also descend the co-learner's own loss (equation 9, at test): theta has no part in
+        that loss, so psi adapts alone.
+        """
 
         Options = CooperativeOptions
         name = base.name + CML
@@ -60,11 +64,6 @@ def cooperative(base: type[Method]) -> type[Method]:
 
         def head_weight(self, head: str) -> float:
             return self.options.cml.gamma if head == "co" else super().head_weight(head)
-
-        def moving(self, loss: str) -> list[str]:
-            names = super().moving(loss)
-            # Equation 9 adapts psi alone when the inner loss is the co-learner's own.
-            return [n for n in names if n not in self.network.head_names] if loss == "co" else names
 
         def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
             z = self.network.features(params, x)
