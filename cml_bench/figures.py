@@ -12,8 +12,14 @@ from cml_bench.tables import Table
 
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 matplotlib.rcParams.update({"svg.hashsalt": "cml_bench", "font.size": 9, "axes.spines.top": False})
 matplotlib.rcParams.update({"axes.spines.right": False, "svg.fonttype": "path"})
+
+
+def _style(k: int) -> dict[str, Any]:
+    """Colour and dashes of the k-th line: every colour once before the dashes change."""
+    return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k // len(COLOURS) % len(DASHES)]}
 
 
 def curves(arrays: dict[str, np.ndarray], title: str) -> Figure:
@@ -29,7 +35,7 @@ def curves(arrays: dict[str, np.ndarray], title: str) -> Figure:
             errors = []
             for k, label in enumerate(labels):
                 line = arrays[f"curves/{shot}"][k, j]
-                axis.plot(x, line, color=COLOURS[k], linewidth=1.6, label=label)
+                axis.plot(x, line, **_style(k), linewidth=1.6, label=label)
                 errors.append(f"{label} {np.mean((line - truth) ** 2):.2f}")
             points = arrays[f"support_x/{shot}"][j], arrays[f"support_y/{shot}"][j]
             axis.scatter(*points, color="black", s=14, zorder=3, label="support")
@@ -48,16 +54,22 @@ def learning_curves(groups: dict[str, dict[str, list[Record]]], score: str) -> F
     """Validation score over steps: panel -> method -> runs; the line is the mean over seeds, the band their range."""
     figure = Figure(figsize=(3.2 * min(len(groups), 3), 2.5 * -(-len(groups) // 3) + 0.5), layout="constrained")
     axes = figure.subplots(-(-len(groups) // 3), min(len(groups), 3), squeeze=False).ravel()
+    labels = list(dict.fromkeys(label for methods in groups.values() for label in methods))
+    styles = {label: _style(k) for k, label in enumerate(labels)}  # the same where another method has no runs yet
+    lines: dict[str, Any] = {}
     for axis, (panel, methods) in zip(axes, groups.items(), strict=False):
-        for colour, (label, records) in zip(COLOURS, methods.items(), strict=False):
+        for label, records in methods.items():
             steps, values = _curve(records)
-            axis.plot(steps, values.mean(0), color=colour, label=f"{label} (n = {len(values)})")
-            axis.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+            (lines[label],) = axis.plot(steps, values.mean(0), **styles[label])
+            axis.fill_between(steps, values.min(0), values.max(0), color=styles[label]["color"], alpha=0.2, linewidth=0)
         axis.set(title=panel, xlabel="outer step", ylabel=score)
     for axis in axes[len(groups) :]:
         axis.set_visible(False)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    counts = {label: sorted({len(m[label]) for m in groups.values() if label in m}) for label in labels}
+    names = [f"{label} (n = {' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))})" for label, n in counts.items()]
+    figure.legend(
+        [lines[x] for x in labels], names, loc="outside lower center", ncols=min(len(names), 4), frameon=False
+    )
     return figure
 
 

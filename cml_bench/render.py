@@ -93,7 +93,11 @@ def _regression(table: Table) -> Grid:
 
 
 def costs(table: Table) -> dict[str, dict[str, float]]:
-    """Per row: parameters in training and at test, seconds and FLOPs of training relative to the first row."""
+    """Per row: parameters in training and at test, seconds and FLOPs of training relative to its baseline's.
+
+    The baseline is the row's own, else the first row; a ratio is taken over the shots and seeds that both have, and
+    is nan where there are none or the records do not say.
+    """
     found: dict[str, dict[str, float]] = {}
     for row in table.rows:
         records = [r for c in table.columns for r in row.cells[c].records.values()]
@@ -101,14 +105,26 @@ def costs(table: Table) -> dict[str, dict[str, float]]:
             continue
         p = records[0].content["parameters"]
         at_test = p["test"] if row.reading.startswith("meta") else p["co_at_test"]
-        steps = sum(r.content["seconds"]["train"] for r in records)
-        flops = sum(r.content["flops"]["training"] for r in records)
-        found[row.label] = {"train": p["train"], "test": at_test, "seconds": steps, "flops": flops}
-    base = found.get(table.rows[0].label)
-    for values in found.values():
-        for name in ("seconds", "flops"):
-            values[f"relative_{name}"] = values[name] / base[name] if base and base[name] else math.nan
+        pairs = []
+        for column in table.columns:
+            mine, base = row.cells[column], row.cells[column].base or table.rows[0].cells[column]
+            shared = sorted(mine.records.keys() & base.records.keys())
+            pairs += [(mine.records[seed].content, base.records[seed].content) for seed in shared]
+        found[row.label] = {
+            "train": p["train"], "test": at_test,
+            "relative_seconds": _ratio([(a["seconds"]["train"], b["seconds"]["train"]) for a, b in pairs]),
+            "relative_flops": _ratio([(_flops(a), _flops(b)) for a, b in pairs]),
+        }  # fmt: skip
     return found
+
+
+def _flops(content: dict[str, Any]) -> float:
+    return content.get("flops", {}).get("training", math.nan)
+
+
+def _ratio(pairs: list[tuple[float, float]]) -> float:
+    base = sum(b for _, b in pairs)
+    return sum(a for a, _ in pairs) / base if base else math.nan
 
 
 def _cost(table: Table) -> Grid:
@@ -119,7 +135,8 @@ def _cost(table: Table) -> Grid:
     for row in table.rows:
         cost = found.get(row.label)
         counts = [f"{cost['train']:,}", f"{cost['test']:,}"] if cost else [DASH, DASH]
-        relative = [f"{cost[k]:.2f}×" for k in ("relative_flops", "relative_seconds")] if cost else [DASH, DASH]
+        ratios = [cost[k] if cost else math.nan for k in ("relative_flops", "relative_seconds")]
+        relative = [DASH if math.isnan(value) else f"{value:.2f}×" for value in ratios]
         rows.append([row.label, *counts, *(cell_text(row.cells[c], table.kind) for c in table.columns), *relative])
     bold = {(i, 3 + j) for i, row in enumerate(table.rows) for j, c in enumerate(table.columns) if row.cells[c].bold}
     return Grid(table.title, header, rows, bold)
@@ -174,9 +191,8 @@ def markdown(table: Table) -> str:
     """With headings, ready for a README."""
     parts = []
     for number_, grid in enumerate(grids(table)):
-        rows = [
-            [f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)] for i, row in enumerate(grid.rows)
-        ]
+        plain = [[value.replace("*", r"\*") for value in row] for row in grid.rows]  # stars are no markup
+        rows = [[f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)] for i, row in enumerate(plain)]
         frame = pd.DataFrame(rows, columns=grid.header)
         heading = f"### {grid.heading}" if number_ == 0 else f"{grid.heading}:"
         parts += [heading, "", frame.to_markdown(index=False, disable_numparse=True), ""]

@@ -79,14 +79,24 @@ def _page(plan: dict[str, Any], store: Store, out: Path, built: list[Table]) -> 
     for key, figure in plan["figures"].items():
         path = out / "figures" / f"{key}.png"
         if path.exists():
-            pictures.append({**figure, "key": key, "src": _inline(path.read_bytes(), "png")})
+            links = _existing(out, [f"figures/{key}.{kind}" for kind in ("svg", "pdf")])
+            pictures.append({**figure, "key": key, "src": _inline(path.read_bytes(), "png"), "links": links})
     forest = drawing.forest(built)
     return environment.get_template("report.html").render(
         title=study["title"] or study["study"],
         summary=study["summary"],
         facts=_facts(plan, specs, records),
         findings=[(table.title, note) for table in built if table.kind != "cost" for note in table.notes],
-        tables=[{"table": t, "grids": render.grids(t), "explanation": render.explanation(t)} for t in built],
+        tables=[
+            {
+                "table": t,
+                "grids": render.grids(t),
+                "explanation": render.explanation(t),
+                "notes": t.notes if t.kind == "cost" else [],  # those of the others stand on top
+                "links": _existing(out, [f"tables/{t.key}.{kind}" for kind in ("md", "tex", "csv")]),
+            }
+            for t in built
+        ],
         pictures=pictures,
         curves=[{"name": name, "src": _svg(figure)} for name, figure in _learning_curves(plan, store)],
         forest=_svg(forest) if forest else None,
@@ -94,6 +104,11 @@ def _page(plan: dict[str, Any], store: Store, out: Path, built: list[Table]) -> 
         failures=[r for r in records if r.status != "finished"],
         records=records,
     )
+
+
+def _existing(out: Path, names: list[str]) -> list[tuple[str, str]]:
+    """Kind and relative link of each file that is there."""
+    return [(name.rsplit(".", 1)[1], name) for name in names if (out / name).exists()]
 
 
 def _inline(content: bytes, kind: str) -> str:
@@ -113,22 +128,27 @@ def _facts(plan: dict[str, Any], specs: list[RunSpec], records: list[Record]) ->
         mine = [s for s in specs if s.id in used]
         gammas = sorted({s.options["cml"]["gamma"] for s in mine if "cml" in s.options})
         rates = sorted({s.options["inner_lr"] for s in mine if "inner_lr" in s.options})
-        p = next(s.protocol for s in mine if s.network is not None)
-        evaluation = experiment["evaluation"]
-        query = (
-            "as many queries as support points" if experiment["query"] == "shot" else f"{experiment['query']} queries"
-        )
-        facts.append(
-            f"{name}: {experiment['data']}, {experiment['network']}, {experiment['way']}-way, "
-            f"{', '.join(map(str, experiment['shots']))} shots, {query} per class in training; protocol "
-            f"{experiment['protocol']}; {experiment['steps']:,} outer steps of {p.meta_batch} tasks, "
-            f"Adam {p.outer_lr:g}, inner step {_joined(rates)}, γ = {_joined(gammas)}; "
-            f"validation every {p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}; "
-            f"{evaluation['tasks']} test tasks with {evaluation['query']} queries per class."
-        )
+        p = next((s.protocol for s in mine if s.network is not None), None)
+        text = f"{name}: {experiment['data']}, {experiment['network']}, {experiment['way']}-way, "
+        text += f"{', '.join(map(str, experiment['shots']))} shots"
+        if p is not None:  # something is trained
+            text += (
+                f", {_queries(experiment['query'])} per class in training; protocol "
+                f"{experiment['protocol']}; {experiment['steps']:,} outer steps of {p.meta_batch} tasks, "
+                f"Adam {p.outer_lr:g}, inner step {_joined(rates)}, γ = {_joined(gammas)}; "
+                f"validation every {p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}"
+            )
+        query = experiment["evaluation_query"] or experiment["evaluation"]["query"]
+        facts.append(f"{text}; {experiment['evaluation']['tasks']} test tasks with {_queries(query)} per class.")
     facts.append("Batch-norm is transductive: all queries of a task are normalised together, at test too.")
-    facts.append("No number here is set beside one of the paper: data, budget or protocol differ from the paper's.")
+    differ = all(experiment["protocol"] != "official" for experiment in study["experiments"].values())
+    why = ": data, budget or protocol differ from the paper's" if differ else ""
+    facts.append(f"No number here is set beside one of the paper{why}.")
     return facts
+
+
+def _queries(query: int | str) -> str:
+    return "as many queries as support points" if query == "shot" else f"{query} queries"
 
 
 def _joined(values: list[float]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from cml_bench import stats
 from cml_bench.records import Record, Store, evaluation_key
-from cml_bench.spec import RunSpec
+from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.verdict import FINISHED, CellSummary, cell_summary
 
 STATISTICS = {"mean": np.mean, "median": np.median}
@@ -63,15 +63,26 @@ class Difference:
 
 @dataclass
 class Cell:
-    """One result: seeds that ran, the value of each, and what follows from them."""
+    """One result: seeds that ran, the value of each, and what follows from them. ``base``: its baseline's cell."""
 
+    runs: list[str]
     records: dict[int, Record]
-    wanted: int
     values: dict[int, float] = field(default_factory=dict)  # finished seeds only
     summary: CellSummary | None = None
     episode_half: float = math.nan
+    base: "Cell | None" = None
     difference: Difference | None = None
     bold: bool = False
+
+    @property
+    def wanted(self) -> int:
+        """How many runs it is to have."""
+        return len(self.runs)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run is there and ended well, and they are enough to test."""
+        return self.summary is not None and self.summary.testable and len(self.records) == self.wanted
 
 
 @dataclass
@@ -112,29 +123,40 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
     """The table ``key`` of a plan from whatever runs are finished."""
     config = plan["tables"][key]
     experiment = plan["study"]["experiments"][config["experiment"]]
+    members = plan["members"][config["experiment"]]
     columns = _columns(config["kind"], experiment)
     specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
     found: dict[str, Record | None] = {}
 
-    def records(ids: list[str]) -> dict[int, Record]:
-        for run in ids:
-            if run not in found:
-                found[run] = store.read(specs[run])
-        return {specs[run].seed: found[run] for run in ids if found[run] is not None}
+    def cell(run: str, reading: str, column: Column) -> Cell:
+        ids = members[run][str(column.shot)]
+        for i in ids:
+            if i not in found:
+                found[i] = _usable(store.read(specs[i]), specs[i], experiment)
+        records = {specs[i].seed: found[i] for i in ids if found[i] is not None}
+        return _cell(ids, records, reading, column, experiment["evaluation"]["tasks"])
 
     rows = []
     for row in config["rows"]:
-        cells = {}
-        for column in columns:
-            place = next(
-                c for c in plan["cells"] if (c["table"], c["row"], c["shot"]) == (key, row["label"], column.shot)
-            )
-            cells[column] = _cell(records(place["runs"]), len(place["runs"]), row["reading"], column, place["tasks"])
+        cells = {column: cell(row["run"], row["reading"], column) for column in columns}
+        if row["against"]:
+            for column in columns:
+                cells[column].base = cell(row["against"], "meta", column)
         rows.append(TableRow(row["label"], row["reading"], _label_of(config, row["against"]), cells))
     table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
     _compare(table)
+    _embolden(table)
     table.notes = notes(table)
     return table
+
+
+def _usable(record: Record | None, spec: RunSpec, experiment: dict[str, Any]) -> Record | None:
+    """The record if its results are on this study's test episodes: another evaluation must not be mixed in."""
+    if record is None or record.status != FINISHED:
+        return record
+    wanted = experiment["evaluation"]
+    asked = Evaluation(tasks=wanted["tasks"], query=spec.evaluation.query, inner_steps=tuple(wanted["inner_steps"]))
+    return record if record.evaluated is not None and record.evaluated.covers(asked) else None
 
 
 def _columns(kind: str, experiment: dict[str, Any]) -> list[Column]:
@@ -146,11 +168,12 @@ def _columns(kind: str, experiment: dict[str, Any]) -> list[Column]:
 
 
 def _label_of(config: dict[str, Any], run: str | None) -> str | None:
-    return next((row["label"] for row in config["rows"] if row["run"] == run and row["reading"] == "meta"), None)
+    """How the baseline is called: as its own row, or by its key where the table has no such row."""
+    return next((row["label"] for row in config["rows"] if row["run"] == run and row["reading"] == "meta"), run)
 
 
-def _cell(records: dict[int, Record], wanted: int, reading: str, column: Column, tasks: int) -> Cell:
-    cell = Cell(records, wanted)
+def _cell(ids: list[str], records: dict[int, Record], reading: str, column: Column, tasks: int) -> Cell:
+    cell = Cell(ids, records)
     if not records:
         return cell
     seeds = sorted(records)
@@ -171,16 +194,15 @@ def _cell(records: dict[int, Record], wanted: int, reading: str, column: Column,
 
 
 def _compare(table: Table) -> None:
-    """Paired differences, Holm within each family, bold within each column."""
-    by_label = {row.label: row for row in table.rows if row.reading == "meta"}
+    """Paired differences, and Holm within each family."""
     families: dict[tuple[bool, str], list[Difference]] = {}
     for row, column, cell in table.cells():
-        base = by_label[row.against].cells[column] if row.against in by_label else None
+        base = cell.base
         seeds = sorted(cell.values.keys() & base.values.keys()) if base is not None else []
         if not seeds:
             continue
         a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
-        complete = len(seeds) == cell.wanted == base.wanted and cell.summary.testable and base.summary.testable
+        complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
         cell.difference = Difference(stats.paired(a, b), np.subtract(a, b), table.better, complete)
         # One family for the meta-learner's differences of a table, one for the co-learner's; a regression table's
         # means and medians answer the same question, so each statistic is a family of its own.
@@ -189,13 +211,26 @@ def _compare(table: Table) -> None:
         adjusted = stats.holm([d.paired.p if d.testable else math.nan for d in family])
         for difference, p in zip(family, adjusted, strict=True):
             difference.holm_p = float(p)
+
+
+def _embolden(table: Table) -> None:
+    """Bold in columns whose rows are all complete: a row left out could have been the best.
+
+    Rows that have one run by design (an untrained network, say) cannot be tested: they are never bold, and where
+    one of them is ahead, the column has no bold at all.
+    """
     for column in table.columns:
-        cells = {row.label: row.cells[column] for row in table.rows if row.cells[column].values}
-        eligible = {label: cell for label, cell in cells.items() if cell.summary.testable and cell.wanted > 1}
-        scores = {label: list(cell.values.values()) for label, cell in eligible.items()}
-        seeds = {label: sorted(cell.values) for label, cell in eligible.items()}
-        for label in stats.best_set(scores, table.better > 0, seeds):
-            eligible[label].bold = True
+        cells = [row.cells[column] for row in table.rows]
+        rivals = {str(i): cell for i, cell in enumerate(cells) if cell.wanted > 1}
+        if not rivals or not all(cell.complete for cell in rivals.values()):
+            continue
+        best = max(table.better * cell.summary.mean for cell in rivals.values())
+        if any(table.better * value > best for cell in cells if cell.wanted == 1 for value in cell.values.values()):
+            continue
+        scores = {name: list(cell.values.values()) for name, cell in rivals.items()}
+        seeds = {name: list(cell.values) for name, cell in rivals.items()}
+        for name in stats.best_set(scores, table.better > 0, seeds):
+            rivals[name].bold = True
 
 
 # -- words --------------------------------------------------------------------------------------------
@@ -209,11 +244,44 @@ def notes(table: Table) -> list[str]:
         found += [sentence for row in table.rows if (sentence := _aggregate(table, row))]
     unfinished = {cell.summary.note for _, _, cell in table.cells() if cell.summary and cell.summary.marked}
     found += [f"A mean over fewer runs than were started is marked with ‡: {note}." for note in sorted(unfinished)]
-    missing = {(row.label, c.shot): cell.wanted - len(cell.records) for row, c, cell in table.cells()}
-    if gaps := {place: n for place, n in missing.items() if n}:
-        places = ", ".join(f"{label} at {shot}-shot ({n})" for (label, shot), n in gaps.items())
-        found.append(f"Runs that are not finished yet: {places}.")
-    return found
+    return found + _checks(table) + _missing(table)
+
+
+def _checks(table: Table) -> list[str]:
+    """What stars and bold mean where there are any, and the exact sign-flip p of each tested difference."""
+    said = []
+    if any(cell.difference and cell.difference.testable for _, _, cell in table.cells()):
+        said.append(
+            "Stars: Holm-adjusted p of the paired difference below 0.05 (one), 0.01 (two), 0.001 (three); the family "
+            "is the meta-learner's differences of this table, or the co-learner's."
+        )
+    if any(cell.bold for _, _, cell in table.cells()):
+        said.append("Bold: the best of a column, and all whose 95 % interval of the paired difference to it reaches 0.")
+    for row in table.rows if table.kind != "cost" else ():
+        flips = {
+            c.title(table.kind).removesuffix(", mean"): stats.sign_flip(cell.difference.per_seed)
+            for c, cell in row.cells.items()
+            if c.statistic == "mean" and cell.difference and cell.difference.testable
+            and len(cell.difference.per_seed) <= stats.MAX_SIGN_FLIPS
+        }  # fmt: skip
+        if flips:
+            said.append(
+                f"{row.label}, exact sign flips as a check that decides nothing: p = "
+                f"{'; '.join(f'{flip.p:.3g} ({where})' for where, flip in flips.items())}; "
+                f"p cannot be below {max(flip.smallest for flip in flips.values()):.3g} here."
+            )
+    return said
+
+
+def _missing(table: Table) -> list[str]:
+    """How many of the table's runs there are, and which cells lack some."""
+    wanted = {i for _, _, cell in table.cells() for i in cell.runs}
+    there = {record.content["id"] for _, _, cell in table.cells() for record in cell.records.values()}
+    if wanted == there:
+        return []
+    gaps = {(row.label, c.shot): cell.wanted - len(cell.records) for row, c, cell in table.cells()}
+    places = ", ".join(f"{label} at {shot}-shot ({n})" for (label, shot), n in gaps.items() if n)
+    return [f"{len(there)} of {len(wanted)} runs are finished and evaluated as asked; missing: {places}."]
 
 
 def _comparison(table: Table, row: TableRow) -> str:
@@ -228,12 +296,24 @@ def _comparison(table: Table, row: TableRow) -> str:
         names = [c.title(table.kind).removesuffix(", mean") for c in lost]
         text += f" (not: {'; '.join(names)})"
     text += f"; the 95 % interval of the paired difference leaves out 0 in {_of(len(clear), len(column_of), 'column')}"
+    text += _against(row, [column_of[c] for c in clear])
     tested = [d for d in column_of.values() if d.testable]
     if tested:
-        starred = sum(1 for d in tested if d.holm_p < 0.05)
-        return f"{text}; after Holm's correction {_of(starred, len(tested), 'difference')} are significant at 5 %."
-    n = min(d.paired.n for d in column_of.values())
-    return f"{text} ({stats.not_tested(n)})."
+        starred = [d for d in tested if d.holm_p < 0.05]
+        verb = "are" if len(starred) > 1 else "is"
+        text += f"; after Holm's correction {_of(len(starred), len(tested), 'difference')} {verb} significant at 5 %"
+        text += _against(row, starred)
+    untested = sorted({d.paired.n for d in column_of.values() if not d.testable})
+    if untested:
+        others = "the others: " if tested else ""
+        text += f" ({others}{'; '.join(map(stats.not_tested, untested))})"
+    return f"{text}."
+
+
+def _against(row: TableRow, differences: list[Difference]) -> str:
+    """Says where what was counted speaks against the row: an interval may leave out 0 on either side."""
+    losses = sum(not d.wins for d in differences)
+    return f" ({'' if losses == len(differences) else f'{losses} of them '}against {row.label})" if losses else ""
 
 
 def _of(k: int, n: int, noun: str) -> str:
@@ -249,10 +329,9 @@ def _aggregate(table: Table, row: TableRow) -> str:
     columns = [c for c in table.columns if c.statistic == "mean" and row.cells[c].difference]
     if len(columns) < 2 or not all(row.cells[c].difference.testable for c in columns):
         return ""
-    base = next(r for r in table.rows if r.label == row.against and r.reading == "meta")
     a, b = (
-        table.better * np.array([[r.cells[c].values[s] for s in sorted(r.cells[c].values)] for c in columns])
-        for r in (row, base)
+        table.better * np.array([[cell.values[s] for s in sorted(cell.values)] for cell in cells])
+        for cells in ([row.cells[c] for c in columns], [row.cells[c].base for c in columns])
     )
     whole = stats.aggregate(a, b, seed=0)
     p, d = whole.improvement, whole.iqm_difference

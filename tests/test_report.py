@@ -109,6 +109,43 @@ def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
     assert np.abs(arrays["truth/10"][1][at] - arrays["support_y/10"][1]).max() < 0.3, "support points lie on the truth"
 
 
+def test_the_page_links_only_to_files_that_are_there(tmp_path):
+    resolved = study(seeds=3)
+    resolved["tables"]["other"] = resolved["tables"]["table1"]
+    report.tables(resolved, tmp_path, ["table1"], quiet=True)
+    links = re.findall(r'href="([^"]+)"', (tmp_path / "simulated" / "report.html").read_text())
+    assert sorted(links) == ["tables/table1.csv", "tables/table1.md", "tables/table1.tex"]
+
+
+def test_what_a_cost_table_lacks_stands_on_the_page(tmp_path):
+    resolved = study(seeds=3, kind="cost")
+    finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54}, only=lambda s: s.seed > 0)
+    report.tables(resolved, tmp_path, [], quiet=True)
+    assert "8 of 12 runs are finished and evaluated" in (tmp_path / "simulated" / "report.html").read_text()
+
+
+def test_an_experiment_without_training_has_a_page(tmp_path):
+    from cml_bench import plan
+    from cml_bench.config import parse
+
+    experiment = {"data": "glyphs", "network": "conv4", "shots": [1], "query": 5, "steps": 0,
+                  "methods": {"pixel_nn": {}}}  # fmt: skip
+    resolved = plan.resolve(parse({"study": "nearest", "experiments": {"e": experiment}}, "test"), "test")
+    report.tables(resolved, tmp_path, [], quiet=True)
+    assert "0 of 1 runs are finished" in (tmp_path / "nearest" / "report.html").read_text()
+
+
+def test_learning_curves_keep_a_methods_colour_where_another_has_no_runs(tmp_path):
+    resolved = study(seeds=2)
+    level = {"base": 50, "meta": 53, "co": 54}
+    store = finish(resolved, tmp_path, level, only=lambda s: (s.method, s.shot) != ("maml", 5) or s.seed > 1)
+    ((_, figure),) = report._learning_curves(resolved, store)
+    first, second = (axis.get_lines() for axis in figure.axes)
+    assert len(first) == 2
+    assert [line.get_color() for line in second] == [first[1].get_color()]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["maml (n = 2)", "maml+cml (n = 2)"]
+
+
 def test_figures_are_the_same_bytes_each_time(tmp_path):
     resolved = study(seeds=3)
     store = finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})

@@ -1,6 +1,7 @@
 """Tables: the numbers in their cells, and what they may and may not say."""
 
 import io
+import json
 import re
 
 import numpy as np
@@ -67,7 +68,11 @@ def test_a_true_gain_gets_stars_and_bold_and_noise_does_not(tmp_path):
     assert all(gain.rows[2].cells[c].bold for c in gain.columns)
     assert all(noise.rows[1].cells[c].difference.verdict == "not significant" for c in noise.columns)
     assert "after Holm's correction both differences are significant" in gain.notes[0]
+    assert "none of the 2 differences is significant at 5 %" in noise.notes[0]
     assert any("with probability 1.00" in note for note in gain.notes)
+    assert any("exact sign flips" in note and "p cannot be below 0.00781 here" in note for note in gain.notes)
+    assert any(note.startswith("Stars: ") for note in gain.notes)
+    assert any(note.startswith("Bold: ") for note in gain.notes)
     assert "***" in render.text(gain).replace("**", "**")
     assert "*" not in render.text(noise)
 
@@ -92,7 +97,10 @@ def test_a_table_renders_from_whatever_is_finished(tmp_path):
     assert len(cell.values) == 2
     assert cell.difference.paired.n == 2
     assert not cell.difference.testable
-    assert any("Runs that are not finished yet: MAML + CML at 5-shot (3)" in note for note in table.notes)
+    missing = "17 of 20 runs are finished and evaluated as asked; missing: MAML + CML at 5-shot (3), MAML + CML†"
+    assert any(missing in note for note in table.notes)
+    assert not any(row.cells[Column(5)].bold for row in table.rows), "the row with missing runs could have been best"
+    assert any(row.cells[Column(1)].bold for row in table.rows)
 
 
 def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
@@ -108,7 +116,8 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
     assert cml.difference.paired.n == 6
     assert cml.difference.verdict == "runs missing: not tested"
     assert not base.bold
-    assert not cml.bold or cml.summary.testable
+    assert not any(row.cells[Column(1)].bold for row in table.rows)
+    assert table.rows[2].cells[Column(5)].bold
     assert any("6 of 7 finished (1 diverged)" in note for note in table.notes)
     assert table.rows[1].cells[Column(5)].difference.testable
 
@@ -116,7 +125,53 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
 def test_a_loss_is_said_in_words(tmp_path):
     table = table_of(tmp_path, {"base": 55, "meta": 50, "co": 56}, seeds=3)
     assert table.notes[0].startswith("MAML + CML is above MAML in none of the 2 columns (not: 1-shot; 5-shot); ")
+    assert "leaves out 0 in both columns (against MAML + CML) (n = 3: shown, not tested)." in table.notes[0]
     assert table.notes[1].startswith("MAML + CML† is above MAML in both columns; ")
+    assert "against" not in table.notes[1]
+
+
+def test_a_significant_loss_is_not_read_as_a_gain(tmp_path):
+    table = table_of(tmp_path, {"base": 55, "meta": 50, "co": 56}, seeds=6)
+    assert table.notes[0].endswith("both differences are significant at 5 % (against MAML + CML).")
+
+
+def test_bold_never_goes_to_a_row_behind_one_that_was_left_out(tmp_path):
+    level = {"base": 50, "meta": 60, "co": 55}
+    broken = table_of(tmp_path / "a", level, 6, status=lambda s: "finished" if s.method == "maml" else "diverged")
+    assert not any(cell.bold for _, _, cell in broken.cells())
+    resolved = study(6)
+    members, config = resolved["members"]["e"], resolved["tables"]["table1"]
+    members["once"] = {shot: ids[:1] for shot, ids in members["maml+cml"].items()}
+    store = finish(resolved, tmp_path / "b", {"base": 50, "meta": 40, "co": 70})
+    for reading, bold in (("meta", True), ("co", False)):
+        config["rows"] = [config["rows"][0], {"label": "Once", "run": "once", "reading": reading, "against": None}]
+        rows = build(resolved, store, "table1").rows
+        assert [row.cells[Column(1)].bold for row in rows] == [bold, False]
+
+
+def test_results_of_another_evaluation_are_not_mixed_in(tmp_path):
+    resolved = study(seeds=5)
+    store = finish(resolved, tmp_path / "query", GAIN)
+    for path in store.runs.glob("maml+cml-*/record.json"):
+        content = json.loads(path.read_text())
+        content["evaluation"]["query"] = 3
+        path.write_text(json.dumps(content))
+    table = build(resolved, store, "table1")
+    assert [len(row.cells[Column(1)].values) for row in table.rows] == [5, 0, 0]
+    assert any("10 of 20 runs are finished and evaluated as asked" in note for note in table.notes)
+    fewer = finish(study(seeds=5, tasks=100), tmp_path / "tasks", GAIN)
+    assert "0 of 20 runs" in render.text(build(resolved, fewer, "table1"))
+
+
+def test_a_baseline_need_not_be_a_row(tmp_path):
+    resolved = study(seeds=5)
+    store = finish(resolved, tmp_path, GAIN)
+    whole = build(resolved, store, "table1")
+    del resolved["tables"]["table1"]["rows"][0]
+    alone = build(resolved, store, "table1")
+    for column in alone.columns:
+        assert alone.rows[0].cells[column].difference.paired == whole.rows[1].cells[column].difference.paired
+    assert alone.notes[0].startswith("MAML + CML is above maml in both columns")
 
 
 def test_regression_shows_mean_and_median_and_lower_is_better(tmp_path):
@@ -141,6 +196,25 @@ def test_costs_are_relative_to_the_first_row(tmp_path):
     assert costs["MAML + CML†"]["relative_seconds"] == pytest.approx(1.3)
     assert [costs[row.label]["test"] for row in table.rows] == [1000, 1000, 1400]
     assert "1,500" in render.text(table)
+
+
+def test_a_cost_is_over_the_runs_that_both_rows_have(tmp_path):
+    resolved = study(3, "cost")
+    store = finish(resolved, tmp_path, GAIN, only=lambda s: s.method == "maml" or s.seed == 0)
+    assert render.costs(build(resolved, store, "table1"))["MAML + CML"]["relative_seconds"] == pytest.approx(1.3)
+    for path in store.runs.glob("*/record.json"):
+        content = json.loads(path.read_text())
+        del content["flops"]
+        path.write_text(json.dumps(content))
+    table = build(resolved, store, "table1")
+    assert np.isnan(render.costs(table)["MAML"]["relative_flops"])
+    assert "1.30×" in render.text(table)
+    assert "nan" not in render.text(table)
+
+
+def test_markdown_shows_stars_as_stars(tmp_path):
+    source = render.markdown(table_of(tmp_path, GAIN, seeds=8))
+    assert re.search(r"\*\*[\d.]+ ± [\d.]+ \([\d.]+\)\\\*\\\*\\\*\*\*", source)
 
 
 def test_latex_is_well_formed(tmp_path):
