@@ -130,3 +130,10 @@ def test_data_sets_are_opened_by_name(tmp_path):
     data = open_data("glyphs", tmp_path, size=16)
     check_torchmeta_batch(next(iter(EpisodeLoader(data, 5, 1, 5))), 4, 5, 1, 5, (1, 16, 16))
     assert len(list(tmp_path.rglob("images.npy"))) == 1
+
+
+def test_a_second_epoch_has_new_training_tasks_and_the_same_test_tasks(fake):
+    for split, new in (("train", True), ("test", False)):
+        loader = EpisodeLoader(fake, 3, 1, 1, split=split, batches=2)
+        epochs = [[batch["train"][0] for batch in loader] for _ in range(2)]
+        assert torch.equal(epochs[0][0], epochs[1][0]) != new

@@ -225,6 +225,7 @@ def test_evaluating_cml_opens_the_model_only(finished, tmp_path):
     shutil.copytree(record.folder, copy)
     (copy / "colearner.safetensors").unlink()
     (copy / "best_co.safetensors").unlink()
+    (copy / "last.safetensors").unlink()
     wanted = Evaluation(tasks=40, query=5)
     spec = record.spec.model_copy(update={"evaluation": wanted})
     more = reevaluate(read(copy), spec, Settings(**{**settings.__dict__, "results": tmp_path}))
@@ -272,6 +273,8 @@ def test_selection_last_keeps_the_last_step(settings):
 def test_a_diverging_run_is_recorded_as_such(settings):
     record = run(sinusoid_spec(protocol_options={"outer_lr": 1e30}), settings)
     assert record.status == "diverged"
+    more = sinusoid_spec(protocol_options={"outer_lr": 1e30}, evaluation=Evaluation(tasks=30, inner_steps=(0, 10)))
+    assert run(more, settings).content == record.content
     assert record.arrays == {}
     assert record.content["curves"]["step"][-1] <= 20
 

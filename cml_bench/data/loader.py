@@ -30,7 +30,8 @@ class EpisodeLoader:
     class blocks.
 
     ``split``: train, validation or test. ``seed``: of the training stream; validation and test episodes have
-    none, they are always the same. ``batches``: stop after so many; None: never.
+    none, they are always the same. ``batches``: stop after so many; None: never. Training goes on with new
+    episodes at each further iteration; validation and test start again.
     """
 
     def __init__(
@@ -39,13 +40,16 @@ class EpisodeLoader:
     ):  # fmt: skip
         self.episodes = Episodes(data, split, way, shot, query, seed=seed if split == "train" else None)
         self.batch_size, self.batches = batch_size, batches
+        self._drawn = 0
 
     def __iter__(self) -> Iterator[Batch]:
         number = 0
         while self.batches is None or number < self.batches:
-            task = self.episodes.batch(number * self.batch_size, self.batch_size)
-            yield {"train": tuple(task.support), "test": tuple(task.query)}
+            first = self._drawn if self.episodes.split == "train" else number
+            task = self.episodes.batch(first * self.batch_size, self.batch_size)
+            self._drawn += 1
             number += 1
+            yield {"train": tuple(task.support), "test": tuple(task.query)}
 
     def __len__(self) -> int:
         if self.batches is None:

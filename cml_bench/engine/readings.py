@@ -42,7 +42,7 @@ class Pass(NamedTuple):
 
 def passes(models: Models, steps: dict[str, int], has_co: bool) -> list[Pass]:
     """The passes needed; models of the same step are evaluated once."""
-    best, last = models["best_meta"], models["last"]
+    best, last = models["best_meta"], models.get("last")
     same_last = steps["best_meta"] == steps["last"]
     first = {"meta": "meta"} | ({"meta_last": "meta"} if same_last else {})
     found = []
@@ -56,7 +56,7 @@ def passes(models: Models, steps: dict[str, int], has_co: bool) -> list[Pass]:
             mixed = {"base": best["base"], "co": models["best_co"]["co"]}
             found.append(Pass(mixed, "meta", {"co_unpaired": "co"}))
         found.append(Pass(models["best_co"], "co", {"co_eq9": "co"}))
-    if not same_last:
+    if not same_last and last is not None:
         found.append(Pass(last, "meta", {"meta_last": "meta"} | ({"co_last": "co"} if has_co else {})))
     return [Pass(best, "meta", first), *found]
 

@@ -21,6 +21,7 @@ from cml_bench.engine.readings import Models, test_results
 from cml_bench.engine.step import snapshot
 from cml_bench.engine.train import Settings, Training, build_data, build_method
 from cml_bench.episodes import Episodes
+from cml_bench.errors import UserError
 from cml_bench.files import write_bytes
 from cml_bench.methods.base import Groups
 from cml_bench.networks.base import count
@@ -37,6 +38,8 @@ def run(spec: RunSpec, settings: Settings) -> Record:
         record = store.read(spec)
         if record is not None:
             done = record.evaluated
+            if record.status == "diverged":
+                return record  # there is no model to evaluate
             return record if done is not None and done.covers(spec.evaluation) else reevaluate(record, spec, settings)
         torch.set_num_threads(settings.threads)
         with open(folder / "run.log", "a") as log:
@@ -168,9 +171,14 @@ def read_models(folder: Path) -> Models:
             groups.setdefault(group, {})[param] = value
         return groups
 
-    models: Models = {"best_meta": {"base": load_file(folder / "model.safetensors")}, "last": grouped("last")}
+    if not (folder / "model.safetensors").exists():
+        raise UserError(f"{folder} holds a record without weights (committed results have none): train the run first.")
+    models: Models = {"best_meta": {"base": load_file(folder / "model.safetensors")}}
+    if (folder / "last.safetensors").exists():
+        models["last"] = grouped("last")
     if (folder / "colearner.safetensors").exists():
         models["best_meta"]["co"] = load_file(folder / "colearner.safetensors")
+    if "co" in models["best_meta"] and (folder / "best_co.safetensors").exists():
         models["best_co"] = grouped("best_co")
     return models
 
