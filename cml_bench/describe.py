@@ -4,6 +4,7 @@ from typing import Any
 
 from cml_bench import registry
 from cml_bench.engine.flops import task_flops
+from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 
 
@@ -22,6 +23,8 @@ def describe(
         net_class.Options.resolve(network_options or {}, f"network {network}"), source.input_shape,
         source.outputs(way), path="plain",
     )  # fmt: skip
+    if not cls.learns:
+        raise UserError(f"{method} has no parameters and no network: there is nothing to describe.")
     learner = cls(cls.Options.resolve(options or {}, f"method {method}"), net, source.kind)
     base = count(net.params)
     co = count(learner.co.params) if "co" in learner.heads else 0

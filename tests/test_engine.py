@@ -279,6 +279,13 @@ def test_a_diverging_run_is_recorded_as_such(settings):
     assert record.content["curves"]["step"][-1] <= 20
 
 
+def test_a_run_that_overflows_at_test_only_is_recorded_as_diverged(settings):
+    asked = Evaluation(tasks=30, query=5, inner_steps=(0, 1, 200))
+    record = run(sinusoid_spec(method_options={"inner_lr": 5.0}, steps=0, evaluation=asked), settings)
+    assert record.status == "diverged"
+    assert record.arrays == {}
+
+
 def test_a_run_that_does_not_learn_is_recorded_as_collapsed(settings):
     still = {"outer_lr": 0.0, "val_tasks": 100}
     record = run(glyph_spec(seed=1, steps=2, protocol_options=still, method_options={"inner_lr": 0.0}), settings)

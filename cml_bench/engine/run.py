@@ -71,6 +71,8 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     _write_models(folder, models, steps, spec)
     start = time.perf_counter()
     arrays = {} if training.diverged else test_results(method, training.data, spec, models, steps, spec.evaluation)
+    if not all(np.isfinite(values).all() for values in arrays.values()):
+        training.diverged, arrays = True, {}  # finite in validation, not at test
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
     write_episodes(folder, arrays)
     judged = method.kind == "classification" and training.last_validation is not None
@@ -229,7 +231,7 @@ def _processor() -> str:
 def _rounded(value: Any) -> Any:
     """Floats to six significant digits: curves are for plots, and records stay small."""
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return float(f"{value:.6g}") if np.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, list) else value
