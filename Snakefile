@@ -1,5 +1,6 @@
 # Reads the resolved plan of a configuration, includes the rules, names the targets.
 # What runs is decided here; how it runs is decided in cml_bench.
+import os
 import sys
 from pathlib import Path
 
@@ -24,8 +25,16 @@ except UserError as error:
 STUDY = PLAN["study"]
 RESULTS = STUDY["results"]
 OUT = f"{RESULTS}/{STUDY['study']}"
-PLAN_FILE = PLAN["current"]
+PLAN_FILE = PLAN["path"]
 PYTHON = sys.executable
+# Jobs get the plan's path by the environment: as a parameter it would run them again after every edit of the source.
+os.environ["CML_BENCH_PLAN"] = PLAN_FILE
+
+
+envvars:
+    "CML_BENCH_PLAN",
+
+
 JOBS = {job["id"]: job for job in PLAN["jobs"]}
 
 

@@ -186,8 +186,8 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from cml_bench.engine.run import run
-    from cml_bench.records import read
+    from cml_bench.engine.run import reevaluate
+    from cml_bench.records import read, run_lock
     from cml_bench.spec import Evaluation
 
     record = read(args.run_folder)
@@ -198,15 +198,15 @@ def _evaluate(args: argparse.Namespace) -> None:
         tasks=args.tasks or old.tasks, query=args.query or old.query,
         inner_steps=tuple(args.inner_steps or old.inner_steps),
     )  # fmt: skip
-    args.results = args.run_folder.resolve().parent.parent
-    done = run(record.spec.model_copy(update={"evaluation": wanted}), _settings(args))
+    with run_lock(args.run_folder):
+        done = reevaluate(record, record.spec.model_copy(update={"evaluation": wanted}), _settings(args))
     for key, value in done.content["results"].items():
         print(f"{key:20s} {value:.4f}")
 
 
 def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     if args.plan:
-        return {**_read_json(args.plan), "current": str(args.plan)}
+        return _read_json(args.plan)
     import yaml
 
     from cml_bench import config, plan

@@ -14,7 +14,7 @@ from typing import Any
 
 from cml_bench.config import Experiment, MethodEntry, Study, parse
 from cml_bench.errors import UserError
-from cml_bench.files import write_json, write_text
+from cml_bench.files import write_json
 from cml_bench.protocols import protocol
 from cml_bench.registry import CML
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
@@ -188,8 +188,8 @@ def source_hash() -> str:
 def cached(content: dict[str, Any], where: str, results: Path | None = None) -> dict[str, Any]:
     """The plan of a configuration, resolved in a subprocess unless it is cached under ``results/plans``.
 
-    ``plan["current"]`` is a file of the study's name with the same content, for commands whose text must not
-    change with every edit of the source.
+    ``plan["path"]`` is that file. It never changes, so a job reads the plan that it was started with, whatever is
+    planned beside it.
     """
     study = parse(content, where)
     results = Path(results or study.results)
@@ -203,11 +203,7 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise UserError((done.stderr.strip() or done.stdout.strip()).replace(str(config), where))
-    current = results / "plans" / f"{study.study}.json"
-    text = path.read_text()
-    if not current.exists() or current.read_text() != text:
-        write_text(current, text)
-    return {**json.loads(text), "current": str(current)}
+    return {**json.loads(path.read_text()), "path": str(path)}
 
 
 def summary(plan: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ A run folder ``results/runs/<method>-<data>-<way>w<shot>s-s<seed>-<id8>/`` holds
 * ``episodes.npz``: the result of every test episode (number of correct answers, or squared error);
 * ``model.safetensors`` (psi, theta of the selected step), ``colearner.safetensors`` (phi of the same step),
   ``best_co.safetensors`` and ``last.safetensors`` (complete);
-* ``run.log``; while it trains also ``progress.json``, checkpoints, and a lock.
+* ``run.log``; while it trains also checkpoints and a lock.
 
 The report side reads these files and imports no torch.
 """

@@ -270,6 +270,23 @@ def test_selection_last_keeps_the_last_step(settings):
     assert np.array_equal(record.arrays["meta@1"], record.arrays["meta_last@1"])
 
 
+def test_a_copied_run_is_evaluated_where_it_stands(finished, tmp_path, capsys):
+    from cml_bench.__main__ import main
+
+    record = finished[0]["sinusoid", "maml"]
+    copy = tmp_path / "backup"
+    shutil.copytree(record.folder, copy)
+    assert main(["evaluate", str(copy), "--tasks", "35"]) == 0
+    assert capsys.readouterr().out.startswith("meta@1")
+    assert len(read(copy).arrays["meta@1"]) == 35
+    assert [path.name for path in tmp_path.iterdir()] == ["backup"]
+
+
+def test_a_run_of_other_data_is_refused(settings):
+    with pytest.raises(UserError, match=r"made for the data sinusoid/v0; here is sinusoid/v1"):
+        run(sinusoid_spec(data_id="sinusoid/v0"), settings)
+
+
 def test_a_diverging_run_is_recorded_as_such(settings):
     record = run(sinusoid_spec(protocol_options={"outer_lr": 1e30}), settings)
     assert record.status == "diverged"
@@ -293,7 +310,7 @@ def test_a_run_that_does_not_learn_is_recorded_as_collapsed(settings):
 
 
 def test_one_failed_run_does_not_take_the_others_with_it(settings):
-    good, bad = sinusoid_spec(seed=1), glyph_spec(data_id="glyphs/none")
+    good, bad = sinusoid_spec(seed=1), glyph_spec()
     stamp = settings.results / "done" / "job.json"
     lost = Settings(**{**settings.__dict__, "data_dir": settings.results / "nowhere"})
     with pytest.raises(UserError, match=r"maml on glyphs.*not prepared.*fetch glyphs"):

@@ -98,6 +98,15 @@ def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkou
     assert "rendering" not in again.stdout + again.stderr, "nothing is made again"
     assert "MAML + CML" in again.stdout, "the tables are shown all the same"
 
+    # An edited title changes the tables, and trains nothing.
+    edited = json.loads(json.dumps(CONFIG))
+    edited["tables"]["table1"]["title"] = "Another title"
+    (checkout / "edited.yaml").write_text(yaml.safe_dump(edited))
+    retitled = snakemake(checkout, config="edited.yaml")
+    assert retitled.returncode == 0, retitled.stderr[-3000:]
+    assert trained(retitled) == 0
+    assert "Another title" in retitled.stdout
+
     # A lost stamp, or a job planned anew, finds its runs finished.
     for stamp in (checkout / "results" / "done").glob("*.json"):
         stamp.unlink()

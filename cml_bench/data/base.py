@@ -147,7 +147,7 @@ class ImageSet(DataSet):
         if not (home / "index.json").exists():
             raise UserError(
                 f"{self.name} is not prepared in {home}: run `python -m cml_bench fetch {self.name} "
-                f"--data-dir {folder}` first."
+                f"--options '{self.options.model_dump_json()}' --data-dir {folder}` first."
             )
         index = json.loads((home / "index.json").read_text())
         splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}

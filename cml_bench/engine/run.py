@@ -37,10 +37,7 @@ def run(spec: RunSpec, settings: Settings) -> Record:
     with run_lock(folder):
         record = store.read(spec)
         if record is not None:
-            done = record.evaluated
-            if record.status == "diverged":
-                return record  # there is no model to evaluate
-            return record if done is not None and done.covers(spec.evaluation) else reevaluate(record, spec, settings)
+            return reevaluate(record, spec, settings)
         torch.set_num_threads(settings.threads)
         with open(folder / "run.log", "a") as log:
 
@@ -121,7 +118,10 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
 
 
 def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
-    """Evaluate the stored models as ``spec.evaluation`` asks, without training; results are extended."""
+    """The record with what ``spec.evaluation`` asks: as it is, or extended from the stored models, without training."""
+    done = record.evaluated
+    if record.status == "diverged" or (done is not None and done.covers(spec.evaluation)):
+        return record  # a diverged run has no model to evaluate
     folder, wanted = record.folder, _union(record.evaluated, spec.evaluation)
     torch.set_num_threads(settings.threads)
     if not registry.method(spec.method).learns:

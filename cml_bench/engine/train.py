@@ -61,7 +61,10 @@ def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
 def build_data(spec: RunSpec) -> DataSet:
     """The data set of a spec, not opened."""
     cls = registry.datasets.get(spec.data.name)
-    return cls(resolve_options(cls, spec.data.options, f"data set {spec.data.name}"))
+    data = cls(resolve_options(cls, spec.data.options, f"data set {spec.data.name}"))
+    if data.data_id != spec.data_id:
+        raise UserError(f"this run was made for the data {spec.data_id}; here is {data.data_id}.")
+    return data
 
 
 def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
@@ -148,7 +151,8 @@ class Training:
         if not self.diverged:
             self._diagnose()
             self._select(val)
-        if time.monotonic() - self._saved >= self.settings.checkpoint_seconds and self.step < self.spec.steps:
+        due = time.monotonic() - self._saved >= self.settings.checkpoint_seconds
+        if due and self.step < self.spec.steps and not self.diverged:
             self._save()
         final = self.step == self.spec.steps or self.diverged
         if final or not self.curves["step"][:-1] or time.monotonic() - self._said >= _SAY_SECONDS:

@@ -16,9 +16,8 @@ rule fetch:
         python=PYTHON,
         name=lambda wildcards: DATA[wildcards.data]["name"],
         options=lambda wildcards: json.dumps(DATA[wildcards.data]["options"]),
-        plan=PLAN_FILE,
     message:
         "preparing data set {wildcards.data}"
     shell:
-        "{params.python} -m cml_bench fetch {params.name} --options {params.options:q} --plan {params.plan}"
+        "{params.python} -m cml_bench fetch {params.name} --options {params.options:q} --plan $CML_BENCH_PLAN"
         " --stamp {output} 2>&1 | tee {log}"

@@ -1,4 +1,5 @@
-# Figures, tables and the report page, from finished runs.
+# Figures, tables and the report page, from finished runs. The plan is a parameter here: its path is the hash of the
+# configuration and the source, so an edited title or a mended figure is drawn anew.
 REPORT = f"{OUT}/report.html"
 TABLES_TEXT = f"{OUT}/tables.txt"
 STAMPS = [f"{RESULTS}/done/{job}.json" for job in JOBS]

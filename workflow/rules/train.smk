@@ -16,11 +16,10 @@ rule train:
     threads: 1
     params:
         python=PYTHON,
-        plan=PLAN_FILE,
         runs=lambda wildcards: JOBS[wildcards.job]["runs"],
         title=lambda wildcards: JOBS[wildcards.job]["title"],
     message:
         "training {params.title}"
     shell:
-        "{params.python} -m cml_bench train {params.plan} --job {wildcards.job} --stamp {output} --threads {threads}"
+        "{params.python} -m cml_bench train $CML_BENCH_PLAN --job {wildcards.job} --stamp {output} --threads {threads}"
         " 2>&1 | tee {log}"
