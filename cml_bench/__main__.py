@@ -93,7 +93,9 @@ def _engine(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--results", type=Path, help="default: the plan's, or results")
     sub.add_argument("--device", help="cpu, cuda, cuda:N, or auto: cuda if there is one")
     sub.add_argument("--threads", type=int, default=1, help="two runs of one thread beat one run of two")
-    sub.add_argument("--engine", choices=("fast", "plain"), default="fast", help="equal computations")
+    sub.add_argument(
+        "--engine", choices=("auto", "fast", "plain", "compiled"), default="auto", help="equal computations"
+    )
     sub.add_argument("--diagnostics", choices=("on", "off"), default="on")
     sub.add_argument("--checkpoint-seconds", type=float, default=60.0)
 

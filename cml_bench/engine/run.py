@@ -83,7 +83,7 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     parameters["train"] = parameters["test"] + parameters["co"]
     theta = sum(method.network.params[name].size for name in method.network.head_names)
     parameters["co_at_test"] = parameters["train"] - theta
-    content = _content(spec, settings, training.data, arrays) | {
+    content = _content(spec, training.engine, training.data, arrays) | {
         "status": status,
         "selected": steps,
         "parameters": parameters,
@@ -108,7 +108,8 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
     answers = spec.way * wanted.query
     arrays = {"meta@0": torch.round(torch.cat(parts).cpu().double() * answers).numpy().astype(np.uint16)}
     write_episodes(folder, arrays)
-    content = _content(spec, settings, data, arrays) | {
+    engine = {"device": settings.device, "threads": settings.threads, "path": "plain"}
+    content = _content(spec, engine, data, arrays) | {
         "status": "finished",
         "parameters": {"test": 0, "co": 0, "train": 0, "co_at_test": 0},
         "flops": {"adaptation": 0, "inference": 0, "training": 0},
@@ -188,7 +189,7 @@ def read_models(folder: Path) -> Models:
 # -- the record ---------------------------------------------------------------------------------------
 
 
-def _content(spec: RunSpec, settings: Settings, data: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _content(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "id": spec.id,
@@ -204,7 +205,7 @@ def _content(spec: RunSpec, settings: Settings, data: Any, arrays: dict[str, np.
             "safetensors": safetensors.__version__,
         },
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
-        "engine": {"device": settings.device, "threads": settings.threads, "path": settings.path},
+        "engine": engine,
         **_evaluation_content(arrays, spec.evaluation, spec, data.kind),
     }
 

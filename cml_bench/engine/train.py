@@ -14,7 +14,7 @@ import torch
 
 from cml_bench import registry
 from cml_bench.data.base import DataSet
-from cml_bench.engine import checkpoint
+from cml_bench.engine import checkpoint, compiled
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.step import MetaStep, adam, leaves, snapshot
@@ -34,7 +34,7 @@ class Settings:
     data_dir: Path = Path("data")
     device: str = "cpu"
     threads: int = 1
-    path: str = "fast"
+    path: str = "auto"
     checkpoint_seconds: float = 60.0
     diagnostics: bool = True
     report: Callable[[str], None] = print
@@ -56,6 +56,18 @@ def resolve_device(name: str) -> str:
 def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
     """Options of a plug-in class from a spec."""
     return cls.Options.resolve(given, where)
+
+
+def choose_path(asked: str, spec: RunSpec, method: Method, device: torch.device) -> str:
+    """``plain``, ``fast`` or ``compiled``. ``auto``: compiled where that is repaid and possible, else fast.
+
+    The choice depends on the network, the number of steps and the machine, not on the method, so a baseline and
+    its +CML version take the same path.
+    """
+    if asked != "auto":
+        return asked
+    worth = method.network.small and spec.steps >= compiled.WORTHWHILE and device.type == "cpu"
+    return "compiled" if worth and compiled.available() else "fast"
 
 
 def build_data(spec: RunSpec) -> DataSet:
@@ -88,6 +100,7 @@ class Training:
         self.device, self.dtype = torch.device(settings.device), getattr(torch, spec.precision)
         self.data = build_data(spec).open(settings.data_dir, self.device, self.dtype)
         self.method = build_method(spec, self.data, settings.path)
+        self.path = choose_path(settings.path, spec, self.method, self.device)
         self.tasks_at_once = self.method.network.tasks_at_once(self.device)
         way, shot, query = spec.way, spec.shot, spec.query
         self.train_tasks = Episodes(self.data, "train", way, shot, query, seed=spec.seed)
@@ -103,9 +116,15 @@ class Training:
         self._new_optimizer()
         self._started, self._start_step, self._saved, self._said = time.monotonic(), 0, time.monotonic(), 0.0
 
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What results depend on bit for bit, for the record."""
+        return {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
+
     def _new_optimizer(self) -> None:
         self.optimizer = adam(self.groups, self.spec.protocol.outer_lr)
-        self.meta_step = MetaStep(self.method, self.groups, self.optimizer, self.tasks_at_once)
+        step = compiled.CompiledStep if self.path == "compiled" else MetaStep
+        self.meta_step = step(self.method, self.groups, self.optimizer, self.tasks_at_once)
 
     # -- the loop ----------------------------------------------------------------------------------------
 
@@ -208,7 +227,7 @@ class Training:
         state = {
             "id": self.spec.id, "step": self.step, "groups": snapshot(self.groups),
             "optimizer": self.optimizer.state_dict(), "best": self.best, "curves": self.curves,
-            "seconds": self.done_seconds,
+            "seconds": self.done_seconds, "engine": self.engine,
         }  # fmt: skip
         checkpoint.save(self.folder, state)
         self._saved = time.monotonic()
@@ -224,3 +243,7 @@ class Training:
         self.step, self.best, self.curves = state["step"], state["best"], state["curves"]
         self.done_seconds, self._start_step = state["seconds"], state["step"]
         self.say(f"{self.spec.title}: resumed at step {self.step}")
+        if state["engine"] != self.engine:
+            self.say(
+                f"{self.spec.title}: was begun with {state['engine']}, goes on with {self.engine}: not bit for bit"
+            )

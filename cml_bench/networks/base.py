@@ -83,7 +83,8 @@ class Network:
     """A feature extractor psi and a head theta.
 
     ``params`` names every parameter; those of the head are in ``head_names``, normalisation scales and
-    shifts in ``norm_names``. ``path`` chooses between equal computations: ``plain`` or ``fast``.
+    shifts in ``norm_names``. ``path`` chooses between equal computations: ``plain``,
+    or the network's fastest.
     """
 
     Options: type[Options] = Options
@@ -93,6 +94,7 @@ class Network:
     norm_names: frozenset[str] = frozenset()
     feature_shape: tuple[int, ...]
     colearner_depth: int
+    small = False  # whether starting its operations costs more than the operations: see engine/compiled.py
 
     def __init__(self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         self.options, self.input_shape, self.outputs, self.path = options, input_shape, outputs, path

@@ -50,6 +50,7 @@ class MLP(Network):
 
     Options = MLPOptions
     colearner_depth = 1
+    small = True
 
     def __init__(self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         super().__init__(options, input_shape, outputs, path)

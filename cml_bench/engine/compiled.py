@@ -1,0 +1,78 @@
+"""The gradients of an outer step as one compiled program, for small networks that make many steps.
+
+The cost of a small network is that of starting its operations one by one. The whole computation (inner
+loop, query losses, their gradient through the inner loop) is traced once for the shapes of a meta-batch and
+compiled; the outer optimiser stays outside, so that a method's ``meta_step`` may call for gradients as often
+as it needs. A C++ compiler must be there; without one the same gradients are computed operation by operation.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from cml_bench.engine.step import MetaStep, expand
+from cml_bench.episodes import Examples, Task
+from cml_bench.errors import UserError
+from cml_bench.methods.base import Scores
+
+WORTHWHILE = 20_000  # outer steps from which on half a minute of compiling is repaid
+_programs: dict[tuple, Callable] = {}  # runs of one process share them
+
+
+def available() -> bool:
+    """Whether there is a C++ compiler."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+class CompiledStep(MetaStep):
+    """:class:`MetaStep` for all tasks at once, compiled for the shapes of the first meta-batch."""
+
+    _program: Callable | None = None
+
+    def gradients(self, task: Task) -> Scores:
+        """As :meth:`MetaStep.gradients`."""
+        leaves = [p for params in self.groups.values() for p in params.values()]
+        arguments = ([p.detach() for p in leaves], *task.support, *task.query)
+        with torch.no_grad():
+            if self._program is None:
+                self._program = self._compiled(arguments)
+            grads, losses, scores = self._program(*arguments)
+        for leaf, grad in zip(leaves, grads, strict=True):
+            leaf.grad = grad
+        return Scores(
+            dict(zip(self.method.heads, losses, strict=True)), dict(zip(self.method.heads, scores, strict=True))
+        )
+
+    def _traced(self, params: list[Tensor], *examples: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Gradients of the stored parameters, and each head's loss and score per task (T,)."""
+        given = iter(params)
+        groups = {
+            group: {name: next(given).detach().requires_grad_() for name in names}
+            for group, names in self.groups.items()
+        }
+        with torch.enable_grad():
+            task = Task(Examples(*examples[:2]), Examples(*examples[2:]))
+            loss, scores = self.method.outer_loss(expand(groups, len(task)), task)
+            leaves = [p for named in groups.values() for p in named.values()]
+            grads = torch.autograd.grad(loss.sum() / len(task), leaves, allow_unused=True, materialize_grads=True)
+        return list(grads), [scores.loss[h] for h in self.method.heads], [scores.score[h] for h in self.method.heads]
+
+    def _compiled(self, arguments: tuple) -> Callable:
+        graph = make_fx(self._traced)(*arguments)
+        tensors = [*arguments[0], *arguments[1:]]
+        key = (graph.code, *((tuple(t.shape), t.dtype, t.device) for t in tensors))
+        shareable = not dict(graph.named_buffers()) and not any("_tensor_constant" in name for name in vars(graph))
+        if shareable and key in _programs:
+            return _programs[key]
+        program = torch.compile(graph, fullgraph=True, dynamic=False)
+        try:
+            program(*arguments)
+        except Exception as error:
+            raise UserError(f"the outer step cannot be compiled here ({error}). Use --engine fast.") from error
+        if shareable:
+            _programs[key] = program
+        return program
