@@ -8,12 +8,13 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from cml_bench import hardware, preflight
 from cml_bench import plan as planning
 from cml_bench.errors import UserError
 
 min_version("9.27")
 
-DEFAULT_CONFIG = "configs/demo.yaml"
+DEFAULT_CONFIG = "configs/paper.yaml"
 if "study" not in config:
     config = {**yaml.safe_load(Path(DEFAULT_CONFIG).read_text()), **config}
 
@@ -35,7 +36,14 @@ envvars:
     "CML_BENCH_PLAN",
 
 
-JOBS = {job["id"]: job for job in PLAN["jobs"]}
+# Runs whose data cannot be had here are left out, with the reason in the tables; all else goes on.
+BLOCKED = preflight.blocked(PLAN)
+JOBS = {job["id"]: job for job in PLAN["jobs"] if not BLOCKED.keys() & set(job["data"])}
+
+# One training per place on a GPU. setdefault, because a limit in a profile is wiped by any --resources flag; this one is
+# only overridden by --resources gpu_slots=N itself.
+GPUS = hardware.gpus()
+workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY["runs_per_gpu"]))
 
 
 include: "workflow/rules/data.smk"
@@ -60,6 +68,19 @@ rule all:
         print(Path(input.text).read_text())
 
 
+def planned_gpu_jobs():
+    """Jobs about to run that a CPU would need very long for."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
+    return [job for job in jobs if JOBS[job.wildcards.job]["gpu"]]
+
+
+onstart:
+    print(preflight.summary(PLAN, len(GPUS)), flush=True)
+    if STUDY["gpu"] == "expected" and not GPUS and not STUDY["allow_cpu"] and planned_gpu_jobs():
+        raise WorkflowError(preflight.refusal(PLAN))
+
+
 onerror:
     print("Some runs failed; the tables below hold what is finished. Start again to go on where it stopped.")
-    shell("{PYTHON} -m cml_bench table --plan {PLAN_FILE} --results {RESULTS} || true")
+    shell("{PYTHON} -m cml_bench status --plan {PLAN_FILE} --results {RESULTS} || true")
+    shell("{PYTHON} -m cml_bench report --plan {PLAN_FILE} --results {RESULTS} || true")

@@ -37,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--options", type=_mapping, default={}, help="the data set's options as JSON")
     sub.add_argument("--plan", type=Path, help="a resolved plan, for its folder and its own copies of files")
     sub.add_argument("--stamp", type=Path, help="file to write when it is ready")
+    sub.add_argument(
+        "--acknowledge", nargs="*", default=[], help="data sets whose terms of use you have read and accept"
+    )
     _folders(sub)
 
     sub = command("plan", _plan, "Resolve a configuration into runs, jobs and table cells. Starts nothing.")
@@ -55,15 +58,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--tasks", type=int)
     sub.add_argument("--query", type=int, help="query examples per class")
     sub.add_argument("--inner-steps", type=int, nargs="+")
+    sub.add_argument("--replace", action="store_true", help="replace results of another number of queries")
     _engine(sub)
 
-    sub = command("table", _table, "Render tables and the report page from whatever runs are finished.")
+    sub = command("table", _table, "Render tables from whatever runs are finished.")
     sub.add_argument("tables", nargs="*", help="keys; default: all of the study")
+    _study(sub)
+
+    sub = command("report", _report, "Write the study's page from whatever runs are finished, and print its tables.")
     _study(sub)
 
     sub = command("figure", _figure, "Draw figures from stored runs.")
     sub.add_argument("figures", nargs="*", help="keys; default: all of the study")
     _study(sub)
+
+    sub = command("status", _status, "How far a study is: finished, running, failed and missing runs per table.")
+    _study(sub)
+    sub.add_argument("--json", action="store_true", help="the state of every run, as JSON")
 
     sub = command("publish", _publish, "Copy a study's records to results/reference and its tables into the README.")
     _study(sub)
@@ -105,7 +116,6 @@ def _study(sub: argparse.ArgumentParser) -> None:
     source.add_argument("--config", type=Path, help="a configuration file")
     source.add_argument("--plan", type=Path, help="a resolved plan")
     sub.add_argument("--results", type=Path, help="default: the configuration's")
-    sub.add_argument("--quiet", action="store_true", help="write files, print only their paths")
 
 
 def _mapping(text: str) -> dict[str, Any]:
@@ -132,9 +142,14 @@ def _fetch(args: argparse.Namespace) -> None:
 
     for name in args.data:
         cls = registry.datasets.get(name)
-        data = cls(cls.Options.resolve(args.options, f"data set {name}"))
+        data = cls(cls.Options.read(args.options, f"data set {name}"))
         study = _study_of(args.plan)
         folder = args.data_dir or Path(study["data_dir"])
+        if cls.terms and name not in [*study.get("acknowledged", []), *args.acknowledge]:
+            raise UserError(
+                f"{name} has terms of use: read {cls.terms}. If you accept them, add {name} to `acknowledged` in the "
+                f"configuration, or --acknowledge {name} here."
+            )
         own = study.get("sources", {}).get(name, {})
         data.prepare(folder, {file: config.LocalCopy.model_validate(copy) for file, copy in own.items()})
         if args.stamp:
@@ -147,22 +162,24 @@ def _study_of(path: Path | None) -> dict[str, Any]:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from cml_bench import config, files, plan
+    from cml_bench import config, estimate, files, hardware, plan, preflight
 
-    resolved = plan.resolve(config.read(args.config), str(args.config))
+    resolved = estimate.add(plan.resolve(config.read(args.config), str(args.config)))
     if args.out:
         files.write_json(args.out, resolved)
     if args.json:
         print(json.dumps(resolved, indent=1))
     elif not args.out:
-        print(plan.summary(resolved))
+        print(preflight.summary(resolved, len(hardware.gpus())))
 
 
 def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
-    from cml_bench.engine.train import Settings, resolve_device
+    from cml_bench.engine.device import resolve_device
+    from cml_bench.engine.train import Settings
 
     study = study or {}
     return Settings(
+        runs_per_gpu=study.get("runs_per_gpu", 1), wait=bool(getattr(args, "job", None)),
         results=args.results or Path(study.get("results", "results")),
         data_dir=args.data_dir or Path(study.get("data_dir", "data")),
         device=resolve_device(args.device or study.get("device", "auto")), threads=args.threads, path=args.engine,
@@ -188,20 +205,11 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from cml_bench.engine.run import reevaluate
-    from cml_bench.records import read, run_lock
-    from cml_bench.spec import Evaluation
+    from cml_bench.engine.run import extend
 
-    record = read(args.run_folder)
-    if record is None:
-        raise UserError(f"{args.run_folder} holds no finished run (no record.json).")
-    old = record.evaluated or Evaluation()
-    wanted = Evaluation(
-        tasks=args.tasks or old.tasks, query=args.query or old.query,
-        inner_steps=tuple(args.inner_steps or old.inner_steps),
-    )  # fmt: skip
-    with run_lock(args.run_folder):
-        done = reevaluate(record, record.spec.model_copy(update={"evaluation": wanted}), _settings(args))
+    asked = {"tasks": args.tasks, "query": args.query, "inner_steps": args.inner_steps}
+    wanted = {key: value for key, value in asked.items() if value is not None}
+    done = extend(args.run_folder, wanted, _settings(args), args.replace)
     for key, value in done.content["results"].items():
         print(f"{key:20s} {value:.4f}")
 
@@ -217,26 +225,49 @@ def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     return plan.cached(yaml.safe_load(args.config.read_text()), str(args.config), args.results)
 
 
+def _plan_and_results(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    plan = _resolved(args)
+    return plan, args.results or Path(plan["study"]["results"])
+
+
 def _table(args: argparse.Namespace) -> None:
     from cml_bench import report
 
-    plan = _resolved(args)
-    report.tables(plan, args.results or Path(plan["study"]["results"]), args.tables, quiet=args.quiet)
+    plan, results = _plan_and_results(args)
+    report.tables(plan, results, args.tables)
+    print(report.text(plan, results, args.tables))
+
+
+def _report(args: argparse.Namespace) -> None:
+    from cml_bench import report
+
+    plan, results = _plan_and_results(args)
+    report.page(plan, results)
+    print(report.text(plan, results, []))
+    print("\n".join(f"  {path}" for path in report.files(plan, results)))
 
 
 def _figure(args: argparse.Namespace) -> None:
     from cml_bench import report
 
-    plan = _resolved(args)
-    for path in report.figures(plan, args.results or Path(plan["study"]["results"]), args.figures):
+    for path in report.figures(*_plan_and_results(args), args.figures):
         print(path)
+
+
+def _status(args: argparse.Namespace) -> None:
+    from cml_bench import status
+
+    plan, results = _plan_and_results(args)
+    if args.json:
+        print(json.dumps([state._asdict() for state in status.states(plan, results).values()], indent=1))
+    else:
+        print(status.text(plan, results))
 
 
 def _publish(args: argparse.Namespace) -> None:
     from cml_bench.publish import publish
 
-    plan = _resolved(args)
-    publish(plan, args.results or Path(plan["study"]["results"]))
+    publish(*_plan_and_results(args))
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -1,13 +1,21 @@
 """Configuration files: what a user may write, and the errors for everything else. Imports no torch."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field
 
 from cml_bench.errors import UserError
-from cml_bench.spec import Evaluation, Model, explain
+from cml_bench.spec import Evaluation, Model
+
+
+def _counted(value: Any) -> Any:
+    """``seeds: 5`` means 0..4."""
+    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_counted)]
 
 
 class LocalCopy(Model):
@@ -23,7 +31,7 @@ class MethodEntry(Model):
     method: str = Field("", description="empty: the entry's own key")
     options: dict[str, Any] = Field({}, description="the entry x+cml starts from the options of the entry x")
     steps: int | None = Field(None, ge=0)
-    seeds: tuple[int, ...] | None = None
+    seeds: Seeds | None = None
 
 
 class Experiment(Model):
@@ -37,6 +45,7 @@ class Experiment(Model):
     shots: tuple[int, ...] = Field(min_length=1)
     query: int | Literal["shot"] = 15
     steps: int = Field(ge=0)
+    seeds: Seeds | None = Field(None, description="none: the study's")
     protocol: str = "matched"
     protocol_options: dict[str, Any] = {}
     evaluation: Evaluation = Evaluation()
@@ -61,6 +70,7 @@ class TableConfig(Model):
     experiment: str
     title: str
     caption: str = ""
+    inner_steps: tuple[int, ...] = Field((), description="columns of a regression table; empty: all that are evaluated")
     rows: tuple[Row, ...] = Field(min_length=1)
 
 
@@ -82,7 +92,7 @@ class Study(Model):
     study: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str = ""
     summary: str = ""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: Seeds = (0, 1, 2, 3, 4)
     precision: Literal["float32", "float64"] = "float32"
     experiments: dict[str, Experiment] = Field(min_length=1)
     tables: dict[str, TableConfig] = {}
@@ -92,23 +102,20 @@ class Study(Model):
     sources: dict[str, dict[str, LocalCopy]] = Field(
         {}, description="own copies of published files: data set -> file name -> path and SHA-256"
     )
-    device: str = Field("auto", description="auto: a CUDA device if there is one, else cpu")
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _count(cls, value: Any) -> Any:
-        """``seeds: 5`` means 0..4."""
-        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    acknowledged: tuple[str, ...] = Field((), description="data sets whose terms of use you have read and accept")
+    device: str = Field("auto", description="auto: a CUDA device if there is one and the network gains by it, else cpu")
+    gpu: Literal["optional", "expected"] = Field(
+        "optional", description="expected: without a GPU the study takes weeks, so it stops unless allow_cpu is set"
+    )
+    allow_cpu: bool = Field(False, description="run on the CPU although a GPU is expected")
+    runs_per_gpu: int = Field(1, ge=1, description="trainings that share one GPU")
 
 
 def parse(content: Any, where: str) -> Study:
     """Check a configuration; a UserError names the file and every offending key."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: a configuration is a mapping of keys to values, not {type(content).__name__}.")
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as error:
-        raise UserError(explain(error, where, list(Study.model_fields))) from None
+    study = Study.read(content, where)
     _check_references(study, where)
     return study
 
@@ -125,9 +132,17 @@ def read(path: Path | str) -> Study:
     return parse(content, str(path))
 
 
+def _check_seeds(seeds: tuple[int, ...], where: str) -> None:
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"{where}: seeds must be distinct numbers from 0 on, at least one; got {seeds}.")
+
+
 def _check_references(study: Study, where: str) -> None:
-    if not study.seeds or len(set(study.seeds)) < len(study.seeds) or min(study.seeds) < 0:
-        raise UserError(f"{where}: seeds must be distinct numbers from 0 on, at least one; got {study.seeds}.")
+    _check_seeds(study.seeds, where)
+    for name, experiment in study.experiments.items():
+        for key, item in [(name, experiment), *((f"{name}, {key}", m) for key, m in experiment.methods.items())]:
+            if item.seeds is not None:
+                _check_seeds(item.seeds, f"{where}, experiment {key}")
     for key, item in [*study.tables.items(), *study.figures.items()]:
         experiment = study.experiments.get(item.experiment)
         if experiment is None:

@@ -17,15 +17,15 @@ def describe(
     FLOPs: see :func:`cml_bench.engine.flops.task_flops`.
     """
     data_class, net_class, cls = registry.datasets.get(data), registry.networks.get(network), registry.method(method)
-    source = data_class(data_class.Options.resolve(data_options or {}, f"data set {data}"))
+    source = data_class(data_class.Options.read(data_options or {}, f"data set {data}"))
     source.check("test", way, shot, query)
     net = net_class(
-        net_class.Options.resolve(network_options or {}, f"network {network}"), source.input_shape,
+        net_class.Options.read(network_options or {}, f"network {network}"), source.input_shape,
         source.outputs(way), path="plain",
     )  # fmt: skip
     if not cls.learns:
         raise UserError(f"{method} has no parameters and no network: there is nothing to describe.")
-    learner = cls(cls.Options.resolve(options or {}, f"method {method}"), net, source.kind)
+    learner = cls(cls.Options.read(options or {}, f"method {method}"), net, source.kind)
     base = count(net.params)
     co = count(learner.co.params) if "co" in learner.heads else 0
     test = {"meta": base}

@@ -46,7 +46,8 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     for job in jobs:
         text = json.dumps([(i, specs[i].evaluation.model_dump(mode="json")) for i in job["runs"]])
         job["id"] = hashlib.sha256(text.encode()).hexdigest()[:12]
-        job["data"] = sorted({specs[i].data.name for i in job["runs"]})
+        job["data"] = sorted({specs[i].data_id for i in job["runs"]})
+        job["gpu"] = any(_gains_by_gpu(specs[i]) for i in job["runs"])
         job["title"] = _job_title([specs[i] for i in job["runs"]])
     members: dict[str, Any] = {}
     for (name, key, shot), ids in wanted.items():
@@ -54,7 +55,7 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     return {
         "members": members,
         "study": study.model_dump(mode="json"),
-        "runs": [{"id": s.id, "folder": s.folder, "title": s.title, "spec": _plain(s)} for s in specs.values()],
+        "runs": [_run(s) for s in specs.values()],
         "jobs": jobs,
         "data": _data(specs),
         "cells": _cells(study, wanted),
@@ -63,13 +64,24 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     }
 
 
+def _run(spec: RunSpec) -> dict[str, Any]:
+    fields = {"id": spec.id, "folder": spec.folder, "title": spec.title}
+    return {**fields, "gpu": _gains_by_gpu(spec), "spec": _plain(spec)}
+
+
+def _gains_by_gpu(spec: RunSpec) -> bool:
+    from cml_bench import registry
+
+    return spec.network is not None and not registry.networks.get(spec.network.name).small
+
+
 def _plain(spec: RunSpec) -> dict[str, Any]:
     return {**canonical(spec), "evaluation": spec.evaluation.model_dump(mode="json")}
 
 
 def _entries(study: Study, experiment: Experiment) -> list[tuple[int, str, MethodEntry]]:
     """Seed by seed, so that an interrupted study has whole replications; within a seed, all methods."""
-    seeds = {key: entry.seeds or study.seeds for key, entry in experiment.methods.items()}
+    seeds = {key: entry.seeds or experiment.seeds or study.seeds for key, entry in experiment.methods.items()}
     every = sorted({seed for chosen in seeds.values() for seed in chosen})
     return [(s, key, entry) for s in every for key, entry in experiment.methods.items() if s in seeds[key]]
 
@@ -86,7 +98,7 @@ def _spec(
 
     method = registry.method(entry.method or key)
     data_class = registry.datasets.get(experiment.data)
-    data = data_class(data_class.Options.resolve(experiment.data_options, f"{where}, data set {experiment.data}"))
+    data = data_class(data_class.Options.read(experiment.data_options, f"{where}, data set {experiment.data}"))
     query = shot if experiment.query == "shot" else experiment.query
     evaluation = experiment.evaluation
     if experiment.evaluation_query == "shot":
@@ -98,16 +110,20 @@ def _spec(
     steps = experiment.steps if entry.steps is None else entry.steps
     if method.learns:
         net = registry.networks.get(experiment.network)
-        options = net.Options.resolve(experiment.network_options, f"{where}, network {experiment.network}")
-        net(options, data.input_shape, data.outputs(experiment.way))
+        options = net.Options.read(experiment.network_options, f"{where}, network {experiment.network}")
+        built = net(options, data.input_shape, data.outputs(experiment.way))
         network = Component(name=experiment.network, options=canonical(options))
         training = protocol(experiment.protocol, experiment.protocol_options, f"{where}, protocol_options")
     else:
-        seed, steps, query = 0, 0, 1
+        seed, steps, query, built = 0, 0, 1, None
+    chosen = method.Options.read(_options(experiment, key, entry), f"{where}, method {key}")
+    if not evaluation.inner_steps:
+        own = method(chosen, built, data.kind).inner_steps if method.learns else 0
+        evaluation = evaluation.model_copy(update={"inner_steps": (own,)})
     return RunSpec(
         method=method.name,
         version=method.version,
-        options=canonical(method.Options.resolve(_options(experiment, key, entry), f"{where}, method {key}")),
+        options=canonical(chosen),
         network=network,
         data=Component(name=experiment.data, options=canonical(data.options)),
         data_id=data.data_id,
@@ -148,9 +164,13 @@ def _data(specs: dict[str, RunSpec]) -> list[dict[str, Any]]:
 
     found = {}
     for spec in specs.values():
-        files = registry.datasets.get(spec.data.name).has_files
-        key = spec.data_id.replace("/", "-")  # for file names
-        found[spec.data_id] = {"data_id": spec.data_id, "key": key, "files": files, **spec.data.model_dump(mode="json")}
+        cls = registry.datasets.get(spec.data.name)
+        found[spec.data_id] = {
+            "data_id": spec.data_id, "key": spec.data_id.replace("/", "-"),  # for file names
+            "prepares": cls.has_files, "terms": cls.terms,
+            "files": [{"name": f.name, "size": f.size, "manual": not f.urls, "page": f.page} for f in cls.files],
+            **spec.data.model_dump(mode="json"),
+        }  # fmt: skip
     return [found[key] for key in sorted(found)]
 
 
@@ -204,18 +224,3 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
         if done.returncode:
             raise UserError((done.stderr.strip() or done.stdout.strip()).replace(str(config), where))
     return {**json.loads(path.read_text()), "path": str(path)}
-
-
-def summary(plan: dict[str, Any]) -> str:
-    """For people: how many runs, jobs and cells, and which data they need."""
-    study = plan["study"]
-    shared = sum(len(cell["runs"]) for cell in plan["cells"]) - len({r for c in plan["cells"] for r in c["runs"]})
-    steps = sum(run["spec"]["steps"] for run in plan["runs"])
-    lines = [
-        f"study {study['study']}: {len(plan['runs'])} runs in {len(plan['jobs'])} jobs, {steps:,} outer steps, "
-        f"seeds {', '.join(map(str, study['seeds']))}",
-        f"data: {', '.join(item['data_id'] for item in plan['data'])}",
-        f"tables: {', '.join(plan['tables'])}; figures: {', '.join(plan['figures']) or 'none'}; "
-        f"{len(plan['cells'])} cells, {shared} uses of a run that another cell has too",
-    ]
-    return "\n".join(lines)

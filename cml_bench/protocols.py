@@ -6,7 +6,7 @@ Every preset is resolved into each run's spec, so a record never says only "offi
 from typing import Any
 
 from cml_bench.errors import unknown
-from cml_bench.spec import Options, Protocol
+from cml_bench.spec import Protocol
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Adam re-created every 100 steps, phi selected apart from psi and theta, 100 new validation tasks each time.
@@ -22,4 +22,4 @@ def protocol(preset: str, overrides: dict[str, Any], where: str) -> Protocol:
     """The preset's options with overrides. A UserError for an unknown preset or key."""
     if preset not in PRESETS:
         raise unknown("protocol preset", preset, PRESETS)
-    return Options.resolve.__func__(Protocol, {**PRESETS[preset], **overrides}, where)
+    return Protocol.read({**PRESETS[preset], **overrides}, where)

@@ -43,7 +43,8 @@ def publish(plan: dict[str, Any], results: Path, reference: Path = REFERENCE, re
     for picture in sorted((Path(results) / study / "figures").glob("*.png")):
         (home / "figures").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, home / "figures" / picture.name)
-    report.tables(plan, home, [], quiet=True, out=home)
+    report.tables(plan, home, [], out=home)
+    report.page(plan, home, out=home)
     if readme.exists():
         write_text(readme, filled(readme.read_text(), plan, home))
 

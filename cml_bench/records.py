@@ -7,7 +7,7 @@ A run folder ``results/runs/<method>-<data>-<way>w<shot>s-s<seed>-<id8>/`` holds
 * ``episodes.npz``: the result of every test episode (number of correct answers, or squared error);
 * ``model.safetensors`` (psi, theta of the selected step), ``colearner.safetensors`` (phi of the same step),
   ``best_co.safetensors`` and ``last.safetensors`` (complete);
-* ``run.log``; while it trains also checkpoints and a lock.
+* ``run.log``; while it trains also a lock, checkpoints and ``progress.json``; after a failure ``error.log``.
 
 The report side reads these files and imports no torch.
 """
@@ -17,11 +17,12 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -142,21 +143,68 @@ def write_record(folder: Path, content: dict[str, Any]) -> Record:
     return Record(folder, content)
 
 
+def write_progress(folder: Path, progress: dict[str, Any]) -> None:
+    """``progress.json``: step, steps, loss and seconds left of a training under way, for :mod:`cml_bench.status`."""
+    write_json(folder / "progress.json", progress)
+
+
+def forget_progress(folder: Path) -> None:
+    """The training has ended."""
+    (folder / "progress.json").unlink(missing_ok=True)
+
+
+def write_failure(folder: Path, text: str) -> Path:
+    """``error.log``: why the last attempt failed."""
+    write_bytes(folder / "error.log", text.encode())
+    return folder / "error.log"
+
+
+def forget_failure(folder: Path) -> None:
+    """A new attempt begins."""
+    (folder / "error.log").unlink(missing_ok=True)
+
+
+_POLL_SECONDS = 0.5
+
+
 @contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the run's lock; a second process gets a UserError. The kernel frees it when the holder dies."""
+def run_lock(folder: Path, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the run's lock. The kernel frees it when the holder dies.
+
+    A second process gets a UserError, or waits for the first if it says where to announce that (``wait``).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with open(folder / ".lock", "a+") as file:
+        announced = False
+        while not _locked(file):
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise UserError(
-                f"{folder} is being written by process {holder}. Wait for it, or stop it (kill {holder})."
-            ) from None
+            if wait is None:
+                raise UserError(
+                    f"{folder} is being written by process {holder}. Wait for it, or stop it (kill {holder})."
+                )
+            if not announced:
+                wait(f"waiting for process {holder}, which is writing {folder}")
+            announced = True
+            time.sleep(_POLL_SECONDS)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def being_written(folder: Path) -> bool:
+    """Whether a process holds the run's lock just now."""
+    try:
+        with open(folder / ".lock") as file:
+            return not _locked(file)
+    except FileNotFoundError:
+        return False

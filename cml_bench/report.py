@@ -17,31 +17,42 @@ from cml_bench.spec import RunSpec
 from cml_bench.tables import Table, build
 
 
-def tables(
-    plan: dict[str, Any], results: Path, keys: list[str], quiet: bool = False, out: Path | None = None
-) -> list[Path]:
-    """Write tables (Markdown, LaTeX, CSV) and the page; print the tables unless ``quiet``, then the paths.
-
-    They go to ``out``, by default the study's folder under ``results``.
-    """
-    for key in keys:
+def tables(plan: dict[str, Any], results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
+    """Write tables as Markdown, LaTeX and CSV to ``out``, by default the study's folder under ``results``."""
+    out, paths = out or _home(plan, results), []
+    for key in keys or list(plan["tables"]):
         if key not in plan["tables"]:
             raise unknown("table", key, plan["tables"])
-    store, out = Store(results), out or Path(results) / plan["study"]["study"]
-    built = {key: build(plan, store, key) for key in plan["tables"]}
-    paths = []
-    for key in keys or plan["tables"]:
+        built = build(plan, Store(results), key)
         for kind, form in (("md", render.markdown), ("tex", render.latex), ("csv", render.csv)):
             path = out / "tables" / f"{key}.{kind}"
-            write_text(path, form(built[key]))
+            write_text(path, form(built))
             paths.append(path)
-        if not quiet:
-            print(f"\n{render.text(built[key])}")
-    page = out / "report.html"
-    write_text(page, _page(plan, store, out, list(built.values())))
+    return paths
+
+
+def text(plan: dict[str, Any], results: Path, keys: list[str]) -> str:
+    """Tables for a terminal."""
+    return "\n".join(f"{render.text(build(plan, Store(results), key))}\n" for key in keys or plan["tables"])
+
+
+def page(plan: dict[str, Any], results: Path, out: Path | None = None) -> Path:
+    """Write the study's page; it links those tables and figures that are there."""
+    store, out = Store(results), out or _home(plan, results)
+    path = out / "report.html"
+    write_text(path, _page(plan, store, out, [build(plan, store, key) for key in plan["tables"]]))
     store.write_index()
-    print("\n" + "\n".join(f"  {path}" for path in [page, *paths, *sorted((out / "figures").glob("*.png"))]))
-    return [page, *paths]
+    return path
+
+
+def files(plan: dict[str, Any], results: Path) -> list[Path]:
+    """What the study's folder holds for people."""
+    out = _home(plan, results)
+    return [out / "report.html", *sorted((out / "tables").glob("*.md")), *sorted((out / "figures").glob("*.png"))]
+
+
+def _home(plan: dict[str, Any], results: Path) -> Path:
+    return Path(results) / plan["study"]["study"]
 
 
 def figures(plan: dict[str, Any], results: Path, keys: list[str]) -> list[Path]:

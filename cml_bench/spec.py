@@ -9,7 +9,7 @@ results of the same model).
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,6 +20,14 @@ class Model(BaseModel):
     """Frozen; an unknown key is an error that names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def read(cls, content: Any, where: str) -> Self:
+        """Check what a user or a file gave; a UserError names ``where`` it stands and every offending key."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise UserError(explain(error, where, list(cls.model_fields))) from None
 
 
 def added(default: Any, **constraints: Any) -> Any:
@@ -48,14 +56,6 @@ def canonical(model: BaseModel) -> dict[str, Any]:
 
 class Options(Model):
     """Base of the options of a method, network or data set; each field documents itself."""
-
-    @classmethod
-    def resolve(cls, given: dict[str, Any], where: str) -> "Options":
-        """Defaults filled in and types checked; errors name the option and ``where`` it stands."""
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            raise UserError(explain(error, where, list(cls.model_fields))) from None
 
 
 def explain(error: ValidationError, where: str, known: list[str] | None = None) -> str:
@@ -105,7 +105,7 @@ class Evaluation(Model):
 
     tasks: int = Field(600, ge=1)
     query: int = Field(15, ge=1)
-    inner_steps: tuple[int, ...] = Field((), description="empty: the method's own number")
+    inner_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="empty: the method's own number")
 
     def covers(self, other: "Evaluation") -> bool:
         """Whether results made for this evaluation contain those asked for by the other."""
@@ -130,14 +130,6 @@ class RunSpec(Model):
     seed: int = Field(ge=0)
     precision: Literal["float32", "float64"] = "float32"
     evaluation: Evaluation = Field(Evaluation(), json_schema_extra={"left_out": True})
-
-    @classmethod
-    def read(cls, content: Any, where: str) -> "RunSpec":
-        """Check a spec that comes from a file; a UserError names the file and the key."""
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise UserError(explain(error, where, list(cls.model_fields))) from None
 
     @property
     def id(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cml_bench import stats
+from cml_bench import preflight, stats
 from cml_bench.records import Record, Store, evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.verdict import FINISHED, CellSummary, cell_summary
@@ -124,8 +124,9 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
     config = plan["tables"][key]
     experiment = plan["study"]["experiments"][config["experiment"]]
     members = plan["members"][config["experiment"]]
-    columns = _columns(config["kind"], experiment)
     specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    used = [specs[i] for row in config["rows"] for ids in members[row["run"]].values() for i in ids]
+    columns = _columns(config, experiment, used)
     found: dict[str, Record | None] = {}
 
     def cell(run: str, reading: str, column: Column) -> Cell:
@@ -146,7 +147,7 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
     table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
     _compare(table)
     _embolden(table)
-    table.notes = notes(table)
+    table.notes = notes(table) + _not_run(plan, table)
     return table
 
 
@@ -155,15 +156,21 @@ def _usable(record: Record | None, spec: RunSpec, experiment: dict[str, Any]) ->
     if record is None or record.status != FINISHED:
         return record
     wanted = experiment["evaluation"]
-    asked = Evaluation(tasks=wanted["tasks"], query=spec.evaluation.query, inner_steps=tuple(wanted["inner_steps"]))
+    steps = tuple(wanted["inner_steps"]) or (_own_steps(spec),)
+    asked = Evaluation(tasks=wanted["tasks"], query=spec.evaluation.query, inner_steps=steps)
     return record if record.evaluated is not None and record.evaluated.covers(asked) else None
 
 
-def _columns(kind: str, experiment: dict[str, Any]) -> list[Column]:
+def _own_steps(spec: RunSpec) -> int:
+    return spec.options.get("inner_steps", 0)
+
+
+def _columns(config: dict[str, Any], experiment: dict[str, Any], specs: list[RunSpec]) -> list[Column]:
     shots = sorted(experiment["shots"])
-    if kind != "regression":
+    if config["kind"] != "regression":
         return [Column(shot) for shot in shots]
-    steps = experiment["evaluation"]["inner_steps"] or [1]
+    every = experiment["evaluation"]["inner_steps"] or sorted({_own_steps(spec) for spec in specs})
+    steps = config["inner_steps"] or every
     return [Column(shot, k, statistic) for shot in shots for statistic in STATISTICS for k in steps]
 
 
@@ -184,7 +191,7 @@ def _cell(ids: list[str], records: dict[int, Record], reading: str, column: Colu
         if status == FINISHED:
             steps = column.steps
             if steps is None:
-                steps = records[seed].spec.options.get("inner_steps", 0)
+                steps = _own_steps(records[seed].spec)
             scores[seed] = scale * records[seed].episodes(evaluation_key(reading, steps), tasks)
             cell.values[seed] = float(STATISTICS[column.statistic](scores[seed]))
     cell.summary = cell_summary([cell.values.get(seed, math.nan) for seed in seeds], statuses)
@@ -282,6 +289,14 @@ def _missing(table: Table) -> list[str]:
     gaps = {(row.label, c.shot): cell.wanted - len(cell.records) for row, c, cell in table.cells()}
     places = ", ".join(f"{label} at {shot}-shot ({n})" for (label, shot), n in gaps.items() if n)
     return [f"{len(there)} of {len(wanted)} runs are finished and evaluated as asked; missing: {places}."]
+
+
+def _not_run(plan: dict[str, Any], table: Table) -> list[str]:
+    """Why runs of this table cannot be made here."""
+    reasons, wanted = preflight.not_run(plan), {i for _, _, cell in table.cells() for i in cell.runs}
+    there = {record.content["id"] for _, _, cell in table.cells() for record in cell.records.values()}
+    lost = [reasons[i] for i in wanted - there if i in reasons]
+    return [f"{lost.count(reason)} runs not run: {reason}." for reason in sorted(set(lost))]
 
 
 def _comparison(table: Table, row: TableRow) -> str:

@@ -50,7 +50,7 @@ class Case:
             self.kind, lr = "regression", 0.05
         self.network.name = net
         extra = {"cml": {"gamma": gamma, "depth": depth}} if name.endswith("+cml") else {}
-        self.options = cls.Options.resolve({"inner_lr": lr, **options, **extra}, name)
+        self.options = cls.Options.read({"inner_lr": lr, **options, **extra}, name)
         self.method = cls(self.options, self.network, self.kind)
         self.gamma, self.depth = gamma, self.network.colearner_depth if depth is None else depth
         self.groups = leaves(self.method.init(3), CPU, torch.float64)

@@ -25,12 +25,12 @@ def _spec(
     **changes: Any,
 ) -> RunSpec:  # fmt: skip
     cls, net, source = registry.method(method), registry.networks.get(network), registry.datasets.get(data)
-    chosen = source.Options.resolve(data_options or {}, data)
+    chosen = source.Options.read(data_options or {}, data)
     fields = {
         "method": method,
         "version": cls.version,
-        "options": canonical(cls.Options.resolve({**options, **(method_options or {})}, method)),
-        "network": Component(name=network, options=canonical(net.Options.resolve(network_options, network))),
+        "options": canonical(cls.Options.read({**options, **(method_options or {})}, method)),
+        "network": Component(name=network, options=canonical(net.Options.read(network_options, network))),
         "data": Component(name=data, options=canonical(chosen)),
         "data_id": source(chosen).data_id,
         "protocol": protocol("matched", {"val_every": 10, "val_tasks": 20, **(protocol_options or {})}, "test"),

@@ -46,7 +46,7 @@ def scalar(file: str, key: str) -> np.ndarray:
 def build(name: str, path: str, initial: dict, tasks_at_once: int):
     cls = registry.method(name)
     network = Conv4(Conv4Options(filters=8), (3, 32, 32), 5, path)
-    method = cls(cls.Options.resolve({"inner_lr": 0.5}, name), network, "classification")
+    method = cls(cls.Options.read({"inner_lr": 0.5}, name), network, "classification")
     groups: dict = {"base": {}, **({"co": {}} if "co" in method.heads else {})}
     for (group, key), value in initial.items():
         groups[group][key] = value.clone().requires_grad_()

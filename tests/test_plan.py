@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import plan
+from cml_bench import estimate, plan, preflight
 from cml_bench.config import parse, read
 from cml_bench.errors import UserError
 
@@ -129,9 +129,9 @@ def test_files_that_are_no_configuration(tmp_path):
 
 def test_the_shipped_configurations_resolve():
     for path in sorted((ROOT / "configs").glob("*.yaml")):
-        resolved = plan.resolve(read(path), str(path))
+        resolved = estimate.add(plan.resolve(read(path), str(path)))
         assert resolved["runs"]
-        assert plan.summary(resolved).startswith(f"study {resolved['study']['study']}")
+        assert preflight.summary(resolved).startswith(f"study {resolved['study']['study']}")
 
 
 def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ def test_the_readme_shows_the_committed_records(name, tmp_path, monkeypatch):
     home = publish.REFERENCE / name
     from cml_bench import report
 
-    report.tables(resolved, home, [], quiet=True, out=tmp_path)
+    report.tables(resolved, home, [], out=tmp_path)
     for key in resolved["tables"]:
         for kind in ("md", "tex", "csv"):
             assert (tmp_path / "tables" / f"{key}.{kind}").read_text() == (

@@ -34,12 +34,17 @@ class WellFormed(HTMLParser):
         self.text.append(data)
 
 
+def write(resolved, root, keys=()):
+    """All files for people: tables, then the page that links them."""
+    return [*report.tables(resolved, root, list(keys)), report.page(resolved, root)]
+
+
 @pytest.fixture
-def page(tmp_path, capsys):
+def page(tmp_path):
     resolved = study(seeds=3)
     finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})
-    paths = report.tables(resolved, tmp_path, [])
-    return tmp_path, paths, capsys.readouterr().out, (tmp_path / "simulated" / "report.html").read_text()
+    paths = write(resolved, tmp_path)
+    return tmp_path, paths, report.text(resolved, tmp_path, []), (tmp_path / "simulated" / "report.html").read_text()
 
 
 def test_the_page_stands_alone(page):
@@ -63,9 +68,11 @@ def test_the_page_stands_alone(page):
 
 def test_everything_is_written_and_named(page):
     root, paths, printed, _ = page
+    assert {root / "simulated" / "report.html", root / "simulated" / "tables" / "table1.md"} <= {
+        *report.files(study(seeds=3), root)
+    }
     for path in paths:
         assert path.exists()
-        assert str(path) in printed
     assert {p.suffix for p in paths} == {".html", ".md", ".tex", ".csv"}
     assert "MAML + CML†" in printed
     index = (root / "index.csv").read_text().splitlines()
@@ -74,12 +81,12 @@ def test_everything_is_written_and_named(page):
 
 def test_equal_records_give_equal_pages(page):
     root, _, _, html = page
-    report.tables(study(seeds=3), root, [], quiet=True)
+    write(study(seeds=3), root)
     assert (root / "simulated" / "report.html").read_text() == html
 
 
 def test_a_study_with_nothing_finished_still_has_a_page(tmp_path):
-    report.tables(study(), tmp_path, [], quiet=True)
+    write(study(), tmp_path)
     assert "0 of 20 runs are finished" in (tmp_path / "simulated" / "report.html").read_text()
 
 
@@ -112,7 +119,7 @@ def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
 def test_the_page_links_only_to_files_that_are_there(tmp_path):
     resolved = study(seeds=3)
     resolved["tables"]["other"] = resolved["tables"]["table1"]
-    report.tables(resolved, tmp_path, ["table1"], quiet=True)
+    write(resolved, tmp_path, ["table1"])
     links = re.findall(r'href="([^"]+)"', (tmp_path / "simulated" / "report.html").read_text())
     assert sorted(links) == ["tables/table1.csv", "tables/table1.md", "tables/table1.tex"]
 
@@ -120,7 +127,7 @@ def test_the_page_links_only_to_files_that_are_there(tmp_path):
 def test_what_a_cost_table_lacks_stands_on_the_page(tmp_path):
     resolved = study(seeds=3, kind="cost")
     finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54}, only=lambda s: s.seed > 0)
-    report.tables(resolved, tmp_path, [], quiet=True)
+    write(resolved, tmp_path)
     assert "8 of 12 runs are finished and evaluated" in (tmp_path / "simulated" / "report.html").read_text()
 
 
@@ -131,7 +138,7 @@ def test_an_experiment_without_training_has_a_page(tmp_path):
     experiment = {"data": "glyphs", "network": "conv4", "shots": [1], "query": 5, "steps": 0,
                   "methods": {"pixel_nn": {}}}  # fmt: skip
     resolved = plan.resolve(parse({"study": "nearest", "experiments": {"e": experiment}}, "test"), "test")
-    report.tables(resolved, tmp_path, [], quiet=True)
+    write(resolved, tmp_path)
     assert "0 of 1 runs are finished" in (tmp_path / "nearest" / "report.html").read_text()
 
 

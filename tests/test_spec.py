@@ -70,16 +70,16 @@ def test_unknown_and_wrong_options_are_named():
         rate: float = 0.1
 
     with pytest.raises(UserError, match=r"somewhere: unknown key 'ratte'; known keys: rate"):
-        Known.resolve({"ratte": 1}, "somewhere")
+        Known.read({"ratte": 1}, "somewhere")
     with pytest.raises(UserError, match=r"rate: .*valid number.*'fast'"):
-        Known.resolve({"rate": "fast"}, "somewhere")
+        Known.read({"rate": "fast"}, "somewhere")
 
 
 def test_yaml_numbers_written_as_text_are_numbers():
     class Known(Options):
         rate: float = 0.1
 
-    assert Known.resolve({"rate": "1e-3"}, "somewhere").rate == 0.001
+    assert Known.read({"rate": "1e-3"}, "somewhere").rate == 0.001
 
 
 def test_a_spec_survives_json():

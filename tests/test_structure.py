@@ -15,16 +15,16 @@ PACKAGE = ROOT / "cml_bench"
 
 # From the bottom to the top: a module imports only from its own line or from lines above it.
 LAYERS = [
-    {"errors", "files", "seeding"},
+    {"errors", "files", "hardware", "seeding"},
     {"spec"},
     {"config", "protocols", "records", "registry"},
-    {"plan", "stats"},
-    {"episodes", "verdict"},
+    {"plan", "preflight", "stats"},
+    {"episodes", "status", "verdict"},
     {"data"},
     {"networks"},
     {"methods"},
     {"engine"},
-    {"describe", "learner"},
+    {"describe", "estimate", "learner"},
     {"probes", "tables"},
     {"figures", "render"},
     {"report"},

@@ -9,12 +9,16 @@ from cml_bench.errors import UserError
 
 
 class RemoteFile(NamedTuple):
-    """A published file: its name, addresses (tried in order), size in bytes and SHA-256."""
+    """A published file: its name, addresses (tried in order), size in bytes and SHA-256.
+
+    A file that must be fetched by hand has no addresses; ``page`` says where a person finds it.
+    """
 
     name: str
     urls: tuple[str, ...]
     size: int
     sha256: str
+    page: str = ""
 
 
 def sha256_of(path: Path) -> str:

@@ -32,6 +32,8 @@ class DataSet:
     name: str
     kind: Literal["classification", "regression"] = "classification"
     has_files = False
+    files: tuple[RemoteFile, ...] = ()
+    terms = ""  # where the terms of use stand that must be acknowledged before the data is fetched
     input_shape: tuple[int, ...]
 
     def __init__(self, options: Options):
@@ -97,8 +99,6 @@ class ImageSet(DataSet):
     smallest_class: int
     group = 1
     has_files = True
-
-    files: tuple[RemoteFile, ...] = ()
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
         """Decode everything, from the verified ``files`` by name; called once, in the fetching process."""

@@ -17,7 +17,7 @@ Batch = dict[str, tuple[Tensor, Tensor]]
 def open_data(name: str, folder: str | Path = "data", device: str = "cpu", **options: Any) -> DataSet:
     """A data set by name, fetched and prepared under ``folder`` if it is not there: ``open_data("glyphs")``."""
     cls = registry.datasets.get(name)
-    data = cls(cls.Options.resolve(options, f"data set {name}"))
+    data = cls(cls.Options.read(options, f"data set {name}"))
     data.prepare(Path(folder))
     return data.open(Path(folder), torch.device(device), torch.float32)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
-from cml_bench.files import write_json, write_text
-from cml_bench.records import Store
+from cml_bench.files import write_json
+from cml_bench.records import Store, write_failure
 from cml_bench.spec import RunSpec
 
 
@@ -33,9 +33,13 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
 
 
 def _explain(spec: RunSpec, settings: Settings, error: Exception) -> str:
-    if isinstance(error, UserError):
+    known = isinstance(error, UserError)
+    text = f"{error}\n" if known else "".join(traceback.format_exception(error))
+    try:
+        path = write_failure(Store(settings.results).folder(spec), text)
+    except OSError as problem:  # a full disk: the message is all that is left
+        return f"{spec.title}: {error} (and no error.log: {problem})"
+    if known:
         return f"{spec.title}: {error}"
-    path = Store(settings.results).folder(spec) / "error.log"
-    write_text(path, "".join(traceback.format_exception(error)))
     print("".join(traceback.format_exception_only(error)), file=sys.stderr)
     return f"{spec.title}: {type(error).__name__}: {error} (traceback in {path})"

@@ -4,8 +4,10 @@ import datetime
 import os
 import platform
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import safetensors
@@ -16,6 +18,7 @@ from safetensors.torch import save as safetensors_bytes
 import cml_bench
 from cml_bench import registry
 from cml_bench.engine import checkpoint
+from cml_bench.engine.device import placed
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.readings import Models, test_results
 from cml_bench.engine.step import snapshot
@@ -25,7 +28,17 @@ from cml_bench.errors import UserError
 from cml_bench.files import write_bytes
 from cml_bench.methods.base import Groups
 from cml_bench.networks.base import count
-from cml_bench.records import FORMAT, Record, Store, run_lock, write_episodes, write_record
+from cml_bench.records import (
+    FORMAT,
+    Record,
+    Store,
+    forget_failure,
+    forget_progress,
+    read,
+    run_lock,
+    write_episodes,
+    write_record,
+)
 from cml_bench.spec import Evaluation, RunSpec, canonical
 from cml_bench.verdict import run_status
 
@@ -34,24 +47,39 @@ def run(spec: RunSpec, settings: Settings) -> Record:
     """The record of this run: as stored if it is finished, else after training what is missing."""
     store = Store(settings.results)
     folder = store.folder(spec)
-    with run_lock(folder):
+    with run_lock(folder, wait=settings.report if settings.wait else None):
         record = store.read(spec)
-        if record is not None:
-            return reevaluate(record, spec, settings)
-        torch.set_num_threads(settings.threads)
-        with open(folder / "run.log", "a") as log:
+        if record is not None and covered(record, spec):
+            return record
+        with (
+            open(folder / "run.log", "a") as log,
+            placed(settings.device, settings.runs_per_gpu, spec, settings.report) as device,
+        ):
+            here = replace(settings, device=device, report=_both(log, settings.report))
+            torch.set_num_threads(settings.threads)
+            return _make(record, spec, here, folder)
 
-            def say(text: str) -> None:
-                stamp = datetime.datetime.now(datetime.UTC).strftime("%H:%M:%S")
-                log.write(f"{stamp} {text}\n")
-                log.flush()
-                settings.report(text)
 
-            if not registry.method(spec.method).learns:
-                return _reference(spec, settings, folder)
-            training = Training(spec, settings, folder, say)
-            training.run()
-            return _finish(training, spec, settings, folder)
+def _make(record: Record | None, spec: RunSpec, settings: Settings, folder: Path) -> Record:
+    forget_failure(folder)
+    if record is not None:
+        return reevaluate(record, spec, settings)
+    if not registry.method(spec.method).learns:
+        return _reference(spec, settings, folder)
+    training = Training(spec, settings, folder, settings.report)
+    training.run()
+    return _finish(training, spec, settings, folder)
+
+
+def _both(log: TextIO, report: Callable[[str], None]) -> Callable[[str], None]:
+    """Say it in the run's log, with the time, and to the user."""
+
+    def say(text: str) -> None:
+        log.write(f"{datetime.datetime.now(datetime.UTC):%H:%M:%S} {text}\n")
+        log.flush()
+        report(text)
+
+    return say
 
 
 # -- finishing ----------------------------------------------------------------------------------------
@@ -94,6 +122,7 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     }
     record = write_record(folder, content)
     checkpoint.clear(folder)
+    forget_progress(folder)
     return record
 
 
@@ -120,9 +149,8 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
 
 def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
     """The record with what ``spec.evaluation`` asks: as it is, or extended from the stored models, without training."""
-    done = record.evaluated
-    if record.status == "diverged" or (done is not None and done.covers(spec.evaluation)):
-        return record  # a diverged run has no model to evaluate
+    if covered(record, spec):
+        return record
     folder, wanted = record.folder, _union(record.evaluated, spec.evaluation)
     torch.set_num_threads(settings.threads)
     if not registry.method(spec.method).learns:
@@ -136,6 +164,33 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
     content = dict(record.content)
     content |= _evaluation_content(arrays, wanted, spec, data.kind)
     return write_record(folder, content)
+
+
+def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_results: bool = False) -> Record:
+    """Evaluate the run in ``folder`` further: ``wanted`` gives tasks, query or inner_steps, else they stay.
+
+    A UserError if there is no finished run, or if results would be lost: those of another number of queries are of
+    other tasks, and a run keeps one kind.
+    """
+    record = read(folder)
+    if record is None:
+        raise UserError(f"{folder} holds no finished run (no record.json).")
+    old = record.evaluated or Evaluation()
+    asked = Evaluation.read({**old.model_dump(), **wanted}, "evaluation")
+    if asked.query != old.query and not replace_results:
+        raise UserError(
+            f"{folder} has results with {old.query} queries per class; with {asked.query} they would be replaced, and "
+            "tables of its study would miss it. Add --replace if that is meant, or evaluate a copy of the folder."
+        )
+    spec = record.spec.model_copy(update={"evaluation": asked})
+    with run_lock(folder), placed(settings.device, settings.runs_per_gpu, spec, settings.report) as device:
+        return reevaluate(record, spec, replace(settings, device=device))
+
+
+def covered(record: Record, spec: RunSpec) -> bool:
+    """Whether nothing is left to evaluate; a diverged run has no model to evaluate."""
+    done = record.evaluated
+    return record.status == "diverged" or (done is not None and done.covers(spec.evaluation))
 
 
 def _union(done: Evaluation | None, wanted: Evaluation) -> Evaluation:

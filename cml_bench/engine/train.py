@@ -21,6 +21,7 @@ from cml_bench.engine.step import MetaStep, adam, leaves, snapshot
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method
+from cml_bench.records import write_progress
 from cml_bench.spec import Options, RunSpec
 
 _SAY_SECONDS = 10.0  # progress lines of one run are at least so far apart
@@ -32,30 +33,19 @@ class Settings:
 
     results: Path = Path("results")
     data_dir: Path = Path("data")
-    device: str = "cpu"
+    device: str = "cpu"  # auto and cuda become cpu or cuda:N in engine/device.py
+    runs_per_gpu: int = 1
     threads: int = 1
     path: str = "auto"
     checkpoint_seconds: float = 60.0
     diagnostics: bool = True
+    wait: bool = False  # for another process that makes the same run, instead of an error
     report: Callable[[str], None] = print
-
-
-def resolve_device(name: str) -> str:
-    """``auto`` to cuda or cpu; an error for a device that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {name!r} was asked for, but torch sees no CUDA device. Use --device cpu.")
-    return name
 
 
 def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
     """Options of a plug-in class from a spec."""
-    return cls.Options.resolve(given, where)
+    return cls.Options.read(given, where)
 
 
 def choose_path(asked: str, spec: RunSpec, method: Method, device: torch.device) -> str:
@@ -211,7 +201,7 @@ class Training:
                 self.best[head] = {"step": self.step, "score": score, "groups": snapshot(self.groups)}
 
     def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
-        left, self._said = "", time.monotonic()
+        left, seconds, self._said = "", None, time.monotonic()
         if self.step > self._start_step:
             pace = (time.monotonic() - self._started) / (self.step - self._start_step)
             seconds = round(pace * (self.spec.steps - self.step))
@@ -220,6 +210,10 @@ class Training:
         score = val["score_meta"]
         shown = f"val {100 * score:.1f} %" if self.method.kind == "classification" else f"val MSE {score:.3f}"
         self.say(f"{self.spec.title}: step {self.step}/{self.spec.steps}{loss}  {shown}{left}")
+        finite = train and not self.diverged
+        loss = train["loss_meta"] if finite else None
+        progress = {"step": self.step, "steps": self.spec.steps, "loss": loss, "left": seconds}
+        write_progress(self.folder, progress)
 
     # -- checkpoints -------------------------------------------------------------------------------------
 

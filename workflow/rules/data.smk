@@ -2,7 +2,7 @@
 # since Snakemake deletes those before a rule runs again; the stamp is.
 import json
 
-DATA = {item["key"]: item for item in PLAN["data"] if item["files"]}
+DATA = {item["key"]: item for item in PLAN["data"] if item["prepares"]}
 
 
 rule fetch:

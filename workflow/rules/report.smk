@@ -2,46 +2,80 @@
 # configuration and the source, so an edited title or a mended figure is drawn anew.
 REPORT = f"{OUT}/report.html"
 TABLES_TEXT = f"{OUT}/tables.txt"
-STAMPS = [f"{RESULTS}/done/{job}.json" for job in JOBS]
+JOB_OF = {run: job for job, content in JOBS.items() for run in content["runs"]}
 
 
-rule figures:
+def stamps_of(runs):
+    """Stamps of the jobs of these runs; runs that cannot be made here have none."""
+    return sorted({f"{RESULTS}/done/{JOB_OF[run]}.json" for run in runs if run in JOB_OF})
+
+
+def stamps_of_table(wildcards):
+    cells = [cell for cell in PLAN["cells"] if cell["table"] == wildcards.table]
+    return stamps_of(run for cell in cells for run in [*cell["runs"], *(cell["against"] or [])])
+
+
+def stamps_of_figure(wildcards):
+    figure = PLAN["figures"][wildcards.figure]
+    methods = PLAN["members"][figure["experiment"]]
+    return stamps_of(run for row in figure["runs"] for runs in methods[row["run"]].values() for run in runs)
+
+
+rule figure:
     input:
-        STAMPS,
+        stamps_of_figure,
     output:
-        expand("{out}/figures/{figure}.png", out=OUT, figure=PLAN["figures"]),
+        f"{OUT}/figures/{{figure}}.png",
     log:
-        f"{RESULTS}/logs/figures-{STUDY['study']}.log",
+        f"{RESULTS}/logs/{STUDY['study']}-{{figure}}.log",
     conda:
         "../../environment.yml"
     params:
         python=PYTHON,
         plan=PLAN_FILE,
     message:
-        "drawing figures"
+        "drawing {wildcards.figure}"
     shell:
-        "{params.python} -m cml_bench figure --plan {params.plan} > {log} 2>&1"
+        "{params.python} -m cml_bench figure {wildcards.figure} --plan {params.plan} > {log} 2>&1"
 
 
-rule tables:
+rule table:
     input:
-        STAMPS,
-        rules.figures.output,
+        stamps_of_table,
+    output:
+        multiext(f"{OUT}/tables/{{table}}", ".md", ".tex", ".csv"),
+    log:
+        f"{RESULTS}/logs/{STUDY['study']}-{{table}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        python=PYTHON,
+        plan=PLAN_FILE,
+    message:
+        "rendering {wildcards.table}"
+    shell:
+        "{params.python} -m cml_bench table {wildcards.table} --plan {params.plan} > {log} 2>&1"
+
+
+rule report:
+    input:
+        stamps_of(JOB_OF),
+        expand("{out}/tables/{table}.md", out=OUT, table=PLAN["tables"]),
+        expand("{out}/figures/{figure}.png", out=OUT, figure=PLAN["figures"]),
     output:
         page=REPORT,
         text=TABLES_TEXT,
-        tables=expand("{out}/tables/{table}.{kind}", out=OUT, table=PLAN["tables"], kind=["md", "tex", "csv"]),
     log:
-        f"{RESULTS}/logs/tables-{STUDY['study']}.log",
+        f"{RESULTS}/logs/{STUDY['study']}-report.log",
     conda:
         "../../environment.yml"
     params:
         python=PYTHON,
         plan=PLAN_FILE,
     message:
-        "rendering tables"
+        "writing the report"
     shell:
-        "{params.python} -m cml_bench table --plan {params.plan} > {output.text} 2> {log}"
+        "{params.python} -m cml_bench report --plan {params.plan} > {output.text} 2> {log}"
 
 
 # `snakemake table1` and `snakemake figure2` make one of them and everything it needs.
@@ -49,6 +83,6 @@ for key in [*PLAN["tables"], *PLAN["figures"]]:
 
     rule:
         name:
-            key
+            f"{key}"
         input:
             f"{OUT}/tables/{key}.md" if key in PLAN["tables"] else f"{OUT}/figures/{key}.png",

@@ -5,7 +5,7 @@ rule train:
         lambda wildcards: [
             f"{STUDY['data_dir']}/ready/{key}.json"
             for key, item in DATA.items()
-            if item["name"] in JOBS[wildcards.job]["data"]
+            if item["data_id"] in JOBS[wildcards.job]["data"]
         ],
     output:
         f"{RESULTS}/done/{{job}}.json",
@@ -14,6 +14,8 @@ rule train:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu_slots=lambda wildcards: int(bool(GPUS) and JOBS[wildcards.job]["gpu"] and STUDY["device"] != "cpu"),
     params:
         python=PYTHON,
         runs=lambda wildcards: JOBS[wildcards.job]["runs"],

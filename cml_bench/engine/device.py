@@ -1,0 +1,41 @@
+"""Which device a run uses, and its place on it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+
+from cml_bench import hardware, registry
+from cml_bench.errors import UserError
+from cml_bench.spec import RunSpec
+
+
+def resolve_device(name: str) -> str:
+    """The name, checked. A UserError for a device that is unknown or not there."""
+    if name == "auto":
+        return name
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} was asked for, but torch sees no CUDA device. Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no {name}: torch sees {torch.cuda.device_count()} CUDA devices.")
+    return name
+
+
+@contextlib.contextmanager
+def placed(name: str, per_device: int, spec: RunSpec, say: Callable[[str], None]) -> Iterator[str]:
+    """The device for a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed on it.
+
+    ``auto`` is a GPU if there is one and the network gains by it. ``cuda:N`` and ``cpu`` are taken as they are.
+    """
+    if name == "auto":
+        small = spec.network is None or registry.networks.get(spec.network.name).small
+        name = "cpu" if small or not torch.cuda.is_available() else "cuda"
+    if name != "cuda":
+        yield name
+        return
+    with hardware.claim(list(range(torch.cuda.device_count())), per_device, say=say) as number:
+        yield f"cuda:{number}"

@@ -1,0 +1,142 @@
+"""What stands before a start: what a plan costs, what cannot run and why. Imports no torch.
+
+Hours are estimates from counted FLOPs and two round rates that were measured on one core of a slow server CPU and
+assumed for a GPU; the text says so. They tell hours from weeks, no more.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from cml_bench.config import LocalCopy
+
+CPU_FLOPS, CPU_STEP = 13e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
+GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
+
+
+def blocked(plan: dict[str, Any]) -> dict[str, str]:
+    """data id -> why its runs cannot start now: terms not acknowledged, or a file that a person must fetch."""
+    study, found = plan["study"], {}
+    folder = Path(study["data_dir"])
+    for item in plan["data"]:
+        if not item["prepares"] or _prepared(folder, item):
+            continue
+        name, own = item["name"], study["sources"].get(item["name"], {})
+        if item["terms"] and name not in study["acknowledged"]:
+            found[item["data_id"]] = (
+                f"the terms of use of {name} are not acknowledged: read {item['terms']}, then add {name} to "
+                "`acknowledged` in the configuration"
+            )
+            continue
+        by_hand = [file for file in item["files"] if file["manual"] and file["name"] not in own]
+        for file in by_hand:
+            place = folder / "downloads" / name / file["name"]
+            if not place.exists():
+                found[item["data_id"]] = (
+                    f"{file['name']} of {name} must be fetched by hand: get it from {file['page']} and put it at "
+                    f"{place}, or name your copy under `sources` in the configuration"
+                )
+    return found
+
+
+def _prepared(folder: Path, item: dict[str, Any]) -> bool:
+    return (folder / "prepared" / item["key"] / "index.json").exists()
+
+
+def not_run(plan: dict[str, Any]) -> dict[str, str]:
+    """run id -> the reason of :func:`blocked`."""
+    reasons = blocked(plan)
+    return {run["id"]: reasons[run["spec"]["data_id"]] for run in plan["runs"] if run["spec"]["data_id"] in reasons}
+
+
+def hours(runs: list[dict[str, Any]], gpu: bool) -> float:
+    """Hours of one core, or of one GPU for the runs that gain by it."""
+    seconds = 0.0
+    for run in runs:
+        flops, steps = run["work"]["flops"], run["work"]["steps"]
+        fast = gpu and run["gpu"]
+        seconds += flops / (GPU_FLOPS if fast else CPU_FLOPS) + steps * (GPU_STEP if fast else CPU_STEP)
+    return seconds / 3600
+
+
+def downloads(plan: dict[str, Any]) -> int:
+    """Bytes that must still be fetched."""
+    folder, total = Path(plan["study"]["data_dir"]), 0
+    for item in plan["data"]:
+        if _prepared(folder, item):
+            continue
+        own: dict[str, LocalCopy] = plan["study"]["sources"].get(item["name"], {})
+        for file in item["files"]:
+            there = (folder / "downloads" / item["name"] / file["name"]).exists() or file["name"] in own
+            total += 0 if there or file["manual"] else file["size"]
+    return total
+
+
+def shared_runs(plan: dict[str, Any]) -> int:
+    """How many runs stand in more than one table."""
+    tables: dict[str, set[str]] = {}
+    for cell in plan["cells"]:
+        for run in [*cell["runs"], *(cell["against"] or [])]:
+            tables.setdefault(run, set()).add(cell["table"])
+    return sum(len(found) > 1 for found in tables.values())
+
+
+def summary(plan: dict[str, Any], gpus: int = 0) -> str:
+    """For people: runs, hours, disk, downloads, and what will not run."""
+    study, runs, lost = plan["study"], plan["runs"], not_run(plan)
+    able = [run for run in runs if run["id"] not in lost]
+    seeds = ", ".join(map(str, study["seeds"]))
+    lines = [
+        f"study {study['study']}: {len(runs)} runs in {len(plan['jobs'])} jobs, "
+        f"{sum(run['spec']['steps'] for run in runs):,} outer steps, seeds {seeds}",
+        f"tables: {', '.join(plan['tables']) or 'none'}; figures: {', '.join(plan['figures']) or 'none'}; "
+        f"{len(plan['cells'])} cells; {shared_runs(plan)} runs shared between tables",
+        *_table_lines(plan, gpus > 0),
+        f"estimated: {_hours(able, gpus)}; disk {_bytes(sum(run['work']['bytes'] for run in able))}; "
+        f"downloads {_bytes(downloads(plan))} (data: {', '.join(item['data_id'] for item in plan['data'])})",
+    ]
+    reasons = {reason: sum(r == reason for r in lost.values()) for reason in lost.values()}
+    lines += [f"not run, {count} runs: {reason}" for reason, count in reasons.items()]
+    return "\n".join(lines)
+
+
+def _table_lines(plan: dict[str, Any], gpu: bool) -> list[str]:
+    by_id = {run["id"]: run for run in plan["runs"]}
+    lines = []
+    for key in plan["tables"]:
+        ids = {i for c in plan["cells"] if c["table"] == key for i in [*c["runs"], *(c["against"] or [])]}
+        lines.append(f"  {key}: {len(ids)} runs, {hours([by_id[i] for i in ids], gpu):.1f} h")
+    return lines
+
+
+def _hours(runs: list[dict[str, Any]], gpus: int) -> str:
+    on_gpu = [run for run in runs if run["gpu"] and gpus]
+    on_cpu = [run for run in runs if not (run["gpu"] and gpus)]
+    parts = [f"{hours(on_gpu, True):.1f} h of one GPU"] if on_gpu else []
+    parts += [f"{hours(on_cpu, False):.1f} h of one CPU core"] if on_cpu else []
+    return f"{' and '.join(parts) or '0 h'} (from FLOPs at {CPU_FLOPS:.0e}/s a core, {GPU_FLOPS:.0e}/s a GPU)"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def refusal(plan: dict[str, Any]) -> str:
+    """Why a study that expects a GPU does not start without one, and what to do instead: one paragraph."""
+    study = plan["study"]
+    small = [key for key in [*plan["tables"], *plan["figures"]] if not _needs_gpu(plan, key)]
+    targets = f"the smaller targets that a CPU finishes (snakemake --cores N {' or '.join(small)}), " if small else ""
+    return (
+        f"no GPU is visible, and the study {study['study']} expects one: {_hours(plan['runs'], 0)} on a CPU. Choose "
+        f"`make demo` (minutes, embedded data), {targets}or `--config allow_cpu=1` to run everything on the CPU all "
+        "the same. `python -m cml_bench plan --config FILE` shows what each table costs."
+    )
+
+
+def _needs_gpu(plan: dict[str, Any], key: str) -> bool:
+    experiment = (plan["tables"].get(key) or plan["figures"][key])["experiment"]
+    ids = {i for shots in plan["members"][experiment].values() for runs in shots.values() for i in runs}
+    return any(run["gpu"] for run in plan["runs"] if run["id"] in ids)

@@ -1,0 +1,87 @@
+"""How far a study is: the state of every run, counted per table. Imports no torch, starts nothing."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cml_bench import preflight
+from cml_bench.errors import UserError
+from cml_bench.records import Store, being_written
+from cml_bench.spec import RunSpec
+
+# In the order in which they are shown.
+STATES = ("finished", "diverged", "collapsed", "running", "interrupted", "failed", "missing", "not run")
+
+
+class State(NamedTuple):
+    """One run's state and, for people, more about it: step and time left, a log's path, a reason."""
+
+    run: str
+    title: str
+    state: str
+    more: str = ""
+
+
+def states(plan: dict[str, Any], results: Path) -> dict[str, State]:
+    """Run id -> its state."""
+    store, reasons = Store(results), preflight.not_run(plan)
+    return {run["id"]: _state(run, store, reasons.get(run["id"])) for run in plan["runs"]}
+
+
+def _state(run: dict[str, Any], store: Store, reason: str | None) -> State:
+    spec = RunSpec.model_validate(run["spec"])
+    folder = store.folder(spec)
+    try:
+        record = store.read(spec)
+    except UserError as error:
+        return State(run["id"], run["title"], "failed", str(error))
+    if record is not None:
+        return State(run["id"], run["title"], record.status)
+    if being_written(folder):
+        return State(run["id"], run["title"], "running", _progress(folder))
+    if (folder / "error.log").exists():
+        last = (folder / "error.log").read_text().strip().splitlines()
+        return State(run["id"], run["title"], "failed", f"{last[-1] if last else ''} (see {folder / 'error.log'})")
+    if any(folder.glob("checkpoint-*.pt")):
+        return State(run["id"], run["title"], "interrupted", f"{_progress(folder)}; goes on from its checkpoint")
+    return State(run["id"], run["title"], "not run" if reason else "missing", reason or "")
+
+
+def _progress(folder: Path) -> str:
+    try:
+        progress = json.loads((folder / "progress.json").read_text())
+    except FileNotFoundError:
+        return "starting"
+    text = f"step {progress['step']:,} of {progress['steps']:,}"
+    if progress["loss"] is not None:
+        text += f", loss {progress['loss']:.3f}"
+    if progress["left"] is not None:
+        text += f", about {progress['left'] // 60}:{progress['left'] % 60:02d} left"
+    return text
+
+
+def counts(plan: dict[str, Any], found: dict[str, State]) -> dict[str, dict[str, int]]:
+    """Table key -> state -> number of runs; the key ``all runs`` counts the whole study."""
+    groups = {"all runs": set(found)}
+    for cell in plan["cells"]:
+        groups.setdefault(cell["table"], set()).update(cell["runs"], cell["against"] or ())
+    return {
+        key: {state: n for state in STATES if (n := sum(found[run].state == state for run in runs))}
+        for key, runs in groups.items()
+    }
+
+
+def text(plan: dict[str, Any], results: Path) -> str:
+    """For people: counts per table, then every run that is under way, failed or cannot run."""
+    found = states(plan, results)
+    lines = [
+        f"{key}: {', '.join(f'{n} {state}' for state, n in numbers.items())}"
+        for key, numbers in counts(plan, found).items()
+    ]
+    for state in STATES:
+        if state not in ("finished", "missing", "not run"):
+            lines += [
+                f"{state}: {s.title}{': ' + s.more if s.more else ''}" for s in found.values() if s.state == state
+            ]
+    reasons = {s.more for s in found.values() if s.state == "not run"}
+    return "\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))])
