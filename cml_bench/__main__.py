@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("publish", _publish, "Copy a study's records to results/reference and its tables into the README.")
     _study(sub)
+    sub.add_argument("--partial", action="store_true", help="copy what is finished; leave tables and README alone")
 
     sub = command("list", _list, "Names of methods, data sets or networks.")
     sub.add_argument("kind", choices=("methods", "data", "networks"))
@@ -222,7 +223,7 @@ def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     from cml_bench import config, plan
 
     config.read(args.config)
-    return plan.cached(yaml.safe_load(args.config.read_text()), str(args.config), args.results)
+    return plan.cached(yaml.safe_load(args.config.read_text()), str(args.config))
 
 
 def _plan_and_results(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
@@ -267,7 +268,7 @@ def _status(args: argparse.Namespace) -> None:
 def _publish(args: argparse.Namespace) -> None:
     from cml_bench.publish import publish
 
-    publish(*_plan_and_results(args))
+    publish(*_plan_and_results(args), partial=args.partial)
 
 
 def _list(args: argparse.Namespace) -> None:

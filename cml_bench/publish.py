@@ -11,15 +11,21 @@ from typing import Any
 from cml_bench import report
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes, write_text
-from cml_bench.records import Store
+from cml_bench.records import Store, evaluation_key, write_episodes
 from cml_bench.spec import RunSpec
+from cml_bench.tables import build
 
 REFERENCE = Path("results/reference")
-_FILES = ("record.json", "episodes.npz")
 
 
-def publish(plan: dict[str, Any], results: Path, reference: Path = REFERENCE, readme: Path = Path("README.md")) -> None:
+def publish(
+    plan: dict[str, Any], results: Path, reference: Path = REFERENCE, readme: Path = Path("README.md"),
+    partial: bool = False,
+) -> None:  # fmt: skip
     """Copy the study's finished records (not the models) and figures, render its tables, fill the README's block.
+
+    Of the test episodes only those series are kept that the study's tables show; the means of all are in the record.
+    ``partial``: copy what is finished, while the rest still runs, and leave the README alone.
 
     Runs that the configuration no longer has are removed. Those it has stay in ``reference`` if ``results`` has them
     not, so tables can be made again from the committed records alone.
@@ -28,11 +34,15 @@ def publish(plan: dict[str, Any], results: Path, reference: Path = REFERENCE, re
     source, home = Store(results), Path(reference) / study
     target = Store(home)
     specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
+    shown = series(plan)
     for spec in specs:
         record = source.read(spec)
         if record is not None:
-            for name in _FILES:
-                write_bytes(target.folder(spec) / name, (record.folder / name).read_bytes())
+            kept = {key: values for key, values in record.arrays.items() if key in shown.get(spec.id, ())}
+            write_episodes(target.folder(spec), kept)
+            write_bytes(target.folder(spec) / "record.json", (record.folder / "record.json").read_bytes())
+    if partial:
+        return
     missing = [spec.title for spec in specs if target.read(spec) is None]
     if missing:
         raise UserError(f"{study}: {len(missing)} runs are in neither {results} nor {home}; the first: {missing[0]}")
@@ -47,6 +57,21 @@ def publish(plan: dict[str, Any], results: Path, reference: Path = REFERENCE, re
     report.page(plan, home, out=home)
     if readme.exists():
         write_text(readme, filled(readme.read_text(), plan, home))
+
+
+def series(plan: dict[str, Any]) -> dict[str, set[str]]:
+    """Run id -> the keys of its test series that a table shows."""
+    found: dict[str, set[tuple[str, int | None]]] = {}
+    for key in plan["tables"]:
+        for row, column, cell in build(plan, Store("nowhere"), key).cells():
+            for part, reading in ((cell, row.reading), (cell.base, "meta")):
+                for run in part.runs if part else ():
+                    found.setdefault(run, set()).add((reading, column.steps))
+    own = {run["id"]: run["spec"]["options"].get("inner_steps", 0) for run in plan["runs"]}
+    return {
+        run: {evaluation_key(reading, own[run] if steps is None else steps) for reading, steps in keys}
+        for run, keys in found.items()
+    }
 
 
 def block(plan: dict[str, Any], home: Path) -> str:
