@@ -1,6 +1,8 @@
 # make demo        set up and run the main job on embedded data
 # make test        set up and run the fast tests;  make test-all: the slow ones too
 # make lint        ruff, snakefmt, snakemake --lint
+# make gate        train configs/ci.yaml anew and compare with the committed references
+# make gate-reference  make new references from 10 seeds, and print what moved
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
 SHELL := /bin/bash
@@ -13,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A test process has one thread: two processes of one beat one process of two, and results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-all lint format traces clean
+.PHONY: setup demo test test-slow test-all gate gate-reference lint format traces clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -36,6 +38,17 @@ test-slow: setup
 
 test-all: test test-slow
 
+# Finished runs are never trained again, so the gate starts from an empty folder.
+gate: setup
+	rm -rf results/gate
+	snakemake --quiet all --cores $(CORES) --configfile configs/ci.yaml --config results=results/gate
+	python -m cml_bench check --results results/gate
+
+gate-reference: setup
+	rm -rf results/gate
+	snakemake --quiet all --cores $(CORES) --configfile configs/ci.yaml --config results=results/gate seeds=10
+	python -m cml_bench check --results results/gate --seeds 10 --update
+
 lint: setup
 	ruff check .
 	ruff format --check .
@@ -51,4 +64,4 @@ traces: setup
 	$(TEST_ENV) python -m tests.make_traces
 
 clean:
-	rm -rf results/demo results/plans results/done .pytest_cache .ruff_cache .hypothesis
+	rm -rf results/demo results/gate results/plans results/done .pytest_cache .ruff_cache .hypothesis

@@ -72,6 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("figures", nargs="*", help="keys; default: all of the study")
     _study(sub)
 
+    sub = command("check", _check, "Compare the finished runs of a configuration with committed references.")
+    sub.add_argument("--config", type=Path, default=Path("configs/ci.yaml"))
+    sub.add_argument("--results", type=Path, help="default: the configuration's")
+    sub.add_argument("--reference", type=Path, default=Path("configs/reference/ci.json"))
+    sub.add_argument("--update", action="store_true", help="make these runs the reference and print what moved")
+    sub.add_argument("--seeds", type=int, help="seeds 0..N-1 instead of the configuration's")
+    sub.set_defaults(plan=None)
+
     sub = command("status", _status, "How far a study is: finished, running, failed and missing runs per table.")
     _study(sub)
     sub.add_argument("--json", action="store_true", help="the state of every run, as JSON")
@@ -223,7 +231,10 @@ def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     from cml_bench import config, plan
 
     config.read(args.config)
-    return plan.cached(yaml.safe_load(args.config.read_text()), str(args.config))
+    content = yaml.safe_load(args.config.read_text())
+    if getattr(args, "seeds", None):
+        content["seeds"] = args.seeds
+    return plan.cached(content, str(args.config))
 
 
 def _plan_and_results(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
@@ -253,6 +264,23 @@ def _figure(args: argparse.Namespace) -> None:
 
     for path in report.figures(*_plan_and_results(args), args.figures):
         print(path)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from cml_bench import regression
+
+    plan, results = _plan_and_results(args)
+    if args.update:
+        print("\n".join(regression.update(plan, results, args.reference)))
+        return
+    found = regression.check(plan, results, args.reference)
+    print(regression.table(found))
+    offenders = sum(bool(item.problem) for item in found)
+    if offenders:
+        raise UserError(
+            f"{offenders} of {len(found)} cells do not hold against {args.reference}. Find the change that did it; if "
+            "it is meant, run `make gate-reference` and commit what moved, with the reason."
+        )
 
 
 def _status(args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ LAYERS = [
     {"config", "protocols", "records", "registry"},
     {"plan", "preflight", "stats"},
     {"episodes", "status", "verdict"},
+    {"regression"},
     {"data"},
     {"networks"},
     {"methods"},

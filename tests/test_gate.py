@@ -1,0 +1,178 @@
+"""The gate: what it lets pass, what it must not, and mistakes that only golden traces can see."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cml_bench import plan, registry, regression
+from cml_bench.__main__ import main
+from cml_bench.config import read
+from cml_bench.engine.run import run
+from cml_bench.engine.train import Settings
+from cml_bench.errors import UserError
+from cml_bench.records import Store, write_record
+from cml_bench.spec import RunSpec
+from tests import mutations
+from tests.make_traces import FOLDER, trace
+from tests.simulated import finish, study
+
+ROOT = Path(__file__).parent.parent
+LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
+CELL = "e/maml/1-shot/meta"
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """A reference from ten simulated seeds; ``judge(level, seeds, change)`` checks other runs against it."""
+    reference = tmp_path / "ci.json"
+    finish(study(seeds=10), tmp_path / "reference", LEVEL)
+    regression.update(study(seeds=10), tmp_path / "reference", reference)
+
+    def judge(level=LEVEL, seeds=3, change=lambda store: None, name="now"):
+        resolved = study(seeds=seeds)
+        store = finish(resolved, tmp_path / name, level)
+        change(store)
+        return {f.cell: f for f in regression.check(resolved, tmp_path / name, reference)}
+
+    return judge, reference
+
+
+def names(gate) -> list[str]:
+    return list(gate[0]())
+
+
+def test_equal_runs_hold_and_a_fall_is_found_in_its_cell_alone(gate):
+    judge, _ = gate
+    same = judge()
+    assert len(same) == 6
+    assert not any(finding.problem for finding in same.values())
+    fallen = judge({**LEVEL, "base": 55.0}, name="fallen")
+    offenders = [cell for cell, finding in fallen.items() if finding.problem]
+    assert offenders
+    assert all("/maml/" in cell for cell in offenders)
+    risen = judge({**LEVEL, "base": 75.0}, name="risen")
+    assert not any(finding.problem for finding in risen.values()), "better is never an offence"
+
+
+def test_the_margin_is_as_documented(gate):
+    judge, reference = gate
+    known = json.loads(reference.read_text())
+    for cell, finding in judge(seeds=3).items():
+        old = known[cell]
+        want = max(1.0, 2.262157 * old["deviation"] * np.sqrt(1 / 3 + 1 / 10))
+        assert finding.margin == pytest.approx(want, rel=1e-5)
+
+
+def edited(cell_part: str, **fields):
+    """Change the record of one run of the method."""
+
+    def change(store):
+        record = next(r for r in store.all() if r.spec.method == cell_part and r.spec.seed == 1)
+        write_record(record.folder, {**record.content, **fields})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edited("maml", status="diverged"), "seed 1 diverged"),
+        (edited("maml", status="collapsed"), "seed 1 collapsed"),
+        (edited("maml", data_sha256="1" * 64), "seed 1 was made from other data"),
+        (edited("maml", id="0" * 64), "belongs to another run"),
+        (lambda store: next(r for r in store.all() if r.spec.seed == 2).folder.joinpath("record.json").unlink(),
+         "seed 2 is missing"),
+    ],
+)  # fmt: skip
+def test_unusable_runs_are_offenders(gate, change, message):
+    found = gate[0](change=change)
+    assert sum(message in finding.problem for finding in found.values()) >= 1
+
+
+def test_another_recipe_and_forgotten_references_are_offenders(gate):
+    judge, reference = gate
+    known = json.loads(reference.read_text())
+    first, second = list(known)[:2]
+    known[first]["recipe"] = "0" * 16
+    known["gone/maml/1-shot/meta"] = known.pop(second)
+    reference.write_text(json.dumps(known))
+    found = judge()
+    assert "specification is not the reference's" in found[first].problem
+    assert "has no reference" in found[second].problem
+    assert "no longer in the configuration" in found["gone/maml/1-shot/meta"].problem
+
+
+def test_update_says_what_moved_and_refuses_what_cannot_be_a_reference(gate, tmp_path):
+    _, reference = gate
+    before = reference.read_bytes()
+    finish(study(seeds=10), tmp_path / "better", {**LEVEL, "base": 70.0})
+    lines = regression.update(study(seeds=10), tmp_path / "better", tmp_path / "other.json")
+    assert all(line.endswith("(new)") for line in lines)
+    finish(study(seeds=3), tmp_path / "few", LEVEL)
+    with pytest.raises(UserError, match=r"3 seeds, 10 are needed.*Nothing was written"):
+        regression.update(study(seeds=3), tmp_path / "few", reference)
+    assert reference.read_bytes() == before
+    moved = regression.update(study(seeds=10), tmp_path / "better", reference)
+    assert any("+" in line.rsplit("(", 1)[1] and "+0.0000" not in line for line in moved)
+
+
+def test_a_missing_or_damaged_reference_is_named(tmp_path, capsys):
+    config = str(ROOT / "configs" / "ci.yaml")
+    assert main(["check", "--config", config, "--reference", str(tmp_path / "no.json")]) == 2
+    assert "no.json: make one with check --update" in capsys.readouterr().err
+    (tmp_path / "bad.json").write_text("{")
+    assert main(["check", "--config", config, "--reference", str(tmp_path / "bad.json")]) == 2
+    assert "bad.json is damaged" in capsys.readouterr().err
+
+
+# -- real runs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    cls = registry.datasets.get("glyphs")
+    cls(cls.Options()).prepare(folder)
+    return folder
+
+
+def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[str, str]:
+    """Train the gate's runs of one method as they are now; its cells with their problems."""
+    resolved = plan.resolve(read(ROOT / "configs" / "ci.yaml"), "ci")
+    settings = Settings(results=results, data_dir=data, report=lambda text: None, diagnostics=False)
+    wanted = {i for ids in resolved["members"][experiment][method].values() for i in ids}
+    for item in resolved["runs"]:
+        if item["id"] in wanted:
+            run(RunSpec.model_validate(item["spec"]), settings)
+    found = regression.check(resolved, results, ROOT / regression.REFERENCE)
+    return {f.cell: f.problem for f in found if f.cell.startswith(f"{experiment}/{method}/")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mutation", "experiment"), mutations.SEEN_BY_THE_GATE.items(), ids=lambda value: getattr(value, "__name__", value)
+)
+def test_a_mistake_trips_the_gate(mutation, experiment, tmp_path, prepared, monkeypatch):
+    mutation(monkeypatch)
+    found = offenders(tmp_path, prepared, experiment, "maml")
+    assert list(found.values()) == ["is worse than the reference"]
+    assert len(Store(tmp_path).all()) == 3
+
+
+# -- what accuracy cannot see -------------------------------------------------------------------------
+
+
+def deviation(name: str) -> float:
+    """Largest relative difference between the method's trace now and its golden trace."""
+    golden, now = json.loads((FOLDER / f"{name}.json").read_text()), trace(name)
+    pairs = [(now[p][head], golden[p][head]) for p in golden for head in golden[p]]
+    return max(float(np.max(np.abs(np.subtract(a, b)) / np.abs(b))) for a, b in pairs)
+
+
+@pytest.mark.parametrize("mutation", mutations.SEEN_BY_TRACES, ids=lambda mutation: mutation.__name__)
+def test_a_mistake_changes_the_golden_trace(mutation, monkeypatch):
+    assert deviation("maml+cml") < 1e-9
+    mutation(monkeypatch)
+    assert deviation("maml+cml") > 1e-6
