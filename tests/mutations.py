@@ -52,8 +52,11 @@ def inner_step_a_tenth(patch) -> None:
     patch.setattr(MAML, "step_size", lambda self, name, step, groups: 0.1 * self.options.inner_lr)
 
 
-def one_convolution_frozen(patch, number: int = 2) -> None:
-    """At its random start: neither the inner nor the outer loop moves it."""
+def one_convolution_frozen(patch, number: int = 4) -> None:
+    """At its random start: neither the inner nor the outer loop moves it.
+
+    The last one: in the gate's 150 steps the first two are as good random as trained (57.7 and 58.1 against 57.5 %).
+    """
     frozen, adapts, gradients = f"conv{number}.", MAML.adapts, MetaStep.gradients
 
     def no_gradients(self, task):
