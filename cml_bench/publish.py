@@ -51,8 +51,7 @@ def publish(
         if record.folder.name not in wanted:
             shutil.rmtree(record.folder)
     for picture in sorted((Path(results) / study / "figures").glob("*.png")):
-        (home / "figures").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(picture, home / "figures" / picture.name)
+        write_bytes(home / "figures" / picture.name, picture.read_bytes())
     report.tables(plan, home, [], out=home)
     report.page(plan, home, out=home)
     if readme.exists():

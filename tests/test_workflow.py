@@ -132,3 +132,90 @@ def test_a_wrong_configuration_stops_before_anything_runs(checkout):
     assert done.returncode != 0
     assert "unknown network 'conv5'. Did you mean 'conv4'?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def changed(**fields) -> dict:
+    """CONFIG with other fields of the sinusoid experiment, and that experiment alone."""
+    config = json.loads(json.dumps(CONFIG))
+    config["experiments"] = {"sinusoid": {**config["experiments"]["sinusoid"], "runs_per_job": 1, **fields}}
+    config["tables"] = {"sinusoid": config["tables"]["sinusoid"]}
+    return {**config, "study": "grown", "figures": {}}
+
+
+def start(folder: Path, config: dict, *args: str, **environment: str) -> subprocess.CompletedProcess:
+    (folder / "grown.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return snakemake(folder, *args, config="grown.yaml")
+
+
+@pytest.mark.slow
+def test_only_what_is_new_is_trained(checkout):
+    assert trained(start(checkout, changed())) == 2 * 2
+    more = start(checkout, {**changed(), "seeds": 3})
+    assert (more.returncode, trained(more)) == (0, 2), "the added seed's runs"
+    for path in [*(checkout / "configs").glob("*"), checkout / "environment.yml", checkout / "Snakefile"]:
+        os.utime(path)
+    touched = start(checkout, {**changed(), "seeds": 3})
+    assert (touched.returncode, trained(touched)) == (0, 0), "an innocent mtime"
+    methods = changed()["experiments"]["sinusoid"]["methods"]
+    methods = {**methods, "maml+cml": {"options": {"cml": {"gamma": 0.5}}}}
+    other = start(checkout, {**changed(methods=methods), "seeds": 3})
+    assert (other.returncode, trained(other)) == (0, 3), "the runs that the changed gamma touches"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--resources", "mem_mb=4000"), ("--default-resources", "mem_mb=1000")])
+def test_no_unrelated_flag_lifts_the_limit_of_one_training_a_gpu(checkout, flags):
+    done = start(checkout, CONFIG | {"study": "gpus"}, "-n", *flags, CML_BENCH_GPUS="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"training 1 run: maml on glyphs(.|\n)*?gpu_slots=1", done.stdout + done.stderr)
+    config = CONFIG | {"study": "gpus"}
+    real = start(checkout, config, *flags, "--until", "fetch", CML_BENCH_GPUS="1")
+    assert 'gpu_slots=Resource("gpu_slots", 1)' in real.stdout + real.stderr
+    two = start(checkout, config, "--resources", "gpu_slots=2", "--until", "fetch", CML_BENCH_GPUS="1")
+    assert 'gpu_slots=Resource("gpu_slots", 2)' in two.stdout + two.stderr
+
+
+@pytest.mark.slow
+def test_a_study_that_expects_a_gpu_stops_without_one_and_says_what_to_do(checkout):
+    config = CONFIG | {"study": "expecting", "gpu": "expected", "results": "expecting"}
+    refused = start(checkout, config, CML_BENCH_GPUS="0")
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0
+    for words in ("study expecting: 9 runs", "`make demo`", "--config allow_cpu=1", "--cores N sinusoid or figure2"):
+        assert words in said
+    assert not list(checkout.glob("expecting/runs/*")), "nothing was started"
+    assert "Traceback" not in said
+    small = start(checkout, config, "-n", "sinusoid", CML_BENCH_GPUS="0")
+    assert small.returncode == 0
+    assert trained(small) == 2
+    allowed = start(checkout, config, "--config", "allow_cpu=1", CML_BENCH_GPUS="0")
+    assert allowed.returncode == 0, allowed.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_data_that_cannot_be_had_leaves_the_rest_running(checkout):
+    """A set with terms of use, in a copy of the package: its runs are `not run: reason`, all else goes on."""
+    package = checkout / "cml_bench"
+    shutil.copytree(ROOT / "cml_bench", package, ignore=shutil.ignore_patterns("__pycache__"))
+    template = (package / "data" / "_template.py").read_text().replace('register("template")', 'register("closed")')
+    line = "    smallest_class = 20  # images in the smallest class\n"
+    assert line in template
+    terms = f'{line}    terms = "https://example.org/terms"\n'
+    (package / "data" / "closed.py").write_text(template.replace(line, terms))
+    config = json.loads(json.dumps(CONFIG)) | {"study": "closed", "results": "closed"}
+    config["experiments"]["glyphs"] |= {"data": "closed", "data_options": {}}
+    try:
+        done = start(checkout, config, PYTHONPATH=str(checkout))
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert trained(done) == 2, "the sinusoid"
+        reason = "the terms of use of closed are not acknowledged: read https://example.org/terms"
+        assert "5 runs not run: " + reason in done.stdout.replace("\n", " ")
+        agreed = start(checkout, {**config, "acknowledged": ["closed"]}, PYTHONPATH=str(checkout))
+        assert agreed.returncode == 0, agreed.stderr[-3000:]
+        assert trained(agreed) == 5
+        assert "not run" not in agreed.stdout
+    finally:
+        shutil.rmtree(package)

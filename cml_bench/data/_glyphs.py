@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cml_bench.files import write_text
+
 VERSION = 1  # part of the data id: raise it with any change that moves a pixel or a class
 CLASS_LIST = Path(__file__).with_name("glyphs.json")
 SPLITS = {"train": 0.65, "validation": 0.15, "test": 0.20}
@@ -238,7 +240,7 @@ def write_class_list(path=CLASS_LIST):
     """Write a fresh class list to `path`, one line of JSON per key, and return it."""
     class_list = make_class_list()
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in class_list.items()]
-    Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
     return class_list
 
 
