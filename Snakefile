@@ -46,6 +46,7 @@ GPUS = hardware.gpus()
 workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY["runs_per_gpu"]))
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
@@ -66,12 +67,6 @@ rule all:
     run:
         Path(log[0]).write_text(f"{input.page}\n")
         print(Path(input.text).read_text())
-
-
-def planned_gpu_jobs():
-    """Jobs about to run that a CPU would need very long for."""
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
-    return [job for job in jobs if JOBS[job.wildcards.job]["gpu"]]
 
 
 onstart:

@@ -15,6 +15,7 @@ def _counted(value: Any) -> Any:
     return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+Positive = Annotated[int, Field(ge=1)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_counted)]
 
 
@@ -42,8 +43,8 @@ class Experiment(Model):
     network: str
     network_options: dict[str, Any] = {}
     way: int = Field(5, ge=1)
-    shots: tuple[int, ...] = Field(min_length=1)
-    query: int | Literal["shot"] = 15
+    shots: tuple[Positive, ...] = Field(min_length=1)
+    query: Positive | Literal["shot"] = 15
     steps: int = Field(ge=0)
     seeds: Seeds | None = Field(None, description="none: the study's")
     protocol: str = "matched"

@@ -19,7 +19,7 @@ from cml_bench.errors import UserError
 class Model(BaseModel):
     """Frozen; an unknown key is an error that names it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def read(cls, content: Any, where: str) -> Self:

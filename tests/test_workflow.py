@@ -120,7 +120,7 @@ def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkou
 def test_one_table_is_a_target(checkout):
     dry = snakemake(checkout, "-n", "table1", "--config", "results=elsewhere")
     assert dry.returncode == 0, dry.stderr[-2000:]
-    assert "rendering tables" in dry.stdout + dry.stderr
+    assert "rendering table1" in dry.stdout + dry.stderr
 
 
 @pytest.mark.slow
@@ -165,17 +165,29 @@ def test_only_what_is_new_is_trained(checkout):
     assert (other.returncode, trained(other)) == (0, 3), "the runs that the changed gamma touches"
 
 
+def most_at_once(done: subprocess.CompletedProcess) -> int:
+    """The largest number of Conv4 trainings under way at one time, from Snakemake's own account."""
+    running, most = set(), 0
+    for line in (done.stdout + done.stderr).splitlines():
+        if found := re.match(r"Job (\d+): training 1 run: maml", line):
+            running.add(found[1])
+        elif found := re.match(r"Finished jobid: (\d+)", line):
+            running.discard(found[1])
+        most = max(most, len(running))
+    return most
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [(), ("--resources", "mem_mb=4000"), ("--default-resources", "mem_mb=1000")])
-def test_no_unrelated_flag_lifts_the_limit_of_one_training_a_gpu(checkout, flags):
-    done = start(checkout, CONFIG | {"study": "gpus"}, "-n", *flags, CML_BENCH_GPUS="1")
+@pytest.mark.parametrize(
+    ("flags", "places"), [(("--resources", "mem_mb=4000"), 1), (("--resources", "gpu_slots=2"), 2)]
+)
+def test_a_gpu_gets_one_training_at_a_time_whatever_other_flags_say(checkout, flags, places):
+    config = json.loads(json.dumps(CONFIG)) | {"study": "gpus", "results": f"gpus{places}", "figures": {}}
+    config["experiments"].pop("sinusoid")
+    config["tables"].pop("sinusoid")
+    done = start(checkout, config, *flags, CML_BENCH_GPUS="1")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert re.search(r"training 1 run: maml on glyphs(.|\n)*?gpu_slots=1", done.stdout + done.stderr)
-    config = CONFIG | {"study": "gpus"}
-    real = start(checkout, config, *flags, "--until", "fetch", CML_BENCH_GPUS="1")
-    assert 'gpu_slots=Resource("gpu_slots", 1)' in real.stdout + real.stderr
-    two = start(checkout, config, "--resources", "gpu_slots=2", "--until", "fetch", CML_BENCH_GPUS="1")
-    assert 'gpu_slots=Resource("gpu_slots", 2)' in two.stdout + two.stderr
+    assert most_at_once(done) == places
 
 
 @pytest.mark.slow

@@ -2,23 +2,6 @@
 # configuration and the source, so an edited title or a mended figure is drawn anew.
 REPORT = f"{OUT}/report.html"
 TABLES_TEXT = f"{OUT}/tables.txt"
-JOB_OF = {run: job for job, content in JOBS.items() for run in content["runs"]}
-
-
-def stamps_of(runs):
-    """Stamps of the jobs of these runs; runs that cannot be made here have none."""
-    return sorted({f"{RESULTS}/done/{JOB_OF[run]}.json" for run in runs if run in JOB_OF})
-
-
-def stamps_of_table(wildcards):
-    cells = [cell for cell in PLAN["cells"] if cell["table"] == wildcards.table]
-    return stamps_of(run for cell in cells for run in [*cell["runs"], *(cell["against"] or [])])
-
-
-def stamps_of_figure(wildcards):
-    figure = PLAN["figures"][wildcards.figure]
-    methods = PLAN["members"][figure["experiment"]]
-    return stamps_of(run for row in figure["runs"] for runs in methods[row["run"]].values() for run in runs)
 
 
 rule figure:
