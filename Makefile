@@ -3,6 +3,7 @@
 # make lint        ruff, snakefmt, snakemake --lint
 # make gate        train configs/ci.yaml anew and compare with the committed references
 # make gate-reference  make new references from 10 seeds, and print what moved
+# make study SHARD=1/4  one sitting of configs/omniglot_study.yaml, with a commit of its records
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A test process has one thread: two processes of one beat one process of two, and results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-all gate gate-reference lint format traces clean
+.PHONY: setup demo test test-slow test-all gate gate-reference study lint format traces clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -48,6 +49,16 @@ gate-reference: setup
 	rm -rf results/gate
 	snakemake --quiet all --cores $(CORES) --configfile configs/ci.yaml --config results=results/gate seeds=10
 	python -m cml_bench check --results results/gate --seeds 10 --update
+
+# One sitting of a study that takes hours: part i of n, and a commit of its records. LOCAL: a further configuration
+# file, say with your own copies of the data. After the last part: python -m cml_bench publish --config $(STUDY)
+STUDY ?= configs/omniglot_study.yaml
+SHARD ?= 1/4
+study: setup
+	snakemake --cores $(CORES) --configfile $(STUDY) $(LOCAL) --config shard=$(SHARD) -- trained
+	python -m cml_bench publish --partial --config $(STUDY)
+	git add results/reference
+	git commit --quiet --message "Records of $(STUDY), part $(SHARD)" -- results/reference
 
 lint: setup
 	ruff check .

@@ -18,6 +18,9 @@ DEFAULT_CONFIG = "configs/paper.yaml"
 if "study" not in config:
     config = {**yaml.safe_load(Path(DEFAULT_CONFIG).read_text()), **config}
 
+# `--config shard=1/4` with the target `trained`: the first of four parts of a study that takes several sittings.
+SHARD = config.pop("shard", "1/1")
+
 try:
     PLAN = planning.cached(config, f"configuration of study {config['study']}")
 except UserError as error:
@@ -54,6 +57,7 @@ include: "workflow/rules/report.smk"
 
 localrules:
     all,
+    trained,
 
 
 # Has no output, so it is run at every start: the tables end in the terminal also when nothing was left to do.

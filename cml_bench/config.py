@@ -31,6 +31,8 @@ class MethodEntry(Model):
 
     method: str = Field("", description="empty: the entry's own key")
     options: dict[str, Any] = Field({}, description="the entry x+cml starts from the options of the entry x")
+    network_options: dict[str, Any] = Field({}, description="what of the network differs in this row")
+    protocol_options: dict[str, Any] = Field({}, description="what of the protocol differs in this row")
     steps: int | None = Field(None, ge=0)
     seeds: Seeds | None = None
 
@@ -45,7 +47,7 @@ class Experiment(Model):
     way: int = Field(5, ge=1)
     shots: tuple[Positive, ...] = Field(min_length=1)
     query: Positive | Literal["shot"] = 15
-    steps: int = Field(ge=0)
+    steps: int | None = Field(None, ge=0, description="outer steps; none: the preset's number for each method")
     seeds: Seeds | None = Field(None, description="none: the study's")
     protocol: str = "matched"
     protocol_options: dict[str, Any] = {}

@@ -20,17 +20,20 @@ def describe(
     source = data_class(data_class.Options.read(data_options or {}, f"data set {data}"))
     source.check("test", way, shot, query)
     net = net_class(
-        net_class.Options.read(network_options or {}, f"network {network}"), source.input_shape,
+        net_class.Options.read({**cls.network_defaults, **(network_options or {})}, f"network {network}"),
+        source.input_shape,
         source.outputs(way), path="plain",
     )  # fmt: skip
     if not cls.learns:
         raise UserError(f"{method} has no parameters and no network: there is nothing to describe.")
     learner = cls(cls.Options.read(options or {}, f"method {method}"), net, source.kind)
-    base = count(net.params)
+    base = count(learner.params)
     co = count(learner.co.params) if "co" in learner.heads else 0
     test = {"meta": base}
     if co:
         test["co"] = base + co - sum(net.params[name].size for name in net.head_names)
+        if any(reading.head == "both" for reading in learner.more_readings):
+            test["both"] = base + co
     return {
         "method": method, "network": network, "data": source.data_id, "way": way, "shot": shot, "query": query,
         "parameters": {"training": base + co, "test": test, "co_learner": co},

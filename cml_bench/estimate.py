@@ -33,8 +33,9 @@ def _work(spec: RunSpec) -> dict[str, Any]:
     passes, readings = (3, 7) if "co" in method.heads else (2, 2)
     flops = spec.steps * protocol.meta_batch * cost["training"]
     flops += (validations * protocol.val_tasks + passes * evaluation.tasks) * test
-    base = count(method.network.params)
+    base = count(method.params)
     co = count(method.co.params) if "co" in method.heads else 0
-    size = 4 * (2 * base + 2 * co + bool(co) * (base + co))  # model, last; best_co
+    stored = protocol.ensemble_top_k * (1 + bool(co)) if protocol.ensemble_top_k > 1 else 0
+    size = 4 * (2 * base + 2 * co + (stored + bool(co)) * (base + co))  # model, last; best_co; ensembles
     size += evaluation.tasks * readings * len(evaluation.inner_steps) * (2 if method.kind == "classification" else 4)
     return {"steps": spec.steps, "flops": int(flops), "bytes": size + 100 * validations}

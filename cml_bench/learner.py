@@ -63,6 +63,6 @@ def load(run: str | Path, results: str | Path = "results") -> Learner:
             raise UserError(f"{problem} at {run!s} (looked for a folder, and for an id under {results}/runs).")
         folder = matches[0].folder
     record = read_record(folder)
-    method = build_method(record.spec, build_data(record.spec))
+    method = build_method(record.spec, build_data(record.spec)).for_test()
     groups = read_models(folder)["best_meta"]
     return Learner(method, leaves(groups, torch.device("cpu"), getattr(torch, record.spec.precision)), record)

@@ -15,7 +15,7 @@ from typing import Any
 from cml_bench.config import Experiment, MethodEntry, Study, parse
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
-from cml_bench.protocols import protocol
+from cml_bench.protocols import protocol, recipe
 from cml_bench.registry import CML
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 
@@ -86,9 +86,10 @@ def _entries(study: Study, experiment: Experiment) -> list[tuple[int, str, Metho
     return [(s, key, entry) for s in every for key, entry in experiment.methods.items() if s in seeds[key]]
 
 
-def _options(experiment: Experiment, key: str, entry: MethodEntry) -> dict[str, Any]:
+def _merged(experiment: Experiment, key: str, entry: MethodEntry, field: str) -> dict[str, Any]:
+    """The entry's options of one kind; x+cml starts from those of x."""
     base = experiment.methods.get(key.removesuffix(CML)) if key.endswith(CML) else None
-    return {**(base.options if base else {}), **entry.options}
+    return {**(getattr(base, field) if base else {}), **getattr(entry, field)}
 
 
 def _spec(
@@ -107,19 +108,25 @@ def _spec(
     data.check("validation", experiment.way, shot, query)
     data.check("test", experiment.way, shot, evaluation.query)
     network, training = None, protocol("matched", {}, where)
-    steps = experiment.steps if entry.steps is None else entry.steps
+    own = recipe(experiment.protocol, method.recipe)
+    steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
     if method.learns:
         net = registry.networks.get(experiment.network)
-        options = net.Options.read(experiment.network_options, f"{where}, network {experiment.network}")
+        row = _merged(experiment, key, entry, "network_options")
+        given = {**own.network, **method.network_defaults, **experiment.network_options, **row}
+        options = net.Options.read(given, f"{where}, network {experiment.network}")
         built = net(options, data.input_shape, data.outputs(experiment.way))
         network = Component(name=experiment.network, options=canonical(options))
-        training = protocol(experiment.protocol, experiment.protocol_options, f"{where}, protocol_options")
+        changed = {**experiment.protocol_options, **_merged(experiment, key, entry, "protocol_options")}
+        training = protocol(experiment.protocol, changed, f"{where}, protocol_options", method.recipe)
     else:
         seed, steps, query, built = 0, 0, 1, None
-    chosen = method.Options.read(_options(experiment, key, entry), f"{where}, method {key}")
+    chosen = method.Options.read(
+        {**own.options, **_merged(experiment, key, entry, "options")}, f"{where}, method {key}"
+    )
+    learner = method(chosen, built, data.kind) if method.learns else None
     if not evaluation.inner_steps:
-        own = method(chosen, built, data.kind).inner_steps if method.learns else 0
-        evaluation = evaluation.model_copy(update={"inner_steps": (own,)})
+        evaluation = evaluation.model_copy(update={"inner_steps": (learner.inner_steps if learner else 0,)})
     return RunSpec(
         method=method.name,
         version=method.version,

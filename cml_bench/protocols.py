@@ -1,25 +1,63 @@
 """Presets of the training protocol: a recipe and the quirks of the released code, as named options.
 
-Every preset is resolved into each run's spec, so a record never says only "official".
+==========  ==========================================  ==========================================================
+preset      recipe                                      quirks
+==========  ==========================================  ==========================================================
+official    the method's own (``Method.recipe``)        on: for verdicts against the paper
+clean       the method's own                            off: what we recommend
+matched     R0 for all: Conv4, 4 tasks, Adam 1e-3,      off: for comparing methods with each other. Inner steps and
+            30,000 steps, one selected model            their size, what adapts and SAM radii stay the method's own
+==========  ==========================================  ==========================================================
+
+Every preset is resolved into each run's spec, so a record never says only "official". Under every preset x+cml
+differs from x in the co-learner's keys alone.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from cml_bench.errors import unknown
 from cml_bench.spec import Protocol
 
-PRESETS: dict[str, dict[str, Any]] = {
-    # Adam re-created every 100 steps, phi selected apart from psi and theta, 100 new validation tasks each time.
-    "official": {"optimizer_reset_every": 100, "selection": "separate", "val_tasks": 100, "val_fresh": True},
-    # The same recipe without quirks.
-    "clean": {},
-    # One recipe for all methods, without quirks.
-    "matched": {},
-}
+
+class Recipe(NamedTuple):
+    """A method's row in its own code: outer steps, and options of the protocol, the method and the network."""
+
+    steps: int = 30_000
+    protocol: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    network: dict[str, Any] = {}
 
 
-def protocol(preset: str, overrides: dict[str, Any], where: str) -> Protocol:
-    """The preset's options with overrides. A UserError for an unknown preset or key."""
+# R0: the options' defaults.
+MATCHED = Recipe()
+
+# The released CML and BOIL code: Adam re-created every 100 steps, phi selected apart from psi and theta, 100 new
+# validation tasks each time.
+RELEASED = Recipe(protocol={"optimizer_reset_every": 100, "selection": "separate", "val_tasks": 100, "val_fresh": True})
+
+# The value of every quirk that is switched off. ``val_tasks`` is raised to at least this.
+CLEAN_PROTOCOL = {"optimizer_reset_every": 0, "selection": "joint", "val_fresh": False, "save_last": False}
+CLEAN_VAL_TASKS = 600
+CLEAN_OPTIONS = {"sharp_test_perturb": True}
+
+PRESETS = ("official", "clean", "matched")
+
+
+def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:
+    """What the preset fixes for a method whose own row is ``own``. A UserError for an unknown preset."""
     if preset not in PRESETS:
         raise unknown("protocol preset", preset, PRESETS)
-    return Protocol.read({**PRESETS[preset], **overrides}, where)
+    if preset == "matched":
+        return MATCHED
+    if preset == "official":
+        return own
+    kept = {key: CLEAN_PROTOCOL.get(key, value) for key, value in own.protocol.items()}
+    kept["val_tasks"] = max(CLEAN_VAL_TASKS, kept.get("val_tasks", 0))
+    return own._replace(
+        protocol=kept, options={key: CLEAN_OPTIONS.get(key, value) for key, value in own.options.items()}
+    )
+
+
+def protocol(preset: str, overrides: dict[str, Any], where: str, own: Recipe = RELEASED) -> Protocol:
+    """The preset's options with overrides. A UserError for an unknown preset or key."""
+    return Protocol.read({**recipe(preset, own).protocol, **overrides}, where)

@@ -98,6 +98,34 @@ class Protocol(Model):
         description="joint: (psi, theta, phi) of the step with the best meta head; separate: the co head is read "
         "from the step with the best co head; last: no selection",
     )
+    save_last: bool = added(
+        False,
+        description="the best-model bug of pytorch-maml and Sharp-MAML: from the first improvement on every validated "
+        "step is stored, so the last one is tested whatever ``selection`` says",
+    )
+    ensemble_top_k: int = added(
+        1,
+        ge=1,
+        description="test the averaged logits of the so many best validated models (MAML++: 5; its paper: 3)",
+    )
+    clamp: float = added(
+        0.0,
+        ge=0,
+        description="clamp outer gradients to +-this value, as MAML and MAML++ do on MiniImagenet (10); 0: no",
+    )
+    outer_lr_min: float | None = added(
+        None,
+        ge=0,
+        description="cosine annealing of Adam's learning rate from ``outer_lr`` to this value over the training, epoch "
+        "by epoch (MAML++ on Omniglot: 1e-5; on MiniImagenet it equals outer_lr); none: constant",
+    )
+    epoch_steps: int = added(500, ge=1, description="outer steps of an epoch, the grain of cosine annealing (MAML++)")
+    gradient_noise: float = added(
+        0.0,
+        ge=0,
+        description="add to the outer gradient of every tensor of psi Gaussian noise of this multiple of its norm: a "
+        "control for figure 3a, whose own noise is the gradient of a frozen random co-learner (``cml.frozen``)",
+    )
 
 
 class Evaluation(Model):

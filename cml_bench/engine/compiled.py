@@ -8,7 +8,7 @@ as it needs. A C++ compiler must be there; without one the same gradients are co
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
@@ -29,18 +29,21 @@ def available() -> bool:
 
 
 class CompiledStep(MetaStep):
-    """:class:`MetaStep` for all tasks at once, compiled for the shapes of the first meta-batch."""
+    """:class:`MetaStep` for all tasks at once, compiled for the shapes of a meta-batch and the method's phase."""
 
-    _program: Callable | None = None
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._by_phase: dict[Hashable, Callable] = {}
 
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
         leaves = [p for params in self.groups.values() for p in params.values()]
         arguments = ([p.detach() for p in leaves], *task.support, *task.query)
         with torch.no_grad():
-            if self._program is None:
-                self._program = self._compiled(arguments)
-            grads, losses, scores = self._program(*arguments)
+            phase = self.method.phase
+            if phase not in self._by_phase:
+                self._by_phase[phase] = self._compiled(arguments)
+            grads, losses, scores = self._by_phase[phase](*arguments)
         for leaf, grad in zip(leaves, grads, strict=True):
             leaf.grad = grad
         return Scores(

@@ -23,29 +23,49 @@ class Result(NamedTuple):
 
 
 def score_tasks(
-    method: Method, groups: Groups, task: Task, heads: Sequence[str], steps: Sequence[int], inner_loss: str = "meta"
+    method: Method,
+    groups: Groups | Sequence[Groups],
+    task: Task,
+    heads: Sequence[str],
+    steps: Sequence[int],
+    inner_loss: str = "meta",
 ) -> dict[tuple[str, int], Result]:
-    """Scores of a batch of tasks by (head, inner steps). ``inner_loss="co"``: equation 9, psi adapts alone."""
+    """Scores of a batch of tasks by (head, inner steps). ``inner_loss="co"``: equation 9, psi adapts alone.
+
+    Several models are an ensemble: each adapts by itself, and their outputs are averaged.
+    """
+    members = [groups] if isinstance(groups, dict) else groups
+    outputs = {}
+    for member in members:
+        for key, value in _outputs(method, member, task, tuple(heads), steps, inner_loss).items():
+            outputs[key] = outputs[key] + value if key in outputs else value
+    found = {}
+    for key, value in outputs.items():
+        mean = value if len(members) == 1 else value / len(members)
+        found[key] = Result(method.criterion(mean, task.query.y), method.score(mean, task.query.y))
+    return found
+
+
+def _outputs(
+    method: Method, groups: Groups, task: Task, heads: tuple[str, ...], steps: Sequence[int], inner_loss: str
+) -> dict[tuple[str, int], Tensor]:
+    """Outputs (T, n, out) of one model by (head, inner steps)."""
     wide = {
-        group: {name: p.detach().requires_grad_(group == "base") for name, p in params.items()}
+        group: {name: p.detach().requires_grad_() for name, p in params.items()}
         for group, params in expand(groups, len(task)).items()
     }
     found = {}
-    path = method.trajectory(wide, task.support, max(steps), loss=inner_loss)
-    for step, params in enumerate(path):
-        if step not in steps:
-            continue
-        with torch.no_grad():
-            outputs = method.outputs(wide, params, task.query.x, tuple(heads))
-            for head in heads:
-                loss = method.criterion(outputs[head], task.query.y)
-                found[head, step] = Result(loss, method.score(outputs[head], task.query.y))
+    for step, params in enumerate(method.trajectory(wide, task.support, max(steps), loss=inner_loss)):
+        if step in steps:
+            with torch.no_grad():
+                outputs = method.outputs(wide, params, task.query.x, heads)
+            found |= {(head, step): outputs[head] for head in heads}
     return found
 
 
 def evaluate(
     method: Method,
-    groups: Groups,
+    groups: Groups | Sequence[Groups],
     episodes: Episodes,
     tasks: int,
     *,

@@ -13,7 +13,11 @@ meta_last      last step
 co_last        last step
 =============  ===========================  =========================================================
 
-All but ``co_eq9`` adapt (psi, theta) by the meta-learner's support loss, as in training.
+All but ``co_eq9`` adapt (psi, theta) by the meta-learner's support loss, as in training. A method may add readings
+(``Method.more_readings``; ``co_eq9`` is one of the co-learner's, ``both`` and ``co_fixed`` are of ``cl``).
+
+With ``ensemble_top_k`` > 1, ``meta`` and ``co`` average the outputs of the k best steps by the meta head, and
+``co_paired`` those of the k best by the co head; ``meta_single`` and ``co_single`` are the best single model's.
 """
 
 from typing import NamedTuple
@@ -29,36 +33,46 @@ from cml_bench.methods.base import Groups, Method
 from cml_bench.records import evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
 
-Models = dict[str, Groups]  # best_meta, best_co, last
+Models = dict[str, Groups]  # best_meta, best_co, last; top_meta.0, top_meta.1, ..., top_co.0, ... where ensembled
 
 
 class Pass(NamedTuple):
     """One pass over the test episodes and the readings that come out of it."""
 
-    groups: Groups
+    groups: list[Groups]
     inner_loss: str
     readings: dict[str, str]  # reading -> head
 
 
-def passes(models: Models, steps: dict[str, int], has_co: bool) -> list[Pass]:
+def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) -> list[Pass]:
     """The passes needed; models of the same step are evaluated once."""
     best, last = models["best_meta"], models.get("last")
-    same_last = steps["best_meta"] == steps["last"]
-    first = {"meta": "meta"} | ({"meta_last": "meta"} if same_last else {})
-    found = []
+    ensembles = {
+        head: [models[key] for key in sorted(models) if key.startswith(f"top_{head}.")] for head in ("meta", "co")
+    }
+    same_last = last is not None and steps["best_meta"] == steps["last"]
+    single = "_single" if ensembles["meta"] else ""
+    first, found = {f"meta{single}": "meta"} | ({"meta_last": "meta"} if same_last else {}), []
     if has_co:
-        same_co = steps["best_co"] == steps["best_meta"]
-        first |= {"co": "co"} | ({"co_last": "co"} if same_last else {})
-        if same_co:
-            first |= {"co_paired": "co", "co_unpaired": "co"}
-        else:
-            found.append(Pass(models["best_co"], "meta", {"co_paired": "co"}))
+        first |= {f"co{single}": "co"} | ({"co_last": "co"} if same_last else {})
+        if steps["best_co"] != steps["best_meta"]:
+            paired = Pass([models["best_co"]], "meta", {} if single else {"co_paired": "co"})
             mixed = {"base": best["base"], "co": models["best_co"]["co"]}
-            found.append(Pass(mixed, "meta", {"co_unpaired": "co"}))
-        found.append(Pass(models["best_co"], "co", {"co_eq9": "co"}))
+            found += [paired, Pass([mixed], "meta", {"co_unpaired": "co"})]
+        else:
+            first |= {"co_unpaired": "co"} | ({} if single else {"co_paired": "co"})
+    if single:
+        found.append(Pass(ensembles["meta"], "meta", {"meta": "meta"} | ({"co": "co"} if has_co else {})))
+        if has_co:
+            found.append(Pass(ensembles["co"], "meta", {"co_paired": "co"}))
+    for reading in method.more_readings if has_co else ():
+        if (reading.model, reading.inner_loss) == ("best_meta", "meta"):
+            first[reading.name] = reading.head
+        else:
+            found.append(Pass([models[reading.model]], reading.inner_loss, {reading.name: reading.head}))
     if not same_last and last is not None:
-        found.append(Pass(last, "meta", {"meta_last": "meta"} | ({"co_last": "co"} if has_co else {})))
-    return [Pass(best, "meta", first), *found]
+        found.append(Pass([last], "meta", {"meta_last": "meta"} | ({"co_last": "co"} if has_co else {})))
+    return [item for item in (Pass([best], "meta", first), *found) if item.readings]
 
 
 def test_results(
@@ -66,10 +80,11 @@ def test_results(
 ) -> dict[str, np.ndarray]:
     """Every reading's result per episode, by :func:`evaluation_key`; see :func:`stored`."""
     episodes = Episodes(data, "test", spec.way, spec.shot, wanted.query)
+    method = method.for_test()
     inner = wanted.inner_steps or (method.inner_steps,)
     arrays = {}
-    for item in passes(models, steps, "best_co" in models):
-        groups = leaves(item.groups, data.device, data.dtype)
+    for item in passes(method, models, steps, "best_co" in models):
+        groups = [leaves(member, data.device, data.dtype) for member in item.groups]
         results = evaluate(
             method, groups, episodes, wanted.tasks, heads=sorted(set(item.readings.values())), steps=inner,
             inner_loss=item.inner_loss, tasks_at_once=method.network.tasks_at_once(data.device),

@@ -93,6 +93,9 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     if "co" in method.heads:
         steps["best_co"] = best["co"]["step"] if best else training.step
         models["best_co"] = best["co"]["groups"] if best else last
+    for head, entries in training.top.items():
+        models |= {f"top_{head}.{i}": entry["groups"] for i, entry in enumerate(entries)}
+        steps |= {f"top_{head}.{i}": entry["step"] for i, entry in enumerate(entries)}
     _write_models(folder, models, steps, spec)
     start = time.perf_counter()
     arrays = {} if training.diverged else test_results(method, training.data, spec, models, steps, spec.evaluation)
@@ -106,7 +109,7 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
         training.last_validation.score.numpy() if judged else None,
         spec.way if judged else None,
     )
-    parameters = {"test": count(method.network.params)}
+    parameters = {"test": count(method.params)}
     parameters["co"] = count(method.co.params) if "co" in method.heads else 0
     parameters["train"] = parameters["test"] + parameters["co"]
     theta = sum(method.network.params[name].size for name in method.network.head_names)
@@ -203,8 +206,12 @@ def _union(done: Evaluation | None, wanted: Evaluation) -> Evaluation:
 # -- models -------------------------------------------------------------------------------------------
 
 
-def _flat(groups: Groups) -> dict[str, torch.Tensor]:
-    return {f"{group}/{name}": value.contiguous() for group, params in groups.items() for name, value in params.items()}
+def _flat(groups: Groups, prefix: str = "") -> dict[str, torch.Tensor]:
+    return {
+        f"{prefix}{group}/{name}": value.contiguous()
+        for group, params in groups.items()
+        for name, value in params.items()
+    }
 
 
 def _write_models(folder: Path, models: Models, steps: dict[str, int], spec: RunSpec) -> None:
@@ -217,14 +224,20 @@ def _write_models(folder: Path, models: Models, steps: dict[str, int], spec: Run
         save("colearner", {k: v.contiguous() for k, v in models["best_meta"]["co"].items()}, "best_meta")
         save("best_co", _flat(models["best_co"]), "best_co")
     save("last", _flat(models["last"]), "last")
+    ensemble: dict[str, torch.Tensor] = {}
+    for key, groups in models.items():
+        if key.startswith("top_"):
+            ensemble |= _flat(groups, f"{key}/")
+    if ensemble:
+        save("ensemble", ensemble, "top_meta.0")
 
 
 def read_models(folder: Path) -> Models:
     """The stored models; without ``colearner.safetensors`` the selected one has psi and theta only."""
 
-    def grouped(name: str) -> Groups:
+    def grouped(tensors: dict[str, torch.Tensor]) -> Groups:
         groups: Groups = {}
-        for key, value in load_file(folder / f"{name}.safetensors").items():
+        for key, value in tensors.items():
             group, param = key.split("/", 1)
             groups.setdefault(group, {})[param] = value
         return groups
@@ -233,11 +246,13 @@ def read_models(folder: Path) -> Models:
         raise UserError(f"{folder} holds a record without weights (committed results have none): train the run first.")
     models: Models = {"best_meta": {"base": load_file(folder / "model.safetensors")}}
     if (folder / "last.safetensors").exists():
-        models["last"] = grouped("last")
+        models["last"] = grouped(load_file(folder / "last.safetensors"))
     if (folder / "colearner.safetensors").exists():
         models["best_meta"]["co"] = load_file(folder / "colearner.safetensors")
     if "co" in models["best_meta"] and (folder / "best_co.safetensors").exists():
-        models["best_co"] = grouped("best_co")
+        models["best_co"] = grouped(load_file(folder / "best_co.safetensors"))
+    if (folder / "ensemble.safetensors").exists():
+        models |= {key: grouped(member) for key, member in grouped(load_file(folder / "ensemble.safetensors")).items()}
     return models
 
 

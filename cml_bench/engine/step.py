@@ -4,8 +4,11 @@ Tasks go through the network several at a time as one program (``tasks_at_once``
 mean over the meta-batch accumulates over the parts. Nothing here waits for the device.
 """
 
+from collections.abc import Callable
+
 import torch
 
+from cml_bench import seeding
 from cml_bench.episodes import Task
 from cml_bench.methods.base import Groups, Method, Scores
 
@@ -29,10 +32,17 @@ def snapshot(groups: Groups) -> Groups:
 
 
 class MetaStep:
-    """``step(task)`` makes one outer step of ``method`` on the leaf tensors ``groups``."""
+    """``step(task)`` makes one outer step of ``method`` on the leaf tensors ``groups``.
 
-    def __init__(self, method: Method, groups: Groups, optimizer: torch.optim.Optimizer, tasks_at_once: int):
+    ``adjust`` changes the gradients, if something must, before the method sees them.
+    """
+
+    def __init__(
+        self, method: Method, groups: Groups, optimizer: torch.optim.Optimizer, tasks_at_once: int,
+        adjust: Callable[[Groups], None] | None = None,
+    ):  # fmt: skip
         self.method, self.groups, self.optimizer, self.tasks_at_once = method, groups, optimizer, tasks_at_once
+        self.adjust = adjust
 
     def gradients(self, task: Task) -> Scores:
         """Set the gradient of the mean outer loss over the tasks; per-task scores (T,)."""
@@ -46,7 +56,13 @@ class MetaStep:
         return join_scores(parts)
 
     def __call__(self, task: Task) -> Scores:
-        return self.method.meta_step(lambda: self.gradients(task), self.groups, self.optimizer)
+        def closure() -> Scores:
+            scores = self.gradients(task)
+            if self.adjust is not None:
+                self.adjust(self.groups)
+            return scores
+
+        return self.method.meta_step(closure, self.groups, self.optimizer)
 
 
 def join_scores(parts: list[Scores]) -> Scores:
@@ -56,7 +72,32 @@ def join_scores(parts: list[Scores]) -> Scores:
     return Scores(*({h: torch.cat([part[i][h] for part in parts]) for h in parts[0][i]} for i in (0, 1)))
 
 
-def adam(groups: Groups, lr: float) -> torch.optim.Optimizer:
-    """Adam as the released code uses it: betas (0.9, 0.999), eps 1e-8, no decay; one set for each group."""
-    sets = [{"params": list(params.values())} for params in groups.values() if params]
-    return torch.optim.Adam(sets, lr=lr, fused=True)
+def adam(groups: Groups, lr: float, trains: Callable[[str, str], bool] = lambda group, name: True):
+    """Adam as the released code uses it: betas (0.9, 0.999), eps 1e-8, no decay; one set for each group.
+
+    Without the parameters that ``trains(group, name)`` says the outer loop leaves alone.
+    """
+    chosen = ([p for name, p in params.items() if trains(group, name)] for group, params in groups.items())
+    return torch.optim.Adam([{"params": found} for found in chosen if found], lr=lr, fused=True)
+
+
+def clamp(method: Method, groups: Groups, limit: float) -> None:
+    """Clamp the outer gradients to +-``limit`` by value, where the method does not exempt a parameter."""
+    for group, params in groups.items():
+        for name, p in params.items():
+            if p.grad is not None and method.clamps(group, name):
+                p.grad.clamp_(-limit, limit)
+
+
+def add_noise(method: Method, groups: Groups, size: float, seed: int, step: int) -> None:
+    """Add N(0, 1) noise, scaled to ``size`` times the gradient's norm, to the gradient of each tensor of psi.
+
+    A function of (seed, step, name), the same for every method.
+    """
+    for name, p in groups["base"].items():
+        if p.grad is None or name not in method.network.params or name in method.network.head_names:
+            continue
+        word = int(seeding.words(seeding.key("gradient noise", seed, name), step, 1, 1).flat[0])
+        generator = torch.Generator(p.device).manual_seed(word % 2**63)
+        noise = torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype)
+        p.grad.add_(noise * (size * torch.linalg.vector_norm(p.grad) / torch.linalg.vector_norm(noise)))

@@ -4,6 +4,7 @@ Runs are resumed from their last checkpoint; on a CPU a resumed run equals its u
 bit, for the same number of threads, since every batch is a function of the step alone.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from cml_bench.data.base import DataSet
 from cml_bench.engine import checkpoint, compiled
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
-from cml_bench.engine.step import MetaStep, adam, leaves, snapshot
+from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, leaves, snapshot
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method
 from cml_bench.records import write_progress
-from cml_bench.spec import Options, RunSpec
+from cml_bench.spec import Options, Protocol, RunSpec
 
 _SAY_SECONDS = 10.0  # progress lines of one run are at least so far apart
 
@@ -82,6 +83,13 @@ def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
     return cls(resolve_options(cls, spec.options, f"method {spec.method}"), network, data.kind)
 
 
+def annealed(protocol: Protocol, step: int, steps: int) -> float:
+    """Adam's learning rate in an outer step: half a cosine from ``outer_lr`` to ``outer_lr_min``, a value an epoch."""
+    low, high = protocol.outer_lr_min, protocol.outer_lr
+    done = (step // protocol.epoch_steps) * protocol.epoch_steps / steps
+    return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
+
+
 class Training:
     """State of one training: parameters, optimiser, step, best models, curves."""
 
@@ -98,6 +106,9 @@ class Training:
         self.groups: Groups = leaves(self.method.init(spec.seed), self.device, self.dtype)
         self.step, self.done_seconds = 0, {"train": 0.0, "validation": 0.0, "diagnostics": 0.0}
         self.best: dict[str, dict[str, Any]] = {}
+        self.top: dict[
+            str, list[dict[str, Any]]
+        ] = {}  # head -> the best steps, the best first, where they are ensembled
         self.curves: dict[str, Any] = {"step": [], "train": {}, "validation": {}, "diagnostics": []}
         self.running: torch.Tensor | None = None  # sums over tasks, read only at a pause
         self.running_tasks = 0
@@ -112,9 +123,16 @@ class Training:
         return {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
 
     def _new_optimizer(self) -> None:
-        self.optimizer = adam(self.groups, self.spec.protocol.outer_lr)
+        self.optimizer = adam(self.groups, self.spec.protocol.outer_lr, self.method.trains)
         step = compiled.CompiledStep if self.path == "compiled" else MetaStep
-        self.meta_step = step(self.method, self.groups, self.optimizer, self.tasks_at_once)
+        self.meta_step = step(self.method, self.groups, self.optimizer, self.tasks_at_once, self._adjust)
+
+    def _adjust(self, groups: Groups) -> None:
+        protocol = self.spec.protocol
+        if protocol.gradient_noise:
+            add_noise(self.method, groups, protocol.gradient_noise, self.spec.seed, self.step)
+        if protocol.clamp:
+            clamp(self.method, groups, protocol.clamp)
 
     # -- the loop ----------------------------------------------------------------------------------------
 
@@ -134,6 +152,10 @@ class Training:
 
     def _advance(self) -> None:
         start = time.perf_counter()
+        self.method.at_step(self.step)
+        if self.spec.protocol.outer_lr_min is not None:
+            for chosen in self.optimizer.param_groups:
+                chosen["lr"] = annealed(self.spec.protocol, self.step, self.spec.steps)
         batch = self.train_tasks.batch(self.step * self.spec.protocol.meta_batch, self.spec.protocol.meta_batch)
         scores = self.meta_step(batch)
         sums = torch.stack([value for values in scores for value in values.values()]).sum(1)
@@ -192,13 +214,17 @@ class Training:
 
     def _select(self, val: dict[str, float]) -> None:
         """Keep psi, theta, phi of the step at which each head validates best; step 0 only if nothing else is."""
-        better = 1 if self.method.kind == "classification" else -1
+        better, protocol = 1 if self.method.kind == "classification" else -1, self.spec.protocol
         for head in self.method.heads:
             score = val[f"score_{head}"] * better
             old = self.best.get(head)
             improves = old is None or old["step"] == 0 or score > old["score"]
-            if improves or self.spec.protocol.selection == "last":
-                self.best[head] = {"step": self.step, "score": score, "groups": snapshot(self.groups)}
+            entry = {"step": self.step, "score": score, "groups": snapshot(self.groups)}
+            if improves or protocol.selection == "last" or protocol.save_last:
+                self.best[head] = entry
+            if protocol.ensemble_top_k > 1:
+                others = [e for e in self.top.get(head, []) if e["step"]]
+                self.top[head] = sorted([*others, entry], key=lambda e: -e["score"])[: protocol.ensemble_top_k]
 
     def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
         left, seconds, self._said = "", None, time.monotonic()
@@ -221,7 +247,7 @@ class Training:
         state = {
             "id": self.spec.id, "step": self.step, "groups": snapshot(self.groups),
             "optimizer": self.optimizer.state_dict(), "best": self.best, "curves": self.curves,
-            "seconds": self.done_seconds, "engine": self.engine,
+            "seconds": self.done_seconds, "engine": self.engine, "top": self.top,
         }  # fmt: skip
         checkpoint.save(self.folder, state)
         self._saved = time.monotonic()
@@ -235,7 +261,7 @@ class Training:
                 self.groups[group][name].data.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best, self.curves = state["step"], state["best"], state["curves"]
-        self.done_seconds, self._start_step = state["seconds"], state["step"]
+        self.done_seconds, self._start_step, self.top = state["seconds"], state["step"], state.get("top", {})
         self.say(f"{self.spec.title}: resumed at step {self.step}")
         if state["engine"] != self.engine:
             self.say(

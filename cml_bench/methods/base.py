@@ -6,15 +6,16 @@ each state gives the outputs of every head. The engine does the rest: batching o
 optimiser, validation, selection, records.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cml_bench.episodes import Examples, Task
-from cml_bench.networks.base import Network, Params, initialise
+from cml_bench.networks.base import Network, Param, Params, initialise
+from cml_bench.protocols import RELEASED, Recipe
 from cml_bench.spec import Options
 
 Groups = dict[str, Params]
@@ -26,6 +27,15 @@ class Adapted(NamedTuple):
     step: int
     weight: float
     params: Params
+
+
+class Reading(NamedTuple):
+    """One more way to test a run: which stored model, which head, and whose support loss the inner loop descends."""
+
+    name: str
+    model: str  # best_meta or best_co
+    head: str
+    inner_loss: str
 
 
 class Scores(NamedTuple):
@@ -63,7 +73,9 @@ class Method:
 
     A subclass states which parameters adapt (:meth:`adapts`), the size of an inner step
     (:meth:`step_size`), and may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
-    ``version`` goes into every run's id: raise it when the algorithm's numbers change.
+    ``version`` goes into every run's id: raise it when the algorithm's numbers change. ``recipe`` is the
+    method's own row of hyper-parameters, for the presets ``official`` and ``clean``; ``network_defaults`` are
+    options of the network without which the method is another one.
     """
 
     Options: type[Options] = Options
@@ -72,6 +84,10 @@ class Method:
     accepts_colearner = True
     learns = True
     heads: tuple[str, ...] = ("meta",)
+    recipe: Recipe = RELEASED
+    network_defaults: dict[str, Any] = {}
+    more_readings: tuple[Reading, ...] = ()  # besides those that every method has: see engine/readings.py
+    phase: Hashable = None  # what of the method depends on the outer step: see at_step
 
     def __init__(self, options: Options, network: Network, kind: str):
         self.options, self.network, self.kind = options, network, kind
@@ -79,12 +95,21 @@ class Method:
 
     # -- parameters --------------------------------------------------------------------------------------
 
+    @property
+    def params(self) -> dict[str, Param]:
+        """What the group ``base`` holds: the network's parameters, and what else the method needs at test."""
+        return self.network.params
+
     def init(self, seed: int) -> Groups:
-        """Initial parameters: those of the network depend on the seed and the network only."""
-        return {"base": initialise(self.network.params, f"network {self.network.name}", seed)}
+        """Initial parameters: each is a function of the seed, the network's name and its own name only."""
+        return {"base": initialise(self.params, f"network {self.network.name}", seed)}
+
+    def trains(self, group: str, name: str) -> bool:
+        """Whether the outer loop moves this parameter."""
+        return True
 
     def adapts(self, name: str) -> bool:
-        """Whether the inner loop moves this parameter of the group ``base``."""
+        """Whether the inner loop moves this parameter of the network."""
         return True
 
     def step_size(self, name: str, step: int, groups: Groups) -> float | Tensor:
@@ -111,11 +136,23 @@ class Method:
         """Names of the parameters that the inner loop moves when it descends the loss of a head."""
         return [name for name in self.network.params if self.adapts(name)]
 
+    def start(self, groups: Groups) -> Params:
+        """What the inner loop starts from (T, ...)."""
+        return groups["base"]
+
+    def seen(self, params: Params, step: int) -> Params:
+        """The parameters as the network meets them in inner step ``step`` and in the query pass after it."""
+        return params
+
+    def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
+        """What the inner loop descends, per task (T,); ``loss`` names a head, or a reading's variant."""
+        return self.criterion(self.outputs(groups, params, support.x, (loss,))[loss], support.y)
+
     def inner_gradients(
         self, groups: Groups, params: Params, names: list[str], support: Examples, loss: str, create_graph: bool
     ) -> dict[str, Tensor]:
         """Gradients of the support loss; tasks are independent, so their sum has each task's own gradient."""
-        value = self.criterion(self.outputs(groups, params, support.x, (loss,))[loss], support.y).sum()
+        value = self.support_loss(groups, params, support, loss).sum()
         grads = torch.autograd.grad(
             value, [params[name] for name in names], create_graph=create_graph, allow_unused=True
         )
@@ -125,16 +162,16 @@ class Method:
         self, groups: Groups, support: Examples, steps: int, *, loss: str = "meta", create_graph: bool = False
     ) -> Iterator[Params]:
         """Parameters after 0, 1, ..., ``steps`` inner steps, for all tasks at once (T, ...)."""
-        params = groups["base"]
+        params = self.start(groups)
         names = self.moving(loss)
-        yield params
+        yield self.seen(params, 0)
         for step in range(steps):
-            grads = self.inner_gradients(groups, params, names, support, loss, create_graph)
+            grads = self.inner_gradients(groups, self.seen(params, step), names, support, loss, create_graph)
             moved = {
                 name: descend(params[name], grad, self.step_size(name, step, groups)) for name, grad in grads.items()
             }
             params = {**params, **moved}
-            yield params
+            yield self.seen(params, step)
 
     def adapt(
         self,
@@ -151,6 +188,17 @@ class Method:
         yield Adapted(self.inner_steps, 1.0, params)
 
     # -- outer loop --------------------------------------------------------------------------------------
+
+    def at_step(self, step: int) -> None:
+        """The outer step ``step`` comes next; a method with a schedule sets :attr:`phase` and what follows from it."""
+
+    def for_test(self) -> "Method":
+        """The method as it is at test."""
+        return self
+
+    def clamps(self, group: str, name: str) -> bool:
+        """Whether the protocol's ``clamp`` applies to this parameter's outer gradient."""
+        return True
 
     def head_weight(self, head: str) -> float:
         """Weight of a head's query loss in the outer loss."""

@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor
 
 from cml_bench.errors import UserError
-from cml_bench.methods.base import Groups, Method, Params
+from cml_bench.methods.base import Groups, Method, Params, Reading
 from cml_bench.networks.base import initialise
 from cml_bench.registry import CML, wraps
-from cml_bench.spec import Options
+from cml_bench.spec import Options, added
 
 
 class CoLearnerOptions(Options):
@@ -29,6 +29,10 @@ class CoLearnerOptions(Options):
     )
     depth: int | None = Field(
         None, ge=0, description="hidden layers of the co-learner; none: the paper's (2 convolutions, 1 linear)"
+    )
+    frozen: bool = added(
+        False,
+        description="phi stays at its random start: its gradient is the noise of figure 3a",
     )
 
 
@@ -52,6 +56,7 @@ def cooperative(base: type[Method]) -> type[Method]:
         Options = CooperativeOptions
         name = base.name + CML
         heads = (*base.heads, "co")
+        more_readings = (*base.more_readings, Reading("co_eq9", "best_co", "co", "co"))
 
         def __init__(self, options, network, kind):
             super().__init__(options, network, kind)
@@ -62,12 +67,19 @@ def cooperative(base: type[Method]) -> type[Method]:
             co = initialise(self.co.params, f"co-learner of {self.network.name}", seed)
             return {**super().init(seed), "co": co}
 
+        def trains(self, group: str, name: str) -> bool:
+            return super().trains(group, name) and not (group == "co" and self.options.cml.frozen)
+
+        def colearner_params(self, groups: Groups, params: Params) -> Params:
+            """phi, which is the same before and after adaptation."""
+            return groups["co"]
+
         def head_weight(self, head: str) -> float:
             return self.options.cml.gamma if head == "co" else super().head_weight(head)
 
         def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
             z = self.network.features(params, x)
-            out = {"co": self.co.apply(groups["co"], z)} if "co" in heads else {}
+            out = {"co": self.co.apply(self.colearner_params(groups, params), z)} if "co" in heads else {}
             return out if heads == ("co",) else {"meta": self.network.head(params, z), **out}
 
     Cooperative.__qualname__ = Cooperative.__name__ = f"Cooperative[{base.__name__}]"

@@ -119,9 +119,19 @@ class Network:
 # -- layers -------------------------------------------------------------------------------------------
 
 
-def linear_params(name: str, inputs: int, outputs: int) -> dict[str, Param]:
+def weight_and_bias(shape: tuple[int, ...], init: str = "torch") -> tuple[Param, Param]:
+    """Weight (outputs, inputs, ...) and bias (outputs,): torch's default, or Glorot and Bengio's uniform ("xavier")."""
+    outputs, inputs, *kernel = shape
+    area = int(np.prod(kernel))
+    if init == "torch":
+        return uniform(shape, area * inputs), uniform((outputs,), area * inputs)
+    return Param(shape, bound=(6 / (area * (inputs + outputs))) ** 0.5), Param((outputs,))
+
+
+def linear_params(name: str, inputs: int, outputs: int, init: str = "torch") -> dict[str, Param]:
     """Weight (outputs, inputs) and bias (outputs,)."""
-    return {f"{name}.weight": uniform((outputs, inputs), inputs), f"{name}.bias": uniform((outputs,), inputs)}
+    weight, bias = weight_and_bias((outputs, inputs), init)
+    return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
 def linear(p: Params, name: str, x: Tensor) -> Tensor:
@@ -129,12 +139,12 @@ def linear(p: Params, name: str, x: Tensor) -> Tensor:
     return torch.baddbmm(p[f"{name}.bias"].unsqueeze(1), x, p[f"{name}.weight"].transpose(1, 2))
 
 
-def block_params(index: str, inputs: int, filters: int) -> dict[str, Param]:
+def block_params(index: str, inputs: int, filters: int, init: str = "torch") -> dict[str, Param]:
     """A 3x3 convolution with bias, and the affine part of its batch-norm."""
-    fan_in = 9 * inputs
+    weight, bias = weight_and_bias((filters, inputs, 3, 3), init)
     return {
-        f"conv{index}.weight": uniform((filters, inputs, 3, 3), fan_in),
-        f"conv{index}.bias": uniform((filters,), fan_in),
+        f"conv{index}.weight": weight,
+        f"conv{index}.bias": bias,
         f"norm{index}.weight": Param((filters,), value=1.0),
         f"norm{index}.bias": Param((filters,), value=0.0),
     }

@@ -1,5 +1,7 @@
 """``conv4``: four convolutional blocks and a linear layer (CML, section 4.2; sizes from the released code)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -20,15 +22,34 @@ from cml_bench.networks.base import (
     unfold,
 )
 from cml_bench.registry import networks
-from cml_bench.spec import Options
+from cml_bench.spec import Options, added
 
 _FEW_CHANNELS = 4  # up to here patches (9C values) are cheaper than passes over the map
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Conv4Options(Options):
-    """Width."""
+    """Width, and what single methods or tables of the paper change."""
 
-    filters: int = Field(64, ge=1, description="channels of every block; the paper's counts imply 64")
+    filters: int = Field(64, ge=1, description="channels of every block; the paper's counts imply 64, MAML++ has 48")
+    slope: float = added(0.0, ge=0, lt=1, description="negative slope of the ReLUs (MAML++: LeakyReLU of 0.01)")
+    init: Literal["torch", "xavier"] = added(
+        "torch", description="torch: its default, as in the CML and BOIL code; xavier: uniform, zero biases, as MAML++"
+    )
+    inputs: Literal["unit", "imagenet"] = added(
+        "unit",
+        description="unit: pixels in [0, 1] as they come; imagenet: minus ImageNet's mean, over its deviation (MAML++ "
+        "on MiniImagenet)",
+    )
+    extra_blocks: int = added(
+        0,
+        ge=0,
+        description="More-MAML: so many further blocks without pooling between block 4's ReLU and its pooling; 3 give "
+        "the paper's 232K. Their place is not stated",
+    )
+    head_blocks: int = added(
+        0, ge=0, description="convolutional blocks in the meta-learner's head, as in the co-learner (Table 7: 0 and 2)"
+    )
 
 
 class _ConvHead(CoLearner):
@@ -38,18 +59,19 @@ class _ConvHead(CoLearner):
     pooled once, at the end, for every k, so that the linear layer always has the meta head's size.
     """
 
-    def __init__(self, network: "Conv4", depth: int):
-        self.depth, filters = depth, network.options.filters
+    def __init__(self, network: "Conv4", depth: int, prefix: str = ""):
+        self.depth, self.prefix, self.slope = depth, prefix, network.options.slope
+        filters, init = network.options.filters, network.options.init
         self.params = {}
         for i in range(1, depth + 1):
-            self.params |= block_params(str(i), filters, filters)
-        self.params |= linear_params("head", network.pooled_size, network.outputs)
+            self.params |= block_params(f"{prefix}{i}", filters, filters, init)
+        self.params |= linear_params("head", network.pooled_size, network.outputs, init)
 
     def apply(self, p: Params, features: Tensor) -> Tensor:
         tasks = features.shape[0]
         x = fold(features)
         for i in range(1, self.depth + 1):
-            x = block(p, str(i), x, pool=i == self.depth)
+            x = block(p, f"{self.prefix}{i}", x, pool=i == self.depth, slope=self.slope)
         if self.depth == 0:
             x = F.max_pool2d(x, 2)
         return linear(p, "head", unfold(x, tasks).flatten(2))
@@ -72,34 +94,42 @@ class Conv4(Network):
         channels, height, width = input_shape
         if min(height, width) < 16:
             raise UserError(f"conv4 pools four times and needs images of at least 16x16, not {height}x{width}.")
+        if options.inputs == "imagenet" and channels != 3:
+            raise UserError(f"conv4: inputs: imagenet is for images of 3 channels, not {channels}. Use inputs: unit.")
         self.params = {}
-        for i in range(1, 5):
-            self.params |= block_params(str(i), channels if i == 1 else options.filters, options.filters)
+        self.late_blocks = [str(i) for i in range(5, 5 + options.extra_blocks)]
+        for i in ("1", "2", "3", "4", *self.late_blocks):
+            self.params |= block_params(i, channels if i == "1" else options.filters, options.filters, options.init)
         self.feature_shape = (options.filters, height // 8, width // 8)
         self.pooled_size = options.filters * (height // 16) * (width // 16)
-        head = linear_params("head", self.pooled_size, outputs)
-        self.params |= head
-        self.head_names = frozenset(head)
+        self._head = _ConvHead(self, options.head_blocks, "h")
+        self.params |= self._head.params
+        self.head_names = frozenset(self._head.params)
         self.norm_names = frozenset(name for name in self.params if name.startswith("norm"))
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """(T, n, C, H, W) -> (T, n, filters, H//8, W//8)."""
-        tasks = x.shape[0]
+        tasks, slope = x.shape[0], self.options.slope
+        if self.options.inputs == "imagenet":
+            mean, std = (x.new_tensor(v).reshape(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+            x = (x - mean) / std
         if self.path == "plain":
             h = fold(x)
-            for i in (1, 2, 3):
-                h = block(p, str(i), h, pool=True)
+            for i in ("1", "2", "3"):
+                h = block(p, i, h, pool=True, slope=slope)
         else:
             few = x.shape[2] <= _FEW_CHANNELS and not x.requires_grad
             folded = fold(x).contiguous(memory_format=torch.channels_last)
-            h = fast_first_block(p, "1", x) if few else fast_block(p, "1", folded)
-            for i in (2, 3):
-                h = fast_block(p, str(i), h)
-        return unfold(block(p, "4", h, pool=False), tasks)
+            h = fast_first_block(p, "1", x, slope) if few else fast_block(p, "1", folded, slope)
+            for i in ("2", "3"):
+                h = fast_block(p, i, h, slope)
+        for i in ("4", *self.late_blocks):
+            h = block(p, i, h, pool=False, slope=slope)
+        return unfold(h, tasks)
 
     def head(self, p: Params, z: Tensor) -> Tensor:
-        """(T, n, filters, h, w) -> (T, n, outputs): max-pool 2, flatten, linear."""
-        return linear(p, "head", unfold(F.max_pool2d(fold(z), 2), z.shape[0]).flatten(2))
+        """(T, n, filters, h, w) -> (T, n, outputs): max-pool 2 (after ``head_blocks`` blocks), flatten, linear."""
+        return self._head.apply(p, z)
 
     def colearner(self, depth: int) -> CoLearner:
         """``depth`` convolutional blocks, the last one pooled, then a linear layer."""

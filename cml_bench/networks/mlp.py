@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cml_bench.networks.base import CoLearner, Network, Param, Params, linear, linear_params
 from cml_bench.registry import networks
-from cml_bench.spec import Options
+from cml_bench.spec import Options, added
 
 
 class MLPOptions(Options):
@@ -21,6 +21,12 @@ class MLPOptions(Options):
         "normal: as the released MAML code, truncated normal weights of deviation 0.01 and zero biases",
     )
     activation: Literal["relu", "tanh"] = Field("relu", description="tanh: smooth, for checking derivatives")
+    extra_blocks: int = added(0, ge=0, description="More-MAML: so many further hidden layers, of the last one's width")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of all hidden layers."""
+        return (*self.hidden, *(self.hidden[-1:] * self.extra_blocks))
 
 
 class _MLPHead(CoLearner):
@@ -57,7 +63,7 @@ class MLP(Network):
         self.act = torch.relu if options.activation == "relu" else torch.tanh
         self.params: dict[str, Param] = {}
         width = input_shape[0]
-        for i, hidden in enumerate(options.hidden, 1):
+        for i, hidden in enumerate(options.widths, 1):
             self.params |= self._layer(f"hidden{i}", width, hidden)
             width = hidden
         self.feature_shape = (width,)
@@ -72,7 +78,7 @@ class MLP(Network):
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """(T, n, inputs) -> (T, n, hidden)."""
-        for i in range(1, len(self.options.hidden) + 1):
+        for i in range(1, len(self.options.widths) + 1):
             x = self.act(linear(p, f"hidden{i}", x))
         return x
 

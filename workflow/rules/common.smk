@@ -7,6 +7,14 @@ def stamps_of(runs):
     return sorted({f"{RESULTS}/done/{JOB_OF[run]}.json" for run in runs if run in JOB_OF})
 
 
+def stamps_of_shard(shard):
+    """Stamps of part i of n, "i/n": every n-th job, so that the parts cost about the same."""
+    part, _, parts = str(shard).partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise WorkflowError(f"shard must be i/n with 1 <= i <= n, such as 1/4; got {shard!r}.")
+    return [f"{RESULTS}/done/{job}.json" for job in list(JOBS)[int(part) - 1 :: int(parts)]]
+
+
 def stamps_of_table(wildcards):
     cells = [cell for cell in PLAN["cells"] if cell["table"] == wildcards.table]
     return stamps_of(run for cell in cells for run in [*cell["runs"], *(cell["against"] or [])])

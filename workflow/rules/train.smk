@@ -25,3 +25,9 @@ rule train:
     shell:
         "{params.python} -m cml_bench train $CML_BENCH_PLAN --job {wildcards.job} --stamp {output} --threads {threads}"
         " 2>&1 | tee {log}"
+
+
+# `snakemake trained`: every run of the study, or of the shard, without tables.
+rule trained:
+    input:
+        stamps_of_shard(SHARD),

@@ -1,0 +1,79 @@
+"""``cl``: collaborative learning as the CML paper compares with it (section 4.4, Table 4; after Song and Chai 2018)."""
+
+from pydantic import Field
+from torch import Tensor
+
+from cml_bench.episodes import Examples
+from cml_bench.methods.base import Groups, Params, Reading
+from cml_bench.methods.cooperative import cooperative
+from cml_bench.methods.maml import MAML
+from cml_bench.registry import methods
+
+_CO = "co/"  # phi among the adapted parameters
+
+
+class CLOptions(cooperative(MAML).Options):
+    """MAML's and the co-learner's, and what the second branch does in the inner loop."""
+
+    inner_gamma: float = Field(
+        1.0, ge=0, description="weight of the co-learner's support loss in the inner loop. Not stated: as gamma"
+    )
+    co_inner_lr: float | None = Field(
+        None, ge=0, description="inner step size of phi; none: inner_lr. 0 with inner_gamma 0 is CML"
+    )
+
+
+@methods.register("cl")
+class CL(cooperative(MAML)):
+    """Two branches on one body, both adapted: CML but for the co-learner's part in the inner loop.
+
+    inner: (psi, theta, phi)' = (psi, theta, phi) - alpha * grad [CE_meta + inner_gamma * CE_co](S)
+    outer: CE_meta(Q) + gamma * CE_co(Q) at (psi, theta, phi)'
+
+    Readings: ``both`` (row CL, 203K at test: averaged logits, since the paper does not say how the branches are
+    joined), ``meta`` (CL*, 121,093), ``co`` (CL+, 195,205), ``co_fixed`` (CL+ without adaptation). For the last the
+    paper leaves open what does not adapt; here psi and theta do and phi does not, as phi in CML+. With psi unadapted
+    too it is ``co`` after 0 inner steps. The soft targets and gradient rescaling of Song and Chai are not in the CML
+    paper's text and not here. At test the adaptation is that of training for every reading.
+    """
+
+    Options = CLOptions
+    accepts_colearner = False
+    more_readings = (Reading("both", "best_meta", "both", "meta"), Reading("co_fixed", "best_meta", "co", "fixed"))
+
+    def start(self, groups: Groups) -> Params:
+        """psi, theta and phi."""
+        return {**groups["base"], **{_CO + name: value for name, value in groups["co"].items()}}
+
+    def colearner_params(self, groups: Groups, params: Params) -> Params:
+        """phi as it is in ``params``."""
+        return {name: params[_CO + name] for name in groups["co"]}
+
+    def moving(self, loss: str) -> list[str]:
+        """Everything; ``fixed``: all but phi."""
+        base = super().moving(loss)
+        if loss == "fixed" or self.options.co_inner_lr == 0:
+            return base
+        norm = (name for name in self.co.params if self.options.adapt_norm or not name.startswith("norm"))
+        return base + [_CO + name for name in norm]
+
+    def step_size(self, name: str, step: int, groups: Groups) -> float:
+        """alpha, or phi's own."""
+        own = self.options.co_inner_lr
+        return own if name.startswith(_CO) and own is not None else super().step_size(name, step, groups)
+
+    def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
+        """Both branches' (T,)."""
+        weight = self.options.inner_gamma
+        if not weight:
+            return super().support_loss(groups, params, support, "meta")
+        outputs = self.outputs(groups, params, support.x, ("meta", "co"))
+        co = self.criterion(outputs["co"], support.y)
+        return self.criterion(outputs["meta"], support.y) + (co if weight == 1 else weight * co)
+
+    def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
+        """As CML's; ``both`` is the mean of the two heads' outputs."""
+        if "both" not in heads:
+            return super().outputs(groups, params, x, heads)
+        out = super().outputs(groups, params, x, ("meta", "co"))
+        return {**out, "both": (out["meta"] + out["co"]) / 2}

@@ -1,0 +1,25 @@
+"""``fomaml``: first-order MAML (Finn, Abbeel, Levine 2017, section 5.2)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cml_bench.methods.maml import MAML, MAMLOptions
+from cml_bench.registry import methods
+
+
+class FOMAMLOptions(MAMLOptions):
+    """As MAML's."""
+
+    first_order: Literal[True] = Field(True, description="inner gradients are constants: what makes it FOMAML")
+
+
+@methods.register("fomaml")
+class FOMAML(MAML):
+    """MAML whose outer gradient treats the inner gradients as constants.
+
+    Its gradient with respect to phi_0 is the query loss's at phi_k. With a co-learner, the co-loss then never reaches
+    theta, as the paper's descent argument assumes (in second order it does).
+    """
+
+    Options = FOMAMLOptions
