@@ -9,7 +9,7 @@ from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.episodes import Examples, Task
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from cml_bench.networks.mlp import MLP, MLPOptions
-from tests import reference
+from tests import reference, reference_methods
 
 CPU = torch.device("cpu")
 
@@ -39,18 +39,22 @@ class Case:
     """A method on a small network with perturbed parameters, beside the reference's view of it."""
 
     def __init__(self, name="maml+cml", net="conv4", path="fast", way=3, channels=1, size=16, filters=4,
-                 activation="relu", gamma=0.7, depth=None, **options):  # fmt: skip
+                 activation="relu", gamma=0.7, depth=None, network=None, cml=None, **options):  # fmt: skip
         cls = registry.method(name)
+        own = {**cls.network_defaults, **(network or {})}
+        late = tuple(range(1, 1 + own.get("extra_blocks", 0)))
         if net == "conv4":
-            self.network = Conv4(Conv4Options(filters=filters), (channels, size, size), way, path)
-            self.ref, self.kind, lr = reference.Conv4(), "classification", 0.4
+            self.network = Conv4(Conv4Options(filters=filters, **own), (channels, size, size), way, path)
+            self.ref = reference.Conv4(tuple(4 + i for i in late), own.get("slope", 0.0))
+            self.kind, lr = "classification", 0.4
         else:
-            self.network = MLP(MLPOptions(hidden=(7, 7), activation=activation), (1,), 1, path)
-            self.ref = reference.SmoothMLP() if activation == "tanh" else reference.MLP()
+            self.network = MLP(MLPOptions(hidden=(7, 7), activation=activation, **own), (1,), 1, path)
+            self.ref = (reference.SmoothMLP if activation == "tanh" else reference.MLP)(tuple(2 + i for i in late))
             self.kind, lr = "regression", 0.05
-        self.network.name = net
-        extra = {"cml": {"gamma": gamma, "depth": depth}} if name.endswith("+cml") else {}
-        self.options = cls.Options.read({"inner_lr": lr, **options, **extra}, name)
+        self.network.name, self.name = net, name
+        extra = {"cml": {"gamma": gamma, "depth": depth, **(cml or {})}} if "co" in cls.heads else {}
+        rate = "inner_lr" if "inner_lr" in cls.Options.model_fields else "inner_lr_init"
+        self.options = cls.Options.read({rate: lr, **options, **extra}, name)
         self.method = cls(self.options, self.network, self.kind)
         self.gamma, self.depth = gamma, self.network.colearner_depth if depth is None else depth
         self.groups = leaves(self.method.init(3), CPU, torch.float64)
@@ -80,11 +84,29 @@ class Case:
         theta, phi = self.groups["base"], self.groups.get("co")
         return reference.meta_gradient(self.ref, theta, phi, task, self.kind, self.gamma, self.depth, **self.inner())
 
+    def received(self, task: Task, tasks_at_once: int = 4) -> dict:
+        """The gradients with which one outer step ends, whatever the method does in between; parameters stay."""
+        before = {(g, n): p.detach().clone() for g, params in self.groups.items() for n, p in params.items()}
+        leaves_ = [p for params in self.groups.values() for p in params.values()]
+        MetaStep(self.method, self.groups, torch.optim.SGD(leaves_, lr=1.0), tasks_at_once)(task)
+        moved = {(g, n): p.detach().clone() for g, params in self.groups.items() for n, p in params.items()}
+        with torch.no_grad():
+            for (g, n), value in before.items():
+                self.groups[g][n].copy_(value)
+        return {key: before[key] - moved[key] for key in before}
+
+    def wanted(self, task: Task) -> dict:
+        """What :meth:`received` must be, by the slow loop of tests/reference_methods.py."""
+        theta, phi = self.groups["base"], self.groups.get("co", {})
+        return reference_methods.outer_gradient(
+            self.name, self.ref, theta, phi, task, self.kind, self.gamma, self.depth, self.options
+        )
+
     def step(self, lr=1e-3, tasks_at_once=4) -> MetaStep:
         return MetaStep(self.method, self.groups, adam(self.groups, lr), tasks_at_once)
 
 
 def relative(got: dict, want: dict) -> float:
     """Largest difference over the largest entry of each tensor; conv biases in front of batch-norm left out."""
-    names = [n for n in want if not (n[1].startswith("conv") and n[1].endswith("bias"))]
+    names = [n for n in want if not (n[1].startswith("conv") and ".bias" in n[1])]
     return max(float((got[n] - want[n]).abs().max() / want[n].abs().max().clamp_min(1e-12)) for n in names)

@@ -8,42 +8,49 @@ import torch
 import torch.nn.functional as F
 
 
-def block(p, i, x, pool):
-    """Convolution with bias, batch-norm by the batch, ReLU, maybe max-pool."""
+def block(p, i, x, pool, slope=0.0):
+    """Convolution with bias, batch-norm by the batch, (leaky) ReLU, maybe max-pool."""
     z = F.conv2d(x, p[f"conv{i}.weight"], p[f"conv{i}.bias"], padding=1)
-    z = F.relu(F.batch_norm(z, None, None, p[f"norm{i}.weight"], p[f"norm{i}.bias"], training=True, eps=1e-5))
+    z = F.leaky_relu(
+        F.batch_norm(z, None, None, p[f"norm{i}.weight"], p[f"norm{i}.bias"], training=True, eps=1e-5), slope
+    )
     return F.max_pool2d(z, 2) if pool else z
 
 
 class Conv4:
-    """Images (n, C, H, W)."""
+    """Images (n, C, H, W); ``late``: numbers of blocks after the fourth, without pooling."""
 
-    @staticmethod
-    def features(p, x):
+    def __init__(self, late=(), slope=0.0):
+        self.late, self.slope = late, slope
+
+    def features(self, p, x):
         for i in (1, 2, 3):
-            x = block(p, i, x, True)
-        return block(p, 4, x, False)
+            x = block(p, i, x, True, self.slope)
+        for i in (4, *self.late):
+            x = block(p, i, x, False, self.slope)
+        return x
 
-    @staticmethod
-    def head(p, z):
+    def head(self, p, z):
         return F.linear(F.max_pool2d(z, 2).flatten(1), p["head.weight"], p["head.bias"])
 
-    @staticmethod
-    def co(p, z, depth=2):
+    def co(self, p, z, depth=2):
         for i in range(1, depth + 1):
-            z = block(p, i, z, i == depth)
+            z = block(p, i, z, i == depth, self.slope)
         if depth == 0:
             z = F.max_pool2d(z, 2)
         return F.linear(z.flatten(1), p["head.weight"], p["head.bias"])
 
 
 class MLP:
-    """Vectors (n, d), two hidden layers."""
+    """Vectors (n, d); two hidden layers and ``late`` further ones."""
 
     act = staticmethod(torch.relu)
 
+    def __init__(self, late=()):
+        self.late = late
+
     def features(self, p, x):
-        for i in (1, 2):
+        for i in (1, 2, *self.late):
             x = self.act(F.linear(x, p[f"hidden{i}.weight"], p[f"hidden{i}.bias"]))
         return x
 

@@ -149,6 +149,11 @@ class Training:
             if protocol.optimizer_reset_every and self.step and self.step % protocol.optimizer_reset_every == 0:
                 self._new_optimizer()
             self._advance()
+            if self._overdue():
+                self._save()
+
+    def _overdue(self) -> bool:
+        return time.monotonic() - self._saved >= self.settings.checkpoint_seconds
 
     def _advance(self) -> None:
         start = time.perf_counter()
@@ -182,10 +187,9 @@ class Training:
         if not self.diverged:
             self._diagnose()
             self._select(val)
-        due = time.monotonic() - self._saved >= self.settings.checkpoint_seconds
-        if due and self.step < self.spec.steps and not self.diverged:
-            self._save()
         final = self.step == self.spec.steps or self.diverged
+        if not self.diverged and (final or self._overdue()):  # the last one: the test may take long
+            self._save()
         if final or not self.curves["step"][:-1] or time.monotonic() - self._said >= _SAY_SECONDS:
             self._say_progress(train, val)
 
@@ -248,6 +252,8 @@ class Training:
             "id": self.spec.id, "step": self.step, "groups": snapshot(self.groups),
             "optimizer": self.optimizer.state_dict(), "best": self.best, "curves": self.curves,
             "seconds": self.done_seconds, "engine": self.engine, "top": self.top,
+            "running": self.running, "running_tasks": self.running_tasks,
+            "last_validation": None if self.last_validation is None else tuple(self.last_validation),
         }  # fmt: skip
         checkpoint.save(self.folder, state)
         self._saved = time.monotonic()
@@ -261,7 +267,10 @@ class Training:
                 self.groups[group][name].data.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best, self.curves = state["step"], state["best"], state["curves"]
-        self.done_seconds, self._start_step, self.top = state["seconds"], state["step"], state.get("top", {})
+        self.done_seconds, self._start_step, self.top = state["seconds"], state["step"], state["top"]
+        self.running = None if state["running"] is None else state["running"].to(self.device)
+        self.running_tasks = state["running_tasks"]
+        self.last_validation = state["last_validation"] and Result(*state["last_validation"])
         self.say(f"{self.spec.title}: resumed at step {self.step}")
         if state["engine"] != self.engine:
             self.say(

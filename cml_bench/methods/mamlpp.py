@@ -8,30 +8,32 @@ from torch import Tensor
 
 from cml_bench.episodes import Examples
 from cml_bench.methods.base import Adapted, Groups, Params
-from cml_bench.methods.maml import MAML, MAMLOptions
+from cml_bench.methods.maml import MAML
 from cml_bench.networks.base import Param
 from cml_bench.protocols import Recipe
 from cml_bench.registry import methods
+from cml_bench.spec import Options
 
 _RATE = ".inner_lr"  # suffix of a tensor's learned step sizes
 _FLOOR = 0.03  # of the weight of a step that is not the last, hard-coded in the released code (its option is not read)
 
 
-class MAMLPPOptions(MAMLOptions):
+class MAMLPPOptions(Options):
     """Defaults: the released MiniImagenet configuration as its code reads it."""
 
     inner_steps: int = Field(5, ge=1, description="K, gradient steps on the support set")
-    inner_lr: float = Field(
+    inner_lr_init: float = Field(
         0.1,
         ge=0,
-        description="step size, and start of the learned ones (inner_lr_init): 0.1 is what the released code uses; the "
-        "0.01 of its configuration file is not read since 2019-05",
+        description="where the learned step sizes start: 0.1 is what the released code uses; the 0.01 of its "
+        "configuration file is not read since 2019-05",
     )
+    first_order: bool = Field(False, description="treat inner gradients as constants in every epoch")
     adapt_norm: bool = Field(
         False,
         description="whether the inner loop moves batch-norm scales and shifts; then there is one row for all steps",
     )
-    learn_inner_lr: bool = Field(True, description="LSLR: a learned step size for each adapted tensor and inner step")
+    learn_inner_lr: bool = Field(True, description="LSLR: a step size learned for each adapted tensor and inner step")
     per_step_norm: bool = Field(True, description="BNWB: batch-norm scales and shifts of their own for each inner step")
     msl_epochs: int = Field(
         15, ge=0, description="MSL: epochs with a query loss after every inner step, annealed towards the last; 0: off"
@@ -89,7 +91,7 @@ class MAMLPlusPlus(MAML):
         if self.options.learn_inner_lr:
             size = (self.options.inner_steps + 1,)
             rates = (name for name in self.network.params if self.adapts(name))
-            own |= {name + _RATE: Param(size, value=self.options.inner_lr) for name in rates}
+            own |= {name + _RATE: Param(size, value=self.options.inner_lr_init) for name in rates}
         return own
 
     def _is_norm(self, name: str) -> bool:
@@ -117,7 +119,7 @@ class MAMLPlusPlus(MAML):
     def step_size(self, name: str, step: int, groups: Groups) -> float | Tensor:
         """eta[name][step], shaped to multiply the tensor (T, ...)."""
         if not self.options.learn_inner_lr:
-            return super().step_size(name, step, groups)
+            return self.options.inner_lr_init
         rates = groups["base"][name + _RATE]  # (T, K+1)
         dims = len(self.network.params[name].shape)
         return rates[:, min(step, rates.shape[1] - 1)].reshape(-1, *[1] * dims)

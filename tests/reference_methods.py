@@ -1,0 +1,114 @@
+"""Every method's outer gradient as one would write it down first: one task, one step, one tensor at a time.
+
+Written from the equations of the papers and released codes, independent of the package; see tests/reference.py.
+"""
+
+import torch
+
+from tests.reference import inner_loop, loss_of
+
+
+def gradient(loss, tensors, create_graph=True):
+    return torch.autograd.grad(loss, list(tensors.values()), create_graph=create_graph, materialize_grads=True)
+
+
+def is_norm(name):
+    return name.startswith("norm")
+
+
+def is_head(name):
+    return name.startswith("head")
+
+
+# Each returns [(weight of the query loss, theta', phi')] of one task.
+
+
+def maml(net, theta, phi, x, y, kind, o):
+    keep = lambda n: o.adapt_norm or not is_norm(n)  # noqa: E731
+    return [(1.0, inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, keep), phi)]
+
+
+def boil(net, theta, phi, x, y, kind, o):
+    keep = lambda n: not is_head(n)  # noqa: E731
+    return [(1.0, inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, keep), phi)]
+
+
+def sharp_maml(net, theta, phi, x, y, kind, o):
+    """The lower level; the upper one is in :func:`outer_gradient`."""
+    w = dict(theta)
+    for _ in range(o.inner_steps):
+        moving = {n: v for n, v in w.items() if not is_norm(n)}
+        g = gradient(loss_of(kind)(net.head(w, net.features(w, x)), y), moving)
+        radius = 0.0 if o.level == "up" else o.rho_low
+        norm = torch.sqrt(sum((v * v).sum() for v in g))
+        there = {n: v + radius * gv / (norm + 1e-12) for (n, v), gv in zip(moving.items(), g, strict=True)}
+        at = {**w, **there}
+        g = gradient(loss_of(kind)(net.head(at, net.features(at, x)), y), there)
+        w = {**w, **{n: v - o.inner_lr * gv for (n, v), gv in zip(moving.items(), g, strict=True)}}
+    return [(1.0, w, phi)]
+
+
+def mamlpp(net, theta, phi, x, y, kind, o, epoch=0):
+    k, found = o.inner_steps, []
+    if epoch < o.msl_epochs:
+        v = [max(1 / k - epoch / (k * o.msl_epochs), 0.03 / k)] * (k - 1)
+        v += [min(1 / k + epoch * (k - 1) / (k * o.msl_epochs), 1 - 0.03 * (k - 1) / k)]
+    else:
+        v = [0.0] * (k - 1) + [1.0]
+    second = not o.first_order and epoch > o.first_order_to_second_order_epoch
+    w = {n: p for n, p in theta.items() if not n.endswith("inner_lr") and not is_norm(n)}
+    for j in range(k):
+        rows = {n: p[j] for n, p in theta.items() if is_norm(n) and not n.endswith("inner_lr")}
+        at = {**w, **rows}
+        g = gradient(loss_of(kind)(net.head(at, net.features(at, x)), y), w, second)
+        w = {n: p - theta[f"{n}.inner_lr"][j] * gv for (n, p), gv in zip(w.items(), g, strict=True)}
+        found.append((v[j], {**w, **rows}, phi))
+    return found
+
+
+def cl(net, theta, phi, x, y, kind, o, depth=None):
+    a, b = dict(theta), dict(phi)
+    for _ in range(o.inner_steps):
+        z = net.features(a, x)
+        loss = loss_of(kind)(net.head(a, z), y) + o.inner_gamma * loss_of(kind)(net.co(b, z, depth), y)
+        ga, gb = gradient(loss, a), gradient(loss, b)
+        a = {n: p - o.inner_lr * g for (n, p), g in zip(a.items(), ga, strict=True)}
+        b = {n: p - o.inner_lr * g for (n, p), g in zip(b.items(), gb, strict=True)}
+    return [(1.0, a, b)]
+
+
+STATES = {
+    "maml": maml, "fomaml": maml, "more_maml": maml, "boil": boil, "sharp_maml": sharp_maml, "mamlpp": mamlpp, "cl": cl,
+}  # fmt: skip
+
+
+def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o):
+    """Mean over tasks of the weighted query losses."""
+    total, tasks = 0.0, task.support.x.shape[0]
+    for t in range(tasks):
+        x, y = task.support.x[t], task.support.y[t]
+        extra = {"depth": depth} if name == "cl" else {}
+        for weight, a, b in STATES[name](net, theta, phi, x, y, kind, o, **extra):
+            z = net.features(a, task.query.x[t])
+            total = total + weight * loss_of(kind)(net.head(a, z), task.query.y[t]) / tasks
+            if phi:
+                total = total + weight * gamma * loss_of(kind)(net.co(b, z, depth), task.query.y[t]) / tasks
+    return total
+
+
+def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o):
+    """What Adam receives: {("base" or "co", name): gradient}."""
+    name = name.removesuffix("+cml")
+    at = {("base", n): v for n, v in theta.items()} | {("co", n): v for n, v in (phi or {}).items()}
+
+    def grads(values):
+        values = {key: v.detach().clone().requires_grad_() for key, v in values.items()}
+        split = ({n: v for (group, n), v in values.items() if group == want} for want in ("base", "co"))
+        loss = outer_loss(name, net, *split, task, kind, gamma, depth, o)
+        return dict(zip(values, gradient(loss, values, False), strict=True))
+
+    g = grads(at)
+    if name != "sharp_maml" or o.level == "low":
+        return g
+    norm = torch.sqrt(sum((v * v).sum() for (group, _), v in g.items() if group == "base"))
+    return grads({k: v + o.rho_up * g[k] / (norm + 1e-12) if k[0] == "base" else v for k, v in at.items()})

@@ -1,0 +1,337 @@
+"""What must hold of each method by its equations: BOIL, Sharp-MAML, More-MAML, CL, noise controls. float64."""
+
+import pytest
+import torch
+
+from cml_bench import registry
+from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, expand, leaves
+from cml_bench.episodes import Examples, Task
+from cml_bench.errors import UserError
+from cml_bench.networks.base import count
+from cml_bench.networks.conv4 import Conv4, Conv4Options
+from tests.cases import CPU, Case, images, relative, waves
+
+
+def adapted(case: Case, task: Task, steps: int | None = None, loss: str = "meta"):
+    """Parameters after the inner loop (T, ...)."""
+    steps = case.method.inner_steps if steps is None else steps
+    *_, params = case.method.trajectory(expand(case.groups, len(task)), task.support, steps, loss=loss)
+    return params
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# -- BOIL ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["boil", "boil+cml"])
+def test_boil_leaves_the_head_bitwise_and_moves_the_body(name):
+    case, task = Case(name, inner_steps=3), images()
+    params = adapted(case, task)
+    for key in case.network.params:
+        if not (key.startswith("conv") and key.endswith("bias")):  # those have no gradient but rounding noise
+            still = torch.equal(params[key], expand(case.groups, 3)["base"][key])
+            assert still == (key in case.network.head_names), key
+
+
+def test_boil_with_the_bodys_step_for_the_head_is_maml():
+    task = images()
+    maml, boil = Case("maml", inner_steps=2), Case("boil", inner_steps=2, head_lr=0.4)
+    assert same(maml.engine_gradient(task)[1], boil.engine_gradient(task)[1])
+
+
+def test_boil_without_any_step_does_not_adapt():
+    case, task = Case("boil", inner_lr=0.0), images()
+    assert same(adapted(case, task), dict(expand(case.groups, 3)["base"]))
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_boils_head_gradient(first_order):
+    """First order: (softmax - onehot)' z / n on adapted features; second order adds a term that is not zero."""
+    case, task = Case("boil", first_order=first_order), images()
+    params, want = adapted(case, task), 0.0
+    for t in range(3):
+        one = {n: p[t : t + 1].detach() for n, p in params.items()}
+        z = case.network.features(one, task.query.x[t : t + 1])
+        pooled = torch.nn.functional.max_pool2d(z[0], 2).flatten(1)
+        error = case.network.head(one, z)[0].softmax(1) - torch.nn.functional.one_hot(task.query.y[t], 3)
+        want = want + error.T @ pooled / len(pooled) / 3
+    got = case.engine_gradient(task)[1]["base", "head.weight"]
+    difference = float((got - want).abs().max())
+    assert difference < 1e-14 if first_order else difference > 1e-3 * float(want.abs().max())
+
+
+def test_boils_outer_fix_and_ortho_init():
+    case = Case("boil+cml", outer_fix=True, ortho_init=True)
+    weight = case.method.init(3)["base"]["head.weight"]
+    assert torch.allclose(weight @ weight.T, torch.eye(3), atol=1e-6)
+    before = {n: case.groups["base"][n].clone() for n in case.network.params}
+    step = MetaStep(case.method, case.groups, adam(case.groups, 1e-2, case.method.trains), 4)
+    for number in range(3):
+        step(images(name=f"s{number}"))
+    moved = {n for n, p in case.groups["base"].items() if not torch.equal(p, before[n])}
+    assert moved.isdisjoint(case.network.head_names)
+    assert "conv4.weight" in moved
+
+
+# -- Sharp-MAML ---------------------------------------------------------------------------------------
+
+PLAIN = {"adapt_norm": False, "inner_steps": 2}
+
+
+def sharp(level="both", low=0.05, up=0.05, name="sharp_maml", **options) -> Case:
+    return Case(name, inner_steps=2, level=level, rho_low=low, rho_up=up, **options)
+
+
+@pytest.mark.parametrize("level", ["low", "up", "both"])
+def test_radius_zero_is_maml(level):
+    task = images()
+    assert relative(sharp(level, 0.0, 0.0).received(task), Case("maml", **PLAIN).received(task)) < 1e-12
+
+
+def test_adapted_weights_go_to_mamls_with_the_radius():
+    task = images()
+    want = adapted(Case("maml", **PLAIN), task)
+    gaps = []
+    for radius in (1e-2, 1e-4, 1e-6):
+        got = adapted(sharp("low", radius), task)
+        gaps.append(max((got[n] - want[n]).abs().max().item() for n in want))
+    assert gaps[0] > gaps[1] > gaps[2] > 0
+    assert gaps[2] < 1e-4
+
+
+def test_levels_are_switches_of_each_other():
+    task = images()
+    assert relative(sharp("both", low=0.0).received(task), sharp("up").received(task)) < 1e-12
+    assert relative(sharp("both", up=0.0).received(task), sharp("low").received(task)) < 1e-12
+    assert relative(sharp("both").received(task), sharp("up").received(task)) > 1e-3
+    assert relative(sharp("both").received(task), sharp("low").received(task)) > 1e-3
+
+
+@pytest.mark.parametrize("perturb_co", [False, True])
+@pytest.mark.parametrize("name", ["sharp_maml", "sharp_maml+cml"])
+def test_the_outer_ascent_has_the_radius_and_is_taken_back_bitwise(name, perturb_co):
+    case, task = sharp("up", name=name, perturb_co=perturb_co), images()
+    leaf = {(g, n): p for g, params in case.groups.items() for n, p in params.items()}
+    before, passes = {k: p.detach().clone() for k, p in leaf.items()}, []
+    step = MetaStep(case.method, case.groups, torch.optim.SGD(leaf.values(), lr=0.0), 4)
+    gradients = step.gradients
+
+    def watched(task):
+        scores = gradients(task)
+        passes.append({k: p.detach() - before[k] for k, p in leaf.items()})
+        return scores
+
+    step.gradients = watched
+    step(task)
+    at_first, ascent = passes
+    assert all(float(v.abs().max()) == 0 for v in at_first.values())
+    norm = torch.sqrt(sum((v * v).sum() for v in ascent.values()))
+    assert float(norm) == pytest.approx(0.05, rel=1e-9)
+    assert (sum(float(v.abs().max()) for k, v in ascent.items() if k[0] == "co") > 0) == (perturb_co and "cml" in name)
+    assert float(ascent["base", "norm2.weight"].abs().max()) > 0, "batch-norm is part of the ascent"
+    assert all(torch.equal(p.detach(), before[k]) for k, p in leaf.items()), "Phi is restored"
+
+
+def test_the_outer_loss_rises_by_the_radius_times_the_gradients_norm():
+    case, task = Case("sharp_maml", "mlp", activation="tanh", inner_steps=2, level="up", rho_up=1e-5), waves()
+    g = case.engine_gradient(task)[1]
+    norm = torch.sqrt(sum((v * v).sum() for v in g.values()))
+    before = case.method.outer_loss(expand(case.groups, 3), task)[0].mean().item()
+    with torch.no_grad():
+        for (group, name), value in g.items():
+            case.groups[group][name].add_(1e-5 * value / norm)
+    after = case.method.outer_loss(expand(case.groups, 3), task)[0].mean().item()
+    assert after - before == pytest.approx(1e-5 * norm.item(), rel=1e-2)
+
+
+def test_phi_steps_with_the_gradient_of_the_second_pass():
+    case, task = sharp("up", name="sharp_maml+cml"), images()
+    got = {k: v for k, v in case.received(task).items() if k[0] == "co"}
+    want = {k: v for k, v in case.wanted(task).items() if k[0] == "co"}
+    assert relative(got, want) < 1e-10
+    first = {k: v for k, v in case.engine_gradient(task)[1].items() if k[0] == "co"}
+    assert relative(got, first) > 1e-3
+
+
+def test_without_inner_steps_the_upper_level_is_sam_on_the_query_loss():
+    case, task = Case("sharp_maml", level="up", rho_up=0.05, inner_steps=0), images()
+    assert relative(case.received(task), case.wanted(task)) < 1e-10
+
+
+def test_the_gradient_passes_through_the_ascent_vector(monkeypatch):
+    task = images()
+    kept = sharp("low").received(task)
+    original = torch.linalg.vector_norm
+    cls = registry.methods.get("sharp_maml")
+    grads = cls.__mro__[1].inner_gradients
+
+    def detached(self, groups, params, names, support, loss, create_graph):
+        g = {n: v.detach() for n, v in grads(self, groups, params, names, support, loss, False).items()}
+        norm = original(torch.cat([v.flatten(1) for v in g.values()], 1), dim=1) + 1e-12
+        at = {n: params[n] + 0.05 * v / norm.reshape(-1, *[1] * (v.dim() - 1)) for n, v in g.items()}
+        return grads(self, groups, {**params, **at}, names, support, loss, create_graph)
+
+    monkeypatch.setattr(cls, "inner_gradients", detached)
+    assert relative(sharp("low").received(task), kept) > 1e-3
+
+
+def test_a_zero_gradient_is_no_nan():
+    case = sharp("both")
+    still = Task(*(Examples(torch.zeros_like(e.x), e.y) for e in images()))
+    assert all(bool(torch.isfinite(v).all()) for v in case.received(still).values())
+
+
+def test_at_test_the_ascent_can_be_left_out():
+    task = images()
+    for option, plain in ((True, False), (False, True)):
+        case = sharp("low", sharp_test_perturb=option)
+        params = adapted(case, task)
+        case.method = case.method.for_test()
+        tested = adapted(case, task)
+        assert same(params, tested) != plain
+        if plain:
+            want = adapted(Case("maml", **PLAIN), task)
+            assert all(torch.allclose(tested[n], want[n], atol=1e-12) for n in want)
+
+
+# -- More-MAML ----------------------------------------------------------------------------------------
+
+
+def test_more_mamls_extra_blocks_adapt_and_its_size_is_the_papers():
+    case, task = Case("more_maml"), images()
+    params = adapted(case, task)
+    for i in (5, 6, 7):
+        assert not torch.equal(params[f"conv{i}.weight"], expand(case.groups, 3)["base"][f"conv{i}.weight"])
+    assert count(Conv4(Conv4Options(extra_blocks=3), (3, 84, 84), 5).params) == 232_261
+    with pytest.raises(UserError, match="more_maml needs a network with extra_blocks"):
+        registry.method("more_maml")(case.options, Case("maml").network, "classification")
+
+
+def test_more_maml_with_blocks_that_change_nothing_is_maml():
+    more, plain, task = Case("more_maml", path="plain"), Case("maml", path="plain"), images()
+    more.groups["base"] |= {n: p.detach().clone().requires_grad_() for n, p in plain.groups["base"].items()}
+    z = plain.network.features(expand(plain.groups, 1)["base"], task.query.x[:1]).detach()[0]
+    identity = torch.zeros(4, 4, 3, 3, dtype=torch.float64)
+    identity[range(4), range(4), 1, 1] = 1
+    with torch.no_grad():
+        for i in (5, 6, 7):
+            more.groups["base"][f"conv{i}.weight"].copy_(identity)
+            more.groups["base"][f"conv{i}.bias"].zero_()
+            more.groups["base"][f"norm{i}.weight"].copy_((z.var((0, 2, 3), unbiased=False) + 1e-5).sqrt())
+            more.groups["base"][f"norm{i}.bias"].copy_(z.mean((0, 2, 3)))
+    got, want = (
+        c.method.outputs(w := expand(c.groups, 1), w["base"], task.query.x[:1], ("meta",))["meta"]
+        for c in (more, plain)
+    )
+    assert torch.allclose(got, want, atol=1e-10)
+
+
+# -- CL -----------------------------------------------------------------------------------------------
+
+
+def test_cl_without_the_co_learners_part_in_the_inner_loop_is_cml():
+    task = images()
+    cl, cml = Case("cl", inner_steps=2, inner_gamma=0.0, co_inner_lr=0.0), Case("maml+cml", inner_steps=2)
+    assert relative(cl.engine_gradient(task)[1], cml.engine_gradient(task)[1]) < 1e-12
+
+
+def test_cls_equal_heads_stay_equal_under_symmetric_losses():
+    case = Case("cl", depth=0, gamma=1.0, inner_steps=2)
+    with torch.no_grad():
+        for key, value in case.groups["co"].items():
+            value.copy_(case.groups["base"][key])
+    step = case.step(lr=0.01)
+    for number in range(3):
+        scores = step(images(name=f"s{number}"))
+        assert torch.allclose(scores.loss["meta"], scores.loss["co"], atol=1e-12)
+    for key, value in case.groups["co"].items():
+        assert torch.allclose(value, case.groups["base"][key], atol=1e-9)
+
+
+def test_cls_readings():
+    """CL averages the logits of both adapted heads; `fixed` leaves phi as it was."""
+    case, task = Case("cl", inner_steps=2), images()
+    params = adapted(case, task)
+    wide = expand(case.groups, 3)
+    out = case.method.outputs(wide, params, task.query.x, ("meta", "co", "both"))
+    assert torch.allclose(out["both"], (out["meta"] + out["co"]) / 2)
+    fixed = adapted(case, task, loss="fixed")
+    for key in case.groups["co"]:
+        assert torch.equal(fixed[f"co/{key}"], wide["co"][key])
+    assert not torch.equal(params["co/head.weight"], fixed["co/head.weight"])
+    assert torch.allclose(params["conv1.weight"][0], fixed["conv1.weight"][0]) is False
+    names = {reading.name for reading in case.method.more_readings}
+    assert names == {"both", "co_fixed"}
+    assert score_tasks(case.method, case.groups, task, ("both",), (2,))["both", 2].loss.shape == (3,)
+
+
+def test_cl_accepts_no_co_learner_of_its_own():
+    with pytest.raises(UserError, match=r"cl\+cml does not exist: cl does not accept a co-learner"):
+        registry.method("cl+cml")
+
+
+# -- controls -----------------------------------------------------------------------------------------
+
+
+def test_a_frozen_co_learner_is_constant_and_its_gradient_is_felt():
+    case = Case("maml+cml", cml={"frozen": True})
+    before = {n: p.detach().clone() for n, p in case.groups["co"].items()}
+    task = images()
+    assert relative(case.engine_gradient(task)[1], Case("maml+cml").engine_gradient(task)[1]) == 0
+    step = MetaStep(case.method, case.groups, adam(case.groups, 1e-2, case.method.trains), 4)
+    for number in range(3):
+        step(images(name=f"s{number}"))
+    assert all(torch.equal(p.detach(), before[n]) for n, p in case.groups["co"].items())
+    base = {k: v for k, v in Case("maml").engine_gradient(task)[1].items()}
+    assert relative(Case("maml+cml").engine_gradient(task)[1], base) > 1e-3
+
+
+def test_gaussian_noise_has_the_gradients_norm_and_touches_psi_alone():
+    case, task = Case("maml+cml"), images()
+    step = case.step()
+    step.gradients(task)
+    plain = {(g, n): p.grad.clone() for g, ps in case.groups.items() for n, p in ps.items() if p.grad is not None}
+    add_noise(case.method, case.groups, 1.0, seed=3, step=7)
+    noise = {(g, n): case.groups[g][n].grad - v for (g, n), v in plain.items()}
+    for (group, name), value in noise.items():
+        psi = group == "base" and name not in case.network.head_names
+        assert float(value.norm()) == pytest.approx(float(plain[group, name].norm()) if psi else 0.0, rel=1e-9)
+    step.gradients(task)
+    add_noise(case.method, case.groups, 1.0, seed=3, step=7)
+    again = {(g, n): case.groups[g][n].grad - v for (g, n), v in plain.items()}
+    assert same(noise, again), "a function of seed and step"
+    step.gradients(task)
+    add_noise(case.method, case.groups, 1.0, seed=3, step=8)
+    key = ("base", "conv2.weight")
+    assert not torch.equal(case.groups["base"]["conv2.weight"].grad - plain[key], again[key])
+
+
+def test_the_clamp_acts_by_value_and_spares_step_sizes():
+    case, task = Case("mamlpp+cml", inner_steps=2), images()
+    case.step().gradients(task)
+    clamp(case.method, case.groups, 1e-6)
+    for group, params in case.groups.items():
+        for name, p in params.items():
+            if p.grad is not None:
+                assert (float(p.grad.abs().max()) <= 1e-6) or name.endswith("inner_lr"), (group, name)
+    assert (
+        max(float(p.grad.abs().max()) for n, p in case.groups["base"].items() if n.endswith("weight.inner_lr")) > 1e-6
+    )
+
+
+def test_table_7_s_conv_head_is_the_co_learners_structure():
+    network = Conv4(Conv4Options(head_blocks=2), (3, 84, 84), 5)
+    assert count(network.params) == 121_093 - 8_005 + 82_117
+    groups = leaves({"base": Case("maml").method.init(0)["base"]}, CPU, torch.float64)
+    assert set(groups) == {"base"}
+    case, task = Case("maml+cml", network={"head_blocks": 2}), images()
+    with torch.no_grad():
+        for key, value in case.groups["co"].items():
+            own = key.replace("conv", "convh").replace("norm", "normh")
+            case.groups["base"][own].copy_(value)
+    frozen = score_tasks(case.method, case.groups, task, ("meta", "co"), (0,))
+    assert torch.allclose(frozen["meta", 0].loss, frozen["co", 0].loss)
