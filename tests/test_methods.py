@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cml_bench import registry
+from cml_bench.engine.compiled import CompiledStep, available
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.step import expand, leaves
 from cml_bench.episodes import Examples, Task
@@ -119,3 +120,28 @@ def test_tasks_do_not_meet(name):
         *_, single = case.method.trajectory(expand(case.groups, 1), task.part(t, t + 1).support, 2)
         for key in case.network.params:
             assert torch.allclose(together[key][t], single[key][0], atol=1e-12, rtol=1e-9), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["maml+cml", "mamlpp", "boil", "sharp_maml"])
+def test_the_compiled_step_is_the_obvious_loop(name):
+    """Also when a method's schedule changes on the way (MAML++: weights and order of an epoch)."""
+    if not available():
+        pytest.skip("no C++ compiler: the compiled path is not offered")
+    options = {"epoch_steps": 1, "msl_epochs": 2, "first_order_to_second_order_epoch": 0} if name == "mamlpp" else {}
+    options |= {"rho_low": 0.03, "rho_up": 0.05} if name == "sharp_maml" else {}
+    case, task = Case(name, "mlp", inner_steps=2, **options), waves()
+    leaf = {(g, n): p for g, params in case.groups.items() for n, p in params.items()}
+    step = CompiledStep(case.method, case.groups, torch.optim.SGD(leaf.values(), lr=1.0), 3)
+    for epoch in (0, 1, 3) if name == "mamlpp" else (0,):
+        case.method.at_step(epoch)
+        before = {k: p.detach().clone() for k, p in leaf.items()}
+        scores = step(task)
+        got = {k: before[k] - p.detach() for k, p in leaf.items()}
+        with torch.no_grad():
+            for k, p in leaf.items():
+                p.copy_(before[k])
+        want = case.received(task)
+        assert relative(got, want) < 1e-10
+        assert set(scores.loss) == set(case.method.heads)
+    assert len(step._by_phase) == (3 if name == "mamlpp" else 1)
