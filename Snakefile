@@ -16,6 +16,8 @@ min_version("9.27")
 
 DEFAULT_CONFIG = "configs/paper.yaml"
 if "study" not in config:
+    if "experiments" in config:
+        raise WorkflowError("the configuration has no `study`, its name: add a line such as `study: mine`.")
     config = {**yaml.safe_load(Path(DEFAULT_CONFIG).read_text()), **config}
 
 # `--config shard=1/4` with the target `trained`: the first of four parts of a study that takes several sittings.
@@ -41,6 +43,7 @@ envvars:
 
 # Runs whose data cannot be had here are left out, with the reason in the tables; all else goes on.
 BLOCKED = preflight.blocked(PLAN)
+preflight.forget_lost_runs(PLAN)
 JOBS = {job["id"]: job for job in PLAN["jobs"] if not BLOCKED.keys() & set(job["data"])}
 
 # One training per place on a GPU. setdefault, because a limit in a profile is wiped by any --resources flag; this one is

@@ -20,6 +20,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a folder in a file's place, no permission, a full disk
+        where = f" {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}:{where}. Nothing half-written was left.", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -112,7 +116,7 @@ def _engine(sub: argparse.ArgumentParser) -> None:
     _folders(sub)
     sub.add_argument("--results", type=Path, help="default: the plan's, or results")
     sub.add_argument("--device", help="cpu, cuda, cuda:N, or auto: cuda if there is one")
-    sub.add_argument("--threads", type=int, default=1, help="two runs of one thread beat one run of two")
+    sub.add_argument("--threads", type=_positive, default=1, help="two runs of one thread beat one run of two")
     sub.add_argument(
         "--engine", choices=("auto", "fast", "plain", "compiled"), default="auto", help="equal computations"
     )
@@ -128,10 +132,19 @@ def _study(sub: argparse.ArgumentParser) -> None:
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, such as '{{\"size\": 28}}' ({error})") from None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("a JSON object is needed")
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, such as '{{\"size\": 28}}'")
     return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def _read_json(path: Path) -> Any:
@@ -141,6 +154,19 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"there is no file {path}.") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}.") from None
+
+
+_PLAN_KEYS = {"study", "runs", "jobs", "cells", "tables", "figures", "members", "data"}
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    """A resolved plan. A UserError for any other file."""
+    plan = _read_json(path)
+    if not isinstance(plan, dict) or not plan.keys() >= _PLAN_KEYS:
+        raise UserError(
+            f"{path} is no resolved plan: make one with `python -m cml_bench plan --config FILE --out {path}`."
+        )
+    return plan
 
 
 # -- commands -----------------------------------------------------------------------------------------
@@ -167,7 +193,7 @@ def _fetch(args: argparse.Namespace) -> None:
 
 
 def _study_of(path: Path | None) -> dict[str, Any]:
-    return _read_json(path)["study"] if path else {"data_dir": "data"}
+    return _read_plan(path)["study"] if path else {"data_dir": "data"}
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -201,13 +227,16 @@ def _train(args: argparse.Namespace) -> None:
     from cml_bench.engine.jobs import run_all
     from cml_bench.spec import RunSpec
 
-    content = _read_json(args.spec)
+    content = _read_plan(args.spec) if args.job else _read_json(args.spec)
     if args.job:
         chosen = [job for job in content["jobs"] if job["id"] == args.job]
         if not chosen:
             raise UserError(f"{args.spec} has no job {args.job!r}.")
         by_id = {run["id"]: run["spec"] for run in content["runs"]}
-        specs = [RunSpec.model_validate(by_id[run]) for run in chosen[0]["runs"]]
+        specs = [RunSpec.read(by_id[run], f"{args.spec}, run {run[:8]}") for run in chosen[0]["runs"]]
+    elif isinstance(content, dict) and "jobs" in content:
+        names = ", ".join(job["id"] for job in content["jobs"][:3])
+        raise UserError(f"{args.spec} is a plan of several jobs: name one with --job, such as {names}.")
     else:
         specs = [RunSpec.read(content.get("spec", content) if isinstance(content, dict) else content, str(args.spec))]
     run_all(specs, _settings(args, content.get("study")), args.stamp)
@@ -225,7 +254,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     if args.plan:
-        return _read_json(args.plan)
+        return _read_plan(args.plan)
     import yaml
 
     from cml_bench import config, plan

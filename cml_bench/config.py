@@ -7,16 +7,21 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from cml_bench.errors import UserError
-from cml_bench.spec import Evaluation, Model
+from cml_bench.spec import NAME, Evaluation, Model
 
 
 def _counted(value: Any) -> Any:
     """``seeds: 5`` means 0..4."""
-    return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    counted = isinstance(value, int) and not isinstance(value, bool) and value <= MAX_SEEDS
+    return tuple(range(value)) if counted else value
 
 
+# Of experiments, rows, tables and figures: they become file names, and the last two targets of the workflow.
+Key = Annotated[str, Field(pattern=NAME)]
+TARGETS = ("all", "fetch", "train", "trained", "table", "figure", "report")  # rules of the workflow
+MAX_SEEDS = 1000
 Positive = Annotated[int, Field(ge=1)]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_counted)]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_counted), Field(max_length=MAX_SEEDS)]
 
 
 class LocalCopy(Model):
@@ -53,7 +58,7 @@ class Experiment(Model):
     protocol_options: dict[str, Any] = {}
     evaluation: Evaluation = Evaluation()
     evaluation_query: Literal["shot"] | None = Field(None, description="shot: as many as support points")
-    methods: dict[str, MethodEntry] = Field(min_length=1)
+    methods: dict[Key, MethodEntry] = Field(min_length=1)
     runs_per_job: int = Field(1, ge=1, description="short runs share a process: starting one costs seconds")
 
 
@@ -97,16 +102,20 @@ class Study(Model):
     summary: str = ""
     seeds: Seeds = (0, 1, 2, 3, 4)
     precision: Literal["float32", "float64"] = "float32"
-    experiments: dict[str, Experiment] = Field(min_length=1)
-    tables: dict[str, TableConfig] = {}
-    figures: dict[str, FigureConfig] = {}
+    experiments: dict[Key, Experiment] = Field(min_length=1)
+    tables: dict[Key, TableConfig] = {}
+    figures: dict[Key, FigureConfig] = {}
     results: str = Field("results", description="folder for everything that is made")
     data_dir: str = Field("data", description="folder for data sets")
     sources: dict[str, dict[str, LocalCopy]] = Field(
         {}, description="own copies of published files: data set -> file name -> path and SHA-256"
     )
     acknowledged: tuple[str, ...] = Field((), description="data sets whose terms of use you have read and accept")
-    device: str = Field("auto", description="auto: a CUDA device if there is one and the network gains by it, else cpu")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto: a CUDA device if there is one and the network gains by it, else cpu",
+    )
     gpu: Literal["optional", "expected"] = Field(
         "optional", description="expected: without a GPU the study takes weeks, so it stops unless allow_cpu is set"
     )
@@ -146,6 +155,9 @@ def _check_references(study: Study, where: str) -> None:
         for key, item in [(name, experiment), *((f"{name}, {key}", m) for key, m in experiment.methods.items())]:
             if item.seeds is not None:
                 _check_seeds(item.seeds, f"{where}, experiment {key}")
+    for key in [*study.tables, *study.figures]:
+        if key in TARGETS or (key in study.tables and key in study.figures):
+            raise UserError(f"{where}: a table or figure cannot be called {key!r}, the name is taken. Choose another.")
     for key, item in [*study.tables.items(), *study.figures.items()]:
         experiment = study.experiments.get(item.experiment)
         if experiment is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cml_bench.config import Experiment, MethodEntry, Study, parse
-from cml_bench.errors import UserError
+from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_json
 from cml_bench.protocols import protocol, recipe
 from cml_bench.registry import CML
@@ -52,6 +52,8 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for (name, key, shot), ids in wanted.items():
         members.setdefault(name, {}).setdefault(key, {})[str(shot)] = ids
+    _check_names(study, where)
+    _check_readings(study, members, specs, where)
     return {
         "members": members,
         "study": study.model_dump(mode="json"),
@@ -62,6 +64,46 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         "tables": {key: table.model_dump(mode="json") for key, table in study.tables.items()},
         "figures": {key: figure.model_dump(mode="json") for key, figure in study.figures.items()},
     }
+
+
+def _check_names(study: Study, where: str) -> None:
+    """Data sets and files under ``acknowledged`` and ``sources`` exist."""
+    from cml_bench import registry
+
+    for name in study.acknowledged:
+        _known_name(f"{where}, acknowledged: data set", name, registry.datasets.names())
+    for name, files in study.sources.items():
+        _known_name(f"{where}, sources: data set", name, registry.datasets.names())
+        for file in files:
+            _known_name(f"{where}, sources: file of {name}", file, [f.name for f in registry.datasets.get(name).files])
+
+
+def _known_name(kind: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise unknown(kind, name, names)
+
+
+def _check_readings(study: Study, members: dict[str, Any], specs: dict[str, RunSpec], where: str) -> None:
+    """Every row of a table asks for a reading that its run has."""
+    for key, table in study.tables.items():
+        for row in table.rows:
+            for ids in members[table.experiment][row.run].values():
+                _known_name(f"{where}, {key}, row {row.label!r}: reading", row.reading, readings(specs[ids[0]]))
+
+
+def readings(spec: RunSpec) -> list[str]:
+    """Names of the test results that a run has: see the table in ``engine/readings.py``."""
+    from cml_bench import registry
+
+    cls = registry.method(spec.method)
+    if not cls.learns:
+        return ["meta"]
+    has_co, single = "co" in cls.heads, spec.protocol.ensemble_top_k > 1
+    found = ["meta", "meta_last", *(["meta_single"] if single else [])]
+    if has_co:
+        found += ["co", "co_last", "co_paired", "co_unpaired", *(["co_single"] if single else [])]
+        found += [reading.name for reading in cls.more_readings]
+    return found
 
 
 def _run(spec: RunSpec) -> dict[str, Any]:
@@ -220,14 +262,34 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     """
     study = parse(content, where)
     results = Path(results or study.results)
-    text = json.dumps(content, sort_keys=True, default=str)
+    text = serialised(content, where)
     digest = hashlib.sha256(f"{source_hash()}\n{text}".encode()).hexdigest()[:16]
     path = results / "plans" / f"{study.study}-{digest}.json"
-    if not path.exists():
+    known = _known(path)
+    if known is None:
         config = path.with_suffix(".config.json")
         write_json(config, content)
         command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise UserError((done.stderr.strip() or done.stdout.strip()).replace(str(config), where))
-    return {**json.loads(path.read_text()), "path": str(path)}
+        known = json.loads(path.read_text())
+    return {**known, "path": str(path)}
+
+
+def serialised(content: dict[str, Any], where: str) -> str:
+    """A configuration as canonical JSON; a UserError for what YAML knows and JSON does not."""
+    try:
+        return json.dumps(content, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: values are numbers, words, lists and mappings; no dates, infinities or .nan ({error})."
+        ) from None
+
+
+def _known(path: Path) -> dict[str, Any] | None:
+    """A plan resolved before, unless its file is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None

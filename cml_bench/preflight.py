@@ -48,6 +48,18 @@ def not_run(plan: dict[str, Any]) -> dict[str, str]:
     return {run["id"]: reasons[run["spec"]["data_id"]] for run in plan["runs"] if run["spec"]["data_id"] in reasons}
 
 
+def forget_lost_runs(plan: dict[str, Any]) -> None:
+    """Remove the stamps of jobs whose runs are not all stored: a folder that was moved away is to be trained anew.
+
+    Also in a dry run, whose count would be wrong otherwise; a stamp is made again in no time.
+    """
+    results = Path(plan["study"]["results"])
+    folders = {run["id"]: results / "runs" / run["folder"] for run in plan["runs"]}
+    for job in plan["jobs"]:
+        if not all((folders[run] / "record.json").exists() for run in job["runs"]):
+            (results / "done" / f"{job['id']}.json").unlink(missing_ok=True)
+
+
 def hours(runs: list[dict[str, Any]], gpu: bool) -> float:
     """Hours of one core, or of one GPU for the runs that gain by it."""
     seconds = 0.0

@@ -50,8 +50,9 @@ def publish(
     for record in target.all():  # runs that the configuration had before; they stay in the history
         if record.folder.name not in wanted:
             shutil.rmtree(record.folder)
-    for picture in sorted((Path(results) / study / "figures").glob("*.png")):
-        write_bytes(home / "figures" / picture.name, picture.read_bytes())
+    for kind in ("figures/*.png", "probes/*.npz"):  # the pictures, and the arrays to draw them again without models
+        for path in sorted((Path(results) / study).glob(kind)):
+            write_bytes(home / path.parent.name / path.name, path.read_bytes())
     report.tables(plan, home, [], out=home)
     report.page(plan, home, out=home)
     if readme.exists():

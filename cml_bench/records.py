@@ -18,6 +18,8 @@ import io
 import json
 import os
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +33,8 @@ from cml_bench.files import write_bytes, write_json
 from cml_bench.spec import Evaluation, RunSpec
 
 FORMAT = 1
+_NEEDED = ("status", "kind", "data_sha256", "results", "evaluation")
+_AGAIN = "Move the folder away and start again: the run is then trained anew."
 STATUSES = ("finished", "diverged", "collapsed")
 
 
@@ -64,9 +68,13 @@ class Record:
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The stored results of every test episode."""
-        with np.load(self.folder / "episodes.npz") as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        """The stored results of every test episode. A UserError if the file is missing or damaged."""
+        path = self.folder / "episodes.npz"
+        try:
+            with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file open
+                return {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path} is missing or damaged ({error}). {_AGAIN}") from None
 
     def episodes(self, key: str, tasks: int | None = None) -> np.ndarray:
         """Scores of the first ``tasks`` test episodes: accuracy in [0, 1], or squared error. float64 (tasks,)."""
@@ -96,9 +104,23 @@ class Store:
         return read(self.folder(spec), spec)
 
     def all(self) -> list[Record]:
-        """Every finished run."""
+        """Every finished run; those whose record is damaged are passed over (``status`` names them)."""
         folders = sorted(self.runs.iterdir()) if self.runs.is_dir() else []
-        return [record for record in (read(folder) for folder in folders) if record]
+        found = []
+        for folder in folders:
+            with contextlib.suppress(UserError):
+                found.append(read(folder))
+        return [record for record in found if record]
+
+    def usable(self, spec: RunSpec) -> tuple[Record | None, str]:
+        """The record, if it and its episodes can be read; else None and, where there is something, what is wrong."""
+        try:
+            record = self.read(spec)
+            if record is not None and record.status != "diverged":
+                _ = record.arrays
+        except UserError as error:
+            return None, str(error)
+        return record, ""
 
     def write_index(self) -> None:
         """``index.csv`` beside ``runs/``: one line a run."""
@@ -120,12 +142,19 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
         record = Record(Path(folder), json.loads(path.read_text()))
         stored = record.content["id"]
         computed = record.spec.id
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Move the folder away to train the run again.") from None
-    if stored != computed or (spec is not None and stored != spec.id):
-        wanted = spec.id if spec is not None else computed
+        missing = [key for key in _NEEDED if key not in record.content]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}). {_AGAIN}") from None
+    if missing:
+        raise UserError(f"{path} is damaged (it has no {', '.join(missing)}). {_AGAIN}")
+    if stored != computed:
         raise UserError(
-            f"{path} belongs to another run (its id {stored[:8]}, expected {wanted[:8]}). Move the folder away."
+            f"{path} was changed: its specification does not belong to its id {stored[:8]} (which would be "
+            f"{computed[:8]}). {_AGAIN}"
+        )
+    if spec is not None and stored != spec.id:
+        raise UserError(
+            f"{path} belongs to another run (its id {stored[:8]}, expected {spec.id[:8]}). Move the folder away."
         )
     return record
 
@@ -190,6 +219,8 @@ def run_lock(folder: Path, wait: Callable[[str], None] | None = None) -> Iterato
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        for half in folder.glob(".*.tmp"):  # of a writer that was killed; nobody else writes here now
+            half.unlink(missing_ok=True)
         yield
 
 

@@ -26,6 +26,7 @@ from cml_bench.verdict import FINISHED
 REFERENCE = Path("configs/reference/ci.json")
 LEAST = {"classification": 1.0, "regression": 0.01}
 MIN_REFERENCE_SEEDS = 10
+_NEEDED = {"kind", "recipe", "data_sha256", "seeds", "mean", "deviation"}
 
 
 class Finding(NamedTuple):
@@ -96,11 +97,14 @@ def table(found: list[Finding]) -> str:
 def read_reference(path: Path) -> dict[str, Any]:
     """Cell -> reference. A UserError names the file that is missing or damaged."""
     try:
-        return json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text())
+        if any(not cell.keys() >= _NEEDED for cell in content.values()):
+            raise ValueError(f"a cell needs the keys {', '.join(sorted(_NEEDED))}")
     except FileNotFoundError:
         raise UserError(f"there is no reference {path}: make one with check --update.") from None
-    except ValueError as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it from the repository.") from None
+    return content
 
 
 def _cells(plan: dict[str, Any]) -> dict[str, tuple[list[RunSpec], str]]:
@@ -119,7 +123,10 @@ def _compare(name: str, specs: list[RunSpec], reading: str, store: Store, old: d
     problems = [record for record in records if isinstance(record, str)]
     if problems:
         return Finding(name, "; ".join(sorted(set(problems))), reference=old["mean"])
-    mean = float(np.mean([_value(record, spec, reading) for record, spec in zip(records, specs, strict=True)]))
+    try:
+        mean = float(np.mean([_value(record, spec, reading) for record, spec in zip(records, specs, strict=True)]))
+    except UserError as error:
+        return Finding(name, str(error), reference=old["mean"])
     spread = old["deviation"] * math.sqrt(1 / len(records) + 1 / old["seeds"])
     margin = max(LEAST[old["kind"]], stats.t_quantile(old["seeds"], 0.95) * spread)
     better = 1 if old["kind"] == "classification" else -1
@@ -129,10 +136,9 @@ def _compare(name: str, specs: list[RunSpec], reading: str, store: Store, old: d
 
 def _usable(store: Store, spec: RunSpec, old: dict[str, Any] | None) -> Record | str:
     """The record, or what is wrong with it."""
-    try:
-        record = store.read(spec)
-    except UserError as error:
-        return str(error)
+    record, problem = store.usable(spec)
+    if problem:
+        return problem
     if record is None:
         return f"seed {spec.seed} is missing"
     if record.status != FINISHED:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,13 @@ def _home(plan: dict[str, Any], results: Path) -> Path:
     return Path(results) / plan["study"]["study"]
 
 
-def figures(plan: dict[str, Any], results: Path, keys: list[str]) -> list[Path]:
-    """Draw figures from stored runs; the arrays behind each are kept beside it."""
-    out, made = Path(results) / plan["study"]["study"], []
+def figures(plan: dict[str, Any], results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
+    """Draw figures from stored runs; the arrays behind each are kept beside it. ``out``: by default the study's folder."""
+    out, made = out or _home(plan, results), []
     for key in keys or list(plan["figures"]):
         if key not in plan["figures"]:
             raise unknown("figure", key, plan["figures"])
-        from cml_bench import probes  # stored models need torch; drawing does not
-
-        arrays = probes.curves(plan, key, Store(results))
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_bytes(out / "probes" / f"{key}.npz", buffer.getvalue())
+        arrays = _probed(plan, Store(results), key, out / "probes" / f"{key}.npz")
         figure = drawing.curves(arrays, plan["figures"][key]["title"])
         for kind in ("png", "svg", "pdf"):
             path = out / "figures" / f"{key}.{kind}"
@@ -75,13 +71,27 @@ def figures(plan: dict[str, Any], results: Path, keys: list[str]) -> list[Path]:
     return made
 
 
+def _probed(plan: dict[str, Any], store: Store, key: str, path: Path) -> dict[str, np.ndarray]:
+    """What a figure shows: from the stored models, or as kept at ``path`` where there are none (committed results)."""
+    if path.exists() and not any(store.runs.glob("*/model.safetensors")):
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    from cml_bench import probes  # stored models need torch; drawing does not
+
+    arrays = probes.curves(plan, key, store)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+    return arrays
+
+
 # -- the page -----------------------------------------------------------------------------------------
 
 
 def _page(plan: dict[str, Any], store: Store, out: Path, built: list[Table]) -> str:
     study = plan["study"]
     specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
-    records = [record for record in map(store.read, specs) if record is not None]
+    records = [record for record, _ in map(store.usable, specs) if record is not None]
     environment = Environment(
         loader=PackageLoader("cml_bench", "templates"), autoescape=select_autoescape(), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -145,7 +155,8 @@ def _facts(plan: dict[str, Any], specs: list[RunSpec], records: list[Record]) ->
         if p is not None:  # something is trained
             text += (
                 f", {_queries(experiment['query'])} per class in training; protocol "
-                f"{experiment['protocol']}; {experiment['steps']:,} outer steps of {p.meta_batch} tasks, "
+                f"{experiment['protocol']}; {_thousands(s.steps for s in mine if s.network)} outer steps "
+                f"of {p.meta_batch} tasks, "
                 f"Adam {p.outer_lr:g}, inner step {_joined(rates)}, γ = {_joined(gammas)}; "
                 f"validation every {p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}"
             )
@@ -162,6 +173,10 @@ def _queries(query: int | str) -> str:
     return "as many queries as support points" if query == "shot" else f"{query} queries"
 
 
+def _thousands(values: Iterable[int]) -> str:
+    return ", ".join(f"{value:,}" for value in sorted(set(values)))
+
+
 def _joined(values: list[float]) -> str:
     return ", ".join(f"{value:g}" for value in values) or "–"
 
@@ -173,9 +188,8 @@ def _learning_curves(plan: dict[str, Any], store: Store) -> list[tuple[str, Any]
         panels: dict[str, dict[str, list[Record]]] = {}
         for label, shots in methods.items():
             for shot, ids in sorted(shots.items(), key=lambda item: int(item[0])):
-                records = [
-                    r for r in (store.read(specs[i]) for i in ids) if r and r.content.get("curves", {}).get("step")
-                ]
+                usable = (store.usable(specs[i])[0] for i in ids)
+                records = [r for r in usable if r and r.content.get("curves", {}).get("step")]
                 if records:
                     panels.setdefault(f"{shot}-shot", {})[label] = records
         if panels:

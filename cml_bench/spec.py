@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cml_bench.errors import UserError
 
+NAME = r"^[a-z0-9_+]+$"  # names become folders and targets
+
 
 class Model(BaseModel):
     """Frozen; an unknown key is an error that names it."""
@@ -75,7 +77,7 @@ def explain(error: ValidationError, where: str, known: list[str] | None = None) 
 class Component(Model):
     """A network or data set by name, with its resolved options."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     options: dict[str, Any] = {}
 
 
@@ -144,7 +146,7 @@ class Evaluation(Model):
 class RunSpec(Model):
     """One training run with everything resolved."""
 
-    method: str
+    method: str = Field(pattern=NAME)
     version: int = Field(ge=1)
     options: dict[str, Any]
     network: Component | None

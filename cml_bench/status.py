@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cml_bench import preflight
-from cml_bench.errors import UserError
 from cml_bench.records import Store, being_written
 from cml_bench.spec import RunSpec
 
@@ -31,10 +30,9 @@ def states(plan: dict[str, Any], results: Path) -> dict[str, State]:
 def _state(run: dict[str, Any], store: Store, reason: str | None) -> State:
     spec = RunSpec.model_validate(run["spec"])
     folder = store.folder(spec)
-    try:
-        record = store.read(spec)
-    except UserError as error:
-        return State(run["id"], run["title"], "failed", str(error))
+    record, problem = store.usable(spec)
+    if problem:
+        return State(run["id"], run["title"], "failed", problem)
     if record is not None:
         return State(run["id"], run["title"], record.status)
     if being_written(folder):
@@ -50,13 +48,14 @@ def _state(run: dict[str, Any], store: Store, reason: str | None) -> State:
 def _progress(folder: Path) -> str:
     try:
         progress = json.loads((folder / "progress.json").read_text())
-    except FileNotFoundError:
+        step, steps, loss, left = (progress[key] for key in ("step", "steps", "loss", "left"))
+    except (OSError, ValueError, KeyError, TypeError):
         return "starting"
-    text = f"step {progress['step']:,} of {progress['steps']:,}"
-    if progress["loss"] is not None:
-        text += f", loss {progress['loss']:.3f}"
-    if progress["left"] is not None:
-        text += f", about {progress['left'] // 60}:{progress['left'] % 60:02d} left"
+    text = f"step {step:,} of {steps:,}"
+    if loss is not None:
+        text += f", loss {loss:.3f}"
+    if left is not None:
+        text += f", about {left // 60}:{left % 60:02d} left"
     return text
 
 

@@ -128,12 +128,15 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
     used = [specs[i] for row in config["rows"] for ids in members[row["run"]].values() for i in ids]
     columns = _columns(config, experiment, used)
     found: dict[str, Record | None] = {}
+    damaged: dict[str, None] = {}  # in order, each once
 
     def cell(run: str, reading: str, column: Column) -> Cell:
         ids = members[run][str(column.shot)]
         for i in ids:
             if i not in found:
-                found[i] = _usable(store.read(specs[i]), specs[i], experiment)
+                record, problem = store.usable(specs[i])
+                found[i] = _usable(record, specs[i], experiment)
+                damaged.update({problem: None} if problem else {})
         records = {specs[i].seed: found[i] for i in ids if found[i] is not None}
         return _cell(ids, records, reading, column, experiment["evaluation"]["tasks"])
 
@@ -147,7 +150,7 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
     table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
     _compare(table)
     _embolden(table)
-    table.notes = notes(table) + _not_run(plan, table)
+    table.notes = notes(table) + _not_run(plan, table) + [f"Counted as missing: {problem}" for problem in damaged]
     return table
 
 

@@ -327,7 +327,7 @@ def test_a_damaged_or_foreign_record_is_an_error_that_names_it(settings):
     with pytest.raises(UserError, match=r"record\.json is damaged"):
         read(record.folder)
     path.write_text(text.replace('"seed": 0', '"seed": 7'))
-    with pytest.raises(UserError, match="belongs to another run"):
+    with pytest.raises(UserError, match="its specification does not belong to its id"):
         read(record.folder)
 
 

@@ -81,7 +81,7 @@ def edited(cell_part: str, **fields):
         (edited("maml", status="diverged"), "seed 1 diverged"),
         (edited("maml", status="collapsed"), "seed 1 collapsed"),
         (edited("maml", data_sha256="1" * 64), "seed 1 was made from other data"),
-        (edited("maml", id="0" * 64), "belongs to another run"),
+        (edited("maml", id="0" * 64), "does not belong to its id"),
         (lambda store: next(r for r in store.all() if r.spec.seed == 2).folder.joinpath("record.json").unlink(),
          "seed 2 is missing"),
     ],

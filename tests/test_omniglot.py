@@ -21,6 +21,8 @@ from cml_bench.data.omniglot import Omniglot
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 
+DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"
+
 
 def archive(path: Path, characters: list[tuple[str, str, int]], drawings: int = 20) -> None:
     """A zip in the author's folder tree; every drawing is a bar whose place depends on its class."""
@@ -177,6 +179,42 @@ def test_the_real_drawings(real_data, tmp_path):
     data.prepare(tmp_path, copies)
     data.open(tmp_path, torch.device("cpu"), torch.float32)
     assert data.arrays.images.shape == (32_460, 1, 28, 28)
+    assert data.sha256 == DECODED, "pixels, class sizes and split, whatever archive they came in"
     assert set(data.arrays.sizes.tolist()) == {20}
     ink = 1 - data.arrays.images.mean() / 255
     assert 0.05 < ink < 0.12
+
+
+def without_the_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def with_a_flipped_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 6] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def with_a_drawing_that_is_none(path: Path) -> None:
+    with zipfile.ZipFile(path) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    members[next(iter(members))] = b"no picture"
+    with zipfile.ZipFile(path, "w") as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: path.write_text("<html>"), without_the_end, with_a_flipped_bit, with_a_drawing_that_is_none],
+    ids=["text", "truncated", "bit flipped", "broken picture"],
+)
+def test_a_damaged_archive_is_named_and_leaves_nothing(damage, miniature, tmp_path):
+    """Copies whose digest is as told, say since a damaged file was hashed."""
+    data, copies = miniature
+    path = Path(copies["images_background.zip"].path)
+    damage(path)
+    copies = {**copies, path.name: LocalCopy(path=str(path), sha256=sha256_of(path))}
+    with pytest.raises(UserError, match=r"images_background\.zip is (no whole zip|damaged at).*fetch it again"):
+        data.prepare(tmp_path / "data", copies)
+    assert not (tmp_path / "data" / "prepared").exists()

@@ -1,5 +1,6 @@
 """From configuration to plan: what is shared, what is grouped, and errors that name the culprit."""
 
+import datetime
 import json
 import re
 import subprocess
@@ -36,6 +37,46 @@ def changed(path: str, value) -> dict:
         node = node[int(part)] if isinstance(node, list) else node[part]
     node[last] = value
     return content
+
+
+def test_what_json_does_not_know_is_named():
+    for value in (float("nan"), float("inf"), datetime.date(2024, 7, 15)):
+        with pytest.raises(UserError, match=r"my\.yaml: values are numbers, words"):
+            plan.cached(changed("experiments.s.data_options", {"x": value}), "my.yaml")
+
+
+def test_a_damaged_cached_plan_is_resolved_anew(tmp_path):
+    content = study(results=str(tmp_path))
+    first = plan.cached(content, "test")
+    Path(first["path"]).write_text("{")
+    assert plan.cached(content, "test") == first
+
+
+def test_data_that_a_person_must_fetch_makes_its_runs_not_run(tmp_path, monkeypatch):
+    from cml_bench import registry
+    from cml_bench.data._source import RemoteFile
+
+    omniglot = registry.datasets.get("omniglot")
+    files = (RemoteFile("images.zip", (), 1, "0" * 64, page="https://example.org/ask"), *omniglot.files)
+    monkeypatch.setattr(omniglot, "files", files)
+    content = study(data_dir=str(tmp_path), tables={})
+    content["experiments"]["o"] = {
+        "data": "omniglot",
+        "network": "conv4",
+        "shots": [1],
+        "steps": 1,
+        "methods": {"maml": {}},
+    }
+    resolved = estimate.add(plan.resolve(parse(content, "test"), "test"))
+    reasons = preflight.not_run(resolved)
+    assert len(reasons) == 2
+    reason = next(iter(reasons.values()))
+    assert "images.zip of omniglot must be fetched by hand: get it from https://example.org/ask and put it at" in reason
+    assert f"not run, 2 runs: {reason}" in preflight.summary(resolved)
+    place = tmp_path / "downloads" / "omniglot" / "images.zip"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"x")
+    assert not preflight.not_run(resolved)
 
 
 def test_runs_jobs_and_cells():
@@ -99,6 +140,18 @@ def test_an_added_seed_leaves_the_other_runs_as_they_are():
         ("seeds", [1, 1], "distinct"),
         ("seeds", 0, "at least one"),
         ("study", "Bad Name", "study: "),
+        ("seeds", 200_000, "seeds: "),
+        ("tables.train", study()["tables"]["sinusoid"], "cannot be called 'train', the name is taken"),
+        ("tables.Bad/x", {"kind": "regression", "experiment": "s", "title": "T", "rows": []}, "should match pattern"),
+        ("device", "foo", "device: .*should match pattern"),
+        ("acknowledged", ["sinusoit"], r"acknowledged: data set 'sinusoit'\. Did you mean 'sinusoid'"),
+        ("sources", {"omniglod": {}}, r"sources: data set 'omniglod'\. Did you mean 'omniglot'"),
+        ("sources", {"omniglot": {"images.zip": {"path": "x", "sha256": "0" * 64}}}, "file of omniglot 'images.zip'"),
+        ("tables.sinusoid.rows.1.reading", "co_pared", r"row 'CML': reading 'co_pared'\. Did you mean 'co_paired'"),
+        ("tables.sinusoid.rows.0.reading", "co", r"row 'MAML': reading 'co'\..* Known: meta, meta_last"),
+        ("experiments.s.network", "conv4", "conv4 takes images"),
+        ("experiments.s.network_options", {"hidden": [400_000]}, "hidden.0: .*less than or equal to 4096"),
+        ("experiments.s.methods.maml.options", {"inner_lr": float("nan")}, "inner_lr: .*finite number"),
     ],
 )  # fmt: skip
 def test_bad_configurations_are_refused_by_name(path, value, message):

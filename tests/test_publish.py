@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cml_bench import plan, publish
-from cml_bench.config import read
+from cml_bench.config import parse, read
 from cml_bench.errors import UserError
 from tests.simulated import finish, study
 
@@ -20,7 +20,8 @@ def published_studies() -> list[str]:
 def test_the_readme_shows_the_committed_records(name, tmp_path, monkeypatch):
     """Tables made again from the committed records are the committed ones, and stand in the README."""
     monkeypatch.chdir(ROOT)
-    resolved = plan.resolve(read(Path("configs") / f"{name}.yaml"), name)
+    configs = (read(path) for path in Path("configs").glob("*.yaml"))
+    resolved = plan.resolve(next(config for config in configs if config.study == name), name)
     home = publish.REFERENCE / name
     from cml_bench import report
 
@@ -58,3 +59,26 @@ def test_publishing_an_unfinished_study_is_refused(tmp_path):
     with pytest.raises(UserError, match="12 runs are in neither"):
         publish.publish(study(seeds=3), tmp_path, tmp_path / "reference", tmp_path / "README.md")
     assert not (tmp_path / "README.md").exists()
+
+
+def test_a_figure_is_drawn_again_from_what_is_committed(tmp_path):
+    """Without any model: from the arrays that are published beside the picture."""
+    from cml_bench import report
+    from cml_bench.engine.jobs import run_all
+    from cml_bench.engine.train import Settings
+    from cml_bench.spec import RunSpec
+    from tests.test_workflow import CONFIG
+
+    config = {**CONFIG, "experiments": {"sinusoid": CONFIG["experiments"]["sinusoid"]}}
+    config["tables"] = {"sinusoid": CONFIG["tables"]["sinusoid"]}
+    resolved = plan.resolve(parse(config, "test"), "test")
+    specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
+    run_all(specs, Settings(results=tmp_path / "results", report=lambda text: None))
+    report.figures(resolved, tmp_path / "results", [])
+    publish.publish(resolved, tmp_path / "results", tmp_path / "reference", tmp_path / "README.md")
+    home = tmp_path / "reference" / "tiny"
+    assert not list(home.rglob("*.safetensors"))
+    before = (home / "figures" / "figure2.png").read_bytes()
+    (home / "figures" / "figure2.png").unlink()
+    report.figures(resolved, home, [], out=home)
+    assert (home / "figures" / "figure2.png").read_bytes() == before

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cml_bench import plan
+from cml_bench.config import parse
+
 ROOT = Path(__file__).parent.parent
 
 CONFIG = {
@@ -231,3 +234,54 @@ def test_data_that_cannot_be_had_leaves_the_rest_running(checkout):
         assert "not run" not in agreed.stdout
     finally:
         shutil.rmtree(package)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_moved_away_is_trained_again_and_no_other(checkout):
+    config = {**changed(), "study": "moved", "results": "moved"}
+    assert trained(start(checkout, config)) == 4
+    folders = sorted((checkout / "moved" / "runs").iterdir())
+    kept = {folder: (folder / "record.json").read_bytes() for folder in folders[1:]}
+    folders[0].rename(checkout / "moved" / "elsewhere")
+    again = start(checkout, config)
+    assert (again.returncode, trained(again)) == (0, 1)
+    assert (folders[0] / "record.json").exists()
+    assert {folder: (folder / "record.json").read_bytes() for folder in kept} == kept
+
+
+@pytest.mark.slow
+def test_when_a_run_fails_the_tables_of_the_others_are_shown(checkout):
+    """One record is damaged, so its training refuses; everything else is made and told."""
+    config = {**changed(), "study": "failing", "results": "failing"}
+    resolved = plan.resolve(parse(config, "test"), "test")
+    bad = checkout / "failing" / "runs" / resolved["runs"][0]["folder"]
+    bad.mkdir(parents=True)
+    (bad / "record.json").write_text("{")
+    done = start(checkout, config)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "record.json is damaged" in said
+    assert "1 failed" in done.stdout, "status per table"
+    assert "Counted as missing:" in done.stdout
+    table = done.stdout[done.stdout.index("Some runs failed") :]
+    assert re.search(r"MAML \+ CML .*\| 2 ", table), "both seeds of the other method"
+
+
+@pytest.mark.slow
+def test_a_configuration_without_a_name_is_refused(checkout):
+    config = changed()
+    del config["study"]
+    done = start(checkout, config)
+    assert done.returncode != 0
+    assert "the configuration has no `study`, its name" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_study_in_parts_trains_every_run_once(checkout):
+    config = {**changed(), "study": "parts", "results": "parts"}
+    counts = [trained(start(checkout, config, "--config", f"shard={i}/3", "--", "trained")) for i in (1, 2, 3)]
+    assert counts == [2, 1, 1]
+    whole = start(checkout, config)
+    assert (whole.returncode, trained(whole)) == (0, 0)
+    wrong = start(checkout, config, "--config", "shard=4/3", "--", "trained")
+    assert "shard must be i/n" in wrong.stdout + wrong.stderr

@@ -124,7 +124,11 @@ class ImageSet(DataSet):
         """Fetch the files, write ``images.npy`` and ``index.json``, unless they are there."""
         home, local = self.folder(folder), local or {}
         if (home / "index.json").exists():
-            return
+            try:
+                self._read(home)
+                return
+            except UserError:  # damaged since: made anew
+                pass
         names = {file.name for file in self.files}
         if strange := sorted(set(local) - names):
             raise unknown(f"file of {self.name}", strange[0], names)
@@ -149,12 +153,26 @@ class ImageSet(DataSet):
                 f"{self.name} is not prepared in {home}: run `python -m cml_bench fetch {self.name} "
                 f"--options '{self.options.model_dump_json()}' --data-dir {folder}` first."
             )
-        index = json.loads((home / "index.json").read_text())
-        splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
-        images = np.load(home / "images.npy", mmap_mode="c")
-        self.attach(ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"]), device, dtype)
-        self._sha256 = index["sha256"]
+        arrays, digest = self._read(home)
+        self.attach(arrays, device, dtype)
+        self._sha256 = digest
         return self
+
+    def _read(self, home: Path) -> tuple[ImageArrays, str]:
+        """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""
+        try:
+            index = json.loads((home / "index.json").read_text())
+            splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
+            images = np.load(home / "images.npy", mmap_mode="c")
+            arrays = ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"])
+            if (digest := hash_images(arrays)) != index["sha256"]:
+                raise ValueError("its hash is not the stored one")
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise UserError(
+                f"the prepared data in {home} is damaged ({error}): `python -m cml_bench fetch {self.name} --options "
+                f"'{self.options.model_dump_json()}' --data-dir {home.parent.parent}` makes it anew."
+            ) from None
+        return arrays, digest
 
     def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> "ImageSet":
         """Use these arrays."""

@@ -7,6 +7,7 @@ on white, resized to 28x28 as torchmeta does (bilinear, [0, 1], not inverted).
 import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from cml_bench.spec import Options
 
 _SPLIT_FILE = Path(__file__).with_name("omniglot.json")
 _DRAWINGS = 20
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError)
+_AGAIN = "Delete it and fetch it again, or correct your copy under `sources` in the configuration."
 _MIRRORS = (
     "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/",
     "https://github.com/brendenlake/omniglot/raw/master/python/",
@@ -77,7 +80,7 @@ class Omniglot(ImageSet):
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
         """Decode the two zips: classes of training, then validation, then test; turned copies follow each other."""
-        archives = {name.removesuffix(".zip"): zipfile.ZipFile(path) for name, path in paths.items()}
+        archives = {name.removesuffix(".zip"): _opened(path) for name, path in paths.items()}
         names = {key: _drawings(archive, paths[f"{key}.zip"]) for key, archive in archives.items()}
         classes, splits = [], {}
         for split in SPLITS:
@@ -88,18 +91,30 @@ class Omniglot(ImageSet):
                 if len(found) != _DRAWINGS:
                     path = paths[f"{archive}.zip"]
                     raise UserError(f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected.")
-                pictures = np.stack([self._decode(archives[archive].read(name)) for name in found])
+                path = paths[f"{archive}.zip"]
+                pictures = np.stack([self._decode(archives[archive], name, path) for name in found])
                 turns = range(4) if self.options.rotations else (0,)
                 classes += [np.rot90(pictures, k, axes=(1, 2)) for k in turns]
             splits[split] = np.arange(first, len(classes))
         images = np.stack(classes).reshape(-1, *self.input_shape)
         return ImageArrays(np.ascontiguousarray(images), np.full(len(classes), _DRAWINGS), splits)
 
-    def _decode(self, content: bytes) -> np.ndarray:
+    def _decode(self, archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         from PIL import Image
 
         size = (self.options.size, self.options.size)
-        return np.asarray(Image.open(io.BytesIO(content)).convert("L").resize(size, Image.Resampling.BILINEAR))
+        try:
+            picture = Image.open(io.BytesIO(archive.read(name))).convert("L")
+            return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+        except _DAMAGE as error:
+            raise UserError(f"{path} is damaged at {name} ({error}). {_AGAIN}") from None
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except _DAMAGE as error:
+        raise UserError(f"{path} is no whole zip archive ({error}). {_AGAIN}") from None
 
 
 def _drawings(archive: zipfile.ZipFile, path: Path) -> dict[str, list[str]]:

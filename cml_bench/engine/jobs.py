@@ -8,7 +8,7 @@ from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
-from cml_bench.records import Store, write_failure
+from cml_bench.records import Record, Store, write_failure
 from cml_bench.spec import RunSpec
 
 
@@ -24,12 +24,22 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
         done[spec.id] = record.status
         results = record.content["results"].items()
         shown = "  ".join(f"{key} {value:.4f}" for key, value in results if key.startswith(("meta@", "co@")))
-        settings.report(f"run {number} of {len(specs)} {record.status}: {spec.title}  test: {shown}")
+        settings.report(f"run {number} of {len(specs)} {record.status}: {spec.title}  test: {shown or 'none'}")
+        if record.status == "diverged" and stamp is None:  # under a stamp the study goes on, and its tables say so
+            failed.append(_diverged(record))
     if failed:
         raise UserError("; ".join(failed))
     if stamp is not None:
         tasks = {spec.id: spec.evaluation.tasks for spec in specs}
         write_json(stamp, {"runs": done, "tasks": tasks})
+
+
+def _diverged(record: Record) -> str:
+    step = (record.content.get("curves", {}).get("step") or ["?"])[-1]
+    return (
+        f"{record.spec.title}: diverged, its loss is not finite at step {step} (its record stands in {record.folder}); "
+        "try a smaller inner_lr or outer_lr"
+    )
 
 
 def _explain(spec: RunSpec, settings: Settings, error: Exception) -> str:

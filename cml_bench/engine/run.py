@@ -47,6 +47,10 @@ def run(spec: RunSpec, settings: Settings) -> Record:
     """The record of this run: as stored if it is finished, else after training what is missing."""
     store = Store(settings.results)
     folder = store.folder(spec)
+    if not folder.exists():  # a spec that cannot be built must not leave a folder behind
+        data = build_data(spec)
+        if registry.method(spec.method).learns:
+            build_method(spec, data)
     with run_lock(folder, wait=settings.report if settings.wait else None):
         record = store.read(spec)
         if record is not None and covered(record, spec):
@@ -244,16 +248,26 @@ def read_models(folder: Path) -> Models:
 
     if not (folder / "model.safetensors").exists():
         raise UserError(f"{folder} holds a record without weights (committed results have none): train the run first.")
-    models: Models = {"best_meta": {"base": load_file(folder / "model.safetensors")}}
-    if (folder / "last.safetensors").exists():
-        models["last"] = grouped(load_file(folder / "last.safetensors"))
-    if (folder / "colearner.safetensors").exists():
-        models["best_meta"]["co"] = load_file(folder / "colearner.safetensors")
-    if "co" in models["best_meta"] and (folder / "best_co.safetensors").exists():
-        models["best_co"] = grouped(load_file(folder / "best_co.safetensors"))
-    if (folder / "ensemble.safetensors").exists():
-        models |= {key: grouped(member) for key, member in grouped(load_file(folder / "ensemble.safetensors")).items()}
+    models: Models = {"best_meta": {"base": _tensors(folder, "model")}}
+    if last := _tensors(folder, "last"):
+        models["last"] = grouped(last)
+    if co := _tensors(folder, "colearner"):
+        models["best_meta"]["co"] = co
+    if co and (best := _tensors(folder, "best_co")):
+        models["best_co"] = grouped(best)
+    models |= {key: grouped(member) for key, member in grouped(_tensors(folder, "ensemble")).items()}
     return models
+
+
+def _tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """The content of a model file; nothing if it is not there."""
+    path = folder / f"{name}.safetensors"
+    try:
+        return load_file(path) if path.exists() else {}
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Move the folder {folder} away and start again: the run is trained anew."
+        ) from None
 
 
 # -- the record ---------------------------------------------------------------------------------------

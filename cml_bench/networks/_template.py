@@ -26,7 +26,7 @@ from cml_bench.spec import Options
 class TemplateOptions(Options):
     """(1) What a configuration may set under ``network_options``."""
 
-    filters: int = Field(8, ge=1, description="channels")
+    filters: int = Field(8, ge=1, le=4096, description="channels")
 
 
 class TemplateCoLearner(CoLearner):

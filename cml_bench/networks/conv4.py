@@ -31,7 +31,9 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Conv4Options(Options):
     """Width, and what single methods or tables of the paper change."""
 
-    filters: int = Field(64, ge=1, description="channels of every block; the paper's counts imply 64, MAML++ has 48")
+    filters: int = Field(
+        64, ge=1, le=4096, description="channels of every block; the paper's counts imply 64, MAML++ has 48"
+    )
     slope: float = added(0.0, ge=0, lt=1, description="negative slope of the ReLUs (MAML++: LeakyReLU of 0.01)")
     init: Literal["torch", "xavier"] = added(
         "torch", description="torch: its default, as in the CML and BOIL code; xavier: uniform, zero biases, as MAML++"
@@ -91,6 +93,8 @@ class Conv4(Network):
 
     def __init__(self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         super().__init__(options, input_shape, outputs, path)
+        if len(input_shape) != 3:
+            raise UserError(f"conv4 takes images (C, H, W), not inputs of shape {tuple(input_shape)}: choose mlp.")
         channels, height, width = input_shape
         if min(height, width) < 16:
             raise UserError(f"conv4 pools four times and needs images of at least 16x16, not {height}x{width}.")

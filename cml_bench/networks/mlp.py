@@ -1,20 +1,23 @@
 """``mlp``: the regression network 1-40-40-1 with ReLU (Finn et al. 2017, section 5.1; CML, section 4.1)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from cml_bench.errors import UserError
 from cml_bench.networks.base import CoLearner, Network, Param, Params, linear, linear_params
 from cml_bench.registry import networks
 from cml_bench.spec import Options, added
+
+Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class MLPOptions(Options):
     """Widths, initialisation and activation."""
 
-    hidden: tuple[int, ...] = Field((40, 40), min_length=1, description="widths of the hidden layers")
+    hidden: tuple[Width, ...] = Field((40, 40), min_length=1, description="widths of the hidden layers")
     init: Literal["torch", "normal"] = Field(
         "torch",
         description="torch: U(+-1/sqrt(fan_in)), since the CML paper names none and is written in PyTorch; "
@@ -60,6 +63,10 @@ class MLP(Network):
 
     def __init__(self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         super().__init__(options, input_shape, outputs, path)
+        if len(input_shape) != 1:
+            raise UserError(
+                f"mlp takes vectors, not inputs of shape {tuple(input_shape)}: choose a network for images."
+            )
         self.act = torch.relu if options.activation == "relu" else torch.tanh
         self.params: dict[str, Param] = {}
         width = input_shape[0]

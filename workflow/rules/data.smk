@@ -10,6 +10,7 @@ rule fetch:
         f"{STUDY['data_dir']}/ready/{{data}}.json",
     log:
         f"{RESULTS}/logs/fetch-{{data}}.log",
+    retries: 2
     conda:
         "../../environment.yml"
     params:

@@ -1,0 +1,91 @@
+"""`status`: every state a run can be in, per table, and as JSON; stamps whose runs are gone."""
+
+import json
+
+import pytest
+
+from cml_bench import preflight, status
+from cml_bench.__main__ import main
+from cml_bench.records import Store, run_lock, write_failure, write_progress
+from cml_bench.spec import RunSpec
+from tests.simulated import finish, study
+
+LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Twelve runs at two shots: some finished, one diverged, and one of every other state."""
+    resolved = study(seeds=3)
+    shots = {True: "diverged", False: "finished"}
+    store = finish(resolved, tmp_path, LEVEL, status=lambda s: shots[s.seed == 2], only=lambda s: s.shot == 1)
+    others = [RunSpec.model_validate(r["spec"]) for r in resolved["runs"] if r["spec"]["shot"] == 5]
+    for spec in others[:4]:
+        store.folder(spec).mkdir()
+    write_progress(store.folder(others[0]), {"step": 1200, "steps": 30000, "loss": 0.5, "left": 3725})
+    write_failure(store.folder(others[1]), "Traceback\nRuntimeError: out of memory\n")
+    (store.folder(others[2]) / "checkpoint-a.pt").write_bytes(b"x")
+    write_progress(store.folder(others[2]), {"step": 7, "steps": 9, "loss": None, "left": None})
+    (store.folder(others[3]) / "record.json").write_text("{")
+    return resolved, store, others, tmp_path
+
+
+def test_every_state_is_told_with_what_a_person_needs(mixed):
+    resolved, store, others, results = mixed
+    with run_lock(store.folder(others[0])):
+        found = status.states(resolved, results)
+        text = status.text(resolved, results)
+    told = {spec.id: (found[spec.id].state, found[spec.id].more) for spec in others}
+    assert told[others[0].id] == ("running", "step 1,200 of 30,000, loss 0.500, about 62:05 left")
+    assert told[others[1].id][0] == "failed"
+    assert "RuntimeError: out of memory (see " in told[others[1].id][1]
+    assert told[others[2].id] == ("interrupted", "step 7 of 9; goes on from its checkpoint")
+    assert told[others[3].id][0] == "failed"
+    assert "record.json is damaged" in told[others[3].id][1]
+    assert told[others[4].id] == ("missing", "")
+    counts = status.counts(resolved, found)
+    want = {"finished": 4, "diverged": 2, "running": 1, "interrupted": 1, "failed": 2, "missing": 2}
+    assert counts == {"all runs": want, "table1": want}
+    assert "table1: 4 finished, 2 diverged, 1 running, 1 interrupted, 2 failed, 2 missing" in text
+    assert "running: maml on glyphs" in text
+
+
+def test_a_broken_progress_file_is_no_matter(mixed):
+    resolved, store, others, results = mixed
+    (store.folder(others[0]) / "progress.json").write_text("{")
+    with run_lock(store.folder(others[0])):
+        assert status.states(resolved, results)[others[0].id].more == "starting"
+
+
+def test_runs_without_their_data_have_the_reason(mixed, monkeypatch):
+    resolved, _, others, results = mixed
+    lost = {others[4].id: "the terms of use of x are not acknowledged"}
+    monkeypatch.setattr(preflight, "not_run", lambda plan: lost)
+    text = status.text(resolved, results)
+    assert "1 not run" in text
+    assert "not run: the terms of use of x are not acknowledged" in text
+
+
+def test_as_json_on_the_command_line(mixed, tmp_path, capsys):
+    resolved, _, _, results = mixed
+    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    assert main(["status", "--plan", str(tmp_path / "plan.json"), "--results", str(results), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sorted({item["state"] for item in told}) == ["diverged", "failed", "finished", "interrupted", "missing"]
+
+
+def test_stamps_of_runs_that_were_moved_away_are_dropped(tmp_path):
+    resolved = study(seeds=1)
+    resolved["study"]["results"] = str(tmp_path)
+    store = finish(resolved, tmp_path, LEVEL)
+    (tmp_path / "done").mkdir()
+    stamps = [tmp_path / "done" / f"{job['id']}.json" for job in resolved["jobs"]]
+    for stamp in stamps:
+        stamp.write_text("{}")
+    preflight.forget_lost_runs(resolved)
+    assert all(stamp.exists() for stamp in stamps)
+    gone = Store(tmp_path).folder(RunSpec.model_validate(resolved["runs"][0]["spec"]))
+    gone.rename(tmp_path / "elsewhere")
+    preflight.forget_lost_runs(resolved)
+    assert [stamp.exists() for stamp in stamps].count(False) == 1
+    assert store.runs.is_dir()
