@@ -51,13 +51,19 @@ def not_run(plan: dict[str, Any]) -> dict[str, str]:
 def forget_lost_runs(plan: dict[str, Any]) -> None:
     """Remove the stamps of jobs whose runs are not all stored: a folder that was moved away is to be trained anew.
 
-    Also in a dry run, whose count would be wrong otherwise; a stamp is made again in no time.
+    With them go the study's page, tables and pictures, since Snakemake does not ask for an input that is missing where
+    the output is there. All are made again in no time, so this is done in a dry run too, whose count would be wrong
+    otherwise.
     """
     results = Path(plan["study"]["results"])
     folders = {run["id"]: results / "runs" / run["folder"] for run in plan["runs"]}
     for job in plan["jobs"]:
-        if not all((folders[run] / "record.json").exists() for run in job["runs"]):
-            (results / "done" / f"{job['id']}.json").unlink(missing_ok=True)
+        stamp = results / "done" / f"{job['id']}.json"
+        if stamp.exists() and not all((folders[run] / "record.json").exists() for run in job["runs"]):
+            stamp.unlink()
+            home = results / plan["study"]["study"]
+            for path in (home / "report.html", *home.glob("tables/*.md"), *home.glob("figures/*.png")):
+                path.unlink(missing_ok=True)
 
 
 def hours(runs: list[dict[str, Any]], gpu: bool) -> float:

@@ -53,11 +53,13 @@ def files(plan: dict[str, Any], results: Path) -> list[Path]:
 
 
 def _home(plan: dict[str, Any], results: Path) -> Path:
-    return Path(results) / plan["study"]["study"]
+    """The study's folder: under ``results``, or ``results`` itself where that is what was published of the study."""
+    results, name = Path(results), plan["study"]["study"]
+    return results if results.name == name and (results / "tables").is_dir() else results / name
 
 
 def figures(plan: dict[str, Any], results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
-    """Draw figures from stored runs; the arrays behind each are kept beside it. ``out``: by default the study's folder."""
+    """Draw figures from stored runs, by default into the study's folder; the arrays behind each are kept beside it."""
     out, made = out or _home(plan, results), []
     for key in keys or list(plan["figures"]):
         if key not in plan["figures"]:

@@ -80,5 +80,5 @@ def test_a_figure_is_drawn_again_from_what_is_committed(tmp_path):
     assert not list(home.rglob("*.safetensors"))
     before = (home / "figures" / "figure2.png").read_bytes()
     (home / "figures" / "figure2.png").unlink()
-    report.figures(resolved, home, [], out=home)
+    report.figures(resolved, home, [])
     assert (home / "figures" / "figure2.png").read_bytes() == before

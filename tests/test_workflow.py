@@ -264,7 +264,7 @@ def test_when_a_run_fails_the_tables_of_the_others_are_shown(checkout):
     assert "1 failed" in done.stdout, "status per table"
     assert "Counted as missing:" in done.stdout
     table = done.stdout[done.stdout.index("Some runs failed") :]
-    assert re.search(r"MAML \+ CML .*\| 2 ", table), "both seeds of the other method"
+    assert re.search(r"MAML \+ CML +2 ", table), table
 
 
 @pytest.mark.slow
