@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from cml_bench import files, plan, registry, report
+from cml_bench import files, plan, registry, regression, report
 from cml_bench.config import parse
 from cml_bench.engine import checkpoint
 from cml_bench.engine.jobs import run_all
@@ -23,6 +24,7 @@ from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.hardware import claim
+from cml_bench.publish import publish
 from cml_bench.records import Store, being_written, read, run_lock
 from cml_bench.spec import RunSpec
 from tests.specs import sinusoid_spec
@@ -182,7 +184,7 @@ class FullDisk:
     """Lets through ``room`` bytes in all, then every write fails as on a full disk."""
 
     def __init__(self, monkeypatch, room: int):
-        self.left, self.original = room, os.fdopen
+        self.left, self.original, self.ends = room, os.fdopen, []
         monkeypatch.setattr(files.os, "fdopen", self.open)
 
     def open(self, *args, **kwargs):
@@ -206,6 +208,7 @@ class FullDisk:
                     self.left = 0
                     raise OSError(errno.ENOSPC, "No space left on device")
                 self.left -= size
+                self.ends.append(self.left)
                 return write(content)
 
         return Limited()
@@ -234,22 +237,28 @@ def everything(resolved, results: Path, data: Path) -> None:
     run_all(specs, often, results / "done" / "job.json")
     files.write_json(results / "plans" / "plan.json", resolved)
     report.tables(resolved, results, [])
+    report.figures(resolved, results, [])
     report.page(resolved, results)
+    publish(resolved, results, results / "reference", results / "README.md")
+    regression.update(resolved, results, results / "ci.json")
 
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypatch):
     small = json.loads(json.dumps(STUDY))
-    small["seeds"] = 1
-    small["experiments"]["s"] |= {"steps": 20, "network_options": {"hidden": [4, 4]}}
+    small["seeds"] = 2
+    small["experiments"]["s"] |= {"steps": 3, "network_options": {"hidden": [4, 4]}}
+    row = {"label": "CML", "run": "maml+cml"}
+    small["figures"] = {"f": {"kind": "curves", "experiment": "s", "title": "F", "tasks": [0], "runs": [row]}}
     resolved = plan.resolve(parse(small, "test"), "test")
+    monkeypatch.setattr(regression, "MIN_REFERENCE_SEEDS", 1)
     with monkeypatch.context() as patch:
         disk = FullDisk(patch, 10**9)
         everything(resolved, tmp_path / "twin", tmp_path / "twin-data")
-        total = 10**9 - disk.left
-    image_bytes = sum(path.stat().st_size for path in (tmp_path / "twin-data").rglob("*") if path.is_file())
-    rooms = [0, 1, image_bytes // 2, image_bytes - 1]
-    rooms += [int(room) for room in np.linspace(image_bytes, total - 1, 40)]
+    ends = [0, *(10**9 - left for left in disk.ends)]
+    rooms = sorted(
+        {end - 1 for start_, end in pairwise(ends) if end > start_}
+    )  # one byte too few for each write in turn
     results, data = tmp_path / "results", tmp_path / "data"
     for room in rooms:
         with monkeypatch.context() as patch:
@@ -260,7 +269,7 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
             assert all(whole(file) for file in path.rglob("*") if file.is_file() and not file.name.startswith(".lock"))
     last = results / str(rooms[len(rooms) // 2])
     everything(resolved, last, data / str(rooms[len(rooms) // 2]))  # room again: goes on to the end
-    twin, again = (next((r / "runs").iterdir()) for r in (tmp_path / "twin", last))
+    twin, again = (min((r / "runs").iterdir()) for r in (tmp_path / "twin", last))
     assert_identical(again, read(twin))
 
 

@@ -4,6 +4,11 @@ A co-learner phi reads the features psi' of the adapted network. It never adapts
 set; its query loss, times gamma, is added to the outer loss (equation 6), and one outer step updates psi,
 theta and phi (equation 7). At test it is deleted. With gamma = 0 the trajectory of psi and theta is that of
 the method alone, bit for bit: phi has a generator of its own, and a gradient times zero adds zero.
+
+Choices. Only MAML + CML with Conv4 is released. Around the others phi reads the features of every adapted state
+at which the method asks for a query loss, with that loss's weight times gamma; it takes part neither in the inner
+loop nor in what the method learns besides (step sizes, batch-norm rows, ascents), as their files say. Its layers
+are initialised and rectified like the network's.
 """
 
 import functools
