@@ -125,5 +125,17 @@ def test_describe_counts_the_papers_parameters(name, monkeypatch):
     assert (found["training"], found["test"]) == SIZES[name]
 
 
+def test_training_flops_count_every_pass():
+    """Sharp-MAML: twice the inner gradients below, two passes above; about four times MAML's for both."""
+    plain = describe("maml", "conv4", "glyphs", 5, 1, options={"inner_steps": 5, "adapt_norm": False})["flops"]
+    found = {
+        level: describe("sharp_maml", "conv4", "glyphs", 5, 1, options={"level": level})["flops"]["training"]
+        for level in ("low", "up", "both")
+    }
+    assert found["up"] == 2 * plain["training"]
+    assert found["both"] == 2 * found["low"]
+    assert 1.4 < found["low"] / plain["training"] < 2.1
+
+
 if __name__ == "__main__":
     GOLDEN.write_text(json.dumps(table(), indent=1) + "\n")

@@ -13,7 +13,7 @@ def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int)
     """FLOPs of convolutions and matrix products on the network's plain path, two for a multiply-add.
 
     ``adaptation``: the inner loop at test; ``inference``: prediction of all queries; ``training``: one task's
-    share of an outer step, with all derivatives. Counted on tensors without storage, so nothing is computed.
+    share of an outer step, with all derivatives (of MAML++ in epoch 0, with all its query losses). Counted on tensors without storage, so nothing is computed.
     """
 
     def examples(each: int) -> Examples:
@@ -45,7 +45,14 @@ def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int)
         with torch.no_grad():
             method.outputs(expand(groups, 1), adapted, task.query.x, ("meta",))
 
-    def train() -> None:
+    def closure() -> None:
+        for params in groups.values():
+            for p in params.values():
+                p.grad = None
         method.outer_loss(expand(groups, 1), task)[0].sum().backward()
+
+    def train() -> None:  # the method decides how often gradients are taken
+        leaves = [p for params in groups.values() for p in params.values()]
+        method.meta_step(closure, groups, torch.optim.SGD(leaves, lr=0.0))
 
     return {"adaptation": adaptation, "inference": counted(infer), "training": counted(train)}
