@@ -25,20 +25,6 @@ from tests.specs import glyph_spec, sinusoid_spec
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """Glyphs at 16 pixels, prepared once."""
-    folder = tmp_path_factory.mktemp("data")
-    cls = registry.datasets.get("glyphs")
-    cls(cls.Options(size=16)).prepare(folder)
-    return folder
-
-
-@pytest.fixture
-def settings(tmp_path, data_dir):
-    return Settings(results=tmp_path / "results", data_dir=data_dir, report=lambda text: None)
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory, data_dir):
     """One base and one +CML run of each kind, seed 0, shared by the tests that only read."""
     settings = Settings(results=tmp_path_factory.mktemp("runs"), data_dir=data_dir, report=lambda text: None)

@@ -27,19 +27,6 @@ ALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    cls = registry.datasets.get("glyphs")
-    cls(cls.Options(size=16)).prepare(folder)
-    return folder
-
-
-@pytest.fixture
-def settings(tmp_path, data_dir):
-    return Settings(results=tmp_path / "results", data_dir=data_dir, report=lambda text: None)
-
-
 def twin_of(settings):
     return Settings(**{**settings.__dict__, "results": settings.results / "twin"})
 
