@@ -13,7 +13,8 @@ def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int)
     """FLOPs of convolutions and matrix products on the network's plain path, two for a multiply-add.
 
     ``adaptation``: the inner loop at test; ``inference``: prediction of all queries; ``training``: one task's
-    share of an outer step, with all derivatives (of MAML++ in epoch 0, with all its query losses). Counted on tensors without storage, so nothing is computed.
+    share of an outer step, with all derivatives (of MAML++: in epoch 0, with all its query losses). Counted on tensors
+    without storage, so nothing is computed.
     """
 
     def examples(each: int) -> Examples:
