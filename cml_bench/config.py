@@ -7,27 +7,34 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from cml_bench.errors import UserError
-from cml_bench.spec import NAME, Evaluation, Model
+from cml_bench.spec import MOST_EXAMPLES, MOST_SEED, MOST_STEPS, NAME, Evaluation, Model
 
 
 def _counted(value: Any) -> Any:
     """``seeds: 5`` means 0..4."""
-    counted = isinstance(value, int) and not isinstance(value, bool) and value <= MAX_SEEDS
-    return tuple(range(value)) if counted else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > MAX_SEEDS:
+        raise ValueError(f"there can be at most {MAX_SEEDS:,} seeds")
+    return tuple(range(value))
 
 
-# Of experiments, rows, tables and figures: they become file names, and the last two targets of the workflow.
-Key = Annotated[str, Field(pattern=NAME)]
+Key = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # of studies, experiments, tables, figures: files and targets
+MethodKey = Annotated[str, Field(pattern=NAME)]
 TARGETS = ("all", "fetch", "train", "trained", "table", "figure", "report")  # rules of the workflow
+FOLDERS = ("runs", "plans", "done", "logs", "reference")  # of the results folder, where a study has one too
 MAX_SEEDS = 1000
-Positive = Annotated[int, Field(ge=1)]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_counted), Field(max_length=MAX_SEEDS)]
+Positive = Annotated[int, Field(ge=1, le=MOST_EXAMPLES)]
+Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_counted), Field(max_length=MAX_SEEDS)]
+Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 
 
 class LocalCopy(Model):
     """A user's own copy of a file, say repacked: where it is and what its SHA-256 is."""
 
-    path: str
+    path: Folder
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -38,7 +45,7 @@ class MethodEntry(Model):
     options: dict[str, Any] = Field({}, description="the entry x+cml starts from the options of the entry x")
     network_options: dict[str, Any] = Field({}, description="what of the network differs in this row")
     protocol_options: dict[str, Any] = Field({}, description="what of the protocol differs in this row")
-    steps: int | None = Field(None, ge=0)
+    steps: Steps | None = None
     seeds: Seeds | None = None
 
 
@@ -49,16 +56,16 @@ class Experiment(Model):
     data_options: dict[str, Any] = {}
     network: str
     network_options: dict[str, Any] = {}
-    way: int = Field(5, ge=1)
+    way: Positive = 5
     shots: tuple[Positive, ...] = Field(min_length=1)
     query: Positive | Literal["shot"] = 15
-    steps: int | None = Field(None, ge=0, description="outer steps; none: the preset's number for each method")
+    steps: Steps | None = Field(None, description="outer steps; none: the preset's number for each method")
     seeds: Seeds | None = Field(None, description="none: the study's")
     protocol: str = "matched"
     protocol_options: dict[str, Any] = {}
     evaluation: Evaluation = Evaluation()
     evaluation_query: Literal["shot"] | None = Field(None, description="shot: as many as support points")
-    methods: dict[Key, MethodEntry] = Field(min_length=1)
+    methods: dict[MethodKey, MethodEntry] = Field(min_length=1)
     runs_per_job: int = Field(1, ge=1, description="short runs share a process: starting one costs seconds")
 
 
@@ -90,14 +97,14 @@ class FigureConfig(Model):
     title: str
     caption: str = ""
     runs: tuple[Row, ...] = Field(min_length=1)
-    tasks: tuple[int, ...] = (0, 1, 2)
-    seed: int = 0
+    tasks: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="numbers of test tasks, from 0 on")
+    seed: Seed = 0
 
 
 class Study(Model):
     """A whole configuration file."""
 
-    study: str = Field(pattern=r"^[a-z0-9_]+$")
+    study: Key
     title: str = ""
     summary: str = ""
     seeds: Seeds = (0, 1, 2, 3, 4)
@@ -105,15 +112,15 @@ class Study(Model):
     experiments: dict[Key, Experiment] = Field(min_length=1)
     tables: dict[Key, TableConfig] = {}
     figures: dict[Key, FigureConfig] = {}
-    results: str = Field("results", description="folder for everything that is made")
-    data_dir: str = Field("data", description="folder for data sets")
+    results: Folder = Field("results", description="folder for everything that is made")
+    data_dir: Folder = Field("data", description="folder for data sets")
     sources: dict[str, dict[str, LocalCopy]] = Field(
         {}, description="own copies of published files: data set -> file name -> path and SHA-256"
     )
     acknowledged: tuple[str, ...] = Field((), description="data sets whose terms of use you have read and accept")
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
         description="auto: a CUDA device if there is one and the network gains by it, else cpu",
     )
     gpu: Literal["optional", "expected"] = Field(
@@ -139,17 +146,23 @@ def read(path: Path | str) -> Study:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {path}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-02-31, an endless number, [[[[...
         raise UserError(f"{path} is not readable as YAML: {error}".replace("\n", " ")) from None
     return parse(content, str(path))
 
 
+def _shown(seeds: tuple[int, ...]) -> str:
+    return ", ".join(map(str, seeds[:5])) + ", …" * (len(seeds) > 5) if seeds else "none"
+
+
 def _check_seeds(seeds: tuple[int, ...], where: str) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"{where}: seeds must be distinct numbers from 0 on, at least one; got {seeds}.")
+        raise UserError(f"{where}: seeds must be distinct numbers from 0 on, at least one; got {_shown(seeds)}.")
 
 
 def _check_references(study: Study, where: str) -> None:
+    if study.study in FOLDERS:
+        raise UserError(f"{where}: a study cannot be called {study.study!r}, the folder is taken. Choose another name.")
     _check_seeds(study.seeds, where)
     for name, experiment in study.experiments.items():
         for key, item in [(name, experiment), *((f"{name}, {key}", m) for key, m in experiment.methods.items())]:

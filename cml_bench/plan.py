@@ -12,14 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cml_bench.config import Experiment, MethodEntry, Study, parse
+from cml_bench.config import Experiment, FigureConfig, MethodEntry, Row, Study, TableConfig, parse
 from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_json
 from cml_bench.protocols import protocol, recipe
 from cml_bench.registry import CML
-from cml_bench.spec import Component, Evaluation, RunSpec, canonical
+from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
 
 PACKAGE = Path(__file__).parent
+KEYS = {"study", "runs", "jobs", "cells", "tables", "figures", "members", "data"}  # of a plan, among others
 
 
 def resolve(study: Study, where: str) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     for (name, key, shot), ids in wanted.items():
         members.setdefault(name, {}).setdefault(key, {})[str(shot)] = ids
     _check_names(study, where)
-    _check_readings(study, members, specs, where)
+    _check_rows(study, members, specs, where)
     return {
         "members": members,
         "study": study.model_dump(mode="json"),
@@ -83,12 +84,52 @@ def _known_name(kind: str, name: str, names: list[str]) -> None:
         raise unknown(kind, name, names)
 
 
-def _check_readings(study: Study, members: dict[str, Any], specs: dict[str, RunSpec], where: str) -> None:
-    """Every row of a table asks for a reading that its run has."""
-    for key, table in study.tables.items():
-        for row in table.rows:
-            for ids in members[table.experiment][row.run].values():
-                _known_name(f"{where}, {key}, row {row.label!r}: reading", row.reading, readings(specs[ids[0]]))
+def _check_rows(study: Study, members: dict[str, Any], specs: dict[str, RunSpec], where: str) -> None:
+    """Everything that tables and figures ask for will be there: else they would fail after all the training."""
+    for key, item in [*study.tables.items(), *study.figures.items()]:
+        place, experiment = f"{where}, {key}", study.experiments[item.experiment]
+        _check_kind(item, experiment, place)
+        figure = isinstance(item, FigureConfig)
+        for row in item.runs if figure else item.rows:
+            for ids in members[item.experiment][row.run].values():
+                found = [specs[i] for i in ids]
+                known = [name for name in readings(found[0]) if not figure or name in ("meta", "co")]
+                _known_name(f"{place}, row {row.label!r}: reading", row.reading, known)
+                if figure:
+                    _check_seed(item, row, found, place)
+                else:
+                    _check_inner_steps(item, row, found[0], place)
+
+
+def _check_kind(item: TableConfig | FigureConfig, experiment: Experiment, place: str) -> None:
+    from cml_bench import registry
+
+    data = registry.datasets.get(experiment.data)
+    if isinstance(item, FigureConfig) and not data.draws_curves:
+        raise UserError(f"{place}: adapted curves are drawn for sets such as sinusoid, not for {data.name}.")
+    wanted = {"regression": "regression", "accuracy": "classification"}.get(item.kind, data.kind)
+    if wanted != data.kind:
+        raise UserError(f"{place}: a table of kind {item.kind} is for {wanted}, and {data.name} is {data.kind}.")
+
+
+def _check_seed(figure: FigureConfig, row: Row, found: list[RunSpec], place: str) -> None:
+    seeds = [spec.seed for spec in found]
+    if figure.seed not in seeds:
+        known = ", ".join(map(str, seeds))
+        raise UserError(f"{place}, row {row.label!r}: no run has the figure's seed {figure.seed}, only {known}.")
+
+
+def _check_inner_steps(table: TableConfig, row: Row, spec: RunSpec, place: str) -> None:
+    """The steps of the table's columns are evaluated: those it names, else those of the method's training."""
+    own = (spec.options.get("inner_steps", 0),)
+    wanted = table.inner_steps if table.kind == "regression" else own
+    evaluated = spec.evaluation.inner_steps if spec.network is not None else own
+    if missing := sorted(set(wanted) - set(evaluated)):
+        known = ", ".join(map(str, evaluated))
+        raise UserError(
+            f"{place}, row {row.label!r} shows the results after {missing[0]} inner steps, and its runs are evaluated "
+            f"after {known}: add {missing[0]} to evaluation.inner_steps of the experiment {table.experiment!r}."
+        )
 
 
 def readings(spec: RunSpec) -> list[str]:
@@ -166,6 +207,8 @@ def _spec(
     chosen = method.Options.read(
         {**own.options, **_merged(experiment, key, entry, "options")}, f"{where}, method {key}"
     )
+    if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:
+        raise UserError(f"{where}, method {key}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}.")
     learner = method(chosen, built, data.kind) if method.learns else None
     if not evaluation.inner_steps:
         evaluation = evaluation.model_copy(update={"inner_steps": (learner.inner_steps if learner else 0,)})
@@ -268,28 +311,65 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     known = _known(path)
     if known is None:
         config = path.with_suffix(".config.json")
-        write_json(config, content)
-        command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise UserError((done.stderr.strip() or done.stdout.strip()).replace(str(config), where))
+        try:
+            write_json(config, content)
+        except OSError as error:  # a file in a folder's place, no permission, a full disk
+            raise UserError(
+                f"{where}: the plan cannot be written to {path.parent} ({error.strerror}). Mend that, or name another "
+                "folder under `results`."
+            ) from None
+        _resolve_apart(config, path, where)
         known = json.loads(path.read_text())
     return {**known, "path": str(path)}
+
+
+def _resolve_apart(config: Path, path: Path, where: str) -> None:
+    """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
+    command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
+        raise UserError(
+            said.replace(str(config), where)
+            or f"{where}: planning was stopped (exit code {done.returncode}), perhaps for want of memory."
+        )
 
 
 def serialised(content: dict[str, Any], where: str) -> str:
     """A configuration as canonical JSON; a UserError for what YAML knows and JSON does not."""
     try:
         return json.dumps(content, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError):
+        culprit = _not_json(content)
         raise UserError(
-            f"{where}: values are numbers, words, lists and mappings; no dates, infinities or .nan ({error})."
+            f"{where}: {culprit} is no number, word, list or mapping: dates need quotes, and .nan, .inf and other keys "
+            "than words mean nothing here."
         ) from None
+
+
+def _not_json(value: Any, place: str = "") -> str:
+    """The first part of a configuration that JSON cannot hold, as ``experiments.s.steps (nan)``; empty: none."""
+    if isinstance(value, dict):
+        odd = next((key for key in value if not isinstance(key, str)), None)
+        inside = [(f"{place}.{key}".removeprefix("."), item) for key, item in value.items()]
+        return f"the key {odd!r} in {place or 'the whole'}" if odd is not None else _first(inside)
+    if isinstance(value, list | tuple):
+        return _first([(f"{place}.{number}", item) for number, item in enumerate(value)])
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return f"{place} ({str(value)[:20] if isinstance(value, float) else type(value).__name__})"
+    return ""
+
+
+def _first(parts: list[tuple[str, Any]]) -> str:
+    return next((found for place, value in parts if (found := _not_json(value, place))), "")
 
 
 def _known(path: Path) -> dict[str, Any] | None:
     """A plan resolved before, unless its file is missing or damaged."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        plan = json.loads(path.read_text())
+    except (OSError, ValueError):
         return None
+    return plan if isinstance(plan, dict) and plan.keys() >= KEYS else None

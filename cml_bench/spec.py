@@ -15,7 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cml_bench.errors import UserError
 
-NAME = r"^[a-z0-9_+]+$"  # names become folders and targets
+NAME = r"^[a-z0-9_+]+$"  # of methods, networks, data sets: they become folders
+
+# Far above anything that can be trained; beyond them numbers overflow, or planning and training do not end.
+MOST_STEPS, MOST_TASKS, MOST_EXAMPLES, MOST_INNER_STEPS = 10**9, 10**7, 100_000, 1000
+MOST_SEED = 2**63 - 1
 
 
 class Model(BaseModel):
@@ -87,13 +91,16 @@ class Protocol(Model):
     The defaults are the recipe R0 of the released CML code without its quirks (preset ``matched``).
     """
 
-    meta_batch: int = Field(4, ge=1, description="tasks per outer step")
+    meta_batch: int = Field(4, ge=1, le=MOST_EXAMPLES, description="tasks per outer step")
     outer_lr: float = Field(1e-3, ge=0, description="Adam's learning rate")
     optimizer_reset_every: int = Field(
-        0, ge=0, description="re-create Adam every so many steps, as the released code does (100); 0: never"
+        0,
+        ge=0,
+        le=MOST_STEPS,
+        description="re-create Adam every so many steps, as the released code does (100); 0: never",
     )
-    val_every: int = Field(100, ge=1, description="outer steps between validations")
-    val_tasks: int = Field(600, ge=2, description="validation tasks each time")
+    val_every: int = Field(100, ge=1, le=MOST_STEPS, description="outer steps between validations")
+    val_tasks: int = Field(600, ge=2, le=MOST_TASKS, description="validation tasks each time")
     val_fresh: bool = Field(False, description="new validation tasks each time instead of the same ones")
     selection: Literal["joint", "separate", "last"] = Field(
         "joint",
@@ -108,6 +115,7 @@ class Protocol(Model):
     ensemble_top_k: int = added(
         1,
         ge=1,
+        le=1000,
         description="test the averaged logits of the so many best validated models (MAML++: 5; its paper: 3)",
     )
     clamp: float = added(
@@ -121,7 +129,9 @@ class Protocol(Model):
         description="cosine annealing of Adam's learning rate from ``outer_lr`` to this value over the training, epoch "
         "by epoch (MAML++ on Omniglot: 1e-5; on MiniImagenet it equals outer_lr); none: constant",
     )
-    epoch_steps: int = added(500, ge=1, description="outer steps of an epoch, the grain of cosine annealing (MAML++)")
+    epoch_steps: int = added(
+        500, ge=1, le=MOST_STEPS, description="outer steps of an epoch, the grain of cosine annealing (MAML++)"
+    )
     gradient_noise: float = added(
         0.0,
         ge=0,
@@ -133,9 +143,11 @@ class Protocol(Model):
 class Evaluation(Model):
     """Which test results are wanted of the trained model. Not part of the id."""
 
-    tasks: int = Field(600, ge=1)
-    query: int = Field(15, ge=1)
-    inner_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="empty: the method's own number")
+    tasks: int = Field(600, ge=1, le=MOST_TASKS)
+    query: int = Field(15, ge=1, le=MOST_EXAMPLES)
+    inner_steps: tuple[Annotated[int, Field(ge=0, le=MOST_INNER_STEPS)], ...] = Field(
+        (), description="empty: the method's own number"
+    )
 
     def covers(self, other: "Evaluation") -> bool:
         """Whether results made for this evaluation contain those asked for by the other."""
@@ -153,11 +165,11 @@ class RunSpec(Model):
     data: Component
     data_id: str
     protocol: Protocol
-    way: int = Field(ge=1)
-    shot: int = Field(ge=1)
-    query: int = Field(ge=1, description="query examples per class in training and validation")
-    steps: int = Field(ge=0)
-    seed: int = Field(ge=0)
+    way: int = Field(ge=1, le=MOST_EXAMPLES)
+    shot: int = Field(ge=1, le=MOST_EXAMPLES)
+    query: int = Field(ge=1, le=MOST_EXAMPLES, description="query examples per class in training and validation")
+    steps: int = Field(ge=0, le=MOST_STEPS)
+    seed: int = Field(ge=0, le=MOST_SEED)
     precision: Literal["float32", "float64"] = "float32"
     evaluation: Evaluation = Field(Evaluation(), json_schema_extra={"left_out": True})
 

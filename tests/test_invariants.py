@@ -265,7 +265,9 @@ def test_cls_readings():
     assert not torch.equal(params["co/head.weight"], fixed["co/head.weight"])
     assert torch.allclose(params["conv1.weight"][0], fixed["conv1.weight"][0]) is False
     names = {reading.name for reading in case.method.more_readings}
-    assert names == {"both", "co_fixed"}
+    assert names == {"both", "co_fixed", "co_unadapted"}
+    still = adapted(case, task, loss="none")
+    assert all(torch.equal(still[n], wide["base"][n]) for n in wide["base"])
     assert score_tasks(case.method, case.groups, task, ("both",), (2,))["both", 2].loss.shape == (3,)
 
 

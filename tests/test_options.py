@@ -124,9 +124,26 @@ def test_a_frozen_co_learner_stays_at_its_start_through_a_run(settings):
 
 def test_cl_reports_all_its_rows(settings):
     record = run(make("cl", {"inner_lr": 0.4}, {"val_every": 4}), settings)
-    assert {"meta@1", "co@1", "both@1", "co_fixed@1"} <= set(record.arrays)
+    assert {"meta@1", "co@1", "both@1", "co_fixed@1", "co_unadapted@1"} <= set(record.arrays)
     assert "co_eq9@1" not in record.arrays
     assert json.dumps(record.content)
+    steps = record.spec.model_copy(update={"evaluation": Evaluation(tasks=30, query=5, inner_steps=(0, 1))})
+    wider = reevaluate(record, steps, settings)
+    assert np.array_equal(wider.arrays["co@0"], record.arrays["co_unadapted@1"]), "nothing has moved"
+
+
+def test_a_reading_added_later_is_made_from_the_stored_models(settings, monkeypatch):
+    with monkeypatch.context() as patch:
+        readings = registry.method("cl").more_readings
+        patch.setattr(registry.method("cl"), "more_readings", readings[:1])
+        spec = make("cl", {"inner_lr": 0.4}, {"val_every": 4})
+        before = run(spec, settings)
+        assert "co_fixed@1" not in before.arrays
+        patch.setattr(registry.method("cl"), "more_readings", readings)
+        patch.setattr(Training, "run", lambda self: pytest.fail("trained again"))
+        after = run(spec, settings)
+        assert "co_fixed@1" in after.arrays
+        assert all(np.array_equal(after.arrays[k], v) for k, v in before.arrays.items())
 
 
 # -- the other methods train --------------------------------------------------------------------------

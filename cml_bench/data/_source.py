@@ -1,6 +1,7 @@
 """Where files of data sets come from: mirrors in order, verified by digest before they have their name."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,15 +44,21 @@ def obtain(file: RemoteFile, folder: Path, local: LocalCopy | None = None) -> Pa
         if problem is None:
             return path
         failures.append(f"{url}: {problem}")
+    what = f"the file ({file.size:,} bytes, SHA-256 {file.sha256[:12]}…)"
+    if not file.urls:
+        wrong = ", where another file is now" if path.exists() else ""
+        raise UserError(
+            f"{file.name} must be fetched by hand: get {what} from {file.page} and put it at {path}{wrong}, or name "
+            "your copy under `sources` in the configuration."
+        )
     raise UserError(
-        f"{file.name} could not be fetched. {'; '.join(failures)}. Check the connection, put the file ({file.size:,} "
-        f"bytes, SHA-256 {file.sha256[:12]}…) at {path} yourself, or name a copy of yours under `sources` in the "
-        "configuration."
+        f"{file.name} could not be fetched. {'; '.join(failures)}. Check the connection, put {what} at {path} "
+        "yourself, or name a copy of yours under `sources` in the configuration."
     )
 
 
 def _local(file: RemoteFile, local: LocalCopy) -> Path:
-    path = Path(local.path).expanduser()
+    path = Path(os.path.expanduser(local.path))  # of a user who does not exist: left as it is
     if not path.is_file():
         raise UserError(f"the local copy of {file.name} is not there: {path}. Correct its path under `sources`.")
     found = sha256_of(path)

@@ -33,6 +33,7 @@ class DataSet:
     kind: Literal["classification", "regression"] = "classification"
     has_files = False
     files: tuple[RemoteFile, ...] = ()
+    draws_curves = False  # whether figures of adapted curves can be made: see probes.py
     terms = ""  # where the terms of use stand that must be acknowledged before the data is fetched
     input_shape: tuple[int, ...]
 
@@ -49,7 +50,10 @@ class DataSet:
         return way
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
-        """Raise a UserError if no such episode can be drawn."""
+        """Raise a UserError if no such episode can be drawn; a subclass says what else it needs."""
+        for what, count in (("way", way), ("shot", shot), ("query", query)):
+            if count < 1:
+                raise UserError(f"{self.name}: {what} must be a number from 1 on, not {count}.")
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
         """Make the arrays under ``folder`` if they are not there. Nothing to do for generated data.
@@ -106,6 +110,7 @@ class ImageSet(DataSet):
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
         """Enough classes in the split, and enough images (and groups) in each class."""
+        super().check(split, way, shot, query)
         classes = self.class_counts[split]
         if way > classes:
             raise UserError(f"{self.name}: way {way} is impossible, the {split} split has {classes} classes.")
@@ -149,14 +154,16 @@ class ImageSet(DataSet):
         """Map the prepared arrays; on a GPU the bytes are copied there once."""
         home = self.folder(folder)
         if not (home / "index.json").exists():
-            raise UserError(
-                f"{self.name} is not prepared in {home}: run `python -m cml_bench fetch {self.name} "
-                f"--options '{self.options.model_dump_json()}' --data-dir {folder}` first."
-            )
+            raise UserError(f"{self.name} is not prepared in {home}: run {self._fetch(home)} first.")
         arrays, digest = self._read(home)
         self.attach(arrays, device, dtype)
         self._sha256 = digest
         return self
+
+    def _fetch(self, home: Path) -> str:
+        """The command that makes the arrays, for messages."""
+        options, folder = self.options.model_dump_json(), home.parent.parent
+        return f"`python -m cml_bench fetch {self.name} --options '{options}' --data-dir {folder}`"
 
     def _read(self, home: Path) -> tuple[ImageArrays, str]:
         """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""
@@ -165,12 +172,14 @@ class ImageSet(DataSet):
             splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
             images = np.load(home / "images.npy", mmap_mode="c")
             arrays = ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"])
+            if index["data_id"] != self.data_id or not (isinstance(arrays.group, int) and arrays.group > 0):
+                raise ValueError(f"it is of {index['data_id']} in groups of {arrays.group}")
             if (digest := hash_images(arrays)) != index["sha256"]:
                 raise ValueError("its hash is not the stored one")
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise UserError(
-                f"the prepared data in {home} is damaged ({error}): `python -m cml_bench fetch {self.name} --options "
-                f"'{self.options.model_dump_json()}' --data-dir {home.parent.parent}` makes it anew."
+                f"the prepared data in {home} is damaged ({type(error).__name__}: {error}). Delete the folder and "
+                f"run {self._fetch(home)}, which makes it anew."
             ) from None
         return arrays, digest
 

@@ -7,7 +7,6 @@ on white, resized to 28x28 as torchmeta does (bilinear, [0, 1], not inverted).
 import io
 import json
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,10 @@ from cml_bench.spec import Options
 
 _SPLIT_FILE = Path(__file__).with_name("omniglot.json")
 _DRAWINGS = 20
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError)
 _AGAIN = "Delete it and fetch it again, or correct your copy under `sources` in the configuration."
+# Of damaged bytes zipfile and Pillow raise what they come upon: besides their own errors and OSError also RuntimeError
+# (an "encrypted" member), NotImplementedError, ValueError, SyntaxError (a broken PNG), EOFError, zlib.error and more.
+_DAMAGE = Exception
 _MIRRORS = (
     "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/",
     "https://github.com/brendenlake/omniglot/raw/master/python/",
@@ -88,10 +89,9 @@ class Omniglot(ImageSet):
             for archive, alphabet, number in self.characters[split]:
                 place = f"{archive}/{alphabet}/character{number:02d}"
                 found = names[archive].get(place, [])
-                if len(found) != _DRAWINGS:
-                    path = paths[f"{archive}.zip"]
-                    raise UserError(f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected.")
                 path = paths[f"{archive}.zip"]
+                if len(found) != _DRAWINGS:
+                    raise UserError(f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected. {_AGAIN}")
                 pictures = np.stack([self._decode(archives[archive], name, path) for name in found])
                 turns = range(4) if self.options.rotations else (0,)
                 classes += [np.rot90(pictures, k, axes=(1, 2)) for k in turns]
@@ -125,5 +125,5 @@ def _drawings(archive: zipfile.ZipFile, path: Path) -> dict[str, list[str]]:
         if name.endswith(".png") and len(parts) >= 4:
             found.setdefault("/".join(parts[-4:-1]), []).append(name)
     if not found:
-        raise UserError(f"{path} holds no drawings in folders alphabet/character.")
+        raise UserError(f"{path} holds no drawings in folders alphabet/character. {_AGAIN}")
     return found

@@ -23,6 +23,7 @@ class Sinusoid(DataSet):
     """``way`` is 1: one function a task; ``shot`` points support it."""
 
     kind = "regression"
+    draws_curves = True
     input_shape = (1,)
 
     @property
@@ -36,6 +37,7 @@ class Sinusoid(DataSet):
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
         """Regression tasks have one way."""
+        super().check(split, way, shot, query)
         if way != 1:
             raise UserError(f"sinusoid: way must be 1 (one function per task), not {way}.")
 

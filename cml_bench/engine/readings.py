@@ -14,7 +14,8 @@ co_last        last step
 =============  ===========================  =========================================================
 
 All but ``co_eq9`` adapt (psi, theta) by the meta-learner's support loss, as in training. A method may add readings
-(``Method.more_readings``; ``co_eq9`` is one of the co-learner's, ``both`` and ``co_fixed`` are of ``cl``).
+(``Method.more_readings``; ``co_eq9`` is one of the co-learner's, ``both``, ``co_fixed`` and
+``co_unadapted`` are of ``cl``).
 
 With ``ensemble_top_k`` > 1, ``meta`` and ``co`` average the outputs of the k best steps by the meta head, and
 ``co_paired`` those of the k best by the co head; ``meta_single`` and ``co_single`` are the best single model's.

@@ -195,9 +195,16 @@ def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_res
 
 
 def covered(record: Record, spec: RunSpec) -> bool:
-    """Whether nothing is left to evaluate; a diverged run has no model to evaluate."""
+    """Whether nothing is left to evaluate; a diverged run has no model to evaluate.
+
+    A reading that the method was given after the run is made from the stored models, if they are there.
+    """
     done = record.evaluated
-    return record.status == "diverged" or (done is not None and done.covers(spec.evaluation))
+    if record.status == "diverged":
+        return True
+    later = registry.method(spec.method).more_readings if (record.folder / "best_co.safetensors").exists() else ()
+    known = {key.split("@")[0] for key in record.content["results"]}
+    return done is not None and done.covers(spec.evaluation) and all(reading.name in known for reading in later)
 
 
 def _union(done: Evaluation | None, wanted: Evaluation) -> Evaluation:

@@ -152,6 +152,8 @@ class Method:
         self, groups: Groups, params: Params, names: list[str], support: Examples, loss: str, create_graph: bool
     ) -> dict[str, Tensor]:
         """Gradients of the support loss; tasks are independent, so their sum has each task's own gradient."""
+        if not names:
+            return {}
         value = self.support_loss(groups, params, support, loss).sum()
         grads = torch.autograd.grad(
             value, [params[name] for name in names], create_graph=create_graph, allow_unused=True

@@ -33,6 +33,7 @@ class TemplateCoLearner(CoLearner):
     """(2) The co-learner on this network's features: ``depth`` hidden layers and a linear one."""
 
     def __init__(self, network: "Template", depth: int):
+        self.check_depth(depth)
         self.depth, size = depth, network.flat
         self.params = {}
         for i in range(1, depth + 1):
@@ -53,6 +54,7 @@ class Template(Network):
 
     Options = TemplateOptions
     colearner_depth = 1
+    takes, smallest = "images", 2  # or "vectors"; data that does not fit is refused in the constructor
 
     def __init__(self, options: TemplateOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         super().__init__(options, input_shape, outputs, path)

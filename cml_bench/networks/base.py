@@ -9,7 +9,8 @@ convolution has T groups: one program for all tasks, and batch statistics are pe
 ``torch.func.vmap`` is not used: with ``F.batch_norm`` its second-order gradients are wrong.
 """
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cml_bench import seeding
+from cml_bench.errors import UserError
 from cml_bench.spec import Options
 
 Params = dict[str, Tensor]
 BN_EPS = 1e-5  # torch's default
+MOST_LAYERS = 100  # of one kind
+MOST_PARAMETERS = 100_000_000  # a thousand times the paper's largest; far more do not fit into memory
 
 
 class Param(NamedTuple):
@@ -38,7 +42,7 @@ class Param(NamedTuple):
     @property
     def size(self) -> int:
         """Number of scalars."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
 def uniform(shape: tuple[int, ...], fan_in: int) -> Param:
@@ -47,7 +51,15 @@ def uniform(shape: tuple[int, ...], fan_in: int) -> Param:
 
 
 def initialise(params: dict[str, Param], purpose: str, seed: int) -> Params:
-    """Initial values (float32, CPU). Each is a function of (purpose, seed, name) alone."""
+    """Initial values (float32, CPU). Each is a function of (purpose, seed, name) alone.
+
+    A UserError for more of them than :data:`MOST_PARAMETERS`: nothing is allocated then.
+    """
+    if (total := count(params)) > MOST_PARAMETERS:
+        raise UserError(
+            f"{purpose} would have {total:,} parameters; at most {MOST_PARAMETERS:,} are possible. Lower its widths or "
+            "its number of layers."
+        )
     out = {}
     for name, param in params.items():
         if param.bound is None and param.std is None:
@@ -74,6 +86,12 @@ class CoLearner:
 
     params: dict[str, Param]
 
+    @staticmethod
+    def check_depth(depth: int) -> None:
+        """A UserError for more hidden layers than can be built."""
+        if depth > MOST_LAYERS:
+            raise UserError(f"a head or co-learner has at most {MOST_LAYERS} hidden layers, not {depth}: lower depth.")
+
     def apply(self, p: Params, features: Tensor) -> Tensor:
         """Outputs (T, n, out) of features (T, n, ...)."""
         raise NotImplementedError
@@ -84,7 +102,8 @@ class Network:
 
     ``params`` names every parameter; those of the head are in ``head_names``, normalisation scales and
     shifts in ``norm_names``. ``path`` chooses between equal computations: ``plain``,
-    or the network's fastest.
+    or the network's fastest. ``takes`` says what its inputs are, and ``smallest`` how many pixels a side an image
+    needs: data that does not fit is a UserError here, before anything is planned or trained.
     """
 
     Options: type[Options] = Options
@@ -94,10 +113,26 @@ class Network:
     norm_names: frozenset[str] = frozenset()
     feature_shape: tuple[int, ...]
     colearner_depth: int
+    takes: Literal["images", "vectors"] = "images"
+    smallest = 1
     small = False  # whether starting its operations costs more than the operations: see engine/compiled.py
 
     def __init__(self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         self.options, self.input_shape, self.outputs, self.path = options, input_shape, outputs, path
+        self._check_inputs(tuple(input_shape))
+
+    def _check_inputs(self, shape: tuple[int, ...]) -> None:
+        form, dimensions = {"images": ("images (C, H, W)", 3), "vectors": ("vectors (d,)", 1)}[self.takes]
+        if len(shape) != dimensions:
+            raise UserError(
+                f"{self.name} takes {form}, and the data set gives inputs of shape {shape}: choose another network or "
+                "data set, see `python -m cml_bench list networks` and `list data`."
+            )
+        if self.takes == "images" and min(shape[1:]) < self.smallest:
+            size = f"{self.smallest}x{self.smallest}"
+            raise UserError(
+                f"{self.name} needs images of at least {size}, not {shape[1]}x{shape[2]}: raise the data set's size."
+            )
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches here."""

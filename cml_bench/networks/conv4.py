@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cml_bench.errors import UserError
 from cml_bench.networks.base import (
+    MOST_LAYERS,
     CoLearner,
     Network,
     Params,
@@ -46,11 +47,15 @@ class Conv4Options(Options):
     extra_blocks: int = added(
         0,
         ge=0,
+        le=MOST_LAYERS,
         description="More-MAML: so many further blocks without pooling between block 4's ReLU and its pooling; 3 give "
         "the paper's 232K. Their place is not stated",
     )
     head_blocks: int = added(
-        0, ge=0, description="convolutional blocks in the meta-learner's head, as in the co-learner (Table 7: 0 and 2)"
+        0,
+        ge=0,
+        le=MOST_LAYERS,
+        description="convolutional blocks in the meta-learner's head, as in the co-learner (Table 7: 0 and 2)",
     )
 
 
@@ -62,6 +67,7 @@ class _ConvHead(CoLearner):
     """
 
     def __init__(self, network: "Conv4", depth: int, prefix: str = ""):
+        self.check_depth(depth)
         self.depth, self.prefix, self.slope = depth, prefix, network.options.slope
         filters, init = network.options.filters, network.options.init
         self.params = {}
@@ -90,14 +96,11 @@ class Conv4(Network):
 
     Options = Conv4Options
     colearner_depth = 2
+    smallest = 16  # is pooled four times
 
     def __init__(self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         super().__init__(options, input_shape, outputs, path)
-        if len(input_shape) != 3:
-            raise UserError(f"conv4 takes images (C, H, W), not inputs of shape {tuple(input_shape)}: choose mlp.")
         channels, height, width = input_shape
-        if min(height, width) < 16:
-            raise UserError(f"conv4 pools four times and needs images of at least 16x16, not {height}x{width}.")
         if options.inputs == "imagenet" and channels != 3:
             raise UserError(f"conv4: inputs: imagenet is for images of 3 channels, not {channels}. Use inputs: unit.")
         self.params = {}

@@ -6,25 +6,28 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cml_bench.errors import UserError
-from cml_bench.networks.base import CoLearner, Network, Param, Params, linear, linear_params
+from cml_bench.networks.base import MOST_LAYERS, CoLearner, Network, Param, Params, linear, linear_params
 from cml_bench.registry import networks
 from cml_bench.spec import Options, added
 
-Width = Annotated[int, Field(ge=1, le=4096)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class MLPOptions(Options):
     """Widths, initialisation and activation."""
 
-    hidden: tuple[Width, ...] = Field((40, 40), min_length=1, description="widths of the hidden layers")
+    hidden: tuple[Width, ...] = Field(
+        (40, 40), min_length=1, max_length=MOST_LAYERS, description="widths of the hidden layers"
+    )
     init: Literal["torch", "normal"] = Field(
         "torch",
         description="torch: U(+-1/sqrt(fan_in)), since the CML paper names none and is written in PyTorch; "
         "normal: as the released MAML code, truncated normal weights of deviation 0.01 and zero biases",
     )
     activation: Literal["relu", "tanh"] = Field("relu", description="tanh: smooth, for checking derivatives")
-    extra_blocks: int = added(0, ge=0, description="More-MAML: so many further hidden layers, of the last one's width")
+    extra_blocks: int = added(
+        0, ge=0, le=MOST_LAYERS, description="More-MAML: so many further hidden layers, of the last one's width"
+    )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -34,6 +37,7 @@ class MLPOptions(Options):
 
 class _MLPHead(CoLearner):
     def __init__(self, network: "MLP", depth: int):
+        self.check_depth(depth)
         width = network.feature_shape[0]
         self.network, self.depth = network, depth
         self.params = {}
@@ -59,14 +63,11 @@ class MLP(Network):
 
     Options = MLPOptions
     colearner_depth = 1
+    takes = "vectors"
     small = True
 
     def __init__(self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         super().__init__(options, input_shape, outputs, path)
-        if len(input_shape) != 1:
-            raise UserError(
-                f"mlp takes vectors, not inputs of shape {tuple(input_shape)}: choose a network for images."
-            )
         self.act = torch.relu if options.activation == "relu" else torch.tanh
         self.params: dict[str, Param] = {}
         width = input_shape[0]
