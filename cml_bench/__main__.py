@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--results", type=Path, help="default: the configuration's")
     sub.add_argument("--reference", type=Path, default=Path("configs/reference/ci.json"))
     sub.add_argument("--update", action="store_true", help="make these runs the reference and print what moved")
-    sub.add_argument("--seeds", type=int, help="seeds 0..N-1 instead of the configuration's")
+    sub.add_argument("--seeds", type=_positive, help="seeds 0..N-1 instead of the configuration's")
     sub.set_defaults(plan=None)
 
     sub = command("status", _status, "How far a study is: finished, running, failed and missing runs per table.")
@@ -156,17 +156,40 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} is not JSON: {error}.") from None
 
 
-_PLAN_KEYS = {"study", "runs", "jobs", "cells", "tables", "figures", "members", "data"}
+_ITEMS = {  # of a plan's lists: the keys that commands read
+    "runs": ("id", "title", "spec", "folder"),
+    "jobs": ("id", "runs"),
+    "cells": ("table", "runs", "against"),
+    "data": ("data_id", "key", "name", "prepares", "terms", "files"),
+}
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    """A resolved plan. A UserError for any other file."""
+    """A resolved plan. A UserError for any other file, and for a plan that lacks what a command will read."""
+    from cml_bench.config import parse
+    from cml_bench.spec import RunSpec
+
     plan = _read_json(path)
-    if not isinstance(plan, dict) or not plan.keys() >= _PLAN_KEYS:
-        raise UserError(
-            f"{path} is no resolved plan: make one with `python -m cml_bench plan --config FILE --out {path}`."
-        )
-    return plan
+    try:
+        lists = {name: [[item[key] for key in keys] for item in plan[name]] for name, keys in _ITEMS.items()}
+        study = parse({**plan["study"], "tables": plan["tables"], "figures": plan["figures"]}, "study")
+        known = {run for run, title, spec, _ in lists["runs"] if RunSpec.read(spec, f"run {title}")}
+        used = [run for _, runs in lists["jobs"] for run in runs]
+        used += [run for _, runs, against in lists["cells"] for run in [*runs, *(against or ())]]
+        for name, e in study.experiments.items():
+            used += [run for key in e.methods for shot in e.shots for run in plan["members"][name][key][str(shot)]]
+        problem = next((f"there is no run {run!r}" for run in used if run not in known), "")
+    except KeyError as error:
+        problem = f"it has no {error}"
+    except (TypeError, AttributeError):
+        problem = "its parts are of other kinds"
+    except UserError as error:
+        problem = str(error).removesuffix(".")
+    if problem:
+        way_out = "make one with `python -m cml_bench plan --config FILE --out PLAN`"
+        raise UserError(f"{path} is no resolved plan ({problem}): {way_out}.")
+    resolved = study.model_dump(mode="json")
+    return plan | {"study": resolved, "tables": resolved["tables"], "figures": resolved["figures"]}
 
 
 # -- commands -----------------------------------------------------------------------------------------
@@ -225,21 +248,34 @@ def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
 
 def _train(args: argparse.Namespace) -> None:
     from cml_bench.engine.jobs import run_all
+    from cml_bench.engine.run import refuse
     from cml_bench.spec import RunSpec
 
-    content = _read_plan(args.spec) if args.job else _read_json(args.spec)
-    if args.job:
-        chosen = [job for job in content["jobs"] if job["id"] == args.job]
-        if not chosen:
-            raise UserError(f"{args.spec} has no job {args.job!r}.")
-        by_id = {run["id"]: run["spec"] for run in content["runs"]}
-        specs = [RunSpec.read(by_id[run], f"{args.spec}, run {run[:8]}") for run in chosen[0]["runs"]]
-    elif isinstance(content, dict) and "jobs" in content:
-        names = ", ".join(job["id"] for job in content["jobs"][:3])
+    content = _read_json(args.spec)
+    if args.job or (isinstance(content, dict) and "jobs" in content):
+        plan = _read_plan(args.spec)
+        run_all(_specs_of_job(plan, args), _settings(args, plan["study"]), args.stamp)
+        return
+    content = content["spec"] if isinstance(content, dict) and "spec" in content else content  # a record has one
+    spec, settings = RunSpec.read(content, str(args.spec)), _settings(args)
+    try:
+        refuse(spec, settings)  # here, so that not even an error.log is written: that is for a study's `status`
+    except UserError as error:
+        raise UserError(f"{args.spec}: {error}") from None
+    run_all([spec], settings, args.stamp)
+
+
+def _specs_of_job(plan: dict[str, Any], args: argparse.Namespace) -> list[Any]:
+    from cml_bench.spec import RunSpec
+
+    jobs = {job["id"]: job["runs"] for job in plan["jobs"]}
+    names = ", ".join(list(jobs)[:3])
+    if not args.job:
         raise UserError(f"{args.spec} is a plan of several jobs: name one with --job, such as {names}.")
-    else:
-        specs = [RunSpec.read(content.get("spec", content) if isinstance(content, dict) else content, str(args.spec))]
-    run_all(specs, _settings(args, content.get("study")), args.stamp)
+    if args.job not in jobs:
+        raise UserError(f"{args.spec} has no job {args.job!r}: name one that it has, such as {names}.")
+    specs = {run["id"]: run["spec"] for run in plan["runs"]}
+    return [RunSpec.model_validate(specs[run]) for run in jobs[args.job]]
 
 
 def _evaluate(args: argparse.Namespace) -> None:

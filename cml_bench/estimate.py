@@ -6,17 +6,24 @@ from typing import Any
 from cml_bench import registry
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.train import build_data, build_method
+from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.spec import RunSpec
 
 
 def add(plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan with ``work`` (steps, flops, bytes) for every run. Runs that differ in seed are counted once."""
+    """The plan with ``work`` (steps, flops, bytes) for every run. Runs that differ in seed are counted once.
+
+    A UserError names a run that cannot be: its network is built here, without data.
+    """
     known: dict[str, dict[str, Any]] = {}
     for run in plan["runs"]:
         key = json.dumps({**run["spec"], "seed": 0}, sort_keys=True)
         if key not in known:
-            known[key] = _work(RunSpec.model_validate(run["spec"]))
+            try:
+                known[key] = _work(RunSpec.model_validate(run["spec"]))
+            except UserError as error:
+                raise UserError(f"study {plan['study']['study']}, {run['title']}: {error}") from None
         run["work"] = known[key]
     return plan
 

@@ -5,10 +5,12 @@ process of its own, and its result is cached under the hash of configuration and
 this module, and reading a cached plan, import no torch.
 """
 
+import contextlib
 import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,12 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         ids: list[str] = []
         for shot in experiment.shots:
             for seed, key, entry in _entries(study, experiment):
-                spec = _spec(study, experiment, key, entry, shot, seed, f"{where}, experiment {name!r}")
-                known = specs.get(spec.id)
+                with _told(f"{where}, experiment {name!r}") as place:
+                    spec = _spec(study, experiment, key, entry, shot, seed, place)
+                    known = specs.get(spec.id)
+                    specs[spec.id] = spec if known is None else _most(known, spec)
                 if known is None:
                     ids.append(spec.id)
-                specs[spec.id] = spec if known is None else _most(known, spec)
                 cell = wanted.setdefault((name, key, shot), [])
                 if spec.id not in cell:
                     cell.append(spec.id)
@@ -65,6 +68,16 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         "tables": {key: table.model_dump(mode="json") for key, table in study.tables.items()},
         "figures": {key: figure.model_dump(mode="json") for key, figure in study.figures.items()},
     }
+
+
+@contextlib.contextmanager
+def _told(place: str) -> Iterator[str]:
+    """A UserError from inside says which experiment of which file it is about."""
+    try:
+        yield place
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(place) else f"{place}: {text}") from None
 
 
 def _check_names(study: Study, where: str) -> None:

@@ -16,38 +16,22 @@ from cml_bench.spec import RunSpec
 _POINTS = 201
 
 
-def curves(plan: dict[str, Any], key: str, store: Store) -> dict[str, np.ndarray]:
-    """Adapted curves of a sinusoid figure.
+def curves(wanted: dict[int, list[RunSpec]], figure: dict[str, Any], store: Store) -> dict[str, np.ndarray]:
+    """Adapted curves of a sinusoid figure: ``wanted`` gives for each shot K the finished run of each row.
 
-    Returns ``x`` (points,), ``shots``, ``tasks``, ``labels``, and for each shot K: ``truth/K`` (tasks, points),
-    ``support_x/K`` and ``support_y/K`` (tasks, K), ``curves/K`` (rows, tasks, points).
+    Returns ``x`` (points,) and for each shot K: ``truth/K`` (tasks, points), ``support_x/K`` and ``support_y/K``
+    (tasks, K), ``curves/K`` (rows, tasks, points).
     """
-    figure = plan["figures"][key]
-    experiment = plan["study"]["experiments"][figure["experiment"]]
-    shots, tasks = sorted(experiment["shots"]), figure["tasks"]
-    x = np.linspace(*RANGE, _POINTS)
-    out: dict[str, np.ndarray] = {"x": x, "shots": np.array(shots), "tasks": np.array(tasks)}
-    out["labels"] = np.array([row["label"] for row in figure["runs"]])
-    for shot in shots:
-        specs = [_spec(plan, figure, experiment, row["run"], shot) for row in figure["runs"]]
+    tasks, x = figure["tasks"], np.linspace(*RANGE, _POINTS)
+    out: dict[str, np.ndarray] = {"x": x}
+    for shot, specs in wanted.items():
         out |= {f"{name}/{shot}": value for name, value in _tasks(specs[0], tasks, x).items()}
         lines = []
         for row, spec in zip(figure["runs"], specs, strict=True):
-            if store.read(spec) is None:
-                raise UserError(f"{key} needs a run that is not finished: {spec.title}.")
             head = "meta" if row["reading"] == "meta" else "co"
             lines.append(_lines(store, spec, tasks, x, head))
         out[f"curves/{shot}"] = np.stack(lines)
     return out
-
-
-def _spec(plan: dict[str, Any], figure: dict[str, Any], experiment: dict[str, Any], run: str, shot: int) -> RunSpec:
-    wanted = plan["members"][figure["experiment"]][run][str(shot)]
-    specs = [RunSpec.model_validate(item["spec"]) for item in plan["runs"] if item["id"] in wanted]
-    chosen = [spec for spec in specs if spec.seed == figure["seed"]]
-    if not chosen:
-        raise UserError(f"{figure['title']}: the run {run!r} at {shot}-shot has no seed {figure['seed']}.")
-    return chosen[0]
 
 
 def _episodes(spec: RunSpec) -> Episodes:

@@ -24,18 +24,79 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes, write_json
-from cml_bench.spec import Evaluation, RunSpec
+from cml_bench.spec import Evaluation, RunSpec, explain
 
 FORMAT = 1
-_NEEDED = ("status", "kind", "data_sha256", "results", "evaluation")
 _AGAIN = "Move the folder away and start again: the run is then trained anew."
-STATUSES = ("finished", "diverged", "collapsed")
+
+
+class _Shape(BaseModel):
+    """Base of what a reader relies on; further keys are let through."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Versions(_Shape):
+    cml_bench: str
+    python: str
+    torch: str
+    numpy: str
+
+
+class _Machine(_Shape):
+    processor: str
+    cores: int | None
+
+
+class _Engine(_Shape):
+    device: str
+    threads: int
+    path: str
+
+
+class _Parameters(_Shape):
+    train: int
+    test: int
+    co_at_test: int
+
+
+class _Seconds(_Shape):
+    __pydantic_extra__: dict[str, float]
+    model_config = ConfigDict(extra="allow")
+    train: float
+
+
+class _Curves(_Shape):
+    step: list[int] = []
+    validation: dict[str, list[float | None]] = {}
+
+
+class _Content(_Shape):
+    """The keys of ``record.json`` that tables, page, gate and status rely on, so that none has to expect less."""
+
+    id: str
+    spec: RunSpec
+    status: Literal["finished", "diverged", "collapsed"]
+    kind: Literal["classification", "regression"]
+    data_sha256: str
+    evaluation: Evaluation
+    answers_per_episode: int
+    results: dict[str, float]
+    created: str
+    versions: _Versions
+    machine: _Machine
+    engine: _Engine
+    parameters: _Parameters
+    seconds: _Seconds
+    flops: dict[str, float] = {}
+    curves: _Curves = _Curves()
 
 
 def evaluation_key(reading: str, steps: int) -> str:
@@ -69,22 +130,20 @@ class Record:
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """The stored results of every test episode. A UserError if the file is missing or damaged."""
-        path = self.folder / "episodes.npz"
-        try:
-            with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file open
-                return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path} is missing or damaged ({error}). {_AGAIN}") from None
+        return read_arrays(self.folder / "episodes.npz", _AGAIN)
 
     def episodes(self, key: str, tasks: int | None = None) -> np.ndarray:
         """Scores of the first ``tasks`` test episodes: accuracy in [0, 1], or squared error. float64 (tasks,)."""
         if key not in self.arrays:
             raise UserError(
-                f"{self.folder / 'episodes.npz'} has no results for {key!r}, only for {', '.join(self.arrays)}."
+                f"{self.folder / 'episodes.npz'} has no results for {key!r}, only for "
+                f"{', '.join(self.arrays) or 'nothing'}. {_AGAIN}"
             )
         values = self.arrays[key]
         if tasks is not None and len(values) < tasks:
-            raise UserError(f"{self.folder} has {len(values)} test episodes for {key!r}; {tasks} are asked for.")
+            raise UserError(
+                f"{self.folder} has {len(values)} test episodes for {key!r}; {tasks} are asked for. {_AGAIN}"
+            )
         values = values[:tasks].astype(np.float64)
         return values / self.content["answers_per_episode"] if self.content["kind"] == "classification" else values
 
@@ -139,14 +198,15 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
     if not path.exists():
         return None
     try:
-        record = Record(Path(folder), json.loads(path.read_text()))
-        stored = record.content["id"]
-        computed = record.spec.id
-        missing = [key for key in _NEEDED if key not in record.content]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("no mapping of keys to values")
+        checked = _Content.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{explain(error, f'{path} is damaged')} {_AGAIN}") from None
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}). {_AGAIN}") from None
-    if missing:
-        raise UserError(f"{path} is damaged (it has no {', '.join(missing)}). {_AGAIN}")
+    stored, computed = checked.id, checked.spec.id
     if stored != computed:
         raise UserError(
             f"{path} was changed: its specification does not belong to its id {stored[:8]} (which would be "
@@ -156,14 +216,31 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
         raise UserError(
             f"{path} belongs to another run (its id {stored[:8]}, expected {spec.id[:8]}). Move the folder away."
         )
-    return record
+    return Record(Path(folder), content)
+
+
+def read_arrays(path: Path, way_out: str) -> dict[str, np.ndarray]:
+    """The arrays of an npz file. A UserError with the way out if it is missing or damaged."""
+    try:
+        with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file open
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing or damaged (no such file). {way_out}") from None
+    # TypeError: a single array under this name; RuntimeError: an archive that says it is packed in another way.
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is missing or damaged ({' '.join(str(error).split())}). {way_out}") from None
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """An npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
 
 
 def write_episodes(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """``episodes.npz``; written before the record that speaks of it."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_bytes(folder / "episodes.npz", buffer.getvalue())
+    write_arrays(folder / "episodes.npz", arrays)
 
 
 def write_record(folder: Path, content: dict[str, Any]) -> Record:

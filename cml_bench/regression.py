@@ -11,22 +11,38 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cml_bench import stats
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
 from cml_bench.records import Record, Store, evaluation_key
 from cml_bench.registry import CML
-from cml_bench.spec import RunSpec, canonical
+from cml_bench.spec import RunSpec, canonical, explain
 from cml_bench.verdict import FINISHED
 
 REFERENCE = Path("configs/reference/ci.json")
 LEAST = {"classification": 1.0, "regression": 0.01}
 MIN_REFERENCE_SEEDS = 10
-_NEEDED = {"kind", "recipe", "data_sha256", "seeds", "mean", "deviation"}
+
+
+class _Reference(BaseModel):
+    """One cell of the reference file."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    kind: Literal["classification", "regression"]
+    recipe: str
+    data_sha256: str
+    seeds: int = Field(ge=2)
+    mean: float
+    deviation: float = Field(ge=0)
+
+
+_References = TypeAdapter(dict[str, _Reference])
 
 
 class Finding(NamedTuple):
@@ -98,11 +114,12 @@ def read_reference(path: Path) -> dict[str, Any]:
     """Cell -> reference. A UserError names the file that is missing or damaged."""
     try:
         content = json.loads(Path(path).read_text())
-        if any(not cell.keys() >= _NEEDED for cell in content.values()):
-            raise ValueError(f"a cell needs the keys {', '.join(sorted(_NEEDED))}")
+        _References.validate_python(content)
     except FileNotFoundError:
         raise UserError(f"there is no reference {path}: make one with check --update.") from None
-    except (ValueError, AttributeError, TypeError) as error:
+    except ValidationError as error:
+        raise UserError(f"{explain(error, f'{path} is damaged')} Restore it from the repository.") from None
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): restore it from the repository.") from None
     return content
 
@@ -130,7 +147,7 @@ def _compare(name: str, specs: list[RunSpec], reading: str, store: Store, old: d
     spread = old["deviation"] * math.sqrt(1 / len(records) + 1 / old["seeds"])
     margin = max(LEAST[old["kind"]], stats.t_quantile(old["seeds"], 0.95) * spread)
     better = 1 if old["kind"] == "classification" else -1
-    worse = better * (mean - old["mean"]) < -margin
+    worse = not better * (mean - old["mean"]) >= -margin  # a mean that is no number is worse, too
     return Finding(name, "is worse than the reference" if worse else "", mean, old["mean"], margin)
 
 

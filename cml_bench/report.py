@@ -1,7 +1,6 @@
 """A study's tables, figures and page, from whatever runs are finished. Imports no torch."""
 
 import base64
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from cml_bench import figures as drawing
 from cml_bench import render
-from cml_bench.errors import unknown
+from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_bytes, write_text
-from cml_bench.records import Record, Store
+from cml_bench.records import Record, Store, read_arrays, write_arrays
 from cml_bench.spec import RunSpec
 from cml_bench.tables import Table, build
 
@@ -74,17 +73,64 @@ def figures(plan: dict[str, Any], results: Path, keys: list[str], out: Path | No
 
 
 def _probed(plan: dict[str, Any], store: Store, key: str, path: Path) -> dict[str, np.ndarray]:
-    """What a figure shows: from the stored models, or as kept at ``path`` where there are none (committed results)."""
-    if path.exists() and not any(store.runs.glob("*/model.safetensors")):
-        with np.load(path) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+    """What a figure shows: from its runs' models, or as kept at ``path`` where there are none (committed results)."""
+    figure, wanted = plan["figures"][key], _figure_runs(plan, key)
+    runs = [spec for specs in wanted.values() for spec in specs]
+    lost = [store.folder(spec) for spec in runs if not (store.folder(spec) / "model.safetensors").exists()]
+    if lost and path.exists():
+        return _kept(path, _shown(figure, wanted), key)
+    for spec in runs:
+        if store.read(spec) is None:
+            raise UserError(f"{key} needs a run that is not finished: {spec.title}.")
+    if lost:
+        raise UserError(
+            f"{key} cannot be drawn: {lost[0]} holds a record without weights (committed results have none), and there "
+            f"are no arrays {path} to draw from. Draw {key} where its runs were trained; `publish` copies its arrays."
+        )
     from cml_bench import probes  # stored models need torch; drawing does not
 
-    arrays = probes.curves(plan, key, store)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
+    arrays = _shown(figure, wanted) | probes.curves(wanted, figure, store)
+    write_arrays(path, arrays)
     return arrays
+
+
+def _shown(figure: dict[str, Any], wanted: dict[int, list[RunSpec]]) -> dict[str, np.ndarray]:
+    """What the arrays of a figure are of; stored with them, so that an edited figure is never drawn from old ones."""
+    return {
+        "shots": np.array(list(wanted)),
+        "tasks": np.array(figure["tasks"]),
+        "runs": np.array([[spec.id for spec in specs] for specs in wanted.values()]),
+        "readings": np.array([row["reading"] for row in figure["runs"]]),
+        "labels": np.array([row["label"] for row in figure["runs"]]),
+    }
+
+
+def _kept(path: Path, shown: dict[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
+    """Stored arrays. A UserError if they are damaged, or not of what the figure shows now."""
+    arrays = read_arrays(path, "Restore it from the repository, or draw the figure where its runs were trained.")
+    # Arrays without ids were made before these were kept with them: there, equal labels must do.
+    same = ("shots", "tasks", *(("runs", "readings") if "runs" in arrays else ("labels",)))
+    if any(not np.array_equal(arrays.get(name), shown[name]) for name in same):
+        raise UserError(
+            f"{path} is of other runs, readings or tasks than {key} shows now, and the models to make it anew are not "
+            f"here. Draw {key} where its runs were trained, then publish it again."
+        )
+    return arrays | {"labels": shown["labels"]}
+
+
+def _figure_runs(plan: dict[str, Any], key: str) -> dict[int, list[RunSpec]]:
+    """Shot -> the run that each row of a figure shows."""
+    figure = plan["figures"][key]
+    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    found: dict[int, list[RunSpec]] = {}
+    for shot in sorted(plan["study"]["experiments"][figure["experiment"]]["shots"]):
+        for row in figure["runs"]:
+            ids = plan["members"][figure["experiment"]][row["run"]][str(shot)]
+            chosen = [specs[i] for i in ids if specs[i].seed == figure["seed"]]
+            if not chosen:
+                raise UserError(f"{key}: the run {row['run']!r} at {shot}-shot has no seed {figure['seed']}.")
+            found.setdefault(shot, []).append(chosen[0])
+    return found
 
 
 # -- the page -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from cml_bench.errors import UserError
 NAME = r"^[a-z0-9_+]+$"  # of methods, networks, data sets: they become folders
 
 # Far above anything that can be trained; beyond them numbers overflow, or planning and training do not end.
-MOST_STEPS, MOST_TASKS, MOST_EXAMPLES, MOST_INNER_STEPS = 10**9, 10**7, 100_000, 1000
+MOST_STEPS, MOST_TASKS, MOST_EXAMPLES, MOST_INNER_STEPS = 10**9, 10**7, 100_000, 200
 MOST_SEED = 2**63 - 1
 
 
@@ -64,6 +64,11 @@ class Options(Model):
     """Base of the options of a method, network or data set; each field documents itself."""
 
 
+def _short(value: Any, length: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
 def explain(error: ValidationError, where: str, known: list[str] | None = None) -> str:
     """One paragraph for a pydantic error: the key, what is wrong with it, and what would be right."""
     parts = []
@@ -73,9 +78,9 @@ def explain(error: ValidationError, where: str, known: list[str] | None = None) 
             choices = f"; known keys: {', '.join(known)}" if known and len(item["loc"]) == 1 else ""
             parts.append(f"unknown key {key!r}{choices}")
         else:
-            shown = "" if item["type"] == "missing" else f" (got {item['input']!r})"
+            shown = "" if item["type"] == "missing" else f" (got {_short(item['input'])})"
             parts.append(f"{key}: {item['msg']}{shown}")
-    return f"{where}: " + "; ".join(parts) + "."
+    return (f"{where}: " + "; ".join(parts) + ".").replace("\n", " ")  # a key may hold one
 
 
 class Component(Model):

@@ -38,7 +38,7 @@ def _state(run: dict[str, Any], store: Store, reason: str | None) -> State:
     if being_written(folder):
         return State(run["id"], run["title"], "running", _progress(folder))
     if (folder / "error.log").exists():
-        last = (folder / "error.log").read_text().strip().splitlines()
+        last = (folder / "error.log").read_text(errors="replace").strip().splitlines()
         return State(run["id"], run["title"], "failed", f"{last[-1] if last else ''} (see {folder / 'error.log'})")
     if any(folder.glob("checkpoint-*.pt")):
         return State(run["id"], run["title"], "interrupted", f"{_progress(folder)}; goes on from its checkpoint")
@@ -49,14 +49,11 @@ def _progress(folder: Path) -> str:
     try:
         progress = json.loads((folder / "progress.json").read_text())
         step, steps, loss, left = (progress[key] for key in ("step", "steps", "loss", "left"))
-    except (OSError, ValueError, KeyError, TypeError):
+        text = f"step {step:,} of {steps:,}"
+        text += "" if loss is None else f", loss {loss:.3f}"
+        return text + ("" if left is None else f", about {left // 60}:{left % 60:02d} left")
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or damaged: it says nothing
         return "starting"
-    text = f"step {step:,} of {steps:,}"
-    if loss is not None:
-        text += f", loss {loss:.3f}"
-    if left is not None:
-        text += f", about {left // 60}:{left % 60:02d} left"
-    return text
 
 
 def counts(plan: dict[str, Any], found: dict[str, State]) -> dict[str, dict[str, int]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cml_bench import preflight, stats
+from cml_bench.errors import UserError
 from cml_bench.records import Record, Store, evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.verdict import FINISHED, CellSummary, cell_summary
@@ -128,7 +129,7 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
     used = [specs[i] for row in config["rows"] for ids in members[row["run"]].values() for i in ids]
     columns = _columns(config, experiment, used)
     found: dict[str, Record | None] = {}
-    damaged: dict[str, None] = {}  # in order, each once
+    damaged: dict[str, None] = {}  # what is wrong with a file: in order, each once
 
     def cell(run: str, reading: str, column: Column) -> Cell:
         ids = members[run][str(column.shot)]
@@ -138,7 +139,9 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
                 found[i] = _usable(record, specs[i], experiment)
                 damaged.update({problem: None} if problem else {})
         records = {specs[i].seed: found[i] for i in ids if found[i] is not None}
-        return _cell(ids, records, reading, column, experiment["evaluation"]["tasks"])
+        scores, problems = _scores(records, reading, column, experiment["evaluation"]["tasks"])
+        damaged.update(dict.fromkeys(problems.values()))
+        return _cell(ids, {s: r for s, r in records.items() if s not in problems}, scores, column)
 
     rows = []
     for row in config["rows"]:
@@ -182,21 +185,29 @@ def _label_of(config: dict[str, Any], run: str | None) -> str | None:
     return next((row["label"] for row in config["rows"] if row["run"] == run and row["reading"] == "meta"), run)
 
 
-def _cell(ids: list[str], records: dict[int, Record], reading: str, column: Column, tasks: int) -> Cell:
+def _scores(
+    records: dict[int, Record], reading: str, column: Column, tasks: int
+) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    """The episodes' scores of each finished seed; and what is wrong, where a stored series is missing or too short."""
+    scores, problems = {}, {}
+    for seed in sorted(seed for seed, record in records.items() if record.status == FINISHED):
+        record = records[seed]
+        steps = _own_steps(record.spec) if column.steps is None else column.steps
+        scale = 100.0 if record.content["kind"] == "classification" else 1.0
+        try:
+            scores[seed] = scale * record.episodes(evaluation_key(reading, steps), tasks)
+        except UserError as error:
+            problems[seed] = str(error)
+    return scores, problems
+
+
+def _cell(ids: list[str], records: dict[int, Record], scores: dict[int, np.ndarray], column: Column) -> Cell:
     cell = Cell(ids, records)
     if not records:
         return cell
     seeds = sorted(records)
-    scale = 100.0 if records[seeds[0]].content["kind"] == "classification" else 1.0
+    cell.values = {seed: float(STATISTICS[column.statistic](values)) for seed, values in scores.items()}
     statuses = [records[seed].status for seed in seeds]
-    scores = {}
-    for seed, status in zip(seeds, statuses, strict=True):
-        if status == FINISHED:
-            steps = column.steps
-            if steps is None:
-                steps = _own_steps(records[seed].spec)
-            scores[seed] = scale * records[seed].episodes(evaluation_key(reading, steps), tasks)
-            cell.values[seed] = float(STATISTICS[column.statistic](scores[seed]))
     cell.summary = cell_summary([cell.values.get(seed, math.nan) for seed in seeds], statuses)
     if scores and column.statistic == "mean":
         cell.episode_half = stats.episode_half_width(np.stack(list(scores.values())))

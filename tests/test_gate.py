@@ -1,6 +1,8 @@
 """The gate: what it lets pass, what it must not, and mistakes that only golden traces can see."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from cml_bench.config import read
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
-from cml_bench.records import Store, write_record
+from cml_bench.records import Store, write_episodes, write_record
 from cml_bench.spec import RunSpec
 from tests import mutations
 from tests.make_traces import FOLDER, trace
@@ -75,11 +77,18 @@ def edited(cell_part: str, **fields):
     return change
 
 
+def numberless(store):
+    """Results that are no numbers, which no comparison may pass."""
+    record = next(r for r in store.all() if r.spec.method == "maml" and r.spec.seed == 1)
+    write_episodes(record.folder, {"meta@1": np.full(400, np.nan)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (edited("maml", status="diverged"), "seed 1 diverged"),
         (edited("maml", status="collapsed"), "seed 1 collapsed"),
+        (numberless, "is worse than the reference"),
         (edited("maml", data_sha256="1" * 64), "seed 1 was made from other data"),
         (edited("maml", id="0" * 64), "does not belong to its id"),
         (lambda store: next(r for r in store.all() if r.spec.seed == 2).folder.joinpath("record.json").unlink(),
@@ -125,6 +134,23 @@ def test_a_missing_or_damaged_reference_is_named(tmp_path, capsys):
     (tmp_path / "bad.json").write_text("{")
     assert main(["check", "--config", config, "--reference", str(tmp_path / "bad.json")]) == 2
     assert "bad.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trained", [0, 1])
+def test_make_gate_checks_even_when_a_training_failed(trained, tmp_path):
+    """The Makefile's own lines, with commands that only say that they were called."""
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name, code in (("snakemake", trained), ("python", 2)):
+        (programs / name).write_text(f"#!/bin/sh\necho called {name} $1 $2 $3\nexit {code}\n")
+        (programs / name).chmod(0o755)
+    (tmp_path / ".venv" / ".ready").touch()
+    done = subprocess.run(["make", "gate", "CORES=1"], cwd=tmp_path, capture_output=True, text=True)
+    assert "called snakemake --quiet all" in done.stdout
+    assert "called python -m cml_bench check" in done.stdout
+    assert done.returncode != 0, "the offenders decide"
 
 
 # -- real runs ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import re
 import threading
 import zipfile
 from pathlib import Path
@@ -195,26 +196,94 @@ def with_a_flipped_bit(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def with_a_drawing_that_is_none(path: Path) -> None:
-    with zipfile.ZipFile(path) as old:
-        members = {name: old.read(name) for name in old.namelist()}
-    members[next(iter(members))] = b"no picture"
-    with zipfile.ZipFile(path, "w") as new:
-        for name, content in members.items():
-            new.writestr(name, content)
+def with_first_drawing(change) -> object:
+    """The archive packed anew with another first drawing."""
+
+    def damage(path: Path) -> None:
+        with zipfile.ZipFile(path) as old:
+            members = {name: old.read(name) for name in old.namelist()}
+        first = next(iter(members))
+        members[first] = change(members[first])
+        with zipfile.ZipFile(path, "w") as new:
+            for name, content in members.items():
+                new.writestr(name, content)
+
+    return damage
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [lambda path: path.write_text("<html>"), without_the_end, with_a_flipped_bit, with_a_drawing_that_is_none],
-    ids=["text", "truncated", "bit flipped", "broken picture"],
-)
+def with_a_shorter_chunk(png: bytes) -> bytes:
+    end = png.index(b"IDAT")
+    return png[: end - 1] + bytes([png[end - 1] - 9]) + png[end:]
+
+
+def with_members_marked(offset: int, value: int) -> object:
+    """Flags (offset 6) or method of compression (8) that a flipped bit gives to every member, in both headers."""
+
+    def damage(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        for signature, place in ((b"PK\x03\x04", offset), (b"PK\x01\x02", offset + 2)):
+            found = content.find(signature)
+            while found >= 0:
+                content[found + place] = value
+                found = content.find(signature, found + 4)
+        path.write_bytes(bytes(content))
+
+    return damage
+
+
+DAMAGE = {
+    "text": lambda path: path.write_text("<html>"),
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": without_the_end,
+    "bit flipped": with_a_flipped_bit,  # zipfile.BadZipFile
+    "encrypted": with_members_marked(6, 1),  # RuntimeError
+    "unknown compression": with_members_marked(8, 99),  # NotImplementedError
+    "no picture": with_first_drawing(lambda png: b"no picture"),  # UnidentifiedImageError
+    "half a picture": with_first_drawing(lambda png: png[:60]),  # OSError
+    "broken chunk": with_first_drawing(with_a_shorter_chunk),  # SyntaxError
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_archive_is_named_and_leaves_nothing(damage, miniature, tmp_path):
     """Copies whose digest is as told, say since a damaged file was hashed."""
     data, copies = miniature
     path = Path(copies["images_background.zip"].path)
     damage(path)
     copies = {**copies, path.name: LocalCopy(path=str(path), sha256=sha256_of(path))}
-    with pytest.raises(UserError, match=r"images_background\.zip is (no whole zip|damaged at).*fetch it again"):
+    with pytest.raises(UserError, match=r"images_background\.zip is (no whole zip|damaged at)") as found:
         data.prepare(tmp_path / "data", copies)
+    assert re.search(r"Delete it and fetch it again, or .* under `sources`", str(found.value))
+    assert "\n" not in str(found.value)
     assert not (tmp_path / "data" / "prepared").exists()
+
+
+def test_wherever_a_byte_changes_it_is_noticed_or_without_effect(miniature):
+    """The archive of one character, with one other byte at a time."""
+    data, copies = miniature
+    data.characters = {split: found[-1:] for split, found in data.characters.items()}
+    paths = {name: Path(copy.path) for name, copy in copies.items()}
+    path = paths["images_background.zip"]
+    archive(path, [c for found in data.characters.values() for c in found if c[0] == path.stem])
+    before, content, rng = data.build(paths).images, path.read_bytes(), np.random.default_rng(0)
+    noticed = 0
+    for place, value in zip(rng.integers(len(content), size=150), rng.integers(256, size=150), strict=True):
+        path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+        try:
+            assert np.array_equal(data.build(paths).images, before)
+        except UserError as error:
+            noticed += "images_background.zip" in str(error)
+    assert noticed > 75
+
+
+def test_a_file_for_which_there_is_no_address_is_asked_for(tmp_path):
+    file = RemoteFile("file.bin", (), 8, "0" * 64, page="https://example.org/ask")
+    with pytest.raises(
+        UserError, match=r"by hand: get the file \(8 bytes.* from https://example\.org/ask and put it at"
+    ):
+        obtain(file, tmp_path)
+    (tmp_path / "file.bin").write_bytes(b"another")
+    with pytest.raises(UserError, match="where another file is now, or name your copy under `sources`"):
+        obtain(file, tmp_path)
+    with pytest.raises(UserError, match=r"local copy of file\.bin is not there: ~nobody-here/x"):
+        obtain(file, tmp_path, LocalCopy(path="~nobody-here/x", sha256="0" * 64))

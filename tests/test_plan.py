@@ -39,17 +39,28 @@ def changed(path: str, value) -> dict:
     return content
 
 
-def test_what_json_does_not_know_is_named():
-    for value in (float("nan"), float("inf"), datetime.date(2024, 7, 15)):
-        with pytest.raises(UserError, match=r"my\.yaml: values are numbers, words"):
-            plan.cached(changed("experiments.s.data_options", {"x": value}), "my.yaml")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(float("nan"), r"data_options\.x \(nan\)"), (float("-inf"), r"data_options\.x \(-inf\)"),
+     (datetime.date(2024, 7, 15), r"data_options\.x \(date\)"), ([1, b"y"], r"data_options\.x\.1 \(bytes\)"),
+     ({1: 2, "a": 3}, r"the key 1 in experiments\.s\.data_options\.x")],
+)  # fmt: skip
+def test_what_json_does_not_know_is_named_with_its_key(value, message, tmp_path):
+    content = changed("experiments.s.data_options", {"x": value}) | {"results": str(tmp_path)}
+    with pytest.raises(UserError, match=rf"my\.yaml: .*{message}.* is no number, word, list or mapping") as found:
+        plan.cached(content, "my.yaml")
+    assert "\n" not in str(found.value)
+    assert not list(tmp_path.iterdir()), "nothing was written"
 
 
-def test_a_damaged_cached_plan_is_resolved_anew(tmp_path):
+def test_a_damaged_cached_plan_is_resolved_anew(tmp_path, monkeypatch):
     content = study(results=str(tmp_path))
     first = plan.cached(content, "test")
-    Path(first["path"]).write_text("{")
-    assert plan.cached(content, "test") == first
+    path, whole = Path(first["path"]), Path(first["path"]).read_bytes()
+    monkeypatch.setattr(plan, "_resolve_apart", lambda config, path, where: path.write_bytes(whole))
+    for damaged in (b"{", b"[]", b"{}", b"\xff", whole[:-9]):
+        path.write_bytes(damaged)
+        assert plan.cached(content, "test") == first
 
 
 def test_data_that_a_person_must_fetch_makes_its_runs_not_run(tmp_path, monkeypatch):
@@ -140,17 +151,25 @@ def test_an_added_seed_leaves_the_other_runs_as_they_are():
         ("seeds", [1, 1], "distinct"),
         ("seeds", 0, "at least one"),
         ("study", "Bad Name", "study: "),
-        ("seeds", 200_000, "seeds: "),
-        ("tables.train", study()["tables"]["sinusoid"], "cannot be called 'train', the name is taken"),
-        ("tables.Bad/x", {"kind": "regression", "experiment": "s", "title": "T", "rows": []}, "should match pattern"),
-        ("device", "foo", "device: .*should match pattern"),
+        ("seeds", 200_000, "seeds: .*at most 1,000 seeds"),
+        ("seeds", list(range(1001)), "seeds: .*at most 1000 items"),
+        ("seeds", -1, "at least one; got none"),
+        ("experiments.s.steps", 10**10, r"steps: .*less than or equal to 1000000000 \(got 10000000000\)"),
+        ("experiments.s.shots", [10**6], "shots.0: .*less than or equal to 100000"),
+                ("device", "foo", "device: .*should match pattern"),
         ("acknowledged", ["sinusoit"], r"acknowledged: data set 'sinusoit'\. Did you mean 'sinusoid'"),
         ("sources", {"omniglod": {}}, r"sources: data set 'omniglod'\. Did you mean 'omniglot'"),
         ("sources", {"omniglot": {"images.zip": {"path": "x", "sha256": "0" * 64}}}, "file of omniglot 'images.zip'"),
         ("tables.sinusoid.rows.1.reading", "co_pared", r"row 'CML': reading 'co_pared'\. Did you mean 'co_paired'"),
         ("tables.sinusoid.rows.0.reading", "co", r"row 'MAML': reading 'co'\..* Known: meta, meta_last"),
         ("experiments.s.network", "conv4", "conv4 takes images"),
-        ("experiments.s.network_options", {"hidden": [400_000]}, "hidden.0: .*less than or equal to 4096"),
+        ("experiments.s.network_options", {"hidden": [400_000]}, "hidden.0: .*less than or equal to 65536"),
+        ("experiments.s.network_options", {"hidden": [1] * 101}, "hidden: .*at most 100 items"),
+        ("experiments.s.network_options", {"extra_blocks": 101}, "extra_blocks: .*less than or equal to 100"),
+        ("experiments.s.methods.maml.options", {"inner_steps": 10**6}, "maml: inner_steps can be at most 200, not"),
+        ("experiments.s.methods.maml+cml.options", {"cml": {"depth": 10**6}}, "at most 100 hidden layers, not 1000000"),
+        ("tables.sinusoid.kind", "accuracy", "kind accuracy is for classification, and sinusoid is regression"),
+        ("tables.sinusoid.inner_steps", [1, 3], "'MAML' shows .* after 3 inner steps, .* evaluated after 1: add 3"),
         ("experiments.s.methods.maml.options", {"inner_lr": float("nan")}, "inner_lr: .*finite number"),
     ],
 )  # fmt: skip
@@ -198,9 +217,22 @@ def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):
 
 def test_an_error_in_the_subprocess_is_the_users_error(tmp_path):
     content = changed("experiments.s.network", "conv5") | {"results": str(tmp_path)}
-    with pytest.raises(UserError, match="unknown network 'conv5'"):
+    with pytest.raises(UserError, match=r"^my\.yaml, experiment 's': unknown network 'conv5'"):
         plan.cached(content, "my.yaml")
     assert not [path for path in tmp_path.glob("plans/*.json") if not path.name.endswith(".config.json")]
+
+
+def test_a_planning_process_that_is_killed_is_the_users_error_too(tmp_path, monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: killed)
+    with pytest.raises(UserError, match=r"my\.yaml: planning was stopped \(exit code -9\), perhaps for want of memory"):
+        plan.cached(study(results=str(tmp_path)), "my.yaml")
+
+
+def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(UserError, match=r"the plan cannot be written to .*/results/plans \(Not a directory\)"):
+        plan.cached(study(results=str(tmp_path / "results")), "my.yaml")
 
 
 # -- command line -------------------------------------------------------------------------------------

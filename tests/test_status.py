@@ -9,6 +9,7 @@ from cml_bench.__main__ import main
 from cml_bench.records import Store, run_lock, write_failure, write_progress
 from cml_bench.spec import RunSpec
 from tests.simulated import finish, study
+from tests.test_workflow import changed, checkout, start, trained  # noqa: F401  (a fixture)
 
 LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 
@@ -50,11 +51,23 @@ def test_every_state_is_told_with_what_a_person_needs(mixed):
     assert "running: maml on glyphs" in text
 
 
-def test_a_broken_progress_file_is_no_matter(mixed):
+BROKEN = ["{", "[]", "3", "{}", '{"step": 1, "steps": 2, "loss": "x", "left": null}',
+          '{"step": "1", "steps": 2, "loss": null, "left": null}']  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_broken_progress_file_is_no_matter(content, mixed):
     resolved, store, others, results = mixed
-    (store.folder(others[0]) / "progress.json").write_text("{")
+    (store.folder(others[0]) / "progress.json").write_text(content)
     with run_lock(store.folder(others[0])):
         assert status.states(resolved, results)[others[0].id].more == "starting"
+
+
+def test_an_error_log_of_any_bytes_is_shown(mixed):
+    resolved, store, others, results = mixed
+    (store.folder(others[1]) / "error.log").write_bytes(b"one\nOSError: caf\xe9")
+    told = status.states(resolved, results)[others[1].id]
+    assert (told.state, told.more.startswith("OSError: caf")) == ("failed", True)
 
 
 def test_runs_without_their_data_have_the_reason(mixed, monkeypatch):
@@ -64,6 +77,25 @@ def test_runs_without_their_data_have_the_reason(mixed, monkeypatch):
     text = status.text(resolved, results)
     assert "1 not run" in text
     assert "not run: the terms of use of x are not acknowledged" in text
+
+
+@pytest.mark.slow
+def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):  # noqa: F811
+    """A record is damaged: nothing is lost but its row's run. Its folder is moved away, as told: one run is trained."""
+    config = {**changed(), "study": "mended", "results": "mended"}
+    assert trained(start(checkout, config)) == 4
+    folder = min((checkout / "mended" / "runs").iterdir())
+    (folder / "record.json").write_text("{")
+    config["tables"]["sinusoid"]["title"] = "Another title"  # so that the table is made anew
+    damaged = start(checkout, config)
+    assert (damaged.returncode, trained(damaged)) == (0, 0), damaged.stderr[-3000:]
+    assert "Counted as missing: " in damaged.stdout
+    assert "3 of 4 runs are finished" in damaged.stdout
+    folder.rename(checkout / "mended" / "elsewhere")
+    again = start(checkout, config)
+    assert (again.returncode, trained(again)) == (0, 1), again.stderr[-3000:]
+    assert "Another title" in again.stdout
+    assert "issing" not in again.stdout, "the table is complete"
 
 
 def test_as_json_on_the_command_line(mixed, tmp_path, capsys):

@@ -47,10 +47,7 @@ def run(spec: RunSpec, settings: Settings) -> Record:
     """The record of this run: as stored if it is finished, else after training what is missing."""
     store = Store(settings.results)
     folder = store.folder(spec)
-    if not folder.exists():  # a spec that cannot be built must not leave a folder behind
-        data = build_data(spec)
-        if registry.method(spec.method).learns:
-            build_method(spec, data)
+    refuse(spec, settings)
     with run_lock(folder, wait=settings.report if settings.wait else None):
         record = store.read(spec)
         if record is not None and covered(record, spec):
@@ -62,6 +59,14 @@ def run(spec: RunSpec, settings: Settings) -> Record:
             here = replace(settings, device=device, report=_both(log, settings.report))
             torch.set_num_threads(settings.threads)
             return _make(record, spec, here, folder)
+
+
+def refuse(spec: RunSpec, settings: Settings) -> None:
+    """A UserError for a spec that names what does not exist here, before anything is written. A finished run passes."""
+    if not (Store(settings.results).folder(spec) / "record.json").exists():
+        data = build_data(spec)
+        if registry.method(spec.method).learns:
+            build_method(spec, data)
 
 
 def _make(record: Record | None, spec: RunSpec, settings: Settings, folder: Path) -> Record:
@@ -271,7 +276,7 @@ def _tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     path = folder / f"{name}.safetensors"
     try:
         return load_file(path) if path.exists() else {}
-    except safetensors.SafetensorError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
             f"{path} is damaged ({error}). Move the folder {folder} away and start again: the run is trained anew."
         ) from None

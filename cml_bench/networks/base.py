@@ -53,7 +53,7 @@ def uniform(shape: tuple[int, ...], fan_in: int) -> Param:
 def initialise(params: dict[str, Param], purpose: str, seed: int) -> Params:
     """Initial values (float32, CPU). Each is a function of (purpose, seed, name) alone.
 
-    A UserError for more of them than :data:`MOST_PARAMETERS`: nothing is allocated then.
+    A UserError for a start beyond float32, and for more values than :data:`MOST_PARAMETERS`: nothing is allocated then.
     """
     if (total := count(params)) > MOST_PARAMETERS:
         raise UserError(
@@ -62,6 +62,8 @@ def initialise(params: dict[str, Param], purpose: str, seed: int) -> Params:
         )
     out = {}
     for name, param in params.items():
+        if abs(param.value) > torch.finfo(torch.float32).max:
+            raise UserError(f"{purpose}: {name} cannot start at {param.value:g}, which is no 32-bit number.")
         if param.bound is None and param.std is None:
             out[name] = torch.full(param.shape, param.value)
             continue

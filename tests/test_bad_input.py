@@ -1,0 +1,306 @@
+"""What a user may get wrong: one paragraph that names it, exit code 2, before anything is trained or written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from cml_bench import plan, registry
+from cml_bench.__main__ import main
+from cml_bench.config import FOLDERS, TARGETS, parse
+from cml_bench.data.omniglot import Omniglot
+from cml_bench.engine.run import run
+from cml_bench.engine.train import Settings
+from cml_bench.errors import UserError
+from cml_bench.networks import _template, base
+from cml_bench.spec import RunSpec, canonical
+from tests.specs import glyph_spec, sinusoid_spec
+from tests.test_omniglot import sha256_of, without_the_end
+from tests.test_plan import changed, study
+
+ROOT = Path(__file__).parent.parent
+CURVES = {"kind": "curves", "experiment": "s", "title": "F", "runs": [{"label": "CML", "run": "maml+cml"}]}
+
+
+def said(capsys, *arguments: str) -> str:
+    """The one paragraph of a command that ends with exit code 2."""
+    assert main(list(arguments)) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    return text
+
+
+def refused(content: dict, message: str) -> None:
+    """Planning ends with this error, in one paragraph."""
+    with pytest.raises(UserError, match=message) as found:
+        plan.resolve(parse(content, "my.yaml"), "my.yaml")
+    assert "my.yaml" in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+# -- networks and data that do not fit ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [("mlp", (1, 28, 28), r"mlp takes vectors \(d,\), and the data set gives inputs of shape \(1, 28, 28\): choose"),
+     ("conv4", (1,), r"conv4 takes images \(C, H, W\), and the data set gives inputs of shape \(1,\): choose"),
+     ("conv4", (3, 84, 15), "conv4 needs images of at least 16x16, not 84x15: raise"),
+     ("template", (7,), r"template takes images .* shape \(7,\)"),
+     ("template", (1, 1, 9), "template needs images of at least 2x2, not 1x9")],
+)  # fmt: skip
+def test_a_network_refuses_inputs_of_another_shape(network, shape, message):
+    cls = _template.Template if network == "template" else registry.networks.get(network)
+    with pytest.raises(UserError, match=message):
+        cls(cls.Options(), shape, 5)
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "way"), [("mlp", "glyphs", 5), ("mlp", "omniglot", 5), ("conv4", "sinusoid", 1)]
+)
+def test_plan_describe_and_train_refuse_a_network_that_does_not_fit(network, data, way, capsys, tmp_path):
+    message = f"{network} takes "
+    assert message in said(
+        capsys, "describe", "--method", "maml", "--network", network, "--data", data, "--way", str(way), "--shot", "1"
+    )
+    content = changed("experiments.s.data", data) | {"tables": {}}
+    content["experiments"]["s"] |= {"network": network, "way": way, "shots": [1]}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(content))
+    assert message in said(capsys, "plan", "--config", str(tmp_path / "my.yaml"))
+    spec = canonical(sinusoid_spec() if data == "sinusoid" else glyph_spec())
+    cls = registry.datasets.get(data)
+    own = {"network": {"name": network}, "data": {"name": data}, "data_id": cls(cls.Options()).data_id}
+    (tmp_path / "spec.json").write_text(json.dumps(spec | own))
+    assert message in said(capsys, "train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results"))
+    assert not list(tmp_path.glob("results/runs/*/run.log"))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [("mlp", {"hidden": [65_536, 65_536]}, "network mlp would have 4,295,229,441 parameters; at most 100,000,000"),
+     ("conv4", {"filters": 4096}, "network conv4 would have .* parameters; .* Lower its widths")],
+)  # fmt: skip
+def test_a_network_that_no_memory_holds_is_refused(network, options, message):
+    cls = registry.networks.get(network)
+    net = cls(cls.Options.read(options, network), (1,) if network == "mlp" else (1, 28, 28), 1)
+    with pytest.raises(UserError, match=message):
+        base.initialise(net.params, f"network {network}", 0)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv4", "template"])
+def test_a_co_learner_has_a_largest_depth(network):
+    cls = _template.Template if network == "template" else registry.networks.get(network)
+    net = cls(cls.Options(), (1,) if network == "mlp" else (1, 28, 28), 5)
+    with pytest.raises(UserError, match="at most 100 hidden layers, not 1000000"):
+        net.colearner(10**6)
+
+
+@pytest.mark.parametrize(("flag", "what"), [("--way", "way"), ("--shot", "shot"), ("--query", "query")])
+@pytest.mark.parametrize(("network", "data", "way"), [("mlp", "sinusoid", "1"), ("conv4", "glyphs", "5")])
+def test_episodes_of_nothing_are_refused(network, data, way, flag, what, capsys):
+    given = ["--method", "maml", "--network", network, "--data", data, "--way", way, "--shot", "1", flag, "0"]
+    assert f"{data}: {what} must be a number from 1 on, not 0" in said(capsys, "describe", *given)
+
+
+# -- names --------------------------------------------------------------------------------------------
+
+BAD_NAMES = ["../x", "../../../evil", "a/b", "A", "a b", "", "a\n", "é", ".", "x-y"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_become_folders_hold_no_paths(name):
+    spec = canonical(sinusoid_spec())
+    for change in ({"method": name}, {"data": {"name": name}}, {"network": {"name": name}}):
+        with pytest.raises(UserError, match="should match pattern"):
+            RunSpec.read({**spec, **change}, "spec")
+    tables = study()["tables"]["sinusoid"]
+    refused(study(tables={name: tables}), "should match pattern")
+    refused(study(figures={name: CURVES}), "should match pattern")
+    refused(study(study=name), "study: .*should match pattern")
+    refused(study(tables={}, experiments={name: study()["experiments"]["s"]}), "should match pattern")
+    refused(changed("experiments.s.methods", {name: {"method": "maml"}}), "should match pattern")
+
+
+def test_only_methods_have_a_plus_in_their_name():
+    table = study()["tables"]["sinusoid"]
+    refused(study(tables={"a+b": table}), "should match pattern")
+    content = changed("experiments.s.methods", {"maml": {}, "maml+cml": {}, "slow+cml": {"method": "maml+cml"}})
+    assert len(plan.resolve(parse(content, "my.yaml"), "my.yaml")["members"]["s"]) == 3
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_tables_and_figures_are_not_called_like_a_rule(name):
+    table = study()["tables"]["sinusoid"]
+    refused(study(tables={name: table}), f"cannot be called '{name}', the name is taken")
+    refused(study(figures={name: CURVES}), f"cannot be called '{name}', the name is taken")
+
+
+def test_a_table_and_a_figure_are_not_called_alike():
+    refused(study(figures={"sinusoid": CURVES}), "cannot be called 'sinusoid', the name is taken")
+
+
+def test_the_taken_names_are_all_the_rules_of_the_workflow():
+    rules = [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
+    lines = [line for path in rules for line in path.read_text().splitlines()]
+    assert {line[5:-1] for line in lines if line.startswith("rule ") and line.endswith(":")} == set(TARGETS)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_study_is_not_called_like_a_folder_of_the_results(name):
+    refused(study(study=name), f"a study cannot be called '{name}', the folder is taken")
+
+
+# -- what is seen only after training, unless it is looked for -----------------------------------------
+
+
+def test_figures_ask_for_what_will_be_there():
+    rows = {"label": "CML", "run": "maml+cml"}
+    refused(study(figures={"f": {**CURVES, "runs": [{**rows, "reading": "mta"}]}}), "f, row 'CML': reading 'mta'")
+    refused(study(figures={"f": {**CURVES, "runs": [{**rows, "reading": "meta_last"}]}}), "Known: co, meta")
+    refused(study(figures={"f": {**CURVES, "runs": [{**rows, "run": "maml", "reading": "co"}]}}), "Known: meta")
+    refused(study(figures={"f": {**CURVES, "seed": 7}}), "no run has the figure's seed 7, only 0, 1")
+    refused(study(figures={"f": {**CURVES, "tasks": [-1]}}), "tasks.0: .*greater than or equal to 0")
+    images = changed("experiments.s.data", "glyphs") | {"tables": {}, "figures": {"f": CURVES}}
+    images["experiments"]["s"] |= {"network": "conv4", "way": 5, "query": 5, "shots": [1], "evaluation": {"query": 5}}
+    refused(images, "adapted curves are drawn for sets such as sinusoid, not for glyphs")
+
+
+ENSEMBLE = {"protocol_options": {"ensemble_top_k": 2, "val_every": 5}}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [sinusoid_spec(), sinusoid_spec("maml+cml"), sinusoid_spec(**ENSEMBLE), sinusoid_spec("maml+cml", **ENSEMBLE),
+     sinusoid_spec("cl"), sinusoid_spec("cl", **ENSEMBLE), sinusoid_spec("boil+cml")],
+    ids=lambda spec: f"{spec.method}-{spec.protocol.ensemble_top_k}",
+)  # fmt: skip
+def test_the_readings_known_when_planning_are_those_of_the_run(spec, tmp_path):
+    record = run(spec, Settings(results=tmp_path, report=lambda text: None))
+    assert sorted({key.split("@")[0] for key in record.arrays}) == sorted(plan.readings(spec))
+
+
+def test_a_method_that_learns_nothing_has_one_reading():
+    assert plan.readings(glyph_spec().model_copy(update={"method": "pixel_nn"})) == ["meta"]
+
+
+# -- prepared data ------------------------------------------------------------------------------------
+
+DAMAGE = {
+    "other data": lambda index: index.update(data_id="glyphs/v1/28px"),
+    "another order of the splits": lambda index: index.update(splits={k: v[::-1] for k, v in index["splits"].items()}),
+    "splits that are none": lambda index: index.update(splits=[1]),
+    "no groups": lambda index: index.update(group=0),
+    "another size": lambda index: index["sizes"].append(1),
+}
+
+
+def edited(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def own_data(data_dir, tmp_path) -> Path:
+    """A copy of the prepared glyphs, to be damaged."""
+    shutil.copytree(data_dir, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def opened(folder: Path):
+    cls = registry.datasets.get("glyphs")
+    return cls(cls.Options(size=16)).open(folder, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_index_is_noticed_by_training_and_mended_by_fetch(damage, own_data, tmp_path, capsys):
+    before, home = opened(own_data).sha256, own_data / "prepared" / "glyphs-v1-16px"
+    edited(home / "index.json", damage)
+    (tmp_path / "spec.json").write_text(json.dumps(canonical(glyph_spec())))
+    folders = ("--results", str(tmp_path / "results"), "--data-dir", str(own_data))
+    text = said(capsys, "train", str(tmp_path / "spec.json"), *folders)
+    assert f"the prepared data in {home} is damaged" in text
+    assert "Delete the folder and run `python -m cml_bench fetch glyphs" in text
+    assert not list(tmp_path.glob("results/runs/*/record.json"))
+    assert main(["fetch", "glyphs", "--options", '{"size": 16}', "--data-dir", str(own_data)]) == 0
+    assert opened(own_data).sha256 == before
+
+
+def test_whole_data_is_not_made_again(own_data, monkeypatch):
+    cls = registry.datasets.get("glyphs")
+    monkeypatch.setattr(cls, "build", lambda self, paths: pytest.fail("made again"))
+    cls(cls.Options(size=16)).prepare(own_data)
+
+
+def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
+    copies = {}
+    for file in Omniglot.files:
+        path = tmp_path / file.name
+        shutil.make_archive(str(path.with_suffix("")), "zip", ROOT / "configs")
+        without_the_end(path)
+        copies[file.name] = {"path": str(path), "sha256": sha256_of(path)}
+    resolved = plan.resolve(parse(study(sources={"omniglot": copies}, data_dir=str(tmp_path / "data")), "t"), "t")
+    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    stamp = tmp_path / "data" / "ready.json"
+    text = said(capsys, "fetch", "omniglot", "--plan", str(tmp_path / "plan.json"), "--stamp", str(stamp))
+    assert f"{tmp_path / 'images_background.zip'} is no whole zip archive" in text
+    assert not list((tmp_path / "data").rglob("*.*"))
+
+
+# -- the workflow -------------------------------------------------------------------------------------
+
+
+def snakemake(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path or "")}
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "-n", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """The workflow in a folder of its own."""
+    for name in ("workflow", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "Snakefile", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_with_a_cached_plan_the_workflow_is_parsed_without_torch(checkout):
+    """A torch that cannot be imported stands first on the path."""
+    (checkout / "my.yaml").write_text(yaml.safe_dump(study()))
+    (checkout / "blocked" / "torch").mkdir(parents=True)
+    (checkout / "blocked" / "torch" / "__init__.py").write_text("raise ImportError('torch was imported')\n")
+    arguments = ("--configfile", "my.yaml")
+    cold = snakemake(checkout, *arguments, path=checkout / "blocked")
+    assert "torch was imported" in cold.stdout + cold.stderr, "resolving needs it"
+    assert snakemake(checkout, *arguments).returncode == 0
+    warm = snakemake(checkout, *arguments, path=checkout / "blocked")
+    assert warm.returncode == 0, warm.stderr[-2000:]
+    assert "study small: 8 runs in 8 jobs" in warm.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"study": None}, "the configuration has no `study`, its name: add a line such as `study: mine`."),
+     ({"tables": {"train": study()["tables"]["sinusoid"]}}, "cannot be called 'train', the name is taken"),
+     ({"seeds": 200_000}, "there can be at most 1,000 seeds"),
+     ({"experiments": changed("experiments.s.network", "conv4")["experiments"]}, "conv4 takes images")],
+    ids=str,
+)  # fmt: skip
+def test_the_workflow_says_what_is_wrong_without_a_traceback(change, message, checkout):
+    content = {key: value for key, value in {**study(), **change}.items() if value is not None}
+    (checkout / "my.yaml").write_text(yaml.safe_dump(content))
+    done = snakemake(checkout, "--configfile", "my.yaml")
+    assert done.returncode != 0
+    assert message in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "error: error:" not in done.stderr
