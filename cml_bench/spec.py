@@ -109,8 +109,8 @@ class Protocol(Model):
     val_fresh: bool = Field(False, description="new validation tasks each time instead of the same ones")
     selection: Literal["joint", "separate", "last"] = Field(
         "joint",
-        description="joint: (psi, theta, phi) of the step with the best meta head; separate: the co head is read "
-        "from the step with the best co head; last: no selection",
+        description="joint: (psi, theta, phi) of the step with the best meta head; separate: phi is that of the step "
+        "with the best co head, as in the released CML code (reading co_unpaired); last: no selection",
     )
     save_last: bool = added(
         False,
@@ -140,8 +140,9 @@ class Protocol(Model):
     gradient_noise: float = added(
         0.0,
         ge=0,
-        description="add to the outer gradient of every tensor of psi Gaussian noise of this multiple of its norm: a "
-        "control for figure 3a, whose own noise is the gradient of a frozen random co-learner (``cml.frozen``)",
+        description="add to the outer gradient of every tensor of psi Gaussian noise of this multiple of its norm (of "
+        "the whole gradient, since without a co-learner there is no other): a control for figure 3a, whose own noise "
+        "is the gradient of a frozen random co-learner (``cml.frozen``)",
     )
 
 

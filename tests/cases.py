@@ -95,11 +95,11 @@ class Case:
                 self.groups[g][n].copy_(value)
         return {key: before[key] - moved[key] for key in before}
 
-    def wanted(self, task: Task) -> dict:
+    def wanted(self, task: Task, **more) -> dict:
         """What :meth:`received` must be, by the slow loop of tests/reference_methods.py."""
         theta, phi = self.groups["base"], self.groups.get("co", {})
         return reference_methods.outer_gradient(
-            self.name, self.ref, theta, phi, task, self.kind, self.gamma, self.depth, self.options
+            self.name, self.ref, theta, phi, task, self.kind, self.gamma, self.depth, self.options, **more
         )
 
     def step(self, lr=1e-3, tasks_at_once=4) -> MetaStep:

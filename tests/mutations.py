@@ -35,7 +35,7 @@ def query_loss_at_unadapted_weights(patch) -> None:
 
 def outer_step_zero(patch) -> None:
     original = train.adam
-    patch.setattr(train, "adam", lambda groups, lr: original(groups, 0.0))
+    patch.setattr(train, "adam", lambda groups, lr, *rest: original(groups, 0.0, *rest))
 
 
 def support_labels_shuffled(patch) -> None:

@@ -37,13 +37,14 @@ def sharp_maml(net, theta, phi, x, y, kind, o):
     """The lower level; the upper one is in :func:`outer_gradient`."""
     w = dict(theta)
     for _ in range(o.inner_steps):
-        moving = {n: v for n, v in w.items() if not is_norm(n)}
-        g = gradient(loss_of(kind)(net.head(w, net.features(w, x)), y), moving)
+        moving = {n: v for n, v in w.items() if o.adapt_norm or not is_norm(n)}
+        second = not o.first_order
+        g = gradient(loss_of(kind)(net.head(w, net.features(w, x)), y), moving, second)
         radius = 0.0 if o.level == "up" else o.rho_low
         norm = torch.sqrt(sum((v * v).sum() for v in g))
         there = {n: v + radius * gv / (norm + 1e-12) for (n, v), gv in zip(moving.items(), g, strict=True)}
         at = {**w, **there}
-        g = gradient(loss_of(kind)(net.head(at, net.features(at, x)), y), there)
+        g = gradient(loss_of(kind)(net.head(at, net.features(at, x)), y), there, second)
         w = {**w, **{n: v - o.inner_lr * gv for (n, v), gv in zip(moving.items(), g, strict=True)}}
     return [(1.0, w, phi)]
 
@@ -82,12 +83,12 @@ STATES = {
 }  # fmt: skip
 
 
-def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o):
+def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o, **more):
     """Mean over tasks of the weighted query losses."""
     total, tasks = 0.0, task.support.x.shape[0]
     for t in range(tasks):
         x, y = task.support.x[t], task.support.y[t]
-        extra = {"depth": depth} if name == "cl" else {}
+        extra = {"depth": depth} if name == "cl" else more
         for weight, a, b in STATES[name](net, theta, phi, x, y, kind, o, **extra):
             z = net.features(a, task.query.x[t])
             total = total + weight * loss_of(kind)(net.head(a, z), task.query.y[t]) / tasks
@@ -96,7 +97,7 @@ def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o):
     return total
 
 
-def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o):
+def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o, **more):
     """What Adam receives: {("base" or "co", name): gradient}."""
     name = name.removesuffix("+cml")
     at = {("base", n): v for n, v in theta.items()} | {("co", n): v for n, v in (phi or {}).items()}
@@ -104,7 +105,7 @@ def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o):
     def grads(values):
         values = {key: v.detach().clone().requires_grad_() for key, v in values.items()}
         split = ({n: v for (group, n), v in values.items() if group == want} for want in ("base", "co"))
-        loss = outer_loss(name, net, *split, task, kind, gamma, depth, o)
+        loss = outer_loss(name, net, *split, task, kind, gamma, depth, o, **more)
         return dict(zip(values, gradient(loss, values, False), strict=True))
 
     g = grads(at)

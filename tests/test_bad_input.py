@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -284,7 +285,7 @@ def test_with_a_cached_plan_the_workflow_is_parsed_without_torch(checkout):
     assert snakemake(checkout, *arguments).returncode == 0
     warm = snakemake(checkout, *arguments, path=checkout / "blocked")
     assert warm.returncode == 0, warm.stderr[-2000:]
-    assert "study small: 8 runs in 8 jobs" in warm.stdout
+    assert re.search(r"^train +8$", warm.stdout + warm.stderr, flags=re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -294,13 +295,14 @@ def test_with_a_cached_plan_the_workflow_is_parsed_without_torch(checkout):
      ({"tables": {"train": study()["tables"]["sinusoid"]}}, "cannot be called 'train', the name is taken"),
      ({"seeds": 200_000}, "there can be at most 1,000 seeds"),
      ({"experiments": changed("experiments.s.network", "conv4")["experiments"]}, "conv4 takes images")],
-    ids=str,
+    ids=["no name", "a rule's name", "too many seeds", "a network that does not fit"],
 )  # fmt: skip
 def test_the_workflow_says_what_is_wrong_without_a_traceback(change, message, checkout):
     content = {key: value for key, value in {**study(), **change}.items() if value is not None}
     (checkout / "my.yaml").write_text(yaml.safe_dump(content))
     done = snakemake(checkout, "--configfile", "my.yaml")
     assert done.returncode != 0
-    assert message in done.stderr.replace("\n", " ")
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "error: error:" not in done.stderr
+    text = done.stdout + done.stderr
+    assert message in text.replace("\n", " ")
+    assert "Traceback" not in text
+    assert "error: " not in text, "of the planning process"

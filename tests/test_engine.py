@@ -233,23 +233,6 @@ def test_asking_for_more_test_tasks_extends_the_list_without_training(settings):
     assert len(fewer.arrays["meta@1"]) == 45
 
 
-def test_readings_come_from_the_models_they_name(settings):
-    """With the models made to differ, each reading equals an evaluation of what it says."""
-    spec = glyph_spec("maml+cml", protocol_options={"val_every": 3})
-    record = run(spec, settings)
-    steps = record.content["selected"]
-    flat = tensors(record, "best_co")
-    model, phi = tensors(record, "model"), tensors(record, "colearner")
-    assert {k.removeprefix("base/") for k in flat if k.startswith("base/")} == set(model)
-    if steps["best_co"] == steps["best_meta"]:
-        assert np.array_equal(record.arrays["co@1"], record.arrays["co_paired@1"])
-    assert steps["last"] == 12
-    for reading in ("meta", "co", "co_paired", "co_unpaired", "co_eq9", "meta_last", "co_last"):
-        assert len(record.arrays[f"{reading}@1"]) == 30
-    learner = cml_bench.load(record.folder)
-    assert same({k: v.detach() for k, v in learner.groups["co"].items()}, phi)
-
-
 def test_selection_last_keeps_the_last_step(settings):
     record = run(sinusoid_spec("maml+cml", protocol_options={"selection": "last"}), settings)
     assert record.content["selected"] == {"best_meta": 30, "best_co": 30, "last": 30}

@@ -1,16 +1,19 @@
 """What must hold of each method by its equations: BOIL, Sharp-MAML, More-MAML, CL, noise controls. float64."""
 
+import itertools
+import math
+
 import pytest
 import torch
 
 from cml_bench import registry
 from cml_bench.engine.evaluate import score_tasks
-from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, expand, leaves
+from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, expand
 from cml_bench.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.conv4 import Conv4, Conv4Options
-from tests.cases import CPU, Case, images, relative, waves
+from tests.cases import Case, images, relative, waves
 
 
 def adapted(case: Case, task: Task, steps: int | None = None, loss: str = "meta"):
@@ -75,6 +78,40 @@ def test_boils_outer_fix_and_ortho_init():
     moved = {n for n, p in case.groups["base"].items() if not torch.equal(p, before[n])}
     assert moved.isdisjoint(case.network.head_names)
     assert "conv4.weight" in moved
+
+
+def test_ortho_init_needs_room_for_its_rows():
+    with pytest.raises(UserError, match="at least as many features as ways"):
+        Case("boil", way=5, filters=4, ortho_init=True)
+
+
+def test_without_adaptation_boil_and_maml_are_at_chance():
+    """Over all labelings of a task: accuracy 1/N exactly, mean loss at least log N."""
+    orders = list(itertools.permutations(range(3)))
+    for name in ("boil", "maml"):
+        case, task = Case(name, inner_lr=0.0), images(query=3)
+        found = [
+            score_tasks(
+                case.method, case.groups, Task(*(Examples(e.x, torch.tensor(o)[e.y]) for e in task)), ("meta",), (1,)
+            )
+            for o in orders
+        ]
+        accuracy = torch.stack([f["meta", 1].score for f in found]).mean(0)
+        loss = torch.stack([f["meta", 1].loss for f in found]).mean(0)
+        assert torch.allclose(accuracy, torch.full_like(accuracy, 1 / 3), atol=1e-12)
+        assert bool((loss >= math.log(3)).all())
+
+
+def test_the_original_codes_step_on_the_summed_loss_is_n_times_ours():
+    """cbfinn/maml: cross-entropy summed over the N classes (divided by K), step alpha = step N * alpha on the mean."""
+    case, task = Case("maml", inner_lr=0.3), images(tasks=1, shot=1)
+    theta = {n: p.detach().clone().requires_grad_() for n, p in case.groups["base"].items()}
+    logits = case.ref.head(theta, case.ref.features(theta, task.support.x[0]))
+    summed = torch.nn.functional.cross_entropy(logits, task.support.y[0], reduction="sum")
+    grads = torch.autograd.grad(summed, list(theta.values()))
+    params = adapted(case, task)
+    for (name, value), grad in zip(theta.items(), grads, strict=True):
+        assert torch.allclose(params[name][0], value - 0.1 * grad, atol=1e-12), name
 
 
 # -- Sharp-MAML ---------------------------------------------------------------------------------------
@@ -188,7 +225,7 @@ def test_a_zero_gradient_is_no_nan():
 def test_at_test_the_ascent_can_be_left_out():
     task = images()
     for option, plain in ((True, False), (False, True)):
-        case = sharp("low", sharp_test_perturb=option)
+        case = sharp("both", sharp_test_perturb=option)
         params = adapted(case, task)
         case.method = case.method.for_test()
         tested = adapted(case, task)
@@ -328,8 +365,6 @@ def test_the_clamp_acts_by_value_and_spares_step_sizes():
 def test_table_7_s_conv_head_is_the_co_learners_structure():
     network = Conv4(Conv4Options(head_blocks=2), (3, 84, 84), 5)
     assert count(network.params) == 121_093 - 8_005 + 82_117
-    groups = leaves({"base": Case("maml").method.init(0)["base"]}, CPU, torch.float64)
-    assert set(groups) == {"base"}
     case, task = Case("maml+cml", network={"head_blocks": 2}), images()
     with torch.no_grad():
         for key, value in case.groups["co"].items():

@@ -44,6 +44,21 @@ def test_the_engines_outer_gradient_is_the_obvious_loops(name, options, net, pat
     assert relative(case.received(task), case.wanted(task)) < 1e-10
 
 
+@pytest.mark.parametrize("options", [{"first_order": True}, {"adapt_norm": True}])
+@pytest.mark.parametrize("level", SHARP, ids=lambda v: v["level"])
+def test_sharp_maml_in_first_order_and_with_adapted_norm(level, options):
+    case, task = Case("sharp_maml+cml", inner_steps=2, **level, **options), images()
+    assert relative(case.received(task), case.wanted(task)) < 1e-10
+
+
+@pytest.mark.parametrize("options", [{}, {"first_order": True}, {"first_order_to_second_order_epoch": 7}])
+@pytest.mark.parametrize("epoch", [0, 7, 8, 14, 15, 20])
+def test_mamlpp_in_every_phase_of_its_schedules(epoch, options):
+    case, task = Case("mamlpp+cml", inner_steps=3, epoch_steps=10, **options), images()
+    case.method.at_step(10 * epoch + 3)
+    assert relative(case.received(task), case.wanted(task, epoch=epoch)) < 1e-10
+
+
 @settings(max_examples=12, derandomize=True, deadline=None)
 @given(
     variant=st.sampled_from(VARIANTS), way=st.integers(2, 4), shot=st.integers(1, 2), query=st.integers(1, 3),
@@ -114,7 +129,7 @@ def test_phi_never_adapts_never_sees_support_and_can_be_deleted(name):
     assert all(torch.equal(adapted[n], again[n]) for n in adapted)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "cl"])
+@pytest.mark.parametrize("name", NAMES)
 def test_tasks_do_not_meet(name):
     """Several tasks in one program are as each alone, adapted values included."""
     case, task = Case(name, inner_steps=2), images()

@@ -9,9 +9,13 @@ from safetensors.torch import load_file
 
 import cml_bench
 from cml_bench import registry
+from cml_bench.engine import readings
 from cml_bench.engine import run as running
+from cml_bench.engine import train as training
+from cml_bench.engine.evaluate import evaluate
 from cml_bench.engine.run import read_models, reevaluate, run
 from cml_bench.engine.train import Settings, Training
+from cml_bench.episodes import Episodes
 from cml_bench.records import Store
 from cml_bench.spec import Evaluation, canonical
 from tests.specs import glyph_spec, sinusoid_spec
@@ -33,12 +37,74 @@ def twin_of(settings):
 
 @pytest.mark.parametrize("option", [{k: v} for k, v in ALL.items() if k not in ("val_every", "epoch_steps")], ids=str)
 def test_each_option_changes_the_run_and_its_id(option, settings):
-    plain = run(glyph_spec("maml+cml"), settings)
+    plain = run(glyph_spec("maml+cml", protocol_options={"val_every": 4, "epoch_steps": 4}), settings)
     spec = glyph_spec("maml+cml", protocol_options={"val_every": 4, "epoch_steps": 4, **option})
     changed = run(spec, settings)
     assert changed.spec.id != plain.spec.id
-    if "ensemble_top_k" not in option:
-        assert not same(tensors(plain, "last"), tensors(changed, "last"))
+    moved = not same(tensors(plain, "last"), tensors(changed, "last"))
+    assert moved == ("ensemble_top_k" not in option), "an ensemble changes the test alone"
+    assert moved or "meta_single@1" in changed.arrays
+
+
+def test_a_new_optimizer_every_few_steps_changes_the_run(settings):
+    kept, reset = (
+        run(glyph_spec(protocol_options={"val_every": 4, "optimizer_reset_every": n}), settings) for n in (0, 4)
+    )
+    assert not same(tensors(kept, "last"), tensors(reset, "last"))
+    first = [r.content["curves"]["validation"]["loss_meta"][1] for r in (kept, reset)]
+    assert first[0] == first[1], "up to the first reset they are the same"
+
+
+def test_fresh_validation_tasks_are_new_each_time(settings, monkeypatch):
+    seen = []
+    original = training.evaluate
+    monkeypatch.setattr(
+        training, "evaluate", lambda *args, first=0, **rest: seen.append(first) or original(*args, first=first, **rest)
+    )
+    run(glyph_spec(protocol_options={"val_every": 4, "val_tasks": 6, "val_fresh": True}), settings)
+    assert seen == [0, 6, 12, 18]
+
+
+def test_what_selection_makes_of_the_co_heads_reading(settings):
+    joint, separate = (
+        run(glyph_spec("maml+cml", protocol_options={"val_every": 1, "val_tasks": 3, "selection": s}, seed=1), settings)
+        for s in ("joint", "separate")
+    )
+    assert joint.content["selected"]["best_meta"] != joint.content["selected"]["best_co"], "else there is no difference"
+    assert np.array_equal(separate.arrays["co@1"], joint.arrays["co_unpaired@1"])
+    assert np.array_equal(separate.arrays["meta@1"], joint.arrays["meta@1"])
+    assert not np.array_equal(separate.arrays["co@1"], joint.arrays["co@1"])
+
+
+@pytest.mark.parametrize("members", [0, 2])
+def test_each_reading_is_of_the_model_it_names(members, settings):
+    """Models made to differ; each reading equals an evaluation of what the documentation says."""
+    spec = glyph_spec("maml+cml", evaluation=Evaluation(tasks=8, query=5))
+    made = Training(spec, settings, settings.results, print)
+
+    def model(number: int) -> dict:
+        return {g: {n: p.detach() for n, p in ps.items()} for g, ps in made.method.init(number).items()}
+
+    models = {"best_meta": model(1), "best_co": model(2), "last": model(3)}
+    for head in ("meta", "co"):
+        models |= {f"top_{head}.{i}": model(10 * len(head) + i) for i in range(members)}
+    steps = {"best_meta": 4, "best_co": 8, "last": 12}
+    got = readings.test_results(made.method, made.data, spec, models, steps, spec.evaluation)
+    episodes = Episodes(made.data, "test", 5, 1, 5)
+    tops = {head: [models[f"top_{head}.{i}"] for i in range(members)] for head in ("meta", "co")}
+    mixed = {"base": models["best_meta"]["base"], "co": models["best_co"]["co"]}
+    single = "_single" if members else ""
+    want = {
+        f"meta{single}": (models["best_meta"], "meta", "meta"), f"co{single}": (models["best_meta"], "co", "meta"),
+        "co_unpaired": (mixed, "co", "meta"), "co_eq9": (models["best_co"], "co", "co"),
+        "meta_last": (models["last"], "meta", "meta"), "co_last": (models["last"], "co", "meta"),
+        "co_paired": (tops["co"] if members else models["best_co"], "co", "meta"),
+    }  # fmt: skip
+    want |= {"meta": (tops["meta"], "meta", "meta"), "co": (tops["meta"], "co", "meta")} if members else {}
+    assert set(got) == {f"{reading}@1" for reading in want}
+    for reading, (groups, head, loss) in want.items():
+        found = evaluate(made.method, groups, episodes, 8, heads=(head,), steps=(1,), inner_loss=loss)[head, 1]
+        assert np.array_equal(got[f"{reading}@1"], np.round(found.score.numpy() * 25)), reading
 
 
 @pytest.mark.parametrize(
@@ -57,6 +123,24 @@ def test_a_resumed_run_equals_its_uninterrupted_twin_with_every_option(method, o
         assert same(load_file(path), load_file(resumed.folder / path.name)), path.name
     assert resumed.content["curves"] == twin.content["curves"]
     assert {k: v.tolist() for k, v in resumed.arrays.items()} == {k: v.tolist() for k, v in twin.arrays.items()}
+
+
+def test_resumed_at_a_validation_a_scheduled_method_has_its_diagnostics(settings):
+    """The checkpoint is of the moment before the validation: what MAML++ is in that epoch must come back with it."""
+    spec = make("mamlpp+cml", {"inner_steps": 2, "epoch_steps": 3, "msl_epochs": 2}, {"val_every": 3})
+    often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
+    pause = Training._pause
+
+    def stop(self):
+        if self.step == 9:
+            raise Stop
+        pause(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_pause", stop)
+        with pytest.raises(Stop):
+            run(spec, often)
+    assert run(spec, settings).content["curves"] == run(spec, twin_of(settings)).content["curves"]
 
 
 def make(method: str, options: dict, protocol_options: dict | None = None, **changes):

@@ -35,7 +35,7 @@ def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int)
         return counter.get_total_flops()
 
     def adapt() -> dict:
-        *_, params = method.trajectory(expand(groups, 1), task.support, method.inner_steps)
+        *_, params = method.for_test().trajectory(expand(groups, 1), task.support, method.inner_steps)
         return params
 
     with FlopCounterMode(display=False) as counter:

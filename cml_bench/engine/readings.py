@@ -7,7 +7,7 @@ meta           psi, theta: best meta head   the method; with a co-learner, CML
 co             phi of that same step        CML+ under joint selection
 co_paired      all of the best co head      CML+ with phi on the body it was saved with
 co_unpaired    psi, theta as ``meta``, phi  CML+ as the released code tests it: two steps mixed
-               of the best co head
+               of the best co head          (``co`` is this one where the protocol's selection is "separate")
 co_eq9         as ``co_paired``             the paper's equation 9: psi adapts by the co-learner's own loss
 meta_last      last step
 co_last        last step
@@ -18,7 +18,8 @@ All but ``co_eq9`` adapt (psi, theta) by the meta-learner's support loss, as in 
 ``co_unadapted`` are of ``cl``).
 
 With ``ensemble_top_k`` > 1, ``meta`` and ``co`` average the outputs of the k best steps by the meta head, and
-``co_paired`` those of the k best by the co head; ``meta_single`` and ``co_single`` are the best single model's.
+``co_paired`` those of the k best by the co head (``co`` too under "separate"); ``meta_single`` and ``co_single`` are
+the best single model's.
 """
 
 from typing import NamedTuple
@@ -93,6 +94,9 @@ def test_results(
         for reading, head in item.readings.items():
             for k in inner:
                 arrays[evaluation_key(reading, k)] = stored(method.kind, results[head, k], spec.way * wanted.query)
+    if spec.protocol.selection == "separate":
+        source = "co_paired" if any(key.startswith("top_co.") for key in models) else "co_unpaired"
+        arrays |= {evaluation_key("co", k): arrays[key] for k in inner if (key := evaluation_key(source, k)) in arrays}
     return arrays
 
 

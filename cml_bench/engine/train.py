@@ -271,6 +271,7 @@ class Training:
         self.running = None if state["running"] is None else state["running"].to(self.device)
         self.running_tasks = state["running_tasks"]
         self.last_validation = state["last_validation"] and Result(*state["last_validation"])
+        self.method.at_step(max(self.step - 1, 0))  # as it was when the checkpoint was written: diagnostics may follow
         self.say(f"{self.spec.title}: resumed at step {self.step}")
         if state["engine"] != self.engine:
             self.say(

@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups
 from cml_bench.methods.maml import MAML, MAMLOptions
 from cml_bench.networks.base import Params
@@ -55,7 +56,9 @@ class BOIL(MAML):
         return not (self.options.outer_fix and group == "base" and name in self.network.head_names)
 
 
-def _orthonormal(weight: Tensor) -> Tensor:
+def _orthonormal(weight: Tensor) -> Tensor:  # of shape (n, d)
     """Rows of (n, d), n <= d, orthonormal: those of Gram-Schmidt, up to which sign the first component has."""
+    if weight.shape[0] > weight.shape[1]:
+        raise UserError(f"boil: ortho_init needs at least as many features as ways, not {tuple(weight.shape)[::-1]}.")
     q, r = torch.linalg.qr(weight.T)
     return (q * torch.sign(torch.diagonal(r))).T.contiguous()

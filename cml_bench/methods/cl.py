@@ -32,8 +32,9 @@ class CL(cooperative(MAML)):
 
     Readings: ``both`` (row CL, 203K at test: averaged logits, since the paper does not say how the branches are
     joined), ``meta`` (CL*, 121,093), ``co`` (CL+, 195,205), ``co_unadapted`` (CL+ without adaptation: nothing adapts),
-    ``co_fixed`` (psi and theta adapt, phi does not, as in CML+). The paper does not say which of the last two its row
-    is; it reports chance, which fits the first alone: in configs/omniglot_study.yaml the second is far above chance.
+    ``co_fixed`` (psi and theta adapt by the same inner loss, phi does not). The paper does not say which of the last
+    two its row is; it reports chance, which fits the first alone: in configs/omniglot_study.yaml the second is far
+    above chance.
 
     Choices. The inner loss is the plain sum of both branches' (``inner_gamma`` 1, as gamma). The soft targets and
     gradient rescaling of Song and Chai are not in the CML paper's text and not here. At test the adaptation is that of

@@ -49,7 +49,7 @@ def cooperative(base: type[Method]) -> type[Method]:
         raise UserError(f"{base.name}{CML} does not exist: {base.name} does not accept a co-learner.")
 
     class CooperativeOptions(base.Options):
-        cml: CoLearnerOptions = CoLearnerOptions()
+        cml: CoLearnerOptions = Field(CoLearnerOptions(), description="the co-learner, which the baseline has not")
 
     class Cooperative(base):
         """``base`` plus the head ``co``.

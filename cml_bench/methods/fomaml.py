@@ -20,6 +20,8 @@ class FOMAML(MAML):
 
     Its gradient with respect to phi_0 is the query loss's at phi_k. With a co-learner, the co-loss then never reaches
     theta, as the paper's descent argument assumes (in second order it does).
+
+    Choices. No table of the paper has it; its recipe is that of the released CML code's MAML.
     """
 
     Options = FOMAMLOptions

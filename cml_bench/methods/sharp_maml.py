@@ -30,7 +30,9 @@ class SharpMAMLOptions(MAMLOptions):
     rho_up: float = Field(5e-4, ge=0, description="radius in each outer step; the released code has one rho for both")
     perturb_co: bool = Field(False, description="whether the outer ascent moves phi too, and the norm counts it")
     sharp_test_perturb: bool = Field(
-        True, description="ascend in the inner loop at test as in training; the released `both` does not, `lower` does"
+        True,
+        description="off: level `both` does not ascend in the inner loop at test, as its released test script (that of "
+        "`lower` does, so `low` always ascends)",
     )
 
 
@@ -70,8 +72,8 @@ class SharpMAML(MAML):
         return 0.0 if self.options.level == "low" else self.options.rho_up
 
     def for_test(self) -> Method:
-        """Without the inner ascent if ``sharp_test_perturb`` is off."""
-        if self.options.sharp_test_perturb or not self.rho_low:
+        """Without the inner ascent for level ``both`` if ``sharp_test_perturb`` is off."""
+        if self.options.sharp_test_perturb or self.options.level != "both":
             return self
         plain = copy.copy(self)
         plain._low_off = True

@@ -1,0 +1,32 @@
+"""Options of Conv4 that single methods use: initialisation and normalised inputs of MAML++."""
+
+import pytest
+import torch
+
+from cml_bench.engine.step import expand
+from cml_bench.errors import UserError
+from cml_bench.networks.base import initialise
+from cml_bench.networks.conv4 import Conv4, Conv4Options
+
+
+def test_xavier_has_its_bound_and_zero_biases():
+    params = initialise(Conv4(Conv4Options(filters=48, init="xavier"), (3, 84, 84), 5).params, "test", 0)
+    for name, fans in (("conv1.weight", 9 * (3 + 48)), ("conv3.weight", 9 * 96), ("head.weight", 5 * 5 * 48 + 5)):
+        bound = (6 / fans) ** 0.5
+        assert params[name].abs().max() <= bound
+        assert params[name].std() == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert all(not value.any() for name, value in params.items() if name.endswith("bias"))
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+def test_imagenet_inputs_are_normalised_pixels(path):
+    unit, normal = (Conv4(Conv4Options(filters=4, inputs=i), (3, 16, 16), 5, path) for i in ("unit", "imagenet"))
+    params = expand({"base": initialise(unit.params, "test", 0)}, 1)["base"]
+    x = torch.rand(1, 6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mean = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
+    got, want = normal.features(params, x), unit.features(params, (x - mean) / deviation)
+    assert torch.allclose(got, want, atol=1e-6)
+    assert not torch.allclose(got, unit.features(params, x), atol=1e-2)
+    with pytest.raises(UserError, match="3 channels"):
+        Conv4(Conv4Options(inputs="imagenet"), (1, 28, 28), 5)
