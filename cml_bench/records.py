@@ -6,7 +6,7 @@ A run folder ``results/runs/<method>-<data>-<way>w<shot>s-s<seed>-<id8>/`` holds
   curves, diagnostics, selected steps, and the mean of every evaluation;
 * ``episodes.npz``: the result of every test episode (number of correct answers, or squared error);
 * ``model.safetensors`` (psi, theta of the selected step), ``colearner.safetensors`` (phi of the same step),
-  ``best_co.safetensors`` and ``last.safetensors`` (complete);
+  ``best_co.safetensors`` and ``last.safetensors`` (complete), ``ensemble.safetensors`` where models are averaged;
 * ``run.log``; while it trains also a lock, checkpoints and ``progress.json``; after a failure ``error.log``.
 
 The report side reads these files and imports no torch.

@@ -1,10 +1,11 @@
-"""Methods on small networks with perturbed parameters, and tasks to try them on. float64."""
+"""Methods on small networks with perturbed parameters, and tasks to try them on (float64); a command's error."""
 
 import math
 
 import torch
 
 from cml_bench import registry, seeding
+from cml_bench.__main__ import main
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.episodes import Examples, Task
 from cml_bench.networks.conv4 import Conv4, Conv4Options
@@ -110,3 +111,12 @@ def relative(got: dict, want: dict) -> float:
     """Largest difference over the largest entry of each tensor; conv biases in front of batch-norm left out."""
     names = [n for n in want if not (n[1].startswith("conv") and ".bias" in n[1])]
     return max(float((got[n] - want[n]).abs().max() / want[n].abs().max().clamp_min(1e-12)) for n in names)
+
+
+def said(capsys, *arguments: str) -> str:
+    """The one paragraph of a command that ends with exit code 2."""
+    assert main(list(arguments)) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    return text

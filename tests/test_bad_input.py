@@ -21,21 +21,13 @@ from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.networks import _template, base
 from cml_bench.spec import RunSpec, canonical
+from tests.cases import said
 from tests.specs import glyph_spec, sinusoid_spec
 from tests.test_omniglot import sha256_of, without_the_end
 from tests.test_plan import changed, study
 
 ROOT = Path(__file__).parent.parent
 CURVES = {"kind": "curves", "experiment": "s", "title": "F", "runs": [{"label": "CML", "run": "maml+cml"}]}
-
-
-def said(capsys, *arguments: str) -> str:
-    """The one paragraph of a command that ends with exit code 2."""
-    assert main(list(arguments)) == 2
-    text = capsys.readouterr().err
-    assert text.startswith("error: ")
-    assert text.count("\n") == 1
-    return text
 
 
 def refused(content: dict, message: str) -> None:

@@ -17,6 +17,7 @@ from cml_bench.records import Store, run_lock, write_episodes
 from cml_bench.registry import datasets
 from cml_bench.spec import RunSpec, canonical
 from cml_bench.tables import build
+from tests.cases import said
 from tests.simulated import finish, study
 from tests.specs import sinusoid_spec
 
@@ -201,15 +202,6 @@ def test_what_a_killed_writer_left_goes_with_the_next_lock(tmp_path):
 
 
 # -- the command line ---------------------------------------------------------------------------------
-
-
-def said(capsys, *arguments: str) -> str:
-    """One paragraph, exit code 2."""
-    assert main(list(arguments)) == 2
-    text = capsys.readouterr().err
-    assert text.startswith("error: ")
-    assert text.count("\n") == 1
-    return text
 
 
 def test_files_that_are_not_what_they_should_be(tmp_path, capsys):

@@ -82,18 +82,18 @@ class Stop(Exception):
     """Stands for a kill."""
 
 
-def interrupted(spec, settings, at_step):
-    """Train, and die before step ``at_step`` is made."""
+def interrupted(spec, settings, at_step, before="_advance"):
+    """Train, and die before step ``at_step`` is made, or before the validation (``_pause``) at that step."""
     often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
-    original = Training._advance
+    original = getattr(Training, before)
 
-    def advance(self):
+    def stopping(self):
         if self.step == at_step:
             raise Stop
         original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_advance", advance)
+        patch.setattr(Training, before, stopping)
         with pytest.raises(Stop):
             run(spec, often)
     return Store(settings.results).folder(spec)

@@ -128,18 +128,7 @@ def test_a_resumed_run_equals_its_uninterrupted_twin_with_every_option(method, o
 def test_resumed_at_a_validation_a_scheduled_method_has_its_diagnostics(settings):
     """The checkpoint is of the moment before the validation: what MAML++ is in that epoch must come back with it."""
     spec = make("mamlpp+cml", {"inner_steps": 2, "epoch_steps": 3, "msl_epochs": 2}, {"val_every": 3})
-    often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
-    pause = Training._pause
-
-    def stop(self):
-        if self.step == 9:
-            raise Stop
-        pause(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_pause", stop)
-        with pytest.raises(Stop):
-            run(spec, often)
+    interrupted(spec, settings, at_step=9, before="_pause")
     assert run(spec, settings).content["curves"] == run(spec, twin_of(settings)).content["curves"]
 
 

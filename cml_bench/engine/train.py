@@ -223,12 +223,13 @@ class Training:
             score = val[f"score_{head}"] * better
             old = self.best.get(head)
             improves = old is None or old["step"] == 0 or score > old["score"]
-            entry = {"step": self.step, "score": score, "groups": snapshot(self.groups)}
             if improves or protocol.selection == "last" or protocol.save_last:
-                self.best[head] = entry
+                self.best[head] = {"step": self.step, "score": score, "groups": snapshot(self.groups)}
             if protocol.ensemble_top_k > 1:
-                others = [e for e in self.top.get(head, []) if e["step"]]
-                self.top[head] = sorted([*others, entry], key=lambda e: -e["score"])[: protocol.ensemble_top_k]
+                top = [entry for entry in self.top.get(head, []) if entry["step"]]
+                if len(top) < protocol.ensemble_top_k or score > top[-1]["score"]:
+                    top.append({"step": self.step, "score": score, "groups": snapshot(self.groups)})
+                self.top[head] = sorted(top, key=lambda entry: -entry["score"])[: protocol.ensemble_top_k]
 
     def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
         left, seconds, self._said = "", None, time.monotonic()
