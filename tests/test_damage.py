@@ -306,6 +306,14 @@ def test_a_finished_run_is_returned_although_its_method_has_changed_since(tmp_pa
     assert "step 0" not in capsys.readouterr().out, "nothing is trained"
 
 
+def test_a_run_that_cannot_be_built_leaves_nothing_behind(tmp_path):
+    """Called directly, without the command line in front of it."""
+    spec = sinusoid_spec()
+    with pytest.raises(UserError, match="Did you mean 'maml'"):
+        run(spec.model_copy(update={"method": "mmal"}), Settings(results=tmp_path, report=lambda text: None))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_single_run_that_diverges_is_an_error_and_keeps_its_record(tmp_path, capsys):
     spec = sinusoid_spec(protocol_options={"outer_lr": 1e30})
     (tmp_path / "spec.json").write_text(json.dumps(canonical(spec)))

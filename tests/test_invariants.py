@@ -46,6 +46,16 @@ def test_boil_with_the_bodys_step_for_the_head_is_maml():
     assert same(maml.engine_gradient(task)[1], boil.engine_gradient(task)[1])
 
 
+def test_boils_head_has_a_step_of_its_own():
+    """One inner step moves the head by head_lr / alpha of what MAML moves it by, and the body by as much."""
+    task = images()
+    maml, boil = (adapted(c, task) for c in (Case("maml"), Case("boil", head_lr=0.1)))
+    start = expand(Case("boil").groups, 3)["base"]
+    for key in start:
+        share = 0.25 if key.startswith("head") else 1.0
+        assert torch.allclose(boil[key] - start[key], share * (maml[key] - start[key]), atol=1e-12), key
+
+
 def test_boil_without_any_step_does_not_adapt():
     case, task = Case("boil", inner_lr=0.0), images()
     assert same(adapted(case, task), dict(expand(case.groups, 3)["base"]))
