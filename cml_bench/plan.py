@@ -17,7 +17,7 @@ from typing import Any
 from cml_bench.config import Experiment, FigureConfig, MethodEntry, Row, Study, TableConfig, parse
 from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_json
-from cml_bench.protocols import protocol, recipe
+from cml_bench.protocols import protocol, recipe, released_row
 from cml_bench.registry import CML
 from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
 
@@ -204,17 +204,18 @@ def _spec(
     data.check("validation", experiment.way, shot, query)
     data.check("test", experiment.way, shot, evaluation.query)
     network, training = None, protocol("matched", {}, where)
-    own = recipe(experiment.protocol, method.recipe)
+    net = registry.networks.get(experiment.network) if method.learns else None
+    released = released_row(method, net)
+    own = recipe(experiment.protocol, released)
     steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
     if method.learns:
-        net = registry.networks.get(experiment.network)
-        row = _merged(experiment, key, entry, "network_options")
-        given = {**own.network, **method.network_defaults, **experiment.network_options, **row}
+        mine = _merged(experiment, key, entry, "network_options")
+        given = {**own.network, **method.network_defaults, **experiment.network_options, **mine}
         options = net.Options.read(given, f"{where}, network {experiment.network}")
         built = net(options, data.input_shape, data.outputs(experiment.way))
         network = Component(name=experiment.network, options=canonical(options))
         changed = {**experiment.protocol_options, **_merged(experiment, key, entry, "protocol_options")}
-        training = protocol(experiment.protocol, changed, f"{where}, protocol_options", method.recipe)
+        training = protocol(experiment.protocol, changed, f"{where}, protocol_options", released)
     else:
         seed, steps, query, built = 0, 0, 1, None
     chosen = method.Options.read(

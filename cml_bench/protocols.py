@@ -39,8 +39,26 @@ RELEASED = Recipe(protocol={"optimizer_reset_every": 100, "selection": "separate
 CLEAN_PROTOCOL = {"optimizer_reset_every": 0, "selection": "joint", "val_fresh": False, "save_last": False}
 CLEAN_VAL_TASKS = 600
 CLEAN_OPTIONS = {"sharp_test_perturb": True}
+CLEAN_NETWORK = {"shortcuts": "adapted"}
 
 PRESETS = ("official", "clean", "matched")
+
+
+def released_row(method: type, network: type | None) -> Recipe:
+    """The row of a method on a network: the method's, with what the network's own code changes in it.
+
+    That code is BOIL's, whose other methods have the row :data:`RELEASED`; a method with a code of its own keeps its
+    row, and options that a method has not are left out.
+    """
+    own: Recipe = method.recipe
+    if network is None or own != RELEASED:
+        return own
+    changed = {key: value for key, value in network.recipe.options.items() if key in method.Options.model_fields}
+    return own._replace(
+        options={**own.options, **changed},
+        protocol={**own.protocol, **network.recipe.protocol},
+        network={**own.network, **network.recipe.network},
+    )
 
 
 def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:
@@ -54,7 +72,9 @@ def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:
     kept = {key: CLEAN_PROTOCOL.get(key, value) for key, value in own.protocol.items()}
     kept["val_tasks"] = max(CLEAN_VAL_TASKS, kept.get("val_tasks", 0))
     return own._replace(
-        protocol=kept, options={key: CLEAN_OPTIONS.get(key, value) for key, value in own.options.items()}
+        protocol=kept,
+        options={key: CLEAN_OPTIONS.get(key, value) for key, value in own.options.items()},
+        network={key: CLEAN_NETWORK.get(key, value) for key, value in own.network.items()},
     )
 
 
