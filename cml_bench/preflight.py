@@ -155,6 +155,7 @@ def refusal(plan: dict[str, Any]) -> str:
 
 
 def _needs_gpu(plan: dict[str, Any], key: str) -> bool:
-    experiment = (plan["tables"].get(key) or plan["figures"][key])["experiment"]
-    ids = {i for shots in plan["members"][experiment].values() for runs in shots.values() for i in runs}
+    figure = plan["figures"].get(key)
+    names = [figure["experiment"]] if figure else [group["experiment"] for group in plan["tables"][key]["columns"]]
+    ids = {i for name in names for shots in plan["members"][name].values() for runs in shots.values() for i in runs}
     return any(run["gpu"] for run in plan["runs"] if run["id"] in ids)
