@@ -7,8 +7,6 @@ assumed for a GPU; the text says so. They tell hours from weeks, no more.
 from pathlib import Path
 from typing import Any
 
-from cml_bench.config import LocalCopy
-
 CPU_FLOPS, CPU_STEP = 13e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
 GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
 
@@ -29,7 +27,7 @@ def blocked(plan: dict[str, Any]) -> dict[str, str]:
             continue
         by_hand = [file for file in item["files"] if file["manual"] and file["name"] not in own]
         for file in by_hand:
-            place = folder / "downloads" / name / file["name"]
+            place = folder / "downloads" / item["store"] / file["name"]
             if not place.exists():
                 found[item["data_id"]] = (
                     f"{file['name']} of {name} must be fetched by hand: get it from {file['page']} and put it at "
@@ -78,15 +76,16 @@ def hours(runs: list[dict[str, Any]], gpu: bool) -> float:
 
 def downloads(plan: dict[str, Any]) -> int:
     """Bytes that must still be fetched."""
-    folder, total = Path(plan["study"]["data_dir"]), 0
+    folder, missing = Path(plan["study"]["data_dir"]), {}
     for item in plan["data"]:
         if _prepared(folder, item):
             continue
-        own: dict[str, LocalCopy] = plan["study"]["sources"].get(item["name"], {})
+        own: dict[str, dict[str, Any]] = plan["study"]["sources"].get(item["name"], {})
         for file in item["files"]:
-            there = (folder / "downloads" / item["name"] / file["name"]).exists() or file["name"] in own
-            total += 0 if there or file["manual"] else file["size"]
-    return total
+            place = folder / "downloads" / item["store"] / file["name"]
+            if not (file["manual"] or place.exists() or own.get(file["name"], {}).get("path")):
+                missing[place] = file["size"]  # by place, since two sets may be made from one file
+    return sum(missing.values())
 
 
 def shared_runs(plan: dict[str, Any]) -> int:
