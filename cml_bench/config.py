@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
@@ -33,10 +33,17 @@ Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 
 
 class LocalCopy(Model):
-    """A user's own copy of a file, say repacked: where it is and what its SHA-256 is."""
+    """A user's own copy of a published file, perhaps repacked: on this machine or on a mirror, and its SHA-256."""
 
-    path: Folder
+    path: Folder | None = Field(None, description="where it is on this machine")
+    url: str | None = Field(None, pattern=r"^https?://[^\s/]+/\S+$", description="where a mirror has it")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path (a file on this machine) or url (of a mirror)")
+        return self
 
 
 class MethodEntry(Model):
@@ -148,7 +155,7 @@ class Study(Model):
     results: Folder = Field("results", description="folder for everything that is made")
     data_dir: Folder = Field("data", description="folder for data sets")
     sources: dict[str, dict[str, LocalCopy]] = Field(
-        {}, description="own copies of published files: data set -> file name -> path and SHA-256"
+        {}, description="own copies of published files: data set -> file name -> path or url, and SHA-256"
     )
     acknowledged: tuple[str, ...] = Field((), description="data sets whose terms of use you have read and accept")
     device: str = Field(

@@ -67,7 +67,7 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         "study": study.model_dump(mode="json"),
         "runs": [_run(s, s.id in named) for s in specs.values()],
         "jobs": jobs,
-        "data": _data(specs),
+        "data": _data(specs, study),
         "cells": _cells(study, wanted),
         "tables": {key: table.model_dump(mode="json") for key, table in study.tables.items()},
         "figures": {key: figure.model_dump(mode="json") for key, figure in study.figures.items()},
@@ -92,8 +92,8 @@ def _check_names(study: Study, where: str) -> None:
         _known_name(f"{where}, acknowledged: data set", name, registry.datasets.names())
     for name, files in study.sources.items():
         _known_name(f"{where}, sources: data set", name, registry.datasets.names())
-        for file in files:
-            _known_name(f"{where}, sources: file of {name}", file, [f.name for f in registry.datasets.get(name).files])
+        with _told(f"{where}, sources"):
+            registry.datasets.get(name).edition(files)
 
 
 def _known_name(kind: str, name: str, names: list[str]) -> None:
@@ -276,16 +276,17 @@ def _job_title(specs: list[RunSpec]) -> str:
     return f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {specs[0].data.name}, {shots}-shot, seed {seeds}"
 
 
-def _data(specs: dict[str, RunSpec]) -> list[dict[str, Any]]:
+def _data(specs: dict[str, RunSpec], study: Study) -> list[dict[str, Any]]:
     from cml_bench import registry
 
     found = {}
     for spec in specs.values():
         cls = registry.datasets.get(spec.data.name)
+        files = cls.edition(study.sources.get(spec.data.name, ()))
         found[spec.data_id] = {
             "data_id": spec.data_id, "key": spec.data_id.replace("/", "-"),  # for file names
-            "prepares": cls.has_files, "terms": cls.terms,
-            "files": [{"name": f.name, "size": f.size, "manual": not f.urls, "page": f.page} for f in cls.files],
+            "prepares": cls.has_files, "terms": cls.terms, "store": cls.store or spec.data.name,
+            "files": [{"name": f.name, "size": f.size, "manual": not f.urls, "page": f.page} for f in files],
             **spec.data.model_dump(mode="json"),
         }  # fmt: skip
     return [found[key] for key in sorted(found)]

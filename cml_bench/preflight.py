@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from cml_bench.config import LocalCopy
-
 CPU_FLOPS, CPU_STEP = 13e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
 GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
 
@@ -32,7 +30,7 @@ def blocked(plan: dict[str, Any]) -> dict[str, str]:
             continue
         by_hand = [file for file in item["files"] if file["manual"] and file["name"] not in own]
         for file in by_hand:
-            place = folder / "downloads" / name / file["name"]
+            place = folder / "downloads" / item["store"] / file["name"]
             if not place.exists():
                 found[item["data_id"]] = (
                     f"{file['name']} of {name} must be fetched by hand: get it from {file['page']} and put it at "
@@ -98,16 +96,16 @@ def hours(runs: list[dict[str, Any]], gpu: bool, rates: Rates | None = None) -> 
 
 def downloads(plan: dict[str, Any], data_ids: set[str] | None = None) -> int:
     """Bytes that must still be fetched, for all data sets or for some."""
-    folder, wanted = Path(plan["study"]["data_dir"]), {}
+    folder, missing = Path(plan["study"]["data_dir"]), {}
     for item in plan["data"]:
         if _prepared(folder, item) or (data_ids is not None and item["data_id"] not in data_ids):
             continue
-        own: dict[str, LocalCopy] = plan["study"]["sources"].get(item["name"], {})
+        own: dict[str, dict[str, Any]] = plan["study"]["sources"].get(item["name"], {})
         for file in item["files"]:
-            there = (folder / "downloads" / item["name"] / file["name"]).exists() or file["name"] in own
-            if not there and not file["manual"]:
-                wanted[item["name"], file["name"]] = file["size"]
-    return sum(wanted.values())
+            place = folder / "downloads" / item["store"] / file["name"]
+            if not (file["manual"] or place.exists() or own.get(file["name"], {}).get("path")):
+                missing[place] = file["size"]  # by place, since two sets may be made from one file
+    return sum(missing.values())
 
 
 def runs_by_table(plan: dict[str, Any]) -> dict[str, set[str]]:
