@@ -144,7 +144,8 @@ def summary(plan: dict[str, Any], gpus: int = 0, rates: Rates | None = None) -> 
 def _table_lines(plan: dict[str, Any], gpu: bool, rates: Rates | None) -> list[str]:
     by_id, shared = {run["id"]: run for run in plan["runs"]}, shared_runs(plan)
     rows = []
-    for key, ids in runs_by_table(plan).items():
+    tables = runs_by_table(plan)
+    for key, ids in {**tables, "all": set(by_id)}.items() if tables else ():
         runs = [by_id[i] for i in sorted(ids)]
         data = {run["spec"]["data_id"] for run in runs}
         rows.append([key, len(runs), len(ids & shared), f"{hours(runs, gpu, rates):,.1f}",
