@@ -8,7 +8,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from cml_bench.errors import UserError
-from cml_bench.spec import MOST_EXAMPLES, MOST_SEED, MOST_STEPS, NAME, Evaluation, Model
+from cml_bench.spec import MOST_EXAMPLES, MOST_SEED, MOST_STEPS, NAME, Evaluation, Model, Precision
 
 
 def _counted(value: Any) -> Any:
@@ -146,7 +146,7 @@ class Study(Model):
     title: str = ""
     summary: str = ""
     seeds: Seeds = (0, 1, 2, 3, 4)
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Precision = "float32"
     protocol: str = Field("matched", description="preset of the experiments that name none")
     experiments: dict[Key, Experiment] = Field(min_length=1)
     tables: dict[Key, TableConfig] = {}
@@ -168,6 +168,12 @@ class Study(Model):
     )
     allow_cpu: bool = Field(False, description="run on the CPU although a GPU is expected")
     runs_per_gpu: int = Field(1, ge=1, description="trainings that share one GPU")
+    memory_fraction: float | None = Field(
+        None, gt=0, le=1, description="share of a GPU's memory that one training may take; none: 1 / runs_per_gpu"
+    )
+    tasks_at_once: int | None = Field(
+        None, ge=1, description="tasks that one program holds; fewer need less memory. None: the network's number"
+    )
 
 
 _JOINED = ("experiments", "tables", "figures")

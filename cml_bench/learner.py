@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.run import read_models
 from cml_bench.engine.step import expand, leaves
 from cml_bench.engine.train import build_data, build_method
@@ -65,4 +66,4 @@ def load(run: str | Path, results: str | Path = "results") -> Learner:
     record = read_record(folder)
     method = build_method(record.spec, build_data(record.spec)).for_test()
     groups = read_models(folder)["best_meta"]
-    return Learner(method, leaves(groups, torch.device("cpu"), getattr(torch, record.spec.precision)), record)
+    return Learner(method, leaves(groups, torch.device("cpu"), dtype_of(record.spec.precision)), record)

@@ -22,6 +22,9 @@ MOST_STEPS, MOST_TASKS, MOST_EXAMPLES, MOST_INNER_STEPS = 10**9, 10**7, 100_000,
 MOST_SEED = 2**63 - 1
 
 
+Precision = Literal["float32", "float64", "tf32", "bf16"]  # see engine/precision.py
+
+
 class Model(BaseModel):
     """Frozen; an unknown key is an error that names it."""
 
@@ -176,7 +179,7 @@ class RunSpec(Model):
     query: int = Field(ge=1, le=MOST_EXAMPLES, description="query examples per class in training and validation")
     steps: int = Field(ge=0, le=MOST_STEPS)
     seed: int = Field(ge=0, le=MOST_SEED)
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Precision = "float32"
     evaluation: Evaluation = Field(Evaluation(), json_schema_extra={"left_out": True})
 
     @property

@@ -89,7 +89,7 @@ def test_each_reading_is_of_the_model_it_names(members, settings):
     for head in ("meta", "co"):
         models |= {f"top_{head}.{i}": model(10 * len(head) + i) for i in range(members)}
     steps = {"best_meta": 4, "best_co": 8, "last": 12}
-    got = readings.test_results(made.method, made.data, spec, models, steps, spec.evaluation)
+    got = readings.test_results(made.method, made.data, spec, models, steps, spec.evaluation, made.tasks_at_once)
     episodes = Episodes(made.data, "test", 5, 1, 5)
     tops = {head: [models[f"top_{head}.{i}"] for i in range(members)] for head in ("meta", "co")}
     mixed = {"base": models["best_meta"]["base"], "co": models["best_co"]["co"]}

@@ -1,7 +1,8 @@
 """Which device a run uses, and its place on it."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -26,16 +27,25 @@ def resolve_device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def placed(name: str, per_device: int, spec: RunSpec, say: Callable[[str], None]) -> Iterator[str]:
+def placed(settings: Any, spec: RunSpec) -> Iterator[str]:
     """The device for a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed on it.
 
-    ``auto`` is a GPU if there is one and the network gains by it. ``cuda:N`` and ``cpu`` are taken as they are.
+    ``settings`` are those of engine/train.py. ``auto`` is a GPU if there is one and the network gains by
+    it. ``cuda:N`` and ``cpu`` are taken as they are. On a GPU a run gets its share of the memory and no more, so that
+    it cannot take down the others there.
     """
+    name, per_device = settings.device, settings.runs_per_gpu
     if name == "auto":
         small = spec.network is None or registry.networks.get(spec.network.name).small
         name = "cpu" if small or not torch.cuda.is_available() else "cuda"
-    if name != "cuda":
+    if not name.startswith("cuda"):
         yield name
         return
-    with hardware.claim(list(range(torch.cuda.device_count())), per_device, say=say) as number:
+    share = settings.memory_fraction or 1 / per_device
+    if name != "cuda":
+        torch.cuda.set_per_process_memory_fraction(share, torch.device(name))
+        yield name
+        return
+    with hardware.claim(list(range(torch.cuda.device_count())), per_device, say=settings.report) as number:
+        torch.cuda.set_per_process_memory_fraction(share, number)
         yield f"cuda:{number}"

@@ -4,6 +4,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from cml_bench.engine.precision import out_of_memory
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
@@ -42,7 +43,22 @@ def _diverged(record: Record) -> str:
     )
 
 
+def _memory(spec: RunSpec, settings: Settings, error: Exception) -> str:
+    """What helps when a device's memory does not suffice. The run goes on from its last checkpoint."""
+    fewer = f"fewer trainings a GPU (runs_per_gpu is {settings.runs_per_gpu}), " if settings.runs_per_gpu > 1 else ""
+    told = str(error).splitlines()[0]
+    text = (
+        f"{spec.title}: the memory of the device did not suffice ({told}). What needs less and gives the same results: "
+        f"{fewer}fewer tasks at once (--config tasks_at_once=1). What needs less and makes another run: precision "
+        "bf16, a smaller meta_batch, first_order. It goes on from its last checkpoint when started again"
+    )
+    write_failure(Store(settings.results).folder(spec), f"{text}\n{''.join(traceback.format_exception(error))}")
+    return text
+
+
 def _explain(spec: RunSpec, settings: Settings, error: Exception) -> str:
+    if out_of_memory(error):
+        return _memory(spec, settings, error)
     known = isinstance(error, UserError)
     text = f"{error}\n" if known else "".join(traceback.format_exception(error))
     try:

@@ -78,7 +78,13 @@ def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) 
 
 
 def test_results(
-    method: Method, data: DataSet, spec: RunSpec, models: Models, steps: dict[str, int], wanted: Evaluation
+    method: Method,
+    data: DataSet,
+    spec: RunSpec,
+    models: Models,
+    steps: dict[str, int],
+    wanted: Evaluation,
+    tasks_at_once: int,
 ) -> dict[str, np.ndarray]:
     """Every reading's result per episode, by :func:`evaluation_key`; see :func:`stored`."""
     episodes = Episodes(data, "test", spec.way, spec.shot, wanted.query)
@@ -89,7 +95,7 @@ def test_results(
         groups = [leaves(member, data.device, data.dtype) for member in item.groups]
         results = evaluate(
             method, groups, episodes, wanted.tasks, heads=sorted(set(item.readings.values())), steps=inner,
-            inner_loss=item.inner_loss, tasks_at_once=method.network.tasks_at_once(data.device),
+            inner_loss=item.inner_loss, tasks_at_once=tasks_at_once,
         )  # fmt: skip
         for reading, head in item.readings.items():
             for k in inner:

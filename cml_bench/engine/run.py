@@ -20,9 +20,10 @@ from cml_bench import registry
 from cml_bench.engine import checkpoint
 from cml_bench.engine.device import placed
 from cml_bench.engine.flops import task_flops
+from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.readings import Models, test_results
 from cml_bench.engine.step import snapshot
-from cml_bench.engine.train import Settings, Training, build_data, build_method
+from cml_bench.engine.train import Settings, Training, build_data, build_method, tasks_at_once
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes
@@ -54,7 +55,8 @@ def run(spec: RunSpec, settings: Settings) -> Record:
             return record
         with (
             open(folder / "run.log", "a") as log,
-            placed(settings.device, settings.runs_per_gpu, spec, settings.report) as device,
+            placed(settings, spec) as device,
+            computing(spec.precision, device),
         ):
             here = replace(settings, device=device, report=_both(log, settings.report))
             torch.set_num_threads(settings.threads)
@@ -107,7 +109,9 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
         steps |= {f"top_{head}.{i}": entry["step"] for i, entry in enumerate(entries)}
     _write_models(folder, models, steps, spec)
     start = time.perf_counter()
-    arrays = {} if training.diverged else test_results(method, training.data, spec, models, steps, spec.evaluation)
+    arrays = {}
+    if not training.diverged:
+        arrays = test_results(method, training.data, spec, models, steps, spec.evaluation, training.tasks_at_once)
     if not all(np.isfinite(values).all() for values in arrays.values()):
         training.diverged, arrays = True, {}  # finite in validation, not at test
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
@@ -139,7 +143,7 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
 
 
 def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
-    data = build_data(spec).open(settings.data_dir, torch.device(settings.device), getattr(torch, spec.precision))
+    data = build_data(spec).open(settings.data_dir, torch.device(settings.device), dtype_of(spec.precision))
     method, wanted = build_method(spec, data), spec.evaluation
     start = time.perf_counter()
     episodes = Episodes(data, "test", spec.way, spec.shot, wanted.query)
@@ -167,9 +171,10 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
     torch.set_num_threads(settings.threads)
     if not registry.method(spec.method).learns:
         return _reference(spec.model_copy(update={"evaluation": wanted}), settings, folder)
-    data = build_data(spec).open(settings.data_dir, torch.device(settings.device), getattr(torch, spec.precision))
+    data = build_data(spec).open(settings.data_dir, torch.device(settings.device), dtype_of(spec.precision))
     method = build_method(spec, data, settings.path)
-    arrays = test_results(method, data, spec, read_models(folder), record.content["selected"], wanted)
+    at_once = tasks_at_once(settings, method, data.device)
+    arrays = test_results(method, data, spec, read_models(folder), record.content["selected"], wanted, at_once)
     if record.evaluated is not None and record.evaluated.query == wanted.query:
         arrays = {**record.arrays, **arrays}  # a deleted co-learner cannot be evaluated again: its results stay
     write_episodes(folder, arrays)
@@ -195,7 +200,7 @@ def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_res
             "tables of its study would miss it. Add --replace if that is meant, or evaluate a copy of the folder."
         )
     spec = record.spec.model_copy(update={"evaluation": asked})
-    with run_lock(folder), placed(settings.device, settings.runs_per_gpu, spec, settings.report) as device:
+    with run_lock(folder), placed(settings, spec) as device, computing(spec.precision, device):
         return reevaluate(record, spec, replace(settings, device=device))
 
 

@@ -18,6 +18,7 @@ from cml_bench.data.base import DataSet
 from cml_bench.engine import checkpoint, compiled
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
+from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, leaves, snapshot
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
@@ -36,6 +37,8 @@ class Settings:
     data_dir: Path = Path("data")
     device: str = "cpu"  # auto and cuda become cpu or cuda:N in engine/device.py
     runs_per_gpu: int = 1
+    memory_fraction: float | None = None  # of a GPU; none: 1 / runs_per_gpu
+    tasks_at_once: int | None = None  # none: the network's number
     threads: int = 1
     path: str = "auto"
     checkpoint_seconds: float = 60.0
@@ -58,7 +61,13 @@ def choose_path(asked: str, spec: RunSpec, method: Method, device: torch.device)
     if asked != "auto":
         return asked
     worth = method.network.small and spec.steps >= compiled.WORTHWHILE and device.type == "cpu"
+    worth = worth and spec.precision != "bf16"
     return "compiled" if worth and compiled.available() else "fast"
+
+
+def tasks_at_once(settings: Settings, method: Method, device: torch.device) -> int:
+    """How many tasks one program holds."""
+    return settings.tasks_at_once or method.network.tasks_at_once(device)
 
 
 def build_data(spec: RunSpec) -> DataSet:
@@ -95,11 +104,11 @@ class Training:
 
     def __init__(self, spec: RunSpec, settings: Settings, folder: Path, say: Callable[[str], None]):
         self.spec, self.settings, self.folder, self.say = spec, settings, folder, say
-        self.device, self.dtype = torch.device(settings.device), getattr(torch, spec.precision)
+        self.device, self.dtype = torch.device(settings.device), dtype_of(spec.precision)
         self.data = build_data(spec).open(settings.data_dir, self.device, self.dtype)
         self.method = build_method(spec, self.data, settings.path)
         self.path = choose_path(settings.path, spec, self.method, self.device)
-        self.tasks_at_once = self.method.network.tasks_at_once(self.device)
+        self.tasks_at_once = tasks_at_once(settings, self.method, self.device)
         way, shot, query = spec.way, spec.shot, spec.query
         self.train_tasks = Episodes(self.data, "train", way, shot, query, seed=spec.seed)
         self.val_tasks = Episodes(self.data, "validation", way, shot, query)

@@ -57,7 +57,8 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Share of examples whose largest output is right: (T,)."""
-    return (outputs.argmax(2) == targets).to(outputs.dtype).mean(1)
+    right = outputs.argmax(2) == targets
+    return right.to(torch.promote_types(outputs.dtype, torch.float32)).mean(1)  # 16 bits do not hold a mean
 
 
 def descend(param: Tensor, grad: Tensor, size: float | Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""In which arithmetic a run is made: the names that ``precision`` may have, and what torch is told for each.
+
+========  ==========================  ============================================================
+float32   parameters in 32 bits       products in 32 bits too: torch's own default would let a GPU use
+                                      TF32 for convolutions
+tf32      parameters in 32 bits       products of 19-bit numbers on a GPU's tensor cores
+bf16      parameters in 32 bits       products of 16-bit numbers (``torch.autocast``), losses in 32 bits
+float64   parameters in 64 bits       for tests and for checks of the others
+========  ==========================  ============================================================
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from cml_bench.errors import UserError
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Type of parameters and inputs."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+@contextlib.contextmanager
+def computing(precision: str, device: str) -> Iterator[None]:
+    """Everything inside is computed in this precision. A UserError where the device has none of the kind."""
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise UserError(f"precision tf32 exists on CUDA devices, not on {device}: use float32, or a GPU.")
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    kind = device.partition(":")[0]
+    try:
+        # Casts are not cached: the cache holds those of leaves, and adapted parameters are none.
+        with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+            yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device's memory did not suffice; torch has no type for that on a CPU."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "not enough memory" in said)
+    )

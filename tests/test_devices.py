@@ -1,0 +1,146 @@
+"""What can be known of GPUs without one: where tensors live, arithmetic by name, shares of memory, the advice."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench import registry
+from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.jobs import run_all
+from cml_bench.engine.precision import computing, dtype_of, out_of_memory
+from cml_bench.engine.run import run
+from cml_bench.engine.step import MetaStep, leaves
+from cml_bench.engine.train import Settings, Training
+from cml_bench.episodes import Episodes
+from cml_bench.errors import UserError
+from tests.specs import glyph_spec, sinusoid_spec
+
+META = torch.device("meta")
+NAMES = [name for name in registry.method_names() if registry.method(name).learns]
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; none is here")
+
+
+def everything(value):
+    """Every tensor in nested containers."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from everything(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from everything(item)
+
+
+@pytest.mark.parametrize(
+    ("name", "net", "path"),
+    [(name, "conv4", "fast") for name in NAMES]
+    + [("maml+cml", "conv4", "plain"), ("maml+cml", "mlp", "fast"), ("mamlpp+cml", "mlp", "fast")]
+    + [("maml+cml", "resnet12", path) for path in ("plain", "fast")],
+)
+def test_the_device_reaches_every_tensor(name, net, path, settings):
+    """On the device without storage: a tensor left on the CPU cannot be combined with one there."""
+    spec, cls = (sinusoid_spec if net == "mlp" else glyph_spec)(), registry.method(name)
+    source = registry.datasets.get(spec.data.name)
+    data = source(source.Options.read(spec.data.options, "test"))
+    data.prepare(settings.data_dir)
+    data.open(settings.data_dir, META, torch.float32)
+    chosen = registry.networks.get(net)
+    options = {"resnet12": {"filters": 2}, "conv4": {"filters": 4}, "mlp": {"hidden": (8, 8)}}[net]
+    given = {**options, **cls.network_defaults}
+    network = chosen(chosen.Options.read(given, "test"), data.input_shape, data.outputs(spec.way), path)
+    method = cls(cls.Options(), network, data.kind)
+    groups = leaves(method.init(0), META, torch.float32)
+    task = Episodes(data, "train", spec.way, spec.shot, spec.query, seed=0).batch(0, 3)
+    assert {t.device for t in everything(task)} == {META}
+    step = MetaStep(method, groups, torch.optim.Adam(list(everything(groups))), 2)
+    scores = step(task)
+    scored = score_tasks(method, groups, task, method.heads, (method.inner_steps,))
+    found = list(everything([groups, scores, scored, [p.grad for p in everything(groups) if p.grad is not None]]))
+    assert sum(p.grad is not None for p in everything(groups)) > 4
+    assert {t.device for t in found} == {META}
+
+
+def test_a_precision_is_another_run_and_float32_means_32_bits():
+    base = glyph_spec()
+    ids = {p: base.model_copy(update={"precision": p}).id for p in ("float32", "float64", "tf32", "bf16")}
+    assert len(set(ids.values())) == 4
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [place.fp32_precision for place in places]
+    with computing("float32", "cpu"):
+        assert [place.fp32_precision for place in places] == ["ieee", "ieee"]
+    assert [place.fp32_precision for place in places] == before
+    with pytest.raises(UserError, match="tf32 exists on CUDA devices, not on cpu"), computing("tf32", "cpu"):
+        pass
+    assert {p: dtype_of(p) for p in ids} == {
+        "float32": torch.float32, "float64": torch.float64, "tf32": torch.float32, "bf16": torch.float32,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["maml+cml", "boil", "sharp_maml"])
+def test_bf16_trains_and_is_close_to_float32(method, settings):
+    spec = glyph_spec(method, steps=8)
+    exact, rough = (run(spec.model_copy(update={"precision": p}), settings) for p in ("float32", "bf16"))
+    assert rough.status != "diverged"
+    losses = [r.content["curves"]["validation"]["loss_meta"] for r in (exact, rough)]
+    assert losses[0] != losses[1]
+    assert np.allclose(*losses, rtol=0.1), losses
+
+
+def test_out_of_memory_ends_with_the_advice_that_helps(settings, monkeypatch):
+    def full(self):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(Training, "_advance", full)
+    shared = Settings(**{**settings.__dict__, "runs_per_gpu": 3})
+    with pytest.raises(UserError) as caught:
+        run_all([glyph_spec()], shared)
+    said = str(caught.value)
+    assert "maml on glyphs, 5-way 1-shot, seed 0: the memory of the device did not suffice (CUDA out of memory" in said
+    assert "runs_per_gpu is 3" in said
+    assert "--config tasks_at_once=1" in said
+    assert "\n" not in said
+    assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_training_gets_its_share_of_a_gpus_memory(monkeypatch, settings):
+    from cml_bench.engine import device
+
+    given = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, where: given.append((share, where))
+    )
+    for changes in ({"runs_per_gpu": 4}, {"runs_per_gpu": 4, "memory_fraction": 0.5}, {"device": "cuda:0"}):
+        asked = Settings(**{**settings.__dict__, "device": "auto", **changes})
+        with device.placed(asked, glyph_spec()) as name:
+            assert name == "cuda:0"
+    assert given == [(0.25, 0), (0.5, 0), (1.0, torch.device("cuda:0"))]
+    with device.placed(Settings(**{**settings.__dict__, "device": "auto"}), sinusoid_spec()) as name:
+        assert name == "cpu", "a network that gains nothing stays on the CPU and takes no place"
+    assert len(given) == 3
+
+
+def test_fewer_tasks_at_once_give_the_same_results(settings):
+    spec = glyph_spec("maml+cml", precision="float64")
+    whole = run(spec, settings)
+    single = run(spec, Settings(**{**settings.__dict__, "results": settings.results / "one", "tasks_at_once": 1}))
+    assert (whole.content["tasks_at_once"], single.content["tasks_at_once"]) == (4, 1)
+    assert json.dumps(whole.content["results"]) == json.dumps(single.content["results"])
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_a_run_on_a_gpu_is_that_of_the_cpu(precision, settings):
+    spec = glyph_spec("maml+cml", steps=8)
+    cpu = run(spec, settings)
+    there = Settings(**{**settings.__dict__, "device": "cuda", "results": settings.results / precision})
+    device = run(spec.model_copy(update={"precision": precision}), there)
+    assert device.content["engine"]["device"].startswith("cuda")
+    losses = [r.content["curves"]["validation"]["loss_meta"] for r in (cpu, device)]
+    assert np.allclose(*losses, rtol=1e-3 if precision == "float32" else 0.1)
