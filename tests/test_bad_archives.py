@@ -162,16 +162,24 @@ def flipped(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("damage", [cut, flipped, lambda path: path.write_bytes(b""),
-                                    lambda path: path.write_text("<html>quota</html>")])  # fmt: skip
-@pytest.mark.parametrize("name", ["tar", "miniimagenet", "fc100", "vgg_flower"])
-def test_damage_is_named_and_leaves_nothing(name, damage, minis, tmp_path):  # noqa: F811
-    if damage is flipped and name in ("miniimagenet", "vgg_flower"):
-        pytest.skip("a changed pixel is a pixel")
+DAMAGE = {
+    "cut": cut, "flipped": flipped, "empty": lambda path: path.write_bytes(b""),
+    "page": lambda path: path.write_text("<html>quota</html>"),
+}  # fmt: skip
+CASES = [  # of unpacked pickles and of photographs a flipped bit makes another pixel
+    (name, damage)
+    for name in ("tar", "miniimagenet", "fc100", "vgg_flower")
+    for damage in DAMAGE
+    if damage != "flipped" or name in ("tar", "fc100")
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_damage_is_named_and_leaves_nothing(name, kind, minis, tmp_path):  # noqa: F811
     paths = [tmp_path / path.name for path in minis[name]]
     for old, path in zip(minis[name], paths, strict=True):
         path.write_bytes(old.read_bytes())
-    damage(paths[0])
+    DAMAGE[kind](paths[0])
     with pytest.raises(UserError, match=rf"{paths[0].name}.* Delete it and fetch it again, or correct your copy under"):
         make("miniimagenet" if name == "tar" else name).prepare(tmp_path / "data", copies(paths))
     assert names(tmp_path) == sorted(path.name for path in paths)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cml_bench.config import LocalCopy, parse
+from cml_bench.config import LocalCopy
 from cml_bench.data import _download, _source
 from cml_bench.data._source import RemoteFile, obtain, obtain_all, sha256_of
 from cml_bench.errors import UserError
@@ -393,19 +393,3 @@ def test_an_institutions_mirror_comes_first_and_may_be_repacked(server, tmp_path
     wrong = LocalCopy(url=server.url("gone", says(404, b"")), sha256="1" * 64)
     with pytest.raises(UserError, match=r"file\.bin could not be fetched\. http.*/gone: status 404"):
         obtain(file, tmp_path, wrong, say=lambda text: None)
-
-
-@pytest.mark.parametrize(
-    ("source", "pattern"),
-    [({"sha256": SHA}, "give either path .* or url"),
-     ({"sha256": SHA, "path": "x", "url": "https://x/y"}, "give either path .* or url"),
-     ({"sha256": SHA, "url": "ftp://x/y"}, "url"), ({"path": "x"}, "sha256"), ({"path": "x", "sha256": "1"}, "sha256")],
-)  # fmt: skip
-def test_sources_name_one_place_and_a_digest(source, pattern):
-    study = {
-        "study": "s", "sources": {"omniglot": {"images_background.zip": source}},
-        "experiments": {"e": {"data": "omniglot", "network": "conv4", "shots": [1], "methods": {"maml": {}}}},
-    }  # fmt: skip
-    with pytest.raises(UserError, match=pattern) as found:
-        parse(study, "s.yaml")
-    assert "sources.omniglot.images_background.zip" in str(found.value)

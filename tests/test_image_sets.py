@@ -250,6 +250,26 @@ def test_sets_of_one_archive_share_its_download(tmp_path):
     assert preflight.downloads(resolved) == 169_001_437
 
 
+DIGEST = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("source", "pattern"),
+    [({"sha256": DIGEST}, "give either path .* or url"),
+     ({"sha256": DIGEST, "path": "x", "url": "https://x/y"}, "give either path .* or url"),
+     ({"sha256": DIGEST, "url": "ftp://x/y"}, "url"), ({"path": "x"}, "sha256"),
+     ({"path": "x", "sha256": "1"}, "sha256")],
+)  # fmt: skip
+def test_sources_name_one_place_and_a_digest(source, pattern):
+    wanted = {
+        "study": "s", "sources": {"omniglot": {"images_background.zip": source}},
+        "experiments": {"e": {"data": "omniglot", "network": "conv4", "shots": [1], "methods": {"maml": {}}}},
+    }  # fmt: skip
+    with pytest.raises(UserError, match=pattern) as found:
+        config.parse(wanted, "s.yaml")
+    assert "sources.omniglot.images_background.zip" in str(found.value)
+
+
 # -- memory -------------------------------------------------------------------------------------------
 
 WRITE = """

@@ -190,7 +190,7 @@ class ImageSet(DataSet):
 
     def _prepare(self, home: Path, downloads: Path, own: dict[str, LocalCopy]) -> None:
         files = self.edition(own, downloads)
-        if self.licence:
+        if self.licence and any(file.name not in own for file in files):
             shown(f"{self.name}: {self.licence}")
         prepared = self.image_count * int(np.prod(self.input_shape))
         paths = obtain_all(files, downloads, own, prepared)
