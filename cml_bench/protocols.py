@@ -16,7 +16,7 @@ differs from x in the co-learner's keys alone.
 from typing import Any, NamedTuple
 
 from cml_bench.errors import unknown
-from cml_bench.spec import Protocol
+from cml_bench.spec import Protocol, RunSpec, canonical
 
 
 class Recipe(NamedTuple):
@@ -59,6 +59,29 @@ def released_row(method: type, network: type | None) -> Recipe:
         protocol={**own.protocol, **network.recipe.protocol},
         network={**own.network, **network.recipe.network},
     )
+
+
+# Options that make a row of a table, not a protocol: they are set beside the paper's one by one (published.py).
+STRUCTURE = {"cml", "gamma", "head_blocks", "last_skip"}
+
+
+def deviation(spec: RunSpec, method: type, network: type | None) -> str:
+    """What keeps a run from being of the preset ``official`` of its method on its network; empty: nothing."""
+    if network is None:
+        return ""
+    own = released_row(method, network)
+    parts = {
+        "protocol": (canonical(spec.protocol), Protocol, own.protocol),
+        "options": (spec.options, method.Options, own.options),
+        "network": (spec.network.options, network.Options, {**own.network, **method.network_defaults}),
+    }
+    for part, (mine, model, released) in parts.items():
+        wanted = canonical(model.read(released, f"preset official of {spec.method}"))
+        for key in sorted(wanted.keys() | mine.keys()):
+            a, b = ({**model.model_fields}[key].default if key not in side else side[key] for side in (mine, wanted))
+            if a != b and key not in STRUCTURE:
+                return f"with {part} {key} {a} (official: {b})"
+    return ""
 
 
 def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:

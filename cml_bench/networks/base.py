@@ -106,8 +106,7 @@ class Network:
     ``params`` names every parameter; those of the head are in ``head_names``, normalisation scales and
     shifts in ``norm_names``, those that no inner loop moves in ``fixed_names``. ``path`` chooses between equal
     computations: ``plain``, or the network's fastest. ``takes`` says what its inputs are, and ``smallest`` how many
-    pixels a side an image
-    needs: data that does not fit is a UserError here, before anything is planned or trained.
+    pixels a side an image needs: data that does not fit is a UserError here, before anything is planned or trained.
     """
 
     Options: type[Options] = Options
