@@ -263,11 +263,17 @@ def _provenance(records: list[Record]) -> list[tuple[str, str]]:
     rows += [
         ("machine", values(lambda c: f"{c['machine']['processor']}, {c['machine']['cores']} cores")),
         ("engine", values(lambda c: "{device}, {threads} thread, {path} path".format(**c["engine"]))),
-        ("data", values(lambda c: f"{c['spec']['data_id']}: SHA-256 {c['data_sha256'][:16]}…")),
+        ("data", values(_data)),
         ("made", f"{min((r.content['created'] for r in records), default='–')} to "
                  f"{max((r.content['created'] for r in records), default='–')}"),
     ]  # fmt: skip
     return [*rows, ("computing time", computing_time(records))]
+
+
+def _data(content: dict[str, Any]) -> str:
+    differs = content.get("data_differs")
+    text = f"{content['spec']['data_id']}: SHA-256 {content['data_sha256'][:16]}…"
+    return f"{text} (not the published data: {differs})" if differs else text
 
 
 def computing_time(records: list[Record]) -> str:

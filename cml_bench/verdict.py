@@ -102,7 +102,8 @@ class Setting:
 class Claim:
     """One of our cells beside one of the paper's.
 
-    ``statuses``, ``data_hashes`` and ``precisions`` have one entry per seed that ran.
+    ``statuses``, ``data_hashes`` and ``precisions`` have one entry per seed that ran; ``data_differs`` what their
+    records say of data that is not the published one (a user's own copy), where they do.
     ``gamma_fixed_beforehand``: the config named the value before any result was seen; true without a
     co-learner.
     """
@@ -114,6 +115,7 @@ class Claim:
     statuses: tuple[str, ...]
     data_hashes: tuple[str, ...]
     precisions: tuple[str, ...]
+    data_differs: tuple[str, ...] = ()
 
     @property
     def finished(self) -> int:
@@ -124,12 +126,13 @@ def comparable(claim: Claim) -> str | None:
     """None if the claim may be judged, else ``not comparable: `` and the first reason.
 
     The reasons in order: protocol; data, split, image size, backbone, steps, way, shot; loss weight gamma;
-    number of finished seeds; diverged or collapsed seeds; data hash; precision.
+    number of finished seeds; diverged or collapsed seeds; data that is not the published one; data hash; precision.
     """
     reason = (
         _other_protocol(claim)
         or _other_setting(claim)
         or _other_runs(claim)
+        or next((f"not the published data, {text}" for text in claim.data_differs if text), None)
         or _not_one("data hash", claim.data_hashes)
         or _not_one("precision", claim.precisions)
     )

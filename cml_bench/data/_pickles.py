@@ -68,6 +68,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """Empty bytes have no text to be written as."""
+    return b""
+
+
 def _record(kind: Any, base: Any = None, state: Any = None) -> Any:
     """An object of the older protocols; only those that the reader admits by name."""
     if kind is not types.SimpleNamespace:
@@ -85,8 +90,10 @@ _KNOWN = {
     ("copyreg", "_reconstructor"): _record,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
-    **{("builtins", kind.__name__): kind for kind in (list, dict, set, frozenset, tuple, bytearray, object)},
+    ("builtins", "bytes"): _no_bytes,
+    **{("builtins", kind.__name__): kind for kind in (list, dict, set, frozenset, tuple, object)},
 }
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # since Python 2
 
 
 class _Reader(pickle.Unpickler):
@@ -98,7 +105,7 @@ class _Reader(pickle.Unpickler):
         """A stand-in, or :class:`Refused`; nothing is imported."""
         if (module, name) in self.records:
             return types.SimpleNamespace
-        place = module.replace("numpy._core", "numpy.core", 1)  # numpy 2 renamed it
+        place = _RENAMED.get(module, module).replace("numpy._core", "numpy.core", 1)  # renamed by numpy 2
         if (place, name) not in _KNOWN:
             raise Refused(f"{module}.{name}")
         return _KNOWN[place, name]

@@ -43,6 +43,7 @@ class DataSet:
     draws_curves = False  # whether figures of adapted curves can be made: see probes.py
     terms = ""  # the terms of use that must be acknowledged before the data is fetched, and where they stand
     licence = ""  # what is known of the licence, a sentence that is shown when the data is fetched
+    differs = ""  # how the data that is opened is not the published one, if a user's own copy is so
     input_shape: tuple[int, ...]
 
     def __init__(self, options: Options):
@@ -121,6 +122,12 @@ class ImageArrays(NamedTuple):
     group: int = 1
 
 
+class _Prepared(NamedTuple):
+    arrays: ImageArrays
+    sha256: str
+    differs: str
+
+
 class ImageSet(DataSet):
     """Few-shot classification on images that fit into memory as bytes.
 
@@ -167,22 +174,23 @@ class ImageSet(DataSet):
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
         """Fetch the files, write ``images.npy`` and ``index.json``, unless they are there."""
-        home = self.folder(folder)
-        if self._whole(home):
+        home, local = self.folder(folder), local or {}
+        if self._usable(home, local):
             return
         with run_lock(Path(folder) / "locks" / home.name, wait=shown):
-            if not self._whole(home):
-                self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local or {})
+            if not self._usable(home, local):
+                self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local)
 
-    def _whole(self, home: Path) -> bool:
+    def _usable(self, home: Path, local: dict[str, LocalCopy]) -> bool:
+        """Whether arrays are there, undamaged, and not those of another's copy that is no longer asked for."""
         try:
-            return (home / "index.json").exists() and self._read(home) is not None
+            return (home / "index.json").exists() and not (self._read(home).differs and not local)
         except UserError:  # damaged since: made anew
             return False
 
     def _prepare(self, home: Path, downloads: Path, own: dict[str, LocalCopy]) -> None:
         files = self.edition(own, downloads)
-        if self.licence:
+        if self.licence and any(file.name not in own for file in files):
             shown(f"{self.name}: {self.licence}")
         prepared = self.image_count * int(np.prod(self.input_shape))
         paths = obtain_all(files, downloads, own, prepared)
@@ -244,7 +252,7 @@ class ImageSet(DataSet):
         home = self.folder(folder)
         if not (home / "index.json").exists():
             raise UserError(f"{self.name} is not prepared in {home}: run {self._fetch(home)} first.")
-        arrays, digest = self._read(home)
+        arrays, digest, self.differs = self._read(home)
         self.attach(arrays, device, dtype)
         self._sha256 = digest
         self.smallest_class = int(arrays.sizes.min())  # of a user's own copy it may be another
@@ -255,7 +263,7 @@ class ImageSet(DataSet):
         options, folder = self.options.model_dump_json(), home.parent.parent
         return f"`python -m cml_bench fetch {self.name} --options '{options}' --data-dir {folder}`"
 
-    def _read(self, home: Path) -> tuple[ImageArrays, str]:
+    def _read(self, home: Path) -> "_Prepared":
         """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""
         try:
             index = json.loads((home / "index.json").read_text())
@@ -271,7 +279,7 @@ class ImageSet(DataSet):
                 f"the prepared data in {home} is damaged ({type(error).__name__}: {error}). Delete the folder and "
                 f"run {self._fetch(home)}, which makes it anew."
             ) from None
-        return arrays, digest
+        return _Prepared(arrays, digest, str(index.get("differs", "")))
 
     def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> "ImageSet":
         """Use these arrays."""

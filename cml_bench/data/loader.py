@@ -1,5 +1,6 @@
 """``EpisodeLoader``: our episodes in the batch formats of torchmeta and learn2learn."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,27 @@ from torch import Tensor
 from cml_bench import registry
 from cml_bench.data.base import DataSet
 from cml_bench.episodes import Episodes
+from cml_bench.errors import UserError
 
 Batch = dict[str, tuple[Tensor, Tensor]]
 
 
-def open_data(name: str, folder: str | Path = "data", device: str = "cpu", **options: Any) -> DataSet:
-    """A data set by name, fetched and prepared under ``folder`` if it is not there: ``open_data("glyphs")``."""
+def open_data(
+    name: str, folder: str | Path = "data", device: str = "cpu", accept_terms: bool = False, **options: Any
+) -> DataSet:
+    """A data set by name, fetched and prepared under ``folder`` if it is not there: ``open_data("glyphs")``.
+
+    ``accept_terms``: you have read and accept the data's terms of use, where it has any; a UserError names them.
+    """
     cls = registry.datasets.get(name)
     data = cls(cls.Options.read(options, f"data set {name}"))
+    target = Path(folder), torch.device(device), torch.float32
+    with contextlib.suppress(UserError):  # not prepared, or damaged since
+        return data.open(*target)
+    if cls.terms and not accept_terms:
+        raise UserError(f"{name} has terms of use: read {cls.terms}. If you accept them, give accept_terms=True.")
     data.prepare(Path(folder))
-    return data.open(Path(folder), torch.device(device), torch.float32)
+    return data.open(*target)
 
 
 class EpisodeLoader:

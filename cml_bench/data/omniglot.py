@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from cml_bench.data._archives import AGAIN, check_names
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageArrays, ImageSet
 from cml_bench.episodes import SPLITS
@@ -21,7 +22,6 @@ from cml_bench.spec import Options
 
 _SPLIT_FILE = Path(__file__).with_name("omniglot.json")
 _DRAWINGS = 20
-_AGAIN = "Delete it and fetch it again, or correct your copy under `sources` in the configuration."
 # Of damaged bytes zipfile and Pillow raise what they come upon: besides their own errors and OSError also RuntimeError
 # (an "encrypted" member), NotImplementedError, ValueError, SyntaxError (a broken PNG), EOFError, zlib.error and more.
 _DAMAGE = Exception
@@ -52,6 +52,7 @@ class Omniglot(ImageSet):
 
     Options = OmniglotOptions
     smallest_class = _DRAWINGS
+    licence = "Omniglot is under the MIT licence; Lake, Salakhutdinov and Tenenbaum (2015) are to be cited."
     files = (
         _file("images_background.zip", 9_464_212, "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640"),
         _file("images_evaluation.zip", 6_462_886, "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee"),
@@ -72,6 +73,7 @@ class Omniglot(ImageSet):
         }
         turns = 4 if options.rotations else 1
         self.class_counts = {split: turns * len(found) for split, found in self.characters.items()}
+        self.image_count = _DRAWINGS * sum(self.class_counts.values())
 
     @property
     def data_id(self) -> str:
@@ -91,7 +93,7 @@ class Omniglot(ImageSet):
                 found = names[archive].get(place, [])
                 path = paths[f"{archive}.zip"]
                 if len(found) != _DRAWINGS:
-                    raise UserError(f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected. {_AGAIN}")
+                    raise UserError(f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected. {AGAIN}")
                 pictures = np.stack([self._decode(archives[archive], name, path) for name in found])
                 turns = range(4) if self.options.rotations else (0,)
                 classes += [np.rot90(pictures, k, axes=(1, 2)) for k in turns]
@@ -107,14 +109,16 @@ class Omniglot(ImageSet):
             picture = Image.open(io.BytesIO(archive.read(name))).convert("L")
             return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
         except _DAMAGE as error:
-            raise UserError(f"{path} is damaged at {name} ({error}). {_AGAIN}") from None
+            raise UserError(f"{path} is damaged at {name} ({error}). {AGAIN}") from None
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except _DAMAGE as error:
-        raise UserError(f"{path} is no whole zip archive ({error}). {_AGAIN}") from None
+        raise UserError(f"{path} is no whole zip archive ({error}). {AGAIN}") from None
+    check_names(path, archive.namelist())
+    return archive
 
 
 def _drawings(archive: zipfile.ZipFile, path: Path) -> dict[str, list[str]]:
@@ -125,5 +129,5 @@ def _drawings(archive: zipfile.ZipFile, path: Path) -> dict[str, list[str]]:
         if name.endswith(".png") and len(parts) >= 4:
             found.setdefault("/".join(parts[-4:-1]), []).append(name)
     if not found:
-        raise UserError(f"{path} holds no drawings in folders alphabet/character. {_AGAIN}")
+        raise UserError(f"{path} holds no drawings in folders alphabet/character. {AGAIN}")
     return found

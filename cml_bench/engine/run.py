@@ -297,6 +297,7 @@ def _content(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str,
         "spec": canonical(spec),
         "kind": data.kind,
         "data_sha256": data.sha256,
+        "data_differs": data.differs,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             "cml_bench": cml_bench.__version__,
