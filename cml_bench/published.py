@@ -171,18 +171,22 @@ def sentences(table: Table, plan: dict[str, Any]) -> list[str]:
     """What came of the comparison, and what is known to be wrong in the published table."""
     if not table.published:
         return []
-    source = read(plan["study"]["published"])
-    key = plan["tables"][table.key]["paper"]
+    whole, key = read(plan["study"]["published"]), plan["tables"][table.key]["paper"]
     counts: dict[str, int] = {}
     for line in table.published:
         said = line.level.verdict if line.level else line.reason
         counts[said] = counts.get(said, 0) + 1
     told = "; ".join(f"{said} ({count} of {len(table.published)})" for said, count in counts.items())
-    found = [f"Beside {key.replace('table', 'Table ')} of {source.source}: {told}."]
+    found = [f"Beside {key.replace('table', 'Table ')} of {whole.source}: {told}."]
+    if any(line.level for line in table.published):
+        found.append(
+            "The paper's number is taken as fixed. Reproduced: the 90 % interval of the difference is within ±1 point; "
+            "differs: it is outside altogether; else it cannot be told."
+        )
     copied = {line.copied for line in table.published if line.copied}
     if copied:
         found.append(f"Rows that the paper copied from elsewhere and did not run are marked (c): {'; '.join(copied)}.")
     kinds = dict.fromkeys(line.plus_minus for line in table.published if line.published_half is not None)
     if kinds:
         found.append(f"The paper's ±: {'; '.join(MEANS[kind] for kind in kinds)}.")
-    return found + [f"Erratum: {text}" for text in source.tables[key].errata]
+    return found + [f"Erratum: {text}" for text in whole.tables[key].errata]

@@ -242,6 +242,8 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
     "×": r"$\times$", "−": r"$-$", "–": "--", "γ": r"$\gamma$", "<": r"$<$", ">": r"$>$",
+    "⋆": r"$^\star$", "α": r"$\alpha$", "β": r"$\beta$", "ρ": r"$\rho$", "φ": r"$\phi$", "ψ": r"$\psi$",
+    "θ": r"$\theta$", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\to$", "…": r"\ldots{}",
 }  # fmt: skip
 
 

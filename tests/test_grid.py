@@ -1,0 +1,188 @@
+"""configs/paper.yaml: the whole grid, what its tables share, its parts by name, and the published numbers beside it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cml_bench import config, plan, preflight, published, targets
+from cml_bench.errors import UserError
+from tests.simulated import finish
+
+ROOT = Path(__file__).parent.parent
+TABLES = sorted((ROOT / "configs" / "tables").glob("*.yaml"))
+RUNS = {"table1": 80, "table2": 80, "table4": 40, "table5": 50, "table7": 40, "table8": 30, "table9": 60}
+
+
+def resolved(changes=(), path="configs/paper.yaml"):
+    content = config.included(yaml.safe_load(Path(path).read_text()), path)
+    return plan.resolve(config.parse({**content, **dict(changes)}, path), path)
+
+
+@pytest.fixture(scope="module")
+def grid():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield resolved()
+
+
+def cells(found, table, row, reading=None):
+    """Shot (or column) -> run ids of a row."""
+    return {
+        (c["columns"], c["shot"]): c["runs"] for c in found["cells"]
+        if c["table"] == table and c["row"] == row and reading in (None, c["reading"])
+    }  # fmt: skip
+
+
+def test_every_image_table_is_there_with_five_seeds(grid):
+    counts = {key: len(ids) for key, ids in preflight.runs_by_table(grid).items()}
+    assert RUNS.items() <= counts.items()
+    assert all(len(cell["runs"]) == 5 for cell in grid["cells"])
+    assert len(grid["runs"]) == len({run["id"] for run in grid["runs"]})
+    assert {item["name"] for item in grid["data"]} >= {
+        "miniimagenet", "omniglot", "cifar_fs", "fc100", "vgg_flower", "sinusoid",
+    }  # fmt: skip
+
+
+def test_equal_runs_of_several_tables_are_one(grid):
+    one = cells(grid, "table1", "MAML + CML")
+    assert one == cells(grid, "table4", "CML") == cells(grid, "table5", "γ = 1.0")
+    assert cells(grid, "table8", "CML")["Conv(2)", 1] == one["", 1]
+    assert cells(grid, "table7", "Conv(0), meta-learner")["", 1] == cells(grid, "table8", "CML")["Conv(0)", 1]
+    base = cells(grid, "table1", "MAML")
+    assert base == cells(grid, "table4", "MAML") == cells(grid, "table7", "MAML, Conv(0)")
+    assert all(cells(grid, "table8", "MAML")[f"Conv({k})", 1] == base["", 1] for k in range(5))
+
+
+def test_image_runs_are_official_and_name_their_gamma(grid):
+    image = [run for run in grid["runs"] if run["spec"]["data"]["name"] != "sinusoid"]
+    strange = {run["deviates"] for run in image} - {"", "with options level low (official: both)"}
+    assert not strange
+    assert all(run["gamma_named"] for run in image)
+    steps = {run["spec"]["method"].removesuffix("+cml"): run["spec"]["steps"] for run in image}
+    assert (steps["maml"], steps["mamlpp"], steps["sharp_maml"]) == (30_000, 50_000, 60_000)
+    resnet = next(run["spec"] for run in image if run["spec"]["network"]["name"] == "resnet12")
+    assert (resnet["options"]["inner_lr"], resnet["protocol"]["outer_lr"]) == (0.3, 6e-4)
+
+
+def test_seeds_and_protocol_are_settable(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = resolved({"seeds": 3, "protocol": "matched"})
+    assert {run["spec"]["seed"] for run in found["runs"]} == {0, 1, 2}
+    image = [run["spec"] for run in found["runs"] if run["spec"]["data"]["name"] == "miniimagenet"]
+    assert {spec["steps"] for spec in image} == {30_000}
+    assert {spec["protocol"]["selection"] for spec in image} == {"joint"}
+    clean = resolved({"seeds": 1, "protocol": "clean"})
+    assert {run["spec"]["protocol"]["selection"] for run in clean["runs"] if run["gpu"]} == {"joint"}
+    with pytest.raises(UserError, match="unknown protocol preset 'offical'"):
+        resolved({"protocol": "offical"})
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_each_table_is_a_study_of_its_own_with_the_same_runs(path, grid, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    alone = resolved(path=str(path))
+    assert {run["id"] for run in alone["runs"]} <= {run["id"] for run in grid["runs"]}
+    assert set(alone["tables"]) <= set(grid["tables"])
+
+
+def test_parts_of_tables_by_name(grid):
+    names, groups = targets.parts(grid), targets.groups(grid)
+    assert {"table1", "table1_n3", "table2_cifar_fs", "table2_cifar_fs_n1", "table9_fc100"} <= set(names)
+    assert "table1_n5" not in names, "that is table1"
+    assert set(groups["cifar_fs"]) == {"table2_cifar_fs", "table9_cifar_fs"}
+    assert "table1" in groups["miniimagenet"]
+    assert "table1_n3" in groups["n3"]
+    three = targets.restrict(grid, "table1_n3")
+    assert {len(cell["runs"]) for cell in three["cells"]} == {3}
+    assert len({i for cell in three["cells"] for i in cell["runs"]}) == 48
+    part = targets.restrict(grid, "table2_fc100")
+    assert {cell["columns"] for cell in part["cells"]} == {"FC100"}
+    assert part["tables"]["table2_fc100"]["title"].endswith("(Table 2) (fc100)")
+    with pytest.raises(UserError, match=r"unknown table 'table1_n9'"):
+        targets.restrict(grid, "table1_n9")
+
+
+def test_every_published_row_and_column_has_a_cell(grid):
+    paper = published.read(ROOT / "configs" / "reference" / "paper.yaml")
+    for key, table in grid["tables"].items():
+        if not table["paper"]:
+            continue
+        mine = {
+            (c["row"], f"{c['columns']}, {c['shot']}-shot".removeprefix(", "))
+            for c in grid["cells"]
+            if c["table"] == key
+        }
+        theirs = {(row.label, place) for row in paper.tables[table["paper"]].rows for place in row.values}
+        assert theirs <= mine, f"{key}: {theirs - mine}"
+    assert {table["paper"] for table in grid["tables"].values()} >= set(RUNS)
+
+
+def test_the_published_numbers_agree_with_each_other():
+    """The paper prints some numbers several times, and its text computes gains from them."""
+    tables = published.read(ROOT / "configs" / "reference" / "paper.yaml").tables
+    rows = {key: {row.label: row.values for row in table.rows} for key, table in tables.items()}
+    one = rows["table1"]
+    assert rows["table4"]["CML"] == one["MAML + CML"]
+    assert rows["table4"]["CML†"] == one["MAML + CML†"]
+    assert rows["table4"]["MAML"] == one["MAML"]
+    assert rows["table5"]["γ = 1.0"] == {k: v[0] for k, v in one["MAML + CML"].items()}
+    assert rows["table8"]["CML"]["Conv(2), 1-shot"] == one["MAML + CML"]["1-shot"]
+    assert rows["table8"]["CML"]["Conv(0), 1-shot"] == rows["table7"]["Conv(0), meta-learner"]["1-shot"]
+    gains = {
+        (a, shot): round(one[a][shot][0] - one[a.split(" + ")[0]][shot][0], 2)
+        for a in one if " + " in a for shot in ("1-shot", "5-shot")
+    }  # fmt: skip
+    want = [1.88, 4.09, 2.91, 4.68, 0.31, 1.76, 0.71, 2.37, 0.43, 0.46, 1.22, 1.05, 0.50, 1.27, 0.64, 1.43]
+    assert list(gains.values()) == want
+    assert {
+        row.copied != "" for row in tables["table1"].rows if "CML" not in row.label and "Sharp" not in row.label
+    } == {True}
+    assert len(tables["table1"].rows) == 12
+
+
+@pytest.mark.parametrize("key", ["table5", "table8"])
+def test_finished_official_runs_of_the_grid_get_verdicts(key, monkeypatch, tmp_path):
+    """The settings that the paper's numbers are held against are those of the shipped configuration."""
+    from cml_bench.tables import build
+
+    monkeypatch.chdir(ROOT)
+    found = resolved(path=f"configs/tables/{key}.yaml")
+    for experiment in found["study"]["experiments"].values():
+        experiment["evaluation"]["tasks"] = 50
+    for run in found["runs"]:
+        run["spec"]["evaluation"]["tasks"] = 50
+    store = finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1)
+    table = build(found, store, key)
+    verdicts = {line.level.verdict if line.level else line.reason for line in table.published}
+    assert verdicts <= {"reproduced", "differs", "cannot tell"}, verdicts
+
+
+def test_files_that_are_included_are_checked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    part = {"study": "a", "experiments": {"e": {}}, "tables": {}}
+    Path("a.yaml").write_text(yaml.safe_dump(part))
+    assert config.included({"study": "b", "include": "a.yaml"}, "b")["experiments"] == {"e": {}}
+    for listed, message in (
+        (["no.yaml"], "there is no configuration file no.yaml"),
+        ([3], "include lists configuration files"),
+        (["a.yaml", "a.yaml"], re.escape("experiments has 'e' already")),
+    ):
+        with pytest.raises(UserError, match=message):
+            config.included({"study": "b", "include": listed}, "b.yaml")
+
+
+def test_tables_over_several_experiments_are_checked():
+    base = yaml.safe_load((ROOT / "configs" / "tables" / "table2.yaml").read_text())
+    for change, message in (
+        (lambda t: t["columns"][0].pop("title") and t["columns"][1].pop("title"), "give each a title of its own"),
+        (lambda t: t["columns"][0].update(shots=[2]), r"shows 2 shots, and the experiment 'omniglot' has: 1, 5"),
+        (lambda t: t.update(kind="regression"), "has columns of one experiment"),
+        (lambda t: t["columns"][0].update(experiment="no"), "names the experiment 'no'"),
+    ):
+        content = json.loads(json.dumps(base))
+        change(content["tables"]["table2"])
+        with pytest.raises(UserError, match=message):
+            config.parse(content, "x")

@@ -1,0 +1,198 @@
+"""Our cells beside published ones: which may be judged, what is said, and the forms of it (golden)."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cml_bench import plan, published, render, report
+from cml_bench.config import parse
+from cml_bench.errors import UserError
+from cml_bench.tables import build
+from tests.simulated import finish
+
+GOLDEN = Path(__file__).parent / "golden" / "beside"
+LEVEL = {"base": 50.0, "meta": 55.0, "co": 40.0}
+PAPER = {
+    "source": "A & B: 100 % of C_1",
+    "tables": {
+        "t9": {
+            "title": "T", "plus_minus": "unknown", "steps": 100, "errata": ["one ± is printed as 0.61"],
+            "settings": {"": {"data": "glyphs", "split": "v1", "size": 28, "backbone": "conv4", "way": 5}},
+            "rows": [
+                {"label": "MAML", "values": {"1-shot": [50.1, 0.2], "5-shot": 58.0}, "copied": "D (E et al.)"},
+                {"label": "MAML + CML", "values": {"1-shot": 54.9, "5-shot": 63.0}},
+                {"label": "MAML + CML†", "values": {"1-shot": 50.0, "5-shot": None}, "structure": {"cml.gamma": 0.5}},
+            ],
+        }
+    },
+}  # fmt: skip
+
+
+def study(tmp_path, seeds=6, paper=PAPER, **changes):
+    """Simulated official runs of MAML and +CML on glyphs, beside PAPER."""
+    tmp_path.mkdir(exist_ok=True)
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump(paper))
+    experiment = {
+        "data": "glyphs", "network": "conv4", "way": 5, "shots": [1, 5], "query": 5, "steps": 100,
+        "protocol": "official", "evaluation": {"tasks": 4000, "query": 5},
+        "methods": {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": 1.0}}}}, **changes,
+    }  # fmt: skip
+    rows = [
+        {"label": "MAML", "run": "maml"},
+        {"label": "MAML + CML", "run": "maml+cml", "against": "maml"},
+        {"label": "MAML + CML†", "run": "maml+cml", "reading": "co", "against": "maml"},
+    ]
+    table = {"kind": "accuracy", "experiment": "e", "title": "Beside", "rows": rows, "paper": "t9"}
+    config = {"study": "s", "seeds": seeds, "published": str(path), "experiments": {"e": experiment},
+              "tables": {"beside": table}}  # fmt: skip
+    return plan.resolve(parse(config, "test"), "test")
+
+
+def built(tmp_path, level=LEVEL, seed_sd=0.3, status=None, only=None, **options):
+    resolved = study(tmp_path, **options)
+    return build(resolved, finish(resolved, tmp_path / "r", level, seed_sd, status, only), "beside")
+
+
+def said(table):
+    """(row, shot) -> verdict on the level, or the reason for none."""
+    return {(b.label, b.column.shot): b.level.verdict if b.level else b.reason for b in table.published}
+
+
+def test_levels_gains_and_rows_of_another_structure(tmp_path):
+    table = built(tmp_path)
+    assert said(table) == {
+        ("MAML", 1): "reproduced", ("MAML", 5): "differs",
+        ("MAML + CML", 1): "reproduced", ("MAML + CML", 5): "differs",
+        ("MAML + CML†", 1): "not comparable: cml.gamma 1.0, the paper 0.5",
+    }  # fmt: skip
+    lines = {(b.label, b.column.shot): b for b in table.published}
+    gain = lines["MAML + CML", 1].gain
+    assert (gain.verdict, gain.paper_inside) == ("gain", True)
+    assert lines["MAML + CML", 1].published_gain == pytest.approx(4.8)
+    assert lines["MAML", 1].gain is None
+    assert lines["MAML + CML†", 1].level is None, "no difference to the paper either"
+    assert "(c): D (E et al.)" in " ".join(table.notes)
+    assert "reproduced (2 of 5); differs (2 of 5); not comparable: cml.gamma" in " ".join(table.notes)
+    assert any(note == "Erratum: one ± is printed as 0.61" for note in table.notes)
+
+
+def test_a_wide_interval_is_never_a_reproduction(tmp_path):
+    assert said(built(tmp_path, seed_sd=6.0))["MAML", 1] == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"protocol": "matched"}, "protocol with protocol optimizer_reset_every 0 (official: 100), not official"),
+        ({"protocol_options": {"val_tasks": 50}}, "protocol with protocol val_tasks 50 (official: 100), not official"),
+        ({"methods": {"maml": {"options": {"inner_lr": 0.1}}, "maml+cml": {}}},
+         "protocol with options inner_lr 0.1 (official: 0.5), not official"),
+        ({"network_options": {"filters": 32}}, "protocol with network filters 32 (official: 64), not official"),
+        ({"steps": 99}, "steps 99, the paper 100"),
+        ({"data_options": {"size": 20}}, "image size 20, the paper 28"),
+        ({"seeds": 4}, "4 finished seeds, 5 needed"),
+    ],
+)  # fmt: skip
+def test_what_is_not_comparable_says_why(tmp_path, options, reason):
+    assert said(built(tmp_path, **options))["MAML", 1] == f"not comparable: {reason}"
+
+
+def test_other_reasons(tmp_path):
+    silent = built(tmp_path / "a", methods={"maml": {}, "maml+cml": {}})
+    assert said(silent)["MAML + CML", 1] == "not comparable: gamma was not fixed beforehand"
+    assert said(silent)["MAML", 1] == "reproduced"
+    broken = built(tmp_path / "b", seeds=7, status=lambda s: "diverged" if s.seed == 3 else "finished")
+    assert said(broken)["MAML", 1] == "not comparable: 1 diverged of 7 seeds"
+    other = json.loads(json.dumps(PAPER))
+    other["tables"]["t9"]["settings"][""]["split"] = None
+    assert said(built(tmp_path / "c", paper=other))["MAML", 1] == "not comparable: split v1, not stated in the paper"
+    assert set(said(built(tmp_path / "d", only=lambda s: False)).values()) == {"no run yet"}
+
+
+def test_two_data_hashes_are_not_one_data_set(tmp_path):
+    resolved = study(tmp_path)
+    store = finish(resolved, tmp_path / "r", LEVEL, 0.3)
+    path = min((tmp_path / "r" / "runs").glob("maml-*"))
+    content = json.loads((path / "record.json").read_text())
+    (path / "record.json").write_text(json.dumps(content | {"data_sha256": "1" * 64}))
+    assert "more than one data hash" in said(build(resolved, store, "beside"))["MAML", content["spec"]["shot"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["tables"]["t9"]["rows"][0].update(copied=3), r"rows\.0\.copied"),
+        (lambda p: p["tables"].update(t8=p["tables"].pop("t9")), r"unknown published table \(in .*\) 't9'"),
+        (lambda p: p["tables"]["t9"].update(colour="red"), "colour"),
+    ],
+)
+def test_a_wrong_file_of_published_numbers_is_named(tmp_path, change, message):
+    paper = json.loads(json.dumps(PAPER))
+    change(paper)
+    with pytest.raises(UserError, match=message):
+        built(tmp_path, paper=paper)
+
+
+def test_a_missing_file_of_published_numbers_is_named(tmp_path):
+    resolved = study(tmp_path)
+    (tmp_path / "published.yaml").unlink()
+    with pytest.raises(UserError, match=r"there is no file .*published\.yaml: correct `published`"):
+        build(resolved, finish(resolved, tmp_path / "r", LEVEL), "beside")
+
+
+FORMS = {"md": render.markdown, "tex": render.latex, "csv": render.csv, "txt": render.text}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    resolved = study(folder)
+    return resolved, finish(resolved, folder / "r", LEVEL, 0.3), folder
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_forms_are_the_golden_ones(form, whole):
+    """To accept a change: CML_BENCH_ACCEPT=1 pytest tests/test_published.py, and read the difference."""
+    resolved, store, _ = whole
+    text, path = FORMS[form](build(resolved, store, "beside")), GOLDEN / f"beside.{form}"
+    if os.environ.get("CML_BENCH_ACCEPT"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_the_page_has_the_comparison(whole):
+    resolved, _, folder = whole
+    text = report.page(resolved, folder / "r").read_text()
+    assert "<h3>Beside the paper</h3>" in text
+    assert "<td>54.90</td>" in text
+    assert "not comparable: cml.gamma 1.0, the paper 0.5" in text
+    assert "No number here is set beside one of the paper" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex; none is installed")
+def test_the_latex_compiles(whole):
+    resolved, store, folder = whole
+    table = build(resolved, store, "beside")
+    table.rows[0].label = "CL⋆, γ = 1 & 100 % of #1_a^b {x} ~ \\ $ < > × ± † ‡ −"
+    body = render.latex(table)
+    (folder / "t.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Missing character" not in done.stdout + (folder / "t.log").read_text()
+
+
+def test_a_file_of_published_numbers_reads_as_one(tmp_path):
+    (tmp_path / "p.yaml").write_text("[")
+    with pytest.raises(UserError, match=r"p\.yaml is not readable as YAML"):
+        published.read(tmp_path / "p.yaml")
