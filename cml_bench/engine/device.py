@@ -1,6 +1,7 @@
 """Which device a run uses, and its place on it."""
 
 import contextlib
+import platform
 from collections.abc import Callable, Iterator
 
 import torch
@@ -26,14 +27,22 @@ def resolve_device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def placed(name: str, per_device: int, spec: RunSpec, say: Callable[[str], None]) -> Iterator[str]:
+def placed(
+    name: str, per_device: int, spec: RunSpec, say: Callable[[str], None], expected: bool = False
+) -> Iterator[str]:
     """The device for a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed on it.
 
     ``auto`` is a GPU if there is one and the network gains by it. ``cuda:N`` and ``cpu`` are taken as they are.
+    ``expected``: a UserError if the network gains by a GPU and torch sees none, instead of weeks on a CPU.
     """
     if name == "auto":
         small = spec.network is None or registry.networks.get(spec.network.name).small
         name = "cpu" if small or not torch.cuda.is_available() else "cuda"
+        if expected and not small and name == "cpu":
+            raise UserError(
+                f"the study expects a GPU, and torch {torch.__version__} sees none on {platform.node()}: ask for one, "
+                "install torch with CUDA, or set `allow_cpu`."
+            )
     if name != "cuda":
         yield name
         return

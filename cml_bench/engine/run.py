@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -54,11 +55,15 @@ def run(spec: RunSpec, settings: Settings) -> Record:
             return record
         with (
             open(folder / "run.log", "a") as log,
-            placed(settings.device, settings.runs_per_gpu, spec, settings.report) as device,
+            _placed(spec, settings) as device,
         ):
             here = replace(settings, device=device, report=_both(log, settings.report))
             torch.set_num_threads(settings.threads)
             return _make(record, spec, here, folder)
+
+
+def _placed(spec: RunSpec, settings: Settings) -> AbstractContextManager[str]:
+    return placed(settings.device, settings.runs_per_gpu, spec, settings.report, settings.gpu_expected)
 
 
 def refuse(spec: RunSpec, settings: Settings) -> None:
@@ -195,7 +200,7 @@ def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_res
             "tables of its study would miss it. Add --replace if that is meant, or evaluate a copy of the folder."
         )
     spec = record.spec.model_copy(update={"evaluation": asked})
-    with run_lock(folder), placed(settings.device, settings.runs_per_gpu, spec, settings.report) as device:
+    with run_lock(folder), _placed(spec, settings) as device:
         return reevaluate(record, spec, replace(settings, device=device))
 
 

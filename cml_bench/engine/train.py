@@ -36,6 +36,7 @@ class Settings:
     data_dir: Path = Path("data")
     device: str = "cpu"  # auto and cuda become cpu or cuda:N in engine/device.py
     runs_per_gpu: int = 1
+    gpu_expected: bool = False  # an error instead of a CPU, where the network gains by a GPU
     threads: int = 1
     path: str = "auto"
     checkpoint_seconds: float = 60.0
