@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A SLURM cluster of one machine, on loopback only, for the tests of profiles/slurm:
 #
-#   tests/slurm/cluster.sh up DIR      install what is missing, start, wait until a job can run
+#   tests/slurm/cluster.sh up DIR      install what is missing (exit code 3: cannot), start, wait until a job can run
 #   tests/slurm/cluster.sh down DIR    stop everything that `up` started
 #
 # Everything lies in DIR, the machine's own /etc/slurm and munge stay as they are: `PATH=DIR/bin:$PATH` has sbatch,
@@ -10,7 +10,7 @@
 set -euo pipefail
 
 usage() { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-[ $# = 2 ] || usage
+[ $# = 2 ] && [[ $1 =~ ^(up|down)$ ]] || usage
 command=$1
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
@@ -22,10 +22,11 @@ install() {
     command -v slurmd > /dev/null || missing+=(slurmd)
     command -v sbatch > /dev/null || missing+=(slurm-client)
     [ ${#missing[@]} = 0 ] && return
-    command -v apt-get > /dev/null || { echo "error: no ${missing[*]}, and no apt-get to install them" >&2; exit 1; }
+    command -v apt-get > /dev/null || { echo "error: no ${missing[*]}, and no apt-get to install them" >&2; exit 3; }
     export DEBIAN_FRONTEND=noninteractive
+    exec 9> /var/lock/cml_bench-install && flock 9  # two test processes install one after the other
     {
-        apt-get update
+        apt-get update --error-on=any
         # Debian starts services on installation; this cluster has its own. Exit code 101: not allowed.
         local policy=/usr/sbin/policy-rc.d
         if [ ! -e $policy ]; then
@@ -33,7 +34,8 @@ install() {
             trap "rm -f $policy" EXIT
         fi
         apt-get install --yes --no-install-recommends "${missing[@]}"
-    } > "$dir/install.log" 2>&1 || { tail -20 "$dir/install.log" >&2; exit 1; }
+    } > "$dir/install.log" 2>&1 || { tail -20 "$dir/install.log" >&2; exit 3; }
+    exec 9>&-
 }
 
 # Ports that nobody has now, so that two clusters can stand side by side.
@@ -135,8 +137,4 @@ down() {
     done
 }
 
-case $command in
-    up) up ;;
-    down) down ;;
-    *) usage ;;
-esac
+"$command"
