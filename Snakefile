@@ -1,5 +1,6 @@
 # Reads the resolved plan of a configuration, includes the rules, names the targets.
 # What runs is decided here; how it runs is decided in cml_bench.
+import json
 import os
 import sys
 from pathlib import Path
@@ -23,15 +24,22 @@ if "study" not in config:
 # `--config shard=1/4` with the target `trained`: the first of four parts of a study that takes several sittings.
 SHARD = config.pop("shard", "1/1")
 
-try:
-    PLAN = planning.cached(config, f"configuration of study {config['study']}")
-except UserError as error:
-    raise WorkflowError(str(error))
+# A job on another machine takes the plan that the study was started with, whatever was edited since. Nor does it look
+# for lost runs: a network file system may show it a new stamp before the record.
+if workflow.is_main_process:
+    try:
+        PLAN = planning.cached(config, f"configuration of study {config['study']}")
+    except UserError as error:
+        raise WorkflowError(str(error))
+    PLAN_FILE = PLAN["path"]
+    preflight.forget_lost_runs(PLAN)
+else:
+    PLAN_FILE = os.environ["CML_BENCH_PLAN"]
+    PLAN = json.loads(Path(PLAN_FILE).read_text())
 
 STUDY = PLAN["study"]
 RESULTS = STUDY["results"]
 OUT = f"{RESULTS}/{STUDY['study']}"
-PLAN_FILE = PLAN["path"]
 PYTHON = sys.executable
 # Jobs get the plan's path by the environment: as a parameter it would run them again after every edit of the source.
 os.environ["CML_BENCH_PLAN"] = PLAN_FILE
@@ -43,11 +51,10 @@ envvars:
 
 # Runs whose data cannot be had here are left out, with the reason in the tables; all else goes on.
 BLOCKED = preflight.blocked(PLAN)
-preflight.forget_lost_runs(PLAN)
 JOBS = {job["id"]: job for job in PLAN["jobs"] if not BLOCKED.keys() & set(job["data"])}
 
 # One training per place on a GPU. setdefault, because a limit in a profile is wiped by any --resources flag; this one is
-# only overridden by --resources gpu_slots=N itself.
+# only overridden by --resources gpu_slots=N itself. On a cluster jobs ask for a `gpu` instead, see the rule `train`.
 GPUS = hardware.gpus()
 workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY["runs_per_gpu"]))
 
@@ -58,9 +65,15 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
 
 
+# On a cluster only trainings are submitted. The rest takes seconds, less than a place in the queue, and downloads need
+# the network, which compute nodes often lack.
 localrules:
     all,
     trained,
+    fetch,
+    table,
+    figure,
+    report,
 
 
 # Has no output, so it is run at every start: the tables end in the terminal also when nothing was left to do.
@@ -77,8 +90,8 @@ rule all:
 
 
 onstart:
-    print(preflight.summary(PLAN, len(GPUS)), flush=True)
-    if STUDY["gpu"] == "expected" and not GPUS and not STUDY["allow_cpu"] and planned_gpu_jobs():
+    print(preflight.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
+    if STUDY["gpu"] == "expected" and not (GPUS or on_cluster() or STUDY["allow_cpu"]) and planned_gpu_jobs():
         raise WorkflowError(preflight.refusal(PLAN))
 
 

@@ -198,6 +198,7 @@ def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
     study = study or {}
     return Settings(
         runs_per_gpu=study.get("runs_per_gpu", 1), memory_fraction=study.get("memory_fraction"),
+        gpu_expected=study.get("gpu") == "expected" and not study["allow_cpu"],
         tasks_at_once=study.get("tasks_at_once"), wait=bool(getattr(args, "job", None)),
         results=args.results or Path(study.get("results", "results")),
         data_dir=args.data_dir or Path(study.get("data_dir", "data")),

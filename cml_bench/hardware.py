@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _POLL_SECONDS = 1.0
+_NO_DEVICE = ("", "-1", "NoDevFiles")  # the last: what SLURM tells a job without a GPU
 
 
 def gpus() -> list[int]:
@@ -23,7 +24,7 @@ def gpus() -> list[int]:
         return list(range(int(told) if told.isdecimal() else 0))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return list(range(len([part for part in visible.split(",") if part.strip() not in ("", "-1")])))
+        return list(range(len([part for part in visible.split(",") if part.strip() not in _NO_DEVICE])))
     if shutil.which("nvidia-smi") is None:
         return []
     try:
@@ -34,8 +35,13 @@ def gpus() -> list[int]:
 
 
 def slot_folder() -> Path:
-    """Where claims are kept: one place per user and machine, since GPUs are shared by all of a user's studies."""
-    return Path(tempfile.gettempdir()) / f"cml_bench-{os.getuid()}" / "gpu-slots"
+    """Where claims are kept: one place per user and machine, since GPUs are shared by all of a user's studies.
+
+    Under SLURM one per job: its GPUs are its own, and CUDA numbers them from 0 in every job, so a place on "GPU 0"
+    would make one job wait for another's GPU.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    return Path(tempfile.gettempdir()) / f"cml_bench-{os.getuid()}" / ("gpu-slots" + (f"-slurm{job}" if job else ""))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Which device a run uses, and its place on it."""
 
 import contextlib
+import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,12 +33,18 @@ def placed(settings: Any, spec: RunSpec) -> Iterator[str]:
 
     ``settings`` are those of engine/train.py. ``auto`` is a GPU if there is one and the network gains by
     it. ``cuda:N`` and ``cpu`` are taken as they are. On a GPU a run gets its share of the memory and no more, so that
-    it cannot take down the others there.
+    it cannot take down the others there. A UserError if the network gains by a GPU, the study expects one and torch sees
+    none, instead of weeks on a CPU.
     """
     name, per_device = settings.device, settings.runs_per_gpu
     if name == "auto":
         small = spec.network is None or registry.networks.get(spec.network.name).small
         name = "cpu" if small or not torch.cuda.is_available() else "cuda"
+        if settings.gpu_expected and not small and name == "cpu":
+            raise UserError(
+                f"the study expects a GPU, and torch {torch.__version__} sees none on {platform.node()}: ask for one, "
+                "install torch with CUDA, or set `allow_cpu`."
+            )
     if not name.startswith("cuda"):
         yield name
         return

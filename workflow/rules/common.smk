@@ -4,6 +4,7 @@ NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN["figures"]}
 NAMED |= {key: [f"{OUT}/tables/{part}.md" for part in found] for key, found in targets.groups(PLAN).items()}
 PUBLISHED = [STUDY["published"]] if STUDY["published"] else []
 JOB_OF = {run: job for job, content in JOBS.items() for run in content["runs"]}
+RUNS = {run["id"]: run for run in PLAN["runs"]}
 
 
 def stamps_of(runs):
@@ -29,6 +30,22 @@ def stamps_of_figure(wildcards):
     figure = PLAN["figures"][wildcards.figure]
     methods = PLAN["members"][figure["experiment"]]
     return stamps_of(run for row in figure["runs"] for runs in methods[row["run"]].values() for run in runs)
+
+
+def on_cluster():
+    """Whether jobs are sent to other machines: the GPUs of this one, a login node, then say nothing."""
+    dry = workflow.dryrun and workflow.resource_settings.nodes is not None
+    return workflow.non_local_exec or workflow.remote_exec or dry
+
+
+def wants_gpu(job):
+    return JOBS[job]["gpu"] and STUDY["device"] != "cpu"
+
+
+def minutes(job):
+    """A generous time limit, at most a day: queues prefer short jobs, and a run that is cut off goes on when retried."""
+    hours = preflight.hours([RUNS[run] for run in JOBS[job]["runs"]], gpu=wants_gpu(job))
+    return min(24 * 60, 30 + int(3 * 60 * hours))
 
 
 def planned_gpu_jobs():

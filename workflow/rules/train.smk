@@ -15,7 +15,9 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu_slots=lambda wildcards: int(bool(GPUS) and JOBS[wildcards.job]["gpu"] and STUDY["device"] != "cpu"),
+        gpu_slots=lambda wildcards: int(bool(GPUS) and not on_cluster() and wants_gpu(wildcards.job)),
+        gpu=lambda wildcards: int(on_cluster() and wants_gpu(wildcards.job)),
+        runtime=lambda wildcards: minutes(wildcards.job),
     params:
         python=PYTHON,
         runs=lambda wildcards: JOBS[wildcards.job]["runs"],
