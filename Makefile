@@ -4,6 +4,7 @@
 # make gate        train configs/ci.yaml anew and compare with the committed references
 # make gate-reference  make new references from 10 seeds, and print what moved
 # make study SHARD=1/4  one sitting of configs/omniglot_study.yaml, with a commit of its records
+# make plan        what configs/paper.yaml costs, measured on this machine, into the README
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A test process has one thread: two processes of one beat one process of two, and results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-all gate gate-reference study lint format traces clean
+.PHONY: setup demo test test-slow test-all gate gate-reference study plan lint format traces clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -60,6 +61,12 @@ study: setup
 	python -m cml_bench publish --partial --config $(STUDY)
 	git add results/reference
 	git commit --quiet --message "Records of $(STUDY), part $(SHARD)" -- results/reference
+
+# What the full grid costs, measured here, into the README.
+PLAN := results/reference/paper_plan.txt
+plan: setup
+	python -m cml_bench plan --config configs/paper.yaml > $(PLAN).tmp && mv $(PLAN).tmp $(PLAN)
+	python -c "from cml_bench import publish; publish.show_plan()"
 
 lint: setup
 	ruff check .

@@ -10,6 +10,7 @@ from cml_bench.engine.flops import task_flops
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import build_data, build_method
 from cml_bench.episodes import Examples, Task
+from cml_bench.hardware import processor
 from cml_bench.preflight import Rates, workload
 from cml_bench.spec import RunSpec
 
@@ -28,7 +29,7 @@ def rates(plan: dict[str, Any], seconds: float, device: str = "auto") -> Rates:
     start, measured = time.perf_counter(), {}
     for key, spec in chosen.items():
         measured[key] = _flops_per_second(spec, torch.device(name), seconds / len(chosen))
-    title = torch.cuda.get_device_name(name) if name.startswith("cuda") else "one CPU core"
+    title = torch.cuda.get_device_name(name) if name.startswith("cuda") else f"one core of {processor()}"
     return Rates(title, time.perf_counter() - start, measured)
 
 

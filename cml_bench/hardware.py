@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -42,6 +43,15 @@ def slot_folder() -> Path:
     """
     job = os.environ.get("SLURM_JOB_ID")
     return Path(tempfile.gettempdir()) / f"cml_bench-{os.getuid()}" / ("gpu-slots" + (f"-slurm{job}" if job else ""))
+
+
+def processor() -> str:
+    """The CPU's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
 
 
 @contextlib.contextmanager

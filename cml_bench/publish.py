@@ -97,6 +97,15 @@ def block(plan: dict[str, Any], home: Path) -> str:
 
 def filled(text: str, plan: dict[str, Any], home: Path) -> str:
     """The text with the study's block between its markers replaced; unchanged where it has none."""
-    study = plan["study"]["study"]
-    pattern = re.compile(rf"(<!-- {study}:begin[^\n]*-->\n).*?(<!-- {study}:end -->)", flags=re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{block(plan, home)}\n{found[2]}", text)
+    return between(text, plan["study"]["study"], block(plan, home))
+
+
+def between(text: str, name: str, content: str) -> str:
+    """The text with what stands between the markers of ``name`` replaced; unchanged where it has none."""
+    pattern = re.compile(rf"(<!-- {name}:begin[^\n]*-->\n).*?(<!-- {name}:end -->)", flags=re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+
+
+def show_plan(path: Path = REFERENCE / "paper_plan.txt", readme: Path = Path("README.md")) -> None:
+    """Put a stored output of ``plan`` into the README."""
+    write_text(readme, between(readme.read_text(), "plan", f"```text\n{path.read_text().strip()}\n```"))

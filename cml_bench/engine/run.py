@@ -27,6 +27,7 @@ from cml_bench.engine.train import Settings, Training, build_data, build_method,
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes
+from cml_bench.hardware import processor
 from cml_bench.methods.base import Groups
 from cml_bench.networks.base import count
 from cml_bench.records import (
@@ -306,7 +307,7 @@ def _content(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str,
             "numpy": np.__version__,
             "safetensors": safetensors.__version__,
         },
-        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "engine": engine,
         **_evaluation_content(arrays, spec.evaluation, spec, data.kind),
     }
@@ -321,14 +322,6 @@ def _evaluation_content(arrays: dict[str, np.ndarray], wanted: Evaluation, spec:
         "answers_per_episode": answers,
         "results": {key: round(float(values.mean()) / scale, 6) for key, values in arrays.items()},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def _rounded(value: Any) -> Any:
