@@ -80,7 +80,7 @@ def deviation(spec: RunSpec, method: type, network: type | None) -> str:
         for key in sorted(wanted.keys() | mine.keys()):
             a, b = ({**model.model_fields}[key].default if key not in side else side[key] for side in (mine, wanted))
             if a != b and key not in STRUCTURE:
-                return f"with {part} {key} {a} (official: {b})"
+                return f"{part} {key} {a} instead of {b}"
     return ""
 
 

@@ -223,7 +223,7 @@ def _judge_level(difference: float, half: float, n: int, margin: float) -> str:
 
 
 def _other_protocol(claim: Claim) -> str | None:
-    return None if claim.protocol == "official" else f"protocol {claim.protocol}, not official"
+    return None if claim.protocol == "official" else f"not the official protocol: {claim.protocol}"
 
 
 def _other_setting(claim: Claim) -> str | None:

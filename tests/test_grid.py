@@ -58,7 +58,7 @@ def test_equal_runs_of_several_tables_are_one(grid):
 
 def test_image_runs_are_official_and_name_their_gamma(grid):
     image = [run for run in grid["runs"] if run["spec"]["data"]["name"] != "sinusoid"]
-    strange = {run["deviates"] for run in image} - {"", "with options level low (official: both)"}
+    strange = {run["deviates"] for run in image} - {"", "options level low instead of both"}
     assert not strange
     assert all(run["gamma_named"] for run in image)
     steps = {run["spec"]["method"].removesuffix("+cml"): run["spec"]["steps"] for run in image}
@@ -186,3 +186,14 @@ def test_tables_over_several_experiments_are_checked():
         change(content["tables"]["table2"])
         with pytest.raises(UserError, match=message):
             config.parse(content, "x")
+
+
+def test_the_readme_shows_what_the_grid_costs(grid):
+    """The committed output of `plan` (make plan) is of this grid, and stands in the README."""
+    text = (ROOT / "results" / "reference" / "paper_plan.txt").read_text().strip()
+    assert text in (ROOT / "README.md").read_text()
+    shared, counts = preflight.shared_runs(grid), preflight.runs_by_table(grid)
+    for key, ids in counts.items():
+        found = re.search(rf"^{key} +(\d+) +(\d+) ", text, flags=re.MULTILINE)
+        assert found, f"{key}: make plan"
+        assert (int(found[1]), int(found[2])) == (len(ids), len(ids & shared)), f"{key}: make plan"

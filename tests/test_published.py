@@ -89,11 +89,11 @@ def test_a_wide_interval_is_never_a_reproduction(tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"protocol": "matched"}, "protocol with protocol optimizer_reset_every 0 (official: 100), not official"),
-        ({"protocol_options": {"val_tasks": 50}}, "protocol with protocol val_tasks 50 (official: 100), not official"),
+        ({"protocol": "matched"}, "not the official protocol: protocol optimizer_reset_every 0 instead of 100"),
+        ({"protocol_options": {"val_tasks": 50}}, "not the official protocol: protocol val_tasks 50 instead of 100"),
         ({"methods": {"maml": {"options": {"inner_lr": 0.1}}, "maml+cml": {}}},
-         "protocol with options inner_lr 0.1 (official: 0.5), not official"),
-        ({"network_options": {"filters": 32}}, "protocol with network filters 32 (official: 64), not official"),
+         "not the official protocol: options inner_lr 0.1 instead of 0.5"),
+        ({"network_options": {"filters": 32}}, "not the official protocol: network filters 32 instead of 64"),
         ({"steps": 99}, "steps 99, the paper 100"),
         ({"data_options": {"size": 20}}, "image size 20, the paper 28"),
         ({"seeds": 4}, "4 finished seeds, 5 needed"),

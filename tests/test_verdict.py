@@ -105,7 +105,7 @@ def ours(**changes):
 
 # In the order in which they are reported.
 broken = [
-    ({"protocol": "matched"}, "protocol matched, not official"),
+    ({"protocol": "matched"}, "not the official protocol: matched"),
     (ours(data="glyphs"), "data glyphs, the paper miniimagenet"),
     (ours(split="random"), "split random, the paper ravi"),
     (ours(image_size=28), "image size 28, the paper 84"),
