@@ -124,7 +124,8 @@ def test_the_lock_file_has_every_declared_dependency_and_fits_it():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = pins((ROOT / "requirements.txt").read_text())
     conda = pins((ROOT / "environment.yml").read_text())
-    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    for text in [*project["dependencies"], *extras]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(lock[requirement.name.lower()]), text
         assert requirement.name.lower() in conda
