@@ -54,7 +54,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
     "value",
     [np.array([{}], dtype=object), np.zeros(2, dtype=[("a", "i4")]), eval, np.load, io.BytesIO(b""), Path("x"),
      slice(1), type(None)],
-    ids=repr,
+    ids=["objects", "records", "eval", "np.load", "file", "path", "slice", "type"],
 )  # fmt: skip
 def test_only_arrays_of_numbers_and_plain_containers_are_admitted(value):
     for protocol in (2, 5):
@@ -80,7 +80,11 @@ ARRAYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("written", [archives.python3_pickle, archives.python2_pickle, *range(6)], ids=str)
+@pytest.mark.parametrize(
+    "written",
+    [archives.python3_pickle, archives.python2_pickle, *range(6)],
+    ids=lambda w: getattr(w, "__name__", str(w)),
+)
 def test_every_kind_of_pickle_is_read(written):
     value = {"a": ARRAYS, "b": ({1, 2}, frozenset((3,)), [None, True, -(2**70), 1.5, "text", b"\xff\x00"])}
     content = pickle.dumps(value, written) if isinstance(written, int) else written(value)
