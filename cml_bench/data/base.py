@@ -1,4 +1,4 @@
-"""What a data set is, and the one implementation for sets of images.
+"""What a data set is, and the implementations for sets of classified examples and of images.
 
 A data set knows its id, shapes and class counts without any file (``describe``, planning); ``prepare``
 makes its arrays once, in a process of its own; ``open`` maps them into memory and, for training, puts
@@ -7,8 +7,9 @@ them on the device.
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -93,23 +94,39 @@ class ImageArrays(NamedTuple):
     group: int = 1
 
 
-class ImageSet(DataSet):
-    """Few-shot classification on images that fit into memory as bytes.
+class ClassSet(DataSet):
+    """Few-shot classification on examples of classes, prepared once as arrays in a folder.
 
-    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and ``build()``.
+    A subclass gives ``class_counts``, ``smallest_class`` and ``build()``, and says how its arrays are written
+    (:meth:`write`), read (:meth:`load`), hashed (:meth:`digest`) and gathered into tasks. Arrays have ``sizes``
+    (classes,), ``splits`` and ``group``: see :class:`ImageArrays`.
     """
 
     class_counts: dict[str, int]
     smallest_class: int
     group = 1
     has_files = True
+    examples = "images"  # what they are called in messages
 
-    def build(self, paths: dict[str, Path]) -> ImageArrays:
+    def build(self, paths: dict[str, Path]) -> Any:
         """Decode everything, from the verified ``files`` by name; called once, in the fetching process."""
         raise NotImplementedError
 
+    def write(self, home: Path, arrays: Any) -> dict[str, Any]:
+        """Store the arrays in ``home``; what else its index must say."""
+        raise NotImplementedError
+
+    def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> Any:
+        """The arrays that :meth:`write` stored; OSError, ValueError, KeyError or the like where they are damaged."""
+        raise NotImplementedError
+
+    @staticmethod
+    def digest(arrays: Any) -> str:
+        """SHA-256 (hex) of the decoded data."""
+        raise NotImplementedError
+
     def check(self, split: str, way: int, shot: int, query: int) -> None:
-        """Enough classes in the split, and enough images (and groups) in each class."""
+        """Enough classes in the split, and enough examples (and groups) in each class."""
         super().check(split, way, shot, query)
         classes = self.class_counts[split]
         if way > classes:
@@ -117,8 +134,9 @@ class ImageSet(DataSet):
         room = self.smallest_class - shot * self.group
         if query > room or shot * self.group > self.smallest_class:
             raise UserError(
-                f"{self.name}: {shot} support and {query} query images of one class are impossible, its smallest "
-                f"class has {self.smallest_class} images in groups of {self.group}. Lower shot or query."
+                f"{self.name}: {shot} support and {query} query {self.examples} of one class are impossible, its "
+                f"smallest class has {self.smallest_class} {self.examples} in groups of {self.group}. Lower shot or "
+                "query."
             )
 
     def folder(self, root: Path) -> Path:
@@ -126,7 +144,7 @@ class ImageSet(DataSet):
         return Path(root) / "prepared" / self.data_id.replace("/", "-")
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
-        """Fetch the files, write ``images.npy`` and ``index.json``, unless they are there."""
+        """Fetch the files, write the arrays and ``index.json``, unless they are there."""
         home, local = self.folder(folder), local or {}
         if (home / "index.json").exists():
             try:
@@ -140,18 +158,18 @@ class ImageSet(DataSet):
         downloads = Path(folder) / "downloads" / self.name
         arrays = self.build({file.name: obtain(file, downloads, local.get(file.name)) for file in self.files})
         home.mkdir(parents=True, exist_ok=True)
-        write_bytes(home / "images.npy", lambda file: np.save(file, arrays.images))
         index = {
             "data_id": self.data_id,
             "sizes": arrays.sizes.tolist(),
             "splits": {split: classes.tolist() for split, classes in arrays.splits.items()},
             "group": arrays.group,
-            "sha256": hash_images(arrays),
+            "sha256": self.digest(arrays),
+            **self.write(home, arrays),
         }
         write_json(home / "index.json", index)
 
-    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "ImageSet":
-        """Map the prepared arrays; on a GPU the bytes are copied there once."""
+    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
+        """Map the prepared arrays; on a GPU they are copied there once."""
         home = self.folder(folder)
         if not (home / "index.json").exists():
             raise UserError(f"{self.name} is not prepared in {home}: run {self._fetch(home)} first.")
@@ -165,42 +183,40 @@ class ImageSet(DataSet):
         options, folder = self.options.model_dump_json(), home.parent.parent
         return f"`python -m cml_bench fetch {self.name} --options '{options}' --data-dir {folder}`"
 
-    def _read(self, home: Path) -> tuple[ImageArrays, str]:
+    def _read(self, home: Path) -> tuple[Any, str]:
         """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""
         try:
             index = json.loads((home / "index.json").read_text())
             splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
-            images = np.load(home / "images.npy", mmap_mode="c")
-            arrays = ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"])
+            arrays = self.load(home, index, splits)
             if index["data_id"] != self.data_id or not (isinstance(arrays.group, int) and arrays.group > 0):
                 raise ValueError(f"it is of {index['data_id']} in groups of {arrays.group}")
-            if (digest := hash_images(arrays)) != index["sha256"]:
+            if (digest := self.digest(arrays)) != index["sha256"]:
                 raise ValueError("its hash is not the stored one")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"the prepared data in {home} is damaged ({type(error).__name__}: {error}). Delete the folder and "
                 f"run {self._fetch(home)}, which makes it anew."
             ) from None
         return arrays, digest
 
-    def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> "ImageSet":
+    def attach(self, arrays: Any, device: torch.device, dtype: torch.dtype) -> Self:
         """Use these arrays."""
         self.device, self.dtype = device, dtype
         self.arrays = arrays
         self.starts = np.concatenate(([0], np.cumsum(arrays.sizes)[:-1]))
-        self.pixels = torch.from_numpy(np.asarray(arrays.images)).to(device)
         self._sha256 = None
         return self
 
     @property
     def sha256(self) -> str:
-        """Hash of pixels, class sizes and splits."""
+        """Hash of examples, class sizes and splits."""
         if self._sha256 is None:
-            self._sha256 = hash_images(self.arrays)
+            self._sha256 = self.digest(self.arrays)
         return self._sha256
 
     def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
-        """Image numbers (count, way, shot+query) on the device, support first."""
+        """Example numbers (count, way, shot+query), counted class by class, on the device, support first; and shot."""
         classes = self.arrays.splits[split]
         sizes = self.arrays.sizes[classes]
         picks: Picks = draw_picks(key, first, count, way, shot, query, sizes, self.arrays.group)
@@ -209,16 +225,53 @@ class ImageSet(DataSet):
         return torch.from_numpy(index).to(self.device), shot
 
     def tasks(self, drawn: tuple[Tensor, int], part: slice) -> Task:
-        """Gather pixels in [0, 1]."""
+        """Examples in class blocks, class c having label c."""
         index, shot = drawn
         index = index[part]
         return Task(self._examples(index[:, :, :shot]), self._examples(index[:, :, shot:]))
 
     def _examples(self, index: Tensor) -> Examples:
         tasks, way, each = index.shape
-        x = self.pixels[index.reshape(-1)].to(self.dtype).div_(255)
+        x = self.gather(index.reshape(-1))
         y = torch.arange(way, device=self.device).repeat_interleave(each).expand(tasks, -1)
         return Examples(x.reshape(tasks, way * each, *x.shape[1:]), y)
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Inputs (n, ...) of the examples of these numbers (n,)."""
+        raise NotImplementedError
+
+
+class ImageSet(ClassSet):
+    """Few-shot classification on images that fit into memory as bytes.
+
+    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and ``build()``, which returns
+    :class:`ImageArrays`.
+    """
+
+    def write(self, home: Path, arrays: ImageArrays) -> dict[str, Any]:
+        """``images.npy``."""
+        write_bytes(home / "images.npy", lambda file: np.save(file, arrays.images))
+        return {}
+
+    def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> ImageArrays:
+        """Mapped, not read."""
+        images = np.load(home / "images.npy", mmap_mode="c")
+        return ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"])
+
+    @staticmethod
+    def digest(arrays: ImageArrays) -> str:
+        """:func:`hash_images`."""
+        return hash_images(arrays)
+
+    def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> Self:
+        """Use these arrays."""
+        super().attach(arrays, device, dtype)
+        self.pixels = torch.from_numpy(np.asarray(arrays.images)).to(device)
+        return self
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Pixels in [0, 1]."""
+        return self.pixels[index].to(self.dtype).div_(255)
 
 
 def hash_images(arrays: ImageArrays) -> str:

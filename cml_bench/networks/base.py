@@ -10,7 +10,7 @@ convolution has T groups: one program for all tasks, and batch statistics are pe
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -115,16 +115,19 @@ class Network:
     norm_names: frozenset[str] = frozenset()
     feature_shape: tuple[int, ...]
     colearner_depth: int
-    takes: Literal["images", "vectors"] = "images"
+    takes: Literal["images", "vectors", "nodes"] = "images"
     smallest = 1
     small = False  # whether starting its operations costs more than the operations: see engine/compiled.py
+    compiles = True  # whether engine/compiled.py can trace it
 
     def __init__(self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         self.options, self.input_shape, self.outputs, self.path = options, input_shape, outputs, path
         self._check_inputs(tuple(input_shape))
 
     def _check_inputs(self, shape: tuple[int, ...]) -> None:
-        form, dimensions = {"images": ("images (C, H, W)", 3), "vectors": ("vectors (d,)", 1)}[self.takes]
+        form, dimensions = {
+            "images": ("images (C, H, W)", 3), "vectors": ("vectors (d,)", 1), "nodes": ("nodes with d features", 1),
+        }[self.takes]  # fmt: skip
         if len(shape) != dimensions:
             raise UserError(
                 f"{self.name} takes {form}, and the data set gives inputs of shape {shape}: choose another network or "
@@ -135,6 +138,9 @@ class Network:
             raise UserError(
                 f"{self.name} needs images of at least {size}, not {shape[1]}x{shape[2]}: raise the data set's size."
             )
+
+    def bind(self, data: Any) -> None:
+        """Know the data set that the examples are from: a graph's examples are node numbers."""
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches here."""
