@@ -134,7 +134,7 @@ def masks(case: Case, a, nodes, step: int):
         return None
     rows = len(a) if case.name.startswith("amm") else sum(len(two_hops(a, node)) for node in nodes)
     key = seeding.key("dropout", case.method.seed, case.method._outer_step, step, nodes)
-    return Dropout(case.options.dropout, (key,)).mask(0, rows, case.network.feature_shape[0], a)
+    return Dropout(case.options.dropout, (key,)).mask(0, rows, a[:, : case.network.feature_shape[0]])
 
 
 def one_task(case: Case, base, phi, support, query, labels_s, labels_q):

@@ -69,20 +69,30 @@ class NodeMethod(Method):
                 return
             yield state
 
-    def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
-        """The next inner step's, with its masks in training."""
-        value = super().support_loss(groups, params, support, loss)
+    def inner_gradients(
+        self, groups: Groups, params: Params, names: list[str], support: Examples, loss: str, create_graph: bool
+    ) -> dict[str, Tensor]:
+        """Those of the next inner step, with its masks in training."""
+        if loss == "meta" and self.network.path == "fast" and not support.x.is_meta:
+            x, y = support
+            found = self.network.gradients(params, x, y, self._dropout(x), **self.seen_features(groups))
+            grads = {name: found[name] for name in names}
+        else:
+            grads = super().inner_gradients(groups, params, names, support, loss, create_graph)
         if self._inner_step is not None:
             self._inner_step += 1
-        return value
+        return grads
 
     def features(self, groups: Groups, params: Params, x: Tensor) -> Tensor:
         """Embeddings (T, n, hidden) of nodes (T, n)."""
-        drop = None
-        if self._inner_step is not None and self.options.dropout and not x.is_meta:
-            parts = ("dropout", self.seed, self._outer_step, self._inner_step)
-            drop = Dropout(self.options.dropout, tuple(seeding.key(*parts, nodes) for nodes in x.tolist()))
-        return self.network.features(params, x, drop, **self.seen_features(groups))
+        return self.network.features(params, x, self._dropout(x), **self.seen_features(groups))
+
+    def _dropout(self, x: Tensor) -> Dropout | None:
+        """Of the support pass at hand; none in other passes."""
+        if self._inner_step is None or not self.options.dropout or x.is_meta:
+            return None
+        parts = ("dropout", self.seed, self._outer_step, self._inner_step)
+        return Dropout(self.options.dropout, tuple(seeding.key(*parts, nodes) for nodes in x.tolist()))
 
     def seen_features(self, groups: Groups) -> dict[str, Any]:
         """What the network must know of the task besides the nodes."""

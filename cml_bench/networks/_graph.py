@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cml_bench import seeding
@@ -22,12 +23,13 @@ class Dropout(NamedTuple):
     share: float
     keys: tuple[np.ndarray, ...]
 
-    def mask(self, task: int, rows: int, width: int, like: Tensor) -> Tensor:
-        """Factors (rows, width) of a task's hidden values: 0 or 1 / (1 - share)."""
-        limit = round(self.share * 65_536)
+    def mask(self, task: int, rows: int, like: Tensor, chosen: np.ndarray | None = None) -> Tensor:
+        """Factors of a task's hidden values ``like`` (n, width): 0 or 1 / (1 - share); n: ``rows``, or some of them."""
+        limit, width = round(self.share * 65_536), like.shape[1]
         raw = seeding.words(self.keys[task], 0, 1, -(-rows * width // 4)).view("<u2").ravel()[: rows * width]
-        kept = torch.from_numpy(raw >= limit).reshape(rows, width).to(like.device, like.dtype)
-        return kept.mul_(65_536 / (65_536 - limit))
+        raw = raw.reshape(rows, width)
+        kept = torch.from_numpy((raw if chosen is None else raw[chosen]) >= limit)
+        return kept.to(like.device, like.dtype).mul_(65_536 / (65_536 - limit))
 
 
 class _Product(torch.autograd.Function):
@@ -65,7 +67,51 @@ class Sparse:
         return self._transposed
 
     def __matmul__(self, dense: Tensor) -> Tensor:
-        return _Product.apply(dense, self)
+        return _Product.apply(dense, self) if torch.is_grad_enabled() else torch.mm(self.rows, dense)
+
+    def back(self, dense: Tensor) -> Tensor:
+        """The transpose times a dense matrix."""
+        return self.transposed() @ dense
+
+
+class Dense(NamedTuple):
+    """A dense matrix, with the two products of a sparse one."""
+
+    values: Tensor
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        return self.values @ dense
+
+    def back(self, dense: Tensor) -> Tensor:
+        """The transpose times a dense matrix."""
+        return self.values.t() @ dense
+
+
+_BITS = 8
+
+
+class Coded(NamedTuple):
+    """A matrix of zeros and ones (n, d) times a dense one, eight columns at a time.
+
+    Eight columns have 256 patterns of ones. ``inputs @ w`` first sums the rows of w that each pattern selects, for
+    all patterns and blocks of eight; a row of the product is then a sum of d / 8 of these (Arlazarov et al. 1970).
+    ``codes`` (n, 256 * blocks): which; ``patterns`` (256, 8); ``width``: d.
+    """
+
+    codes: Sparse
+    patterns: Tensor
+    width: int
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        blocks = self.codes.matrix.shape[1] >> _BITS
+        padded = F.pad(dense, (0, 0, 0, blocks * _BITS - self.width))
+        sums = torch.matmul(self.patterns, padded.reshape(blocks, _BITS, -1))
+        return self.codes @ sums.flatten(0, 1)
+
+    def back(self, dense: Tensor) -> Tensor:
+        """The transpose times a dense matrix (n, k): (d, k)."""
+        sums = self.codes.back(dense).unflatten(0, (-1, 1 << _BITS))
+        return torch.matmul(self.patterns.t(), sums).flatten(0, 1)[: self.width]
 
 
 class Field(NamedTuple):
@@ -75,10 +121,10 @@ class Field(NamedTuple):
     pool (nodes, rows). ``numbers`` (rows,): the nodes whose hidden values the rows are, None: each row is its own.
     """
 
-    inputs: Tensor | Sparse
+    inputs: Dense | Sparse | Coded
     gather: Sparse | None
     pool: Sparse
-    numbers: Tensor | None
+    numbers: np.ndarray | None
 
 
 class Subgraph(NamedTuple):
@@ -112,14 +158,30 @@ class Graph:
         self._entries = 0
         self._fields: dict[tuple, Field] = {}
 
-    def rows(self, name: str, nodes: np.ndarray) -> Tensor | Sparse:
-        """Rows of ``features`` or ``averaged`` (n, d): dense where few entries are zero."""
+    def rows(self, name: str, nodes: np.ndarray) -> "Dense | Sparse | Coded":
+        """Rows of ``features`` or ``averaged`` (n, d); not stored sparse where few entries are zero."""
         matrix = getattr(self, name)
         if matrix.nnz < _DENSE * matrix.shape[0] * matrix.shape[1]:
             return self.sparse(matrix[nodes])
         if name not in self._dense:
-            self._dense[name] = torch.from_numpy(matrix.toarray()).to(self.device)
-        return self._dense[name][torch.from_numpy(nodes).to(self.device)]
+            binary = bool((matrix.data == 1).all())
+            self._dense[name] = _codes(matrix) if binary else torch.from_numpy(matrix.toarray()).to(self.device)
+        dense = self._dense[name]
+        return self._coded(dense[nodes]) if isinstance(dense, np.ndarray) else Dense(dense[torch.from_numpy(nodes)])
+
+    def _coded(self, codes: np.ndarray) -> Coded:
+        """``codes`` (n, blocks): the pattern of each block, as numbers in 0..255."""
+        import scipy.sparse as sp
+
+        rows, blocks = codes.shape
+        columns = (codes + (np.arange(blocks, dtype=np.int32) << _BITS)).ravel()
+        starts = np.arange(0, rows * blocks + 1, blocks, dtype=np.int32)
+        values = np.ones(rows * blocks, self.features.dtype)
+        patterns = (np.arange(1 << _BITS)[:, None] >> np.arange(_BITS)) & 1
+        matrix = sp.csr_array((values, columns, starts), shape=(rows, blocks << _BITS))
+        return Coded(
+            self.sparse(matrix), torch.from_numpy(patterns).to(self.device, self.dtype), self.features.shape[1]
+        )
 
     def words(self, nodes: np.ndarray) -> Tensor:
         """Features of some nodes, dense (n, d)."""
@@ -159,8 +221,7 @@ class Graph:
         """Two layers on the whole graph: hidden values of the nodes' neighbours, each from averaged features."""
         numbers = self.near(nodes)
         pool = self.average[nodes][:, numbers]
-        rows = torch.from_numpy(numbers).to(self.device)
-        return Field(self.rows("averaged", numbers), None, self.sparse(pool), rows)
+        return Field(self.rows("averaged", numbers), None, self.sparse(pool), numbers)
 
     def _pooled_field(self, nodes: np.ndarray) -> Field:
         """Mean over each node's subgraph, whose blocks stand below each other in ``gather``.
@@ -187,3 +248,8 @@ class Graph:
             (means, np.arange(starts[-1], dtype=np.int32), starts.astype(np.int32)), shape=(len(nodes), starts[-1])
         )
         return Field(self.rows("features", union), self.sparse(gather), self.sparse(pool), None)
+
+
+def _codes(matrix: Any) -> np.ndarray:
+    """Eight columns of zeros and ones as one byte, the first column being the lowest bit: (n, blocks)."""
+    return np.packbits(matrix.toarray().astype(bool), axis=1, bitorder="little")

@@ -108,17 +108,55 @@ class GCN(Network):
     def _fast(self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop) -> Tensor:
         field = self.graph.field(nodes, self.options.readout)
         z = field.inputs @ first
-        z = torch.relu((z if field.gather is None else field.gather @ z) + shift)
-        if drop is not None:
-            z = z * self._mask(drop, z, field.numbers)
-        return torch.addmm(last, field.pool @ z, second)
+        z = (z if field.gather is None else field.gather @ z).add_(shift)
+        if drop is not None:  # before ReLU, which is the same for factors of at least 0, and allows to work in place
+            z.mul_(self._mask(drop, z, field.numbers))
+        return torch.addmm(last, field.pool @ z.relu_(), second)
 
-    def _mask(self, drop: tuple[Dropout, int], z: Tensor, numbers: Tensor | None = None) -> Tensor:
+    def gradients(
+        self, p: Params, x: Tensor, y: Tensor, drop: Dropout | None = None, scale: Tensor | None = None
+    ) -> Params:
+        """Gradients (T, ...) of the head's mean cross-entropy at nodes and labels (T, n), on the path ``fast``.
+
+        What autograd makes of :meth:`features` and :meth:`head`, written out: its bookkeeping takes longer than the
+        products of a small graph.
+        """
+        with torch.no_grad():
+            found = []
+            for t, nodes in enumerate(x.cpu().numpy()):
+                own, factor = (
+                    {name: value[t] for name, value in p.items()},
+                    None if scale is None else scale[t, :, None],
+                )
+                found.append(self._gradient(own, nodes, y[t], None if drop is None else (drop, t), factor))
+            return {name: torch.stack([grads[name] for grads in found]) for name in found[0]}
+
+    def _gradient(self, p: Params, nodes, y: Tensor, drop, factor: Tensor | None) -> Params:
+        field, head = self.graph.field(nodes, self.options.readout), p["head.weight"]
+        first = p["gcn1.weight"] if factor is None else factor * p["gcn1.weight"]
+        z = field.inputs @ first
+        z = (z if field.gather is None else field.gather @ z).add_(p["gcn1.bias"])
+        mask = None if drop is None else self._mask(drop, z, field.numbers)
+        z = (z if mask is None else z.mul_(mask)).relu_()
+        pooled = field.pool @ z
+        embedded = torch.addmm(p["gcn2.bias"], pooled, p["gcn2.weight"])
+        out = torch.addmm(p["head.bias"], embedded, head.t()).softmax(1)  # from here on: derivatives by what is named
+        out[torch.arange(len(y), device=y.device), y] -= 1
+        out /= len(y)
+        at_embedded = out @ head
+        at_z = field.pool.back(at_embedded @ p["gcn2.weight"].t()).mul_(z > 0)
+        at_z = at_z if mask is None else at_z.mul_(mask)
+        at_first = field.inputs.back(at_z if field.gather is None else field.gather.back(at_z))
+        return {
+            "gcn1.weight": at_first if factor is None else at_first.mul_(factor), "gcn1.bias": at_z.sum(0),
+            "gcn2.weight": pooled.t() @ at_embedded, "gcn2.bias": at_embedded.sum(0),
+            "head.weight": out.t() @ embedded, "head.bias": out.sum(0),
+        }  # fmt: skip
+
+    def _mask(self, drop: tuple[Dropout, int], z: Tensor, numbers: np.ndarray | None = None) -> Tensor:
         """Of all nodes' hidden values, if the rows are those of a whole graph; else of the rows."""
         dropout, task = drop
-        rows = len(z) if numbers is None else self.graph.count
-        mask = dropout.mask(task, rows, z.shape[1], z)
-        return mask if numbers is None else mask[numbers]
+        return dropout.mask(task, len(z) if numbers is None else self.graph.count, z, numbers)
 
     def _plain(self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop) -> Tensor:
         graph = self.graph
