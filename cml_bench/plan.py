@@ -208,10 +208,13 @@ def _spec(
     steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
     if method.learns:
         net = registry.networks.get(experiment.network)
+        if method.needs not in (None, net.takes):
+            raise UserError(f"{where}, method {key}: it works on {method.needs}, and {net.name} takes {net.takes}.")
         row = _merged(experiment, key, entry, "network_options")
         given = {**own.network, **method.network_defaults, **experiment.network_options, **row}
         options = net.Options.read(given, f"{where}, network {experiment.network}")
         built = net(options, data.input_shape, data.outputs(experiment.way))
+        built.bind(data)
         network = Component(name=experiment.network, options=canonical(options))
         changed = {**experiment.protocol_options, **_merged(experiment, key, entry, "protocol_options")}
         training = protocol(experiment.protocol, changed, f"{where}, protocol_options", method.recipe)

@@ -64,7 +64,7 @@ class GraphSet(ClassSet):
     """
 
     Options = GraphOptions
-    examples = "nodes"
+    examples = gives = "nodes"
     nodes: int
     edges: int  # undirected
     features: int
@@ -103,18 +103,19 @@ class GraphSet(ClassSet):
     def build(self, paths: dict[str, Path]) -> GraphArrays:
         """Sorted rows; a UserError where the graph is not the one that the class describes."""
         edges, features, labels = self.graph(paths)
-        found = (len(features), features.shape[1], len(np.unique(labels)))
-        wanted = (self.nodes, self.features, sum(self.split_sizes))
-        if found != wanted or labels.min() != 0 or labels.max() != wanted[2] - 1:
-            where = " and ".join(str(path) for path in list(paths.values())[:1]) or self.name
-            raise UserError(f"{where}: {found} nodes, features and classes were read, {wanted} are expected. {_AGAIN}")
+        rows, columns = edges[:, edges[0] != edges[1]]
+        rows, columns = np.divmod(np.unique(rows.astype(np.int64) * len(labels) + columns), len(labels))
+        found = (len(features), len(rows), features.shape[1], len(np.unique(labels)))
+        wanted = (self.nodes, 2 * self.edges, self.features, sum(self.split_sizes))
+        if found != wanted or labels.min() != 0 or labels.max() != wanted[3] - 1:
+            where = str(next(iter(paths.values()), self.name))
+            what = "nodes, links (both ways), features and classes"
+            raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {_AGAIN}")
         sizes = np.bincount(labels)
         if sizes.min() < self.smallest_class:
             raise UserError(
                 f"{self.name}: a class has {sizes.min()} nodes, {self.smallest_class} at least are expected."
             )
-        rows, columns = edges[:, edges[0] != edges[1]]
-        rows, columns = np.divmod(np.unique(rows.astype(np.int64) * self.nodes + columns), self.nodes)
         at, words = np.nonzero(features)
         return GraphArrays(
             _starts(rows, self.nodes), columns.astype(np.int32), _starts(at, self.nodes), words.astype(np.int32),

@@ -34,6 +34,7 @@ class DataSet:
     kind: Literal["classification", "regression"] = "classification"
     has_files = False
     files: tuple[RemoteFile, ...] = ()
+    gives: str | None = None  # "nodes": examples are node numbers of a graph, which only some networks can read
     draws_curves = False  # whether figures of adapted curves can be made: see probes.py
     terms = ""  # where the terms of use stand that must be acknowledged before the data is fetched
     input_shape: tuple[int, ...]

@@ -140,7 +140,12 @@ class Network:
             )
 
     def bind(self, data: Any) -> None:
-        """Know the data set that the examples are from: a graph's examples are node numbers."""
+        """Know the data set that the examples are from; a UserError where only one of the two is of graphs."""
+        if self.takes != data.gives and "nodes" in (self.takes, data.gives):
+            raise UserError(
+                f"{self.name} takes {self.takes}, and the examples of {data.name} are {data.gives or 'no nodes'}: "
+                "choose another network or data set, see `python -m cml_bench list networks` and `list data`."
+            )
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches here."""

@@ -80,6 +80,7 @@ class GCN(Network):
 
     def bind(self, data: Any) -> None:
         """The graph of this data set, which need not be open yet."""
+        super().bind(data)
         self._data, self._graph = data, None
 
     @property
