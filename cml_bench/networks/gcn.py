@@ -64,6 +64,7 @@ class GCN(Network):
         self.params |= head
         self.head_names = frozenset(head)
         self._data, self._graph = None, None
+        self._kept: dict[bytes, list] = {}  # of the plain path
 
     def _bound(self, inputs: int, outputs: int) -> float:
         return (outputs if self.options.init == "fan_out" else inputs) ** -0.5
@@ -81,7 +82,7 @@ class GCN(Network):
     def bind(self, data: Any) -> None:
         """The graph of this data set, which need not be open yet."""
         super().bind(data)
-        self._data, self._graph = data, None
+        self._data, self._graph, self._kept = data, None, {}
 
     @property
     def graph(self) -> Graph:
@@ -160,25 +161,39 @@ class GCN(Network):
         return dropout.mask(task, len(z) if numbers is None else self.graph.count, z, numbers)
 
     def _plain(self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop) -> Tensor:
-        graph = self.graph
         if self.options.readout == "node":
-            average, inputs = graph.sparse(graph.average), graph.rows("features", np.arange(graph.count))
+            average, inputs = self._dense_parts(b"")[0]
             hidden = torch.relu(average @ (inputs @ first) + shift)
             if drop is not None:
                 hidden = hidden * self._mask(drop, hidden)
             return (average @ (hidden @ second) + last)[torch.from_numpy(nodes).to(hidden.device)]
-        found = [graph.subgraph(int(node)) for node in nodes]
-        sizes = [len(part.nodes) for part in found]
+        found = self._dense_parts(nodes.tobytes())
+        sizes = [len(block) for block, _ in found]
         masks = [None] * len(nodes)
         if drop is not None:
             masks = self._mask(drop, first.new_empty(sum(sizes), len(shift))).split(sizes)
         means = []
-        for part, mask in zip(found, masks, strict=True):
-            block = torch.from_numpy(part.block.toarray()).to(first.device)
-            hidden = torch.relu(block @ (graph.words(part.nodes) @ first) + shift)
+        for (block, inputs), mask in zip(found, masks, strict=True):
+            hidden = torch.relu(block @ (inputs @ first) + shift)
             hidden = hidden if mask is None else hidden * mask
             means.append((block @ hidden @ second + last).mean(0))
         return torch.stack(means)
+
+    def _dense_parts(self, key: bytes) -> list[tuple[Any, Tensor]]:
+        """Of each node (int64, as bytes) its subgraph's block and features; of none: those of the whole graph.
+
+        Those of the last two lists are kept: the support and the queries of a task.
+        """
+        if key not in self._kept:
+            while len(self._kept) >= 2:
+                del self._kept[next(iter(self._kept))]
+            graph, found = self.graph, []
+            for node in np.frombuffer(key, np.int64):
+                part = graph.subgraph(int(node))
+                found.append((torch.from_numpy(part.block.toarray()).to(graph.device), graph.words(part.nodes)))
+            whole = [(graph.sparse(graph.average), graph.words(np.arange(graph.count)))] if not key else []
+            self._kept[key] = found + whole
+        return self._kept[key]
 
     def _counted(self, p: Params, first: Tensor, x: Tensor) -> Tensor:
         """The dense products for nodes with a neighbourhood of mean size: for counting FLOPs, without any data."""
