@@ -4,8 +4,8 @@
 ``benchmarks/results/graphs.json``. One thread, float32, 2-way 5-shot with 5 queries, the CML paper's 20 inner steps.
 
 Plain: every task node's subgraph as a dense block (G-Meta), or the dense features of the whole graph (AMM-GNN), and
-autograd for every inner step, as TLP's code. Tasks alternate between the two, so that other load meets both; on a machine that is not idle only
-``processor``, the median of the processor's own seconds, says what a task costs.
+autograd for every inner step, as TLP's code. Tasks alternate between the two, so that other load meets both; on a
+machine that is not idle only ``processor``, the median of the processor's own seconds, says what a task costs.
 """
 
 import argparse
