@@ -8,7 +8,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cml_bench import hardware, preflight
+from cml_bench import hardware, preflight, targets
 from cml_bench import plan as planning
 from cml_bench.errors import UserError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cml_bench.errors import UserError
+from cml_bench.planfile import read_json, read_plan
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", required=True, type=Path)
     sub.add_argument("--out", type=Path, help="write the plan to this file")
     sub.add_argument("--json", action="store_true", help="print the plan as JSON")
+    sub.add_argument("--calibrate", type=float, default=60.0, metavar="SECONDS", help="time outer steps; 0: do not")
 
     sub = command("train", _train, "Train and evaluate one run, or the runs of one job of a plan.")
     sub.add_argument("spec", type=Path, help="a run's spec as JSON, or a plan (then --job)")
@@ -147,51 +149,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from None
-
-
-_ITEMS = {  # of a plan's lists: the keys that commands read
-    "runs": ("id", "title", "spec", "folder"),
-    "jobs": ("id", "runs"),
-    "cells": ("table", "runs", "against"),
-    "data": ("data_id", "key", "name", "prepares", "terms", "files"),
-}
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    """A resolved plan. A UserError for any other file, and for a plan that lacks what a command will read."""
-    from cml_bench.config import parse
-    from cml_bench.spec import RunSpec
-
-    plan = _read_json(path)
-    try:
-        lists = {name: [[item[key] for key in keys] for item in plan[name]] for name, keys in _ITEMS.items()}
-        study = parse({**plan["study"], "tables": plan["tables"], "figures": plan["figures"]}, "study")
-        known = {run for run, title, spec, _ in lists["runs"] if RunSpec.read(spec, f"run {title}")}
-        used = [run for _, runs in lists["jobs"] for run in runs]
-        used += [run for _, runs, against in lists["cells"] for run in [*runs, *(against or ())]]
-        for name, e in study.experiments.items():
-            used += [run for key in e.methods for shot in e.shots for run in plan["members"][name][key][str(shot)]]
-        problem = next((f"there is no run {run!r}" for run in used if run not in known), "")
-    except KeyError as error:
-        problem = f"it has no {error}"
-    except (TypeError, AttributeError):
-        problem = "its parts are of other kinds"
-    except UserError as error:
-        problem = str(error).removesuffix(".")
-    if problem:
-        way_out = "make one with `python -m cml_bench plan --config FILE --out PLAN`"
-        raise UserError(f"{path} is no resolved plan ({problem}): {way_out}.")
-    resolved = study.model_dump(mode="json")
-    return plan | {"study": resolved, "tables": resolved["tables"], "figures": resolved["figures"]}
-
-
 # -- commands -----------------------------------------------------------------------------------------
 
 
@@ -216,7 +173,7 @@ def _fetch(args: argparse.Namespace) -> None:
 
 
 def _study_of(path: Path | None) -> dict[str, Any]:
-    return _read_plan(path)["study"] if path else {"data_dir": "data"}
+    return read_plan(path)["study"] if path else {"data_dir": "data"}
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -228,7 +185,10 @@ def _plan(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(resolved, indent=1))
     elif not args.out:
-        print(preflight.summary(resolved, len(hardware.gpus())))
+        from cml_bench import calibrate
+
+        rates = calibrate.rates(resolved, args.calibrate, resolved["study"]["device"]) if args.calibrate > 0 else None
+        print(preflight.summary(resolved, len(hardware.gpus()), rates))
 
 
 def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
@@ -251,9 +211,9 @@ def _train(args: argparse.Namespace) -> None:
     from cml_bench.engine.run import refuse
     from cml_bench.spec import RunSpec
 
-    content = _read_json(args.spec)
+    content = read_json(args.spec)
     if args.job or (isinstance(content, dict) and "jobs" in content):
-        plan = _read_plan(args.spec)
+        plan = read_plan(args.spec)
         run_all(_specs_of_job(plan, args), _settings(args, plan["study"]), args.stamp)
         return
     content = content["spec"] if isinstance(content, dict) and "spec" in content else content  # a record has one
@@ -290,7 +250,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     if args.plan:
-        return _read_plan(args.plan)
+        return read_plan(args.plan)
     import yaml
 
     from cml_bench import config, plan

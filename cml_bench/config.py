@@ -1,10 +1,11 @@
 """Configuration files: what a user may write, and the errors for everything else. Imports no torch."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from cml_bench.errors import UserError
 from cml_bench.spec import MOST_EXAMPLES, MOST_SEED, MOST_STEPS, NAME, Evaluation, Model
@@ -32,10 +33,17 @@ Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 
 
 class LocalCopy(Model):
-    """A user's own copy of a file, say repacked: where it is and what its SHA-256 is."""
+    """A user's own copy of a published file, perhaps repacked: on this machine or on a mirror, and its SHA-256."""
 
-    path: Folder
+    path: Folder | None = Field(None, description="where it is on this machine")
+    url: str | None = Field(None, pattern=r"^https?://[^\s/]+/\S+$", description="where a mirror has it")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path (a file on this machine) or url (of a mirror)")
+        return self
 
 
 class MethodEntry(Model):
@@ -61,7 +69,7 @@ class Experiment(Model):
     query: Positive | Literal["shot"] = 15
     steps: Steps | None = Field(None, description="outer steps; none: the preset's number for each method")
     seeds: Seeds | None = Field(None, description="none: the study's")
-    protocol: str = "matched"
+    protocol: str = Field("", description="a preset: official, clean or matched; empty: the study's")
     protocol_options: dict[str, Any] = {}
     evaluation: Evaluation = Evaluation()
     evaluation_query: Literal["shot"] | None = Field(None, description="shot: as many as support points")
@@ -76,17 +84,42 @@ class Row(Model):
     run: str = Field(description="a key of the experiment's methods")
     reading: str = Field("meta", description="which result of the run: see the documentation of readings")
     against: str | None = Field(None, description="the baseline's key, for the paired difference")
+    shown: bool = Field(True, description="no: the row stands among the paired differences only")
+
+
+class ColumnGroup(Model):
+    """Columns of a table: the shots of one experiment, under a title of their own if there are several groups."""
+
+    experiment: str
+    title: str = ""
+    shots: tuple[Positive, ...] = Field((), description="which of the experiment's shots; empty: all")
 
 
 class TableConfig(Model):
-    """One table: rows of an experiment; columns are its shots (and inner steps for regression)."""
+    """One table: rows are methods; columns are the shots of experiments (and inner steps for regression)."""
 
     kind: Literal["accuracy", "cost", "regression"]
-    experiment: str
+    columns: tuple[ColumnGroup, ...] = Field(
+        min_length=1, description="`experiment: NAME` is short for one group without title"
+    )
     title: str
     caption: str = ""
     inner_steps: tuple[int, ...] = Field((), description="columns of a regression table; empty: all that are evaluated")
     rows: tuple[Row, ...] = Field(min_length=1)
+    paper: str = Field("", description="key of the published table that the cells are set beside")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_experiment(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "experiment" in content and "columns" not in content:
+            content = dict(content)
+            content["columns"] = [{"experiment": content.pop("experiment")}]
+        return content
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """Names of the experiments whose runs it shows."""
+        return tuple(dict.fromkeys(group.experiment for group in self.columns))
 
 
 class FigureConfig(Model):
@@ -100,6 +133,11 @@ class FigureConfig(Model):
     tasks: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="numbers of test tasks, from 0 on")
     seed: Seed = 0
 
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """Names of the experiments whose runs it shows."""
+        return (self.experiment,)
+
 
 class Study(Model):
     """A whole configuration file."""
@@ -109,13 +147,15 @@ class Study(Model):
     summary: str = ""
     seeds: Seeds = (0, 1, 2, 3, 4)
     precision: Literal["float32", "float64"] = "float32"
+    protocol: str = Field("matched", description="preset of the experiments that name none")
     experiments: dict[Key, Experiment] = Field(min_length=1)
     tables: dict[Key, TableConfig] = {}
     figures: dict[Key, FigureConfig] = {}
+    published: str = Field("", description="file of published numbers that tables with a `paper` key are set beside")
     results: Folder = Field("results", description="folder for everything that is made")
     data_dir: Folder = Field("data", description="folder for data sets")
     sources: dict[str, dict[str, LocalCopy]] = Field(
-        {}, description="own copies of published files: data set -> file name -> path and SHA-256"
+        {}, description="own copies of published files: data set -> file name -> path or url, and SHA-256"
     )
     acknowledged: tuple[str, ...] = Field((), description="data sets whose terms of use you have read and accept")
     device: str = Field(
@@ -130,25 +170,89 @@ class Study(Model):
     runs_per_gpu: int = Field(1, ge=1, description="trainings that share one GPU")
 
 
+_JOINED = ("experiments", "tables", "figures")
+
+
+def included(content: Any, where: str) -> Any:
+    """A configuration with the experiments, tables and figures of the files that it lists under ``include``.
+
+    Paths are from the working folder. Everything else (study, seeds, sources) is the including file's own. A UserError
+    names a file that is not there, and a name that two files give.
+    """
+    if not isinstance(content, dict) or "include" not in content:
+        return content
+    whole = {key: value for key, value in content.items() if key != "include"}
+    listed = content["include"]
+    for path in [listed] if isinstance(listed, str) else listed if isinstance(listed, list) else [None]:
+        if not isinstance(path, str):
+            raise UserError(f"{where}: include lists configuration files, such as [configs/tables/table1.yaml].")
+        part = _yaml(Path(path))
+        for key in _JOINED:
+            mine, more = (side.get(key) or {} if isinstance(side, dict) else {} for side in (whole, part))
+            if not isinstance(mine, dict) or not isinstance(more, dict):
+                raise UserError(f"{where}, include {path}: {key} must be a mapping of names.")
+            if twice := sorted(set(mine) & set(more)):
+                raise UserError(f"{where}, include {path}: {key} has {twice[0]!r} already; rename one of the two.")
+            if mine or more:
+                whole[key] = {**mine, **more}
+    return whole
+
+
 def parse(content: Any, where: str) -> Study:
     """Check a configuration; a UserError names the file and every offending key."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: a configuration is a mapping of keys to values, not {type(content).__name__}.")
     study = Study.read(content, where)
     _check_references(study, where)
-    return study
+    named = {
+        k: e if e.protocol else e.model_copy(update={"protocol": study.protocol}) for k, e in study.experiments.items()
+    }
+    return study.model_copy(update={"experiments": named})
 
 
 def read(path: Path | str) -> Study:
     """Read and check a YAML file."""
-    path = Path(path)
+    return parse(included(_yaml(Path(path)), str(path)), str(path))
+
+
+def _yaml(path: Path) -> Any:
     try:
-        content = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {path}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-02-31, an endless number, [[[[...
         raise UserError(f"{path} is not readable as YAML: {error}".replace("\n", " ")) from None
-    return parse(content, str(path))
+
+
+def serialised(content: dict[str, Any], where: str) -> str:
+    """A configuration as canonical JSON; a UserError for what YAML knows and JSON does not."""
+    try:
+        return json.dumps(content, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError):
+        culprit = _not_json(content)
+        raise UserError(
+            f"{where}: {culprit} is no number, word, list or mapping: dates need quotes, and .nan, .inf and other keys "
+            "than words mean nothing here."
+        ) from None
+
+
+def _not_json(value: Any, place: str = "") -> str:
+    """The first part of a configuration that JSON cannot hold, as ``experiments.s.steps (nan)``; empty: none."""
+    if isinstance(value, dict):
+        odd = next((key for key in value if not isinstance(key, str)), None)
+        inside = [(f"{place}.{key}".removeprefix("."), item) for key, item in value.items()]
+        return f"the key {odd!r} in {place or 'the whole'}" if odd is not None else _first(inside)
+    if isinstance(value, list | tuple):
+        return _first([(f"{place}.{number}", item) for number, item in enumerate(value)])
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return f"{place} ({str(value)[:20] if isinstance(value, float) else type(value).__name__})"
+    return ""
+
+
+def _first(parts: list[tuple[str, Any]]) -> str:
+    return next((found for place, value in parts if (found := _not_json(value, place))), "")
 
 
 def _shown(seeds: tuple[int, ...]) -> str:
@@ -172,14 +276,33 @@ def _check_references(study: Study, where: str) -> None:
         if key in TARGETS or (key in study.tables and key in study.figures):
             raise UserError(f"{where}: a table or figure cannot be called {key!r}, the name is taken. Choose another.")
     for key, item in [*study.tables.items(), *study.figures.items()]:
-        experiment = study.experiments.get(item.experiment)
-        if experiment is None:
-            known = ", ".join(study.experiments)
-            raise UserError(f"{where}: {key} names the experiment {item.experiment!r}; there are: {known}.")
-        for row in item.rows if isinstance(item, TableConfig) else item.runs:
-            for name in (row.run, row.against):
-                if name is not None and name not in experiment.methods:
-                    raise UserError(
-                        f"{where}: {key}, row {row.label!r} names the run {name!r}; the experiment "
-                        f"{item.experiment!r} has: {', '.join(experiment.methods)}."
-                    )
+        for name in item.experiments:
+            if name not in study.experiments:
+                known = ", ".join(study.experiments)
+                raise UserError(f"{where}: {key} names the experiment {name!r}; there are: {known}.")
+            _check_runs(item, name, study.experiments[name], f"{where}: {key}")
+        if isinstance(item, TableConfig):
+            _check_columns(item, study, f"{where}: {key}")
+
+
+def _check_runs(item: TableConfig | FigureConfig, name: str, experiment: Experiment, place: str) -> None:
+    for row in item.rows if isinstance(item, TableConfig) else item.runs:
+        for run in (row.run, row.against):
+            if run is not None and run not in experiment.methods:
+                raise UserError(
+                    f"{place}, row {row.label!r} names the run {run!r}; the experiment {name!r} has: "
+                    f"{', '.join(experiment.methods)}."
+                )
+
+
+def _check_columns(table: TableConfig, study: Study, place: str) -> None:
+    titles = [group.title for group in table.columns]
+    if len(set(titles)) < len(titles):
+        raise UserError(f"{place} has several groups of columns: give each a title of its own.")
+    if table.kind == "regression" and len(titles) > 1:
+        raise UserError(f"{place} is of kind regression, which has columns of one experiment; make a table for each.")
+    for group in table.columns:
+        shots = study.experiments[group.experiment].shots
+        if strange := sorted(set(group.shots) - set(shots)):
+            known = ", ".join(map(str, shots))
+            raise UserError(f"{place} shows {strange[0]} shots, and the experiment {group.experiment!r} has: {known}.")

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from cml_bench.cells import Table
 from cml_bench.records import Record
-from cml_bench.tables import Table
 
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -89,7 +89,7 @@ def forest(tables: list[Table]) -> Figure | None:
     """Paired differences with their intervals, one line each; improvement to the right. None without any."""
     lines = []
     for table in tables:
-        if table.kind == "cost":
+        if not table.compares:
             continue
         for row, column, cell in table.cells():
             if cell.difference and column.statistic == "mean":

@@ -7,6 +7,7 @@ this module, and reading a cached plan, import no torch.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cml_bench.config import Experiment, FigureConfig, MethodEntry, Row, Study, TableConfig, parse
+from cml_bench.config import Experiment, FigureConfig, MethodEntry, Row, Study, TableConfig, included, parse, serialised
 from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_json
-from cml_bench.protocols import protocol, recipe
+from cml_bench.protocols import deviation, protocol, recipe, released_row
 from cml_bench.registry import CML
 from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
 
@@ -33,6 +34,7 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     specs: dict[str, RunSpec] = {}
     wanted: dict[tuple[str, str, int], list[str]] = {}
     jobs: list[dict[str, Any]] = []
+    named: set[str] = set()  # runs whose gamma stands in the configuration, or that have none
     for name, experiment in study.experiments.items():
         ids: list[str] = []
         for shot in experiment.shots:
@@ -43,6 +45,8 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
                     specs[spec.id] = spec if known is None else _most(known, spec)
                 if known is None:
                     ids.append(spec.id)
+                if "cml" not in spec.options or "gamma" in _merged(experiment, key, entry, "options").get("cml", {}):
+                    named.add(spec.id)
                 cell = wanted.setdefault((name, key, shot), [])
                 if spec.id not in cell:
                     cell.append(spec.id)
@@ -61,9 +65,9 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     return {
         "members": members,
         "study": study.model_dump(mode="json"),
-        "runs": [_run(s) for s in specs.values()],
+        "runs": [_run(s, s.id in named) for s in specs.values()],
         "jobs": jobs,
-        "data": _data(specs),
+        "data": _data(specs, study),
         "cells": _cells(study, wanted),
         "tables": {key: table.model_dump(mode="json") for key, table in study.tables.items()},
         "figures": {key: figure.model_dump(mode="json") for key, figure in study.figures.items()},
@@ -88,8 +92,8 @@ def _check_names(study: Study, where: str) -> None:
         _known_name(f"{where}, acknowledged: data set", name, registry.datasets.names())
     for name, files in study.sources.items():
         _known_name(f"{where}, sources: data set", name, registry.datasets.names())
-        for file in files:
-            _known_name(f"{where}, sources: file of {name}", file, [f.name for f in registry.datasets.get(name).files])
+        with _told(f"{where}, sources"):
+            registry.datasets.get(name).edition(files)
 
 
 def _known_name(kind: str, name: str, names: list[str]) -> None:
@@ -100,18 +104,21 @@ def _known_name(kind: str, name: str, names: list[str]) -> None:
 def _check_rows(study: Study, members: dict[str, Any], specs: dict[str, RunSpec], where: str) -> None:
     """Everything that tables and figures ask for will be there: else they would fail after all the training."""
     for key, item in [*study.tables.items(), *study.figures.items()]:
-        place, experiment = f"{where}, {key}", study.experiments[item.experiment]
-        _check_kind(item, experiment, place)
-        figure = isinstance(item, FigureConfig)
-        for row in item.runs if figure else item.rows:
-            for ids in members[item.experiment][row.run].values():
-                found = [specs[i] for i in ids]
-                known = [name for name in readings(found[0]) if not figure or name in ("meta", "co")]
-                _known_name(f"{place}, row {row.label!r}: reading", row.reading, known)
-                if figure:
-                    _check_seed(item, row, found, place)
-                else:
-                    _check_inner_steps(item, row, found[0], place)
+        for name in item.experiments:
+            _check_kind(item, study.experiments[name], f"{where}, {key}")
+            for row in item.runs if isinstance(item, FigureConfig) else item.rows:
+                for ids in members[name][row.run].values():
+                    _check_row(item, name, row, [specs[i] for i in ids], f"{where}, {key}")
+
+
+def _check_row(item: TableConfig | FigureConfig, name: str, row: Row, found: list[RunSpec], place: str) -> None:
+    figure = isinstance(item, FigureConfig)
+    known = [reading for reading in readings(found[0]) if not figure or reading in ("meta", "co")]
+    _known_name(f"{place}, row {row.label!r}: reading", row.reading, known)
+    if figure:
+        _check_seed(item, row, found, place)
+    else:
+        _check_inner_steps(item, name, row, found[0], place)
 
 
 def _check_kind(item: TableConfig | FigureConfig, experiment: Experiment, place: str) -> None:
@@ -132,7 +139,7 @@ def _check_seed(figure: FigureConfig, row: Row, found: list[RunSpec], place: str
         raise UserError(f"{place}, row {row.label!r}: no run has the figure's seed {figure.seed}, only {known}.")
 
 
-def _check_inner_steps(table: TableConfig, row: Row, spec: RunSpec, place: str) -> None:
+def _check_inner_steps(table: TableConfig, experiment: str, row: Row, spec: RunSpec, place: str) -> None:
     """The steps of the table's columns are evaluated: those it names, else those of the method's training."""
     own = (spec.options.get("inner_steps", 0),)
     wanted = table.inner_steps if table.kind == "regression" else own
@@ -141,7 +148,7 @@ def _check_inner_steps(table: TableConfig, row: Row, spec: RunSpec, place: str) 
         known = ", ".join(map(str, evaluated))
         raise UserError(
             f"{place}, row {row.label!r} shows the results after {missing[0]} inner steps, and its runs are evaluated "
-            f"after {known}: add {missing[0]} to evaluation.inner_steps of the experiment {table.experiment!r}."
+            f"after {known}: add {missing[0]} to evaluation.inner_steps of the experiment {experiment!r}."
         )
 
 
@@ -160,9 +167,13 @@ def readings(spec: RunSpec) -> list[str]:
     return found
 
 
-def _run(spec: RunSpec) -> dict[str, Any]:
+def _run(spec: RunSpec, named: bool) -> dict[str, Any]:
+    from cml_bench import registry
+
     fields = {"id": spec.id, "folder": spec.folder, "title": spec.title}
-    return {**fields, "gpu": _gains_by_gpu(spec), "spec": _plain(spec)}
+    method, net = registry.method(spec.method), spec.network and registry.networks.get(spec.network.name)
+    told = {"deviates": deviation(spec, method, net), "gamma_named": named}
+    return {**fields, **told, "gpu": _gains_by_gpu(spec), "spec": _plain(spec)}
 
 
 def _gains_by_gpu(spec: RunSpec) -> bool:
@@ -204,20 +215,21 @@ def _spec(
     data.check("validation", experiment.way, shot, query)
     data.check("test", experiment.way, shot, evaluation.query)
     network, training = None, protocol("matched", {}, where)
-    own = recipe(experiment.protocol, method.recipe)
+    net = registry.networks.get(experiment.network) if method.learns else None
+    released = released_row(method, net)
+    own = recipe(experiment.protocol, released)
     steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
     if method.learns:
-        net = registry.networks.get(experiment.network)
         if method.needs not in (None, net.takes):
             raise UserError(f"{where}, method {key}: it works on {method.needs}, and {net.name} takes {net.takes}.")
-        row = _merged(experiment, key, entry, "network_options")
-        given = {**own.network, **method.network_defaults, **experiment.network_options, **row}
+        mine = _merged(experiment, key, entry, "network_options")
+        given = {**own.network, **method.network_defaults, **experiment.network_options, **mine}
         options = net.Options.read(given, f"{where}, network {experiment.network}")
         built = net(options, data.input_shape, data.outputs(experiment.way))
         built.bind(data)
         network = Component(name=experiment.network, options=canonical(options))
         changed = {**experiment.protocol_options, **_merged(experiment, key, entry, "protocol_options")}
-        training = protocol(experiment.protocol, changed, f"{where}, protocol_options", method.recipe)
+        training = protocol(experiment.protocol, changed, f"{where}, protocol_options", released)
     else:
         seed, steps, query, built = 0, 0, 1, None
     chosen = method.Options.read(
@@ -267,16 +279,17 @@ def _job_title(specs: list[RunSpec]) -> str:
     return f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {specs[0].data.name}, {shots}-shot, seed {seeds}"
 
 
-def _data(specs: dict[str, RunSpec]) -> list[dict[str, Any]]:
+def _data(specs: dict[str, RunSpec], study: Study) -> list[dict[str, Any]]:
     from cml_bench import registry
 
     found = {}
     for spec in specs.values():
         cls = registry.datasets.get(spec.data.name)
+        files = cls.edition(study.sources.get(spec.data.name, ()))
         found[spec.data_id] = {
             "data_id": spec.data_id, "key": spec.data_id.replace("/", "-"),  # for file names
-            "prepares": cls.has_files, "terms": cls.terms,
-            "files": [{"name": f.name, "size": f.size, "manual": not f.urls, "page": f.page} for f in cls.files],
+            "prepares": cls.has_files, "terms": cls.terms, "store": cls.store or spec.data.name,
+            "files": [{"name": f.name, "size": f.size, "manual": not f.urls, "page": f.page} for f in files],
             **spec.data.model_dump(mode="json"),
         }  # fmt: skip
     return [found[key] for key in sorted(found)]
@@ -285,18 +298,19 @@ def _data(specs: dict[str, RunSpec]) -> list[dict[str, Any]]:
 def _cells(study: Study, wanted: dict[tuple[str, str, int], list[str]]) -> list[dict[str, Any]]:
     cells = []
     for key, table in study.tables.items():
-        experiment = study.experiments[table.experiment]
-        for row in table.rows:
-            for shot in experiment.shots:
+        for row, group in itertools.product(table.rows, table.columns):
+            name, experiment = group.experiment, study.experiments[group.experiment]
+            for shot in group.shots or experiment.shots:
                 cells.append(
                     {
                         "table": key,
                         "row": row.label,
+                        "columns": group.title,
                         "shot": shot,
                         "reading": row.reading,
                         "tasks": experiment.evaluation.tasks,
-                        "runs": wanted[table.experiment, row.run, shot],
-                        "against": wanted[table.experiment, row.against, shot] if row.against else None,
+                        "runs": wanted[name, row.run, shot],
+                        "against": wanted[name, row.against, shot] if row.against else None,
                     }
                 )
     return cells
@@ -319,6 +333,7 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     ``plan["path"]`` is that file. It never changes, so a job reads the plan that it was started with, whatever is
     planned beside it.
     """
+    content = included(content, where)
     study = parse(content, where)
     results = Path(results or study.results)
     text = serialised(content, where)
@@ -349,37 +364,6 @@ def _resolve_apart(config: Path, path: Path, where: str) -> None:
             said.replace(str(config), where)
             or f"{where}: planning was stopped (exit code {done.returncode}), perhaps for want of memory."
         )
-
-
-def serialised(content: dict[str, Any], where: str) -> str:
-    """A configuration as canonical JSON; a UserError for what YAML knows and JSON does not."""
-    try:
-        return json.dumps(content, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError):
-        culprit = _not_json(content)
-        raise UserError(
-            f"{where}: {culprit} is no number, word, list or mapping: dates need quotes, and .nan, .inf and other keys "
-            "than words mean nothing here."
-        ) from None
-
-
-def _not_json(value: Any, place: str = "") -> str:
-    """The first part of a configuration that JSON cannot hold, as ``experiments.s.steps (nan)``; empty: none."""
-    if isinstance(value, dict):
-        odd = next((key for key in value if not isinstance(key, str)), None)
-        inside = [(f"{place}.{key}".removeprefix("."), item) for key, item in value.items()]
-        return f"the key {odd!r} in {place or 'the whole'}" if odd is not None else _first(inside)
-    if isinstance(value, list | tuple):
-        return _first([(f"{place}.{number}", item) for number, item in enumerate(value)])
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return f"{place} ({str(value)[:20] if isinstance(value, float) else type(value).__name__})"
-    return ""
-
-
-def _first(parts: list[tuple[str, Any]]) -> str:
-    return next((found for place, value in parts if (found := _not_json(value, place))), "")
 
 
 def _known(path: Path) -> dict[str, Any] | None:

@@ -4,10 +4,11 @@ Hours are estimates from counted FLOPs and two round rates that were measured on
 assumed for a GPU; the text says so. They tell hours from weeks, no more.
 """
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cml_bench.config import LocalCopy
+from tabulate import tabulate
 
 CPU_FLOPS, CPU_STEP = 13e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
 GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
@@ -29,7 +30,7 @@ def blocked(plan: dict[str, Any]) -> dict[str, str]:
             continue
         by_hand = [file for file in item["files"] if file["manual"] and file["name"] not in own]
         for file in by_hand:
-            place = folder / "downloads" / name / file["name"]
+            place = folder / "downloads" / item["store"] / file["name"]
             if not place.exists():
                 found[item["data_id"]] = (
                     f"{file['name']} of {name} must be fetched by hand: get it from {file['page']} and put it at "
@@ -66,40 +67,63 @@ def forget_lost_runs(plan: dict[str, Any]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def hours(runs: list[dict[str, Any]], gpu: bool) -> float:
-    """Hours of one core, or of one GPU for the runs that gain by it."""
+class Rates(NamedTuple):
+    """Measured FLOP/s of outer steps on a device, by :func:`workload`; see calibrate.py."""
+
+    device: str
+    seconds: float
+    flops: dict[str, float]
+
+
+def workload(run: dict[str, Any]) -> str:
+    """``conv4 84px``: what a measured rate is valid for."""
+    sizes = [part for part in run["spec"]["data_id"].split("/") if part.endswith("px")]
+    return " ".join([run["spec"]["network"]["name"], *sizes])
+
+
+def hours(runs: list[dict[str, Any]], gpu: bool, rates: Rates | None = None) -> float:
+    """Hours of one core, or of one GPU for the runs that gain by it; from measured rates where there are some."""
     seconds = 0.0
     for run in runs:
         flops, steps = run["work"]["flops"], run["work"]["steps"]
+        if rates and run["gpu"] and workload(run) in rates.flops:
+            seconds += flops / rates.flops[workload(run)]
+            continue
         fast = gpu and run["gpu"]
         seconds += flops / (GPU_FLOPS if fast else CPU_FLOPS) + steps * (GPU_STEP if fast else CPU_STEP)
     return seconds / 3600
 
 
-def downloads(plan: dict[str, Any]) -> int:
-    """Bytes that must still be fetched."""
-    folder, total = Path(plan["study"]["data_dir"]), 0
+def downloads(plan: dict[str, Any], data_ids: set[str] | None = None) -> int:
+    """Bytes that must still be fetched, for all data sets or for some."""
+    folder, missing = Path(plan["study"]["data_dir"]), {}
     for item in plan["data"]:
-        if _prepared(folder, item):
+        if _prepared(folder, item) or (data_ids is not None and item["data_id"] not in data_ids):
             continue
-        own: dict[str, LocalCopy] = plan["study"]["sources"].get(item["name"], {})
+        own: dict[str, dict[str, Any]] = plan["study"]["sources"].get(item["name"], {})
         for file in item["files"]:
-            there = (folder / "downloads" / item["name"] / file["name"]).exists() or file["name"] in own
-            total += 0 if there or file["manual"] else file["size"]
-    return total
+            place = folder / "downloads" / item["store"] / file["name"]
+            if not (file["manual"] or place.exists() or own.get(file["name"], {}).get("path")):
+                missing[place] = file["size"]  # by place, since two sets may be made from one file
+    return sum(missing.values())
 
 
-def shared_runs(plan: dict[str, Any]) -> int:
-    """How many runs stand in more than one table."""
-    tables: dict[str, set[str]] = {}
+def runs_by_table(plan: dict[str, Any]) -> dict[str, set[str]]:
+    """Table key -> ids of the runs that it needs."""
+    found: dict[str, set[str]] = {key: set() for key in plan["tables"]}
     for cell in plan["cells"]:
-        for run in [*cell["runs"], *(cell["against"] or [])]:
-            tables.setdefault(run, set()).add(cell["table"])
-    return sum(len(found) > 1 for found in tables.values())
+        found[cell["table"]] |= {*cell["runs"], *(cell["against"] or ())}
+    return found
 
 
-def summary(plan: dict[str, Any], gpus: int = 0) -> str:
-    """For people: runs, hours, disk, downloads, and what will not run."""
+def shared_runs(plan: dict[str, Any]) -> set[str]:
+    """Runs that stand in more than one table."""
+    counts = Counter(run for runs in runs_by_table(plan).values() for run in runs)
+    return {run for run, count in counts.items() if count > 1}
+
+
+def summary(plan: dict[str, Any], gpus: int = 0, rates: Rates | None = None) -> str:
+    """For people: runs, hours, disk, downloads of every table and of all, and what will not run."""
     study, runs, lost = plan["study"], plan["runs"], not_run(plan)
     able = [run for run in runs if run["id"] not in lost]
     seeds = ", ".join(map(str, study["seeds"]))
@@ -107,9 +131,9 @@ def summary(plan: dict[str, Any], gpus: int = 0) -> str:
         f"study {study['study']}: {len(runs)} runs in {len(plan['jobs'])} jobs, "
         f"{sum(run['spec']['steps'] for run in runs):,} outer steps, seeds {seeds}",
         f"tables: {', '.join(plan['tables']) or 'none'}; figures: {', '.join(plan['figures']) or 'none'}; "
-        f"{len(plan['cells'])} cells; {shared_runs(plan)} runs shared between tables",
-        *_table_lines(plan, gpus > 0),
-        f"estimated: {_hours(able, gpus)}; disk {_bytes(sum(run['work']['bytes'] for run in able))}; "
+        f"{len(plan['cells'])} cells; {len(shared_runs(plan))} runs shared between tables",
+        *_table_lines(plan, gpus > 0, rates),
+        f"estimated: {_hours(able, gpus, rates)}; disk {_bytes(sum(run['work']['bytes'] for run in able))}; "
         f"downloads {_bytes(downloads(plan))} (data: {', '.join(item['data_id'] for item in plan['data'])})",
     ]
     reasons = {reason: sum(r == reason for r in lost.values()) for reason in lost.values()}
@@ -117,21 +141,36 @@ def summary(plan: dict[str, Any], gpus: int = 0) -> str:
     return "\n".join(lines)
 
 
-def _table_lines(plan: dict[str, Any], gpu: bool) -> list[str]:
-    by_id = {run["id"]: run for run in plan["runs"]}
-    lines = []
-    for key in plan["tables"]:
-        ids = {i for c in plan["cells"] if c["table"] == key for i in [*c["runs"], *(c["against"] or [])]}
-        lines.append(f"  {key}: {len(ids)} runs, {hours([by_id[i] for i in ids], gpu):.1f} h")
-    return lines
+def _table_lines(plan: dict[str, Any], gpu: bool, rates: Rates | None) -> list[str]:
+    by_id, shared = {run["id"]: run for run in plan["runs"]}, shared_runs(plan)
+    rows = []
+    tables = runs_by_table(plan)
+    for key, ids in {**tables, "all": set(by_id)}.items() if tables else ():
+        runs = [by_id[i] for i in sorted(ids)]
+        data = {run["spec"]["data_id"] for run in runs}
+        rows.append([key, len(runs), len(ids & shared), f"{hours(runs, gpu, rates):,.1f}",
+                     _bytes(sum(run["work"]["bytes"] for run in runs)), _bytes(downloads(plan, data))])  # fmt: skip
+    if not rows:
+        return []
+    unit = "GPU hours" if gpu else "core hours"
+    header = ["table", "runs", "of them shared", unit, "disk", "downloads"]
+    return [
+        "",
+        *tabulate(rows, header, "simple", disable_numparse=True, colalign=["left", *["right"] * 5]).split("\n"),
+        "",
+    ]
 
 
-def _hours(runs: list[dict[str, Any]], gpus: int) -> str:
+def _hours(runs: list[dict[str, Any]], gpus: int, rates: Rates | None = None) -> str:
     on_gpu = [run for run in runs if run["gpu"] and gpus]
     on_cpu = [run for run in runs if not (run["gpu"] and gpus)]
-    parts = [f"{hours(on_gpu, True):.1f} h of one GPU"] if on_gpu else []
-    parts += [f"{hours(on_cpu, False):.1f} h of one CPU core"] if on_cpu else []
-    return f"{' and '.join(parts) or '0 h'} (from FLOPs at {CPU_FLOPS:.0e}/s a core, {GPU_FLOPS:.0e}/s a GPU)"
+    parts = [f"{hours(on_gpu, True, rates):,.1f} h of one GPU"] if on_gpu else []
+    parts += [f"{hours(on_cpu, False, rates):,.1f} h of one CPU core"] if on_cpu else []
+    how = f"from FLOPs at {CPU_FLOPS:.0e}/s a core, {GPU_FLOPS:.0e}/s a GPU"
+    if rates:
+        found = ", ".join(f"{key} {value / 1e9:,.0f}" for key, value in rates.flops.items())
+        how = f"measured in {rates.seconds:.0f} s on {rates.device}, GFLOP/s: {found or 'nothing that gains by a GPU'}"
+    return f"{' and '.join(parts) or '0 h'} ({how})"
 
 
 def _bytes(count: float) -> str:
@@ -155,6 +194,7 @@ def refusal(plan: dict[str, Any]) -> str:
 
 
 def _needs_gpu(plan: dict[str, Any], key: str) -> bool:
-    experiment = (plan["tables"].get(key) or plan["figures"][key])["experiment"]
-    ids = {i for shots in plan["members"][experiment].values() for runs in shots.values() for i in runs}
+    figure = plan["figures"].get(key)
+    names = [figure["experiment"]] if figure else [group["experiment"] for group in plan["tables"][key]["columns"]]
+    ids = {i for name in names for shots in plan["members"][name].values() for runs in shots.values() for i in runs}
     return any(run["gpu"] for run in plan["runs"] if run["id"] in ids)

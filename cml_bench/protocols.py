@@ -16,7 +16,7 @@ differs from x in the co-learner's keys alone.
 from typing import Any, NamedTuple
 
 from cml_bench.errors import unknown
-from cml_bench.spec import Protocol
+from cml_bench.spec import Protocol, RunSpec, canonical
 
 
 class Recipe(NamedTuple):
@@ -39,8 +39,49 @@ RELEASED = Recipe(protocol={"optimizer_reset_every": 100, "selection": "separate
 CLEAN_PROTOCOL = {"optimizer_reset_every": 0, "selection": "joint", "val_fresh": False, "save_last": False}
 CLEAN_VAL_TASKS = 600
 CLEAN_OPTIONS = {"sharp_test_perturb": True}
+CLEAN_NETWORK = {"shortcuts": "adapted"}
 
 PRESETS = ("official", "clean", "matched")
+
+
+def released_row(method: type, network: type | None) -> Recipe:
+    """The row of a method on a network: the method's, with what the network's own code changes in it.
+
+    That code is BOIL's, whose other methods have the row :data:`RELEASED`; a method with a code of its own keeps its
+    row, and options that a method has not are left out.
+    """
+    own: Recipe = method.recipe
+    if network is None or own != RELEASED:
+        return own
+    changed = {key: value for key, value in network.recipe.options.items() if key in method.Options.model_fields}
+    return own._replace(
+        options={**own.options, **changed},
+        protocol={**own.protocol, **network.recipe.protocol},
+        network={**own.network, **network.recipe.network},
+    )
+
+
+# Options that make a row of a table, not a protocol: they are set beside the paper's one by one (published.py).
+STRUCTURE = {"cml", "gamma", "head_blocks", "last_skip"}
+
+
+def deviation(spec: RunSpec, method: type, network: type | None) -> str:
+    """What keeps a run from being of the preset ``official`` of its method on its network; empty: nothing."""
+    if network is None:
+        return ""
+    own = released_row(method, network)
+    parts = {
+        "protocol": (canonical(spec.protocol), Protocol, own.protocol),
+        "options": (spec.options, method.Options, own.options),
+        "network": (spec.network.options, network.Options, {**own.network, **method.network_defaults}),
+    }
+    for part, (mine, model, released) in parts.items():
+        wanted = canonical(model.read(released, f"preset official of {spec.method}"))
+        for key in sorted(wanted.keys() | mine.keys()):
+            a, b = ({**model.model_fields}[key].default if key not in side else side[key] for side in (mine, wanted))
+            if a != b and key not in STRUCTURE:
+                return f"with {part} {key} {a} (official: {b})"
+    return ""
 
 
 def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:
@@ -54,7 +95,9 @@ def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:
     kept = {key: CLEAN_PROTOCOL.get(key, value) for key, value in own.protocol.items()}
     kept["val_tasks"] = max(CLEAN_VAL_TASKS, kept.get("val_tasks", 0))
     return own._replace(
-        protocol=kept, options={key: CLEAN_OPTIONS.get(key, value) for key, value in own.options.items()}
+        protocol=kept,
+        options={key: CLEAN_OPTIONS.get(key, value) for key, value in own.options.items()},
+        network={key: CLEAN_NETWORK.get(key, value) for key, value in own.network.items()},
     )
 
 

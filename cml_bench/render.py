@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cml_bench.tables import Cell, Column, Difference, Table, TableRow
+from cml_bench.cells import Beside, Cell, Column, Difference, Table, TableRow
 
 DASH = "–"
 
@@ -57,8 +57,8 @@ def difference_text(difference: Difference, kind: str) -> str:
 def grids(table: Table) -> list[Grid]:
     """The blocks of a table: its results, and its paired differences."""
     main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression}[table.kind](table)
-    differences = _differences(table) if table.kind != "cost" else None
-    return [main, differences] if differences and differences.rows else [main]
+    differences = [_differences(table)] if table.compares else []
+    return [main, *(grid for grid in differences if grid.rows), *([_beside(table)] if table.published else [])]
 
 
 def _n(row: TableRow, columns: list[Column]) -> str:
@@ -70,9 +70,9 @@ def _accuracy(table: Table) -> Grid:
     header = ["", "n", *(c.title(table.kind) for c in table.columns)]
     rows = [
         [row.label, _n(row, table.columns), *(cell_text(row.cells[c], table.kind) for c in table.columns)]
-        for row in table.rows
+        for row in table.results
     ]
-    bold = {(i, 2 + j) for i, row in enumerate(table.rows) for j, c in enumerate(table.columns) if row.cells[c].bold}
+    bold = {(i, 2 + j) for i, row in enumerate(table.results) for j, c in enumerate(table.columns) if row.cells[c].bold}
     return Grid(table.title, header, rows, bold)
 
 
@@ -85,7 +85,7 @@ def _regression(table: Table) -> Grid:
     rows, bold = [], set()
     for shot in shots:
         columns = [c for c in table.columns if c.shot == shot]
-        for row in table.rows:
+        for row in table.results:
             bold |= {(len(rows), 3 + j) for j, c in enumerate(columns) if row.cells[c].bold}
             texts = [cell_text(row.cells[c], table.kind) for c in columns]
             rows.append([f"{shot}-shot", row.label, _n(row, columns), *texts])
@@ -99,7 +99,7 @@ def costs(table: Table) -> dict[str, dict[str, float]]:
     is nan where there are none or the records do not say.
     """
     found: dict[str, dict[str, float]] = {}
-    for row in table.rows:
+    for row in table.results:
         records = [r for c in table.columns for r in row.cells[c].records.values()]
         if not records:
             continue
@@ -107,7 +107,7 @@ def costs(table: Table) -> dict[str, dict[str, float]]:
         at_test = p["test"] if row.reading.startswith("meta") else p["co_at_test"]
         pairs = []
         for column in table.columns:
-            mine, base = row.cells[column], row.cells[column].base or table.rows[0].cells[column]
+            mine, base = row.cells[column], row.cells[column].base or table.results[0].cells[column]
             shared = sorted(mine.records.keys() & base.records.keys())
             pairs += [(mine.records[seed].content, base.records[seed].content) for seed in shared]
         found[row.label] = {
@@ -132,13 +132,13 @@ def _cost(table: Table) -> Grid:
     header = ["", "parameters, training", "parameters, test", *(c.title(table.kind) for c in table.columns),
               "training FLOPs", "training time"]  # fmt: skip
     rows = []
-    for row in table.rows:
+    for row in table.results:
         cost = found.get(row.label)
         counts = [f"{cost['train']:,}", f"{cost['test']:,}"] if cost else [DASH, DASH]
         ratios = [cost[k] if cost else math.nan for k in ("relative_flops", "relative_seconds")]
         relative = [DASH if math.isnan(value) else f"{value:.2f}×" for value in ratios]
         rows.append([row.label, *counts, *(cell_text(row.cells[c], table.kind) for c in table.columns), *relative])
-    bold = {(i, 3 + j) for i, row in enumerate(table.rows) for j, c in enumerate(table.columns) if row.cells[c].bold}
+    bold = {(i, 3 + j) for i, row in enumerate(table.results) for j, c in enumerate(table.columns) if row.cells[c].bold}
     return Grid(table.title, header, rows, bold)
 
 
@@ -164,6 +164,45 @@ def _differences(table: Table) -> Grid:
     ]  # fmt: skip
     heading = f"Paired differences ({unit}), with 95 % t intervals over seeds"
     return Grid(heading, [*([""] * (1 + regression)), *titles], rows, set())
+
+
+def _beside(table: Table) -> Grid:
+    """A line for each cell that the paper has too."""
+    header = [
+        "",
+        "",
+        "ours",
+        "paper",
+        "ours − paper [90 %]",
+        "level",
+        "gain [95 %]",
+        "paper's gain",
+        "verdict on the gain",
+    ]
+    rows = []
+    for line in table.published:
+        half = "" if line.published_half is None else f" ± {line.published_half:.2f}"
+        theirs = f"{line.published:.2f}{half}{' (c)' if line.copied else ''}"
+        level, gain = line.level, line.gain
+        rows.append([
+            line.label, line.column.place, cell_text(line.cell, table.kind), theirs,
+            f"{signed(level.difference)} [{signed(level.low)}, {signed(level.high)}]" if level else DASH,
+            level.verdict if level else line.reason,
+            f"{signed(line.cell.difference.paired.diff)} [{signed(gain.low)}, {signed(gain.high)}]" if gain else DASH,
+            DASH if line.published_gain is None else signed(line.published_gain),
+            _gain_words(line) if gain else DASH,
+        ])  # fmt: skip
+    return Grid("Beside the paper", header, rows, set())
+
+
+def _gain_words(line: Beside) -> str:
+    inside = {True: ", paper's inside", False: ", paper's outside", None: ""}[line.gain.paper_inside]
+    return f"{line.gain.verdict}{inside}"
+
+
+def signed(value: float) -> str:
+    """``+1.88`` or ``−0.31``."""
+    return f"{value:+.2f}".replace("-", "−")
 
 
 # -- forms --------------------------------------------------------------------------------------------
@@ -217,7 +256,7 @@ def latex(table: Table) -> str:
     lines.append(rf"\caption{{{tex_escape(table.title)}. {tex_escape(explanation(table))}}}")
     lines.append(rf"\label{{tab:{table.key.replace('_', '-')}}}")
     for grid in grids(table):
-        left = 2 if table.kind == "regression" and len(grid.header) > 3 and grid.header[1] == "" else 1
+        left = 2 if grid.header[1] == "" else 1
         lines += [rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.header) - left)}}}", r"\toprule"]
         lines += [" & ".join(map(tex_escape, grid.header)) + r" \\", r"\midrule"]
         for i, row in enumerate(grid.rows):
@@ -236,7 +275,8 @@ def long_form(table: Table) -> pd.DataFrame:
 
 def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, Any]:
     out: dict[str, Any] = {
-        "table": table.key, "row": row.label, "reading": row.reading, "shot": column.shot, "inner_steps": column.steps,
+        "table": table.key, "row": row.label, "reading": row.reading,
+        **({"columns": column.group} if column.group else {}), "shot": column.shot, "inner_steps": column.steps,
         "statistic": column.statistic, "runs_wanted": cell.wanted, "runs_finished": len(cell.values),
         "mean": cell.summary.mean if cell.summary else None, "half_seeds": cell.summary.half if cell.summary else None,
         "half_episodes": cell.episode_half, "against": row.against,

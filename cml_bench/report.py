@@ -10,20 +10,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from cml_bench import figures as drawing
 from cml_bench import render
+from cml_bench.cells import Table
 from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_bytes, write_text
 from cml_bench.records import Record, Store, read_arrays, write_arrays
 from cml_bench.spec import RunSpec
-from cml_bench.tables import Table, build
+from cml_bench.tables import build
+from cml_bench.targets import restrict
 
 
 def tables(plan: dict[str, Any], results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
     """Write tables as Markdown, LaTeX and CSV to ``out``, by default the study's folder under ``results``."""
     out, paths = out or _home(plan, results), []
     for key in keys or list(plan["tables"]):
-        if key not in plan["tables"]:
-            raise unknown("table", key, plan["tables"])
-        built = build(plan, Store(results), key)
+        built = build(restrict(plan, key), Store(results), key)
         for kind, form in (("md", render.markdown), ("tex", render.latex), ("csv", render.csv)):
             path = out / "tables" / f"{key}.{kind}"
             write_text(path, form(built))
@@ -33,7 +33,8 @@ def tables(plan: dict[str, Any], results: Path, keys: list[str], out: Path | Non
 
 def text(plan: dict[str, Any], results: Path, keys: list[str]) -> str:
     """Tables for a terminal."""
-    return "\n".join(f"{render.text(build(plan, Store(results), key))}\n" for key in keys or plan["tables"])
+    built = (build(restrict(plan, key), Store(results), key) for key in keys or plan["tables"])
+    return "\n".join(f"{render.text(table)}\n" for table in built)
 
 
 def page(plan: dict[str, Any], results: Path, out: Path | None = None) -> Path:
@@ -155,13 +156,13 @@ def _page(plan: dict[str, Any], store: Store, out: Path, built: list[Table]) -> 
         title=study["title"] or study["study"],
         summary=study["summary"],
         facts=_facts(plan, specs, records),
-        findings=[(table.title, note) for table in built if table.kind != "cost" for note in table.notes],
+        findings=[(table.title, note) for table in built if table.compares for note in table.notes],
         tables=[
             {
                 "table": t,
                 "grids": render.grids(t),
                 "explanation": render.explanation(t),
-                "notes": t.notes if t.kind == "cost" else [],  # those of the others stand on top
+                "notes": [] if t.compares else t.notes,  # those of the others stand on top
                 "links": _existing(out, [f"tables/{t.key}.{kind}" for kind in ("md", "tex", "csv")]),
             }
             for t in built
@@ -211,9 +212,10 @@ def _facts(plan: dict[str, Any], specs: list[RunSpec], records: list[Record]) ->
         query = experiment["evaluation_query"] or experiment["evaluation"]["query"]
         facts.append(f"{text}; {experiment['evaluation']['tasks']} test tasks with {_queries(query)} per class.")
     facts.append("Batch-norm is transductive: all queries of a task are normalised together, at test too.")
-    differ = all(experiment["protocol"] != "official" for experiment in study["experiments"].values())
-    why = ": data, budget or protocol differ from the paper's" if differ else ""
-    facts.append(f"No number here is set beside one of the paper{why}.")
+    if not any(table["paper"] for table in plan["tables"].values()):
+        differ = all(experiment["protocol"] != "official" for experiment in study["experiments"].values())
+        why = ": data, budget or protocol differ from the paper's" if differ else ""
+        facts.append(f"No number here is set beside one of the paper{why}.")
     return facts
 
 

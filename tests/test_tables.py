@@ -10,9 +10,10 @@ import pytest
 from scipy import stats as scipy_stats
 
 from cml_bench import render, report
+from cml_bench.cells import Column
 from cml_bench.errors import UserError
 from cml_bench.records import Store
-from cml_bench.tables import Column, build
+from cml_bench.tables import build
 from tests.simulated import ANSWERS, finish, study
 
 FLAT = {"base": 50.0, "meta": 50.0, "co": 50.0}
@@ -144,7 +145,10 @@ def test_bold_never_goes_to_a_row_behind_one_that_was_left_out(tmp_path):
     members["once"] = {shot: ids[:1] for shot, ids in members["maml+cml"].items()}
     store = finish(resolved, tmp_path / "b", {"base": 50, "meta": 40, "co": 70})
     for reading, bold in (("meta", True), ("co", False)):
-        config["rows"] = [config["rows"][0], {"label": "Once", "run": "once", "reading": reading, "against": None}]
+        config["rows"] = [
+            config["rows"][0],
+            {"label": "Once", "run": "once", "reading": reading, "against": None, "shown": True},
+        ]
         rows = build(resolved, store, "table1").rows
         assert [row.cells[Column(1)].bold for row in rows] == [bold, False]
 

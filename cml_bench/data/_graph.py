@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cml_bench import seeding
+from cml_bench.data._archives import AGAIN
 from cml_bench.data.base import ClassSet
 from cml_bench.episodes import SPLITS
 from cml_bench.errors import UserError
@@ -24,7 +25,6 @@ from cml_bench.spec import Options
 
 TLP = "tlp-1234"  # the split that TLP's code draws with its seed 1234, if the set is the first one of the process
 _STORED = ("indptr", "indices", "feature_indptr", "feature_indices", "feature_values", "labels")
-_AGAIN = "Delete it and fetch it again, or correct your copy under `sources` in the configuration."
 
 
 class GraphArrays(NamedTuple):
@@ -100,6 +100,13 @@ class GraphSet(ClassSet):
         """Edges (2, E) in any order, features (N, d), labels (N,), from the verified files."""
         raise NotImplementedError
 
+    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[GraphArrays, dict[str, Any]]:
+        """``graph.npz``; a copy of another graph is refused, whosever it is."""
+        arrays = self.build(paths)
+        stored = {name: getattr(arrays, name) for name in _STORED}
+        write_bytes(home / "graph.npz", lambda file: np.savez(file, **stored))
+        return arrays, {}
+
     def build(self, paths: dict[str, Path]) -> GraphArrays:
         """Sorted rows; a UserError where the graph is not the one that the class describes."""
         edges, features, labels = self.graph(paths)
@@ -110,7 +117,7 @@ class GraphSet(ClassSet):
         if found != wanted or labels.min() != 0 or labels.max() != wanted[3] - 1:
             where = str(next(iter(paths.values()), self.name))
             what = "nodes, links (both ways), features and classes"
-            raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {_AGAIN}")
+            raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {AGAIN}")
         sizes = np.bincount(labels)
         if sizes.min() < self.smallest_class:
             raise UserError(
@@ -121,12 +128,6 @@ class GraphSet(ClassSet):
             _starts(rows, self.nodes), columns.astype(np.int32), _starts(at, self.nodes), words.astype(np.int32),
             features[at, words].astype(np.float32), labels.astype(np.int64), sizes, self.class_split,
         )  # fmt: skip
-
-    def write(self, home: Path, arrays: GraphArrays) -> dict[str, Any]:
-        """``graph.npz``."""
-        stored = {name: getattr(arrays, name) for name in _STORED}
-        write_bytes(home / "graph.npz", lambda file: np.savez(file, **stored))
-        return {}
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> GraphArrays:
         """Into memory: graphs are small."""
@@ -177,5 +178,5 @@ def processed(kind: str, name: str, raw: str, paths: dict[str, Path]) -> tuple[n
             data = getattr(datasets, kind)(root, name)[0]
         except Exception as error:  # of damaged bytes it raises what numpy, pickle, zipfile come upon
             files = ", ".join(str(path) for path in paths.values())
-            raise UserError(f"cannot be read ({type(error).__name__}: {error}): {files}. {_AGAIN}") from None
+            raise UserError(f"cannot be read ({type(error).__name__}: {error}): {files}. {AGAIN}") from None
         return data.edge_index.numpy(), data.x.numpy(), data.y.numpy()

@@ -1,60 +1,107 @@
-"""Where files of data sets come from: mirrors in order, verified by digest before they have their name."""
+"""Where files of data sets come from: mirrors in order, verified by digest before they have their name.
+
+Downloads stand in ``downloads/STORE`` of the data folder; those under way in ``.incoming`` there. Of files that are
+published without a digest the first download's SHA-256 is kept in ``digests.json``, and a later change is refused.
+"""
 
 import hashlib
+import json
 import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cml_bench.config import LocalCopy
 from cml_bench.errors import UserError
+from cml_bench.files import write_json
+from cml_bench.records import run_lock
+
+Say = Callable[[str], None]
 
 
 class RemoteFile(NamedTuple):
-    """A published file: its name, addresses (tried in order), size in bytes and SHA-256.
+    """A published file: its name, addresses (tried in order), size in bytes and strongest published digest.
 
-    A file that must be fetched by hand has no addresses; ``page`` says where a person finds it.
+    ``size`` 0: not published. ``sha256`` and ``md5`` empty: neither is published, the first download counts. A file
+    that must be fetched by hand has no addresses; ``page`` says where a person finds it.
     """
 
     name: str
     urls: tuple[str, ...]
     size: int
-    sha256: str
+    sha256: str = ""
     page: str = ""
+    md5: str = ""
+
+    @property
+    def digest(self) -> str:
+        """``sha256:...``, else ``md5:...``, else empty."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file (hex)."""
+    return _digest(path, "sha256")
+
+
+def _digest(path: Path, algorithm: str) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def obtain(file: RemoteFile, folder: Path, local: LocalCopy | None = None) -> Path:
+def shown(text: str) -> None:
+    """The usual ``say``: a line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def obtain(file: RemoteFile, folder: Path, local: LocalCopy | None = None, say: Say = shown) -> Path:
     """The verified file: a local copy if one is given, else from ``folder``, else downloaded into it.
 
     A UserError names the file and what to do when no mirror delivers it or a digest is wrong.
     """
-    if local is not None:
-        return _local(file, local)
-    path = Path(folder) / file.name
-    if path.exists() and sha256_of(path) == file.sha256:
-        return path
-    failures = []
-    for url in file.urls:
-        problem = _download(url, file, path)
-        if problem is None:
-            return path
-        failures.append(f"{url}: {problem}")
-    what = f"the file ({file.size:,} bytes, SHA-256 {file.sha256[:12]}…)"
-    if not file.urls:
-        wrong = ", where another file is now" if path.exists() else ""
+    return obtain_all((file,), folder, {file.name: local} if local else {}, say=say)[file.name]
+
+
+def obtain_all(
+    files: Sequence[RemoteFile], folder: Path, own: Mapping[str, LocalCopy], more_bytes: int = 0, say: Say = shown
+) -> dict[str, Path]:
+    """:func:`obtain` for several files, by name; ``own``: copies by name.
+
+    Before the first byte there must be room for all that is to come and for ``more_bytes`` made from it. A second
+    process waits for the first and then finds the files.
+    """
+    folder = Path(folder)
+    found = {file.name: _local(file, own[file.name]) for file in files if file.name in own and own[file.name].path}
+    wanted = [_mirrored(file, own.get(file.name)) for file in files if file.name not in found]
+    if not wanted:
+        check_room(folder, more_bytes)
+        return found
+    with run_lock(folder, wait=say):
+        missing = []
+        for file in wanted:
+            path = folder / file.name
+            if path.exists() and _verified(file, path, say):
+                found[file.name] = path
+            else:
+                missing.append(file)
+        check_room(folder, more_bytes + sum(file.size - _received(file, folder) for file in missing if file.urls))
+        for file in missing:
+            found[file.name] = _fetched(file, folder, say)
+    names = {_mirrored(file, own.get(file.name)).name: file.name for file in files}
+    return {names.get(name, name): path for name, path in found.items()}
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """A UserError if the disk of ``folder`` has less than the bytes needed."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
         raise UserError(
-            f"{file.name} must be fetched by hand: get {what} from {file.page} and put it at {path}{wrong}, or name "
-            "your copy under `sources` in the configuration."
+            f"{folder} has room for {free / 1e9:,.2f} GB, and {needed / 1e9:,.2f} GB are needed for the files and what "
+            "is made from them. Free some, or name another folder under `data_dir` in the configuration."
         )
-    raise UserError(
-        f"{file.name} could not be fetched. {'; '.join(failures)}. Check the connection, put {what} at {path} "
-        "yourself, or name a copy of yours under `sources` in the configuration."
-    )
 
 
 def _local(file: RemoteFile, local: LocalCopy) -> Path:
@@ -69,18 +116,135 @@ def _local(file: RemoteFile, local: LocalCopy) -> Path:
     return path
 
 
-def _download(url: str, file: RemoteFile, path: Path) -> str | None:
+def _mirrored(file: RemoteFile, own: LocalCopy | None) -> RemoteFile:
+    """The file as the user's mirror has it; beside the published one, unless it is the same."""
+    if own is None or own.url is None:
+        return file
+    if own.sha256 == file.sha256:
+        return file._replace(urls=(own.url, *file.urls))
+    return RemoteFile(f"{own.sha256[:8]}-{file.name}", (own.url,), 0, own.sha256)
+
+
+def _received(file: RemoteFile, folder: Path) -> int:
+    part = _part(file, folder)
+    return min(file.size, part.stat().st_size) if part.exists() else 0
+
+
+def _part(file: RemoteFile, folder: Path) -> Path:
+    return folder / ".incoming" / f"{file.name}.part"
+
+
+# -- digests ------------------------------------------------------------------------------------------
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    path = folder / "digests.json"
+    try:
+        content = json.loads(path.read_text())
+        return {str(name): str(digest) for name, digest in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({' '.join(str(error).split())}). It holds the SHA-256 of files that are published "
+            "without one: delete it to take the files as they are now."
+        ) from None
+
+
+def _wanted_digest(file: RemoteFile, folder: Path) -> str:
+    recorded = _recorded(folder).get(file.name) if not file.digest else None
+    return f"sha256:{recorded}" if recorded else file.digest
+
+
+def _verified(file: RemoteFile, path: Path, say: Say) -> bool:
+    """Whether the file is the one that is wanted. Where nothing is published, the first to be seen is."""
+    wanted = _wanted_digest(file, path.parent)
+    if wanted:
+        algorithm, _, digest = wanted.partition(":")
+        size = path.stat().st_size
+        same = size == (file.size or size) and _digest(path, algorithm) == digest
+        if not same and not file.digest:
+            raise UserError(f"{path} is not the file of the first download: {_changed(file, path.parent)}")
+        return same
+    _record(file, path, say)
+    return True
+
+
+def _record(file: RemoteFile, path: Path, say: Say) -> None:
+    digest = sha256_of(path)
+    write_json(path.parent / "digests.json", _recorded(path.parent) | {file.name: digest}, indent=1)
+    say(f"{file.name} is published without a digest. Its SHA-256 is {digest}; from now on it must stay the same.")
+
+
+def _changed(file: RemoteFile, folder: Path) -> str:
+    return (
+        f"its SHA-256 is not {_recorded(folder)[file.name][:12]}…, which {folder / 'digests.json'} keeps. If you trust "
+        f"the new one, delete the line of {file.name} there."
+    )
+
+
+# -- downloads ----------------------------------------------------------------------------------------
+
+
+def _fetched(file: RemoteFile, folder: Path, say: Say) -> Path:
+    failures = []
+    for url in file.urls:
+        say(f"getting {file.name}{f' ({file.size / 1e6:,.1f} MB)' if file.size else ''} from {url}")
+        problem = _download(url, file, folder, say)
+        if problem is None:
+            return folder / file.name
+        say(f"{url}: {problem}")
+        failures.append(f"{url}: {problem}")
+    raise UserError(_what_to_do(file, folder / file.name, failures))
+
+
+def _what_to_do(file: RemoteFile, path: Path, failures: list[str]) -> str:
+    size = f"{file.size:,} bytes, " if file.size else ""
+    algorithm, _, digest = (_wanted_digest(file, path.parent) or "no digest:").partition(":")
+    name = {"sha256": "SHA-256 ", "md5": "MD5 "}.get(algorithm, "no digest is published")
+    what = f"the file ({size}{name}{f'{digest[:12]}…' if digest else ''})"
+    if not file.urls:
+        wrong = ", where another file is now" if path.exists() else ""
+        return (
+            f"{file.name} must be fetched by hand: get {what} from {file.page} and put it at {path}{wrong}, or name "
+            "your copy under `sources` in the configuration."
+        )
+    by_hand = f", or get it from {file.page}" if file.page else ""
+    return (
+        f"{file.name} could not be fetched. {'; '.join(failures)}. Check the connection, put {what} at {path} "
+        f"yourself{by_hand}, or name a copy of yours under `sources` in the configuration."
+    )
+
+
+def _download(url: str, file: RemoteFile, folder: Path, say: Say) -> str | None:
     """None, or what went wrong. pooch writes to a temporary name, verifies, renames."""
     import pooch
-    import requests
 
-    try:
-        pooch.retrieve(
-            url, known_hash=f"sha256:{file.sha256}", fname=path.name, path=path.parent,
-            downloader=pooch.HTTPDownloader(progressbar=False, timeout=30),
-        )  # fmt: skip
-    except requests.RequestException as error:
-        return type(error).__name__ if error.response is None else f"status {error.response.status_code}"
-    except ValueError:
-        return "the file has another digest than the published one"
-    return None
+    from cml_bench.data._download import Failed, Resuming
+
+    part, digest = _part(file, folder), _wanted_digest(file, folder)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    for stray in part.parent.glob("tmp*"):  # of a process that was killed while pooch verified; we hold the lock
+        stray.unlink()
+    pooch.get_logger().setLevel("WARNING")  # we say it ourselves, with the size
+    downloader = Resuming(part, file.size, bool(digest), say)
+    problem = None
+    for again in (True, False):
+        try:
+            pooch.retrieve(url, known_hash=digest or None, fname=file.name, path=part.parent, downloader=downloader)
+        except Failed as error:
+            problem = str(error)
+        except ValueError:
+            if downloader.resumed and again:  # parts of two files: once more, from the beginning
+                continue
+            problem = "the file has another digest than the published one"
+            if not file.digest:
+                problem = _changed(file, folder)
+        break
+    if problem is None:
+        os.replace(part.parent / file.name, folder / file.name)
+        if not file.digest and not digest:
+            _record(file, folder / file.name, say)
+    if not any(part.parent.glob("*.part")):
+        shutil.rmtree(part.parent)
+    return problem

@@ -5,20 +5,24 @@ makes its arrays once, in a process of its own; ``open`` maps them into memory a
 them on the device.
 """
 
+import contextlib
 import hashlib
 import json
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, BinaryIO, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cml_bench.data._source import LocalCopy, RemoteFile, obtain
-from cml_bench.episodes import Examples, Picks, Task, draw_picks
+from cml_bench.data._archives import AGAIN
+from cml_bench.data._source import LocalCopy, RemoteFile, obtain_all, shown
+from cml_bench.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_bytes, write_json
+from cml_bench.records import run_lock
 from cml_bench.spec import Options
 
 
@@ -26,7 +30,8 @@ class DataSet:
     """Interface of every data set.
 
     ``kind`` decides loss and score: ``classification`` (cross-entropy, accuracy) or ``regression`` (MSE).
-    ``has_files``: whether something must be prepared before it can be opened.
+    ``has_files``: whether something must be prepared before it can be opened. ``editions``: further sets of files in
+    which the same data is published, taken instead of ``files`` where all of one are at hand.
     """
 
     Options: type[Options] = Options
@@ -34,9 +39,12 @@ class DataSet:
     kind: Literal["classification", "regression"] = "classification"
     has_files = False
     files: tuple[RemoteFile, ...] = ()
+    editions: tuple[tuple[RemoteFile, ...], ...] = ()
+    store = ""  # folder under ``downloads``, where sets share files; empty: the set's name
     gives: str | None = None  # "nodes": examples are node numbers of a graph, which only some networks can read
     draws_curves = False  # whether figures of adapted curves can be made: see probes.py
-    terms = ""  # where the terms of use stand that must be acknowledged before the data is fetched
+    terms = ""  # the terms of use that must be acknowledged before the data is fetched, and where they stand
+    licence = ""  # what is known of the licence, a sentence that is shown when the data is fetched
     input_shape: tuple[int, ...]
 
     def __init__(self, options: Options):
@@ -46,6 +54,26 @@ class DataSet:
     def data_id(self) -> str:
         """Everything that decides which examples and classes there are: name, version, split, size."""
         raise NotImplementedError
+
+    @classmethod
+    def edition(cls, own: Iterable[str], downloads: Path | None = None) -> tuple[RemoteFile, ...]:
+        """The files to take: those of the edition of which ``own`` names a file, else of one that is in ``downloads``.
+
+        A UserError if ``own`` names a file that is of none, or files of two.
+        """
+        own = set(own)
+        sets = (cls.files, *cls.editions)
+        names = [{file.name for file in files} for files in sets]
+        if strange := sorted(own - set().union(*names)):
+            raise unknown(f"file of {cls.name}", strange[0], set().union(*names))
+        chosen = [files for files, named in zip(sets, names, strict=True) if own & named]
+        if len(chosen) > 1:
+            raise UserError(
+                f"`sources` names files of two editions of {cls.name}: {', '.join(sorted(own))}. Name those of one: "
+                f"{' or '.join(', '.join(sorted(named)) for named in names)}."
+            )
+        there = [files for files in sets if downloads and all((downloads / file.name).exists() for file in files)]
+        return (chosen or there or [cls.files])[0]
 
     def outputs(self, way: int) -> int:
         """Size of the network's output for episodes of so many ways."""
@@ -98,9 +126,9 @@ class ImageArrays(NamedTuple):
 class ClassSet(DataSet):
     """Few-shot classification on examples of classes, prepared once as arrays in a folder.
 
-    A subclass gives ``class_counts``, ``smallest_class`` and ``build()``, and says how its arrays are written
-    (:meth:`write`), read (:meth:`load`), hashed (:meth:`digest`) and gathered into tasks. Arrays have ``sizes``
-    (classes,), ``splits`` and ``group``: see :class:`ImageArrays`.
+    A subclass gives ``class_counts`` and ``smallest_class``, and says how its arrays are made (:meth:`make`), read
+    (:meth:`load`), hashed (:meth:`digest`) and gathered into tasks (:meth:`gather`). Arrays have ``sizes`` (classes,),
+    ``splits`` and ``group``: see :class:`ImageArrays`.
     """
 
     class_counts: dict[str, int]
@@ -108,22 +136,26 @@ class ClassSet(DataSet):
     group = 1
     has_files = True
     examples = "images"  # what they are called in messages
+    prepared_bytes = 0  # of the arrays, about
 
-    def build(self, paths: dict[str, Path]) -> Any:
-        """Decode everything, from the verified ``files`` by name; called once, in the fetching process."""
-        raise NotImplementedError
+    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[Any, dict[str, Any]]:
+        """Decode everything, from the verified ``files`` by name, into ``home``; called in the fetching process.
 
-    def write(self, home: Path, arrays: Any) -> dict[str, Any]:
-        """Store the arrays in ``home``; what else its index must say."""
+        Returns the arrays, and what else the index must say. ``exact``: the files are the published ones.
+        """
         raise NotImplementedError
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> Any:
-        """The arrays that :meth:`write` stored; OSError, ValueError, KeyError or the like where they are damaged."""
+        """The arrays that :meth:`make` stored; OSError, ValueError, KeyError or the like where they are damaged."""
         raise NotImplementedError
 
     @staticmethod
     def digest(arrays: Any) -> str:
         """SHA-256 (hex) of the decoded data."""
+        raise NotImplementedError
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Inputs (n, ...) of the examples of these numbers (n,), which count class by class."""
         raise NotImplementedError
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
@@ -146,27 +178,42 @@ class ClassSet(DataSet):
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
         """Fetch the files, write the arrays and ``index.json``, unless they are there."""
-        home, local = self.folder(folder), local or {}
-        if (home / "index.json").exists():
-            try:
-                self._read(home)
-                return
-            except UserError:  # damaged since: made anew
-                pass
-        names = {file.name for file in self.files}
-        if strange := sorted(set(local) - names):
-            raise unknown(f"file of {self.name}", strange[0], names)
-        downloads = Path(folder) / "downloads" / self.name
-        arrays = self.build({file.name: obtain(file, downloads, local.get(file.name)) for file in self.files})
+        home = self.folder(folder)
+        if self._whole(home):
+            return
+        with run_lock(Path(folder) / "locks" / home.name, wait=shown):
+            if not self._whole(home):
+                self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local or {})
+
+    def _whole(self, home: Path) -> bool:
+        try:
+            return (home / "index.json").exists() and self._read(home) is not None
+        except UserError:  # damaged since: made anew
+            return False
+
+    def _prepare(self, home: Path, downloads: Path, own: dict[str, LocalCopy]) -> None:
+        files = self.edition(own, downloads)
+        if self.licence:
+            shown(f"{self.name}: {self.licence}")
+        paths = obtain_all(files, downloads, own, self.prepared_bytes)
         home.mkdir(parents=True, exist_ok=True)
+        try:
+            arrays, more = self.make(home, paths, exact=not own)
+        except BaseException:
+            with contextlib.suppress(OSError):  # something else is in it
+                home.rmdir()
+                home.parent.rmdir()
+            raise
         index = {
             "data_id": self.data_id,
             "sizes": arrays.sizes.tolist(),
             "splits": {split: classes.tolist() for split, classes in arrays.splits.items()},
-            "group": arrays.group,
+            "group": self.group,
             "sha256": self.digest(arrays),
-            **self.write(home, arrays),
+            **more,
         }
+        if "differs" in more:
+            shown(f"{self.data_id}: {more['differs']}. Its results are not those of the published data.")
         write_json(home / "index.json", index)
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
@@ -177,6 +224,7 @@ class ClassSet(DataSet):
         arrays, digest = self._read(home)
         self.attach(arrays, device, dtype)
         self._sha256 = digest
+        self.smallest_class = int(arrays.sizes.min())  # of a user's own copy it may be another
         return self
 
     def _fetch(self, home: Path) -> str:
@@ -217,7 +265,7 @@ class ClassSet(DataSet):
         return self._sha256
 
     def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
-        """Example numbers (count, way, shot+query), counted class by class, on the device, support first; and shot."""
+        """Example numbers (count, way, shot+query), which count class by class, on the device, support first."""
         classes = self.arrays.splits[split]
         sizes = self.arrays.sizes[classes]
         picks: Picks = draw_picks(key, first, count, way, shot, query, sizes, self.arrays.group)
@@ -237,22 +285,73 @@ class ClassSet(DataSet):
         y = torch.arange(way, device=self.device).repeat_interleave(each).expand(tasks, -1)
         return Examples(x.reshape(tasks, way * each, *x.shape[1:]), y)
 
-    def gather(self, index: Tensor) -> Tensor:
-        """Inputs (n, ...) of the examples of these numbers (n,)."""
-        raise NotImplementedError
-
 
 class ImageSet(ClassSet):
     """Few-shot classification on images that fit into memory as bytes.
 
-    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and ``build()``, which returns
-    :class:`ImageArrays`.
+    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and ``build()``.
     """
 
-    def write(self, home: Path, arrays: ImageArrays) -> dict[str, Any]:
-        """``images.npy``."""
-        write_bytes(home / "images.npy", lambda file: np.save(file, arrays.images))
-        return {}
+    image_count = 0  # images of all splits, as published; 0: not counted
+
+    def build(self, paths: dict[str, Path]) -> ImageArrays:
+        """Decode everything, from the verified ``files`` by name; called once, in the fetching process."""
+        raise NotImplementedError
+
+    def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
+        """(split, images (n, C, H, W) uint8) of one class after another; training first, then validation, then test.
+
+        A set that is too large to be held in memory twice gives this instead of ``build``.
+        """
+        arrays = self.build(paths)
+        starts = np.concatenate(([0], np.cumsum(arrays.sizes)))
+        for split in SPLITS:
+            for number in arrays.splits[split]:
+                yield split, arrays.images[starts[number] : starts[number + 1]]
+
+    @property
+    def prepared_bytes(self) -> int:
+        """One a channel of a pixel."""
+        return self.image_count * int(np.prod(self.input_shape))
+
+    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[ImageArrays, dict[str, Any]]:
+        """``images.npy``, a class at a time."""
+        sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
+        write_bytes(home / "images.npy", lambda file: self._write(file, paths, sizes, exact))
+        ends = np.cumsum([len(sizes[split]) for split in SPLITS])
+        splits = dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
+        images = np.load(home / "images.npy", mmap_mode="r")
+        differs = self._differs(sizes)
+        arrays = ImageArrays(images, np.concatenate(list(sizes.values())), splits, self.group)
+        return arrays, {"differs": differs} if differs else {}
+
+    def _write(self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool) -> None:
+        """``images.npy``, a class at a time. Its header has a fixed length: it is put right when the count is known."""
+        _write_header(file, 0, self.input_shape)
+        for split, images in self.classes(paths):
+            if images.dtype != np.uint8 or images.shape[1:] != self.input_shape:
+                raise ValueError(f"a class of {images.dtype} {images.shape}, not of uint8 (n, *{self.input_shape})")
+            file.write(np.ascontiguousarray(images).data)
+            sizes[split].append(len(images))
+        _write_header(file, sum(map(sum, sizes.values())), self.input_shape)
+        problem = self._differs(sizes)
+        if problem and (exact or any(len(sizes[split]) != self.class_counts[split] for split in SPLITS)):
+            raise UserError(f"{', '.join(map(str, paths.values()))}: {problem}. {AGAIN}")
+
+    def _differs(self, sizes: dict[str, list[int]]) -> str:
+        """How the decoded images are not those that are published, as far as counting them tells; empty: not at all."""
+        if not self.image_count:
+            return ""
+        for split, found in sizes.items():
+            if len(found) != self.class_counts[split]:
+                return f"the {split} split has {len(found)} classes, {self.class_counts[split]} are published"
+        every = [count for found in sizes.values() for count in found]
+        if (sum(every), min(every)) == (self.image_count, self.smallest_class):
+            return ""
+        return (
+            f"there are {sum(every):,} images, at least {min(every)} of each class; published are "
+            f"{self.image_count:,}, at least {self.smallest_class} of each"
+        )
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> ImageArrays:
         """Mapped, not read."""
@@ -275,11 +374,19 @@ class ImageSet(ClassSet):
         return self.pixels[index].to(self.dtype).div_(255)
 
 
+def _write_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
+    file.seek(0)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(file, header)  # leaves room for the first axis to grow
+
+
 def hash_images(arrays: ImageArrays) -> str:
-    """SHA-256 over shape, pixels, class sizes and splits."""
+    """SHA-256 over shape, pixels, class sizes and splits, and how images are grouped where they are."""
     digest = hashlib.sha256(repr(arrays.images.shape).encode())
     digest.update(np.ascontiguousarray(arrays.images).data)
     digest.update(np.asarray(arrays.sizes, dtype="<i8").tobytes())
     for split in sorted(arrays.splits):
         digest.update(split.encode() + np.asarray(arrays.splits[split], dtype="<i8").tobytes())
+    if arrays.group != 1:
+        digest.update(f"group {arrays.group}".encode())
     return digest.hexdigest()

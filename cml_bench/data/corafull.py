@@ -21,16 +21,13 @@ class CoraFull(GraphSet):
     """Class split 40/15/15, as in TLP's code and the CML paper's table 6.
 
     The split ``tlp-1234`` follows from TLP's code and its seed, and was not executed on the real file. No digest of
-    the file is published and none was seen here, so it is used only as a copy of yours that you name with its SHA-256
-    under ``sources``.
+    the file is published: that of the first download is kept.
     """
 
     nodes, edges, features, subgraph, smallest_class = 19_793, 63_421, 8_710, 128.0, 15
     split_sizes = (40, 15, 15)
     named_splits = {TLP: {"train": _TRAIN, "validation": _VALIDATION, "test": _TEST}}
-    files = (
-        RemoteFile("cora.npz", (), 0, "", page="https://github.com/abojchevski/graph2gauss/raw/master/data/cora.npz"),
-    )
+    files = (RemoteFile("cora.npz", ("https://github.com/abojchevski/graph2gauss/raw/master/data/cora.npz",), 0),)
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See :func:`cml_bench.data._graph.processed`."""

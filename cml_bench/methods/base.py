@@ -147,7 +147,8 @@ class Method:
 
     def moving(self, loss: str) -> list[str]:
         """Names of the parameters that the inner loop moves when it descends the loss of a head."""
-        return [name for name in self.network.params if self.adapts(name)]
+        fixed = self.network.fixed_names
+        return [name for name in self.network.params if self.adapts(name) and name not in fixed]
 
     def start(self, groups: Groups) -> Params:
         """What the inner loop starts from (T, ...)."""

@@ -90,7 +90,7 @@ class MAMLPlusPlus(MAML):
             own |= {name: p._replace(shape=(self.rows, *p.shape)) for name, p in own.items() if self._is_norm(name)}
         if self.options.learn_inner_lr:
             size = (self.options.inner_steps + 1,)
-            rates = (name for name in self.network.params if self.adapts(name))
+            rates = self.moving("meta")
             own |= {name + _RATE: Param(size, value=self.options.inner_lr_init) for name in rates}
         return own
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.errors import UserError
+from cml_bench.protocols import Recipe
 from cml_bench.spec import Options
 
 Params = dict[str, Tensor]
@@ -103,9 +104,9 @@ class Network:
     """A feature extractor psi and a head theta.
 
     ``params`` names every parameter; those of the head are in ``head_names``, normalisation scales and
-    shifts in ``norm_names``. ``path`` chooses between equal computations: ``plain``,
-    or the network's fastest. ``takes`` says what its inputs are, and ``smallest`` how many pixels a side an image
-    needs: data that does not fit is a UserError here, before anything is planned or trained.
+    shifts in ``norm_names``, those that no inner loop moves in ``fixed_names``. ``path`` chooses between equal
+    computations: ``plain``, or the network's fastest. ``takes`` says what its inputs are, and ``smallest`` how many
+    pixels a side an image needs: data that does not fit is a UserError here, before anything is planned or trained.
     """
 
     Options: type[Options] = Options
@@ -113,6 +114,8 @@ class Network:
     params: dict[str, Param]
     head_names: frozenset[str]
     norm_names: frozenset[str] = frozenset()
+    fixed_names: frozenset[str] = frozenset()  # parameters that no inner loop moves
+    recipe: Recipe = Recipe()  # what its own code changes in a method's row under the presets official and clean
     feature_shape: tuple[int, ...]
     colearner_depth: int
     takes: Literal["images", "vectors", "nodes"] = "images"

@@ -1,4 +1,8 @@
 # Which jobs and stamps a target needs: functions that the rules share.
+NAMED = {key: [f"{OUT}/tables/{key}.md"] for key in targets.parts(PLAN)}
+NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN["figures"]}
+NAMED |= {key: [f"{OUT}/tables/{part}.md" for part in found] for key, found in targets.groups(PLAN).items()}
+PUBLISHED = [STUDY["published"]] if STUDY["published"] else []
 JOB_OF = {run: job for job, content in JOBS.items() for run in content["runs"]}
 
 
@@ -16,7 +20,8 @@ def stamps_of_shard(shard):
 
 
 def stamps_of_table(wildcards):
-    cells = [cell for cell in PLAN["cells"] if cell["table"] == wildcards.table]
+    cells = targets.restrict(PLAN, wildcards.table)["cells"]
+    cells = [cell for cell in cells if cell["table"] == wildcards.table]
     return stamps_of(run for cell in cells for run in [*cell["runs"], *(cell["against"] or [])])
 
 

@@ -25,6 +25,7 @@ rule figure:
 rule table:
     input:
         stamps_of_table,
+        PUBLISHED,
     output:
         multiext(f"{OUT}/tables/{{table}}", ".md", ".tex", ".csv"),
     log:
@@ -61,11 +62,12 @@ rule report:
         "{params.python} -m cml_bench report --plan {params.plan} > {output.text} 2> {log}"
 
 
-# `snakemake table1` and `snakemake figure2` make one of them and everything it needs.
-for key in [*PLAN["tables"], *PLAN["figures"]]:
+# `snakemake table1` and `snakemake figure2` make one of them and everything it needs; so do parts of tables by data set
+# and number of seeds (table2_cifar_fs, table1_n3), and every table of a data set (cifar_fs, cifar_fs_n3).
+for key, made in NAMED.items():
 
     rule:
         name:
             f"{key}"
         input:
-            f"{OUT}/tables/{key}.md" if key in PLAN["tables"] else f"{OUT}/figures/{key}.png",
+            made,

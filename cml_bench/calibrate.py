@@ -1,0 +1,67 @@
+"""How fast this device trains: a minute of outer steps on random data, so that a plan can say hours."""
+
+import time
+from typing import Any
+
+import torch
+
+from cml_bench.engine.device import resolve_device
+from cml_bench.engine.flops import task_flops
+from cml_bench.engine.step import MetaStep, adam, leaves
+from cml_bench.engine.train import build_data, build_method
+from cml_bench.episodes import Examples, Task
+from cml_bench.preflight import Rates, workload
+from cml_bench.spec import RunSpec
+
+_LEAST_STEPS = 2
+
+
+def rates(plan: dict[str, Any], seconds: float, device: str = "auto") -> Rates:
+    """FLOP/s of outer steps on ``device``, per network and size of its inputs, measured in about ``seconds`` in all.
+
+    Of each such workload the plan's commonest run is timed, which is MAML or its +CML version in every table; the rate
+    serves the others. Networks whose steps are bound by starting operations are left out (see ``Network.small``).
+    """
+    name = resolve_device(device)
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    chosen = _commonest(plan)
+    start, measured = time.perf_counter(), {}
+    for key, spec in chosen.items():
+        measured[key] = _flops_per_second(spec, torch.device(name), seconds / len(chosen))
+    title = torch.cuda.get_device_name(name) if name.startswith("cuda") else "one CPU core"
+    return Rates(title, time.perf_counter() - start, measured)
+
+
+def _commonest(plan: dict[str, Any]) -> dict[str, RunSpec]:
+    counted: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for run in plan["runs"]:
+        if run["gpu"]:
+            counted.setdefault(workload(run), {}).setdefault(run["spec"]["method"], []).append(run["spec"])
+    return {key: RunSpec.model_validate(max(found.values(), key=len)[0]) for key, found in counted.items()}
+
+
+def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float) -> float:
+    source, dtype = build_data(spec), torch.float32
+    method = build_method(spec, source, "fast")
+    groups = leaves(method.init(0), device, dtype)
+    at_once, tasks = method.network.tasks_at_once(device), spec.protocol.meta_batch
+    step = MetaStep(method, groups, adam(groups, 0.0), at_once)
+    batch = Task(*(_random(source, tasks, spec.way, each, device) for each in (spec.shot, spec.query)))
+    flops = tasks * task_flops(build_method(spec, source, "plain"), source, spec.way, spec.shot, spec.query)["training"]
+    step(batch)  # first calls choose algorithms and fill caches
+    done, start = 0, _now(device)
+    while done < _LEAST_STEPS or _now(device) - start < 0.7 * seconds:
+        step(batch)
+        done += 1
+    return flops * done / (_now(device) - start)
+
+
+def _random(source: Any, tasks: int, way: int, each: int, device: torch.device) -> Examples:
+    x = torch.rand(tasks, way * each, *source.input_shape, device=device)
+    return Examples(x, torch.arange(way, device=device).repeat_interleave(each).expand(tasks, -1))
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,81 @@
+"""What ``cifar_fs`` and ``fc100`` share: both regroup the classes of CIFAR-100 (Krizhevsky 2009).
+
+Of each class the 500 training and the 100 test images are taken, in this order, as torchmeta does. 32x32, [0, 1].
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cml_bench.data import _pickles
+from cml_bench.data._archives import AGAIN, members, reading
+from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import ImageSet
+from cml_bench.episodes import SPLITS
+from cml_bench.errors import UserError
+from cml_bench.spec import Options
+
+_SIDE, _EACH = 32, 600
+
+
+class Cifar100(ImageSet):
+    """Colour images (3, 32, 32), 600 of each class. A subclass names its ``split_file`` and its ``split_id``."""
+
+    input_shape = (3, _SIDE, _SIDE)
+    smallest_class = _EACH
+    image_count = 100 * _EACH
+    store = "cifar100"
+    files = (
+        RemoteFile(
+            "cifar-100-python.tar.gz",
+            ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+             "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz"), 169_001_437,
+            md5="eb9058c3a382ffc7106e4002c42a8d85", page="https://www.cs.toronto.edu/~kriz/cifar.html",
+        ),
+    )  # fmt: skip
+    licence = "CIFAR-100 has no licence text; it is for research, and Krizhevsky (2009) is to be cited."
+    split_file: Path
+    split_id: str
+
+    def __init__(self, options: Options):
+        super().__init__(options)
+        lists = json.loads(self.split_file.read_text())
+        self.names = {split: sorted(itertools.chain(*lists[split].values())) for split in SPLITS}
+        self.class_counts = {split: len(found) for split, found in self.names.items()}
+
+    @property
+    def data_id(self) -> str:
+        """Split and size."""
+        return f"{self.name}/{self.split_id}/{_SIDE}px"
+
+    def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
+        """In the order of their names within each split."""
+        (path,) = paths.values()
+        with reading(path):
+            content = _contents(path)
+            numbers = {name: i for i, name in enumerate(_pickles.field(content["meta"], "fine_label_names"))}
+            images = [_pickles.field(content[part], "data") for part in ("train", "test")]
+            if any(part.dtype != np.uint8 for part in images):
+                raise ValueError("images that are no bytes")
+            images = np.concatenate(images).reshape(-1, *self.input_shape)
+            labels = np.concatenate([_pickles.field(content[part], "fine_labels") for part in ("train", "test")])
+            for split in SPLITS:
+                for name in self.names[split]:
+                    if name not in numbers:
+                        raise UserError(f"{path} has no class {name}. {AGAIN}")
+                    yield split, images[labels == numbers[name]]
+
+
+def _contents(path: Path) -> dict[str, Any]:
+    """The three pickles of the archive by name: train, test, meta."""
+    found = {}
+    for name, file in members(path):
+        if (part := Path(name).name) in ("train", "test", "meta"):
+            found[part] = _pickles.load(file, f"{path}, {name}")
+    if missing := sorted({"train", "test", "meta"} - set(found)):
+        raise UserError(f"{path} has no member {missing[0]}. {AGAIN}")
+    return found

@@ -1,0 +1,230 @@
+"""A downloader for pooch that goes on where an earlier attempt stopped, and knows a web page from a file."""
+
+import itertools
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import requests
+import urllib3
+
+from cml_bench.errors import UserError
+from cml_bench.files import write_json
+
+CONNECT_SECONDS, STALL_SECONDS = 30.0, 60.0  # a slow server may take for ever, a silent one may not
+PAUSE_SECONDS, TRIES = 2.0, 20  # after a cut that brought new bytes; after one that did not, the next address is tried
+LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # how often a log gets a line
+_CHUNK = 1 << 16
+
+
+class Failed(Exception):
+    """This address does not deliver the file; the text says why."""
+
+
+class _Cut(Exception):
+    """The connection ended early."""
+
+
+_BROKEN = (_Cut, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+class Resuming:
+    """``downloader=`` of pooch.retrieve: bytes go to ``part``, which stays when the connection is cut, the server
+    falls silent or the process is killed, and is continued by the next attempt, from whatever address.
+
+    ``size`` in bytes (0: unknown). ``known``: whether a digest will decide in the end; if not, only the same version
+    of the same address is continued, by its ETag or date. ``say`` gets lines of text; on a terminal there is a bar.
+    """
+
+    def __init__(self, part: Path, size: int, known: bool, say: Callable[[str], None]):
+        self.part, self.size, self.known, self.say = part, size, known, say
+        self.note = part.with_name(part.name + ".json")
+        self.resumed = False  # whether the file has parts of several attempts
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+        """Raises :class:`Failed` with the reason; the whole file stands at ``output_file`` otherwise."""
+        for tries in range(1, TRIES + 1):
+            before = self._have()
+            try:
+                self._receive(url)
+                break
+            except _BROKEN as error:
+                started_again = before and not self._have()
+                if _silent(error) or tries == TRIES or (self._have() <= before and not started_again):
+                    raise Failed(f"{_name(error)}{self._kept()}") from None
+                self.say(f"{self.part.name}: {_name(error)}{self._kept()}")
+                time.sleep(PAUSE_SECONDS)
+            except requests.RequestException as error:
+                raise Failed(_name(error)) from None
+        os.replace(self.part, output_file)
+        self.note.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove what was received."""
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def _have(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _kept(self) -> str:
+        return f" ({self._have():,} bytes are kept, and the next attempt goes on from there)" if self._have() else ""
+
+    def _receive(self, url: str) -> None:
+        have = self._have()
+        if have and have == self.size:
+            self.resumed = True
+            return
+        headers = {"Accept-Encoding": "identity", **self._range(url, have)}  # a packed answer has no ranges
+        with requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS)) as answer:
+            if answer.status_code == 416:  # the part is longer than what this server has
+                self.forget()
+                raise _Cut("the server has no such range")
+            chunks = answer.iter_content(_CHUNK)
+            beginning = next(chunks, b"")
+            if answer.status_code not in (200, 206):
+                quota = ", and it speaks of a quota: try later, or use another source" * _speaks_of_quota(beginning)
+                raise Failed(f"status {answer.status_code}{quota}")
+            start, total = self._place(answer, have)
+            if not start and (page := _page(answer, beginning)):
+                raise Failed(page)
+            if total and self.size and total != self.size:
+                raise Failed(f"it has {total:,} bytes there, {self.size:,} are expected")
+            if not start:
+                self.forget()
+                write_json(self.note, {"url": url, "version": _version(answer)})
+            self.resumed = bool(start)
+            self._write(itertools.chain((beginning,), chunks), start, total or self.size)
+
+    def _range(self, url: str, have: int) -> dict[str, str]:
+        """Headers that ask for the rest, or none where the rest might be of another file."""
+        try:
+            note = json.loads(self.note.read_text())
+            version = note["version"] if note["url"] == url else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            version = ""
+        if not have or have > (self.size or have) or not (self.known or version):
+            return {}
+        return {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
+
+    def _place(self, answer: requests.Response, have: int) -> tuple[int, int]:
+        """Where the answer's first byte belongs, and the whole size (0: not told)."""
+        if answer.status_code == 206:
+            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
+            if not found or int(found[1]) != have:
+                self.forget()
+                raise _Cut("the server sent another range")
+            return have, int(found[2]) if found[2] != "*" else 0
+        length = answer.headers.get("Content-Length", "")
+        return 0, int(length) if length.isdecimal() else 0
+
+    def _write(self, chunks: Iterable[bytes], done: int, total: int) -> None:
+        progress = _progress(self.part.name, total, done, self.say)
+        try:
+            with open(self.part, "ab") as file:
+                for chunk in chunks:
+                    done += len(chunk)
+                    if self.size and done > self.size:
+                        raise Failed(f"it has more than the {self.size:,} bytes that are expected")
+                    file.write(chunk)
+                    progress.update(len(chunk))
+        except Failed:
+            self.forget()
+            raise
+        except requests.RequestException:  # an OSError, too
+            raise
+        except OSError as error:
+            raise UserError(
+                f"{self.part} cannot be written ({error.strerror or error}). Mend that and start again: what has come "
+                "is kept, and the next attempt goes on from there."
+            ) from None
+        finally:
+            progress.close()
+        if total and done < total:
+            raise _Cut(f"the connection was cut after {done:,} of {total:,} bytes")
+
+
+def _silent(error: Exception) -> bool:
+    inner = error.args[0] if error.args else None
+    return isinstance(error, requests.Timeout) or isinstance(inner, urllib3.exceptions.ReadTimeoutError)
+
+
+def _name(error: Exception) -> str:
+    """What a person is told: not the address again, and no chain of wrapped errors."""
+    if isinstance(error, _Cut):
+        return str(error)
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {CONNECT_SECONDS:g} s"
+    if _silent(error):
+        return f"no byte came for {STALL_SECONDS:g} s"
+    names = {"ConnectionError": "no connection, or a broken one", "SSLError": "its certificate is not accepted"}
+    return names.get(type(error).__name__, type(error).__name__)
+
+
+def _version(answer: requests.Response) -> str:
+    """What If-Range may name: a strong ETag or a date."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
+
+
+_QUOTA = re.compile(rb"quota|too many users|rate limit|download limit", re.IGNORECASE)
+
+
+def _speaks_of_quota(beginning: bytes) -> bool:
+    return bool(_QUOTA.search(beginning)) and b"\0" not in beginning
+
+
+def _page(answer: requests.Response, beginning: bytes) -> str:
+    """Why the answer is a web page or a notice and not the file; empty: it looks like a file."""
+    start = beginning[:2000].lstrip().lower()
+    page = start.startswith((b"<!doctype html", b"<html", b"<head", b"<script"))
+    page = page or "text/html" in answer.headers.get("Content-Type", "").lower()
+    quota = _speaks_of_quota(beginning)
+    if not page and not (quota and len(beginning) < 5000):
+        return ""
+    why = "it speaks of a quota" if quota else "a download page, a log-in or an error"
+    return f"the server answered with a web page, not the file ({why}): try later, or use another source"
+
+
+class _Progress(Protocol):
+    def update(self, count: int) -> object: ...
+
+    def close(self) -> object: ...
+
+
+def _progress(name: str, total: int, start: int, say: Callable[[str], None]) -> _Progress:
+    """A bar on a terminal, lines elsewhere."""
+    name = name.strip(".").removesuffix(".part")
+    if not sys.stderr.isatty():
+        return _Lines(name, total, start, say)
+    from tqdm import tqdm
+
+    return tqdm(desc=name, total=total or None, initial=start, unit="B", unit_scale=True, unit_divisor=1000)
+
+
+class _Lines:
+    """A line at the start, at the end, and between them at every tenth and every ten seconds."""
+
+    def __init__(self, name: str, total: int, start: int, say: Callable[[str], None]):
+        self.name, self.total, self.done, self.say = name, total, start, say
+        self._tell()
+
+    def update(self, count: int) -> None:
+        self.done += count
+        if time.monotonic() >= self.next_time or self.done >= self.next_size:
+            self._tell()
+
+    def close(self) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        self.next_time = time.monotonic() + LINE_SECONDS
+        self.next_size = self.done + LINE_SHARE * self.total if self.total else math.inf
+        share = f" of {self.total / 1e6:,.1f} MB ({100 * self.done / self.total:.0f} %)" if self.total else " MB"
+        self.say(f"{self.name}: {self.done / 1e6:,.1f}{share}")

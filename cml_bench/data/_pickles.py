@@ -1,0 +1,125 @@
+"""Pickles of others, read without running anything that they ask for: arrays of plain numbers and plain containers.
+
+A pickle is a program that names the functions it wants called. Here a name finds only the few stand-ins of this file;
+numpy's own loaders are not among them, since a crafted description of an array's type can make those read wild memory.
+"""
+
+import collections
+import pickle
+import types
+from collections.abc import Collection
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cml_bench.errors import UserError
+
+_KINDS = "biufcSU"  # booleans, numbers, and strings of fixed length; never objects
+
+
+class Refused(UserError):
+    """The pickle asks for something that no array and no plain container needs."""
+
+
+class _Type:
+    """In the place of numpy.dtype: a kind from _KINDS, and a byte order."""
+
+    def __init__(self, code: Any, align: bool = False, copy: bool = False):
+        self.real = np.dtype(code) if isinstance(code, str) else None
+        if self.real is None or self.real.kind not in _KINDS or self.real.shape or self.real.names:
+            raise Refused(f"an array of type {code!r}")
+
+    def __setstate__(self, state: tuple) -> None:
+        """numpy's (version, byte order, subarray, names, fields, size, alignment, flags)."""
+        order, parts = state[1], state[2:5]
+        if any(part is not None for part in parts) or order not in ("<", ">", "|", "="):
+            raise Refused("an array whose type has parts")
+        if order in "<>":
+            self.real = self.real.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+    """An array that takes its content only with a type from above."""
+
+    def __setstate__(self, state: tuple) -> None:
+        """numpy's (version, shape, type, Fortran order, bytes); Python 2 left the bytes as a latin1 string."""
+        version, shape, kind, fortran, content = state
+        if not isinstance(kind, _Type) or not isinstance(content, bytes | str):
+            raise Refused("an array of objects")
+        super().__setstate__((version, shape, kind.real, fortran, content))
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    return np.ndarray.__new__(_Array, (0,), np.uint8)
+
+
+def _frombuffer(buffer: Any, kind: _Type, shape: tuple, order: str) -> np.ndarray:
+    return np.frombuffer(buffer, kind.real).reshape(shape, order=order)
+
+
+def _scalar(kind: _Type, content: bytes | str) -> Any:
+    return np.frombuffer(content.encode("latin1") if isinstance(content, str) else content, kind.real)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes for Python 2."""
+    if encoding != "latin1":
+        raise Refused(f"a decoder, {encoding!r}")
+    return text.encode("latin1")
+
+
+def _record(kind: Any, base: Any = None, state: Any = None) -> Any:
+    """An object of the older protocols; only those that the reader admits by name."""
+    if kind is not types.SimpleNamespace:
+        raise Refused("an object")
+    return kind()
+
+
+_KNOWN = {
+    ("numpy", "dtype"): _Type,
+    ("numpy", "ndarray"): _Array,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("_codecs", "encode"): _encode,
+    ("copyreg", "_reconstructor"): _record,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): collections.defaultdict,
+    **{("builtins", kind.__name__): kind for kind in (list, dict, set, frozenset, tuple, bytearray, object)},
+}
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, records: Collection[tuple[str, str]]):
+        super().__init__(file, encoding="latin1")  # the only encoding in which bytes of Python 2 survive
+        self.records = records
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A stand-in, or :class:`Refused`; nothing is imported."""
+        if (module, name) in self.records:
+            return types.SimpleNamespace
+        place = module.replace("numpy._core", "numpy.core", 1)  # numpy 2 renamed it
+        if (place, name) not in _KNOWN:
+            raise Refused(f"{module}.{name}")
+        return _KNOWN[place, name]
+
+
+def load(file: BinaryIO, where: str, records: Collection[tuple[str, str]] = ()) -> Any:
+    """The content of a pickle of any protocol, from Python 2 or 3; ``where`` names it in errors.
+
+    Arrays come as numpy arrays, strings of Python 2 as str (bytes: encode them as latin1). ``records``: (module, name)
+    of classes whose objects come as a ``SimpleNamespace`` of their attributes, without that class being imported.
+    A UserError if the pickle asks for anything else, of which nothing is executed; damage raises what pickle raises.
+    """
+    try:
+        return _Reader(file, records).load()
+    except Refused as error:
+        raise UserError(
+            f"{where} is refused: it holds {error}, where only arrays and plain containers belong. Nothing of it was "
+            "executed. Do not use this file; get it from the published source."
+        ) from None
+
+
+def field(content: Any, key: str) -> Any:
+    """``content[key]``, whether the key was a string of Python 2 or 3, or bytes. A KeyError if there is none."""
+    return content[key] if key in content else content[key.encode()]

@@ -1,0 +1,98 @@
+"""``vgg_flower``: 102 kinds of flowers, 40 to 258 photographs each (Nilsback & Zisserman 2008).
+
+Classes are split as in Meta-Dataset (Triantafillou et al. 2020), 71 / 15 / 16; BOIL and CML use the same lists. As in
+their code the whole photograph is squashed to 32x32, whatever its shape. That code names no filter, which means
+Pillow's default, bicubic since Pillow 7; it is named here. learn2learn leaves the photographs as they are.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from cml_bench.data._archives import AGAIN, members, reading
+from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import ImageSet
+from cml_bench.episodes import SPLITS
+from cml_bench.errors import UserError
+from cml_bench.registry import datasets
+from cml_bench.spec import Options
+
+_SPLIT_FILE = Path(__file__).with_name("vgg_flower.json")
+_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
+
+
+def _file(name: str, size: int, sha256: str) -> RemoteFile:
+    return RemoteFile(name, (_PAGE + name,), size, sha256, _PAGE)
+
+
+class FlowerOptions(Options):
+    """Size."""
+
+    size: int = Field(32, ge=16, le=128, description="pixels per side (32 in BOIL and CML)")
+
+
+@datasets.register("vgg_flower")
+class VggFlower(ImageSet):
+    """Colour images (3, size, size), 40 to 258 of each class; the class split is the committed ``vgg_flower.json``."""
+
+    Options = FlowerOptions
+    smallest_class = 40
+    image_count = 8189
+    files = (
+        _file("102flowers.tgz", 344_862_509, "2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246"),
+        _file("imagelabels.mat", 0, "4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d"),
+    )
+    licence = "The photographs are of third parties, without a licence that allows passing them on; use is research."
+
+    def __init__(self, options: FlowerOptions):
+        super().__init__(options)
+        self.input_shape = (3, options.size, options.size)
+        lists = json.loads(_SPLIT_FILE.read_text())
+        self.numbers = {split: lists[split] for split in SPLITS}
+        self.class_counts = {split: len(found) for split, found in self.numbers.items()}
+
+    @property
+    def data_id(self) -> str:
+        """Split and size."""
+        return f"vgg_flower/meta-dataset/{self.options.size}px"
+
+    def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
+        """Classes in the order of their numbers within each split, photographs in that of theirs."""
+        labels = _labels(paths["imagelabels.mat"])
+        images = self._photographs(paths["102flowers.tgz"], len(labels))
+        for split in SPLITS:
+            for number in self.numbers[split]:
+                yield split, images[labels == number]
+
+    def _photographs(self, path: Path, count: int) -> np.ndarray:
+        """All of them, squashed: uint8 (count, 3, size, size). Read in the archive's order, the only quick one."""
+        from PIL import Image
+
+        images = np.empty((count, *self.input_shape), np.uint8)
+        missing = {f"image_{i:05d}.jpg": i - 1 for i in range(1, count + 1)}
+        with reading(path):
+            for name, file in members(path):
+                row = missing.pop(Path(name).name, None)
+                if row is None:
+                    continue
+                with reading(path, name), Image.open(io.BytesIO(file.read())) as picture:
+                    small = picture.convert("RGB").resize(self.input_shape[1:], Image.Resampling.BICUBIC)
+                    images[row] = np.asarray(small).transpose(2, 0, 1)
+        if missing:
+            raise UserError(f"{path} has no {min(missing)}, of {count:,} photographs. {AGAIN}")
+        return images
+
+
+def _labels(path: Path) -> np.ndarray:
+    """Class numbers, from 1, of the photographs in their order."""
+    from scipy.io import loadmat
+
+    with reading(path):
+        labels = loadmat(path, variable_names=["labels"])["labels"].reshape(-1)
+        if labels.dtype.kind not in "ui" or not len(labels):
+            raise ValueError(f"labels of type {labels.dtype}")
+        return labels

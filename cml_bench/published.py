@@ -1,0 +1,188 @@
+"""Published numbers (configs/reference/paper.yaml), and our cells beside them. Imports no torch.
+
+What may be said is decided in verdict.py alone; here the two sides of a comparison are brought together.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from cml_bench import verdict
+from cml_bench.cells import Beside, Cell, Column, Table, TableRow
+from cml_bench.errors import UserError, unknown
+from cml_bench.spec import Model
+
+PlusMinus = Literal["seeds", "episodes", "unknown", "none"]
+MEANS = {
+    "seeds": "over training seeds", "episodes": "over test episodes of one model", "unknown": "not said of what",
+    "none": "none given",
+}  # fmt: skip
+
+
+class PublishedSetting(Model):
+    """What the paper's number was measured on; see :class:`cml_bench.verdict.Setting`."""
+
+    data: str
+    split: str | None = None
+    size: int | None = None
+    backbone: str | None = None
+    way: int
+
+
+class PublishedRow(Model):
+    """One row: numbers by the title of their column, with the half-width where one is printed."""
+
+    label: str
+    values: dict[str, float | tuple[float, float] | None] = {}
+    plus_minus: PlusMinus | None = Field(None, description="what the half-width is of; none: as the table says")
+    copied: str = Field("", description="the paper that the authors copied the row from, if they did not run it")
+    steps: int | None = Field(None, description="outer steps; none: the table's")
+    structure: dict[str, Any] = Field({}, description="options that make the row, as cml.gamma or network.head_blocks")
+    numbers: dict[str, float] = Field({}, description="what else is printed of the row: parameters, sizes")
+    note: str = ""
+
+
+class PublishedTable(Model):
+    """One table; ``settings`` by the title of a group of columns ("" where there is one)."""
+
+    title: str
+    plus_minus: PlusMinus
+    repetitions: str = Field("", description="what the paper says of repeated runs")
+    steps: int | None = None
+    settings: dict[str, PublishedSetting] = {}
+    rows: tuple[PublishedRow, ...]
+    errata: tuple[str, ...] = ()
+
+
+class Published(Model):
+    """A whole file of published numbers."""
+
+    source: str
+    tables: dict[str, PublishedTable]
+    errata: tuple[str, ...] = ()
+
+
+def read(path: Path | str) -> Published:
+    """Read and check a file of published numbers; a UserError names the file and the key."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}: correct `published` in the configuration.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is not readable as YAML: {error}".replace("\n", " ")) from None
+    return Published.read(content, str(path))
+
+
+def beside(table: Table, plan: dict[str, Any]) -> list[Beside]:
+    """Each cell of the table that the paper has too. Empty without a ``paper`` key in the table's configuration."""
+    key, path = plan["tables"][table.key]["paper"], plan["study"]["published"]
+    if not key:
+        return []
+    if not path:
+        raise UserError(f"table {table.key} names the published table {key!r}: name their file under `published`.")
+    published = read(path)
+    if key not in published.tables:
+        raise unknown(f"published table (in {path})", key, published.tables)
+    source = published.tables[key]
+    rows = {row.label: row for row in source.rows}
+    runs = {run["id"]: run for run in plan["runs"]}
+    found = []
+    for row in table.results:
+        theirs = rows.get(row.label)
+        for column in table.columns if theirs else ():
+            if theirs.values.get(column.place) is not None:
+                found.append(_beside(row, column, theirs, source, rows, runs))
+    return found
+
+
+def _beside(
+    row: TableRow, column: Column, theirs: PublishedRow, source: PublishedTable, rows: dict[str, PublishedRow],
+    runs: dict[str, Any],
+) -> Beside:  # fmt: skip
+    cell, (value, half) = row.cells[column], _pair(theirs.values[column.place])
+    base = rows.get(row.against)
+    base_value = None if base is None else _pair(base.values.get(column.place))[0]
+    gain = None if base_value is None else value - base_value
+    line = Beside(row.label, column, cell, value, half, theirs.plus_minus or source.plus_minus, theirs.copied, gain)
+    if not cell.records:
+        line.reason = "no run yet"
+        return line
+    line.reason = _structure(cell, theirs) or verdict.comparable(_claim(cell, column, theirs, source, runs))
+    if not line.reason:
+        seeds = sorted(cell.values)
+        line.level = verdict.level_verdict([cell.values[s] for s in seeds], [cell.scores[s] for s in seeds], value)
+        if cell.difference:
+            line.gain = verdict.gain_verdict(cell.difference.paired, cell.difference.holm_p, gain)
+    return line
+
+
+def _pair(value: float | tuple[float, float] | None) -> tuple[float | None, float | None]:
+    return value if isinstance(value, tuple) else (value, None)
+
+
+def _claim(
+    cell: Cell, column: Column, theirs: PublishedRow, source: PublishedTable, runs: dict[str, Any]
+) -> verdict.Claim:
+    spec = next(iter(cell.records.values())).spec
+    data, split, size = spec.data_id.split("/")[0], *_split_and_size(spec.data_id)
+    setting = source.settings.get(column.group) or source.settings[""]
+    backbone = spec.network.name if spec.network else None
+    mine = verdict.Setting(data, split, size, backbone, spec.steps, spec.way, spec.shot)
+    paper = verdict.Setting(
+        setting.data, setting.split, setting.size, setting.backbone, theirs.steps or source.steps, setting.way,
+        column.shot,
+    )  # fmt: skip
+    used = [runs[i] for i in cell.runs]
+    return verdict.Claim(
+        protocol=next((run["deviates"] for run in used if run["deviates"]), "official"),
+        ours=mine,
+        paper=paper,
+        gamma_fixed_beforehand=all(run["gamma_named"] for run in used),
+        statuses=tuple(record.status for record in cell.records.values()),
+        data_hashes=tuple(record.content["data_sha256"] for record in cell.records.values()),
+        precisions=tuple(record.spec.precision for record in cell.records.values()),
+    )
+
+
+def _split_and_size(data_id: str) -> tuple[str | None, int | None]:
+    """``omniglot/vinyals/28px`` -> ("vinyals", 28); further parts (such as rotations) belong to the split."""
+    parts = data_id.split("/")[1:]
+    sizes = [part for part in parts if part.endswith("px") and part[:-2].isdecimal()]
+    names = [part for part in parts if part not in sizes]
+    return "/".join(names) or None, int(sizes[0][:-2]) if sizes else None
+
+
+def _structure(cell: Cell, theirs: PublishedRow) -> str:
+    """Empty, or which option that makes the paper's row is another one here."""
+    spec = next(iter(cell.records.values())).spec
+    for key, value in theirs.structure.items():
+        tree: Any = {**spec.options, "network": spec.network.options if spec.network else {}}
+        for part in key.split("."):
+            tree = tree.get(part) if isinstance(tree, dict) else None
+        if tree != value:
+            return f"not comparable: {key} {tree}, the paper {value}"
+    return ""
+
+
+def sentences(table: Table, plan: dict[str, Any]) -> list[str]:
+    """What came of the comparison, and what is known to be wrong in the published table."""
+    if not table.published:
+        return []
+    source = read(plan["study"]["published"])
+    key = plan["tables"][table.key]["paper"]
+    counts: dict[str, int] = {}
+    for line in table.published:
+        said = line.level.verdict if line.level else line.reason
+        counts[said] = counts.get(said, 0) + 1
+    told = "; ".join(f"{said} ({count} of {len(table.published)})" for said, count in counts.items())
+    found = [f"Beside {key.replace('table', 'Table ')} of {source.source}: {told}."]
+    copied = {line.copied for line in table.published if line.copied}
+    if copied:
+        found.append(f"Rows that the paper copied from elsewhere and did not run are marked (c): {'; '.join(copied)}.")
+    kinds = dict.fromkeys(line.plus_minus for line in table.published if line.published_half is not None)
+    if kinds:
+        found.append(f"The paper's ±: {'; '.join(MEANS[kind] for kind in kinds)}.")
+    return found + [f"Erratum: {text}" for text in source.tables[key].errata]

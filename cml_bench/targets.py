@@ -1,0 +1,72 @@
+"""Parts of a study by name: ``table2``, ``table2_cifar_fs``, ``table1_n3``, ``table2_cifar_fs_n3``. Imports no torch.
+
+``_DATA`` keeps the columns on one data set, ``_nK`` the first K seeds. A data set's own name (``cifar_fs``,
+``cifar_fs_n3``) is every table that has it, ``nK`` every table with so many seeds.
+"""
+
+from typing import Any
+
+from cml_bench.errors import unknown
+
+
+def _data_of(plan: dict[str, Any], table: dict[str, Any]) -> list[str]:
+    """Names of the data sets behind a table's columns, in their order."""
+    experiments = plan["study"]["experiments"]
+    return list(dict.fromkeys(experiments[group["experiment"]]["data"] for group in table["columns"]))
+
+
+def _most_seeds(plan: dict[str, Any], table: dict[str, Any]) -> int:
+    members = [plan["members"][group["experiment"]] for group in table["columns"]]
+    return max(len(ids) for methods in members for shots in methods.values() for ids in shots.values())
+
+
+def parts(plan: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
+    """Name of every part of every table -> (table, data set or "", number of seeds or 0), whole tables included."""
+    found = {}
+    for key, table in plan["tables"].items():
+        data = _data_of(plan, table)
+        for name in ["", *(data if len(data) > 1 else [])]:
+            for n in [0, *range(1, _most_seeds(plan, table))]:
+                whole = key + (f"_{name}" if name else "") + (f"_n{n}" if n else "")
+                if whole not in plan["tables"] or whole == key:
+                    found[whole] = (key, name, n)
+    return found
+
+
+def groups(plan: dict[str, Any]) -> dict[str, list[str]]:
+    """Names that mean several tables -> the parts that they mean; names of tables and figures come first."""
+    found: dict[str, list[str]] = {}
+    for part, (key, name, n) in parts(plan).items():
+        data = _data_of(plan, plan["tables"][key])
+        suffix = f"_n{n}" if n else ""
+        if n and not name:
+            found.setdefault(f"n{n}", []).append(part)
+        for each in [name] if name else data if len(data) == 1 else []:
+            found.setdefault(each + suffix, []).append(part)
+    taken = {*plan["tables"], *plan["figures"]}
+    return {name: tables for name, tables in found.items() if name not in taken}
+
+
+def restrict(plan: dict[str, Any], name: str) -> dict[str, Any]:
+    """The plan with one table, the part ``name``. A UserError for an unknown name."""
+    if name in plan["tables"]:
+        return plan
+    known = parts(plan)
+    if name not in known:
+        raise unknown("table", name, known)
+    key, data, n = known[name]
+    table, experiments = plan["tables"][key], plan["study"]["experiments"]
+    columns = [g for g in table["columns"] if not data or experiments[g["experiment"]]["data"] == data]
+    titles = {group["title"] for group in columns}
+    told = [data] * bool(data) + [f"the first {n} seed{'s' * (n > 1)}"] * bool(n)
+    members = {
+        experiment: {run: {shot: ids[: n or None] for shot, ids in shots.items()} for run, shots in methods.items()}
+        for experiment, methods in plan["members"].items()
+    }
+    cells = []
+    for cell in plan["cells"]:
+        if cell["table"] == key and cell["columns"] in titles:
+            runs, against = (ids and ids[: n or None] for ids in (cell["runs"], cell["against"]))
+            cells.append({**cell, "table": name, "runs": runs, "against": against})
+    part = {**table, "columns": columns, "title": f"{table['title']} ({', '.join(told)})"}
+    return {**plan, "tables": {name: part}, "members": members, "cells": cells}
