@@ -54,7 +54,7 @@ def prepared(name: str, tmp_path: Path, real_data: Path | None = None, **options
 def test_tlps_split_is_the_one_its_code_draws(name):
     data = make(name)
     assert [data.class_split[split].tolist() for split in SPLITS] == [list(part) for part in TLP[name]]
-    assert data.data_id == f"{name}/v1/tlp-1234"
+    assert data.data_id == f"{name}/tlp-1234"
 
 
 @pytest.mark.parametrize("name", ["citeseer", "amazon_computer", "corafull", "sbm"])

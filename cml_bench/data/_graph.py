@@ -71,7 +71,6 @@ class GraphSet(ClassSet):
     subgraph: float  # mean number of nodes within two hops of a node, itself included: for counting FLOPs
     split_sizes: tuple[int, int, int]
     named_splits: dict[str, dict[str, tuple[int, ...]]] = {}
-    version = 1  # of the generator or the reading of the files
 
     def __init__(self, options: GraphOptions):
         super().__init__(options)
@@ -81,8 +80,8 @@ class GraphSet(ClassSet):
 
     @property
     def data_id(self) -> str:
-        """Version, and the class split."""
-        return f"{self.name}/v{self.version}/{self.options.split}"
+        """Name and class split."""
+        return f"{self.name}/{self.options.split}"
 
     def _split(self, name: str) -> dict[str, np.ndarray]:
         if name in self.named_splits:

@@ -21,13 +21,14 @@ class CoraFull(GraphSet):
     """Class split 40/15/15, as in TLP's code and the CML paper's table 6.
 
     The split ``tlp-1234`` follows from TLP's code and its seed, and was not executed on the real file. No digest of
-    the file is published: that of the first download is kept.
+    the file is published, so it is not fetched unasked: put it where the message says, and its digest is kept from then
+    on, or name your copy under ``sources``.
     """
 
     nodes, edges, features, subgraph, smallest_class = 19_793, 63_421, 8_710, 128.0, 15
     split_sizes = (40, 15, 15)
     named_splits = {TLP: {"train": _TRAIN, "validation": _VALIDATION, "test": _TEST}}
-    files = (RemoteFile("cora.npz", ("https://github.com/abojchevski/graph2gauss/raw/master/data/cora.npz",), 0),)
+    files = (RemoteFile("cora.npz", (), 0, page="https://github.com/abojchevski/graph2gauss/raw/master/data/cora.npz"),)
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See :func:`cml_bench.data._graph.processed`."""

@@ -13,6 +13,7 @@ from cml_bench import seeding
 from cml_bench.data._graph import GraphOptions, GraphSet
 from cml_bench.registry import datasets
 
+VERSION = 1
 CLASSES, EACH, WORDS, OWN = 12, 40, 64, 12
 LINK_INSIDE, LINK_OUTSIDE = 0.05, 0.006  # about 2 links to the own class and 2.6 to others
 USE_OWN, USE_OTHER = 0.24, 0.12
@@ -32,16 +33,21 @@ class SBM(GraphSet):
     nodes, edges, features, subgraph, smallest_class = CLASSES * EACH, 1129, WORDS, 27.1, EACH
     split_sizes = (6, 3, 3)
 
+    @property
+    def data_id(self) -> str:
+        """Version of the generator, and the class split."""
+        return f"sbm/v{VERSION}/{self.options.split}"
+
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Everything from raw bits of one key, so the graph is the same everywhere."""
         labels = np.repeat(np.arange(CLASSES), EACH)
-        key = seeding.key("sbm", self.version)
+        key = seeding.key("sbm", VERSION)
         preferred = seeding.smallest(seeding.words(key, 0, CLASSES, WORDS), OWN)
         own = np.zeros((CLASSES, WORDS), bool)
         np.put_along_axis(own, preferred, True, axis=1)
-        draws = seeding.uniform(seeding.words(seeding.key("sbm words", self.version), 0, self.nodes, WORDS))
+        draws = seeding.uniform(seeding.words(seeding.key("sbm words", VERSION), 0, self.nodes, WORDS))
         features = draws < np.where(own[labels], USE_OWN, USE_OTHER)
-        pairs = seeding.uniform(seeding.words(seeding.key("sbm links", self.version), 0, self.nodes, self.nodes))
+        pairs = seeding.uniform(seeding.words(seeding.key("sbm links", VERSION), 0, self.nodes, self.nodes))
         linked = np.triu(pairs < np.where(labels[:, None] == labels, LINK_INSIDE, LINK_OUTSIDE), 1)
         edges = np.stack(np.nonzero(linked | linked.T))
         return edges, features.astype(np.float32), labels
