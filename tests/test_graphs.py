@@ -29,7 +29,7 @@ TLP = {
         [4, 6, 8, 18, 20, 22, 25, 29, 33, 36, 46, 50, 57, 63, 66],
     ),
 }  # fmt: skip
-DECODED = {"citeseer": "597cf441d508", "amazon_computer": "ed04ae07834b", "sbm": "176783383d98"}
+DECODED = {"citeseer": "597cf441d508", "amazon_computer": "ed04ae07834b", "sbm": "756e3bb9b253"}
 
 
 def make(name: str, **options):

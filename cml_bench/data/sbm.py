@@ -15,8 +15,8 @@ from cml_bench.registry import datasets
 
 VERSION = 1
 CLASSES, EACH, WORDS, OWN = 12, 40, 64, 12
-LINK_INSIDE, LINK_OUTSIDE = 0.05, 0.006  # about 2 links to the own class and 2.6 to others
-USE_OWN, USE_OTHER = 0.24, 0.12
+LINK_INSIDE, LINK_OUTSIDE = 0.14, 0.004  # about 5.5 links to the own class and 1.8 to others
+USE_OWN, USE_OTHER = 0.4, 0.12
 
 
 class SBMOptions(GraphOptions):
@@ -30,7 +30,7 @@ class SBM(GraphSet):
     """12 classes of 40 nodes, split 6/3/3; 64 words, of which each class prefers 12."""
 
     Options = SBMOptions
-    nodes, edges, features, subgraph, smallest_class = CLASSES * EACH, 1129, WORDS, 27.1, EACH
+    nodes, edges, features, subgraph, smallest_class = CLASSES * EACH, 1765, WORDS, 49.4, EACH
     split_sizes = (6, 3, 3)
 
     @property
