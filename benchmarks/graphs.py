@@ -31,8 +31,8 @@ WORKLOADS = {  # data set, method: tasks that are timed, fast and plain
     ("citeseer", "amm_gnn+cml"): (60, 10),
     ("amazon_computer", "amm_gnn"): (60, 10),
     ("amazon_computer", "amm_gnn+cml"): (60, 10),
-    ("amazon_computer", "gmeta"): (24, 3),
-    ("amazon_computer", "gmeta+cml"): (24, 3),
+    ("amazon_computer", "gmeta"): (20, 2),
+    ("amazon_computer", "gmeta+cml"): (20, 2),
 }
 CPU = torch.device("cpu")
 
