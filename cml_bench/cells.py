@@ -66,7 +66,10 @@ class Difference:
 
 @dataclass
 class Cell:
-    """One result: seeds that ran, the value of each, and what follows from them. ``base``: its baseline's cell."""
+    """One result: seeds that ran, the value of each, and what follows from them. ``base``: its baseline's cell.
+
+    In a table over class splits what is said of seeds holds of splits, by their place in the experiment's list.
+    """
 
     runs: list[str]
     records: dict[int, Record]
@@ -75,6 +78,7 @@ class Cell:
     summary: CellSummary | None = None
     episode_half: float = math.nan
     base: "Cell | None" = None
+    fixed: "Cell | None" = None  # the same on one class split with several seeds, where this one is over splits
     difference: Difference | None = None
     bold: bool = False
 

@@ -102,7 +102,7 @@ def _beside(
     row: TableRow, column: Column, theirs: PublishedRow, source: PublishedTable, rows: dict[str, PublishedRow],
     runs: dict[str, Any],
 ) -> Beside:  # fmt: skip
-    cell, (value, half) = row.cells[column], _pair(theirs.values[column.place])
+    cell, (value, half) = row.cells[column].fixed or row.cells[column], _pair(theirs.values[column.place])
     base = rows.get(row.against)
     base_value = None if base is None else _pair(base.values.get(column.place))[0]
     gain = None if base_value is None else value - base_value

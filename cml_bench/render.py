@@ -56,7 +56,7 @@ def difference_text(difference: Difference, kind: str) -> str:
 
 def grids(table: Table) -> list[Grid]:
     """The blocks of a table: its results, and its paired differences."""
-    main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression}[table.kind](table)
+    main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression, "splits": _splits}[table.kind](table)
     differences = [_differences(table)] if table.compares else []
     return [main, *(grid for grid in differences if grid.rows), *([_beside(table)] if table.published else [])]
 
@@ -74,6 +74,20 @@ def _accuracy(table: Table) -> Grid:
     ]
     bold = {(i, 2 + j) for i, row in enumerate(table.results) for j, c in enumerate(table.columns) if row.cells[c].bold}
     return Grid(table.title, header, rows, bold)
+
+
+def _splits(table: Table) -> Grid:
+    """As accuracies; under each row a second line with the same on one class split, over seeds."""
+    grid, rows, bold = _accuracy(table), [], set()
+    for i, (row, line) in enumerate(zip(table.results, grid.rows, strict=True)):
+        bold |= {(len(rows), j) for k, j in grid.bold if k == i}
+        rows.append(line)
+        cells = [row.cells[c].fixed for c in table.columns]
+        if any(cells):
+            counts = sorted({cell.summary.finished for cell in cells if cell and cell.summary})
+            texts = [cell_text(cell, table.kind) if cell else DASH for cell in cells]
+            rows.append([f"{row.label}, one split", ", ".join(map(str, counts)) or "0", *texts])
+    return Grid(table.title, grid.header, rows, bold)
 
 
 def _regression(table: Table) -> Grid:
@@ -162,7 +176,8 @@ def _differences(table: Table) -> Grid:
     titles = [f"{c.steps} step{'s' * (c.steps != 1)}" for c in blocks[0]] if regression else [
         c.title(table.kind) for c in columns
     ]  # fmt: skip
-    heading = f"Paired differences ({unit}), with 95 % t intervals over seeds"
+    over = "class splits" if table.kind == "splits" else "seeds"
+    heading = f"Paired differences ({unit}), with 95 % t intervals over {over}"
     return Grid(heading, [*([""] * (1 + regression)), *titles], rows, set())
 
 
@@ -212,9 +227,15 @@ _KEY = (
 )
 
 
+_KEY_SPLITS = (
+    "Mean ± half-width of the 95 % t interval over n class splits (in brackets: half-width from the test episodes); "
+    '"one split": the same over n training seeds on one class split.'
+)
+
+
 def explanation(table: Table) -> str:
     """The caption and how to read a cell."""
-    return f"{table.caption} {_KEY}".strip()
+    return f"{table.caption} {_KEY_SPLITS if table.kind == 'splits' else _KEY}".strip()
 
 
 def text(table: Table) -> str:

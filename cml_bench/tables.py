@@ -27,6 +27,8 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
         if row["against"]:
             for column in columns:
                 cells[column].base = reader.cell(config, row["against"], "meta", column)
+        for column, cell in cells.items():
+            cell.fixed = reader.fixed(config, row["run"], row["reading"], column)
         rows.append(TableRow(row["label"], row["reading"], _label_of(config, row["against"]), cells, row["shown"]))
     table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
     _compare(table)
@@ -55,9 +57,19 @@ class _Reader:
 
     def cell(self, config: dict[str, Any], run: str, reading: str, column: Column) -> Cell:
         """The cell of a run's reading in a column."""
-        name, experiment = self.experiment(config, column.group)
+        return self._cell(self.experiment(config, column.group)[0], run, reading, column)
+
+    def fixed(self, config: dict[str, Any], run: str, reading: str, column: Column) -> Cell | None:
+        """The same on one class split, where the columns say on which."""
+        name = next(g["fixed"] for g in config["columns"] if g["title"] == column.group)
+        return self._cell(name, run, reading, column) if name else None
+
+    def _cell(self, name: str, run: str, reading: str, column: Column) -> Cell:
+        experiment = self.plan["study"]["experiments"][name]
         ids = self.plan["members"][name][run][str(column.shot)]
-        records = {self.specs[i].seed: r for i in ids if (r := self._record(i, name, experiment)) is not None}
+        records = {
+            _unit(self.specs[i], experiment): r for i in ids if (r := self._record(i, name, experiment)) is not None
+        }
         scores, problems = _scores(records, reading, column, experiment["evaluation"]["tasks"])
         self.damaged.update(dict.fromkeys(problems.values()))
         return _cell(ids, {s: r for s, r in records.items() if s not in problems}, scores, column)
@@ -78,6 +90,12 @@ def _usable(record: Record | None, spec: RunSpec, experiment: dict[str, Any]) ->
     steps = tuple(wanted["inner_steps"]) or (_own_steps(spec),)
     asked = Evaluation(tasks=wanted["tasks"], query=spec.evaluation.query, inner_steps=steps)
     return record if record.evaluated is not None and record.evaluated.covers(asked) else None
+
+
+def _unit(spec: RunSpec, experiment: dict[str, Any]) -> int:
+    """What is replicated: the training seed, or the place of the class split among the experiment's."""
+    splits = experiment["splits"]
+    return splits.index(spec.data.options["split"]) if splits else spec.seed
 
 
 def _own_steps(spec: RunSpec) -> int:

@@ -58,7 +58,8 @@ def restrict(plan: dict[str, Any], name: str) -> dict[str, Any]:
     table, experiments = plan["tables"][key], plan["study"]["experiments"]
     columns = [g for g in table["columns"] if not data or experiments[g["experiment"]]["data"] == data]
     titles = {group["title"] for group in columns}
-    told = [data] * bool(data) + [f"the first {n} seed{'s' * (n > 1)}"] * bool(n)
+    unit = "class split" if table["kind"] == "splits" else "seed"
+    told = [data] * bool(data) + [f"the first {n} {unit}{'s' * (n > 1)}"] * bool(n)
     members = {
         experiment: {run: {shot: ids[: n or None] for shot, ids in shots.items()} for run, shots in methods.items()}
         for experiment, methods in plan["members"].items()
