@@ -188,7 +188,8 @@ def _plan(args: argparse.Namespace) -> None:
         from cml_bench import calibrate
 
         rates = calibrate.rates(resolved, args.calibrate, resolved["study"]["device"]) if args.calibrate > 0 else None
-        print(preflight.summary(resolved, len(hardware.gpus()), rates))
+        gpus = 0 if resolved["study"]["device"] == "cpu" else len(hardware.gpus())
+        print(preflight.summary(resolved, gpus if rates is None else int(rates.gpu), rates))
 
 
 def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):

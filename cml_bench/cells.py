@@ -45,6 +45,7 @@ class Difference:
     better: int
     testable: bool
     holm_p: float = math.nan
+    reason: str = ""  # why it cannot be tested, if not for want of runs
 
     @property
     def wins(self) -> bool:
@@ -59,6 +60,8 @@ class Difference:
     @property
     def verdict(self) -> str:
         """Stars, or why there are none."""
+        if self.reason:
+            return self.reason
         if not self.testable:
             return stats.not_tested(self.paired.n) if self.paired.n < stats.MIN_SEEDS else "runs missing: not tested"
         return stats.stars(self.holm_p) or "not significant"
@@ -119,6 +122,7 @@ class Beside:
     reason: str = ""
     level: LevelVerdict | None = None
     gain: GainVerdict | None = None
+    gain_reason: str = ""  # why there is no verdict on the gain, where there is one on the level
 
 
 @dataclass

@@ -31,7 +31,7 @@ def number(value: float, kind: str) -> str:
 def cell_text(cell: Cell, kind: str) -> str:
     """``73.17 ± 1.35 (1.41)``: mean, half-width over seeds, and in brackets that from the test episodes."""
     if cell.summary is None or math.isnan(cell.summary.mean):
-        return DASH
+        return f"{DASH}‡" if cell.summary and cell.summary.marked else DASH
     text = number(cell.summary.mean, kind)
     if not math.isnan(cell.summary.half):
         text += f" ± {number(cell.summary.half, kind)}"
@@ -205,7 +205,7 @@ def _beside(table: Table) -> Grid:
             level.verdict if level else line.reason,
             f"{signed(line.cell.difference.paired.diff)} [{signed(gain.low)}, {signed(gain.high)}]" if gain else DASH,
             DASH if line.published_gain is None else signed(line.published_gain),
-            _gain_words(line) if gain else DASH,
+            _gain_words(line) if gain else line.gain_reason or DASH,
         ])  # fmt: skip
     return Grid("Beside the paper", header, rows, set())
 

@@ -16,13 +16,13 @@ from cml_bench.files import write_bytes, write_text
 from cml_bench.records import Record, Store, read_arrays, write_arrays
 from cml_bench.spec import RunSpec
 from cml_bench.tables import build
-from cml_bench.targets import restrict
+from cml_bench.targets import expand, restrict
 
 
 def tables(plan: dict[str, Any], results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
     """Write tables as Markdown, LaTeX and CSV to ``out``, by default the study's folder under ``results``."""
     out, paths = out or _home(plan, results), []
-    for key in keys or list(plan["tables"]):
+    for key in expand(plan, keys):
         built = build(restrict(plan, key), Store(results), key)
         for kind, form in (("md", render.markdown), ("tex", render.latex), ("csv", render.csv)):
             path = out / "tables" / f"{key}.{kind}"
@@ -33,7 +33,7 @@ def tables(plan: dict[str, Any], results: Path, keys: list[str], out: Path | Non
 
 def text(plan: dict[str, Any], results: Path, keys: list[str]) -> str:
     """Tables for a terminal."""
-    built = (build(restrict(plan, key), Store(results), key) for key in keys or plan["tables"])
+    built = (build(restrict(plan, key), Store(results), key) for key in expand(plan, keys))
     return "\n".join(f"{render.text(table)}\n" for table in built)
 
 

@@ -91,7 +91,9 @@ def test_each_table_is_a_study_of_its_own_with_the_same_runs(path, grid, monkeyp
 def test_parts_of_tables_by_name(grid):
     names, groups = targets.parts(grid), targets.groups(grid)
     assert {"table1", "table1_n3", "table2_cifar_fs", "table2_cifar_fs_n1", "table9_fc100"} <= set(names)
-    assert "table1_n5" not in names, "that is table1"
+    assert targets.expand(grid, ["n5", "table1"])[-1] == "table1"
+    assert set(targets.expand(grid, ["cifar_fs"])) == {"table2_cifar_fs", "table9_cifar_fs"}
+    assert targets.expand(grid, []) == list(grid["tables"])
     assert set(groups["cifar_fs"]) == {"table2_cifar_fs", "table9_cifar_fs"}
     assert "table1" in groups["miniimagenet"]
     assert "table1_n3" in groups["n3"]
@@ -101,7 +103,7 @@ def test_parts_of_tables_by_name(grid):
     part = targets.restrict(grid, "table2_fc100")
     assert {cell["columns"] for cell in part["cells"]} == {"FC100"}
     assert part["tables"]["table2_fc100"]["title"].endswith("(Table 2) (fc100)")
-    with pytest.raises(UserError, match=r"unknown table 'table1_n9'"):
+    with pytest.raises(UserError, match=r"unknown table 'table1_n9'.*Parts of them are"):
         targets.restrict(grid, "table1_n9")
 
 
