@@ -58,8 +58,8 @@ def restrict(plan: dict[str, Any], name: str) -> dict[str, Any]:
     known = parts(plan)
     if name not in known:
         raise UserError(
-            f"{unknown('table', name, plan['tables'])} Parts of them are TABLE_DATA (one data set), TABLE_nK (the first K "
-            "seeds) and TABLE_DATA_nK."
+            f"{unknown('table', name, plan['tables'])} Parts of them are TABLE_DATA (one data set), TABLE_nK (the "
+            "first K seeds) and TABLE_DATA_nK."
         )
     key, data, n = known[name]
     table, experiments = plan["tables"][key], plan["study"]["experiments"]

@@ -39,7 +39,7 @@ def cells(found, table, row, reading=None):
 def test_every_image_table_is_there_with_five_seeds(grid):
     counts = {key: len(ids) for key, ids in preflight.runs_by_table(grid).items()}
     assert RUNS.items() <= counts.items()
-    assert all(len(cell["runs"]) == 5 for cell in grid["cells"])
+    assert all(len(cell["runs"]) == 5 for cell in grid["cells"] if not cell["table"].startswith("table3"))
     assert len(grid["runs"]) == len({run["id"] for run in grid["runs"]})
     assert {item["name"] for item in grid["data"]} >= {
         "miniimagenet", "omniglot", "cifar_fs", "fc100", "vgg_flower", "sinusoid",
@@ -57,9 +57,9 @@ def test_equal_runs_of_several_tables_are_one(grid):
 
 
 def test_image_runs_are_official_and_name_their_gamma(grid):
-    image = [run for run in grid["runs"] if run["spec"]["data"]["name"] != "sinusoid"]
-    strange = {run["deviates"] for run in image} - {"", "options level low instead of both"}
-    assert not strange
+    image = [run for run in grid["runs"] if run["gpu"]]
+    found = {key for run in image for key in run["deviates"]}
+    assert found == {"level", "cml.gamma", "cml.depth", "network.head_blocks"}, "what makes rows of the tables"
     assert all(run["gamma_named"] for run in image)
     steps = {run["spec"]["method"].removesuffix("+cml"): run["spec"]["steps"] for run in image}
     assert (steps["maml"], steps["mamlpp"], steps["sharp_maml"]) == (30_000, 50_000, 60_000)
@@ -71,6 +71,7 @@ def test_seeds_and_protocol_are_settable(monkeypatch):
     monkeypatch.chdir(ROOT)
     found = resolved({"seeds": 3, "protocol": "matched"})
     assert {run["spec"]["seed"] for run in found["runs"]} == {0, 1, 2}
+    assert {len(cell["runs"]) for cell in found["cells"] if not cell["table"].startswith("table3")} == {3}
     image = [run["spec"] for run in found["runs"] if run["spec"]["data"]["name"] == "miniimagenet"]
     assert {spec["steps"] for spec in image} == {30_000}
     assert {spec["protocol"]["selection"] for spec in image} == {"joint"}

@@ -49,8 +49,8 @@ def _memory(spec: RunSpec, settings: Settings, error: Exception) -> str:
     told = str(error).splitlines()[0]
     text = (
         f"{spec.title}: the memory of the device did not suffice ({told}). What needs less and computes the same: "
-        f"{fewer}fewer tasks at once (--config tasks_at_once=1; equal up to rounding, so train pairs alike). What needs "
-        "less and makes another run: precision bf16, a smaller meta_batch, first_order. It goes on from its last "
+        f"{fewer}fewer tasks at once (--config tasks_at_once=1; equal up to rounding, so train pairs alike). What "
+        "needs less and makes another run: precision bf16, a smaller meta_batch, first_order. It goes on from its last "
         "checkpoint when started again"
     )
     write_failure(Store(settings.results).folder(spec), f"{text}\n{''.join(traceback.format_exception(error))}")
