@@ -1,6 +1,7 @@
 """Configuration files: what a user may write, and the errors for everything else. Imports no torch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -230,7 +231,21 @@ def parse(content: Any, where: str) -> Study:
 
 def read(path: Path | str) -> Study:
     """Read and check a YAML file."""
-    return parse(included(_yaml(Path(path)), str(path)), str(path))
+    return parse(merged([path]), str(path))
+
+
+def merged(paths: Sequence[Path | str]) -> Any:
+    """Several files as Snakemake joins them (what a later one says of a key counts), with what they include."""
+    whole = _yaml(Path(paths[0]))
+    for path in paths[1:]:
+        whole = _joined(whole, _yaml(Path(path)))
+    return included(whole, ", ".join(map(str, paths)))
+
+
+def _joined(a: Any, b: Any) -> Any:
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return b
+    return {**a, **{key: _joined(a[key], value) if key in a else value for key, value in b.items()}}
 
 
 def _yaml(path: Path) -> Any:

@@ -75,6 +75,8 @@ def deviation(spec: RunSpec, method: type, network: type | None) -> dict[str, li
         "options": (spec.options, method.Options, own.options),
         "network": (spec.network.options, network.Options, {**own.network, **method.network_defaults}),
     }
+    if strange := {**own.network, **method.network_defaults}.keys() - network.Options.model_fields.keys():
+        return {"network": [network.name, f"one with {', '.join(sorted(strange))}"]}
     found = {}
     for part, (mine, model, released) in parts.items():
         wanted = model.read(released, f"preset official of {spec.method}").model_dump(mode="json")

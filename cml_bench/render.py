@@ -259,6 +259,7 @@ def markdown(table: Table) -> str:
     return "\n".join([*parts, explanation(table), "", *(f"* {note}" for note in table.notes), ""])
 
 
+_TEX_WIDTH = 80  # characters of a row that fit a page in small type
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
@@ -274,12 +275,14 @@ def tex_escape(value: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """A table environment; needs the package booktabs only."""
+    """A table environment; needs the packages booktabs and graphicx (which fits wide tables to the page)."""
     lines = [r"\begin{table}", r"\centering", r"\small"]
     lines.append(rf"\caption{{{tex_escape(table.title)}. {tex_escape(explanation(table))}}}")
     lines.append(rf"\label{{tab:{table.key.replace('_', '-')}}}")
     for grid in grids(table):
         left = 2 if grid.header[1] == "" else 1
+        wide = max(len(" ".join(row)) for row in [grid.header, *grid.rows]) > _TEX_WIDTH
+        lines += [r"\resizebox{\textwidth}{!}{"] if wide else []
         lines += [rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.header) - left)}}}", r"\toprule"]
         lines += [" & ".join(map(tex_escape, grid.header)) + r" \\", r"\midrule"]
         for i, row in enumerate(grid.rows):
@@ -287,7 +290,7 @@ def latex(table: Table) -> str:
                 rf"\textbf{{{tex_escape(v)}}}" if (i, j) in grid.bold else tex_escape(v) for j, v in enumerate(row)
             ]
             lines.append(" & ".join(cells) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
+        lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else ""), r"\par\medskip"]
     return "\n".join([*lines[:-1], r"\end{table}", ""])
 
 

@@ -245,7 +245,7 @@ def test_the_latex_compiles(whole):
     table.rows[0].label = "CL⋆, γ = 1 & 100 % of #1_a^b {x} ~ \\ $ < > × ± † ‡ −"
     body = render.latex(table)
     (folder / "t.tex").write_text(
-        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\\end{document}\n"
+        "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
     )
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=folder, capture_output=True, text=True
