@@ -136,7 +136,7 @@ def summary(plan: dict[str, Any], gpus: int = 0, rates: Rates | None = None) -> 
         *_table_lines(plan, gpus > 0, rates),
         f"estimated, for the {len(able)} runs that can start now: {_hours(able, gpus, rates)}; "
         f"disk {_bytes(sum(run['work']['bytes'] for run in able))}; downloads {_bytes(downloads(plan))} "
-        f"(data: {', '.join(item['data_id'] for item in plan['data'])})",
+        f"(data: {', '.join(dict.fromkeys(item['name'] for item in plan['data']))})",
     ]
     reasons = {reason: sum(r == reason for r in lost.values()) for reason in lost.values()}
     lines += [f"not run, {count} runs: {reason}" for reason, count in reasons.items()]
