@@ -16,13 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cml_bench import prepared
 from cml_bench.data._archives import AGAIN
-from cml_bench.data._source import LocalCopy, RemoteFile, obtain_all, shown
+from cml_bench.data._source import LocalCopy, RemoteFile, digests_of, obtain_all, shown
 from cml_bench.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_bytes, write_json
 from cml_bench.records import run_lock
 from cml_bench.spec import Options
+
+_OWN = "an own copy of the data, whose digest is not the published one"
 
 
 class DataSet:
@@ -43,7 +46,7 @@ class DataSet:
     draws_curves = False  # whether figures of adapted curves can be made: see probes.py
     terms = ""  # the terms of use that must be acknowledged before the data is fetched, and where they stand
     licence = ""  # what is known of the licence, a sentence that is shown when the data is fetched
-    differs = ""  # how the data that is opened is not the published one, if a user's own copy is so
+    differs = ""  # how the data that is opened is not, or may not be, the published one, if it is a user's own copy
     input_shape: tuple[int, ...]
 
     def __init__(self, options: Options):
@@ -73,6 +76,11 @@ class DataSet:
             )
         there = [files for files in sets if downloads and all((downloads / file.name).exists() for file in files)]
         return (chosen or there or [cls.files])[0]
+
+    @classmethod
+    def published(cls) -> list[dict[str, str]]:
+        """The published digests of each edition's files, by name; see :func:`cml_bench.prepared.is_wanted`."""
+        return [{file.name: file.digest for file in files} for files in (cls.files, *cls.editions)]
 
     def outputs(self, way: int) -> int:
         """Size of the network's output for episodes of so many ways."""
@@ -170,30 +178,33 @@ class ImageSet(DataSet):
 
     def folder(self, root: Path) -> Path:
         """Where the prepared arrays stand under the data folder."""
-        return Path(root) / "prepared" / self.data_id.replace("/", "-")
+        return prepared.home(root, self.data_id)
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
-        """Fetch the files, write ``images.npy`` and ``index.json``, unless they are there."""
+        """Fetch the files, write ``images.npy`` and ``index.json``, unless they are there, made from the same files."""
         home, local = self.folder(folder), local or {}
-        if self._usable(home, local):
+        if self._usable(folder, local):
             return
         with run_lock(Path(folder) / "locks" / home.name, wait=shown):
-            if not self._usable(home, local):
+            if not self._usable(folder, local):
                 self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local)
 
-    def _usable(self, home: Path, local: dict[str, LocalCopy]) -> bool:
-        """Whether arrays are there, undamaged, and not those of another's copy that is no longer asked for."""
+    def _usable(self, folder: Path, local: dict[str, LocalCopy]) -> bool:
+        """Whether arrays are there, undamaged, and made from the files that are asked for now."""
+        own = {name: copy.sha256 for name, copy in local.items()}
+        if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), own):
+            return False
         try:
-            return (home / "index.json").exists() and not (self._read(home).differs and not local)
+            self._read(self.folder(folder))
         except UserError:  # damaged since: made anew
             return False
+        return True
 
     def _prepare(self, home: Path, downloads: Path, own: dict[str, LocalCopy]) -> None:
         files = self.edition(own, downloads)
         if self.licence and any(file.name not in own for file in files):
             shown(f"{self.name}: {self.licence}")
-        prepared = self.image_count * int(np.prod(self.input_shape))
-        paths = obtain_all(files, downloads, own, prepared)
+        paths = obtain_all(files, downloads, own, self.image_count * int(np.prod(self.input_shape)))
         home.mkdir(parents=True, exist_ok=True)
         sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
         try:
@@ -213,10 +224,15 @@ class ImageSet(DataSet):
             "splits": {split: classes.tolist() for split, classes in splits.items()},
             "group": self.group,
             "sha256": hash_images(arrays),
+            "files": {file.name: digests_of(file, paths[file.name], own.get(file.name)) for file in files},
         }
-        if differs := self._differs(sizes):
-            index["differs"] = differs
-            shown(f"{self.data_id}: {differs}. Its results are not those of the published data.")
+        # Of a repacked copy with the right numbers nobody knows whether its pictures are the published ones.
+        if problem := self._differs(sizes):
+            index["differs"] = f"not the published data: {problem}"
+        elif not prepared.is_wanted(index, self.published(), {}):
+            index["differs"] = _OWN
+        if "differs" in index:
+            shown(f"{self.data_id}: {index['differs']}. Its results are not set against published ones.")
         write_json(home / "index.json", index)
 
     def _write(self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool) -> None:
