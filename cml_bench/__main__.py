@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     _folders(sub)
 
     sub = command("plan", _plan, "Resolve a configuration into runs, jobs and table cells. Starts nothing.")
-    sub.add_argument("--config", required=True, type=Path)
+    sub.add_argument(
+        "--config", required=True, type=Path, nargs="+", help="configuration files, joined as by Snakemake"
+    )
     sub.add_argument("--out", type=Path, help="write the plan to this file")
     sub.add_argument("--json", action="store_true", help="print the plan as JSON")
     sub.add_argument("--calibrate", type=float, default=60.0, metavar="SECONDS", help="time outer steps; 0: do not")
@@ -79,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _study(sub)
 
     sub = command("check", _check, "Compare the finished runs of a configuration with committed references.")
-    sub.add_argument("--config", type=Path, default=Path("configs/ci.yaml"))
+    sub.add_argument("--config", type=Path, nargs="+", default=[Path("configs/ci.yaml")])
     sub.add_argument("--results", type=Path, help="default: the configuration's")
     sub.add_argument("--reference", type=Path, default=Path("configs/reference/ci.json"))
     sub.add_argument("--update", action="store_true", help="make these runs the reference and print what moved")
@@ -128,7 +130,7 @@ def _engine(sub: argparse.ArgumentParser) -> None:
 
 def _study(sub: argparse.ArgumentParser) -> None:
     source = sub.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", type=Path, help="a configuration file")
+    source.add_argument("--config", type=Path, nargs="+", help="configuration files, joined as by Snakemake")
     source.add_argument("--plan", type=Path, help="a resolved plan")
     sub.add_argument("--results", type=Path, help="default: the configuration's")
 
@@ -181,7 +183,8 @@ def _study_of(path: Path | None) -> dict[str, Any]:
 def _plan(args: argparse.Namespace) -> None:
     from cml_bench import config, estimate, files, hardware, plan, preflight
 
-    resolved = estimate.add(plan.resolve(config.read(args.config), str(args.config)))
+    where = ", ".join(map(str, args.config))
+    resolved = estimate.add(plan.resolve(config.parse(config.merged(args.config), where), where))
     if args.out:
         files.write_json(args.out, resolved)
     if args.json:
@@ -190,7 +193,8 @@ def _plan(args: argparse.Namespace) -> None:
         from cml_bench import calibrate
 
         rates = calibrate.rates(resolved, args.calibrate, resolved["study"]["device"]) if args.calibrate > 0 else None
-        print(preflight.summary(resolved, len(hardware.gpus()), rates))
+        gpus = 0 if resolved["study"]["device"] == "cpu" else len(hardware.gpus())
+        print(preflight.summary(resolved, gpus if rates is None else int(rates.gpu), rates))
 
 
 def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
@@ -258,15 +262,14 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     if args.plan:
         return read_plan(args.plan)
-    import yaml
 
     from cml_bench import config, plan
 
-    config.read(args.config)
-    content = yaml.safe_load(args.config.read_text())
+    content, where = config.merged(args.config), ", ".join(map(str, args.config))
+    config.parse(content, where)
     if getattr(args, "seeds", None):
         content["seeds"] = args.seeds
-    return plan.cached(content, str(args.config))
+    return plan.cached(content, where)
 
 
 def _plan_and_results(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:

@@ -7,6 +7,7 @@ import torch
 
 from cml_bench.engine.device import resolve_device
 from cml_bench.engine.flops import task_flops
+from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import build_data, build_method
 from cml_bench.episodes import Examples, Task
@@ -28,9 +29,12 @@ def rates(plan: dict[str, Any], seconds: float, device: str = "auto") -> Rates:
     chosen = _commonest(plan)
     start, measured = time.perf_counter(), {}
     for key, spec in chosen.items():
-        measured[key] = _flops_per_second(spec, torch.device(name), seconds / len(chosen))
+        with computing(spec.precision, name):
+            measured[key] = _flops_per_second(
+                spec, torch.device(name), seconds / len(chosen), plan["study"]["tasks_at_once"]
+            )
     title = torch.cuda.get_device_name(name) if name.startswith("cuda") else f"one core of {processor()}"
-    return Rates(title, time.perf_counter() - start, measured)
+    return Rates(title, name.startswith("cuda"), time.perf_counter() - start, measured)
 
 
 def _commonest(plan: dict[str, Any]) -> dict[str, RunSpec]:
@@ -41,12 +45,12 @@ def _commonest(plan: dict[str, Any]) -> dict[str, RunSpec]:
     return {key: RunSpec.model_validate(max(found.values(), key=len)[0]) for key, found in counted.items()}
 
 
-def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float) -> float:
-    source, dtype = build_data(spec), torch.float32
+def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, at_once: int | None) -> float:
+    source, dtype = build_data(spec), dtype_of(spec.precision)
     method = build_method(spec, source, "fast")
     groups = leaves(method.init(0), device, dtype)
-    at_once, tasks = method.network.tasks_at_once(device), spec.protocol.meta_batch
-    step = MetaStep(method, groups, adam(groups, 0.0), at_once)
+    tasks = spec.protocol.meta_batch
+    step = MetaStep(method, groups, adam(groups, 0.0), at_once or method.network.tasks_at_once(device))
     batch = Task(*(_random(source, tasks, spec.way, each, device) for each in (spec.shot, spec.query)))
     flops = tasks * task_flops(build_method(spec, source, "plain"), source, spec.way, spec.shot, spec.query)["training"]
     step(batch)  # first calls choose algorithms and fill caches

@@ -45,6 +45,7 @@ class Difference:
     better: int
     testable: bool
     holm_p: float = math.nan
+    reason: str = ""  # why it cannot be tested, if not for want of runs
 
     @property
     def wins(self) -> bool:
@@ -59,6 +60,8 @@ class Difference:
     @property
     def verdict(self) -> str:
         """Stars, or why there are none."""
+        if self.reason:
+            return self.reason
         if not self.testable:
             return stats.not_tested(self.paired.n) if self.paired.n < stats.MIN_SEEDS else "runs missing: not tested"
         return stats.stars(self.holm_p) or "not significant"
@@ -66,7 +69,10 @@ class Difference:
 
 @dataclass
 class Cell:
-    """One result: seeds that ran, the value of each, and what follows from them. ``base``: its baseline's cell."""
+    """One result: seeds that ran, the value of each, and what follows from them. ``base``: its baseline's cell.
+
+    In a table over class splits what is said of seeds holds of splits, by their place in the experiment's list.
+    """
 
     runs: list[str]
     records: dict[int, Record]
@@ -75,6 +81,7 @@ class Cell:
     summary: CellSummary | None = None
     episode_half: float = math.nan
     base: "Cell | None" = None
+    fixed: "Cell | None" = None  # the same on one class split with several seeds, where this one is over splits
     difference: Difference | None = None
     bold: bool = False
 
@@ -115,6 +122,7 @@ class Beside:
     reason: str = ""
     level: LevelVerdict | None = None
     gain: GainVerdict | None = None
+    gain_reason: str = ""  # why there is no verdict on the gain, where there is one on the level
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Configuration files: what a user may write, and the errors for everything else. Imports no torch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -55,6 +56,7 @@ class MethodEntry(Model):
     protocol_options: dict[str, Any] = Field({}, description="what of the protocol differs in this row")
     steps: Steps | None = None
     seeds: Seeds | None = None
+    splits: tuple[str, ...] = Field((), description="some of the experiment's class splits; empty: all")
 
 
 class Experiment(Model):
@@ -69,6 +71,9 @@ class Experiment(Model):
     query: Positive | Literal["shot"] = 15
     steps: Steps | None = Field(None, description="outer steps; none: the preset's number for each method")
     seeds: Seeds | None = Field(None, description="none: the study's")
+    splits: tuple[str, ...] = Field(
+        (), description="class splits of a graph, instead of data_options.split: one run each, with the one seed"
+    )
     protocol: str = Field("", description="a preset: official, clean or matched; empty: the study's")
     protocol_options: dict[str, Any] = {}
     evaluation: Evaluation = Evaluation()
@@ -93,12 +98,15 @@ class ColumnGroup(Model):
     experiment: str
     title: str = ""
     shots: tuple[Positive, ...] = Field((), description="which of the experiment's shots; empty: all")
+    fixed: str = Field("", description="kind splits: the experiment on one split with several seeds, a second line")
 
 
 class TableConfig(Model):
     """One table: rows are methods; columns are the shots of experiments (and inner steps for regression)."""
 
-    kind: Literal["accuracy", "cost", "regression"]
+    kind: Literal["accuracy", "cost", "regression", "splits"] = Field(
+        description="splits: accuracy of nodes, with intervals over class splits instead of training seeds"
+    )
     columns: tuple[ColumnGroup, ...] = Field(
         min_length=1, description="`experiment: NAME` is short for one group without title"
     )
@@ -119,7 +127,12 @@ class TableConfig(Model):
     @property
     def experiments(self) -> tuple[str, ...]:
         """Names of the experiments whose runs it shows."""
-        return tuple(dict.fromkeys(group.experiment for group in self.columns))
+        every = [name for group in self.columns for name in (group.experiment, group.fixed) if name]
+        return tuple(dict.fromkeys(every))
+
+    def places(self) -> list[tuple[Row, ColumnGroup, str]]:
+        """Each row with each group of columns and an experiment that it shows there."""
+        return [(row, g, name) for row in self.rows for g in self.columns for name in (g.experiment, g.fixed) if name]
 
 
 class FigureConfig(Model):
@@ -218,7 +231,21 @@ def parse(content: Any, where: str) -> Study:
 
 def read(path: Path | str) -> Study:
     """Read and check a YAML file."""
-    return parse(included(_yaml(Path(path)), str(path)), str(path))
+    return parse(merged([path]), str(path))
+
+
+def merged(paths: Sequence[Path | str]) -> Any:
+    """Several files as Snakemake joins them (what a later one says of a key counts), with what they include."""
+    whole = _yaml(Path(paths[0]))
+    for path in paths[1:]:
+        whole = _joined(whole, _yaml(Path(path)))
+    return included(whole, ", ".join(map(str, paths)))
+
+
+def _joined(a: Any, b: Any) -> Any:
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return b
+    return {**a, **{key: _joined(a[key], value) if key in a else value for key, value in b.items()}}
 
 
 def _yaml(path: Path) -> Any:
@@ -278,6 +305,7 @@ def _check_references(study: Study, where: str) -> None:
         for key, item in [(name, experiment), *((f"{name}, {key}", m) for key, m in experiment.methods.items())]:
             if item.seeds is not None:
                 _check_seeds(item.seeds, f"{where}, experiment {key}")
+            _check_splits(item, experiment, study, f"{where}, experiment {key}")
     for key in [*study.tables, *study.figures]:
         if key in TARGETS or (key in study.tables and key in study.figures):
             raise UserError(f"{where}: a table or figure cannot be called {key!r}, the name is taken. Choose another.")
@@ -289,6 +317,18 @@ def _check_references(study: Study, where: str) -> None:
             _check_runs(item, name, study.experiments[name], f"{where}: {key}")
         if isinstance(item, TableConfig):
             _check_columns(item, study, f"{where}: {key}")
+
+
+def _check_splits(item: "Experiment | MethodEntry", experiment: Experiment, study: Study, place: str) -> None:
+    """Where class splits are the unit of replication there is one seed, and each split counts once."""
+    if not experiment.splits:
+        if item.splits:
+            raise UserError(f"{place}: splits are some of the experiment's, which names none: add `splits` there.")
+        return
+    if len(set(item.splits)) < len(item.splits) or not set(item.splits) <= set(experiment.splits):
+        raise UserError(f"{place}: splits must be distinct ones of {', '.join(experiment.splits)}.")
+    if len(item.seeds or experiment.seeds or study.seeds) > 1:
+        raise UserError(f"{place}: with several splits there is one seed; set seeds: [0].")
 
 
 def _check_runs(item: TableConfig | FigureConfig, name: str, experiment: Experiment, place: str) -> None:
@@ -308,6 +348,11 @@ def _check_columns(table: TableConfig, study: Study, place: str) -> None:
     if table.kind == "regression" and len(titles) > 1:
         raise UserError(f"{place} is of kind regression, which has columns of one experiment; make a table for each.")
     for group in table.columns:
+        many, one = (bool(name and study.experiments[name].splits) for name in (group.experiment, group.fixed))
+        if table.kind == "splits" and (one or not many):
+            raise UserError(f"{place} is of kind splits: give {group.experiment!r} `splits`, and its `fixed` none.")
+        if table.kind != "splits" and (many or group.fixed):
+            raise UserError(f"{place} shows class splits: its kind must be `splits`.")
         shots = study.experiments[group.experiment].shots
         if strange := sorted(set(group.shots) - set(shots)):
             known = ", ".join(map(str, shots))

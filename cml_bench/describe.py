@@ -24,6 +24,7 @@ def describe(
         source.input_shape,
         source.outputs(way), path="plain",
     )  # fmt: skip
+    net.bind(source)
     if not cls.learns:
         raise UserError(f"{method} has no parameters and no network: there is nothing to describe.")
     learner = cls(cls.Options.read(options or {}, f"method {method}"), net, source.kind)

@@ -38,9 +38,9 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     for name, experiment in study.experiments.items():
         ids: list[str] = []
         for shot in experiment.shots:
-            for seed, key, entry in _entries(study, experiment):
+            for seed, split, key, entry in _entries(study, experiment):
                 with _told(f"{where}, experiment {name!r}") as place:
-                    spec = _spec(study, experiment, key, entry, shot, seed, place)
+                    spec = _spec(study, _on_split(experiment, split), key, entry, shot, seed, place)
                     known = specs.get(spec.id)
                     specs[spec.id] = spec if known is None else _most(known, spec)
                 if known is None:
@@ -127,7 +127,8 @@ def _check_kind(item: TableConfig | FigureConfig, experiment: Experiment, place:
     data = registry.datasets.get(experiment.data)
     if isinstance(item, FigureConfig) and not data.draws_curves:
         raise UserError(f"{place}: adapted curves are drawn for sets such as sinusoid, not for {data.name}.")
-    wanted = {"regression": "regression", "accuracy": "classification"}.get(item.kind, data.kind)
+    kinds = {"regression": "regression", "accuracy": "classification", "splits": "classification"}
+    wanted = kinds.get(item.kind, data.kind)
     if wanted != data.kind:
         raise UserError(f"{place}: a table of kind {item.kind} is for {wanted}, and {data.name} is {data.kind}.")
 
@@ -186,11 +187,22 @@ def _plain(spec: RunSpec) -> dict[str, Any]:
     return {**canonical(spec), "evaluation": spec.evaluation.model_dump(mode="json")}
 
 
-def _entries(study: Study, experiment: Experiment) -> list[tuple[int, str, MethodEntry]]:
-    """Seed by seed, so that an interrupted study has whole replications; within a seed, all methods."""
+def _entries(study: Study, experiment: Experiment) -> list[tuple[int, str, str, MethodEntry]]:
+    """Seed by seed (and class split by class split), so that an interrupted study has whole replications."""
     seeds = {key: entry.seeds or experiment.seeds or study.seeds for key, entry in experiment.methods.items()}
     every = sorted({seed for chosen in seeds.values() for seed in chosen})
-    return [(s, key, entry) for s in every for key, entry in experiment.methods.items() if s in seeds[key]]
+    return [
+        (seed, split, key, entry)
+        for seed, split in itertools.product(every, experiment.splits or ("",))
+        for key, entry in experiment.methods.items()
+        if seed in seeds[key] and split in (entry.splits or experiment.splits or ("",))
+    ]
+
+
+def _on_split(experiment: Experiment, split: str) -> Experiment:
+    """The experiment on one of its class splits."""
+    options = {**experiment.data_options, **({"split": split} if split else {})}
+    return experiment.model_copy(update={"data_options": options})
 
 
 def _merged(experiment: Experiment, key: str, entry: MethodEntry, field: str) -> dict[str, Any]:
@@ -220,10 +232,13 @@ def _spec(
     own = recipe(experiment.protocol, released)
     steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
     if method.learns:
+        if method.needs not in (None, net.takes):
+            raise UserError(f"{where}, method {key}: it works on {method.needs}, and {net.name} takes {net.takes}.")
         mine = _merged(experiment, key, entry, "network_options")
         given = {**own.network, **method.network_defaults, **experiment.network_options, **mine}
         options = net.Options.read(given, f"{where}, network {experiment.network}")
         built = net(options, data.input_shape, data.outputs(experiment.way))
+        built.bind(data)
         network = Component(name=experiment.network, options=canonical(options))
         changed = {**experiment.protocol_options, **_merged(experiment, key, entry, "protocol_options")}
         training = protocol(experiment.protocol, changed, f"{where}, protocol_options", released)
@@ -296,8 +311,8 @@ def _data(specs: dict[str, RunSpec], study: Study) -> list[dict[str, Any]]:
 def _cells(study: Study, wanted: dict[tuple[str, str, int], list[str]]) -> list[dict[str, Any]]:
     cells = []
     for key, table in study.tables.items():
-        for row, group in itertools.product(table.rows, table.columns):
-            name, experiment = group.experiment, study.experiments[group.experiment]
+        for row, group, name in table.places():
+            experiment = study.experiments[name]
             for shot in group.shots or experiment.shots:
                 cells.append(
                     {

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from cml_bench import prepared
 from cml_bench.errors import UserError
 
-CPU_FLOPS, CPU_STEP = 13e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
+CPU_FLOPS, CPU_STEP = 40e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
 GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
 
 
@@ -119,6 +119,7 @@ class Rates(NamedTuple):
     """Measured FLOP/s of outer steps on a device, by :func:`workload`; see calibrate.py."""
 
     device: str
+    gpu: bool
     seconds: float
     flops: dict[str, float]
 
@@ -181,8 +182,9 @@ def summary(plan: dict[str, Any], gpus: int = 0, rates: Rates | None = None) -> 
         f"tables: {', '.join(plan['tables']) or 'none'}; figures: {', '.join(plan['figures']) or 'none'}; "
         f"{len(plan['cells'])} cells; {len(shared_runs(plan))} runs shared between tables",
         *_table_lines(plan, gpus > 0, rates),
-        f"estimated: {_hours(able, gpus, rates)}; disk {_bytes(sum(run['work']['bytes'] for run in able))}; "
-        f"downloads {_bytes(downloads(plan))} (data: {', '.join(item['data_id'] for item in plan['data'])})",
+        f"estimated, for the {len(able)} runs that can start now: {_hours(able, gpus, rates)}; "
+        f"disk {_bytes(sum(run['work']['bytes'] for run in able))}; downloads {_bytes(downloads(plan))} "
+        f"(data: {', '.join(dict.fromkeys(item['name'] for item in plan['data']))})",
     ]
     return "\n".join([*lines, *told_of_data(plan), *told_of_lost(lost)])
 

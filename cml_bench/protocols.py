@@ -61,27 +61,37 @@ def released_row(method: type, network: type | None) -> Recipe:
     )
 
 
-# Options that make a row of a table, not a protocol: they are set beside the paper's one by one (published.py).
-STRUCTURE = {"cml", "gamma", "head_blocks", "last_skip"}
+def deviation(spec: RunSpec, method: type, network: type | None) -> dict[str, list[Any]]:
+    """Where a run is not of the preset ``official`` of its method on its network: dotted key -> [its value, official].
 
-
-def deviation(spec: RunSpec, method: type, network: type | None) -> str:
-    """What keeps a run from being of the preset ``official`` of its method on its network; empty: nothing."""
+    Options that make a row of a table (``cml.gamma``, ``network.head_blocks``) are among them: published.py knows which
+    of them the paper's row has too.
+    """
     if network is None:
-        return ""
+        return {}
     own = released_row(method, network)
     parts = {
         "protocol": (canonical(spec.protocol), Protocol, own.protocol),
         "options": (spec.options, method.Options, own.options),
         "network": (spec.network.options, network.Options, {**own.network, **method.network_defaults}),
     }
+    if strange := {**own.network, **method.network_defaults}.keys() - network.Options.model_fields.keys():
+        return {"network": [network.name, f"one with {', '.join(sorted(strange))}"]}
+    found = {}
     for part, (mine, model, released) in parts.items():
-        wanted = canonical(model.read(released, f"preset official of {spec.method}"))
-        for key in sorted(wanted.keys() | mine.keys()):
-            a, b = ({**model.model_fields}[key].default if key not in side else side[key] for side in (mine, wanted))
-            if a != b and key not in STRUCTURE:
-                return f"{part} {key} {a} instead of {b}"
-    return ""
+        wanted = model.read(released, f"preset official of {spec.method}").model_dump(mode="json")
+        given = model.read(mine, spec.title).model_dump(mode="json")
+        a, b = (_flat(values, "" if part == "options" else f"{part}.") for values in (given, wanted))
+        found |= {key: [a.get(key), b.get(key)] for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+    return found
+
+
+def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Nested options by dotted keys."""
+    out = {}
+    for key, value in values.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
 
 
 def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:

@@ -12,7 +12,7 @@ from pydantic import Field
 from cml_bench import verdict
 from cml_bench.cells import Beside, Cell, Column, Table, TableRow
 from cml_bench.errors import UserError, unknown
-from cml_bench.spec import Model
+from cml_bench.spec import Model, RunSpec
 
 PlusMinus = Literal["seeds", "episodes", "unknown", "none"]
 MEANS = {
@@ -39,7 +39,11 @@ class PublishedRow(Model):
     plus_minus: PlusMinus | None = Field(None, description="what the half-width is of; none: as the table says")
     copied: str = Field("", description="the paper that the authors copied the row from, if they did not run it")
     steps: int | None = Field(None, description="outer steps; none: the table's")
-    structure: dict[str, Any] = Field({}, description="options that make the row, as cml.gamma or network.head_blocks")
+    structure: dict[str, Any] = Field(
+        {},
+        description="options that make the row, as network.head_blocks. A gamma that is not here is not known: any one "
+        "that was fixed beforehand will do",
+    )
     numbers: dict[str, float] = Field({}, description="what else is printed of the row: parameters, sizes")
     note: str = ""
 
@@ -51,7 +55,10 @@ class PublishedTable(Model):
     plus_minus: PlusMinus
     repetitions: str = Field("", description="what the paper says of repeated runs")
     steps: int | None = None
+    query: int | None = Field(None, description="query examples per class in training; none: not compared")
+    test_query: int | None = Field(None, description="query examples per class at test; none: not compared")
     settings: dict[str, PublishedSetting] = {}
+    structures: dict[str, dict[str, Any]] = Field({}, description="options that make a group of columns, by its title")
     rows: tuple[PublishedRow, ...]
     errata: tuple[str, ...] = ()
 
@@ -102,21 +109,58 @@ def _beside(
     row: TableRow, column: Column, theirs: PublishedRow, source: PublishedTable, rows: dict[str, PublishedRow],
     runs: dict[str, Any],
 ) -> Beside:  # fmt: skip
-    cell, (value, half) = row.cells[column], _pair(theirs.values[column.place])
+    cell, (value, half) = row.cells[column].fixed or row.cells[column], _pair(theirs.values[column.place])
     base = rows.get(row.against)
     base_value = None if base is None else _pair(base.values.get(column.place))[0]
     gain = None if base_value is None else value - base_value
     line = Beside(row.label, column, cell, value, half, theirs.plus_minus or source.plus_minus, theirs.copied, gain)
-    if not cell.records:
-        line.reason = "no run yet"
-        return line
-    line.reason = _structure(cell, theirs) or verdict.comparable(_claim(cell, column, theirs, source, runs))
+    line.reason = _reason(cell, column, theirs, source, runs)
     if not line.reason:
         seeds = sorted(cell.values)
         line.level = verdict.level_verdict([cell.values[s] for s in seeds], [cell.scores[s] for s in seeds], value)
-        if cell.difference:
-            line.gain = verdict.gain_verdict(cell.difference.paired, cell.difference.holm_p, gain)
+    if cell.difference is not None and not line.reason:
+        d = cell.difference
+        network = {key: value for key, value in theirs.structure.items() if key.startswith("network.")}
+        like = (base or PublishedRow(label="")).model_copy(update={"structure": network})
+        line.gain_reason = d.verdict if not d.testable else _reason(cell.base, column, like, source, runs)
+        if not line.gain_reason:
+            line.gain = verdict.gain_verdict(d.paired, d.holm_p, gain)
     return line
+
+
+def _reason(cell: Cell, column: Column, theirs: PublishedRow, source: PublishedTable, runs: dict[str, Any]) -> str:
+    """Empty, or why a cell may not be set beside the published row."""
+    if not cell.records:
+        return "no run yet"
+    structure = {**source.structures.get(column.group, {}), **theirs.structure}
+    spec = next(iter(cell.records.values())).spec
+    for key, (mine, official) in runs[cell.runs[0]]["deviates"].items():
+        if key in structure and mine != structure[key]:
+            return f"not comparable: {key} {mine}, the paper {structure[key]}"
+        if key not in structure and key != "cml.gamma":
+            return f"not comparable: not the official protocol: {key} {mine} instead of {official}"
+    for key, value in structure.items():  # those that have the official value, and should have another
+        if key not in runs[cell.runs[0]]["deviates"] and (mine := _option(spec, key)) != value:
+            return f"not comparable: {key} {mine}, the paper {value}"
+    for what, mine, wanted in (
+        ("query", spec.query, source.query), ("test query", cell_query(cell), source.test_query),
+    ):  # fmt: skip
+        if wanted is not None and mine != wanted:
+            return f"not comparable: {what} {mine}, the paper's code {wanted}"
+    return verdict.comparable(_claim(cell, column, theirs, source, runs)) or ""
+
+
+def cell_query(cell: Cell) -> int:
+    """Query examples per class of the test episodes."""
+    return next(iter(cell.records.values())).evaluated.query
+
+
+def _option(spec: RunSpec, key: str) -> Any:
+    """A resolved option by its dotted key; None if it has the default that is not written down."""
+    tree: Any = {**spec.options, "network": spec.network.options if spec.network else {}}
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
 
 
 def _pair(value: float | tuple[float, float] | None) -> tuple[float | None, float | None]:
@@ -137,7 +181,7 @@ def _claim(
     )  # fmt: skip
     used = [runs[i] for i in cell.runs]
     return verdict.Claim(
-        protocol=next((run["deviates"] for run in used if run["deviates"]), "official"),
+        protocol="official",  # else _reason has said so
         ours=mine,
         paper=paper,
         gamma_fixed_beforehand=all(run["gamma_named"] for run in used),
@@ -156,16 +200,17 @@ def _split_and_size(data_id: str) -> tuple[str | None, int | None]:
     return "/".join(names) or None, int(sizes[0][:-2]) if sizes else None
 
 
-def _structure(cell: Cell, theirs: PublishedRow) -> str:
-    """Empty, or which option that makes the paper's row is another one here."""
-    spec = next(iter(cell.records.values())).spec
-    for key, value in theirs.structure.items():
-        tree: Any = {**spec.options, "network": spec.network.options if spec.network else {}}
-        for part in key.split("."):
-            tree = tree.get(part) if isinstance(tree, dict) else None
-        if tree != value:
-            return f"not comparable: {key} {tree}, the paper {value}"
-    return ""
+def _gammas(table: Table, source: PublishedTable) -> list[str]:
+    """The gamma of rows for which the paper does not say which it used."""
+    rows = {row.label: row for row in source.rows}
+    assumed: dict[float, list[str]] = {}
+    for row in table.results:
+        specs = [r.spec for cell in row.cells.values() for r in cell.records.values() if "cml" in r.spec.options]
+        if specs and row.label in rows and "cml.gamma" not in rows[row.label].structure:
+            assumed.setdefault(specs[0].options["cml"]["gamma"], []).append(row.label)
+    return [
+        f"γ = {gamma:g} assumed, since the paper does not say: {', '.join(found)}." for gamma, found in assumed.items()
+    ]
 
 
 def sentences(table: Table, plan: dict[str, Any]) -> list[str]:
@@ -184,6 +229,7 @@ def sentences(table: Table, plan: dict[str, Any]) -> list[str]:
             "The paper's number is taken as fixed. Reproduced: the 90 % interval of the difference is within ±1 point; "
             "differs: it is outside altogether; else it cannot be told."
         )
+    found += _gammas(table, whole.tables[key])
     copied = {line.copied for line in table.published if line.copied}
     if copied:
         found.append(f"Rows that the paper copied from elsewhere and did not run are marked (c): {'; '.join(copied)}.")

@@ -31,7 +31,7 @@ def number(value: float, kind: str) -> str:
 def cell_text(cell: Cell, kind: str) -> str:
     """``73.17 ± 1.35 (1.41)``: mean, half-width over seeds, and in brackets that from the test episodes."""
     if cell.summary is None or math.isnan(cell.summary.mean):
-        return DASH
+        return f"{DASH}‡" if cell.summary and cell.summary.marked else DASH
     text = number(cell.summary.mean, kind)
     if not math.isnan(cell.summary.half):
         text += f" ± {number(cell.summary.half, kind)}"
@@ -56,7 +56,7 @@ def difference_text(difference: Difference, kind: str) -> str:
 
 def grids(table: Table) -> list[Grid]:
     """The blocks of a table: its results, and its paired differences."""
-    main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression}[table.kind](table)
+    main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression, "splits": _splits}[table.kind](table)
     differences = [_differences(table)] if table.compares else []
     return [main, *(grid for grid in differences if grid.rows), *([_beside(table)] if table.published else [])]
 
@@ -74,6 +74,20 @@ def _accuracy(table: Table) -> Grid:
     ]
     bold = {(i, 2 + j) for i, row in enumerate(table.results) for j, c in enumerate(table.columns) if row.cells[c].bold}
     return Grid(table.title, header, rows, bold)
+
+
+def _splits(table: Table) -> Grid:
+    """As accuracies; under each row a second line with the same on one class split, over seeds."""
+    grid, rows, bold = _accuracy(table), [], set()
+    for i, (row, line) in enumerate(zip(table.results, grid.rows, strict=True)):
+        bold |= {(len(rows), j) for k, j in grid.bold if k == i}
+        rows.append(line)
+        cells = [row.cells[c].fixed for c in table.columns]
+        if any(cells):
+            counts = sorted({cell.summary.finished for cell in cells if cell and cell.summary})
+            texts = [cell_text(cell, table.kind) if cell else DASH for cell in cells]
+            rows.append([f"{row.label}, one split", ", ".join(map(str, counts)) or "0", *texts])
+    return Grid(table.title, grid.header, rows, bold)
 
 
 def _regression(table: Table) -> Grid:
@@ -162,7 +176,8 @@ def _differences(table: Table) -> Grid:
     titles = [f"{c.steps} step{'s' * (c.steps != 1)}" for c in blocks[0]] if regression else [
         c.title(table.kind) for c in columns
     ]  # fmt: skip
-    heading = f"Paired differences ({unit}), with 95 % t intervals over seeds"
+    over = "class splits" if table.kind == "splits" else "seeds"
+    heading = f"Paired differences ({unit}), with 95 % t intervals over {over}"
     return Grid(heading, [*([""] * (1 + regression)), *titles], rows, set())
 
 
@@ -190,7 +205,7 @@ def _beside(table: Table) -> Grid:
             level.verdict if level else line.reason,
             f"{signed(line.cell.difference.paired.diff)} [{signed(gain.low)}, {signed(gain.high)}]" if gain else DASH,
             DASH if line.published_gain is None else signed(line.published_gain),
-            _gain_words(line) if gain else DASH,
+            _gain_words(line) if gain else line.gain_reason or DASH,
         ])  # fmt: skip
     return Grid("Beside the paper", header, rows, set())
 
@@ -212,9 +227,15 @@ _KEY = (
 )
 
 
+_KEY_SPLITS = (
+    "Mean ± half-width of the 95 % t interval over n class splits (in brackets: half-width from the test episodes); "
+    '"one split": the same over n training seeds on one class split.'
+)
+
+
 def explanation(table: Table) -> str:
     """The caption and how to read a cell."""
-    return f"{table.caption} {_KEY}".strip()
+    return f"{table.caption} {_KEY_SPLITS if table.kind == 'splits' else _KEY}".strip()
 
 
 def text(table: Table) -> str:
@@ -238,6 +259,7 @@ def markdown(table: Table) -> str:
     return "\n".join([*parts, explanation(table), "", *(f"* {note}" for note in table.notes), ""])
 
 
+_TEX_WIDTH = 80  # characters of a row that fit a page in small type
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
@@ -253,12 +275,14 @@ def tex_escape(value: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """A table environment; needs the package booktabs only."""
+    """A table environment; needs the packages booktabs and graphicx (which fits wide tables to the page)."""
     lines = [r"\begin{table}", r"\centering", r"\small"]
     lines.append(rf"\caption{{{tex_escape(table.title)}. {tex_escape(explanation(table))}}}")
     lines.append(rf"\label{{tab:{table.key.replace('_', '-')}}}")
     for grid in grids(table):
         left = 2 if grid.header[1] == "" else 1
+        wide = max(len(" ".join(row)) for row in [grid.header, *grid.rows]) > _TEX_WIDTH
+        lines += [r"\resizebox{\textwidth}{!}{"] if wide else []
         lines += [rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.header) - left)}}}", r"\toprule"]
         lines += [" & ".join(map(tex_escape, grid.header)) + r" \\", r"\midrule"]
         for i, row in enumerate(grid.rows):
@@ -266,7 +290,7 @@ def latex(table: Table) -> str:
                 rf"\textbf{{{tex_escape(v)}}}" if (i, j) in grid.bold else tex_escape(v) for j, v in enumerate(row)
             ]
             lines.append(" & ".join(cells) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
+        lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else ""), r"\par\medskip"]
     return "\n".join([*lines[:-1], r"\end{table}", ""])
 
 

@@ -1,7 +1,6 @@
 """A study's tables, figures and page, from whatever runs are finished. Imports no torch."""
 
 import base64
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ from cml_bench.files import write_bytes, write_text
 from cml_bench.records import Record, Store, read_arrays, write_arrays
 from cml_bench.spec import RunSpec
 from cml_bench.tables import build
-from cml_bench.targets import restrict
+from cml_bench.targets import expand, restrict
 
 
 def tables(plan: dict[str, Any], results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
     """Write tables as Markdown, LaTeX and CSV to ``out``, by default the study's folder under ``results``."""
     out, paths = out or _home(plan, results), []
-    for key in keys or list(plan["tables"]):
+    for key in expand(plan, keys):
         built = build(restrict(plan, key), Store(results), key)
         for kind, form in (("md", render.markdown), ("tex", render.latex), ("csv", render.csv)):
             path = out / "tables" / f"{key}.{kind}"
@@ -33,7 +32,7 @@ def tables(plan: dict[str, Any], results: Path, keys: list[str], out: Path | Non
 
 def text(plan: dict[str, Any], results: Path, keys: list[str]) -> str:
     """Tables for a terminal."""
-    built = (build(restrict(plan, key), Store(results), key) for key in keys or plan["tables"])
+    built = (build(restrict(plan, key), Store(results), key) for key in expand(plan, keys))
     return "\n".join(f"{render.text(table)}\n" for table in built)
 
 
@@ -196,19 +195,11 @@ def _facts(plan: dict[str, Any], specs: list[RunSpec], records: list[Record]) ->
     for name, experiment in study["experiments"].items():
         used = {run for shots in plan["members"][name].values() for ids in shots.values() for run in ids}
         mine = [s for s in specs if s.id in used]
-        gammas = sorted({s.options["cml"]["gamma"] for s in mine if "cml" in s.options})
-        rates = sorted({s.options["inner_lr"] for s in mine if "inner_lr" in s.options})
-        p = next((s.protocol for s in mine if s.network is not None), None)
         text = f"{name}: {experiment['data']}, {experiment['network']}, {experiment['way']}-way, "
         text += f"{', '.join(map(str, experiment['shots']))} shots"
-        if p is not None:  # something is trained
-            text += (
-                f", {_queries(experiment['query'])} per class in training; protocol "
-                f"{experiment['protocol']}; {_thousands(s.steps for s in mine if s.network)} outer steps "
-                f"of {p.meta_batch} tasks, "
-                f"Adam {p.outer_lr:g}, inner step {_joined(rates)}, γ = {_joined(gammas)}; "
-                f"validation every {p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}"
-            )
+        if recipes := _recipes(mine):
+            text += f", {_queries(experiment['query'])} per class in training; protocol {experiment['protocol']}: "
+            text += "; ".join(recipes)
         query = experiment["evaluation_query"] or experiment["evaluation"]["query"]
         facts.append(f"{text}; {experiment['evaluation']['tasks']} test tasks with {_queries(query)} per class.")
     facts.append("Batch-norm is transductive: all queries of a task are normalised together, at test too.")
@@ -219,12 +210,31 @@ def _facts(plan: dict[str, Any], specs: list[RunSpec], records: list[Record]) ->
     return facts
 
 
+def _recipes(specs: list[RunSpec]) -> list[str]:
+    """How the methods are trained, those of one recipe together: ``maml, boil: 30,000 outer steps of 4 tasks, …``."""
+    found: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        if spec.network is not None:  # something is trained
+            p = spec.protocol
+            text = (
+                f"{spec.steps:,} outer steps of {p.meta_batch} tasks, Adam {p.outer_lr:g}, validation every "
+                f"{p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}"
+            )
+            found.setdefault(text, []).append(spec)
+    sentences = []
+    for text, same in found.items():
+        methods = ", ".join(dict.fromkeys(spec.method for spec in same))
+        rates = sorted(
+            {spec.options[key] for spec in same for key in ("inner_lr", "inner_lr_init") if key in spec.options}
+        )
+        gammas = sorted({spec.options["cml"]["gamma"] for spec in same if "cml" in spec.options})
+        gamma = f", γ = {_joined(gammas)}" if gammas else ""
+        sentences.append(f"{methods}: {text}, inner step {_joined(rates)}{gamma}")
+    return sentences
+
+
 def _queries(query: int | str) -> str:
     return "as many queries as support points" if query == "shot" else f"{query} queries"
-
-
-def _thousands(values: Iterable[int]) -> str:
-    return ", ".join(f"{value:,}" for value in sorted(set(values)))
 
 
 def _joined(values: list[float]) -> str:

@@ -140,6 +140,15 @@ class Protocol(Model):
     epoch_steps: int = added(
         500, ge=1, le=MOST_STEPS, description="outer steps of an epoch, the grain of cosine annealing (MAML++)"
     )
+    weight_decay: float = added(
+        0.0, ge=0, description="Adam's, coupled: so much of each parameter is added to its gradient (TLP: 5e-4)"
+    )
+    patience: int = added(
+        0,
+        ge=0,
+        le=MOST_STEPS,
+        description="stop after so many validations in a row without a better meta head (TLP: 10); 0: never",
+    )
     gradient_noise: float = added(
         0.0,
         ge=0,

@@ -161,17 +161,19 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
     return Paired(diff, half, float(2 * stdtr(n - 1, -abs(t))), n)
 
 
-def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
+def holm(pvalues: ArrayLike, size: int | None = None) -> NDArray[np.float64]:
     """Holm-adjusted p values, in the order given (Holm 1979, Scand. J. Statist. 6, 65-70).
 
-    ``pvalues`` has shape (family,).  nan is passed through and does not count in the family.
+    ``pvalues`` has shape (family,).  nan is passed through.  The family has ``size`` members, of which those not
+    given or nan count as p = 1; without ``size`` those that are numbers.
     """
     p = np.array(pvalues, dtype=np.float64)
     if p.ndim != 1 or np.any((p < 0) | (p > 1)):
         raise ValueError("pvalues must be one row of numbers between 0 and 1, or nan")
     tested = np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested], kind="stable")]
-    scaled = p[order] * np.arange(order.size, 0, -1)
+    members = order.size if size is None else max(size, order.size)
+    scaled = p[order] * np.arange(members, members - order.size, -1)
     p[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return p
 

@@ -27,9 +27,11 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
         if row["against"]:
             for column in columns:
                 cells[column].base = reader.cell(config, row["against"], "meta", column)
+        for column, cell in cells.items():
+            cell.fixed = reader.fixed(config, row["run"], row["reading"], column)
         rows.append(TableRow(row["label"], row["reading"], _label_of(config, row["against"]), cells, row["shown"]))
     table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
-    _compare(table)
+    _compare(table, config.get("whole_columns", 1.0))
     _embolden(table)
     table.published = published.beside(table, plan)
     told = published.sentences(table, plan)
@@ -55,9 +57,19 @@ class _Reader:
 
     def cell(self, config: dict[str, Any], run: str, reading: str, column: Column) -> Cell:
         """The cell of a run's reading in a column."""
-        name, experiment = self.experiment(config, column.group)
+        return self._cell(self.experiment(config, column.group)[0], run, reading, column)
+
+    def fixed(self, config: dict[str, Any], run: str, reading: str, column: Column) -> Cell | None:
+        """The same on one class split, where the columns say on which."""
+        name = next(g["fixed"] for g in config["columns"] if g["title"] == column.group)
+        return self._cell(name, run, reading, column) if name else None
+
+    def _cell(self, name: str, run: str, reading: str, column: Column) -> Cell:
+        experiment = self.plan["study"]["experiments"][name]
         ids = self.plan["members"][name][run][str(column.shot)]
-        records = {self.specs[i].seed: r for i in ids if (r := self._record(i, name, experiment)) is not None}
+        records = {
+            _unit(self.specs[i], experiment): r for i in ids if (r := self._record(i, name, experiment)) is not None
+        }
         scores, problems = _scores(records, reading, column, experiment["evaluation"]["tasks"])
         self.damaged.update(dict.fromkeys(problems.values()))
         return _cell(ids, {s: r for s, r in records.items() if s not in problems}, scores, column)
@@ -78,6 +90,12 @@ def _usable(record: Record | None, spec: RunSpec, experiment: dict[str, Any]) ->
     steps = tuple(wanted["inner_steps"]) or (_own_steps(spec),)
     asked = Evaluation(tasks=wanted["tasks"], query=spec.evaluation.query, inner_steps=steps)
     return record if record.evaluated is not None and record.evaluated.covers(asked) else None
+
+
+def _unit(spec: RunSpec, experiment: dict[str, Any]) -> int:
+    """What is replicated: the training seed, or the place of the class split among the experiment's."""
+    splits = experiment["splits"]
+    return splits.index(spec.data.options["split"]) if splits else spec.seed
 
 
 def _own_steps(spec: RunSpec) -> int:
@@ -135,24 +153,49 @@ def _cell(ids: list[str], records: dict[int, Record], scores: dict[int, np.ndarr
     return cell
 
 
-def _compare(table: Table) -> None:
-    """Paired differences, and Holm within each family."""
-    families: dict[tuple[bool, str], list[Difference]] = {}
+def _compare(table: Table, whole_columns: float) -> None:
+    """Paired differences, and Holm within each family.
+
+    A family is all differences that the whole table is to have (``whole_columns`` times those of a part), so that the
+    rest never takes back a star of an unfinished table or of a part of one.
+    """
+    families: dict[tuple[bool, str], list[Difference | None]] = {}
     for row, column, cell in table.cells():
-        base = cell.base
-        seeds = sorted(cell.values.keys() & base.values.keys()) if base is not None else []
-        if not seeds:
+        if cell.base is None:
             continue
-        a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
-        complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
-        cell.difference = Difference(stats.paired(a, b), np.subtract(a, b), table.better, complete)
+        cell.difference = _difference(cell, cell.base, table.better)
         # One family for the meta-learner's differences of a table, one for the co-learner's; a regression table's
         # means and medians answer the same question, so each statistic is a family of its own.
         families.setdefault((row.reading == "meta", column.statistic), []).append(cell.difference)
     for family in families.values():
-        adjusted = stats.holm([d.paired.p if d.testable else math.nan for d in family])
-        for difference, p in zip(family, adjusted, strict=True):
+        found = [d for d in family if d is not None]
+        adjusted = stats.holm(
+            [d.paired.p if d.testable else math.nan for d in found], round(len(family) * whole_columns)
+        )
+        for difference, p in zip(found, adjusted, strict=True):
             difference.holm_p = float(p)
+
+
+def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
+    seeds = sorted(cell.values.keys() & base.values.keys())
+    if not seeds:
+        return None
+    a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
+    complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
+    mixed = mixture([cell, base])
+    return Difference(stats.paired(a, b), np.subtract(a, b), better, complete and not mixed, reason=mixed)
+
+
+def mixture(cells: list[Cell]) -> str:
+    """Empty, or why cells cannot be held against each other: other data under one name, or another precision."""
+    hashes: dict[str, set[str]] = {}
+    precisions = set()
+    for record in (record for cell in cells for record in cell.records.values()):
+        hashes.setdefault(record.spec.data_id, set()).add(record.content["data_sha256"])
+        precisions.add(record.spec.precision)
+    if any(len(found) > 1 for found in hashes.values()):
+        return "runs on different data: not tested"
+    return "runs of different precision: not tested" if len(precisions) > 1 else ""
 
 
 def _embolden(table: Table) -> None:
@@ -164,7 +207,7 @@ def _embolden(table: Table) -> None:
     for column in table.columns:
         cells = [row.cells[column] for row in table.results]
         rivals = {str(i): cell for i, cell in enumerate(cells) if cell.wanted > 1}
-        if not rivals or not all(cell.complete for cell in rivals.values()):
+        if not rivals or not all(cell.complete for cell in rivals.values()) or mixture(list(rivals.values())):
             continue
         best = max(table.better * cell.summary.mean for cell in rivals.values())
         if any(table.better * value > best for cell in cells if cell.wanted == 1 for value in cell.values.values()):

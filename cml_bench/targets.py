@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from cml_bench.errors import unknown
+from cml_bench.errors import UserError, unknown
 
 
 def _data_of(plan: dict[str, Any], table: dict[str, Any]) -> list[str]:
@@ -20,13 +20,17 @@ def _most_seeds(plan: dict[str, Any], table: dict[str, Any]) -> int:
     return max(len(ids) for methods in members for shots in methods.values() for ids in shots.values())
 
 
+def _columns(plan: dict[str, Any], groups_: list[dict[str, Any]]) -> int:
+    return sum(len(g["shots"] or plan["study"]["experiments"][g["experiment"]]["shots"]) for g in groups_)
+
+
 def parts(plan: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
     """Name of every part of every table -> (table, data set or "", number of seeds or 0), whole tables included."""
     found = {}
     for key, table in plan["tables"].items():
         data = _data_of(plan, table)
         for name in ["", *(data if len(data) > 1 else [])]:
-            for n in [0, *range(1, _most_seeds(plan, table))]:
+            for n in [0, *range(1, _most_seeds(plan, table) + 1)]:
                 whole = key + (f"_{name}" if name else "") + (f"_n{n}" if n else "")
                 if whole not in plan["tables"] or whole == key:
                     found[whole] = (key, name, n)
@@ -53,12 +57,16 @@ def restrict(plan: dict[str, Any], name: str) -> dict[str, Any]:
         return plan
     known = parts(plan)
     if name not in known:
-        raise unknown("table", name, known)
+        raise UserError(
+            f"{unknown('table', name, plan['tables'])} Parts of them are TABLE_DATA (one data set), TABLE_nK (the "
+            "first K seeds) and TABLE_DATA_nK."
+        )
     key, data, n = known[name]
     table, experiments = plan["tables"][key], plan["study"]["experiments"]
     columns = [g for g in table["columns"] if not data or experiments[g["experiment"]]["data"] == data]
     titles = {group["title"] for group in columns}
-    told = [data] * bool(data) + [f"the first {n} seed{'s' * (n > 1)}"] * bool(n)
+    unit = "class split" if table["kind"] == "splits" else "seed"
+    told = [data] * bool(data) + [f"the first {n} {unit}{'s' * (n > 1)}"] * bool(n)
     members = {
         experiment: {run: {shot: ids[: n or None] for shot, ids in shots.items()} for run, shots in methods.items()}
         for experiment, methods in plan["members"].items()
@@ -68,5 +76,12 @@ def restrict(plan: dict[str, Any], name: str) -> dict[str, Any]:
         if cell["table"] == key and cell["columns"] in titles:
             runs, against = (ids and ids[: n or None] for ids in (cell["runs"], cell["against"]))
             cells.append({**cell, "table": name, "runs": runs, "against": against})
-    part = {**table, "columns": columns, "title": f"{table['title']} ({', '.join(told)})"}
+    share = _columns(plan, table["columns"]) / _columns(plan, columns)
+    part = {**table, "whole_columns": share, "columns": columns, "title": f"{table['title']} ({', '.join(told)})"}
     return {**plan, "tables": {name: part}, "members": members, "cells": cells}
+
+
+def expand(plan: dict[str, Any], names: list[str]) -> list[str]:
+    """Names of tables and their parts, those that mean several replaced by these; none: every table of the study."""
+    several = groups(plan)
+    return [part for name in names for part in several.get(name, [name])] or list(plan["tables"])

@@ -47,11 +47,14 @@ def _checks(table: Table) -> list[str]:
 
 def _missing(table: Table) -> list[str]:
     """How many of the table's runs there are, and which cells lack some."""
-    wanted = {i for _, _, cell in table.cells() for i in cell.runs}
-    there = {record.content["id"] for _, _, cell in table.cells() for record in cell.records.values()}
+    every = [(row, c, one) for row, c, cell in table.cells() for one in (cell, cell.fixed) if one]
+    wanted = {i for _, _, cell in every for i in cell.runs}
+    there = {record.content["id"] for _, _, cell in every for record in cell.records.values()}
     if wanted == there:
         return []
-    gaps = {(row.label, c.place): cell.wanted - len(cell.records) for row, c, cell in table.cells()}
+    gaps: dict[tuple[str, str], int] = {}
+    for row, c, cell in every:
+        gaps[row.label, c.place] = gaps.get((row.label, c.place), 0) + cell.wanted - len(cell.records)
     places = ", ".join(f"{label} at {place} ({n})" for (label, place), n in gaps.items() if n)
     return [f"{len(there)} of {len(wanted)} runs are finished and evaluated as asked; missing: {places}."]
 

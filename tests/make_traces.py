@@ -1,4 +1,4 @@
-"""Golden traces: losses of ten meta-steps of every method on two small fixed problems, float64.
+"""Golden traces: losses of ten meta-steps of every method on two small fixed problems (graphs: one), float64.
 
 ``python -m tests.make_traces`` writes the traces of methods that have none; ``--all`` writes all of them anew,
 which is right only together with a raised ``version`` of the method.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cml_bench import registry
 from tests.cases import Case, images, waves
+from tests.graphs import Case as GraphCase
 
 FOLDER = Path(__file__).parent / "golden" / "traces"
 
@@ -17,16 +18,24 @@ FOLDER = Path(__file__).parent / "golden" / "traces"
 def trace(name: str, path: str = "plain") -> dict[str, dict[str, list[float]]]:
     """problem -> head -> ten losses, before each step."""
     found = {}
+    if registry.method(name).needs == "nodes":
+        case = GraphCase(name, path)
+        return {"graph": run(case, case.step(lr=0.01), lambda number: case.task(number))}
     for net, make in (("conv4", images), ("mlp", waves)):
         case = Case(name, net, path, inner_steps=2)
-        step = case.step(lr=0.01)
-        losses: dict[str, list[float]] = {head: [] for head in case.method.heads}
-        for number in range(10):
-            scores = step(make(name=f"trace {number}"))
-            for head in case.method.heads:
-                losses[head].append(scores.loss[head].mean().item())
-        found[net] = losses
+        found[net] = run(case, case.step(lr=0.01), lambda number, make=make: make(name=f"trace {number}"))
     return found
+
+
+def run(case, step, task) -> dict[str, list[float]]:
+    """head -> ten losses."""
+    losses: dict[str, list[float]] = {head: [] for head in case.method.heads}
+    for number in range(10):
+        case.method.at_step(number)
+        scores = step(task(number))
+        for head in case.method.heads:
+            losses[head].append(scores.loss[head].mean().item())
+    return losses
 
 
 def main() -> None:

@@ -15,10 +15,15 @@ from cml_bench.engine.step import MetaStep, leaves
 from cml_bench.engine.train import Settings, Training
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
+from cml_bench.spec import canonical
 from tests.specs import glyph_spec, sinusoid_spec
 
 META = torch.device("meta")
-NAMES = [name for name in registry.method_names() if registry.method(name).learns]
+NAMES = [
+    n
+    for n in registry.method_names()
+    if registry.method(n).learns and "readout" not in registry.method(n).network_defaults
+]
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; none is here")
 
 
@@ -61,6 +66,26 @@ def test_the_device_reaches_every_tensor(name, net, path, settings):
     found = list(everything([groups, scores, scored, [p.grad for p in everything(groups) if p.grad is not None]]))
     assert sum(p.grad is not None for p in everything(groups)) > 4
     assert {t.device for t in found} == {META}
+
+
+@pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
+def test_a_training_lives_on_its_device(name, settings, monkeypatch):
+    """Outer steps of the training loop itself: its batches, optimiser, clamp, schedule and running sums."""
+    real = torch.optim.Adam  # the fused one has no version for a device without storage
+    monkeypatch.setattr(torch.optim, "Adam", lambda groups, fused, **rest: real(groups, **rest))
+    spec = glyph_spec(
+        "maml", protocol_options={"val_every": 4, "clamp": 1.0, "outer_lr_min": 1e-5, "optimizer_reset_every": 1}
+    )
+    cls = registry.method(name)
+    spec = spec.model_copy(update={"method": name, "options": canonical(cls.Options())})
+    source = registry.datasets.get("glyphs")
+    source(source.Options.read(spec.data.options, "test")).prepare(settings.data_dir)
+    made = Training(spec, Settings(**{**settings.__dict__, "device": "meta"}), settings.results, print)
+    for _ in range(2):
+        made._advance()
+    found = list(everything([made.groups, made.running, made.optimizer.state_dict()["state"]]))
+    assert {t.device for t in found if t.dim()} == {META}
+    assert all(p.grad is None or p.grad.device == META for p in everything(made.groups))
 
 
 def test_a_precision_is_another_run_and_float32_means_32_bits():

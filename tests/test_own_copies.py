@@ -189,7 +189,7 @@ def test_a_copy_with_the_right_numbers_is_the_published_one_only_by_its_digest(t
     path.write_bytes(b"published")
     own = {"file": LocalCopy(path=str(path), sha256=sha256_of(path))}
     md5 = hashlib.md5(b"published").hexdigest()
-    for wanted, differs in ((md5, ""), ("0" * 32, "an own copy of the data, whose digest is not the published one")):
+    for wanted, differs in ((md5, ""), ("0" * 32, "an own copy of the data, whose digest is not a published one")):
         monkeypatch.setattr(Two, "files", (base.RemoteFile("file", ("http://127.0.0.1:9/",), 0, md5=wanted),))
         folder = tmp_path / wanted
         Two(Two.Options()).prepare(folder, own)

@@ -13,7 +13,7 @@ from cml_bench.networks.conv4 import Conv4Options
 from cml_bench.protocols import PRESETS, protocol, recipe
 
 GOLDEN = Path(__file__).parent / "golden" / "presets.json"
-NAMES = [name for name in registry.method_names() if registry.method(name).learns]
+NAMES = [n for n in registry.method_names() if registry.method(n).learns and registry.method(n).needs is None]
 
 
 def resolved(name: str, preset: str) -> dict[str, object]:

@@ -21,7 +21,8 @@ PAPER = {
     "source": "A & B: 100 % of C_1",
     "tables": {
         "t9": {
-            "title": "T", "plus_minus": "unknown", "steps": 100, "errata": ["one ± is printed as 0.61"],
+            "title": "T", "plus_minus": "unknown", "steps": 100, "query": 5, "test_query": 5,
+            "errata": ["one ± is printed as 0.61"],
             "settings": {"": {"data": "glyphs", "split": "v1", "size": 28, "backbone": "conv4", "way": 5}},
             "rows": [
                 {"label": "MAML", "values": {"1-shot": [50.1, 0.2], "5-shot": 58.0}, "copied": "D (E et al.)"},
@@ -89,18 +90,81 @@ def test_a_wide_interval_is_never_a_reproduction(tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"protocol": "matched"}, "not the official protocol: protocol optimizer_reset_every 0 instead of 100"),
-        ({"protocol_options": {"val_tasks": 50}}, "not the official protocol: protocol val_tasks 50 instead of 100"),
-        ({"methods": {"maml": {"options": {"inner_lr": 0.1}}, "maml+cml": {}}},
-         "not the official protocol: options inner_lr 0.1 instead of 0.5"),
-        ({"network_options": {"filters": 32}}, "not the official protocol: network filters 32 instead of 64"),
+        ({"protocol": "matched"}, "protocol.optimizer_reset_every 0 instead of 100"),
+        ({"protocol_options": {"val_tasks": 50}}, "protocol.val_tasks 50 instead of 100"),
+        ({"methods": {"maml": {"options": {"inner_lr": 0.1}}, "maml+cml": {}}}, "inner_lr 0.1 instead of 0.5"),
+        ({"network_options": {"filters": 32}}, "network.filters 32 instead of 64"),
+        ({"network_options": {"head_blocks": 2}}, "network.head_blocks 2 instead of 0"),
         ({"steps": 99}, "steps 99, the paper 100"),
         ({"data_options": {"size": 20}}, "image size 20, the paper 28"),
         ({"seeds": 4}, "4 finished seeds, 5 needed"),
+        ({"query": 4}, "query 4, the paper's code 5"),
+        ({"evaluation": {"tasks": 4000, "query": 4}}, "test query 4, the paper's code 5"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_comparable_says_why(tmp_path, options, reason):
+    reason = f"not the official protocol: {reason}" if "instead" in reason else reason
     assert said(built(tmp_path, **options))["MAML", 1] == f"not comparable: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("cml", "reason"),
+    [({"frozen": True}, "cml.frozen True instead of False"), ({"depth": 0}, "cml.depth 0 instead of None")],
+)
+def test_a_co_learner_of_another_kind_is_another_row(tmp_path, cml, reason):
+    methods = {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": 1.0, **cml}}}}
+    table = built(tmp_path, methods=methods)
+    assert said(table)["MAML + CML", 1] == f"not comparable: not the official protocol: {reason}"
+    assert said(table)["MAML", 1] == "reproduced"
+
+
+def test_columns_may_have_a_structure_of_their_own(tmp_path):
+    paper = json.loads(json.dumps(PAPER))
+    paper["tables"]["t9"]["structures"] = {"": {"cml.depth": 0}}
+    paper["tables"]["t9"]["rows"] = paper["tables"]["t9"]["rows"][1:2]
+    right = {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": 1.0, "depth": 0}}}}
+    assert said(built(tmp_path / "a", paper=paper, methods=right))["MAML + CML", 1] == "reproduced"
+    other = built(tmp_path / "b", paper=paper)
+    assert said(other)["MAML + CML", 1] == "not comparable: cml.depth None, the paper 0"
+
+
+def rewritten(resolved, results, only, **changes):
+    """Change fields of the records whose spec satisfies ``only``."""
+    for path in (results / "runs").glob("*/record.json"):
+        content = json.loads(path.read_text())
+        if only(content["spec"]):
+            path.write_text(json.dumps(content | changes))
+
+
+def test_a_pair_on_different_data_is_neither_tested_nor_judged(tmp_path):
+    resolved = study(tmp_path)
+    store = finish(resolved, tmp_path / "r", LEVEL, 0.3)
+    rewritten(resolved, tmp_path / "r", lambda s: s["method"] == "maml", data_sha256="1" * 64)
+    table = build(resolved, store, "beside")
+    text = render.text(table)
+    assert "runs on different data: not tested" in text
+    assert "***" not in text
+    assert not any(cell.bold for _, _, cell in table.cells())
+    line = next(b for b in table.published if b.label == "MAML + CML")
+    assert (line.level.verdict, line.gain) == ("reproduced", None)
+    assert line.gain_reason == "runs on different data: not tested"
+
+
+def test_there_is_no_verdict_on_a_gain_that_was_not_tested(tmp_path):
+    broken = built(tmp_path, seeds=7, status=lambda s: "diverged" if (s.seed, s.method) == (3, "maml") else "finished")
+    line = next(b for b in broken.published if b.label == "MAML + CML")
+    assert (line.gain, line.gain_reason) == (None, "runs missing: not tested")
+    assert "undecided" not in render.text(broken)
+
+
+def test_a_family_is_that_of_the_whole_table(tmp_path):
+    """A star of an unfinished table, or of a part of it, is one of the finished table too."""
+    resolved = study(tmp_path)
+    weak = {"base": 50.0, "meta": 50.12, "co": 50.0}
+    store = finish(resolved, tmp_path / "r", weak, 0.3, only=lambda s: s.shot == 1)
+    row = build(resolved, store, "beside").rows[1]
+    (found,) = [cell.difference for cell in row.cells.values() if cell.difference]
+    assert found.holm_p == pytest.approx(min(1, 2 * found.paired.p)), "two differences are planned"
 
 
 def test_other_reasons(tmp_path):
@@ -118,10 +182,8 @@ def test_other_reasons(tmp_path):
 def test_two_data_hashes_are_not_one_data_set(tmp_path):
     resolved = study(tmp_path)
     store = finish(resolved, tmp_path / "r", LEVEL, 0.3)
-    path = min((tmp_path / "r" / "runs").glob("maml-*"))
-    content = json.loads((path / "record.json").read_text())
-    (path / "record.json").write_text(json.dumps(content | {"data_sha256": "1" * 64}))
-    assert "more than one data hash" in said(build(resolved, store, "beside"))["MAML", content["spec"]["shot"]]
+    rewritten(resolved, tmp_path / "r", lambda s: s["method"] == "maml" and s["seed"] == 2, data_sha256="1" * 64)
+    assert "more than one data hash" in said(build(resolved, store, "beside"))["MAML", 1]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +245,7 @@ def test_the_latex_compiles(whole):
     table.rows[0].label = "CL⋆, γ = 1 & 100 % of #1_a^b {x} ~ \\ $ < > × ± † ‡ −"
     body = render.latex(table)
     (folder / "t.tex").write_text(
-        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\\end{document}\n"
+        "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
     )
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=folder, capture_output=True, text=True

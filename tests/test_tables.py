@@ -117,6 +117,8 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
     assert cml.difference.paired.n == 6
     assert cml.difference.verdict == "runs missing: not tested"
     assert not base.bold
+    lost = table_of(tmp_path / "all", GAIN, status=lambda s: "collapsed" if s.method == "maml" else "finished")
+    assert render.cell_text(lost.rows[0].cells[Column(1)], "accuracy") == "–‡", "which is not the same as not run"
     assert not any(row.cells[Column(1)].bold for row in table.rows)
     assert table.rows[2].cells[Column(5)].bold
     assert any("6 of 7 finished (1 diverged)" in note for note in table.notes)

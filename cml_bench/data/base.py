@@ -1,4 +1,4 @@
-"""What a data set is, and the one implementation for sets of images.
+"""What a data set is, and the implementations for sets of classified examples and of images.
 
 A data set knows its id, shapes and class counts without any file (``describe``, planning); ``prepare``
 makes its arrays once, in a process of its own; ``open`` maps them into memory and, for training, puts
@@ -6,11 +6,11 @@ them on the device.
 """
 
 import contextlib
-import hashlib
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,14 +18,13 @@ from torch import Tensor
 
 from cml_bench import prepared
 from cml_bench.data._archives import AGAIN
+from cml_bench.data._arrays import ImageArrays, hash_images, write_header
 from cml_bench.data._source import LocalCopy, RemoteFile, digests_of, obtain_all, shown
 from cml_bench.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_bytes, write_json
 from cml_bench.records import run_lock
 from cml_bench.spec import Options
-
-_OWN = "an own copy of the data, whose digest is not the published one"
 
 
 class DataSet:
@@ -43,6 +42,7 @@ class DataSet:
     files: tuple[RemoteFile, ...] = ()
     editions: tuple[tuple[RemoteFile, ...], ...] = ()
     store = ""  # folder under ``downloads``, where sets share files; empty: the set's name
+    gives: str | None = None  # "nodes": examples are node numbers of a graph, which only some networks can read
     draws_curves = False  # whether figures of adapted curves can be made: see probes.py
     terms = ""  # the terms of use that must be acknowledged before the data is fetched, and where they stand
     licence = ""  # what is known of the licence, a sentence that is shown when the data is fetched
@@ -117,54 +117,49 @@ class DataSet:
         raise NotImplementedError
 
 
-class ImageArrays(NamedTuple):
-    """Decoded images, class by class.
-
-    images uint8 (N, C, H, W); sizes (classes,) images per class; splits: class numbers of each split;
-    group: see :func:`cml_bench.episodes.draw_picks`.
-    """
-
-    images: np.ndarray
-    sizes: np.ndarray
-    splits: dict[str, np.ndarray]
-    group: int = 1
-
-
 class _Prepared(NamedTuple):
-    arrays: ImageArrays
+    arrays: Any
     sha256: str
     differs: str
 
 
-class ImageSet(DataSet):
-    """Few-shot classification on images that fit into memory as bytes.
+class ClassSet(DataSet):
+    """Few-shot classification on examples of classes, prepared once as arrays in a folder.
 
-    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and ``build()``.
+    A subclass gives ``class_counts`` and ``smallest_class``, and says how its arrays are made (:meth:`make`), read
+    (:meth:`load`), hashed (:meth:`digest`) and gathered into tasks (:meth:`gather`). Arrays have ``sizes`` (classes,),
+    ``splits`` and ``group``: see :class:`ImageArrays`.
     """
 
     class_counts: dict[str, int]
     smallest_class: int
-    image_count = 0  # images of all splits, as published; 0: not counted
     group = 1
     has_files = True
+    examples = "images"  # what they are called in messages
+    prepared_bytes = 0  # of the arrays, about
 
-    def build(self, paths: dict[str, Path]) -> ImageArrays:
-        """Decode everything, from the verified ``files`` by name; called once, in the fetching process."""
+    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[Any, dict[str, Any]]:
+        """Decode everything, from the verified ``files`` by name, into ``home``; called in the fetching process.
+
+        Returns the arrays, and what else the index must say. ``exact``: the files are the published ones.
+        """
         raise NotImplementedError
 
-    def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """(split, images (n, C, H, W) uint8) of one class after another; training first, then validation, then test.
+    def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> Any:
+        """The arrays that :meth:`make` stored; OSError, ValueError, KeyError or the like where they are damaged."""
+        raise NotImplementedError
 
-        A set that is too large to be held in memory twice gives this instead of ``build``.
-        """
-        arrays = self.build(paths)
-        starts = np.concatenate(([0], np.cumsum(arrays.sizes)))
-        for split in SPLITS:
-            for number in arrays.splits[split]:
-                yield split, arrays.images[starts[number] : starts[number + 1]]
+    @staticmethod
+    def digest(arrays: Any) -> str:
+        """SHA-256 (hex) of the decoded data."""
+        raise NotImplementedError
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Inputs (n, ...) of the examples of these numbers (n,), which count class by class."""
+        raise NotImplementedError
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
-        """Enough classes in the split, and enough images (and groups) in each class."""
+        """Enough classes in the split, and enough examples (and groups) in each class."""
         super().check(split, way, shot, query)
         classes = self.class_counts[split]
         if way > classes:
@@ -172,8 +167,9 @@ class ImageSet(DataSet):
         room = self.smallest_class - shot * self.group
         if query > room or shot * self.group > self.smallest_class:
             raise UserError(
-                f"{self.name}: {shot} support and {query} query images of one class are impossible, its smallest "
-                f"class has {self.smallest_class} images in groups of {self.group}. Lower shot or query."
+                f"{self.name}: {shot} support and {query} query {self.examples} of one class are impossible, its "
+                f"smallest class has {self.smallest_class} {self.examples} in groups of {self.group}. Lower shot or "
+                "query."
             )
 
     def folder(self, root: Path) -> Path:
@@ -181,7 +177,7 @@ class ImageSet(DataSet):
         return prepared.home(root, self.data_id)
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
-        """Fetch the files, write ``images.npy`` and ``index.json``, unless they are there, made from the same files."""
+        """Fetch the files, write the arrays and ``index.json``, unless they are there, made from the same files."""
         home, local = self.folder(folder), local or {}
         if self._usable(folder, local):
             return
@@ -204,46 +200,151 @@ class ImageSet(DataSet):
         files = self.edition(own, downloads)
         if self.licence and any(file.name not in own for file in files):
             shown(f"{self.name}: {self.licence}")
-        paths = obtain_all(files, downloads, own, self.image_count * int(np.prod(self.input_shape)))
+        paths = obtain_all(files, downloads, own, self.prepared_bytes)
         home.mkdir(parents=True, exist_ok=True)
-        sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
         try:
-            write_bytes(home / "images.npy", lambda file: self._write(file, paths, sizes, exact=not own))
+            arrays, more = self.make(home, paths, exact=not own)
         except BaseException:
             with contextlib.suppress(OSError):  # something else is in it
                 home.rmdir()
                 home.parent.rmdir()
             raise
-        ends = np.cumsum([len(sizes[split]) for split in SPLITS])
-        splits = dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
-        images = np.load(home / "images.npy", mmap_mode="r")
-        arrays = ImageArrays(images, np.concatenate(list(sizes.values())), splits, self.group)
         index = {
             "data_id": self.data_id,
             "sizes": arrays.sizes.tolist(),
-            "splits": {split: classes.tolist() for split, classes in splits.items()},
+            "splits": {split: classes.tolist() for split, classes in arrays.splits.items()},
             "group": self.group,
-            "sha256": hash_images(arrays),
+            "sha256": self.digest(arrays),
             "files": {file.name: digests_of(file, paths[file.name], own.get(file.name)) for file in files},
+            **more,
         }
-        # Of a repacked copy with the right numbers nobody knows whether its pictures are the published ones.
-        if problem := self._differs(sizes):
-            index["differs"] = f"not the published data: {problem}"
+        # Of a repacked copy with the right numbers nobody knows whether it is the published data.
+        if "differs" in index:
+            index["differs"] = f"not the published data: {index['differs']}"
         elif not prepared.is_wanted(index, self.published(), {}):
-            index["differs"] = _OWN
+            index["differs"] = "an own copy of the data, whose digest is not a published one"
         if "differs" in index:
             shown(f"{self.data_id}: {index['differs']}. Its results are not set against published ones.")
         write_json(home / "index.json", index)
 
+    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
+        """Map the prepared arrays; on a GPU they are copied there once."""
+        home = self.folder(folder)
+        if not (home / "index.json").exists():
+            raise UserError(f"{self.name} is not prepared in {home}: run {self._fetch(home)} first.")
+        arrays, digest, self.differs = self._read(home)
+        self.attach(arrays, device, dtype)
+        self._sha256 = digest
+        self.smallest_class = int(arrays.sizes.min())  # of a user's own copy it may be another
+        return self
+
+    def _fetch(self, home: Path) -> str:
+        """The command that makes the arrays, for messages."""
+        options, folder = self.options.model_dump_json(), home.parent.parent
+        return f"`python -m cml_bench fetch {self.name} --options '{options}' --data-dir {folder}`"
+
+    def _read(self, home: Path) -> _Prepared:
+        """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""
+        try:
+            index = json.loads((home / "index.json").read_text())
+            splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
+            arrays = self.load(home, index, splits)
+            if index["data_id"] != self.data_id or not (isinstance(arrays.group, int) and arrays.group > 0):
+                raise ValueError(f"it is of {index['data_id']} in groups of {arrays.group}")
+            if (digest := self.digest(arrays)) != index["sha256"]:
+                raise ValueError("its hash is not the stored one")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"the prepared data in {home} is damaged ({type(error).__name__}: {error}). Delete the folder and "
+                f"run {self._fetch(home)}, which makes it anew."
+            ) from None
+        return _Prepared(arrays, digest, str(index.get("differs", "")))
+
+    def attach(self, arrays: Any, device: torch.device, dtype: torch.dtype) -> Self:
+        """Use these arrays."""
+        self.device, self.dtype = device, dtype
+        self.arrays = arrays
+        self.starts = np.concatenate(([0], np.cumsum(arrays.sizes)[:-1]))
+        self._sha256 = None
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of examples, class sizes and splits."""
+        if self._sha256 is None:
+            self._sha256 = self.digest(self.arrays)
+        return self._sha256
+
+    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
+        """Example numbers (count, way, shot+query), which count class by class, on the device, support first."""
+        classes = self.arrays.splits[split]
+        sizes = self.arrays.sizes[classes]
+        picks: Picks = draw_picks(key, first, count, way, shot, query, sizes, self.arrays.group)
+        rows = self.starts[classes[picks.classes]][..., None]
+        index = np.concatenate((rows + picks.support, rows + picks.query), axis=2)
+        return torch.from_numpy(index).to(self.device), shot
+
+    def tasks(self, drawn: tuple[Tensor, int], part: slice) -> Task:
+        """Examples in class blocks, class c having label c."""
+        index, shot = drawn
+        index = index[part]
+        return Task(self._examples(index[:, :, :shot]), self._examples(index[:, :, shot:]))
+
+    def _examples(self, index: Tensor) -> Examples:
+        tasks, way, each = index.shape
+        x = self.gather(index.reshape(-1))
+        y = torch.arange(way, device=self.device).repeat_interleave(each).expand(tasks, -1)
+        return Examples(x.reshape(tasks, way * each, *x.shape[1:]), y)
+
+
+class ImageSet(ClassSet):
+    """Few-shot classification on images that fit into memory as bytes.
+
+    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and ``build()``.
+    """
+
+    image_count = 0  # images of all splits, as published; 0: not counted
+
+    def build(self, paths: dict[str, Path]) -> ImageArrays:
+        """Decode everything, from the verified ``files`` by name; called once, in the fetching process."""
+        raise NotImplementedError
+
+    def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
+        """(split, images (n, C, H, W) uint8) of one class after another; training first, then validation, then test.
+
+        A set that is too large to be held in memory twice gives this instead of ``build``.
+        """
+        arrays = self.build(paths)
+        starts = np.concatenate(([0], np.cumsum(arrays.sizes)))
+        for split in SPLITS:
+            for number in arrays.splits[split]:
+                yield split, arrays.images[starts[number] : starts[number + 1]]
+
+    @property
+    def prepared_bytes(self) -> int:
+        """One a channel of a pixel."""
+        return self.image_count * int(np.prod(self.input_shape))
+
+    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[ImageArrays, dict[str, Any]]:
+        """``images.npy``, a class at a time."""
+        sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
+        write_bytes(home / "images.npy", lambda file: self._write(file, paths, sizes, exact))
+        ends = np.cumsum([len(sizes[split]) for split in SPLITS])
+        splits = dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
+        images = np.load(home / "images.npy", mmap_mode="r")
+        differs = self._differs(sizes)
+        arrays = ImageArrays(images, np.concatenate(list(sizes.values())), splits, self.group)
+        return arrays, {"differs": differs} if differs else {}
+
     def _write(self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool) -> None:
         """``images.npy``, a class at a time. Its header has a fixed length: it is put right when the count is known."""
-        _write_header(file, 0, self.input_shape)
+        write_header(file, 0, self.input_shape)
         for split, images in self.classes(paths):
             if images.dtype != np.uint8 or images.shape[1:] != self.input_shape:
                 raise ValueError(f"a class of {images.dtype} {images.shape}, not of uint8 (n, *{self.input_shape})")
             file.write(np.ascontiguousarray(images).data)
             sizes[split].append(len(images))
-        _write_header(file, sum(map(sum, sizes.values())), self.input_shape)
+        write_header(file, sum(map(sum, sizes.values())), self.input_shape)
         problem = self._differs(sizes)
         if problem and (exact or any(len(sizes[split]) != self.class_counts[split] for split in SPLITS)):
             raise UserError(f"{', '.join(map(str, paths.values()))}: {problem}. {AGAIN}")
@@ -263,91 +364,22 @@ class ImageSet(DataSet):
             f"{self.image_count:,}, at least {self.smallest_class} of each"
         )
 
-    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "ImageSet":
-        """Map the prepared arrays; on a GPU the bytes are copied there once."""
-        home = self.folder(folder)
-        if not (home / "index.json").exists():
-            raise UserError(f"{self.name} is not prepared in {home}: run {self._fetch(home)} first.")
-        arrays, digest, self.differs = self._read(home)
-        self.attach(arrays, device, dtype)
-        self._sha256 = digest
-        self.smallest_class = int(arrays.sizes.min())  # of a user's own copy it may be another
-        return self
+    def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> ImageArrays:
+        """Mapped, not read."""
+        images = np.load(home / "images.npy", mmap_mode="c")
+        return ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"])
 
-    def _fetch(self, home: Path) -> str:
-        """The command that makes the arrays, for messages."""
-        options, folder = self.options.model_dump_json(), home.parent.parent
-        return f"`python -m cml_bench fetch {self.name} --options '{options}' --data-dir {folder}`"
+    @staticmethod
+    def digest(arrays: ImageArrays) -> str:
+        """:func:`hash_images`."""
+        return hash_images(arrays)
 
-    def _read(self, home: Path) -> "_Prepared":
-        """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""
-        try:
-            index = json.loads((home / "index.json").read_text())
-            splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
-            images = np.load(home / "images.npy", mmap_mode="c")
-            arrays = ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"])
-            if index["data_id"] != self.data_id or not (isinstance(arrays.group, int) and arrays.group > 0):
-                raise ValueError(f"it is of {index['data_id']} in groups of {arrays.group}")
-            if (digest := hash_images(arrays)) != index["sha256"]:
-                raise ValueError("its hash is not the stored one")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-            raise UserError(
-                f"the prepared data in {home} is damaged ({type(error).__name__}: {error}). Delete the folder and "
-                f"run {self._fetch(home)}, which makes it anew."
-            ) from None
-        return _Prepared(arrays, digest, str(index.get("differs", "")))
-
-    def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> "ImageSet":
+    def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> Self:
         """Use these arrays."""
-        self.device, self.dtype = device, dtype
-        self.arrays = arrays
-        self.starts = np.concatenate(([0], np.cumsum(arrays.sizes)[:-1]))
+        super().attach(arrays, device, dtype)
         self.pixels = torch.from_numpy(np.asarray(arrays.images)).to(device)
-        self._sha256 = None
         return self
 
-    @property
-    def sha256(self) -> str:
-        """Hash of pixels, class sizes and splits."""
-        if self._sha256 is None:
-            self._sha256 = hash_images(self.arrays)
-        return self._sha256
-
-    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
-        """Image numbers (count, way, shot+query) on the device, support first."""
-        classes = self.arrays.splits[split]
-        sizes = self.arrays.sizes[classes]
-        picks: Picks = draw_picks(key, first, count, way, shot, query, sizes, self.arrays.group)
-        rows = self.starts[classes[picks.classes]][..., None]
-        index = np.concatenate((rows + picks.support, rows + picks.query), axis=2)
-        return torch.from_numpy(index).to(self.device), shot
-
-    def tasks(self, drawn: tuple[Tensor, int], part: slice) -> Task:
-        """Gather pixels in [0, 1]."""
-        index, shot = drawn
-        index = index[part]
-        return Task(self._examples(index[:, :, :shot]), self._examples(index[:, :, shot:]))
-
-    def _examples(self, index: Tensor) -> Examples:
-        tasks, way, each = index.shape
-        x = self.pixels[index.reshape(-1)].to(self.dtype).div_(255)
-        y = torch.arange(way, device=self.device).repeat_interleave(each).expand(tasks, -1)
-        return Examples(x.reshape(tasks, way * each, *x.shape[1:]), y)
-
-
-def _write_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
-    file.seek(0)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-    np.lib.format.write_array_header_1_0(file, header)  # leaves room for the first axis to grow
-
-
-def hash_images(arrays: ImageArrays) -> str:
-    """SHA-256 over shape, pixels, class sizes and splits, and how images are grouped where they are."""
-    digest = hashlib.sha256(repr(arrays.images.shape).encode())
-    digest.update(np.ascontiguousarray(arrays.images).data)
-    digest.update(np.asarray(arrays.sizes, dtype="<i8").tobytes())
-    for split in sorted(arrays.splits):
-        digest.update(split.encode() + np.asarray(arrays.splits[split], dtype="<i8").tobytes())
-    if arrays.group != 1:
-        digest.update(f"group {arrays.group}".encode())
-    return digest.hexdigest()
+    def gather(self, index: Tensor) -> Tensor:
+        """Pixels in [0, 1]."""
+        return self.pixels[index].to(self.dtype).div_(255)

@@ -15,7 +15,7 @@ from cml_bench.methods.base import Groups, Method
 
 def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, Tensor]]:
     """head -> parameter -> gradient of that head's query loss (not multiplied by gamma), mean over tasks."""
-    wide = expand(groups, len(task))
+    wide = method.meet(expand(groups, len(task)), task)
     losses: dict[str, Tensor] = {}
     for state in method.adapt(wide, task.support, task.query.x):
         outputs = method.outputs(wide, state.params, task.query.x, method.heads)

@@ -54,6 +54,8 @@ def _outputs(
         group: {name: p.detach().requires_grad_() for name, p in params.items()}
         for group, params in expand(groups, len(task)).items()
     }
+    with torch.no_grad():
+        wide = method.meet(wide, task)
     found = {}
     for step, params in enumerate(method.trajectory(wide, task.support, max(steps), loss=inner_loss)):
         if step in steps:

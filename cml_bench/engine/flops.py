@@ -14,7 +14,7 @@ def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int)
 
     ``adaptation``: the inner loop at test; ``inference``: prediction of all queries; ``training``: one task's
     share of an outer step, with all derivatives (of MAML++: in epoch 0, with all its query losses). Counted on tensors
-    without storage, so nothing is computed.
+    without storage, so nothing is computed. Of graphs: the dense products for neighbourhoods of mean size.
     """
 
     def examples(each: int) -> Examples:
@@ -29,13 +29,15 @@ def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int)
         for group, params in method.init(0).items()
     }
 
+    wide = method.meet(expand(groups, 1), task)
+
     def counted(work) -> int:
         with FlopCounterMode(display=False) as counter:
             work()
         return counter.get_total_flops()
 
     def adapt() -> dict:
-        *_, params = method.for_test().trajectory(expand(groups, 1), task.support, method.inner_steps)
+        *_, params = method.for_test().trajectory(wide, task.support, method.inner_steps)
         return params
 
     with FlopCounterMode(display=False) as counter:
@@ -44,7 +46,7 @@ def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int)
 
     def infer() -> None:
         with torch.no_grad():
-            method.outputs(expand(groups, 1), adapted, task.query.x, ("meta",))
+            method.outputs(wide, adapted, task.query.x, ("meta",))
 
     def closure() -> None:
         for params in groups.values():

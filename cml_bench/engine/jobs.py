@@ -48,9 +48,10 @@ def _memory(spec: RunSpec, settings: Settings, error: Exception) -> str:
     fewer = f"fewer trainings a GPU (runs_per_gpu is {settings.runs_per_gpu}), " if settings.runs_per_gpu > 1 else ""
     told = str(error).splitlines()[0]
     text = (
-        f"{spec.title}: the memory of the device did not suffice ({told}). What needs less and gives the same results: "
-        f"{fewer}fewer tasks at once (--config tasks_at_once=1). What needs less and makes another run: precision "
-        "bf16, a smaller meta_batch, first_order. It goes on from its last checkpoint when started again"
+        f"{spec.title}: the memory of the device did not suffice ({told}). What needs less and computes the same: "
+        f"{fewer}fewer tasks at once (--config tasks_at_once=1; equal up to rounding, so train pairs alike). What "
+        "needs less and makes another run: precision bf16, a smaller meta_batch, first_order. It goes on from its last "
+        "checkpoint when started again"
     )
     write_failure(Store(settings.results).folder(spec), f"{text}\n{''.join(traceback.format_exception(error))}")
     return text

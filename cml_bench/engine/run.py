@@ -19,6 +19,7 @@ import cml_bench
 from cml_bench import prepared, registry
 from cml_bench.engine import checkpoint
 from cml_bench.engine.device import placed
+from cml_bench.engine.evaluate import evaluate
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.readings import Models, test_results
@@ -50,6 +51,8 @@ from cml_bench.records import (
 )
 from cml_bench.spec import Evaluation, RunSpec, canonical
 from cml_bench.verdict import run_status
+
+_STATUS_TASKS = 100  # validation tasks from which a run may be said to have collapsed
 
 
 def run(spec: RunSpec, settings: Settings) -> Record:
@@ -136,7 +139,7 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     judged = method.kind == "classification" and training.last_validation is not None
     status = run_status(
         [float("nan")] if training.diverged else [],
-        training.last_validation.score.numpy() if judged else None,
+        _final_accuracies(training) if judged else None,
         spec.way if judged else None,
     )
     parameters = {"test": count(method.params)}
@@ -157,6 +160,19 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     checkpoint.clear(folder)
     forget_progress(folder)
     return record
+
+
+def _final_accuracies(training: Training) -> np.ndarray:
+    """Of the last model on validation tasks: those of its validation, or of more tasks if these were too few.
+
+    Whether an accuracy is chance cannot be told from the 20 tasks of TLP's code, say.
+    """
+    found = training.last_validation
+    if len(found.score) < _STATUS_TASKS and not training.diverged:
+        results = evaluate(training.method, training.groups, training.val_tasks, _STATUS_TASKS,
+                           heads=("meta",), tasks_at_once=training.tasks_at_once)  # fmt: skip
+        found = results["meta", training.method.inner_steps]
+    return found.score.numpy()
 
 
 def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:

@@ -72,13 +72,19 @@ def join_scores(parts: list[Scores]) -> Scores:
     return Scores(*({h: torch.cat([part[i][h] for part in parts]) for h in parts[0][i]} for i in (0, 1)))
 
 
-def adam(groups: Groups, lr: float, trains: Callable[[str, str], bool] = lambda group, name: True):
-    """Adam as the released code uses it: betas (0.9, 0.999), eps 1e-8, no decay; one set for each group.
+def adam(
+    groups: Groups, lr: float, trains: Callable[[str, str], bool] = lambda group, name: True, weight_decay: float = 0.0
+) -> torch.optim.Adam:
+    """Adam as the released code uses it: betas (0.9, 0.999), eps 1e-8; one set for each group.
+
+    ``weight_decay``: coupled (added to the gradient).
 
     Without the parameters that ``trains(group, name)`` says the outer loop leaves alone.
     """
     chosen = ([p for name, p in params.items() if trains(group, name)] for group, params in groups.items())
-    return torch.optim.Adam([{"params": found} for found in chosen if found], lr=lr, fused=True)
+    return torch.optim.Adam(
+        [{"params": found} for found in chosen if found], lr=lr, weight_decay=weight_decay, fused=True
+    )
 
 
 def clamp(method: Method, groups: Groups, limit: float) -> None:

@@ -59,10 +59,12 @@ def choose_path(asked: str, spec: RunSpec, method: Method, device: torch.device)
     The choice depends on the network, the number of steps and the machine, not on the method, so a baseline and
     its +CML version take the same path.
     """
+    if asked == "compiled" and not method.network.compiles:
+        raise UserError(f"{spec.network.name} cannot be compiled: use --engine auto or fast.")
     if asked != "auto":
         return asked
-    worth = method.network.small and spec.steps >= compiled.WORTHWHILE and device.type == "cpu"
-    worth = worth and spec.precision != "bf16"
+    gains = method.network.compiles and method.network.small and spec.precision != "bf16"
+    worth = gains and spec.steps >= compiled.WORTHWHILE and device.type == "cpu"
     return "compiled" if worth and compiled.available() else "fast"
 
 
@@ -99,7 +101,10 @@ def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
         net = registry.networks.get(spec.network.name)
         options = resolve_options(net, spec.network.options, f"network {spec.network.name}")
         network = net(options, data.input_shape, data.outputs(spec.way), path)
-    return cls(resolve_options(cls, spec.options, f"method {spec.method}"), network, data.kind)
+        network.bind(data)
+    method = cls(resolve_options(cls, spec.options, f"method {spec.method}"), network, data.kind)
+    method.seed = spec.seed
+    return method
 
 
 def annealed(protocol: Protocol, step: int, steps: int) -> float:
@@ -142,7 +147,8 @@ class Training:
         return {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
 
     def _new_optimizer(self) -> None:
-        self.optimizer = adam(self.groups, self.spec.protocol.outer_lr, self.method.trains)
+        protocol = self.spec.protocol
+        self.optimizer = adam(self.groups, protocol.outer_lr, self.method.trains, protocol.weight_decay)
         step = compiled.CompiledStep if self.path == "compiled" else MetaStep
         self.meta_step = step(self.method, self.groups, self.optimizer, self.tasks_at_once, self._adjust)
 
@@ -163,13 +169,23 @@ class Training:
             due = self.step % protocol.val_every == 0 or self.step == spec.steps
             if due and (not self.curves["step"] or self.curves["step"][-1] < self.step) and spec.steps:
                 self._pause()
-            if self.step >= spec.steps or self.diverged:
+            if self.step >= spec.steps or self.diverged or self._patience_is_over():
                 return
             if protocol.optimizer_reset_every and self.step and self.step % protocol.optimizer_reset_every == 0:
                 self._new_optimizer()
             self._advance()
             if self._overdue():
                 self._save()
+
+    def _patience_is_over(self) -> bool:
+        """Whether so many validations in a row were not better than one before them; step 0 does not count."""
+        patience = self.spec.protocol.patience
+        seen = self.curves["validation"].get("score_meta", [])
+        seen = seen[1:] if self.curves["step"][:1] == [0] else seen
+        if not patience or len(seen) <= patience:
+            return False
+        best = (max if self.method.kind == "classification" else min)(seen)
+        return len(seen) - 1 - seen.index(best) >= patience
 
     def _overdue(self) -> bool:
         return time.monotonic() - self._saved >= self.settings.checkpoint_seconds
@@ -206,7 +222,7 @@ class Training:
         if not self.diverged:
             self._diagnose()
             self._select(val)
-        final = self.step == self.spec.steps or self.diverged
+        final = self.step == self.spec.steps or self.diverged or self._patience_is_over()
         if not self.diverged and (final or self._overdue()):  # the last one: the test may take long
             self._save()
         if final or not self.curves["step"][:-1] or time.monotonic() - self._said >= _SAY_SECONDS:

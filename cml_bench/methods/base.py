@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cml_bench.episodes import Examples, Task
+from cml_bench.errors import UserError
 from cml_bench.networks.base import Network, Param, Params, initialise
 from cml_bench.protocols import RELEASED, Recipe
 from cml_bench.spec import Options
@@ -88,10 +89,14 @@ class Method:
     recipe: Recipe = RELEASED
     network_defaults: dict[str, Any] = {}
     more_readings: tuple[Reading, ...] = ()  # besides those that every method has: see engine/readings.py
+    needs: str | None = None  # what its network must take, if it is made for one kind of data: see Network.takes
+    seed = 0  # of the training: what a method draws besides the tasks is a function of it and the outer step
     phase: Hashable = None  # what of the method depends on the outer step: see at_step
 
     def __init__(self, options: Options, network: Network, kind: str):
         self.options, self.network, self.kind = options, network, kind
+        if self.needs not in (None, network.takes):
+            raise UserError(f"{self.name} works on {self.needs}, and {network.name} takes {network.takes}.")
         self.criterion, self.score = CRITERIA[kind]
 
     # -- parameters --------------------------------------------------------------------------------------
@@ -131,7 +136,15 @@ class Method:
 
     def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
         """Outputs (T, n, out) of the named heads at adapted parameters."""
-        return {"meta": self.network.head(params, self.network.features(params, x))}
+        return {"meta": self.network.head(params, self.features(groups, params, x))}
+
+    def features(self, groups: Groups, params: Params, x: Tensor) -> Tensor:
+        """What the heads read, theta and phi alike: (T, n, ...)."""
+        return self.network.features(params, x)
+
+    def meet(self, groups: Groups, task: Task) -> Groups:
+        """The groups with what the method computes of a whole task, queries included, before it adapts."""
+        return groups
 
     def moving(self, loss: str) -> list[str]:
         """Names of the parameters that the inner loop moves when it descends the loss of a head."""
@@ -214,6 +227,7 @@ class Method:
 
     def outer_loss(self, groups: Groups, task: Task) -> tuple[Tensor, Scores]:
         """Outer loss (T,) and the scores of the last state."""
+        groups = self.meet(groups, task)
         total = self.extra_loss(groups, task)
         for state in self.adapt(groups, task.support, task.query.x):
             outputs = self.outputs(groups, state.params, task.query.x, self.heads)

@@ -83,7 +83,7 @@ def cooperative(base: type[Method]) -> type[Method]:
             return self.options.cml.gamma if head == "co" else super().head_weight(head)
 
         def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
-            z = self.network.features(params, x)
+            z = self.features(groups, params, x)
             out = {"co": self.co.apply(self.colearner_params(groups, params), z)} if "co" in heads else {}
             return out if heads == ("co",) else {"meta": self.network.head(params, z), **out}
 

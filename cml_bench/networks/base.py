@@ -10,7 +10,7 @@ convolution has T groups: one program for all tasks, and batch statistics are pe
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -118,16 +118,19 @@ class Network:
     recipe: Recipe = Recipe()  # what its own code changes in a method's row under the presets official and clean
     feature_shape: tuple[int, ...]
     colearner_depth: int
-    takes: Literal["images", "vectors"] = "images"
+    takes: Literal["images", "vectors", "nodes"] = "images"
     smallest = 1
     small = False  # whether starting its operations costs more than the operations: see engine/compiled.py
+    compiles = True  # whether engine/compiled.py can trace it
 
     def __init__(self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         self.options, self.input_shape, self.outputs, self.path = options, input_shape, outputs, path
         self._check_inputs(tuple(input_shape))
 
     def _check_inputs(self, shape: tuple[int, ...]) -> None:
-        form, dimensions = {"images": ("images (C, H, W)", 3), "vectors": ("vectors (d,)", 1)}[self.takes]
+        form, dimensions = {
+            "images": ("images (C, H, W)", 3), "vectors": ("vectors (d,)", 1), "nodes": ("nodes with d features", 1),
+        }[self.takes]  # fmt: skip
         if len(shape) != dimensions:
             raise UserError(
                 f"{self.name} takes {form}, and the data set gives inputs of shape {shape}: choose another network or "
@@ -137,6 +140,14 @@ class Network:
             size = f"{self.smallest}x{self.smallest}"
             raise UserError(
                 f"{self.name} needs images of at least {size}, not {shape[1]}x{shape[2]}: raise the data set's size."
+            )
+
+    def bind(self, data: Any) -> None:
+        """Know the data set that the examples are from; a UserError where only one of the two is of graphs."""
+        if self.takes != data.gives and "nodes" in (self.takes, data.gives):
+            raise UserError(
+                f"{self.name} takes {self.takes}, and the examples of {data.name} are {data.gives or 'no nodes'}: "
+                "choose another network or data set, see `python -m cml_bench list networks` and `list data`."
             )
 
     def features(self, p: Params, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """``mlp``: the regression network 1-40-40-1 with ReLU (Finn et al. 2017, section 5.1; CML, section 4.1)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -35,15 +35,17 @@ class MLPOptions(Options):
         return (*self.hidden, *(self.hidden[-1:] * self.extra_blocks))
 
 
-class _MLPHead(CoLearner):
-    def __init__(self, network: "MLP", depth: int):
+class VectorHead(CoLearner):
+    """``depth`` hidden layers of the features' width, then a linear one; the network gives ``layer`` and ``act``."""
+
+    def __init__(self, network: Any, depth: int):
         self.check_depth(depth)
         width = network.feature_shape[0]
         self.network, self.depth = network, depth
         self.params = {}
         for i in range(1, depth + 1):
-            self.params |= network._layer(f"hidden{i}", width, width)
-        self.params |= network._layer("head", width, network.outputs)
+            self.params |= network.layer(f"hidden{i}", width, width)
+        self.params |= network.layer("head", width, network.outputs)
 
     def apply(self, p: Params, features: Tensor) -> Tensor:
         z = features
@@ -72,14 +74,15 @@ class MLP(Network):
         self.params: dict[str, Param] = {}
         width = input_shape[0]
         for i, hidden in enumerate(options.widths, 1):
-            self.params |= self._layer(f"hidden{i}", width, hidden)
+            self.params |= self.layer(f"hidden{i}", width, hidden)
             width = hidden
         self.feature_shape = (width,)
-        head = self._layer("head", width, outputs)
+        head = self.layer("head", width, outputs)
         self.params |= head
         self.head_names = frozenset(head)
 
-    def _layer(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
+    def layer(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
+        """Parameters of a linear layer."""
         if self.options.init == "torch":
             return linear_params(name, inputs, outputs)
         return {f"{name}.weight": Param((outputs, inputs), std=0.01), f"{name}.bias": Param((outputs,))}
@@ -96,7 +99,7 @@ class MLP(Network):
 
     def colearner(self, depth: int) -> CoLearner:
         """``depth`` hidden layers of the features' width, then a linear one."""
-        return _MLPHead(self, depth)
+        return VectorHead(self, depth)
 
     def tasks_at_once(self, device: torch.device) -> int:
         """All: the work of one task is far below the cost of starting it."""

@@ -1,0 +1,104 @@
+"""Seconds per training task of the graph methods, the plain implementation and the fast path side by side in one run.
+
+``python benchmarks/graphs.py --data-dir DIR`` (where ``citeseer`` and ``amazon_computer`` are prepared) writes
+``benchmarks/results/graphs.json``. One thread, float32, 2-way 5-shot with 5 queries, the CML paper's 20 inner steps.
+
+Plain: every task node's subgraph as a dense block (G-Meta), or the dense features of the whole graph (AMM-GNN), and
+autograd for every inner step, as TLP's code. Tasks alternate between the two, so that other load meets both; on a
+machine that is not idle only ``processor``, the median of the processor's own seconds, says what a task costs.
+"""
+
+import argparse
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy
+import torch
+
+from cml_bench import registry
+from cml_bench.engine.step import MetaStep, adam, leaves
+from cml_bench.episodes import Episodes
+from cml_bench.errors import UserError
+from cml_bench.files import write_json
+
+WORKLOADS = {  # data set, method: tasks that are timed, fast and plain
+    ("citeseer", "gmeta"): (60, 20),
+    ("citeseer", "gmeta+cml"): (60, 20),
+    ("citeseer", "amm_gnn"): (60, 10),
+    ("citeseer", "amm_gnn+cml"): (60, 10),
+    ("amazon_computer", "amm_gnn"): (60, 10),
+    ("amazon_computer", "amm_gnn+cml"): (60, 10),
+    ("amazon_computer", "gmeta"): (20, 2),
+    ("amazon_computer", "gmeta+cml"): (20, 2),
+}
+CPU = torch.device("cpu")
+
+
+def stepper(data, method: str, path: str):
+    """A function that makes outer step number i and returns its seconds, and those of the processor in it."""
+    cls, net = registry.method(method), registry.networks.get("gcn")
+    network = net(net.Options.read(cls.network_defaults, "gcn"), data.input_shape, 2, path)
+    network.bind(data)
+    learner = cls(cls.Options(), network, data.kind)
+    groups = leaves(learner.init(0), CPU, torch.float32)
+    step = MetaStep(learner, groups, adam(groups, 1e-3, weight_decay=5e-4), 1)
+    episodes = Episodes(data, "train", 2, 5, 5, seed=0)
+
+    def make(number: int) -> tuple[float, float]:
+        start, used = time.perf_counter(), time.process_time()
+        learner.at_step(number)
+        step(episodes.batch(number, 1))
+        return time.perf_counter() - start, time.process_time() - used
+
+    return make
+
+
+def measure(data, method: str, tasks: tuple[int, int]) -> list[dict]:
+    """One row for each implementation; the first two tasks of each are not counted."""
+    makers = {"fast": stepper(data, method, "fast"), "plain": stepper(data, method, "plain")}
+    seconds: dict[str, list[tuple[float, float]]] = {"fast": [], "plain": []}
+    wanted = dict(zip(("fast", "plain"), tasks, strict=True))
+    for number in range(max(tasks) + 2):
+        for path, make in makers.items():
+            every = max(tasks) // wanted[path]
+            if number < 2 or (number - 2) % every == 0:
+                seconds[path].append(make(number))
+    rows = []
+    for path, found in seconds.items():
+        found, used = np.array(found[2:]).T
+        rows.append({
+            "workload": f"{method} on {data.name}, 2-way 5-shot, training task", "implementation": path,
+            "seconds": round(float(np.median(found)), 5), "mean": round(float(found.mean()), 5),
+            "fastest": round(float(found.min()), 5), "processor": round(float(np.median(used)), 5), "tasks": len(found),
+        })  # fmt: skip
+        print(f"{rows[-1]['workload']}: {path} {rows[-1]['seconds']:.4f} s (processor {rows[-1]['processor']:.4f})")
+    rows[0]["times_faster"] = round(rows[1]["seconds"] / rows[0]["seconds"], 1)
+    return rows
+
+
+def main() -> None:
+    """Measure all workloads and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "graphs.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for (name, method), tasks in WORKLOADS.items():
+        cls = registry.datasets.get(name)
+        data = cls(cls.Options()).open(args.data_dir, CPU, torch.float32)
+        rows += measure(data, method, tasks)
+    versions = {m.__name__: m.__version__ for m in (torch, np, scipy)} | {"python": platform.python_version()}
+    load = os.getloadavg()[0]
+    machine = {"system": platform.platform(), "cores": os.cpu_count(), "threads": 1, "load": round(load, 2)}
+    write_json(args.out, {"machine": machine, "versions": versions, "rows": rows}, indent=1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,181 @@
+"""Graphs whose nodes are classified: the shared part of ``citeseer``, ``amazon_computer``, ``corafull``, ``sbm``.
+
+An example is a node, given to a network by its number; the graph itself reaches the network through
+``Network.bind``. Episodes, class blocks and indices are those of images: see :class:`cml_bench.data.base.ClassSet`.
+"""
+
+import hashlib
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from cml_bench import seeding
+from cml_bench.data._archives import AGAIN
+from cml_bench.data.base import ClassSet
+from cml_bench.episodes import SPLITS
+from cml_bench.errors import UserError
+from cml_bench.files import write_bytes
+from cml_bench.spec import Options
+
+TLP = "tlp-1234"  # the split that TLP's code draws with its seed 1234, if the set is the first one of the process
+_STORED = ("indptr", "indices", "feature_indptr", "feature_indices", "feature_values", "labels")
+
+
+class GraphArrays(NamedTuple):
+    """A graph of N nodes; matrices are stored by rows: ``indices[indptr[i]:indptr[i + 1]]`` are the columns of row i.
+
+    indptr (N+1,), indices (directed edges,): neighbours, in ascending order, without self-loops and repetitions, an
+    undirected edge in both rows. feature_*: the same for the features, with their values (float32). labels (N,).
+    sizes (classes,) nodes of each class; splits: class numbers of each split; group: 1.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    feature_indptr: np.ndarray
+    feature_indices: np.ndarray
+    feature_values: np.ndarray
+    labels: np.ndarray
+    sizes: np.ndarray
+    splits: dict[str, np.ndarray]
+    group: int = 1
+
+
+class GraphOptions(Options):
+    """Which classes are for training, validation and test."""
+
+    split: str = Field(
+        TLP,
+        pattern=r"^[a-z0-9-]+$",
+        description="tlp-1234: the one that TLP's code draws; r0, r1, ...: random ones of the same sizes",
+    )
+
+
+class GraphSet(ClassSet):
+    """Few-shot classification of the nodes of one graph.
+
+    A subclass states what is known without the files (``nodes``, ``edges``, ``features``, ``subgraph``,
+    ``smallest_class``, ``split_sizes``, ``named_splits``) and gives ``graph()``.
+    """
+
+    Options = GraphOptions
+    examples = gives = "nodes"
+    nodes: int
+    edges: int  # undirected
+    features: int
+    subgraph: float  # mean number of nodes within two hops of a node, itself included: for counting FLOPs
+    split_sizes: tuple[int, int, int]
+    named_splits: dict[str, dict[str, tuple[int, ...]]] = {}
+
+    def __init__(self, options: GraphOptions):
+        super().__init__(options)
+        self.input_shape = (self.features,)
+        self.class_counts = dict(zip(SPLITS, self.split_sizes, strict=True))
+        self.class_split = self._split(options.split)
+
+    @property
+    def data_id(self) -> str:
+        """Name and class split."""
+        return f"{self.name}/{self.options.split}"
+
+    def _split(self, name: str) -> dict[str, np.ndarray]:
+        if name in self.named_splits:
+            return {split: np.asarray(self.named_splits[name][split]) for split in SPLITS}
+        number = name.removeprefix("r")
+        if name == number or not number.isdecimal() or name != f"r{int(number)}":
+            known = ", ".join([*self.named_splits, "r0", "r1", "..."])
+            raise UserError(f"{self.name}: unknown class split {name!r}; known: {known}.")
+        count = sum(self.split_sizes)
+        raw = seeding.words(seeding.key("class split", self.name), int(number), 1, count)
+        ends = np.cumsum(self.split_sizes)[:-1]
+        return {s: np.sort(c) for s, c in zip(SPLITS, np.split(seeding.smallest(raw, count)[0], ends), strict=True)}
+
+    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Edges (2, E) in any order, features (N, d), labels (N,), from the verified files."""
+        raise NotImplementedError
+
+    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[GraphArrays, dict[str, Any]]:
+        """``graph.npz``; a copy of another graph is refused, whosever it is."""
+        arrays = self.build(paths)
+        stored = {name: getattr(arrays, name) for name in _STORED}
+        write_bytes(home / "graph.npz", lambda file: np.savez(file, **stored))
+        return arrays, {}
+
+    def build(self, paths: dict[str, Path]) -> GraphArrays:
+        """Sorted rows; a UserError where the graph is not the one that the class describes."""
+        edges, features, labels = self.graph(paths)
+        rows, columns = edges[:, edges[0] != edges[1]]
+        rows, columns = np.divmod(np.unique(rows.astype(np.int64) * len(labels) + columns), len(labels))
+        found = (len(features), len(rows), features.shape[1], len(np.unique(labels)))
+        wanted = (self.nodes, 2 * self.edges, self.features, sum(self.split_sizes))
+        if found != wanted or labels.min() != 0 or labels.max() != wanted[3] - 1:
+            where = str(next(iter(paths.values()), self.name))
+            what = "nodes, links (both ways), features and classes"
+            raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {AGAIN}")
+        sizes = np.bincount(labels)
+        if sizes.min() < self.smallest_class:
+            raise UserError(
+                f"{self.name}: a class has {sizes.min()} nodes, {self.smallest_class} at least are expected."
+            )
+        at, words = np.nonzero(features)
+        return GraphArrays(
+            _starts(rows, self.nodes), columns.astype(np.int32), _starts(at, self.nodes), words.astype(np.int32),
+            features[at, words].astype(np.float32), labels.astype(np.int64), sizes, self.class_split,
+        )  # fmt: skip
+
+    def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> GraphArrays:
+        """Into memory: graphs are small."""
+        with np.load(home / "graph.npz") as stored:
+            parts = {name: stored[name] for name in _STORED}
+        return GraphArrays(**parts, sizes=np.asarray(index["sizes"]), splits=splits, group=index["group"])
+
+    @staticmethod
+    def digest(arrays: GraphArrays) -> str:
+        """SHA-256 over edges, features, labels and splits."""
+        digest = hashlib.sha256()
+        for name in _STORED:
+            part = getattr(arrays, name)
+            digest.update(np.ascontiguousarray(part, dtype="<f4" if part.dtype.kind == "f" else "<i8").data)
+        for split in sorted(arrays.splits):
+            digest.update(split.encode() + np.asarray(arrays.splits[split], dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def attach(self, arrays: GraphArrays, device: torch.device, dtype: torch.dtype) -> Self:
+        """Use these arrays; nodes counted class by class are those of ``members``."""
+        super().attach(arrays, device, dtype)
+        self.members = torch.from_numpy(np.argsort(arrays.labels, kind="stable")).to(device)
+        return self
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Node numbers (n,)."""
+        return self.members[index]
+
+
+def _starts(rows: np.ndarray, count: int) -> np.ndarray:
+    """Where each row begins, of sorted row numbers: (count + 1,)."""
+    return np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=count)))).astype(np.int64)
+
+
+def processed(kind: str, name: str, raw: str, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What torch_geometric's data set ``kind(root, name)`` reads of our verified files, as :meth:`GraphSet.graph` says.
+
+    ``raw``: the folder under the root in which it looks for them; it finds all of them and fetches nothing.
+    """
+    with tempfile.TemporaryDirectory() as root, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated parts of torch that it uses
+        from torch_geometric import datasets
+
+        (Path(root) / raw).mkdir(parents=True)
+        for file, path in paths.items():
+            (Path(root) / raw / file).symlink_to(Path(path).resolve())
+        try:
+            data = getattr(datasets, kind)(root, name)[0]
+        except Exception as error:  # of damaged bytes it raises what numpy, pickle, zipfile come upon
+            files = ", ".join(str(path) for path in paths.values())
+            raise UserError(f"cannot be read ({type(error).__name__}: {error}): {files}. {AGAIN}") from None
+        return data.edge_index.numpy(), data.x.numpy(), data.y.numpy()

@@ -1,0 +1,53 @@
+"""``sbm``: a generated graph with attributes, the embedded set of node tasks. Needs no download.
+
+A contextual stochastic block model (Deshpande et al. 2018) with words in place of Gaussian features: nodes of a class
+are linked more often to each other than to the rest, and each class has words of its own that its nodes use more often.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from cml_bench import seeding
+from cml_bench.data._graph import GraphOptions, GraphSet
+from cml_bench.registry import datasets
+
+VERSION = 1
+CLASSES, EACH, WORDS, OWN = 12, 40, 64, 12
+LINK_INSIDE, LINK_OUTSIDE = 0.14, 0.004  # about 5.5 links to the own class and 1.8 to others
+USE_OWN, USE_OTHER = 0.4, 0.12
+
+
+class SBMOptions(GraphOptions):
+    """A random class split."""
+
+    split: str = Field("r0", pattern=r"^r[0-9]+$", description="r0, r1, ...: which of the random class splits")
+
+
+@datasets.register("sbm")
+class SBM(GraphSet):
+    """12 classes of 40 nodes, split 6/3/3; 64 words, of which each class prefers 12."""
+
+    Options = SBMOptions
+    nodes, edges, features, subgraph, smallest_class = CLASSES * EACH, 1765, WORDS, 49.4, EACH
+    split_sizes = (6, 3, 3)
+
+    @property
+    def data_id(self) -> str:
+        """Version of the generator, and the class split."""
+        return f"sbm/v{VERSION}/{self.options.split}"
+
+    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Everything from raw bits of one key, so the graph is the same everywhere."""
+        labels = np.repeat(np.arange(CLASSES), EACH)
+        key = seeding.key("sbm", VERSION)
+        preferred = seeding.smallest(seeding.words(key, 0, CLASSES, WORDS), OWN)
+        own = np.zeros((CLASSES, WORDS), bool)
+        np.put_along_axis(own, preferred, True, axis=1)
+        draws = seeding.uniform(seeding.words(seeding.key("sbm words", VERSION), 0, self.nodes, WORDS))
+        features = draws < np.where(own[labels], USE_OWN, USE_OTHER)
+        pairs = seeding.uniform(seeding.words(seeding.key("sbm links", VERSION), 0, self.nodes, self.nodes))
+        linked = np.triu(pairs < np.where(labels[:, None] == labels, LINK_INSIDE, LINK_OUTSIDE), 1)
+        edges = np.stack(np.nonzero(linked | linked.T))
+        return edges, features.astype(np.float32), labels

@@ -1,0 +1,255 @@
+"""What graph networks compute with: sparse products, and the parts of a graph that a task's nodes depend on."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cml_bench import seeding
+
+_DENSE = 0.1  # share of non-zero entries from which on a matrix product that ignores zeros is slower
+_KEPT = 20_000_000  # entries of subgraphs that are kept: 0.2 GB
+
+
+class Dropout(NamedTuple):
+    """Which hidden values are dropped: a function of ``keys`` alone, one key for each task.
+
+    A share of 1/65536 is the grain: 16 raw bits decide about a value. The rest is scaled up to keep the mean.
+    """
+
+    share: float
+    keys: tuple[np.ndarray, ...]
+
+    def mask(self, task: int, rows: int, like: Tensor, chosen: np.ndarray | None = None) -> Tensor:
+        """Factors of a task's hidden values ``like`` (n, width): 0 or 1 / (1 - share); n: ``rows``, or some of them."""
+        limit, width = round(self.share * 65_536), like.shape[1]
+        raw = seeding.words(self.keys[task], 0, 1, -(-rows * width // 4)).view("<u2").ravel()[: rows * width]
+        raw = raw.reshape(rows, width)
+        kept = torch.from_numpy((raw if chosen is None else raw[chosen]) >= limit)
+        return kept.to(like.device, like.dtype).mul_(65_536 / (65_536 - limit))
+
+
+class _Product(torch.autograd.Function):
+    """A sparse matrix times a dense one; its derivative is the same function of the transpose, and so on."""
+
+    @staticmethod
+    def forward(ctx, dense: Tensor, sparse: "Sparse") -> Tensor:
+        ctx.sparse = sparse
+        return torch.mm(sparse.rows, dense)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return _Product.apply(grad.contiguous(), ctx.sparse.transposed()), None
+
+
+class Sparse:
+    """A constant sparse matrix (rows, columns) from a scipy one, stored by rows, with its transpose on demand."""
+
+    def __init__(self, matrix: Any, dtype: torch.dtype, device: torch.device):
+        self.matrix, self.dtype, self.device = matrix, dtype, device
+        self._transposed: Sparse | None = None
+        parts = (torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.indices, matrix.data))
+        starts, columns, values = parts
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "in beta state", once in a process
+            self.rows = torch.sparse_csr_tensor(
+                starts, columns, values.to(dtype), size=matrix.shape, check_invariants=False
+            )
+
+    def transposed(self) -> "Sparse":
+        """(columns, rows)."""
+        if self._transposed is None:
+            self._transposed = Sparse(self.matrix.T.tocsr(), self.dtype, self.device)
+            self._transposed._transposed = self
+        return self._transposed
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        return _Product.apply(dense, self) if torch.is_grad_enabled() else torch.mm(self.rows, dense)
+
+    def back(self, dense: Tensor) -> Tensor:
+        """The transpose times a dense matrix."""
+        return self.transposed() @ dense
+
+
+class Dense(NamedTuple):
+    """A dense matrix, with the two products of a sparse one."""
+
+    values: Tensor
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        return self.values @ dense
+
+    def back(self, dense: Tensor) -> Tensor:
+        """The transpose times a dense matrix."""
+        return self.values.t() @ dense
+
+
+_BITS = 8
+
+
+class Coded(NamedTuple):
+    """A matrix of zeros and ones (n, d) times a dense one, eight columns at a time.
+
+    Eight columns have 256 patterns of ones. ``inputs @ w`` first sums the rows of w that each pattern selects, for
+    all patterns and blocks of eight; a row of the product is then a sum of d / 8 of these (Arlazarov et al. 1970).
+    ``codes`` (n, 256 * blocks): which; ``patterns`` (256, 8); ``width``: d.
+    """
+
+    codes: Sparse
+    patterns: Tensor
+    width: int
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        blocks = self.codes.matrix.shape[1] >> _BITS
+        padded = F.pad(dense, (0, 0, 0, blocks * _BITS - self.width))
+        sums = torch.matmul(self.patterns, padded.reshape(blocks, _BITS, -1))
+        return self.codes @ sums.flatten(0, 1)
+
+    def back(self, dense: Tensor) -> Tensor:
+        """The transpose times a dense matrix (n, k): (d, k)."""
+        sums = self.codes.back(dense).unflatten(0, (-1, 1 << _BITS))
+        return torch.matmul(self.patterns.t(), sums).flatten(0, 1)[: self.width]
+
+
+class Field(NamedTuple):
+    """What the embeddings of some nodes depend on: pool @ hidden(gather @ inputs).
+
+    inputs (m, d): features, or features averaged over neighbours; gather (rows, m), None: rows are those of ``inputs``;
+    pool (nodes, rows). ``numbers`` (rows,): the nodes whose hidden values the rows are, None: each row is its own.
+    """
+
+    inputs: Dense | Sparse | Coded
+    gather: Sparse | None
+    pool: Sparse
+    numbers: np.ndarray | None
+
+
+class Subgraph(NamedTuple):
+    """The nodes within two hops of a node, in ascending order, and their block of the propagation matrix."""
+
+    nodes: np.ndarray
+    block: Any
+
+
+class Graph:
+    """Propagation matrix D^-1 (A + I) and features X of a graph, on a device.
+
+    D^-1 is row-normalising, as in TLP's code (not symmetric). An edge of a directed graph counts in its own row only.
+    """
+
+    def __init__(self, arrays: Any, width: int, dtype: torch.dtype, device: torch.device):
+        import scipy.sparse as sp
+
+        self.dtype, self.device, self.count = dtype, device, len(arrays.labels)
+        kind = np.dtype(str(dtype).removeprefix("torch."))
+        links = sp.csr_array((np.ones(len(arrays.indices)), arrays.indices, arrays.indptr), shape=(self.count,) * 2)
+        links = links + sp.eye_array(self.count, format="csr")
+        average = sp.diags_array(1 / links.sum(axis=1), format="csr") @ links
+        average.sort_indices()
+        parts = (arrays.feature_values.astype(np.float64), arrays.feature_indices, arrays.feature_indptr)
+        features = sp.csr_array(parts, shape=(self.count, width))
+        self.average, self.features = average.astype(kind), features.astype(kind)
+        self.averaged = (average @ features).astype(kind)
+        self._dense: dict[str, Tensor] = {}
+        self._subgraphs: dict[int, Subgraph] = {}
+        self._entries = 0
+        self._fields: dict[tuple, Field] = {}
+
+    def rows(self, name: str, nodes: np.ndarray) -> "Dense | Sparse | Coded":
+        """Rows of ``features`` or ``averaged`` (n, d); not stored sparse where few entries are zero."""
+        matrix = getattr(self, name)
+        if matrix.nnz < _DENSE * matrix.shape[0] * matrix.shape[1]:
+            return self.sparse(matrix[nodes])
+        if name not in self._dense:
+            binary = bool((matrix.data == 1).all())
+            self._dense[name] = _codes(matrix) if binary else torch.from_numpy(matrix.toarray()).to(self.device)
+        dense = self._dense[name]
+        return self._coded(dense[nodes]) if isinstance(dense, np.ndarray) else Dense(dense[torch.from_numpy(nodes)])
+
+    def _coded(self, codes: np.ndarray) -> Coded:
+        """``codes`` (n, blocks): the pattern of each block, as numbers in 0..255."""
+        import scipy.sparse as sp
+
+        rows, blocks = codes.shape
+        columns = (codes + (np.arange(blocks, dtype=np.int32) << _BITS)).ravel()
+        starts = np.arange(0, rows * blocks + 1, blocks, dtype=np.int32)
+        values = np.ones(rows * blocks, self.features.dtype)
+        patterns = (np.arange(1 << _BITS)[:, None] >> np.arange(_BITS)) & 1
+        matrix = sp.csr_array((values, columns, starts), shape=(rows, blocks << _BITS))
+        return Coded(
+            self.sparse(matrix), torch.from_numpy(patterns).to(self.device, self.dtype), self.features.shape[1]
+        )
+
+    def words(self, nodes: np.ndarray) -> Tensor:
+        """Features of some nodes, dense (n, d)."""
+        return torch.from_numpy(self.features[nodes].toarray()).to(self.device)
+
+    def sparse(self, matrix: Any) -> Sparse:
+        """On this graph's device."""
+        return Sparse(matrix, self.dtype, self.device)
+
+    def near(self, nodes: np.ndarray) -> np.ndarray:
+        """The nodes at distance 0 or 1 of some, ascending."""
+        found = np.zeros(self.count, bool)
+        found[self.average[nodes].indices] = True
+        return np.flatnonzero(found)
+
+    def subgraph(self, node: int) -> Subgraph:
+        """Kept for the next time until there are too many."""
+        if node not in self._subgraphs:
+            nodes = self.near(self.near(np.array([node])))
+            found = Subgraph(nodes, self.average[nodes][:, nodes])
+            if self._entries + found.block.nnz > _KEPT:
+                return found
+            self._entries += found.block.nnz
+            self._subgraphs[node] = found
+        return self._subgraphs[node]
+
+    def field(self, nodes: np.ndarray, readout: str) -> Field:
+        """Of these nodes (n,); the last four are kept, since every pass of a task asks for the same ones."""
+        key = (readout, nodes.tobytes())
+        if key not in self._fields:
+            while len(self._fields) >= 4:
+                del self._fields[next(iter(self._fields))]
+            self._fields[key] = self._near_field(nodes) if readout == "node" else self._pooled_field(nodes)
+        return self._fields[key]
+
+    def _near_field(self, nodes: np.ndarray) -> Field:
+        """Two layers on the whole graph: hidden values of the nodes' neighbours, each from averaged features."""
+        numbers = self.near(nodes)
+        pool = self.average[nodes][:, numbers]
+        return Field(self.rows("averaged", numbers), None, self.sparse(pool), numbers)
+
+    def _pooled_field(self, nodes: np.ndarray) -> Field:
+        """Mean over each node's subgraph, whose blocks stand below each other in ``gather``.
+
+        The mean over rows of block @ hidden is (column means of the block) . hidden: one row for each node.
+        """
+        import scipy.sparse as sp
+
+        found = [self.subgraph(int(node)) for node in nodes]
+        sizes = [len(part.nodes) for part in found]
+        starts = np.concatenate(([0], np.cumsum(sizes)))
+        inside = np.zeros(self.count, bool)
+        inside[np.concatenate([part.nodes for part in found])] = True
+        union = np.flatnonzero(inside)
+        place = np.zeros(self.count, np.int32)
+        place[union] = np.arange(len(union))
+        columns = np.concatenate([place[part.nodes][part.block.indices] for part in found])
+        values = np.concatenate([part.block.data for part in found])
+        ends = np.concatenate([np.diff(part.block.indptr) for part in found])
+        indptr = np.concatenate(([0], np.cumsum(ends))).astype(np.int32)
+        gather = sp.csr_array((values, columns, indptr), shape=(starts[-1], len(union)))
+        means = np.concatenate([np.asarray(part.block.sum(axis=0)).ravel() / len(part.nodes) for part in found])
+        pool = sp.csr_array(
+            (means, np.arange(starts[-1], dtype=np.int32), starts.astype(np.int32)), shape=(len(nodes), starts[-1])
+        )
+        return Field(self.rows("features", union), self.sparse(gather), self.sparse(pool), None)
+
+
+def _codes(matrix: Any) -> np.ndarray:
+    """Eight columns of zeros and ones as one byte, the first column being the lowest bit: (n, blocks)."""
+    return np.packbits(matrix.toarray().astype(bool), axis=1, bitorder="little")

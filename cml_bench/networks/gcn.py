@@ -1,0 +1,216 @@
+"""``gcn``: two graph convolutions and a linear head (Kipf and Welling 2017), as in TLP's code for few-shot nodes."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from cml_bench.errors import UserError
+from cml_bench.networks._graph import Dropout, Graph
+from cml_bench.networks.base import CoLearner, Network, Param, Params, linear
+from cml_bench.networks.mlp import VectorHead
+from cml_bench.registry import networks
+from cml_bench.spec import Options
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class GCNOptions(Options):
+    """Width, readout and initialisation."""
+
+    hidden: Width = Field(16, description="width of both layers (TLP, CML appendix A.2)")
+    readout: Literal["node", "subgraph"] = Field(
+        "node",
+        description="node: the node's own row of the network on the whole graph (AMM-GNN); subgraph: the network on "
+        "the nodes within two hops alone, averaged over all of them (G-Meta)",
+    )
+    init: Literal["fan_out", "torch"] = Field(
+        "fan_out",
+        description="fan_out: U(+-1/sqrt(outputs)) for the weights and biases of every layer, as TLP's code; torch: "
+        "U(+-1/sqrt(inputs))",
+    )
+
+
+@networks.register("gcn")
+class GCN(Network):
+    """z = P relu(P X W1 + b1) W2 + b2, with P = D^-1 (A + I) and a dropout between the layers; linear head on z.
+
+    For the readout ``subgraph`` P is the block of the whole graph's P that belongs to the nodes within two hops, cut
+    out without normalising again, so rows of its rim sum to less than 1, and z is the mean over all of its rows.
+    59,536 parameters of 3,703 features, and 34 of a head of 2 outputs; the co-learner of depth 1 has 306.
+
+    Choices. Where CML's co-learner is said to have "one hidden layer of 16", that is a linear layer here: after
+    averaging over a subgraph there is no graph left for a convolution.
+    The paths ``plain`` (the equation as it stands, node by node or on the whole graph) and ``fast`` are equal up to
+    rounding. Fast: only the rows on which the nodes depend; sparse products; the mean over a subgraph's rows taken
+    before the second layer.
+    """
+
+    Options = GCNOptions
+    colearner_depth = 1
+    takes = "nodes"
+    small = True
+    compiles = False
+    act = staticmethod(torch.relu)
+
+    def __init__(self, options: GCNOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+        super().__init__(options, input_shape, outputs, path)
+        width, hidden = input_shape[0], options.hidden
+        self.feature_shape = (hidden,)
+        self.params = self._convolution("gcn1", width, hidden) | self._convolution("gcn2", hidden, hidden)
+        head = self.layer("head", hidden, outputs)
+        self.params |= head
+        self.head_names = frozenset(head)
+        self._data, self._graph = None, None
+        self._kept: dict[bytes, list] = {}  # of the plain path
+
+    def _bound(self, inputs: int, outputs: int) -> float:
+        return (outputs if self.options.init == "fan_out" else inputs) ** -0.5
+
+    def layer(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
+        """Weight (outputs, inputs) and bias of a linear layer."""
+        bound = self._bound(inputs, outputs)
+        return {f"{name}.weight": Param((outputs, inputs), bound), f"{name}.bias": Param((outputs,), bound)}
+
+    def _convolution(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
+        """Weight (inputs, outputs): it stands to the right of the features."""
+        bound = self._bound(inputs, outputs)
+        return {f"{name}.weight": Param((inputs, outputs), bound), f"{name}.bias": Param((outputs,), bound)}
+
+    def bind(self, data: Any) -> None:
+        """The graph of this data set, which need not be open yet."""
+        super().bind(data)
+        self._data, self._graph, self._kept = data, None, {}
+
+    @property
+    def graph(self) -> Graph:
+        """Of the data set bound."""
+        if self._graph is None:
+            if not hasattr(self._data, "arrays"):
+                raise UserError("gcn has no graph: bind an open data set of nodes to it (Network.bind).")
+            self._graph = Graph(self._data.arrays, self.input_shape[0], self._data.dtype, self._data.device)
+        return self._graph
+
+    def features(self, p: Params, x: Tensor, drop: Dropout | None = None, scale: Tensor | None = None) -> Tensor:
+        """Embeddings (T, n, hidden) of node numbers (T, n). ``scale`` (T, d): factors of the features.
+
+        A factor of a feature is one of its row of W1, since X diag(s) W1 = X (diag(s) W1).
+        """
+        first = p["gcn1.weight"] if scale is None else scale.unsqueeze(-1) * p["gcn1.weight"]
+        if x.is_meta:
+            return self._counted(p, first, x)
+        embed, found = self._plain if self.path == "plain" else self._fast, []
+        for t, nodes in enumerate(x.cpu().numpy()):
+            rest = (p[name][t] for name in ("gcn1.bias", "gcn2.weight", "gcn2.bias"))
+            found.append(embed(nodes, first[t], *rest, None if drop is None else (drop, t)))
+        return torch.stack(found)
+
+    def _fast(self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop) -> Tensor:
+        field = self.graph.field(nodes, self.options.readout)
+        z = field.inputs @ first
+        z = (z if field.gather is None else field.gather @ z).add_(shift)
+        if drop is not None:  # before ReLU, which is the same for factors of at least 0, and allows to work in place
+            z.mul_(self._mask(drop, z, field.numbers))
+        return torch.addmm(last, field.pool @ z.relu_(), second)
+
+    def gradients(
+        self, p: Params, x: Tensor, y: Tensor, drop: Dropout | None = None, scale: Tensor | None = None
+    ) -> Params:
+        """Gradients (T, ...) of the head's mean cross-entropy at nodes and labels (T, n), on the path ``fast``.
+
+        What autograd makes of :meth:`features` and :meth:`head`, written out: its bookkeeping takes longer than the
+        products of a small graph.
+        """
+        with torch.no_grad():
+            found = []
+            for t, nodes in enumerate(x.cpu().numpy()):
+                own, factor = (
+                    {name: value[t] for name, value in p.items()},
+                    None if scale is None else scale[t, :, None],
+                )
+                found.append(self._gradient(own, nodes, y[t], None if drop is None else (drop, t), factor))
+            return {name: torch.stack([grads[name] for grads in found]) for name in found[0]}
+
+    def _gradient(self, p: Params, nodes, y: Tensor, drop, factor: Tensor | None) -> Params:
+        field, head = self.graph.field(nodes, self.options.readout), p["head.weight"]
+        first = p["gcn1.weight"] if factor is None else factor * p["gcn1.weight"]
+        z = field.inputs @ first
+        z = (z if field.gather is None else field.gather @ z).add_(p["gcn1.bias"])
+        mask = None if drop is None else self._mask(drop, z, field.numbers)
+        z = (z if mask is None else z.mul_(mask)).relu_()
+        pooled = field.pool @ z
+        embedded = torch.addmm(p["gcn2.bias"], pooled, p["gcn2.weight"])
+        out = torch.addmm(p["head.bias"], embedded, head.t()).softmax(1)  # from here on: derivatives by what is named
+        out[torch.arange(len(y), device=y.device), y] -= 1
+        out /= len(y)
+        at_embedded = out @ head
+        at_z = field.pool.back(at_embedded @ p["gcn2.weight"].t()).mul_(z > 0)
+        at_z = at_z if mask is None else at_z.mul_(mask)
+        at_first = field.inputs.back(at_z if field.gather is None else field.gather.back(at_z))
+        return {
+            "gcn1.weight": at_first if factor is None else at_first.mul_(factor), "gcn1.bias": at_z.sum(0),
+            "gcn2.weight": pooled.t() @ at_embedded, "gcn2.bias": at_embedded.sum(0),
+            "head.weight": out.t() @ embedded, "head.bias": out.sum(0),
+        }  # fmt: skip
+
+    def _mask(self, drop: tuple[Dropout, int], z: Tensor, numbers: np.ndarray | None = None) -> Tensor:
+        """Of all nodes' hidden values, if the rows are those of a whole graph; else of the rows."""
+        dropout, task = drop
+        return dropout.mask(task, len(z) if numbers is None else self.graph.count, z, numbers)
+
+    def _plain(self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop) -> Tensor:
+        if self.options.readout == "node":
+            average, inputs = self._dense_parts(b"")[0]
+            hidden = torch.relu(average @ (inputs @ first) + shift)
+            if drop is not None:
+                hidden = hidden * self._mask(drop, hidden)
+            return (average @ (hidden @ second) + last)[torch.from_numpy(nodes).to(hidden.device)]
+        found = self._dense_parts(nodes.tobytes())
+        sizes = [len(block) for block, _ in found]
+        masks = [None] * len(nodes)
+        if drop is not None:
+            masks = self._mask(drop, first.new_empty(sum(sizes), len(shift))).split(sizes)
+        means = []
+        for (block, inputs), mask in zip(found, masks, strict=True):
+            hidden = torch.relu(block @ (inputs @ first) + shift)
+            hidden = hidden if mask is None else hidden * mask
+            means.append((block @ hidden @ second + last).mean(0))
+        return torch.stack(means)
+
+    def _dense_parts(self, key: bytes) -> list[tuple[Any, Tensor]]:
+        """Of each node (int64, as bytes) its subgraph's block and features; of none: those of the whole graph.
+
+        Those of the last two lists are kept: the support and the queries of a task.
+        """
+        if key not in self._kept:
+            while len(self._kept) >= 2:
+                del self._kept[next(iter(self._kept))]
+            graph, found = self.graph, []
+            for node in np.frombuffer(key, np.int64):
+                part = graph.subgraph(int(node))
+                found.append((torch.from_numpy(part.block.toarray()).to(graph.device), graph.words(part.nodes)))
+            whole = [(graph.sparse(graph.average), graph.words(np.arange(graph.count)))] if not key else []
+            self._kept[key] = found + whole
+        return self._kept[key]
+
+    def _counted(self, p: Params, first: Tensor, x: Tensor) -> Tensor:
+        """The dense products for nodes with a neighbourhood of mean size: for counting FLOPs, without any data."""
+        data, (tasks, count) = self._data, x.shape[:2]
+        rows = round(data.subgraph if self.options.readout == "subgraph" else 1 + 2 * data.edges / data.nodes)
+        inputs = torch.empty(tasks, count * rows, self.input_shape[0], device="meta")
+        hidden = torch.relu(torch.baddbmm(p["gcn1.bias"].unsqueeze(1), inputs, first))
+        return torch.baddbmm(p["gcn2.bias"].unsqueeze(1), hidden.unflatten(1, (count, rows)).mean(2), p["gcn2.weight"])
+
+    def head(self, p: Params, z: Tensor) -> Tensor:
+        """(T, n, hidden) -> (T, n, outputs)."""
+        return linear(p, "head", z)
+
+    def colearner(self, depth: int) -> CoLearner:
+        """``depth`` linear layers of the embedding's width with ReLU, then a linear one."""
+        return VectorHead(self, depth)
+
+    def tasks_at_once(self, device: torch.device) -> int:
+        """One: tasks share no rows."""
+        return 1

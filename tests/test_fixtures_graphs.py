@@ -1,0 +1,120 @@
+"""Ten training episodes of TLP's G-Meta and AMM-GNN, and three test episodes, equalled in float64 on both paths."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench import registry
+from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.step import MetaStep, adam, expand
+from cml_bench.episodes import Examples, Task
+from cml_bench.networks.gcn import GCN, GCNOptions
+from tests.graphs import METHODS, Piece
+
+FOLDER = Path(__file__).parent / "fixtures"
+NAMES = {"gc1": "gcn1", "gc2": "gcn2", "head": "head", "mlp_alpha": "alpha", "mlp_beta": "beta"}
+
+
+@cache
+def stored(name: str) -> dict[str, np.ndarray]:
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def load(name: str, part: str) -> dict[str, torch.Tensor]:
+    """Parameters by their names here; the head's weight is (outputs, inputs), the maps to alpha and beta are flat."""
+    found = {}
+    for key, value in stored(name).items():
+        if key.startswith(part):
+            layer, kind = key.removeprefix(part).rsplit("_", 1)
+            value = torch.from_numpy(value)
+            value = value.T.contiguous() if layer == "head" and kind == "w" else value
+            value = value.reshape(-1) if layer.startswith("mlp") and kind == "w" else value
+            value = value.reshape(()) if layer.startswith("mlp") and kind == "b" else value
+            found[f"{NAMES[layer]}.{'weight' if kind == 'w' else 'bias'}"] = value
+    return found
+
+
+def episodes(name: str, part: str) -> list[Task]:
+    a = stored(name)
+    found = []
+    for support, query in zip(a[f"{part}support"], a[f"{part}query"], strict=True):
+        examples = [
+            Examples(torch.from_numpy(x)[None], torch.arange(2).repeat_interleave(len(x) // 2)[None])
+            for x in (support, query)
+        ]
+        found.append(Task(*examples))
+    return found
+
+
+def build(name: str, path: str, initial: dict):
+    a, cls = stored(name), registry.method(name)
+    data = Piece(a["edge_index"], a["features"].astype(np.float64), a["labels"])
+    network = GCN(GCNOptions.read(cls.network_defaults, "gcn"), data.input_shape, 2, path)
+    network.bind(data)
+    options = {"inner_steps": 5, "inner_lr": 0.05, "dropout": 0.0}
+    method = cls(cls.Options.read(options, name), network, "classification")
+    base = {k: v.clone().requires_grad_() for k, v in initial.items()}
+    assert {k: tuple(v.shape) for k, v in base.items()} == {k: p.shape for k, p in method.params.items()}
+    return method, {"base": base}
+
+
+def with_sets(method, name: str, part: str):
+    """The sets of the fixture, by the task's nodes."""
+    a = stored(name)
+    if f"{part}set1" in a:
+        nodes = np.concatenate((a[f"{part}support"], a[f"{part}query"]), 1)
+        known = {tuple(n): np.stack(s) for n, *s in zip(nodes, a[f"{part}set1"], a[f"{part}set2"], strict=True)}
+        method.sets = lambda found: known[tuple(found)]
+    return method
+
+
+def close(got: torch.Tensor, want: torch.Tensor) -> bool:
+    return bool((got.detach() - want).abs().max() <= 1e-10)
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", METHODS)
+def test_ten_episodes_of_tlps_code(name, path):
+    method, groups = build(name, path, load(name, "init/"))
+    method, a = with_sets(method, name, "ep/"), stored(name)
+    step = MetaStep(method, groups, adam(groups, 1e-3, weight_decay=5e-4), 1)
+    for number, task in enumerate(episodes(name, "ep/")):
+        wide = method.meet(expand(groups, 1), task)
+        for inner, params in enumerate(method.trajectory(wide, task.support, 5)):
+            if inner < 5:
+                loss = method.support_loss(wide, params, task.support, "meta")
+                assert abs(loss.item() - a["ep/support_loss"][number, inner]) < 1e-10
+        outputs = method.outputs(wide, params, task.query.x, ("meta",))["meta"][0]
+        assert close(outputs, torch.from_numpy(a["ep/logits"][number]))
+        if number == 0:
+            assert all(close(params[key][0], want) for key, want in load(name, "adapted1/").items())
+            step.gradients(task)
+            assert all(close(groups["base"][key].grad, want) for key, want in load(name, "grad1/").items())
+        loss, _ = method.outer_loss(expand(groups, 1), task)
+        assert abs(loss.item() - a["ep/outer_loss"][number]) < 1e-10
+        scores = step(task)
+        assert abs(scores.loss["meta"].item() - a["ep/query_ce"][number]) < 1e-10
+        assert scores.score["meta"].item() == pytest.approx(a["ep/acc"][number], abs=1e-12)
+    assert all(close(groups["base"][key], want) for key, want in load(name, "final/").items())
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", METHODS)
+def test_three_test_episodes_with_ten_queries(name, path):
+    method, groups = build(name, path, load(name, "final/"))
+    method, a = with_sets(method, name, "test/"), stored(name)
+    for number, task in enumerate(episodes(name, "test/")):
+        found = score_tasks(method, groups, task, ("meta",), (5,))["meta", 5]
+        assert abs(found.loss.item() - a["test/query_ce"][number]) < 1e-10
+        assert found.score.item() == pytest.approx(a["test/acc"][number], abs=1e-12)
+
+
+def test_the_pieces_subgraphs_are_tlps():
+    a = stored("gmeta")
+    method, _ = build("gmeta", "fast", load("gmeta", "init/"))
+    for nodes, sizes in zip(a["ep/query"], a["ep/query_nodes"], strict=True):
+        assert [len(method.network.graph.subgraph(int(n)).nodes) for n in nodes] == sizes.tolist()

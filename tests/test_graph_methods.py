@@ -1,0 +1,305 @@
+"""G-Meta and AMM-GNN against the plain reference, and what must hold of them by their equations. float64."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench import registry
+from cml_bench.engine import checkpoint
+from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.run import run
+from cml_bench.engine.step import expand
+from cml_bench.engine.train import Training, build_method
+from cml_bench.errors import UserError
+from cml_bench.networks.base import count
+from cml_bench.protocols import protocol, recipe
+from cml_bench.spec import Component, Evaluation, RunSpec, canonical
+from tests.graphs import METHODS, Case, largest
+from tests.test_graphs import KINDS, variant
+
+BOTH = [*METHODS, *(f"{name}+cml" for name in METHODS)]
+
+
+def spec(method="gmeta", **changes) -> RunSpec:
+    """A few steps on the generated graph, with the protocol of the method's own row."""
+    cls, net, source = registry.method(method), registry.networks.get("gcn"), registry.datasets.get("sbm")
+    own = {"inner_steps": 3, **changes.pop("method_options", {})}
+    fields = {
+        "method": method, "version": 1, "options": canonical(cls.Options.read(own, method)),
+        "network": Component(name="gcn", options=canonical(net.Options.read(cls.network_defaults, "gcn"))),
+        "data": Component(name="sbm", options={"split": "r0"}), "data_id": source(source.Options()).data_id,
+        "protocol": protocol("official", changes.pop("protocol_options", {}), "test", cls.recipe),
+        "way": 2, "shot": 2, "query": 5, "steps": 40, "seed": 0, "evaluation": Evaluation(tasks=20, query=10),
+    }  # fmt: skip
+    return RunSpec.model_validate({**fields, **changes})
+
+
+@pytest.fixture
+def graph_settings(settings, tmp_path):
+    source = registry.datasets.get("sbm")
+    source(source.Options()).prepare(tmp_path / "data")
+    return replace(settings, data_dir=tmp_path / "data")
+
+
+# -- the outer gradient -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5, 0.3])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", BOTH)
+def test_the_outer_gradient_is_the_references(name, path, kind, dropout):
+    case = Case(name, path, variant(kind), dropout=dropout)
+    case.method.at_step(4)
+    for tasks, at_once in ((1, 1), (3, 1), (3, 2)):
+        task = case.task(count=tasks)
+        assert largest(case.gradient(task, at_once)[1], case.wanted(task)) < 1e-10
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_ten_outer_steps_are_the_same_on_both_paths(name):
+    runs = []
+    for path in ("plain", "fast"):
+        case = Case(f"{name}+cml", path, variant("coded"))
+        step = case.step(lr=0.01)
+        for number in range(10):
+            case.method.at_step(number)
+            step(case.task(number))
+        runs.append({(g, n): p.detach() for g, ps in case.groups.items() for n, p in ps.items()})
+    assert largest(*runs) < 1e-8
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_first_order_means_the_query_gradient_at_the_adapted_point(name):
+    case = Case(name)
+    task = case.task()
+    _, grads = case.gradient(task)
+    wide = case.method.meet(expand(case.groups, 1), task)
+    *_, params = (s.params for s in case.method.adapt(wide, task.support, task.query.x))
+    there = {n: p.detach().requires_grad_() for n, p in params.items()}
+    out = case.method.outputs(wide, there, task.query.x, ("meta",))["meta"]
+    names = list(case.network.params)
+    want = torch.autograd.grad(case.method.criterion(out, task.query.y).sum(), [there[n] for n in names])
+    for key, value in zip(names, want, strict=True):
+        assert torch.equal(grads["base", key], value[0])
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", METHODS)
+def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, path):
+    """In float32, as runs are trained, dropout included."""
+    runs = []
+    for method in (name, f"{name}+cml"):
+        case = Case(method, path, gamma=0.0, dtype=torch.float32)
+        step = case.step()
+        for number in range(6):
+            case.method.at_step(number)
+            step(case.task(number))
+        runs.append(case.groups["base"])
+    assert all(torch.equal(runs[0][n], runs[1][n]) for n in runs[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_co_learner_reaches_psi_and_not_theta(name):
+    """Its loss has no path to the head in first order, nor to beta; the outer gradient is affine in gamma."""
+    found = [Case(f"{name}+cml", gamma=g) for g in (0.0, 0.5, 1.0)]
+    grads = [case.gradient(case.task())[1] for case in found]
+    for key in ("head.weight", "head.bias", *(("beta.weight", "beta.bias") if name == "amm_gnn" else ())):
+        assert torch.equal(grads[0]["base", key], grads[2]["base", key])
+    assert not torch.allclose(grads[0]["base", "gcn1.weight"], grads[2]["base", "gcn1.weight"])
+    middle = {key: (grads[0][key] + grads[2][key]) / 2 for key in grads[0]}
+    assert largest(grads[1], middle) < 1e-12
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_phi_never_adapts_never_sees_support_and_can_be_deleted(name):
+    case = Case(f"{name}+cml")
+    task = case.task(count=2)
+    whole = score_tasks(case.method, case.groups, task, ("meta",), (3,))
+    with torch.no_grad():
+        for value in case.groups["co"].values():
+            value += 1.0
+    again = score_tasks(case.method, case.groups, task, ("meta",), (3,))
+    alone = score_tasks(case.method, {"base": case.groups["base"]}, task, ("meta",), (3,))
+    assert torch.equal(whole["meta", 3].loss, again["meta", 3].loss)
+    assert torch.equal(whole["meta", 3].loss, alone["meta", 3].loss)
+
+
+def test_equation_9_moves_psi_alone():
+    case = Case("gmeta+cml")
+    task = case.task()
+    *_, params = case.method.trajectory(expand(case.groups, 1), task.support, 2, loss="co")
+    still = {n for n in params if torch.equal(params[n][0], case.groups["base"][n])}
+    assert still == case.network.head_names
+
+
+# -- AMM-GNN ------------------------------------------------------------------------------------------
+
+
+def test_without_scale_and_regulariser_it_is_the_meta_gnn():
+    """G-Meta's loop with the whole graph's rows as embeddings."""
+    amm = Case("amm_gnn", scale=0.0, regulariser=0.0)
+    plain = Case("gmeta", network={"readout": "node"})
+    task = amm.task()
+    one, two = amm.gradient(task)[1], plain.gradient(task)[1]
+    assert all(torch.equal(one[key], two[key]) for key in two)
+    assert not any(one["base", f"{n}.{k}"].any() for n in ("alpha", "beta") for k in ("weight", "bias"))
+
+
+def test_alpha_learns_from_the_query_pass_and_beta_from_the_cosine_alone():
+    case = Case("amm_gnn", regulariser=0.0)
+    _, grads = case.gradient(case.task())
+    assert grads["base", "alpha.weight"].any()
+    assert not grads["base", "beta.weight"].any()
+    none = Case("amm_gnn", regulariser=0.0, scale=0.0)
+    assert not none.gradient(none.task())[1]["base", "alpha.weight"].any()
+
+
+def test_the_regulariser_is_within_its_bounds_and_extreme_for_equal_sets():
+    case = Case("amm_gnn")
+    for number in range(20):
+        task = case.task(number)
+        value = case.method.extra_loss(case.method.meet(expand(case.groups, 1), task), task)
+        assert -0.02 <= value.item() <= 0.02
+    case.method.sets = lambda nodes: np.stack([nodes[:10]] * 2)
+    value = case.method.extra_loss(case.method.meet(expand(case.groups, 1), task), task)
+    assert value.item() == pytest.approx(-0.02, abs=1e-12)
+
+
+def test_a_task_with_too_few_nodes_is_refused():
+    case = Case("amm_gnn")
+    with pytest.raises(UserError, match=r"amm_gnn: a task of 8 nodes has no set of 10"):
+        case.gradient(case.task(shot=1, query=3))
+
+
+def test_the_sets_are_ten_of_the_tasks_nodes_and_its_own():
+    case, other = Case("amm_gnn"), Case("amm_gnn+cml", seed=9)
+    nodes = torch.cat([e.x for e in case.task()], 1)[0].numpy()
+    one, two = case.method.sets(nodes)
+    assert len(set(one)) == len(set(two)) == 10
+    assert set(one) | set(two) <= set(nodes)
+    assert list(one) != list(two)
+    assert np.array_equal(other.method.sets(nodes), np.stack([one, two]))
+
+
+def test_alone_it_cannot_adapt():
+    case = Case("amm_gnn")
+    with pytest.raises(UserError, match="adapts to a task and its queries together"):
+        list(case.method.trajectory(expand(case.groups, 1), case.task().support, 1))
+
+
+# -- dropout ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_dropout_acts_in_training_only_and_depends_on_seed_and_step(name):
+    def losses(step=0, seed=11, **options):
+        case = Case(name, **options)
+        case.method.seed = seed
+        case.method.at_step(step)
+        task = case.task()
+        trained = case.gradient(task)[0].loss["meta"].item()
+        return trained, score_tasks(case.method, case.groups, task, ("meta",), (3,))["meta", 3].loss.item()
+
+    base = losses()
+    assert losses() == base
+    others = [losses(step=1), losses(seed=12), losses(dropout=0.0)]
+    assert len({base[0], *(trained for trained, _ in others)}) == 4
+    assert {tested for _, tested in others} == {base[1]}
+    assert others[2][0] == others[2][1], "without dropout training adapts as test does"
+
+
+def test_half_of_the_values_are_dropped_and_the_rest_doubled():
+    from cml_bench import seeding
+    from cml_bench.networks._graph import Dropout
+
+    like = torch.empty(4000, 16, dtype=torch.float64)
+    for share in (0.5, 0.3):
+        mask = Dropout(share, (seeding.key("x"),)).mask(0, 4000, like)
+        kept = (mask > 0).double().mean().item()
+        assert abs(kept - (1 - share)) < 0.01
+        assert mask.unique().tolist() == [0.0, pytest.approx(1 / (1 - share), rel=1e-4)]
+    some = Dropout(share, (seeding.key("x"),)).mask(0, 4000, like[:3], np.array([0, 7, 3999]))
+    assert torch.equal(some, mask[[0, 7, 3999]])
+
+
+# -- protocol and engine ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "steps"), [("gmeta", 1000), ("amm_gnn", 500)])
+def test_the_official_row_is_the_cml_papers_in_tlps_loop(name, steps):
+    cls = registry.method(f"{name}+cml")
+    own = recipe("official", cls.recipe)
+    found = protocol("official", {}, "test", cls.recipe)
+    assert own.steps == steps
+    assert (found.meta_batch, found.outer_lr, found.weight_decay) == (1, 1e-3, 5e-4)
+    assert (found.val_every, found.val_tasks, found.val_fresh, found.patience) == (10, 20, True, 10)
+    options = cls.Options.read(own.options, name)
+    assert (options.inner_steps, options.inner_lr, options.dropout) == (20, 0.05, 0.5)
+    clean = protocol("clean", {}, "test", cls.recipe)
+    assert (clean.val_fresh, clean.val_tasks, clean.patience, clean.weight_decay) == (False, 600, 10, 5e-4)
+    matched = protocol("matched", {}, "test", cls.recipe)
+    assert canonical(matched).keys().isdisjoint({"patience", "weight_decay"}), "old ids stay"
+
+
+def test_weight_decay_reaches_adam(graph_settings, tmp_path):
+    training = Training(spec(), graph_settings, tmp_path, print)
+    assert [group["weight_decay"] for group in training.optimizer.param_groups] == [5e-4]
+
+
+def test_training_stops_when_patience_is_over(graph_settings):
+    record = run(spec(steps=200, protocol_options={"val_every": 2, "patience": 3, "val_fresh": False}), graph_settings)
+    steps, scores = record.content["curves"]["step"], record.content["curves"]["validation"]["score_meta"]
+    best = max(range(1, len(steps)), key=lambda i: (scores[i], -i))
+    assert steps[-1] == steps[best] + 6 < 200
+    assert record.content["selected"]["best_meta"] == steps[best]
+    assert record.content["selected"]["last"] == steps[-1]
+
+
+@pytest.mark.parametrize("name", ["gmeta+cml", "amm_gnn+cml"])
+def test_a_resumed_run_equals_its_uninterrupted_twin(name, graph_settings, tmp_path):
+    wanted = spec(name, steps=24)
+    folder = graph_settings.results / "runs" / wanted.folder
+    folder.mkdir(parents=True)
+    training = Training(wanted, graph_settings, folder, lambda text: None)
+
+    def stop():
+        raise KeyboardInterrupt
+
+    advance = training._advance
+    training._advance = lambda: stop() if training.step == 13 else advance()
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    training._save()
+    assert checkpoint.load(folder)["step"] == 13
+    resumed = run(wanted, graph_settings)
+    twin = run(wanted, replace(graph_settings, results=tmp_path / "twin"))
+    assert resumed.content["curves"] == twin.content["curves"]
+    assert resumed.content["results"] == twin.content["results"]
+    readings = {key.split("@")[0] for key in resumed.content["results"]}
+    assert {"meta", "co", "co_paired", "co_unpaired", "co_eq9", "meta_last"} <= readings
+
+
+def test_the_compiled_path_is_refused_and_never_chosen(graph_settings, tmp_path):
+    with pytest.raises(UserError, match="gcn cannot be compiled"):
+        Training(spec(), replace(graph_settings, path="compiled"), tmp_path, print)
+    assert Training(spec(steps=100_000), replace(graph_settings, path="auto"), tmp_path, print).path == "fast"
+
+
+def test_the_training_seed_reaches_the_method(graph_settings):
+    source = registry.datasets.get("sbm")
+    assert build_method(spec(seed=5), source(source.Options())).seed == 5
+    assert count(build_method(spec("amm_gnn"), source(source.Options())).params) == 64 * 16 + 16 + 272 + 34 + 22
+
+
+def test_a_large_graph_keeps_no_more_subgraphs_than_allowed(monkeypatch):
+    from cml_bench.networks import _graph
+
+    monkeypatch.setattr(_graph, "_KEPT", 60)
+    case, want = Case("gmeta"), Case("gmeta")
+    got = case.gradient(case.task())[1]
+    assert 0 < sum(s.block.nnz for s in case.network.graph._subgraphs.values()) <= 60
+    monkeypatch.undo()
+    assert all(torch.equal(got[k], v) for k, v in want.gradient(want.task())[1].items())

@@ -1,0 +1,106 @@
+"""Experiments over class splits: what is planned, and the table with intervals over splits and a second line."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from cml_bench import plan as planning
+from cml_bench import render
+from cml_bench.config import parse
+from cml_bench.errors import UserError
+from cml_bench.records import Store, write_episodes, write_record
+from cml_bench.spec import RunSpec
+from cml_bench.tables import build
+from cml_bench.targets import restrict
+from tests.simulated import ANSWERS, _content
+
+EXPERIMENT = {
+    "data": "sbm", "network": "gcn", "way": 2, "shots": [1, 5], "query": 5, "seeds": [0], "splits": ["r0", "r1", "r2"],
+    "protocol": "official", "evaluation": {"tasks": 50, "query": 10},
+    "methods": {"gmeta": {}, "gmeta+cml": {"splits": ["r0", "r2"], "options": {"cml": {"gamma": 0.2}}}},
+}  # fmt: skip
+FIXED = {**{k: v for k, v in EXPERIMENT.items() if k != "splits"}, "data_options": {"split": "r7"}, "seeds": [0, 1],
+         "methods": {"gmeta": {}, "gmeta+cml": {"options": {"cml": {"gamma": 0.2}}}}}  # fmt: skip
+CONFIG = {
+    "study": "graphs", "experiments": {"g": EXPERIMENT, "f": FIXED},
+    "tables": {"t": {"kind": "splits", "columns": [{"experiment": "g", "fixed": "f"}], "title": "Nodes", "rows": [
+        {"label": "G-Meta", "run": "gmeta"}, {"label": "G-Meta + CML", "run": "gmeta+cml", "against": "gmeta"},
+    ]}},
+}  # fmt: skip
+
+
+def planned(change=lambda config: None):
+    config = copy.deepcopy(CONFIG)
+    change(config)
+    return planning.resolve(parse(config, "test"), "test")
+
+
+def splits_of(plan, run):
+    specs = {r["id"]: RunSpec.model_validate(r["spec"]) for r in plan["runs"]}
+    return [(specs[i].data.options["split"], specs[i].data_id, specs[i].seed) for i in plan["members"]["g"][run]["1"]]
+
+
+def test_each_split_is_a_run_with_one_seed():
+    plan = planned()
+    assert splits_of(plan, "gmeta") == [("r0", "sbm/v1/r0", 0), ("r1", "sbm/v1/r1", 0), ("r2", "sbm/v1/r2", 0)]
+    assert [split for split, *_ in splits_of(plan, "gmeta+cml")] == ["r0", "r2"]
+    assert len(plan["runs"]) == 2 * (3 + 2) + 2 * (2 + 2)
+    assert {r for c in plan["cells"] for r in c["runs"]} == {r["id"] for r in plan["runs"]}, "the second line's too"
+    assert len({item["data_id"] for item in plan["data"]}) == 4
+
+
+def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
+    plan, rng = planned(), np.random.default_rng(0)
+    level = {"sbm/v1/r0": 60.0, "sbm/v1/r1": 70.0, "sbm/v1/r2": 80.0, "sbm/v1/r7": 50.0}
+    for run in plan["runs"]:
+        spec = RunSpec.model_validate(run["spec"])
+        mean = level[spec.data_id] + 2 * spec.seed + (5 if spec.method.endswith("+cml") else 0)
+        folder = Store(tmp_path).folder(spec)
+        folder.mkdir(parents=True)
+        scores = np.clip(np.round(mean / 100 * ANSWERS + rng.normal(0, 3, 50)), 0, ANSWERS)
+        write_episodes(folder, {"meta@20": scores.astype(np.uint16)})
+        write_record(folder, _content(spec, "finished"))
+    table = build(restrict(plan, "t"), Store(tmp_path), "t")
+    base, cml = (row.cells[table.columns[0]] for row in table.rows)
+    assert sorted(base.values) == [0, 1, 2]
+    assert sorted(cml.values) == [0, 2]
+    assert base.summary.mean == pytest.approx(70, abs=2)
+    assert base.summary.half == pytest.approx(4.303 * 10 / np.sqrt(3), abs=3), "Student's t over three splits"
+    assert cml.difference.paired.n == 2, "paired by split"
+    assert base.fixed.summary.mean == pytest.approx(51, abs=2)
+    assert sorted(base.fixed.values) == [0, 1]
+    text = render.text(table)
+    for words in ("G-Meta, one split", "t intervals over class splits", "over n class splits", "G-Meta + CML − G-Meta"):
+        assert words in text
+    assert "missing" not in text
+    part = build(restrict(plan, "t_n2"), Store(tmp_path), "t_n2")
+    assert sorted(part.rows[0].cells[part.columns[0]].values) == [0, 1]
+    assert "the first 2 class splits" in part.title
+
+
+def experiment(**changes):
+    return lambda config: config["experiments"]["g"].update(changes)
+
+
+def table(**changes):
+    return lambda config: config["tables"]["t"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (experiment(seeds=[0, 1]), "with several splits there is one seed"),
+        (experiment(splits=["r0", "r0"]), "splits must be distinct"),
+        (experiment(splits=["r0", "x1"], methods={"gmeta": {}, "gmeta+cml": {}}), "split"),
+        (experiment(methods={"gmeta": {"splits": ["r9"]}, "gmeta+cml": {}}), "splits must be distinct ones of r0"),
+        (experiment(splits=[], methods={"gmeta": {"splits": ["r9"]}, "gmeta+cml": {}}), "which names none"),
+        (table(kind="accuracy"), "its kind must be `splits`"),
+        (table(columns=[{"experiment": "f"}]), "give 'f' `splits`"),
+        (table(columns=[{"experiment": "g", "fixed": "g"}]), "its `fixed` none"),
+        (experiment(network="mlp"), "it works on nodes, and mlp takes vectors"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, words):
+    with pytest.raises(UserError, match=words):
+        planned(change)
