@@ -33,6 +33,11 @@ if workflow.is_main_process:
         raise WorkflowError(str(error))
     PLAN_FILE = PLAN["path"]
     preflight.forget_lost_runs(PLAN)
+    if not workflow.dryrun:  # the data folder may be another running study's, too
+        preflight.forget_other_data(PLAN)
+    # Here too, since a dry run and a start with nothing to do have no `onstart`.
+    for line in [*preflight.told_of_data(PLAN), *preflight.told_of_lost(preflight.not_run(PLAN))]:
+        print(line, file=sys.stderr)
 else:
     PLAN_FILE = os.environ["CML_BENCH_PLAN"]
     PLAN = json.loads(Path(PLAN_FILE).read_text())

@@ -155,7 +155,7 @@ def _positive(text: str) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from cml_bench import config, files, registry
+    from cml_bench import config, files, prepared, registry
 
     for name in args.data:
         cls = registry.datasets.get(name)
@@ -170,7 +170,9 @@ def _fetch(args: argparse.Namespace) -> None:
         own = study.get("sources", {}).get(name, {})
         data.prepare(folder, {file: config.LocalCopy.model_validate(copy) for file, copy in own.items()})
         if args.stamp:
-            files.write_json(args.stamp, {"data_id": data.data_id})
+            # What depends on the stamp runs again when its content changes: when it is other data.
+            index = prepared.index(folder, data.data_id)
+            files.write_json(args.stamp, {key: index.get(key) for key in ("data_id", "sha256", "files")})
         print(f"{data.data_id} is ready in {folder}")
 
 
@@ -213,6 +215,7 @@ def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
 
 
 def _train(args: argparse.Namespace) -> None:
+    from cml_bench import preflight
     from cml_bench.engine.jobs import run_all
     from cml_bench.engine.run import refuse
     from cml_bench.spec import RunSpec
@@ -220,7 +223,9 @@ def _train(args: argparse.Namespace) -> None:
     content = read_json(args.spec)
     if args.job or (isinstance(content, dict) and "jobs" in content):
         plan = read_plan(args.spec)
-        run_all(_specs_of_job(plan, args), _settings(args, plan["study"]), args.stamp)
+        specs, settings = _specs_of_job(plan, args), _settings(args, plan["study"])
+        preflight.refuse_other_data(plan, settings.data_dir, {spec.data_id for spec in specs})
+        run_all(specs, settings, args.stamp)
         return
     content = content["spec"] if isinstance(content, dict) and "spec" in content else content  # a record has one
     spec, settings = RunSpec.read(content, str(args.spec)), _settings(args)

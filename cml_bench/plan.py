@@ -301,6 +301,7 @@ def _data(specs: dict[str, RunSpec], study: Study) -> list[dict[str, Any]]:
         found[spec.data_id] = {
             "data_id": spec.data_id, "key": spec.data_id.replace("/", "-"),  # for file names
             "prepares": cls.has_files, "terms": cls.terms, "store": cls.store or spec.data.name,
+            "published": cls.published(),
             "files": [{"name": f.name, "size": f.size, "manual": not f.urls, "page": f.page} for f in files],
             **spec.data.model_dump(mode="json"),
         }  # fmt: skip

@@ -22,7 +22,7 @@ _ITEMS = {  # of a plan's lists: the keys that commands read
     "runs": ("id", "title", "spec", "folder"),
     "jobs": ("id", "runs"),
     "cells": ("table", "runs", "against"),
-    "data": ("data_id", "key", "name", "prepares", "terms", "store", "files"),
+    "data": ("data_id", "key", "name", "prepares", "terms", "store", "files", "published"),
 }
 
 

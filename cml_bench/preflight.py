@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from cml_bench import prepared
+from cml_bench.errors import UserError
+
 CPU_FLOPS, CPU_STEP = 40e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
 GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
 
@@ -19,7 +22,7 @@ def blocked(plan: dict[str, Any]) -> dict[str, str]:
     study, found = plan["study"], {}
     folder = Path(study["data_dir"])
     for item in plan["data"]:
-        if not item["prepares"] or _prepared(folder, item):
+        if not item["prepares"] or _prepared(study, folder, item):
             continue
         name, own = item["name"], study["sources"].get(item["name"], {})
         if item["terms"] and name not in study["acknowledged"]:
@@ -39,8 +42,53 @@ def blocked(plan: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _prepared(folder: Path, item: dict[str, Any]) -> bool:
-    return (folder / "prepared" / item["key"] / "index.json").exists()
+def own_digests(study: dict[str, Any], name: str) -> dict[str, str]:
+    """SHA-256 of the user's own copies of a data set's files, by file name."""
+    return {file: copy["sha256"] for file, copy in study["sources"].get(name, {}).items()}
+
+
+def _prepared(study: dict[str, Any], folder: Path, item: dict[str, Any]) -> bool:
+    """Whether arrays are there that were made from the files that the study asks for; no others will do."""
+    index = prepared.index(folder, item["data_id"])
+    return prepared.is_wanted(index, item["published"], own_digests(study, item["name"]))
+
+
+def other_data(plan: dict[str, Any], folder: Path | None = None) -> list[dict[str, Any]]:
+    """Items of the plan's ``data`` whose arrays are there, but made from other files than the study asks for."""
+    study = plan["study"]
+    folder = folder or Path(study["data_dir"])
+    there = [item for item in plan["data"] if item["prepares"] and prepared.index(folder, item["data_id"])]
+    return [item for item in there if not _prepared(study, folder, item)]
+
+
+def forget_other_data(plan: dict[str, Any]) -> None:
+    """Remove the stamps of :func:`other_data`, so that it is prepared anew, whoever made it and from wherever."""
+    for item in other_data(plan):
+        (Path(plan["study"]["data_dir"]) / "ready" / f"{item['key']}.json").unlink(missing_ok=True)
+
+
+def refuse_other_data(plan: dict[str, Any], folder: Path, data_ids: set[str]) -> None:
+    """A UserError if one of these is :func:`other_data`: another study may have prepared it anew in the meantime."""
+    for item in other_data(plan, folder):
+        if item["data_id"] in data_ids:
+            raise UserError(
+                f"the prepared data in {prepared.home(folder, item['data_id'])} was made from other files than the "
+                f"study {plan['study']['study']} asks for (`sources`, or the published ones). Start the study again, "
+                "which prepares it anew; studies on different copies of it need a `data_dir` each."
+            )
+
+
+def told_of_data(plan: dict[str, Any]) -> list[str]:
+    """Lines about prepared data that is not the published one, or not the one that is asked for."""
+    study, lines = plan["study"], []
+    others = [item["data_id"] for item in other_data(plan)]
+    for item in plan["data"]:
+        differs = prepared.index(study["data_dir"], item["data_id"]).get("differs")
+        if item["data_id"] in others:
+            lines.append(f"{item['data_id']}: what is prepared was made from other files and is not taken")
+        elif differs:
+            lines.append(f"{item['data_id']}: {differs}")
+    return lines
 
 
 def not_run(plan: dict[str, Any]) -> dict[str, str]:
@@ -99,7 +147,7 @@ def downloads(plan: dict[str, Any], data_ids: set[str] | None = None) -> int:
     """Bytes that must still be fetched, for all data sets or for some."""
     folder, missing = Path(plan["study"]["data_dir"]), {}
     for item in plan["data"]:
-        if _prepared(folder, item) or (data_ids is not None and item["data_id"] not in data_ids):
+        if _prepared(plan["study"], folder, item) or (data_ids is not None and item["data_id"] not in data_ids):
             continue
         own: dict[str, dict[str, Any]] = plan["study"]["sources"].get(item["name"], {})
         for file in item["files"]:
@@ -138,9 +186,12 @@ def summary(plan: dict[str, Any], gpus: int = 0, rates: Rates | None = None) -> 
         f"disk {_bytes(sum(run['work']['bytes'] for run in able))}; downloads {_bytes(downloads(plan))} "
         f"(data: {', '.join(dict.fromkeys(item['name'] for item in plan['data']))})",
     ]
-    reasons = {reason: sum(r == reason for r in lost.values()) for reason in lost.values()}
-    lines += [f"not run, {count} runs: {reason}" for reason, count in reasons.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *told_of_data(plan), *told_of_lost(lost)])
+
+
+def told_of_lost(lost: dict[str, str]) -> list[str]:
+    """How many runs cannot start for each reason of :func:`not_run`."""
+    return [f"not run, {count} runs: {reason}" for reason, count in Counter(lost.values()).items()]
 
 
 def _table_lines(plan: dict[str, Any], gpu: bool, rates: Rates | None) -> list[str]:

@@ -283,7 +283,7 @@ def _provenance(records: list[Record]) -> list[tuple[str, str]]:
 def _data(content: dict[str, Any]) -> str:
     differs = content.get("data_differs")
     text = f"{content['spec']['data_id']}: SHA-256 {content['data_sha256'][:16]}…"
-    return f"{text} (not the published data: {differs})" if differs else text
+    return f"{text} ({differs})" if differs else text
 
 
 def computing_time(records: list[Record]) -> str:

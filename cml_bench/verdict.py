@@ -103,7 +103,7 @@ class Claim:
     """One of our cells beside one of the paper's.
 
     ``statuses``, ``data_hashes`` and ``precisions`` have one entry per seed that ran; ``data_differs`` what their
-    records say of data that is not the published one (a user's own copy), where they do.
+    records say of data that is not, or may not be, the published one (a user's own copy), where they do.
     ``gamma_fixed_beforehand``: the config named the value before any result was seen; true without a
     co-learner.
     """
@@ -132,7 +132,7 @@ def comparable(claim: Claim) -> str | None:
         _other_protocol(claim)
         or _other_setting(claim)
         or _other_runs(claim)
-        or next((f"not the published data, {text}" for text in claim.data_differs if text), None)
+        or next((text for text in claim.data_differs if text), None)
         or _not_one("data hash", claim.data_hashes)
         or _not_one("precision", claim.precisions)
     )

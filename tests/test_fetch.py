@@ -213,6 +213,9 @@ def test_another_digest_is_refused_and_leaves_nothing(server, tmp_path):
      (says(200, b"\n <HTML><head>"), "a web page, not the file"),
      (says(200, b"Download quota exceeded for this file.", "text/plain"), "speaks of a quota"),
      (says(403, b"rate limit exceeded"), "status 403, and it speaks of a quota: try later"),
+     (says(200, b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>', "application/xml"),
+      r"a web page, not the file \(a download page, a log-in or an error\)"),
+     (says(200, b"\xef\xbb\xbf<Error><Code>NoSuchKey</Code></Error>", "application/zip"), "a web page, not the file"),
      (says(404, b""), "status 404"), (says(503, b"busy"), "status 503")],
 )  # fmt: skip
 @pytest.mark.parametrize("size", [len(CONTENT), 0])

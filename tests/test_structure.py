@@ -15,7 +15,7 @@ PACKAGE = ROOT / "cml_bench"
 
 # From the bottom to the top: a module imports only from its own line or from lines above it.
 LAYERS = [
-    {"errors", "files", "hardware", "seeding"},
+    {"errors", "files", "hardware", "prepared", "seeding"},
     {"spec"},
     {"config", "protocols", "records", "registry"},
     {"plan", "planfile", "preflight", "stats", "targets"},

@@ -30,6 +30,8 @@ class Cifar100(ImageSet):
     image_count = 100 * _EACH
     store = "cifar100"
     files = (
+        # The second address is the university's newer one for the same page, known from other people's downloaders and
+        # from no list of ours; what comes from there must have the published digest like everything else.
         RemoteFile(
             "cifar-100-python.tar.gz",
             ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",

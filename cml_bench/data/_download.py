@@ -173,6 +173,10 @@ def _version(answer: requests.Response) -> str:
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
 
 
+# HTML, and the <Error> of storage services, which some send with status 200.
+_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head|script|error)\b", re.I | re.S
+)
 _QUOTA = re.compile(rb"quota|too many users|rate limit|download limit", re.IGNORECASE)
 
 
@@ -182,9 +186,7 @@ def _speaks_of_quota(beginning: bytes) -> bool:
 
 def _page(answer: requests.Response, beginning: bytes) -> str:
     """Why the answer is a web page or a notice and not the file; empty: it looks like a file."""
-    start = beginning[:2000].lstrip().lower()
-    page = start.startswith((b"<!doctype html", b"<html", b"<head", b"<script"))
-    page = page or "text/html" in answer.headers.get("Content-Type", "").lower()
+    page = _PAGE.match(beginning) or "text/html" in answer.headers.get("Content-Type", "").lower()
     quota = _speaks_of_quota(beginning)
     if not page and not (quota and len(beginning) < 5000):
         return ""

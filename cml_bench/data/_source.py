@@ -16,6 +16,7 @@ from typing import NamedTuple
 from cml_bench.config import LocalCopy
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
+from cml_bench.prepared import FIRST
 from cml_bench.records import run_lock
 
 Say = Callable[[str], None]
@@ -49,6 +50,14 @@ def sha256_of(path: Path) -> str:
 def _digest(path: Path, algorithm: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def digests_of(file: RemoteFile, path: Path, own: LocalCopy | None) -> list[str]:
+    """All digests by which the verified file at ``path`` may be asked for, those that are known not computed again."""
+    found = [f"sha256:{own.sha256 if own else file.sha256 or sha256_of(path)}"]
+    if file.md5 and not file.sha256:
+        found.append(f"md5:{_digest(path, 'md5') if own else file.md5}")
+    return found if own or file.digest else [*found, FIRST]
 
 
 def shown(text: str) -> None:

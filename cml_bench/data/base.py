@@ -6,7 +6,6 @@ them on the device.
 """
 
 import contextlib
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -17,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cml_bench import prepared
 from cml_bench.data._archives import AGAIN
-from cml_bench.data._source import LocalCopy, RemoteFile, obtain_all, shown
+from cml_bench.data._arrays import ImageArrays, hash_images, write_header
+from cml_bench.data._source import LocalCopy, RemoteFile, digests_of, obtain_all, shown
 from cml_bench.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError, unknown
 from cml_bench.files import write_bytes, write_json
@@ -45,7 +46,7 @@ class DataSet:
     draws_curves = False  # whether figures of adapted curves can be made: see probes.py
     terms = ""  # the terms of use that must be acknowledged before the data is fetched, and where they stand
     licence = ""  # what is known of the licence, a sentence that is shown when the data is fetched
-    differs = ""  # how the data that is opened is not the published one, if a user's own copy is so
+    differs = ""  # how the data that is opened is not, or may not be, the published one, if it is a user's own copy
     input_shape: tuple[int, ...]
 
     def __init__(self, options: Options):
@@ -75,6 +76,11 @@ class DataSet:
             )
         there = [files for files in sets if downloads and all((downloads / file.name).exists() for file in files)]
         return (chosen or there or [cls.files])[0]
+
+    @classmethod
+    def published(cls) -> list[dict[str, str]]:
+        """The published digests of each edition's files, by name; see :func:`cml_bench.prepared.is_wanted`."""
+        return [{file.name: file.digest for file in files} for files in (cls.files, *cls.editions)]
 
     def outputs(self, way: int) -> int:
         """Size of the network's output for episodes of so many ways."""
@@ -109,19 +115,6 @@ class DataSet:
     def tasks(self, drawn, part: slice) -> Task:
         """The episodes ``part`` of what ``draw`` returned, on the device."""
         raise NotImplementedError
-
-
-class ImageArrays(NamedTuple):
-    """Decoded images, class by class.
-
-    images uint8 (N, C, H, W); sizes (classes,) images per class; splits: class numbers of each split;
-    group: see :func:`cml_bench.episodes.draw_picks`.
-    """
-
-    images: np.ndarray
-    sizes: np.ndarray
-    splits: dict[str, np.ndarray]
-    group: int = 1
 
 
 class _Prepared(NamedTuple):
@@ -181,23 +174,27 @@ class ClassSet(DataSet):
 
     def folder(self, root: Path) -> Path:
         """Where the prepared arrays stand under the data folder."""
-        return Path(root) / "prepared" / self.data_id.replace("/", "-")
+        return prepared.home(root, self.data_id)
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
-        """Fetch the files, write the arrays and ``index.json``, unless they are there."""
+        """Fetch the files, write the arrays and ``index.json``, unless they are there, made from the same files."""
         home, local = self.folder(folder), local or {}
-        if self._usable(home, local):
+        if self._usable(folder, local):
             return
         with run_lock(Path(folder) / "locks" / home.name, wait=shown):
-            if not self._usable(home, local):
+            if not self._usable(folder, local):
                 self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local)
 
-    def _usable(self, home: Path, local: dict[str, LocalCopy]) -> bool:
-        """Whether arrays are there, undamaged, and not those of another's copy that is no longer asked for."""
+    def _usable(self, folder: Path, local: dict[str, LocalCopy]) -> bool:
+        """Whether arrays are there, undamaged, and made from the files that are asked for now."""
+        own = {name: copy.sha256 for name, copy in local.items()}
+        if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), own):
+            return False
         try:
-            return (home / "index.json").exists() and not (self._read(home).differs and not local)
+            self._read(self.folder(folder))
         except UserError:  # damaged since: made anew
             return False
+        return True
 
     def _prepare(self, home: Path, downloads: Path, own: dict[str, LocalCopy]) -> None:
         files = self.edition(own, downloads)
@@ -218,10 +215,16 @@ class ClassSet(DataSet):
             "splits": {split: classes.tolist() for split, classes in arrays.splits.items()},
             "group": self.group,
             "sha256": self.digest(arrays),
+            "files": {file.name: digests_of(file, paths[file.name], own.get(file.name)) for file in files},
             **more,
         }
-        if "differs" in more:
-            shown(f"{self.data_id}: {more['differs']}. Its results are not those of the published data.")
+        # Of a repacked copy with the right numbers nobody knows whether it is the published data.
+        if "differs" in index:
+            index["differs"] = f"not the published data: {index['differs']}"
+        elif not prepared.is_wanted(index, self.published(), {}):
+            index["differs"] = "an own copy of the data, whose digest is not a published one"
+        if "differs" in index:
+            shown(f"{self.data_id}: {index['differs']}. Its results are not set against published ones.")
         write_json(home / "index.json", index)
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
@@ -335,13 +338,13 @@ class ImageSet(ClassSet):
 
     def _write(self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool) -> None:
         """``images.npy``, a class at a time. Its header has a fixed length: it is put right when the count is known."""
-        _write_header(file, 0, self.input_shape)
+        write_header(file, 0, self.input_shape)
         for split, images in self.classes(paths):
             if images.dtype != np.uint8 or images.shape[1:] != self.input_shape:
                 raise ValueError(f"a class of {images.dtype} {images.shape}, not of uint8 (n, *{self.input_shape})")
             file.write(np.ascontiguousarray(images).data)
             sizes[split].append(len(images))
-        _write_header(file, sum(map(sum, sizes.values())), self.input_shape)
+        write_header(file, sum(map(sum, sizes.values())), self.input_shape)
         problem = self._differs(sizes)
         if problem and (exact or any(len(sizes[split]) != self.class_counts[split] for split in SPLITS)):
             raise UserError(f"{', '.join(map(str, paths.values()))}: {problem}. {AGAIN}")
@@ -380,21 +383,3 @@ class ImageSet(ClassSet):
     def gather(self, index: Tensor) -> Tensor:
         """Pixels in [0, 1]."""
         return self.pixels[index].to(self.dtype).div_(255)
-
-
-def _write_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
-    file.seek(0)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-    np.lib.format.write_array_header_1_0(file, header)  # leaves room for the first axis to grow
-
-
-def hash_images(arrays: ImageArrays) -> str:
-    """SHA-256 over shape, pixels, class sizes and splits, and how images are grouped where they are."""
-    digest = hashlib.sha256(repr(arrays.images.shape).encode())
-    digest.update(np.ascontiguousarray(arrays.images).data)
-    digest.update(np.asarray(arrays.sizes, dtype="<i8").tobytes())
-    for split in sorted(arrays.splits):
-        digest.update(split.encode() + np.asarray(arrays.splits[split], dtype="<i8").tobytes())
-    if arrays.group != 1:
-        digest.update(f"group {arrays.group}".encode())
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cml_bench import registry
+from cml_bench.data._source import shown
 from cml_bench.data.base import DataSet
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
@@ -27,7 +28,10 @@ def open_data(
     data = cls(cls.Options.read(options, f"data set {name}"))
     target = Path(folder), torch.device(device), torch.float32
     with contextlib.suppress(UserError):  # not prepared, or damaged since
-        return data.open(*target)
+        data.open(*target)
+        if data.differs:
+            shown(f"{data.data_id}: {data.differs}")
+        return data
     if cls.terms and not accept_terms:
         raise UserError(f"{name} has terms of use: read {cls.terms}. If you accept them, give accept_terms=True.")
     data.prepare(Path(folder))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 import cml_bench
-from cml_bench import registry
+from cml_bench import prepared, registry
 from cml_bench.engine import checkpoint
 from cml_bench.engine.device import placed
 from cml_bench.engine.evaluate import evaluate
@@ -24,7 +24,14 @@ from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.readings import Models, test_results
 from cml_bench.engine.step import snapshot
-from cml_bench.engine.train import Settings, Training, build_data, build_method, tasks_at_once
+from cml_bench.engine.train import (
+    Settings,
+    Training,
+    build_data,
+    build_method,
+    made_from_other_data,
+    tasks_at_once,
+)
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes
@@ -55,8 +62,10 @@ def run(spec: RunSpec, settings: Settings) -> Record:
     refuse(spec, settings)
     with run_lock(folder, wait=settings.report if settings.wait else None):
         record = store.read(spec)
-        if record is not None and covered(record, spec):
-            return record
+        if record is not None:
+            refuse_other_data(record, settings)
+            if covered(record, spec):
+                return record
         with (
             open(folder / "run.log", "a") as log,
             placed(settings, spec) as device,
@@ -73,6 +82,13 @@ def refuse(spec: RunSpec, settings: Settings) -> None:
         data = build_data(spec)
         if registry.method(spec.method).learns:
             build_method(spec, data)
+
+
+def refuse_other_data(record: Record, settings: Settings) -> None:
+    """A UserError if the record was made from other data than is prepared now; none is prepared: nothing to compare."""
+    there = prepared.index(settings.data_dir, record.spec.data_id).get("sha256")
+    if there not in (None, record.content["data_sha256"]):
+        raise UserError(made_from_other_data(record.folder, record.spec, record.content["data_sha256"], there))
 
 
 def _make(record: Record | None, spec: RunSpec, settings: Settings, folder: Path) -> Record:
@@ -209,6 +225,7 @@ def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_res
     record = read(folder)
     if record is None:
         raise UserError(f"{folder} holds no finished run (no record.json).")
+    refuse_other_data(record, settings)
     old = record.evaluated or Evaluation()
     asked = Evaluation.read({**old.model_dump(), **wanted}, "evaluation")
     if asked.query != old.query and not replace_results:

@@ -82,6 +82,15 @@ def build_data(spec: RunSpec) -> DataSet:
     return data
 
 
+def made_from_other_data(folder: Path, spec: RunSpec, theirs: str, there: str) -> str:
+    """What a person is told of a run whose id is this one's, but not its data: the id does not contain the copy."""
+    return (
+        f"{folder} was trained on other data: {spec.data_id} of SHA-256 {theirs[:12]}…, and what is prepared now has "
+        f"{there[:12]}…. Move the folder away to train it anew, or name another folder under `results` (or `data_dir`) "
+        "in the configuration."
+    )
+
+
 def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
     """The method of a spec with its network."""
     cls = registry.method(spec.method)
@@ -276,7 +285,7 @@ class Training:
 
     def _save(self) -> None:
         state = {
-            "id": self.spec.id, "step": self.step, "groups": snapshot(self.groups),
+            "id": self.spec.id, "data": self.data.sha256, "step": self.step, "groups": snapshot(self.groups),
             "optimizer": self.optimizer.state_dict(), "best": self.best, "curves": self.curves,
             "seconds": self.done_seconds, "engine": self.engine, "top": self.top,
             "running": self.running, "running_tasks": self.running_tasks,
@@ -289,6 +298,8 @@ class Training:
         state = checkpoint.load(self.folder)
         if state is None or state["id"] != self.spec.id:
             return
+        if (theirs := state.get("data", self.data.sha256)) != self.data.sha256:
+            raise UserError(made_from_other_data(self.folder, self.spec, theirs, self.data.sha256))
         for group, params in state["groups"].items():
             for name, value in params.items():
                 self.groups[group][name].data.copy_(value)

@@ -17,6 +17,8 @@ rule fetch:
         python=PYTHON,
         name=lambda wildcards: DATA[wildcards.data]["name"],
         options=lambda wildcards: json.dumps(DATA[wildcards.data]["options"]),
+        # Not used in the command: other copies of the files make other data, so the rule runs again.
+        sources=lambda wildcards: preflight.own_digests(STUDY, DATA[wildcards.data]["name"]),
     message:
         "preparing data set {wildcards.data}"
     shell:

@@ -1,0 +1,48 @@
+"""Prepared data: where it stands and which files it was made from. Imports no torch.
+
+Its ``index.json`` keeps, under ``files``, every digest by which each file may be asked for. Arrays made from a user's
+own copy must not be taken for those of another copy, or of the published files.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FIRST = "first download"  # stands for the digest of a file that is published without one, and is no own copy
+
+
+def home(root: Path | str, data_id: str) -> Path:
+    """The folder of a data set's arrays under the data folder."""
+    return Path(root) / "prepared" / data_id.replace("/", "-")
+
+
+def index(root: Path | str, data_id: str) -> dict[str, Any]:
+    """What is kept of the arrays (``sha256``, ``files``, ``differs``); empty if there are none or it is damaged."""
+    try:
+        content = json.loads((home(root, data_id) / "index.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def is_wanted(index: Mapping[str, Any], published: Sequence[Mapping[str, str]], own: Mapping[str, str]) -> bool:
+    """Whether arrays were made from the files that are asked for now: own copies, else one of the published editions.
+
+    ``published``: digests by file name of each edition, as in ``RemoteFile.digest``. ``own``: SHA-256 by file name.
+    Arrays from before their files were kept pass as the published ones, unless they are known to differ from them.
+    """
+    if not index:
+        return False
+    made_from = index.get("files")
+    if not isinstance(made_from, dict):
+        return not own and not index.get("differs")
+    return any(
+        made_from.keys() == edition.keys() >= own.keys()
+        and all(_holds(made_from[name], f"sha256:{own[name]}" if name in own else edition[name]) for name in edition)
+        for edition in published
+    )
+
+
+def _holds(digests: Any, asked: str) -> bool:
+    return isinstance(digests, list) and (asked or FIRST) in digests
