@@ -95,7 +95,7 @@ class Method:
 
     def __init__(self, options: Options, network: Network, kind: str):
         self.options, self.network, self.kind = options, network, kind
-        if self.needs not in (None, network.takes):
+        if self.needs and network.takes != self.needs:  # a method that does not learn has no network
             raise UserError(f"{self.name} works on {self.needs}, and {network.name} takes {network.takes}.")
         self.criterion, self.score = CRITERIA[kind]
 
