@@ -50,7 +50,7 @@ from cml_bench.records import (
     write_record,
 )
 from cml_bench.spec import Evaluation, RunSpec, canonical
-from cml_bench.verdict import run_status
+from cml_bench.verdict import COLLAPSED, run_status
 
 _STATUS_TASKS = 100  # validation tasks from which a run may be said to have collapsed
 
@@ -165,10 +165,11 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
 def _final_accuracies(training: Training) -> np.ndarray:
     """Of the last model on validation tasks: those of its validation, or of more tasks if these were too few.
 
-    Whether an accuracy is chance cannot be told from the 20 tasks of TLP's code, say.
+    Whether an accuracy is chance cannot be told from the 20 tasks of TLP's code, say; asked only where it looks so.
     """
     found = training.last_validation
-    if len(found.score) < _STATUS_TASKS and not training.diverged:
+    looks_so = run_status([], found.score.numpy(), training.spec.way) == COLLAPSED
+    if looks_so and len(found.score) < _STATUS_TASKS and not training.diverged:
         results = evaluate(training.method, training.groups, training.val_tasks, _STATUS_TASKS,
                            heads=("meta",), tasks_at_once=training.tasks_at_once)  # fmt: skip
         found = results["meta", training.method.inner_steps]
