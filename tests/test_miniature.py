@@ -9,7 +9,7 @@ from cml_bench import config, registry
 from tests import archives
 from tests.test_workflow import ROOT, checkout, snakemake, trained  # noqa: F401  (a fixture)
 
-FILTERS = {"conv4": 2, "resnet12": 2, "mlp": None}
+FILTERS = {"conv4": 4, "resnet12": 2, "mlp": None}
 
 
 def small(path: str, per_job: int = 10) -> dict:
@@ -18,7 +18,7 @@ def small(path: str, per_job: int = 10) -> dict:
     for experiment in content["experiments"].values():
         width = FILTERS[experiment["network"]]
         experiment |= {"steps": 2, "runs_per_job": per_job, "query": 2, "evaluation": {"tasks": 3, "query": 2}}
-        experiment["protocol_options"] = {"val_every": 2, "val_tasks": 2}
+        experiment["protocol_options"] = {"val_every": 2, "val_tasks": 2, "meta_batch": 1}
         experiment["network_options"] = {"filters": width} if width else {"hidden": [4, 4]}
     return content | {"seeds": 2, "allow_cpu": True}
 
@@ -48,7 +48,7 @@ def test_table_1_on_miniature_archives(checkout, tmp_path):  # noqa: F811
     assert "reproduced" not in text
     assert "n = 2: shown, not tested" in text
     assert "Beside the paper" in (out / "report.html").read_text()
-    part = snakemake(checkout, "table1_n1", config="mini.yaml")
+    part = snakemake(checkout, "--", "table1_n1", config="mini.yaml")
     assert part.returncode == 0, part.stderr[-3000:]
     assert trained(part) == 0
     assert "(the first 1 seed)" in (out / "tables" / "table1_n1.md").read_text()

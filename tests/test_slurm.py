@@ -68,6 +68,7 @@ def small_demo() -> dict:
     glyphs |= {"network_options": {"filters": 4}, "runs_per_job": 8}
     sinusoid |= {"steps": 20, "protocol_options": {"val_tasks": 10}}
     sinusoid["evaluation"] |= {"tasks": 20}
+    config["experiments"]["sbm"] |= {"steps": 2, "evaluation": {"tasks": 4, "query": 10}, "runs_per_job": 12}
     return config
 
 
@@ -83,15 +84,19 @@ def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, c
     done = submit(checkout, small_demo())
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     jobs = jobs_of(done.stdout + done.stderr)
-    assert len(jobs) == trained(done) == 2, "every training, and nothing else, is a job"
+    assert len(jobs) == trained(done) == 3, "every training, and nothing else, is a job"
     for job in jobs.values():
         assert (job["JobState"], job["NumCPUs"], job["MinMemoryNode"]) == ("COMPLETED", "1", "8000M"), job
         assert job["TimeLimit"] == "00:30:00"
-    # The glyphs' network gains by a GPU, the sinusoid's does not; whether this machine has one does not matter.
+    # The glyphs' network gains by a GPU, the sinusoid's and the graph's do not; whether this machine has one does not matter.
     asked = sorted((job["Partition"], job.get("TresPerJob")) for job in jobs.values())
-    assert asked == [("cpu", None), ("gpu", GPU)]
+    assert asked == [("cpu", None), ("cpu", None), ("gpu", GPU)]
     out = checkout / "results" / "demo"
-    made = ["report.html", *(f"tables/{table}.md" for table in ("sinusoid", "table1", "table4")), "figures/figure2.png"]
+    made = [
+        "report.html",
+        *(f"tables/{table}.md" for table in ("sinusoid", "table1", "table3", "table4")),
+        "figures/figure2.png",
+    ]
     for name in made:
         assert (out / name).stat().st_size > 200, name
     assert "MAML + CML†" in done.stdout, "the tables end in the terminal"
