@@ -88,7 +88,7 @@ def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, c
     for job in jobs.values():
         assert (job["JobState"], job["NumCPUs"], job["MinMemoryNode"]) == ("COMPLETED", "1", "8000M"), job
         assert job["TimeLimit"] == "00:30:00"
-    # The glyphs' network gains by a GPU, the sinusoid's and the graph's do not; whether this machine has one does not matter.
+    # The glyphs' network gains by a GPU, the sinusoid's and the graph's do not, whatever this machine has.
     asked = sorted((job["Partition"], job.get("TresPerJob")) for job in jobs.values())
     assert asked == [("cpu", None), ("cpu", None), ("gpu", GPU)]
     out = checkout / "results" / "demo"
