@@ -83,17 +83,21 @@ def read(path: Path | str) -> Published:
     return Published.read(content, str(path))
 
 
-def beside(table: Table, plan: dict[str, Any]) -> list[Beside]:
-    """Each cell of the table that the paper has too. Empty without a ``paper`` key in the table's configuration."""
+def published_table(table: Table, plan: dict[str, Any]) -> tuple[str, PublishedTable] | None:
+    """The paper, and its table that a table's configuration names by ``paper``; None: it names none."""
     key, path = plan["tables"][table.key]["paper"], plan["study"]["published"]
     if not key:
-        return []
+        return None
     if not path:
         raise UserError(f"table {table.key} names the published table {key!r}: name their file under `published`.")
-    published = read(path)
-    if key not in published.tables:
-        raise unknown(f"published table (in {path})", key, published.tables)
-    source = published.tables[key]
+    found = read(path)
+    if key not in found.tables:
+        raise unknown(f"published table (in {path})", key, found.tables)
+    return f"{key.replace('table', 'Table ')} of {found.source}", found.tables[key]
+
+
+def beside(table: Table, source: PublishedTable, plan: dict[str, Any]) -> list[Beside]:
+    """Each cell of the table that the paper has too."""
     rows = {row.label: row for row in source.rows}
     runs = {run["id"]: run for run in plan["runs"]}
     found = []
@@ -132,27 +136,27 @@ def _reason(cell: Cell, column: Column, theirs: PublishedRow, source: PublishedT
     """Empty, or why a cell may not be set beside the published row."""
     if not cell.records:
         return "no run yet"
-    structure = {**source.structures.get(column.group, {}), **theirs.structure}
-    spec = next(iter(cell.records.values())).spec
-    for key, (mine, official) in runs[cell.runs[0]]["deviates"].items():
-        if key in structure and mine != structure[key]:
-            return f"not comparable: {key} {mine}, the paper {structure[key]}"
-        if key not in structure and key != "cml.gamma":
-            return f"not comparable: not the official protocol: {key} {mine} instead of {official}"
-    for key, value in structure.items():  # those that have the official value, and should have another
-        if key not in runs[cell.runs[0]]["deviates"] and (mine := _option(spec, key)) != value:
-            return f"not comparable: {key} {mine}, the paper {value}"
-    for what, mine, wanted in (
-        ("query", spec.query, source.query), ("test query", cell_query(cell), source.test_query),
-    ):  # fmt: skip
-        if wanted is not None and mine != wanted:
-            return f"not comparable: {what} {mine}, the paper's code {wanted}"
     return verdict.comparable(_claim(cell, column, theirs, source, runs)) or ""
 
 
-def cell_query(cell: Cell) -> int:
-    """Query examples per class of the test episodes."""
-    return next(iter(cell.records.values())).evaluated.query
+def _deviation(
+    spec: RunSpec, run: dict[str, Any], column: Column, theirs: PublishedRow, source: PublishedTable
+) -> tuple[str, str]:
+    """The protocol ("official", or an option that is not), and an option that is not the published row's."""
+    structure = {**source.structures.get(column.group, {}), **theirs.structure}
+    for key, (mine, official) in run["deviates"].items():
+        if key in structure and mine != structure[key]:
+            return "official", f"{key} {mine}, the paper {structure[key]}"
+        if key not in structure and key != "cml.gamma":
+            return f"{key} {mine} instead of {official}", ""
+    for key, value in structure.items():  # those that have the official value, and should have another
+        if key not in run["deviates"] and (mine := _option(spec, key)) != value:
+            return "official", f"{key} {mine}, the paper {value}"
+    asked = run["spec"]["evaluation"]["query"]
+    for what, mine, wanted in (("query", spec.query, source.query), ("test query", asked, source.test_query)):
+        if wanted is not None and mine != wanted:
+            return "official", f"{what} {mine}, the paper's code {wanted}"
+    return "official", ""
 
 
 def _option(spec: RunSpec, key: str) -> Any:
@@ -180,8 +184,10 @@ def _claim(
         column.shot,
     )  # fmt: skip
     used = [runs[i] for i in cell.runs]
+    protocol, other_option = _deviation(spec, used[0], column, theirs, source)
     return verdict.Claim(
-        protocol="official",  # else _reason has said so
+        protocol=protocol,
+        other_option=other_option,
         ours=mine,
         paper=paper,
         gamma_fixed_beforehand=all(run["gamma_named"] for run in used),
@@ -213,27 +219,26 @@ def _gammas(table: Table, source: PublishedTable) -> list[str]:
     ]
 
 
-def sentences(table: Table, plan: dict[str, Any]) -> list[str]:
+def sentences(table: Table, name: str, source: PublishedTable) -> list[str]:
     """What came of the comparison, and what is known to be wrong in the published table."""
     if not table.published:
         return []
-    whole, key = read(plan["study"]["published"]), plan["tables"][table.key]["paper"]
     counts: dict[str, int] = {}
     for line in table.published:
         said = line.level.verdict if line.level else line.reason
         counts[said] = counts.get(said, 0) + 1
     told = "; ".join(f"{said} ({count} of {len(table.published)})" for said, count in counts.items())
-    found = [f"Beside {key.replace('table', 'Table ')} of {whole.source}: {told}."]
+    found = [f"Beside {name}: {told}."]
     if any(line.level for line in table.published):
         found.append(
             "The paper's number is taken as fixed. Reproduced: the 90 % interval of the difference is within ±1 point; "
             "differs: it is outside altogether; else it cannot be told."
         )
-    found += _gammas(table, whole.tables[key])
+    found += _gammas(table, source)
     copied = {line.copied for line in table.published if line.copied}
     if copied:
         found.append(f"Rows that the paper copied from elsewhere and did not run are marked (c): {'; '.join(copied)}.")
     kinds = dict.fromkeys(line.plus_minus for line in table.published if line.published_half is not None)
     if kinds:
         found.append(f"The paper's ±: {'; '.join(MEANS[kind] for kind in kinds)}.")
-    return found + [f"Erratum: {text}" for text in whole.tables[key].errata]
+    return found + [f"Erratum: {text}" for text in source.errata]

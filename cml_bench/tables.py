@@ -33,8 +33,11 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
     table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
     _compare(table, config.get("whole_columns", 1.0))
     _embolden(table)
-    table.published = published.beside(table, plan)
-    told = published.sentences(table, plan)
+    told = []
+    if found := published.published_table(table, plan):
+        name, source = found
+        table.published = published.beside(table, source, plan)
+        told = published.sentences(table, name, source)
     table.notes = (
         notes(table) + told + not_run(plan, table) + [f"Counted as missing: {what}" for what in reader.damaged]
     )

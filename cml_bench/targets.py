@@ -47,7 +47,7 @@ def groups(plan: dict[str, Any]) -> dict[str, list[str]]:
             found.setdefault(f"n{n}", []).append(part)
         for each in [name] if name else data if len(data) == 1 else []:
             found.setdefault(each + suffix, []).append(part)
-    taken = {*plan["tables"], *plan["figures"]}
+    taken = {*parts(plan), *plan["figures"]}
     return {name: tables for name, tables in found.items() if name not in taken}
 
 

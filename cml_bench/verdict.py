@@ -104,6 +104,7 @@ class Claim:
 
     ``statuses``, ``data_hashes`` and ``precisions`` have one entry per seed that ran; ``data_differs`` what their
     records say of data that is not, or may not be, the published one (a user's own copy), where they do.
+    ``other_option``: an option that makes the published row and is another one here, in words.
     ``gamma_fixed_beforehand``: the config named the value before any result was seen; true without a
     co-learner.
     """
@@ -115,6 +116,7 @@ class Claim:
     statuses: tuple[str, ...]
     data_hashes: tuple[str, ...]
     precisions: tuple[str, ...]
+    other_option: str = ""
     data_differs: tuple[str, ...] = ()
 
     @property
@@ -125,11 +127,13 @@ class Claim:
 def comparable(claim: Claim) -> str | None:
     """None if the claim may be judged, else ``not comparable: `` and the first reason.
 
-    The reasons in order: protocol; data, split, image size, backbone, steps, way, shot; loss weight gamma;
-    number of finished seeds; diverged or collapsed seeds; data that is not the published one; data hash; precision.
+    The reasons in order: an option that is not the published row's; protocol; data, split, image size, backbone, steps,
+    way, shot; loss weight gamma; number of finished seeds; diverged or collapsed seeds; data that is not the published
+    one; data hash; precision.
     """
     reason = (
-        _other_protocol(claim)
+        claim.other_option
+        or _other_protocol(claim)
         or _other_setting(claim)
         or _other_runs(claim)
         or next((text for text in claim.data_differs if text), None)
