@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import config, plan, preflight, published, targets
+from cml_bench import config, plan, preflight, published, render, targets
 from cml_bench.errors import UserError
+from cml_bench.tables import build
 from tests.simulated import finish
 
 ROOT = Path(__file__).parent.parent
@@ -149,8 +150,6 @@ def test_the_published_numbers_agree_with_each_other():
 @pytest.mark.parametrize("key", ["table5", "table8"])
 def test_finished_official_runs_of_the_grid_get_verdicts(key, monkeypatch, tmp_path):
     """The settings that the paper's numbers are held against are those of the shipped configuration."""
-    from cml_bench.tables import build
-
     monkeypatch.chdir(ROOT)
     found = resolved(path=f"configs/tables/{key}.yaml")
     for experiment in found["study"]["experiments"].values():
@@ -200,3 +199,27 @@ def test_the_readme_shows_what_the_grid_costs(grid):
         found = re.search(rf"^{key} +(\d+) +(\d+) ", text, flags=re.MULTILINE)
         assert found, f"{key}: make plan"
         assert (int(found[1]), int(found[2])) == (len(ids), len(ids & shared)), f"{key}: make plan"
+
+
+def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch, tmp_path):
+    """Table 4: CML against MAML, More-MAML and CL⋆, six differences of one family; its own row is shown once."""
+    monkeypatch.chdir(ROOT)
+    found = resolved(path="configs/tables/table4.yaml")
+    for part in (*found["study"]["experiments"].values(), *(run["spec"] for run in found["runs"])):
+        part["evaluation"]["tasks"] = 30
+    table = build(found, finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1), "table4")
+    main, differences, _ = render.grids(table)
+    assert [row[0] for row in main.rows].count("CML") == 1
+    rows = [row[0] for row in differences.rows]
+    assert [row.partition(" (")[0] for row in rows] == ["CML − MAML", "CML − More-MAML", "CML − CL⋆", "CML† − MAML"]
+    ours = [cell.difference for row, _, cell in table.cells() if row.label == "CML"]
+    assert len(ours) == 6
+    assert min(d.holm_p / d.paired.p for d in ours) >= 1
+    assert max(d.holm_p / d.paired.p for d in ours) == pytest.approx(6), "the smallest p counts six times"
+
+
+def test_configuration_files_are_joined_as_by_snakemake(tmp_path):
+    (tmp_path / "a.yaml").write_text("study: a\nseeds: 5\nsources: {omniglot: {x: 1}}\n")
+    (tmp_path / "b.yaml").write_text("seeds: 3\nsources: {omniglot: {y: 2}, glyphs: {}}\n")
+    found = config.merged([tmp_path / "a.yaml", tmp_path / "b.yaml"])
+    assert found == {"study": "a", "seeds": 3, "sources": {"omniglot": {"x": 1, "y": 2}, "glyphs": {}}}

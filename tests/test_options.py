@@ -12,7 +12,7 @@ from cml_bench import registry
 from cml_bench.engine import readings
 from cml_bench.engine import run as running
 from cml_bench.engine import train as training
-from cml_bench.engine.evaluate import evaluate
+from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.run import read_models, reevaluate, run
 from cml_bench.engine.train import Settings, Training
 from cml_bench.episodes import Episodes
@@ -251,3 +251,23 @@ def test_fifty_steps_lower_the_loss_and_beat_the_untrained_network(method, tmp_p
     assert after.mean() - before.mean() > 3 * spread
     assert Store(tmp_path).read(ends[50].spec) is not None
     assert torch.isfinite(load_file(ends[50].folder / "model.safetensors")["conv1.weight"]).all()
+
+
+@pytest.mark.parametrize(("more", "status"), [(0.6, "finished"), (0.2, "collapsed")])
+def test_a_run_that_looks_collapsed_by_few_tasks_is_judged_by_more(more, status, settings, monkeypatch):
+    """20 accuracies around chance do not tell; 100 do."""
+    asked = []
+
+    def judged(method, groups, episodes, tasks, **rest):
+        asked.append(tasks)
+        score = torch.full((tasks,), more) + 0.1 * (torch.arange(tasks) % 3 - 1)
+        return {("meta", 1): Result(score, score)}
+
+    monkeypatch.setattr(running, "evaluate", judged)
+    chance = Result(torch.ones(20), 0.2 + 0.2 * (torch.arange(20) % 3 - 1))
+    monkeypatch.setattr(training.Training, "_validate", lambda self: setattr(self, "last_validation", chance) or {
+        "loss_meta": 1.0, "score_meta": 0.2
+    })  # fmt: skip
+    spec = glyph_spec(protocol_options={"val_every": 4, "val_tasks": 20})
+    assert run(spec, settings).status == status
+    assert asked == [100]

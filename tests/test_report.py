@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from cml_bench import figures, report
+from cml_bench import figures, plan, report
+from cml_bench.config import parse
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.spec import RunSpec
@@ -161,3 +162,18 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
     table = build(resolved, store, "table1")
     first, second = (figures.encode(figures.forest([table]), "svg") for _ in range(2))
     assert first == second
+
+
+def test_the_page_tells_methods_of_different_recipes_apart():
+    """MAML++ has another meta-batch, number of steps and validation than MAML under `official`."""
+    resolved = study()
+    experiment = resolved["study"]["experiments"]["e"] | {"protocol": "official"}
+    del experiment["steps"]
+    experiment["methods"] = {"maml": {}, "boil": {}, "mamlpp": {}}
+    tables = {"t": {"kind": "accuracy", "experiment": "e", "title": "T", "rows": [{"label": "MAML", "run": "maml"}]}}
+    content = {"study": "s", "seeds": 1, "experiments": {"e": experiment}, "tables": tables}
+    found = plan.resolve(parse(content, "test"), "test")
+    (fact,) = [f for f in report._facts(found, [RunSpec.model_validate(r["spec"]) for r in found["runs"]], [])
+               if f.startswith("e: ")]  # fmt: skip
+    assert "maml, boil: 30,000 outer steps of 4 tasks, Adam 0.001, validation every 100 steps on 100 tasks" in fact
+    assert "mamlpp: 50,000 outer steps of 2 tasks, Adam 0.001, validation every 500 steps on 600 tasks" in fact
