@@ -144,14 +144,14 @@ def _deviation(
 ) -> tuple[str, str]:
     """The protocol ("official", or an option that is not), and an option that is not the published row's."""
     structure = {**source.structures.get(column.group, {}), **theirs.structure}
-    for key, (mine, official) in run["deviates"].items():
-        if key in structure and mine != structure[key]:
-            return "official", f"{key} {mine}, the paper {structure[key]}"
-        if key not in structure and key != "cml.gamma":
-            return f"{key} {mine} instead of {official}", ""
-    for key, value in structure.items():  # those that have the official value, and should have another
-        if key not in run["deviates"] and (mine := _option(spec, key)) != value:
+    deviates = {**run["deviates"]}
+    for key, value in structure.items():
+        mine, _ = deviates.pop(key, (_option(spec, key), None))
+        if mine != value:
             return "official", f"{key} {mine}, the paper {value}"
+    deviates.pop("cml.gamma", None)
+    for key, (mine, official) in deviates.items():
+        return f"{key} {mine} instead of {official}", ""
     asked = run["spec"]["evaluation"]["query"]
     for what, mine, wanted in (("query", spec.query, source.query), ("test query", asked, source.test_query)):
         if wanted is not None and mine != wanted:

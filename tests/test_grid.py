@@ -99,6 +99,7 @@ def test_parts_of_tables_by_name(grid):
     assert set(groups["cifar_fs"]) == {"table2_cifar_fs", "table9_cifar_fs"}
     assert "table1" in groups["miniimagenet"]
     assert "table1_n3" in groups["n3"]
+    assert targets.expand(grid, ["sinusoid_n3"]) == ["sinusoid_n3"], "the table's part, not all of the data set's"
     three = targets.restrict(grid, "table1_n3")
     assert {len(cell["runs"]) for cell in three["cells"]} == {3}
     assert len({i for cell in three["cells"] for i in cell["runs"]}) == 48

@@ -118,6 +118,15 @@ def test_a_co_learner_of_another_kind_is_another_row(tmp_path, cml, reason):
     assert said(table)["MAML", 1] == "reproduced"
 
 
+@pytest.mark.parametrize(
+    ("gamma", "said_of_it"), [(0.5, "reproduced"), (0.2, "not comparable: cml.gamma 0.2, the paper 0.5")]
+)
+def test_an_option_of_the_published_row_is_asked_for(tmp_path, gamma, said_of_it):
+    methods = {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": gamma}}}}
+    level = {"base": 50.0, "meta": 55.0, "co": 50.0}
+    assert said(built(tmp_path, level, methods=methods))["MAML + CML†", 1] == said_of_it
+
+
 def test_columns_may_have_a_structure_of_their_own(tmp_path):
     paper = json.loads(json.dumps(PAPER))
     paper["tables"]["t9"]["structures"] = {"": {"cml.depth": 0}}

@@ -167,7 +167,7 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
 def test_the_page_tells_methods_of_different_recipes_apart():
     """MAML++ has another meta-batch, number of steps and validation than MAML under `official`."""
     resolved = study()
-    experiment = resolved["study"]["experiments"]["e"] | {"protocol": "official"}
+    experiment = resolved["study"]["experiments"]["e"] | {"protocol": "official", "data": "miniimagenet"}
     del experiment["steps"]
     experiment["methods"] = {"maml": {}, "boil": {}, "mamlpp": {}}
     tables = {"t": {"kind": "accuracy", "experiment": "e", "title": "T", "rows": [{"label": "MAML", "run": "maml"}]}}
