@@ -9,7 +9,8 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from cml_bench.errors import UserError
-from cml_bench.spec import MOST_EXAMPLES, MOST_SEED, MOST_STEPS, NAME, Evaluation, Model, Precision
+from cml_bench.figure_config import Figure, FigureConfig, Positive, Row, Seed
+from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
 
 
 def _counted(value: Any) -> Any:
@@ -26,9 +27,7 @@ MethodKey = Annotated[str, Field(pattern=NAME)]
 TARGETS = ("all", "fetch", "train", "trained", "table", "figure", "report")  # rules of the workflow
 FOLDERS = ("runs", "plans", "done", "logs", "reference")  # of the results folder, where a study has one too
 MAX_SEEDS = 1000
-Positive = Annotated[int, Field(ge=1, le=MOST_EXAMPLES)]
 Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_counted), Field(max_length=MAX_SEEDS)]
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 
@@ -82,16 +81,6 @@ class Experiment(Model):
     runs_per_job: int = Field(1, ge=1, description="short runs share a process: starting one costs seconds")
 
 
-class Row(Model):
-    """One row of a table."""
-
-    label: str
-    run: str = Field(description="a key of the experiment's methods")
-    reading: str = Field("meta", description="which result of the run: see the documentation of readings")
-    against: str | None = Field(None, description="the baseline's key, for the paired difference")
-    shown: bool = Field(True, description="no: the row stands among the paired differences only")
-
-
 class ColumnGroup(Model):
     """Columns of a table: the shots of one experiment, under a title of their own if there are several groups."""
 
@@ -135,23 +124,6 @@ class TableConfig(Model):
         return [(row, g, name) for row in self.rows for g in self.columns for name in (g.experiment, g.fixed) if name]
 
 
-class FigureConfig(Model):
-    """One figure: adapted curves of an experiment's methods on test tasks."""
-
-    kind: Literal["curves"]
-    experiment: str
-    title: str
-    caption: str = ""
-    runs: tuple[Row, ...] = Field(min_length=1)
-    tasks: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="numbers of test tasks, from 0 on")
-    seed: Seed = 0
-
-    @property
-    def experiments(self) -> tuple[str, ...]:
-        """Names of the experiments whose runs it shows."""
-        return (self.experiment,)
-
-
 class Study(Model):
     """A whole configuration file."""
 
@@ -163,7 +135,7 @@ class Study(Model):
     protocol: str = Field("matched", description="preset of the experiments that name none")
     experiments: dict[Key, Experiment] = Field(min_length=1)
     tables: dict[Key, TableConfig] = {}
-    figures: dict[Key, FigureConfig] = {}
+    figures: dict[Key, Figure] = {}
     published: str = Field("", description="file of published numbers that tables with a `paper` key are set beside")
     results: Folder = Field("results", description="folder for everything that is made")
     data_dir: Folder = Field("data", description="folder for data sets")

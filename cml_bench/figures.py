@@ -17,12 +17,12 @@ matplotlib.rcParams.update({"svg.hashsalt": "cml_bench", "font.size": 9, "axes.s
 matplotlib.rcParams.update({"axes.spines.right": False, "svg.fonttype": "path"})
 
 
-def _style(k: int) -> dict[str, Any]:
+def line_style(k: int) -> dict[str, Any]:
     """Colour and dashes of the k-th line: every colour once before the dashes change."""
     return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k // len(COLOURS) % len(DASHES)]}
 
 
-def curves(arrays: dict[str, np.ndarray], title: str) -> Figure:
+def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
     """Truth, support points and adapted curves: one row for each shot, one column for each task (as Figure 2)."""
     shots, tasks = arrays["shots"].tolist(), arrays["tasks"].tolist()
     x, labels = arrays["x"], arrays["labels"].tolist()
@@ -35,7 +35,7 @@ def curves(arrays: dict[str, np.ndarray], title: str) -> Figure:
             errors = []
             for k, label in enumerate(labels):
                 line = arrays[f"curves/{shot}"][k, j]
-                axis.plot(x, line, **_style(k), linewidth=1.6, label=label)
+                axis.plot(x, line, **line_style(k), linewidth=1.6, label=label)
                 errors.append(f"{label} {np.mean((line - truth) ** 2):.2f}")
             points = arrays[f"support_x/{shot}"][j], arrays[f"support_y/{shot}"][j]
             axis.scatter(*points, color="black", s=14, zorder=3, label="support")
@@ -46,7 +46,7 @@ def curves(arrays: dict[str, np.ndarray], title: str) -> Figure:
         row[0].set_ylabel("y")
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(options["title"])
     return figure
 
 
@@ -55,7 +55,7 @@ def learning_curves(groups: dict[str, dict[str, list[Record]]], score: str) -> F
     figure = Figure(figsize=(3.2 * min(len(groups), 3), 2.5 * -(-len(groups) // 3) + 0.5), layout="constrained")
     axes = figure.subplots(-(-len(groups) // 3), min(len(groups), 3), squeeze=False).ravel()
     labels = list(dict.fromkeys(label for methods in groups.values() for label in methods))
-    styles = {label: _style(k) for k, label in enumerate(labels)}  # the same where another method has no runs yet
+    styles = {label: line_style(k) for k, label in enumerate(labels)}  # the same where another method has no runs yet
     lines: dict[str, Any] = {}
     for axis, (panel, methods) in zip(axes, groups.items(), strict=False):
         for label, records in methods.items():

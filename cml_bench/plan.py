@@ -5,19 +5,19 @@ process of its own, and its result is cached under the hash of configuration and
 this module, and reading a cached plan, import no torch.
 """
 
-import contextlib
 import hashlib
 import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cml_bench.config import Experiment, FigureConfig, MethodEntry, Row, Study, TableConfig, included, parse, serialised
-from cml_bench.errors import UserError, unknown
+from cml_bench.config import Experiment, MethodEntry, Study, included, parse, serialised
+from cml_bench.errors import UserError
+from cml_bench.figure_config import FigureConfig
 from cml_bench.files import write_json
+from cml_bench.plan_checks import check_names, check_rows, told
 from cml_bench.protocols import deviation, protocol, recipe, released_row
 from cml_bench.registry import CML
 from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
@@ -39,7 +39,7 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         ids: list[str] = []
         for shot in experiment.shots:
             for seed, split, key, entry in _entries(study, experiment):
-                with _told(f"{where}, experiment {name!r}") as place:
+                with told(f"{where}, experiment {name!r}") as place:
                     spec = _spec(study, _on_split(experiment, split), key, entry, shot, seed, place)
                     known = specs.get(spec.id)
                     specs[spec.id] = spec if known is None else _most(known, spec)
@@ -60,8 +60,8 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for (name, key, shot), ids in wanted.items():
         members.setdefault(name, {}).setdefault(key, {})[str(shot)] = ids
-    _check_names(study, where)
-    _check_rows(study, members, specs, where)
+    check_names(study, where)
+    check_rows(study, members, specs, where)
     return {
         "members": members,
         "study": study.model_dump(mode="json"),
@@ -70,102 +70,14 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         "data": _data(specs, study),
         "cells": _cells(study, wanted),
         "tables": {key: table.model_dump(mode="json") for key, table in study.tables.items()},
-        "figures": {key: figure.model_dump(mode="json") for key, figure in study.figures.items()},
+        "figures": {key: _figure(figure) for key, figure in study.figures.items()},
     }
 
 
-@contextlib.contextmanager
-def _told(place: str) -> Iterator[str]:
-    """A UserError from inside says which experiment of which file it is about."""
-    try:
-        yield place
-    except UserError as error:
-        text = str(error)
-        raise UserError(text if text.startswith(place) else f"{place}: {text}") from None
-
-
-def _check_names(study: Study, where: str) -> None:
-    """Data sets and files under ``acknowledged`` and ``sources`` exist."""
-    from cml_bench import registry
-
-    for name in study.acknowledged:
-        _known_name(f"{where}, acknowledged: data set", name, registry.datasets.names())
-    for name, files in study.sources.items():
-        _known_name(f"{where}, sources: data set", name, registry.datasets.names())
-        with _told(f"{where}, sources"):
-            registry.datasets.get(name).edition(files)
-
-
-def _known_name(kind: str, name: str, names: list[str]) -> None:
-    if name not in names:
-        raise unknown(kind, name, names)
-
-
-def _check_rows(study: Study, members: dict[str, Any], specs: dict[str, RunSpec], where: str) -> None:
-    """Everything that tables and figures ask for will be there: else they would fail after all the training."""
-    for key, item in [*study.tables.items(), *study.figures.items()]:
-        for name in item.experiments:
-            _check_kind(item, study.experiments[name], f"{where}, {key}")
-            for row in item.runs if isinstance(item, FigureConfig) else item.rows:
-                for ids in members[name][row.run].values():
-                    _check_row(item, name, row, [specs[i] for i in ids], f"{where}, {key}")
-
-
-def _check_row(item: TableConfig | FigureConfig, name: str, row: Row, found: list[RunSpec], place: str) -> None:
-    figure = isinstance(item, FigureConfig)
-    known = [reading for reading in readings(found[0]) if not figure or reading in ("meta", "co")]
-    _known_name(f"{place}, row {row.label!r}: reading", row.reading, known)
-    if figure:
-        _check_seed(item, row, found, place)
-    else:
-        _check_inner_steps(item, name, row, found[0], place)
-
-
-def _check_kind(item: TableConfig | FigureConfig, experiment: Experiment, place: str) -> None:
-    from cml_bench import registry
-
-    data = registry.datasets.get(experiment.data)
-    if isinstance(item, FigureConfig) and not data.draws_curves:
-        raise UserError(f"{place}: adapted curves are drawn for sets such as sinusoid, not for {data.name}.")
-    kinds = {"regression": "regression", "accuracy": "classification", "splits": "classification"}
-    wanted = kinds.get(item.kind, data.kind)
-    if wanted != data.kind:
-        raise UserError(f"{place}: a table of kind {item.kind} is for {wanted}, and {data.name} is {data.kind}.")
-
-
-def _check_seed(figure: FigureConfig, row: Row, found: list[RunSpec], place: str) -> None:
-    seeds = [spec.seed for spec in found]
-    if figure.seed not in seeds:
-        known = ", ".join(map(str, seeds))
-        raise UserError(f"{place}, row {row.label!r}: no run has the figure's seed {figure.seed}, only {known}.")
-
-
-def _check_inner_steps(table: TableConfig, experiment: str, row: Row, spec: RunSpec, place: str) -> None:
-    """The steps of the table's columns are evaluated: those it names, else those of the method's training."""
-    own = (spec.options.get("inner_steps", 0),)
-    wanted = table.inner_steps if table.kind == "regression" else own
-    evaluated = spec.evaluation.inner_steps if spec.network is not None else own
-    if missing := sorted(set(wanted) - set(evaluated)):
-        known = ", ".join(map(str, evaluated))
-        raise UserError(
-            f"{place}, row {row.label!r} shows the results after {missing[0]} inner steps, and its runs are evaluated "
-            f"after {known}: add {missing[0]} to evaluation.inner_steps of the experiment {experiment!r}."
-        )
-
-
-def readings(spec: RunSpec) -> list[str]:
-    """Names of the test results that a run has: see the table in ``engine/readings.py``."""
-    from cml_bench import registry
-
-    cls = registry.method(spec.method)
-    if not cls.learns:
-        return ["meta"]
-    has_co, single = "co" in cls.heads, spec.protocol.ensemble_top_k > 1
-    found = ["meta", "meta_last", *(["meta_single"] if single else [])]
-    if has_co:
-        found += ["co", "co_last", "co_paired", "co_unpaired", *(["co_single"] if single else [])]
-        found += [reading.name for reading in cls.more_readings]
-    return found
+def _figure(figure: FigureConfig) -> dict[str, Any]:
+    """With the choices that its options make in the caption."""
+    caption = f"{figure.caption} {figure.definition}".strip()
+    return figure.model_dump(mode="json") | {"caption": caption}
 
 
 def _run(spec: RunSpec, named: bool) -> dict[str, Any]:

@@ -4,9 +4,12 @@
 ``cifar_fs_n3``) is every table that has it, ``nK`` every table with so many seeds.
 """
 
+import re
 from typing import Any
 
 from cml_bench.errors import UserError, unknown
+
+_PART = re.compile(r"(figure\d+)[a-z]")
 
 
 def _data_of(plan: dict[str, Any], table: dict[str, Any]) -> list[str]:
@@ -79,6 +82,21 @@ def restrict(plan: dict[str, Any], name: str) -> dict[str, Any]:
     share = _columns(plan, table["columns"]) / _columns(plan, columns)
     part = {**table, "whole_columns": share, "columns": columns, "title": f"{table['title']} ({', '.join(told)})"}
     return {**plan, "tables": {name: part}, "members": members, "cells": cells}
+
+
+def figure_groups(plan: dict[str, Any]) -> dict[str, list[str]]:
+    """``figure3`` -> its parts ``figure3a``, ``figure3b``, ..., in their order."""
+    found: dict[str, list[str]] = {}
+    for key in plan["figures"]:
+        if match := _PART.match(key):
+            found.setdefault(match[1], []).append(key)
+    return {name: keys for name, keys in found.items() if name not in {*plan["figures"], *parts(plan)}}
+
+
+def expand_figures(plan: dict[str, Any], names: list[str]) -> list[str]:
+    """Names of figures, those that mean several replaced by these; none: every figure of the study."""
+    several = figure_groups(plan)
+    return [key for name in names for key in several.get(name, [name])] or list(plan["figures"])
 
 
 def expand(plan: dict[str, Any], names: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from cml_bench import plan, registry
+from cml_bench import plan, plan_checks, registry
 from cml_bench.__main__ import main
 from cml_bench.config import FOLDERS, TARGETS, parse
 from cml_bench.data.omniglot import Omniglot
@@ -176,11 +176,11 @@ ENSEMBLE = {"protocol_options": {"ensemble_top_k": 2, "val_every": 5}}
 )  # fmt: skip
 def test_the_readings_known_when_planning_are_those_of_the_run(spec, tmp_path):
     record = run(spec, Settings(results=tmp_path, report=lambda text: None))
-    assert sorted({key.split("@")[0] for key in record.arrays}) == sorted(plan.readings(spec))
+    assert sorted({key.split("@")[0] for key in record.arrays}) == sorted(plan_checks.readings(spec))
 
 
 def test_a_method_that_learns_nothing_has_one_reading():
-    assert plan.readings(glyph_spec().model_copy(update={"method": "pixel_nn"})) == ["meta"]
+    assert plan_checks.readings(glyph_spec().model_copy(update={"method": "pixel_nn"})) == ["meta"]
 
 
 # -- prepared data ------------------------------------------------------------------------------------

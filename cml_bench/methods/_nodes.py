@@ -87,6 +87,10 @@ class NodeMethod(Method):
         """Embeddings (T, n, hidden) of nodes (T, n)."""
         return self.network.features(params, x, self._dropout(x), **self.seen_features(groups))
 
+    def activations(self, groups: Groups, params: Params, x: Tensor) -> dict[str, Tensor]:
+        """The embeddings."""
+        return {"features": self.features(groups, params, x)}
+
     def _dropout(self, x: Tensor) -> Dropout | None:
         """Of the support pass at hand; none in other passes."""
         if self._inner_step is None or not self.options.dropout or x.is_meta:

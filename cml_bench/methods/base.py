@@ -142,6 +142,10 @@ class Method:
         """What the heads read, theta and phi alike: (T, n, ...)."""
         return self.network.features(params, x)
 
+    def activations(self, groups: Groups, params: Params, x: Tensor) -> dict[str, Tensor]:
+        """Outputs (T, n, ...) of the layers of psi, by name: what figures look at."""
+        return self.network.activations(params, x)
+
     def meet(self, groups: Groups, task: Task) -> Groups:
         """The groups with what the method computes of a whole task, queries included, before it adapts."""
         return groups

@@ -154,6 +154,10 @@ class Network:
         """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches here."""
         raise NotImplementedError
 
+    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+        """Outputs (T, n, ...) of the layers of psi by name, from the inputs on: for figures. Here: the features."""
+        return {"features": self.features(p, x)}
+
     def head(self, p: Params, z: Tensor) -> Tensor:
         """Outputs (T, n, outputs) of features."""
         raise NotImplementedError

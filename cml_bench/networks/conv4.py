@@ -1,5 +1,7 @@
 """``conv4``: four convolutional blocks and a linear layer (CML, section 4.2; sizes from the released code)."""
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -116,7 +118,16 @@ class Conv4(Network):
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """(T, n, C, H, W) -> (T, n, filters, H//8, W//8)."""
-        tasks, slope = x.shape[0], self.options.slope
+        ((_, h),) = deque(self._blocks(p, x), maxlen=1)  # keeps no map longer than needed
+        return unfold(h, x.shape[0])
+
+    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+        """Outputs (T, n, ...) of each block, pooled but for block 4 and later."""
+        return {f"conv{i}": unfold(h, x.shape[0]) for i, h in self._blocks(p, x)}
+
+    def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Number and output (folded) of each block."""
+        slope = self.options.slope
         if self.options.inputs == "imagenet":
             mean, std = (x.new_tensor(v).reshape(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
             x = (x - mean) / std
@@ -124,15 +135,18 @@ class Conv4(Network):
             h = fold(x)
             for i in ("1", "2", "3"):
                 h = block(p, i, h, pool=True, slope=slope)
+                yield i, h
         else:
             few = x.shape[2] <= _FEW_CHANNELS and not x.requires_grad
             folded = fold(x).contiguous(memory_format=torch.channels_last)
             h = fast_first_block(p, "1", x, slope) if few else fast_block(p, "1", folded, slope)
+            yield "1", h
             for i in ("2", "3"):
                 h = fast_block(p, i, h, slope)
+                yield i, h
         for i in ("4", *self.late_blocks):
             h = block(p, i, h, pool=False, slope=slope)
-        return unfold(h, tasks)
+            yield i, h
 
     def head(self, p: Params, z: Tensor) -> Tensor:
         """(T, n, filters, h, w) -> (T, n, outputs): max-pool 2 (after ``head_blocks`` blocks), flatten, linear."""

@@ -89,9 +89,15 @@ class MLP(Network):
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """(T, n, inputs) -> (T, n, hidden)."""
+        *_, last = self.activations(p, x).values()
+        return last
+
+    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+        """Outputs (T, n, hidden) of each hidden layer."""
+        found = {}
         for i in range(1, len(self.options.widths) + 1):
-            x = self.act(linear(p, f"hidden{i}", x))
-        return x
+            found[f"hidden{i}"] = x = self.act(linear(p, f"hidden{i}", x))
+        return found
 
     def head(self, p: Params, z: Tensor) -> Tensor:
         """(T, n, hidden) -> (T, n, outputs)."""

@@ -4,6 +4,8 @@ The paper names the network only (Oreshkin et al. 2018); widths and order are th
 code is a fork of.
 """
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -131,6 +133,15 @@ class ResNet12(Network):
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """(T, n, C, H, W) -> (T, n, 8 * filters, H//16, W//16)."""
+        ((_, h),) = deque(self._blocks(p, x), maxlen=1)  # keeps no map longer than needed
+        return unfold(h, x.shape[0])
+
+    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+        """Outputs (T, n, ...) of each block, pooled."""
+        return {f"block{number}": unfold(h, x.shape[0]) for number, h in self._blocks(p, x)}
+
+    def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Number and output (folded) of each block."""
         h = fold(x)
         if self.path != "plain":
             h = h.contiguous(memory_format=torch.channels_last)
@@ -142,7 +153,7 @@ class ResNet12(Network):
             if self._has_skip(number):
                 z = z + _conv_norm(p, f"{number}s", h)
             h = F.max_pool2d(F.leaky_relu(z, _SLOPE), 2)
-        return unfold(h, x.shape[0])
+            yield number, h
 
     def head(self, p: Params, z: Tensor) -> Tensor:
         """(T, n, C, h, w) -> (T, n, outputs): global average pooling, linear."""

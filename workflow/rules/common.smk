@@ -1,6 +1,7 @@
 # Which jobs and stamps a target needs: functions that the rules share.
 NAMED = {key: [f"{OUT}/tables/{key}.md"] for key in targets.parts(PLAN)}
 NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN["figures"]}
+NAMED |= {key: [f"{OUT}/figures/{part}.png" for part in found] for key, found in targets.figure_groups(PLAN).items()}
 NAMED |= {key: [f"{OUT}/tables/{part}.md" for part in found] for key, found in targets.groups(PLAN).items()}
 PUBLISHED = [STUDY["published"]] if STUDY["published"] else []
 JOB_OF = {run: job for job, content in JOBS.items() for run in content["runs"]}
@@ -29,7 +30,8 @@ def stamps_of_table(wildcards):
 def stamps_of_figure(wildcards):
     figure = PLAN["figures"][wildcards.figure]
     methods = PLAN["members"][figure["experiment"]]
-    return stamps_of(run for row in figure["runs"] for runs in methods[row["run"]].values() for run in runs)
+    shown = [methods[row["run"]] for row in figure["runs"]]
+    return stamps_of(run for shots in shown for shot in figure["shots"] or shots for run in shots[str(shot)])
 
 
 def on_cluster():

@@ -1,0 +1,179 @@
+"""A study's figures: arrays from its runs' records or stored models, and the drawings of them.
+
+Imports no torch but where stored models are looked at.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cml_bench import figures as drawing
+from cml_bench import panels
+from cml_bench.errors import UserError, unknown
+from cml_bench.files import write_bytes
+from cml_bench.records import Record, Store, read_arrays, write_arrays
+from cml_bench.spec import RunSpec
+from cml_bench.targets import expand_figures
+
+Arrays = dict[str, np.ndarray]
+Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a seed
+_DRAWN: dict[str, Callable[[Arrays, dict[str, Any]], Any]] = {
+    "curves": drawing.curves,
+    "accuracy": panels.accuracy,
+    "cosine": panels.cosine,
+    "gradients": panels.gradients,
+    "cka": panels.similarity,
+    "tsne": panels.embedding,
+}
+_PROBES = {"curves": "curves", "gradients": "gradients", "cka": "similarity", "tsne": "embedding"}  # need models
+# What changes a drawing and not the arrays behind it.
+_LOOKS = {"title", "caption", "smooth", "experiment", "runs", "shots", "kind"}
+
+
+def figures(plan: dict[str, Any], results: Path, keys: list[str], out: Path) -> list[Path]:
+    """Draw figures into ``out``; the arrays behind each are kept beside it. ``figure3`` means figure3a and so on."""
+    made = []
+    for key in expand_figures(plan, keys):
+        if key not in plan["figures"]:
+            raise unknown("figure", key, plan["figures"])
+        figure = plan["figures"][key]
+        # A method has one colour in all figures of its experiment.
+        order = list(plan["members"][figure["experiment"]])
+        figure = figure | {"styles": [order.index(row["run"]) for row in figure["runs"]]}
+        arrays = _arrays(plan, Store(results), key, out / "probes" / f"{key}.npz")
+        picture = _DRAWN[figure["kind"]](arrays, figure)
+        for kind in ("png", "svg", "pdf"):
+            path = out / "figures" / f"{key}.{kind}"
+            write_bytes(path, drawing.encode(picture, kind))
+            made.append(path)
+    return made
+
+
+def _arrays(plan: dict[str, Any], store: Store, key: str, path: Path) -> Arrays:
+    """What a figure shows: from its runs, or as kept at ``path`` where their models are gone (committed results)."""
+    figure, wanted = plan["figures"][key], wanted_runs(plan, key)
+    runs = [spec for rows in wanted.values() for row in rows for spec in row]
+    probed = figure["kind"] in _PROBES
+    lost = [store.folder(spec) for spec in runs if not (store.folder(spec) / "model.safetensors").exists()]
+    if probed and lost and path.exists():
+        return _kept(path, _shown(figure, wanted), key)
+    for spec in runs:
+        if store.read(spec) is None:
+            raise UserError(f"{key} needs a run that is not finished: {spec.title}.")
+    if probed and lost:
+        raise UserError(
+            f"{key} cannot be drawn: {lost[0]} holds a record without weights (committed results have none), and there "
+            f"are no arrays {path} to draw from. Draw {key} where its runs were trained; `publish` copies its arrays."
+        )
+    arrays = _shown(figure, wanted)
+    if probed:
+        from cml_bench import probes  # stored models need torch; drawing does not
+
+        data_dir = Path(plan["study"]["data_dir"])
+        arrays |= getattr(probes, _PROBES[figure["kind"]])(wanted, figure, store, data_dir)
+    else:
+        arrays |= {"accuracy": _accuracies, "cosine": _cosines}[figure["kind"]](wanted, figure, store, key)
+    write_arrays(path, arrays)
+    return arrays
+
+
+def _shown(figure: dict[str, Any], wanted: Wanted) -> Arrays:
+    """What the arrays of a figure are of; stored with them, so that an edited figure is never drawn from old ones."""
+    arrays = {
+        "shots": np.array(list(wanted)),
+        "readings": np.array([row["reading"] for row in figure["runs"]]),
+        "labels": np.array([row["label"] for row in figure["runs"]]),
+    }
+    if figure["kind"] == "curves":
+        first = [[runs[0].id for runs in rows] for rows in wanted.values()]
+        return arrays | {"tasks": np.array(figure["tasks"]), "runs": np.array(first)}
+    ids = [[" ".join(spec.id for spec in runs) for runs in rows] for rows in wanted.values()]
+    options = {name: value for name, value in figure.items() if name not in _LOOKS}
+    return arrays | {"runs": np.array(ids), "options": np.array(json.dumps(options, sort_keys=True))}
+
+
+def _kept(path: Path, shown: Arrays, key: str) -> Arrays:
+    """Stored arrays. A UserError if they are damaged, or not of what the figure shows now."""
+    arrays = read_arrays(path, "Restore it from the repository, or draw the figure where its runs were trained.")
+    # Arrays without ids were made before these were kept with them: there, equal labels must do.
+    same = [name for name in shown if name not in ("labels", "runs", "readings")]
+    same += ["runs", "readings"] if "runs" in arrays else ["labels"]
+    if any(not np.array_equal(arrays.get(name), shown[name]) for name in same):
+        raise UserError(
+            f"{path} is of other runs, readings or tasks than {key} shows now, and the models to make it anew are not "
+            f"here. Draw {key} where its runs were trained, then publish it again."
+        )
+    return arrays | {"labels": shown["labels"]}
+
+
+def wanted_runs(plan: dict[str, Any], key: str) -> Wanted:
+    """Shot -> for each row of a figure the runs that it shows: every seed's, or for curves the named seed's."""
+    figure = plan["figures"][key]
+    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    found: Wanted = {}
+    for shot in figure["shots"] or sorted(plan["study"]["experiments"][figure["experiment"]]["shots"]):
+        for row in figure["runs"]:
+            ids = plan["members"][figure["experiment"]][row["run"]][str(shot)]
+            chosen = [specs[i] for i in ids if figure["kind"] != "curves" or specs[i].seed == figure["seed"]]
+            if "seed" in figure and all(spec.seed != figure["seed"] for spec in chosen):
+                raise UserError(f"{key}: the run {row['run']!r} at {shot}-shot has no seed {figure['seed']}.")
+            found.setdefault(shot, []).append(chosen)
+    return found
+
+
+# -- from records -------------------------------------------------------------------------------------
+
+
+def _accuracies(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) -> Arrays:
+    """For each shot K: ``steps/K`` (steps,), ``training/K`` and ``validation/K`` (rows, seeds, steps) in [0, 1]."""
+
+    def one(record: Record, row: dict[str, Any]) -> dict[str, dict[int, float]]:
+        curves, head = record.content["curves"], "meta" if row["reading"] == "meta" else "co"
+        found = {}
+        for name, part in (("training", "train"), ("validation", "validation")):
+            values = curves.get(part, {}).get(f"score_{head}", [])
+            found[name] = {step: v for step, v in zip(curves["step"], values, strict=False) if v is not None}
+        return found
+
+    return _series(wanted, figure, store, ("training", "validation"), one)
+
+
+def _cosines(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) -> Arrays:
+    """``layer``, and for each shot K: ``steps/K`` (steps,), ``cosine/K`` (rows, seeds, steps)."""
+    layers: list[str] = []
+
+    def one(record: Record, row: dict[str, Any]) -> dict[str, dict[int, float]]:
+        points = record.content["curves"].get("diagnostics", [])
+        if not points or "cosine" not in points[0]:
+            raise UserError(
+                f"{key}, row {row['label']!r}: {record.folder} has no cosine of two heads in its record: its method "
+                "has one head, or it was trained with --diagnostics off."
+            )
+        known = [name for name in points[0]["cosine"] if not name.startswith("head")]
+        layer = figure["layer"] or known[-1]
+        if layer not in known:
+            raise unknown(f"{key}: layer", layer, known)
+        layers.append(layer)
+        return {"cosine": {p["step"]: p["cosine"][layer] for p in points if layer in p["cosine"]}}
+
+    arrays = _series(wanted, figure, store, ("cosine",), one)
+    return arrays | {"layer": np.array(layers[0])}
+
+
+def _series(wanted: Wanted, figure: dict[str, Any], store: Store, names: tuple[str, ...], one) -> Arrays:
+    """``one(record, row)`` gives name -> step -> value: all rows and seeds over the steps of any, nan where missing."""
+    out: Arrays = {}
+    for shot, rows in wanted.items():
+        found = [[one(store.read(spec), row) for spec in runs] for row, runs in zip(figure["runs"], rows, strict=True)]
+        steps = sorted({step for row in found for run in row for name in names for step in run[name]})
+        out[f"steps/{shot}"] = np.array(steps)
+        for name in names:
+            values = np.full((len(rows), max(map(len, rows)), len(steps)), np.nan)
+            for i, row in enumerate(found):
+                for j, run in enumerate(row):
+                    values[i, j] = [run[name].get(step, np.nan) for step in steps]
+            out[f"{name}/{shot}"] = values
+    return out

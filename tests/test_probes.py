@@ -1,0 +1,260 @@
+"""Figures 3 and 4: what they measure in stored models and records, and that they are drawn from what is kept."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench import pictures, plan, probes, report
+from cml_bench.config import parse
+from cml_bench.engine.diagnostics import diagnose
+from cml_bench.engine.jobs import run_all
+from cml_bench.engine.step import expand
+from cml_bench.engine.train import Settings
+from cml_bench.errors import UserError
+from cml_bench.records import Store, read_arrays
+from cml_bench.spec import RunSpec
+from tests.cases import Case, images, random
+
+FOUR = {
+    "maml": {"options": {"inner_lr": 0.4}},
+    "maml+cml": {},
+    "cl": {"options": {"inner_lr": 0.4}},
+    "still": {"method": "maml", "options": {"inner_lr": 0.0}},
+}
+
+
+def line(run: str, **more) -> dict:
+    return {"label": run.upper(), "run": run, **more}
+
+
+def config() -> dict:
+    experiment = {
+        "data": "glyphs", "data_options": {"size": 16}, "network": "conv4", "network_options": {"filters": 4},
+        "shots": [2], "query": 3, "steps": 6, "protocol_options": {"val_every": 3, "val_tasks": 5},
+        "evaluation": {"tasks": 6, "query": 4}, "methods": FOUR,
+    }  # fmt: skip
+    every = [line(run) for run in ("maml", "cl", "maml+cml", "still")]
+    figures = {
+        "figure3a": {"kind": "accuracy", "runs": every, "smooth": 2},
+        "figure3b": {"kind": "cosine", "runs": [line("cl"), line("maml+cml")]},
+        "figure3c": {"kind": "gradients", "runs": every, "tasks": 5},
+        "figure3d": {"kind": "cka", "runs": [*every, line("maml+cml", reading="co")], "tasks": 5},
+        "figure4": {"kind": "tsne", "runs": every[:1], "tasks": 5, "task": 2, "seed": 1, "perplexity": 3},
+    }  # fmt: skip
+    for key, figure in figures.items():
+        figure |= {"experiment": "g", "title": f"The {key}", "caption": "Small."}
+    return {"study": "drawn", "seeds": 2, "experiments": {"g": experiment}, "figures": figures}
+
+
+def resolved(data_dir="data", **changes) -> dict:
+    """The plan; ``changes``: figure -> keys of it that are set."""
+    content = config() | {"data_dir": str(data_dir)}
+    for key, change in changes.items():
+        content["figures"][key] |= change
+    return plan.resolve(parse(content, "my.yaml"), "my.yaml")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir):
+    """Results of a tiny trained study, and the arrays of its figures."""
+    root, found = tmp_path_factory.mktemp("figures"), resolved(data_dir)
+    specs = [RunSpec.model_validate(run["spec"]) for run in found["runs"]]
+    run_all(specs, Settings(results=root, data_dir=data_dir, report=lambda text: None))
+    made = report.figures(found, root, [])
+    return (
+        root,
+        found,
+        made,
+        {key: read_arrays(root / "drawn" / "probes" / f"{key}.npz", "") for key in found["figures"]},
+    )
+
+
+def test_all_figures_are_drawn_and_say_in_their_captions_what_they_show(trained):
+    _, found, made, _ = trained
+    assert len(made) == 3 * 5
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in made if path.suffix == ".png")
+    for key, words in {
+        "figure3a": "each point the mean of the last 2", "figure3b": "the last layer below the heads before adaptation",
+        "figure3c": "with respect to the adapted weights", "figure3d": "biased estimator", "figure4": "perplexity 3",
+    }.items():  # fmt: skip
+        assert found["figures"][key]["caption"].startswith("Small. ")
+        assert words in found["figures"][key]["caption"]
+
+
+def test_accuracies_and_cosines_are_those_of_the_records(trained):
+    root, found, _, arrays = trained
+    for run in found["runs"]:
+        spec = RunSpec.model_validate(run["spec"])
+        if spec.method != "maml+cml":
+            continue
+        curves = Store(root).read(spec).content["curves"]
+        a, b = arrays["figure3a"], arrays["figure3b"]
+        assert a["steps/2"].tolist() == curves["step"] == [0, 3, 6]
+        assert a["validation/2"][2, spec.seed].tolist() == curves["validation"]["score_meta"]
+        assert np.isnan(a["training/2"][2, spec.seed, 0])
+        assert a["training/2"][2, spec.seed, 1:].tolist() == curves["train"]["score_meta"][1:]
+        assert b["cosine/2"][1, spec.seed].tolist() == [p["cosine"]["conv4"] for p in curves["diagnostics"]]
+    assert arrays["figure3b"]["layer"] == "conv4"
+
+
+def test_a_model_that_does_not_move_has_cka_one_in_every_layer_and_others_less(trained):
+    cka = trained[3]["figure3d"]
+    assert cka["layers"].tolist() == ["conv1", "conv2", "conv3", "conv4", "head"]
+    values = cka["cka/2"]
+    assert values.shape == (5, 2, 5)
+    assert values[3] == pytest.approx(1, abs=1e-9)
+    assert (values[:3] < 1 - 1e-6).all()
+    assert values[2, :, :4] == pytest.approx(values[4, :, :4], abs=1e-12), "psi is the same whichever head is shown"
+    assert abs(values[2, :, 4] - values[4, :, 4]).min() > 1e-3
+
+
+def test_embeddings_are_of_the_named_task_and_scores_of_all(trained):
+    arrays = trained[3]["figure4"]
+    assert arrays["points/2/before"].shape == (1, 10, 2)
+    assert arrays["points/2/queries"].shape == (1, 20, 2)
+    assert np.bincount(arrays["labels/2/queries"]).tolist() == [4] * 5
+    assert arrays["score/2/after"].shape == (1, 2)
+    assert abs(arrays["score/2/before"] - arrays["score/2/after"]).min() > 1e-4
+    assert not np.isnan(arrays["drawn/2/queries"]).any()
+
+
+@pytest.mark.parametrize("at", ["adapted", "initial"])
+@pytest.mark.parametrize("loss", ["outer", "head"])
+def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
+    """One task at a time in float64, gradients by the reference of the numerics tests."""
+    from tests import reference
+
+    case, task = Case(gamma=0.7), images(way=3, shot=2)
+    figure = {"examples": "query", "at": at, "loss": loss}
+    wide = {
+        group: {name: p.detach().requires_grad_() for name, p in params.items()}
+        for group, params in expand(case.groups, len(task)).items()
+    }
+    path = list(case.method.trajectory(wide, task.support, 1))
+    before, after = ({name: p.detach() for name, p in params.items()} for params in (path[0], path[-1]))
+    met = probes.Met(task, wide, before, after)
+    heads = ("meta",) if loss == "head" else ("meta", "co")
+    found = probes.gradient_norms(case.method, met, heads, figure)
+    assert list(found) == ["conv1", "conv2", "conv3", "conv4"]
+    for t in range(len(task)):
+        part = task.part(t, t + 1)
+        gamma = 0.7 if loss == "outer" else 0.0
+        theta, phi = case.groups["base"], case.groups["co"]
+        if at == "initial":
+            _, grads = reference.meta_gradient(case.ref, theta, phi, part, case.kind, gamma, case.depth, **case.inner())
+            wanted = {name: grads["base", f"{name}.weight"] for name in found}
+        else:
+            params = {name: p[t : t + 1].detach().requires_grad_() for name, p in after.items()}
+            out = case.method.outputs(expand(case.groups, 1), params, part.query.x, ("meta", "co"))
+            total = sum(w * case.method.criterion(out[h], part.query.y).sum() for h, w in (("meta", 1), ("co", gamma)))
+            grads = torch.autograd.grad(total, [params[f"{name}.weight"] for name in found])
+            wanted = dict(zip(found, grads, strict=True))
+        for name, value in found.items():
+            assert value[t].item() == pytest.approx(wanted[name].norm().item(), rel=1e-9)
+
+
+def test_two_heads_of_equal_weights_have_gradients_of_cosine_one():
+    """BOIL's head does not adapt, so theta' = theta; a co-learner of depth 0 has its structure, here its weights."""
+    case, task = Case("boil+cml", depth=0), images(way=3, shot=2, tasks=1)
+    with torch.no_grad():
+        for name, value in case.groups["co"].items():
+            value.copy_(case.groups["base"][name])
+    equal = diagnose(case.method, case.groups, task)
+    assert equal["cosine"].keys() >= {"conv1", "conv2", "conv3", "conv4"}
+    assert [equal["cosine"][f"conv{i}"] for i in range(1, 5)] == pytest.approx([1.0] * 4, abs=1e-12)
+    with torch.no_grad():
+        case.groups["co"]["head.weight"].add_(random(*case.groups["co"]["head.weight"].shape))
+    other = diagnose(case.method, case.groups, task)
+    assert max(other["cosine"].values()) < 1 - 1e-6
+
+
+@pytest.mark.parametrize("net", ["conv4", "mlp"])
+@pytest.mark.parametrize("path", ["fast", "plain"])
+def test_the_last_activation_is_the_features(net, path):
+    case = Case("maml", net=net, path=path)
+    x = images(way=3).support.x if net == "conv4" else random(3, 4, 1)
+    params = expand(case.groups, 3)["base"]
+    found = case.method.activations({}, params, x)
+    assert len(found) == (4 if net == "conv4" else 2)
+    *_, last = found.values()
+    assert torch.equal(last, case.method.features({}, params, x))
+    assert all(value.shape[:2] == x.shape[:2] for value in found.values())
+
+
+def test_resnet12_and_graphs_have_activations():
+    from cml_bench.networks.resnet12 import ResNet12, ResNet12Options
+
+    network = ResNet12(ResNet12Options(filters=2), (3, 32, 32), 5)
+    params = expand({"base": {n: torch.ones(p.shape, dtype=torch.float64) for n, p in network.params.items()}}, 1)[
+        "base"
+    ]
+    x = random(1, 4, 3, 32, 32)
+    found = network.activations(params, x)
+    assert [value.shape[2] for value in found.values()] == [2, 4, 8, 16]
+    assert torch.equal(found["block4"], network.features(params, x))
+
+
+# -- what is kept -------------------------------------------------------------------------------------
+
+
+def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_same(trained, tmp_path):
+    root, found, _, _ = trained
+    home = tmp_path / "drawn"
+    shutil.copytree(root / "runs", home / "runs", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(root / "drawn" / "probes", home / "probes")
+    made = report.figures(json.loads(json.dumps(found)), home, [], out=home)
+    same = [(root / "drawn" / "figures" / path.name).read_bytes() == path.read_bytes() for path in made]
+    assert all(same)
+    report.figures(resolved(figure3c={"title": "Another"}), home, ["figure3c"], out=home)
+    for change in ({"tasks": 4}, {"at": "initial"}, {"loss": "head"}, {"runs": [line("cl")]}):
+        with pytest.raises(UserError, match=r"figure3c\.npz is of other runs, readings or tasks than figure3c shows"):
+            report.figures(resolved(figure3c=change), home, ["figure3c"], out=home)
+    (home / "probes" / "figure3d.npz").unlink()
+    with pytest.raises(UserError, match="holds a record without weights"):
+        report.figures(found, home, ["figure3d"], out=home)
+
+
+def test_one_name_means_all_parts_of_a_figure(trained, tmp_path):
+    root, found, _, _ = trained
+    made = report.figures(found, root, ["figure3", "figure4"], out=tmp_path)
+    assert {path.stem for path in made} == set(found["figures"])
+    with pytest.raises(UserError, match="figure 'figure5'"):
+        report.figures(found, root, ["figure5"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"figure3b": {"runs": [line("maml")]}}, "row 'MAML': a figure of kind cosine is for runs with two heads"),
+        ({"figure3a": {"shots": [7]}}, "figure3a shows 7 shots, and the experiment 'g' has: 2"),
+        ({"figure4": {"seed": 5}}, "figure4, row 'MAML': no run has the figure's seed 5, only 0, 1"),
+        ({"figure3d": {"estimator": "some"}}, "estimator"),
+        ({"figure3d": {"kind": "svcca"}}, "svcca"),
+        ({"figure3c": {"perplexity": 3}}, "perplexity"),
+        ({"figure3a": {"runs": [line("still", reading="co")]}}, "reading 'co'"),
+    ],
+)  # fmt: skip
+def test_figures_that_cannot_be_are_refused_before_training(change, message):
+    with pytest.raises(UserError, match=message):
+        resolved(**change)
+
+
+def test_unknown_layers_are_named_with_those_that_there_are(trained, data_dir):
+    root = trained[0]
+    for key, kind in (("figure3b", "figure3b: layer"), ("figure4", "layer")):
+        with pytest.raises(UserError, match=f"{kind} 'conv9'.*conv1"):
+            report.figures(resolved(data_dir, **{key: {"layer": "conv9"}}), root, [key])
+
+
+def test_more_perplexity_than_examples_says_what_to_lower(trained, data_dir):
+    with pytest.raises(UserError, match="t-SNE of 10 examples needs a perplexity below their number, not 10"):
+        report.figures(resolved(data_dir, figure4={"perplexity": 10}), trained[0], ["figure4"])
+
+
+def test_figures_of_other_data_than_is_prepared_are_refused(trained, data_dir, monkeypatch):
+    monkeypatch.setattr("cml_bench.prepared.index", lambda folder, data_id: {"sha256": "0" * 64})
+    with pytest.raises(UserError, match="was trained on other data"):
+        pictures.figures(resolved(data_dir), trained[0], ["figure3d"], trained[0] / "elsewhere")
