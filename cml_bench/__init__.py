@@ -7,11 +7,12 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(run):
+def load(run, results="results", data_dir="data"):
     """Open a finished run: ``load(run).adapt(x_support, y_support).predict(x_query)``.
 
-    ``run`` is a run folder, or the id (or its first characters) of a run under ``results/runs``.
+    ``run`` is a run folder, or the id (or its first characters) of a run under ``results``. A run on the nodes of a
+    graph needs the graph, prepared under ``data_dir``: ``load(run).adapt(nodes, labels, x_query=queries)``.
     """
     from cml_bench.learner import load as load_learner  # imports torch, so not at package import
 
-    return load_learner(run)
+    return load_learner(run, results, data_dir)

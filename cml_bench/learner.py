@@ -9,7 +9,7 @@ from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.run import read_models
 from cml_bench.engine.step import expand, leaves
 from cml_bench.engine.train import build_data, build_method
-from cml_bench.episodes import Examples
+from cml_bench.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.records import Record, Store
@@ -25,8 +25,8 @@ class AdaptedLearner:
     def outputs(self, x_query: Tensor, head: str = "meta") -> Tensor:
         """Outputs (n, way) or (n, d) of inputs (n, ...). Batch-norm uses the statistics of this batch."""
         with torch.no_grad():
-            x = torch.as_tensor(x_query, dtype=next(iter(self.params.values())).dtype)
-            return self.method.outputs(self.groups, self.params, x.unsqueeze(0), (head,))[head][0]
+            x = _inputs(self.method, x_query, next(iter(self.params.values())).dtype)
+            return self.method.outputs(self.groups, self.params, x, (head,))[head][0]
 
     def predict(self, x_query: Tensor, head: str = "meta") -> Tensor:
         """Labels (n,) for classification, values (n, d) for regression."""
@@ -35,27 +35,47 @@ class AdaptedLearner:
 
 
 class Learner:
-    """A trained initialisation. Images are expected in [0, 1], shaped (n, C, H, W)."""
+    """A trained initialisation. Images are expected in [0, 1], shaped (n, C, H, W); nodes are their numbers (n,)."""
 
     def __init__(self, method: Method, groups: Groups, record: Record):
         self.method, self.groups, self.record = method, groups, record
 
-    def adapt(self, x_support: Tensor, y_support: Tensor, steps: int | None = None) -> AdaptedLearner:
-        """Adapt to a task: inputs (n, ...), labels (n,) 0..way-1 or values (n, d). The learner stays as it is."""
+    def adapt(
+        self, x_support: Tensor, y_support: Tensor, steps: int | None = None, x_query: Tensor | None = None
+    ) -> AdaptedLearner:
+        """Adapt to a task: inputs (n, ...), labels (n,) 0..way-1 or values (n, d). The learner stays as it is.
+
+        ``x_query`` (m, ...): for methods that look at the queries, too, before they adapt (AMM-GNN).
+        """
         dtype = next(iter(self.groups["base"].values())).dtype
-        classification = self.method.kind == "classification"
-        x = torch.as_tensor(x_support, dtype=dtype).unsqueeze(0)
-        y = torch.as_tensor(y_support, dtype=torch.int64 if classification else dtype).unsqueeze(0)
-        expected = self.method.network.input_shape
-        if tuple(x.shape[2:]) != tuple(expected):
-            raise UserError(f"this run takes inputs of shape (n, {', '.join(map(str, expected))}), not {x.shape[1:]}.")
+        x = _inputs(self.method, x_support, dtype)
+        kind = torch.int64 if self.method.kind == "classification" else dtype
+        y = torch.as_tensor(y_support, dtype=kind).unsqueeze(0)
         wide = expand(self.groups, 1)
+        if x_query is not None:
+            queries = _inputs(self.method, x_query, dtype)
+            with torch.no_grad():
+                wide = self.method.meet(wide, Task(Examples(x, y), Examples(queries, None)))
         *_, params = self.method.trajectory(wide, Examples(x, y), self.method.inner_steps if steps is None else steps)
         return AdaptedLearner(self.method, wide, {name: p.detach() for name, p in params.items()})
 
 
-def load(run: str | Path, results: str | Path = "results") -> Learner:
-    """Open a finished run by its folder, or by its id or the first characters of it."""
+def _inputs(method: Method, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Inputs (n, ...) as a batch of one task, in the type that the network computes with."""
+    nodes = method.network.takes == "nodes"
+    found = torch.as_tensor(x, dtype=torch.int64 if nodes else dtype).unsqueeze(0)
+    expected = () if nodes else tuple(method.network.input_shape)
+    if tuple(found.shape[2:]) != expected:
+        shape = ", ".join(map(str, ("n", *expected)))
+        raise UserError(f"this run takes inputs of shape ({shape}), not {tuple(found.shape[1:])}.")
+    return found
+
+
+def load(run: str | Path, results: str | Path = "results", data_dir: str | Path = "data") -> Learner:
+    """Open a finished run by its folder, or by its id or the first characters of it.
+
+    A run on the nodes of a graph needs the graph, prepared under ``data_dir``.
+    """
     folder = Path(run)
     if not (folder / "record.json").exists():
         matches = [r for r in Store(results).all() if r.spec.id.startswith(str(run)) or r.folder.name == str(run)]
@@ -64,6 +84,8 @@ def load(run: str | Path, results: str | Path = "results") -> Learner:
             raise UserError(f"{problem} at {run!s} (looked for a folder, and for an id under {results}/runs).")
         folder = matches[0].folder
     record = read_record(folder)
-    method = build_method(record.spec, build_data(record.spec)).for_test()
-    groups = read_models(folder)["best_meta"]
-    return Learner(method, leaves(groups, torch.device("cpu"), dtype_of(record.spec.precision)), record)
+    data, device, dtype = build_data(record.spec), torch.device("cpu"), dtype_of(record.spec.precision)
+    method = build_method(record.spec, data).for_test()
+    if method.network.takes == "nodes":
+        method.network.bind(data.open(Path(data_dir), device, dtype))
+    return Learner(method, leaves(read_models(folder)["best_meta"], device, dtype), record)

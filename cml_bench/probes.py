@@ -95,7 +95,7 @@ class Met(NamedTuple):
 
 def _opened(store: Store, spec: RunSpec, data_dir: Path) -> tuple[Learner, Episodes]:
     """A run's stored model and its test episodes, from the data that it was trained on."""
-    learner = load(store.folder(spec))
+    learner = load(store.folder(spec), data_dir=data_dir)
     refuse_other_data(learner.record, Settings(data_dir=data_dir))
     leaf = next(iter(learner.groups["base"].values()))
     data = build_data(spec).open(data_dir, leaf.device, leaf.dtype)

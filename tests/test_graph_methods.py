@@ -12,10 +12,13 @@ from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.run import run
 from cml_bench.engine.step import expand
 from cml_bench.engine.train import Training, build_method
+from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
+from cml_bench.learner import load
 from cml_bench.networks.base import count
 from cml_bench.protocols import protocol, recipe
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
+from tests.cases import CPU
 from tests.graphs import METHODS, Case, largest
 from tests.test_graphs import KINDS, variant
 
@@ -303,3 +306,22 @@ def test_a_large_graph_keeps_no_more_subgraphs_than_allowed(monkeypatch):
     assert 0 < sum(s.block.nnz for s in case.network.graph._subgraphs.values()) <= 60
     monkeypatch.undo()
     assert all(torch.equal(got[k], v) for k, v in want.gradient(want.task())[1].items())
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_stored_run_adapts_to_nodes_and_predicts(name, graph_settings):
+    """By node numbers; AMM-GNN with the queries, which it looks at before it adapts."""
+    record = run(spec(name, steps=4), graph_settings)
+    learner = load(record.folder, data_dir=graph_settings.data_dir)
+    data = registry.datasets.get("sbm")(registry.datasets.get("sbm").Options.read({"split": "r0"}, "sbm"))
+    task = Episodes(data.open(graph_settings.data_dir, CPU, torch.float32), "test", 2, 2, 10).batch(3, 1)
+    (x, y), (queries, labels) = task.support, task.query
+    adapted = learner.adapt(x[0], y[0], x_query=queries[0])
+    for head in learner.method.heads:
+        assert (adapted.predict(queries[0], head) == labels[0]).sum() == record.arrays[f"{head}@3"][3]
+    with pytest.raises(UserError, match=r"inputs of shape \(n\), not \(4, 7\)"):
+        learner.adapt(torch.zeros(4, 7), y[0])
+    if name.startswith("amm_gnn"):
+        with pytest.raises(UserError, match="give `x_query` to `adapt`"):
+            learner.adapt(x[0], y[0])
+    assert list(learner.method.activations(adapted.groups, adapted.params, queries)) == ["features"]

@@ -10,20 +10,22 @@ from cml_bench import registry
 from cml_bench.describe import describe
 from cml_bench.errors import UserError
 from cml_bench.networks.conv4 import Conv4Options
+from cml_bench.networks.gcn import GCNOptions
 from cml_bench.protocols import PRESETS, protocol, recipe
 
 GOLDEN = Path(__file__).parent / "golden" / "presets.json"
-NAMES = [n for n in registry.method_names() if registry.method(n).learns and registry.method(n).needs is None]
+NAMES = [n for n in registry.method_names() if registry.method(n).learns]
 
 
 def resolved(name: str, preset: str) -> dict[str, object]:
-    """Every option of a preset by its dotted key, for Conv4 on MiniImagenet-like images."""
+    """Every option of a preset by its dotted key, for Conv4 on MiniImagenet-like images, or for the GCN on nodes."""
     cls = registry.method(name)
+    network = GCNOptions if cls.needs == "nodes" else Conv4Options
     own = recipe(preset, cls.recipe)
     parts = {
         "protocol": protocol(preset, {}, "test", cls.recipe),
         "options": cls.Options.read(own.options, "test"),
-        "network": Conv4Options.read({**own.network, **cls.network_defaults}, "test"),
+        "network": network.read({**own.network, **cls.network_defaults}, "test"),
     }
     flat = {"steps": own.steps}
     for part, model in parts.items():
