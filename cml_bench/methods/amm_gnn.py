@@ -89,7 +89,8 @@ class AMMGNN(NodeMethod):
         """The factors of the features; constants in an inner step, which is first order."""
         if _TASK not in groups:
             raise UserError(
-                f"{self.name} adapts to a task and its queries together: give `x_query` to `adapt`, or evaluate it on episodes."
+                f"{self.name} adapts to a task and its queries together: give `x_query` to `adapt`, or evaluate it on "
+                "episodes."
             )
         scale = groups[_TASK]["scale"]
         return {"scale": scale if self._inner_step is None else scale.detach()}
