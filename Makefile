@@ -4,7 +4,7 @@
 # make gate        train configs/ci.yaml anew and compare with the committed references
 # make gate-reference  make new references from 10 seeds, and print what moved
 # make study SHARD=1/4  one sitting of configs/omniglot_study.yaml, with a commit of its records
-# make plan        what configs/paper.yaml costs, measured on this machine, into the README
+# make plan        what configs/paper.yaml costs, measured on this machine, into docs/hardware.md
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
 SHELL := /bin/bash
@@ -62,7 +62,7 @@ study: setup
 	git add results/reference
 	git commit --quiet --message "Records of $(STUDY), part $(SHARD)" -- results/reference
 
-# What the full grid costs, measured here, into the README.
+# What the full grid costs, measured here, into docs/hardware.md.
 PLAN := results/reference/paper_plan.txt
 plan: setup
 	python -m cml_bench plan --config configs/paper.yaml > $(PLAN).tmp && mv $(PLAN).tmp $(PLAN)

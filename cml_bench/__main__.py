@@ -92,9 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     _study(sub)
     sub.add_argument("--json", action="store_true", help="the state of every run, as JSON")
 
-    sub = command("publish", _publish, "Copy a study's records to results/reference and its tables into the README.")
+    sub = command("publish", _publish, "Copy a study's records to results/reference, its tables into docs and README.")
     _study(sub)
-    sub.add_argument("--partial", action="store_true", help="copy what is finished; leave tables and README alone")
+    sub.add_argument("--partial", action="store_true", help="copy what is finished; leave tables and pages alone")
 
     sub = command("list", _list, "Names of methods, data sets or networks.")
     sub.add_argument("kind", choices=("methods", "data", "networks"))

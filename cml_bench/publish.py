@@ -1,14 +1,21 @@
-"""Results that are committed: records of a study under ``results/reference``, its tables in the README.
+"""Results that are committed: a study's records under ``results/reference``, and what the documentation shows of them.
 
-Imports no torch. No rule of the workflow writes there; this is done by hand, after looking at the results.
+``docs/results.md`` has all tables and pictures of a study, ``README.md`` its paired differences, each between the
+study's markers (``<!-- NAME:begin ... -->``, ``<!-- NAME:end -->``). Imports no torch. No rule of the workflow writes
+there; this is done by hand, after looking at the results.
 """
 
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cml_bench import report
+from tabulate import tabulate
+
+from cml_bench import figures, preflight, render, report
+from cml_bench.cells import Cell, Column, Table, TableRow
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes, write_text
 from cml_bench.records import Store, evaluation_key, write_episodes
@@ -16,34 +23,31 @@ from cml_bench.spec import RunSpec
 from cml_bench.tables import build
 
 REFERENCE = Path("results/reference")
+README, RESULTS, HARDWARE = Path("README.md"), Path("docs/results.md"), Path("docs/hardware.md")
+FOREST = "figures/forest.png"
 
 
 def publish(
-    plan: dict[str, Any], results: Path, reference: Path = REFERENCE, readme: Path = Path("README.md"),
-    partial: bool = False,
-) -> None:  # fmt: skip
-    """Copy the study's finished records (not the models) and figures, render its tables, fill the README's block.
+    plan: dict[str, Any], results: Path, reference: Path = REFERENCE, root: Path = Path(), partial: bool = False
+) -> None:
+    """Copy the study's finished records (not the models) and figures, render its tables, fill the blocks of the pages.
 
     Of the test episodes only those series are kept that the study's tables show; the means of all are in the record.
-    ``partial``: copy what is finished, while the rest still runs, and leave the README alone.
+    ``root``: the folder of README.md and docs. ``partial``: copy what is finished, while the rest still runs, and leave
+    the pages alone.
 
     Runs that the configuration no longer has are removed. Those it has stay in ``reference`` if ``results`` has them
     not, so tables can be made again from the committed records alone.
     """
     study = plan["study"]["study"]
-    source, home = Store(results), Path(reference) / study
-    target = Store(home)
-    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
-    shown = series(plan)
-    for spec in specs:
-        record = source.read(spec)
-        if record is not None:
-            kept = {key: values for key, values in record.arrays.items() if key in shown.get(spec.id, ())}
-            write_episodes(target.folder(spec), kept)
-            write_bytes(target.folder(spec) / "record.json", (record.folder / "record.json").read_bytes())
+    home = Path(reference) / study
+    _copy_records(plan, Store(results), Store(home))
     if partial:
         return
-    missing = [spec.title for spec in specs if target.read(spec) is None]
+    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
+    target = Store(home)
+    lost = preflight.not_run(plan)  # runs whose data cannot be had here: the tables say so
+    missing = [spec.title for spec in specs if spec.id not in lost and target.read(spec) is None]
     if missing:
         raise UserError(f"{study}: {len(missing)} runs are in neither {results} nor {home}; the first: {missing[0]}")
     wanted = {spec.folder for spec in specs}
@@ -55,8 +59,20 @@ def publish(
             write_bytes(home / path.parent.name / path.name, path.read_bytes())
     report.tables(plan, home, [], out=home)
     report.page(plan, home, out=home)
-    if readme.exists():
-        write_text(readme, filled(readme.read_text(), plan, home))
+    if forest := figures.forest(_tables(plan, home)):
+        write_bytes(home / FOREST, figures.encode(forest, "png"))
+    for page, content in ((README, brief), (RESULTS, block)):
+        _fill(Path(root) / page, study, lambda path, content=content: content(plan, home, path))
+
+
+def _copy_records(plan: dict[str, Any], source: Store, target: Store) -> None:
+    shown = series(plan)
+    for spec in (RunSpec.model_validate(run["spec"]) for run in plan["runs"]):
+        record = source.read(spec)
+        if record is not None:
+            kept = {key: values for key, values in record.arrays.items() if key in shown.get(spec.id, ())}
+            write_episodes(target.folder(spec), kept)
+            write_bytes(target.folder(spec) / "record.json", (record.folder / "record.json").read_bytes())
 
 
 def series(plan: dict[str, Any]) -> dict[str, set[str]]:
@@ -64,7 +80,7 @@ def series(plan: dict[str, Any]) -> dict[str, set[str]]:
     found: dict[str, set[tuple[str, int | None]]] = {}
     for key in plan["tables"]:
         for row, column, cell in build(plan, Store("nowhere"), key).cells():
-            for part, reading in ((cell, row.reading), (cell.base, "meta")):
+            for part, reading in ((cell, row.reading), (cell.base, "meta"), (cell.fixed, row.reading)):
                 for run in part.runs if part else ():
                     found.setdefault(run, set()).add((reading, column.steps))
     own = {run["id"]: run["spec"]["options"].get("inner_steps", 0) for run in plan["runs"]}
@@ -74,30 +90,97 @@ def series(plan: dict[str, Any]) -> dict[str, set[str]]:
     }
 
 
-def block(plan: dict[str, Any], home: Path) -> str:
-    """What stands in the README: the study's tables, its pictures, and where the numbers come from."""
+def _tables(plan: dict[str, Any], home: Path) -> list[Table]:
+    return [build(plan, Store(home), key) for key in plan["tables"]]
+
+
+def _link(target: Path, page: Path) -> str:
+    """The relative link to a file, as it must stand in the page."""
+    return Path(os.path.relpath(target, page.parent)).as_posix()
+
+
+def block(plan: dict[str, Any], home: Path, page: Path) -> str:
+    """What stands in docs/results.md: the study's tables, its pictures, and where the numbers come from."""
     study = plan["study"]
-    parts = [(home / "tables" / f"{key}.md").read_text().strip() for key in plan["tables"]]
+    parts = [f"## {study['title'] or study['study']}", study["summary"].strip()]
+    parts += [(home / "tables" / f"{key}.md").read_text().strip() for key in plan["tables"]]
+    forest = ("Paired differences", "Improvement is to the right; 95 % t intervals, as in the tables above", FOREST)
+    drawn = [(f["title"], f["caption"], f"figures/{key}.png") for key, f in plan["figures"].items()]
     parts += [
-        f"![{figure['title']}]({path.as_posix()})\n\n{figure['title']}. {figure['caption']}"
-        for key, figure in plan["figures"].items()
-        if (path := home / "figures" / f"{key}.png").exists()
+        f"![{title}]({_link(home / name, page)})\n\n{title}. {caption.removesuffix('.')}."
+        for title, caption, name in (forest, *drawn)
+        if (home / name).exists()
     ]
     runs = Store(home).all()
-    records = [record.content for record in runs]
-    made = max(content["created"] for content in records)[:10]
-    machines = sorted({f"{c['machine']['processor']}, {c['machine']['cores']} cores" for c in records})
     parts.append(
-        f"{len(records)} runs of {made}, torch {records[0]['versions']['torch']}, {'; '.join(machines)}; records in "
-        f"[`{home.as_posix()}`]({home.as_posix()}). Study: {study['title']}. Computing time of the runs: "
+        f"{_provenance(runs)}; records in [`{home.as_posix()}`]({_link(home, page)}), learning curves and what was run "
+        f"in [report.html]({_link(home / 'report.html', page)}). Computing time of the runs: "
         f"{report.computing_time(runs)}."
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _provenance(runs: list[Any]) -> str:
+    """``60 runs of 2026-11-24, torch 2.14.1, AMD EPYC, 2 cores``."""
+    contents = [record.content for record in runs]
+    made = max(content["created"] for content in contents)[:10]
+    machines = sorted({f"{c['machine']['processor']}, {c['machine']['cores']} cores" for c in contents})
+    torches = sorted({f"torch {c['versions']['torch']}" for c in contents})
+    return f"{len(runs)} runs of {made}, {', '.join(torches)}, {'; '.join(machines)}"
+
+
+def brief(plan: dict[str, Any], home: Path, page: Path) -> str:
+    """What stands in the README: of each table its paired differences, and where the rest is."""
+    study = plan["study"]
+    title = study["title"] or study["study"]
+    parts = [f"### {title}"]
+    for table in _tables(plan, home):
+        if table.compares and (rows := _gains(table)):
+            sign = " A negative difference is better." if table.kind == "regression" else ""
+            said = f"**{table.title}.** {table.caption.strip()}{sign}"
+            parts += [said.strip(), tabulate(rows, "firstrow", "pipe", disable_numparse=True)]
+    anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+    parts.append(
+        f"{_provenance(Store(home).all())}. [All results]({_link(page.parent / RESULTS, page)}#{anchor}), "
+        f"[report.html]({_link(home / 'report.html', page)}), [records]({_link(home, page)})."
     )
     return "\n\n".join(parts)
 
 
-def filled(text: str, plan: dict[str, Any], home: Path) -> str:
-    """The text with the study's block between its markers replaced; unchanged where it has none."""
-    return between(text, plan["study"]["study"], block(plan, home))
+def _gains(table: Table) -> list[list[str]]:
+    """A line for each comparison (and shot, for regression) under a header; nothing where nothing is compared."""
+    columns = [column for column in table.columns if column.statistic == "mean"]
+    blocks, titles = {"": columns}, [column.title(table.kind) for column in columns]
+    if table.kind == "regression":
+        blocks = {f"{c.shot}-shot: ": [d for d in columns if d.shot == c.shot] for c in columns}
+        titles = [f"{c.steps} step{'s' * (c.steps != 1)}" for c in next(iter(blocks.values()))]
+    lines = [
+        [f"{place}{row.against} → {row.label}", *_numbers(table, row, shown)]
+        for place, shown in blocks.items()
+        for row in table.rows
+        if any(row.cells[column].difference for column in shown)
+    ]
+    return [["", "n", *titles], *lines] if lines else []
+
+
+def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
+    """The number of pairs, and each column's ``78.16 → 82.03 (+3.88 ± 1.31, p = 0.00167)``."""
+
+    def text(cell: Cell) -> str:
+        if cell.difference is None:
+            return render.DASH
+        levels = (render.number(c.summary.mean, table.kind) for c in (cell.base, cell))
+        return f"{' → '.join(levels)} ({render.difference_text(cell.difference, table.kind)})"
+
+    cells = [row.cells[column] for column in columns]
+    counts = sorted({cell.difference.paired.n for cell in cells if cell.difference})
+    return [", ".join(map(str, counts)), *map(text, cells)]
+
+
+def _fill(page: Path, name: str, content: Callable[[Path], str]) -> None:
+    """Write ``content(page)`` between the markers of ``name``; nothing is done where there is no such page."""
+    if page.exists():
+        write_text(page, between(page.read_text(), name, content(page)))
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -106,6 +189,6 @@ def between(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
-def show_plan(path: Path = REFERENCE / "paper_plan.txt", readme: Path = Path("README.md")) -> None:
-    """Put a stored output of ``plan`` into the README."""
-    write_text(readme, between(readme.read_text(), "plan", f"```text\n{path.read_text().strip()}\n```"))
+def show_plan(path: Path = REFERENCE / "paper_plan.txt", page: Path = HARDWARE) -> None:
+    """Put a stored output of ``plan`` into the page."""
+    _fill(page, "plan", lambda _: f"```text\n{path.read_text().strip()}\n```")

@@ -108,9 +108,11 @@ def _of(k: int, n: int, noun: str) -> str:
 
 
 def _aggregate(table: Table, row: TableRow) -> str:
-    """Across the table, where at least MIN_SEEDS seeds are there in every column."""
+    """Across the table, where at least MIN_SEEDS seeds are there in every column, the same ones: they are resampled."""
     columns = [c for c in table.columns if c.statistic == "mean" and row.cells[c].difference]
     if len(columns) < 2 or not all(row.cells[c].difference.testable for c in columns):
+        return ""
+    if len({tuple(sorted(row.cells[c].values)) for c in columns}) > 1:  # Table 3's G-Meta has fewer splits on one graph
         return ""
     a, b = (
         table.better * np.array([[cell.values[s] for s in sorted(cell.values)] for cell in cells])

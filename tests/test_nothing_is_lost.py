@@ -244,7 +244,7 @@ def everything(resolved, results: Path, data: Path) -> None:
     report.tables(resolved, results, [])
     report.figures(resolved, results, [])
     report.page(resolved, results)
-    publish(resolved, results, results / "reference", results / "README.md")
+    publish(resolved, results, results / "reference", results)
     regression.update(resolved, results, results / "ci.json")
 
 

@@ -36,7 +36,7 @@ CONFIG = {
 
 @pytest.fixture
 def copy(tmp_path) -> Path:
-    """A copy of the repository's sources with three new files, made from the templates as the README says."""
+    """A copy of the repository's sources with three new files, made from the templates as docs/extending.md says."""
     for name in ("cml_bench", "workflow", "profiles", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "environment.yml", "pyproject.toml"):

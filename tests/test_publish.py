@@ -1,6 +1,7 @@
-"""What is committed: records, tables and the README's blocks agree."""
+"""What is committed: records, tables and the blocks of README.md and docs agree."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,8 @@ def published_studies() -> list[str]:
 
 
 @pytest.mark.parametrize("name", published_studies())
-def test_the_readme_shows_the_committed_records(name, tmp_path, monkeypatch):
-    """Tables made again from the committed records are the committed ones, and stand in the README."""
+def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
+    """Tables made again from the committed records are the committed ones, and the pages' blocks are of them."""
     monkeypatch.chdir(ROOT)
     configs = (read(path) for path in Path("configs").glob("*.yaml"))
     resolved = plan.resolve(next(config for config in configs if config.study == name), name)
@@ -37,34 +38,116 @@ def test_the_readme_shows_the_committed_records(name, tmp_path, monkeypatch):
             assert (tmp_path / "tables" / f"{key}.{kind}").read_text() == (
                 home / "tables" / f"{key}.{kind}"
             ).read_text()
-    readme = Path("README.md").read_text()
-    assert publish.block(resolved, home) in readme
+    for page, content in ((publish.README, publish.brief), (publish.RESULTS, publish.block)):
+        text = page.read_text()
+        assert publish.between(text, name, content(resolved, home, page)) == text, f"publish {name} again: {page}"
+        assert content(resolved, home, page) in text
 
 
-def test_publishing_copies_records_and_fills_the_block(tmp_path):
+MARKED = "# Title\n<!-- simulated:begin (how) -->\nold\n<!-- simulated:end -->\nrest\n"
+
+
+@pytest.fixture
+def pages(tmp_path):
+    """README.md and docs/results.md with an empty study between their markers."""
+    found = [tmp_path / page for page in (publish.README, publish.RESULTS)]
+    for page in found:
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(MARKED)
+    return found
+
+
+def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
     resolved = study(seeds=3)
     finish(resolved, tmp_path / "results", {"base": 50, "meta": 53, "co": 54})
-    readme = tmp_path / "README.md"
-    readme.write_text("# Title\n<!-- simulated:begin (how) -->\nold\n<!-- simulated:end -->\nrest\n")
     reference = tmp_path / "reference"
-    publish.publish(resolved, tmp_path / "results", reference, readme)
-    text = readme.read_text()
-    assert "old" not in text
-    assert text.startswith("# Title\n<!-- simulated:begin (how) -->\n### T & U\n")
-    assert text.endswith("<!-- simulated:end -->\nrest\n")
+    publish.publish(resolved, tmp_path / "results", reference, tmp_path)
+    texts = [page.read_text() for page in pages]
+    for text, level in zip(texts, ("###", "##"), strict=True):
+        assert "old" not in text
+        assert text.startswith(f"# Title\n<!-- simulated:begin (how) -->\n{level} A 100 % made-up study\n")
+        assert text.endswith("<!-- simulated:end -->\nrest\n")
+    assert "[records](reference/simulated)" in texts[0]
+    assert "(docs/results.md#a-100--made-up-study)" in texts[0]
+    assert "![Paired differences](../reference/simulated/figures/forest.png)" in texts[1]
+    assert (reference / "simulated" / "figures" / "forest.png").read_bytes().startswith(b"\x89PNG")
+    assert "### T & U" in texts[1]
     assert len(list((reference / "simulated" / "runs").glob("*/record.json"))) == 12
     assert not list(reference.rglob("*.safetensors"))
-    publish.publish(resolved, tmp_path / "gone", reference, readme)
-    assert readme.read_text() == text, "the committed records alone are enough"
+    publish.publish(resolved, tmp_path / "gone", reference, tmp_path)
+    assert [page.read_text() for page in pages] == texts, "the committed records alone are enough"
     fewer = study(seeds=2)
-    publish.publish(fewer, tmp_path / "gone", reference, readme)
+    publish.publish(fewer, tmp_path / "gone", reference, tmp_path)
     assert len(list((reference / "simulated" / "runs").iterdir())) == 8, "no run that the study no longer has"
 
 
-def test_publishing_an_unfinished_study_is_refused(tmp_path):
+def brief_rows(resolved, tmp_path, level) -> list[list[str]]:
+    """Cells of the table in the README's block."""
+    finish(resolved, tmp_path, level, seed_sd=0.1)
+    lines = publish.brief(resolved, tmp_path, tmp_path / "README.md").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def test_the_brief_block_says_from_where_to_where_with_a_tested_difference(tmp_path):
+    header, _, *rows = brief_rows(study(seeds=6), tmp_path, {"base": 50, "meta": 53, "co": 54})
+    assert header == ["", "n", "1-shot", "5-shot"]
+    assert [row[:2] for row in rows] == [["MAML → MAML + CML", "6"], ["MAML → MAML + CML†", "6"]]
+    found = re.fullmatch(r"(\S+) → (\S+) \(\+(\S+) ± \S+, p = \S+\)", rows[0][2])
+    base, mine, difference = map(float, found.groups())
+    assert (base, mine) == (pytest.approx(50, abs=2), pytest.approx(53, abs=2))
+    assert difference == pytest.approx(mine - base, abs=0.011)
+
+
+def test_the_brief_block_tests_nothing_below_five_seeds_and_lists_shots_of_a_regression(tmp_path):
+    header, _, *rows = brief_rows(study(seeds=3, kind="regression"), tmp_path, {"base": 2, "meta": 1, "co": 1.5})
+    assert header == ["", "n", "0 steps", "1 step"], "means only"
+    assert [row[0] for row in rows] == [
+        f"{shot}-shot: MAML → MAML + {row}" for shot in (1, 5) for row in ("CML", "CML†")
+    ]
+    assert all(" → " in cell and "(−" in cell and "p =" not in cell for row in rows for cell in row[2:])
+
+
+def test_publishing_an_unfinished_study_is_refused(tmp_path, pages):
     with pytest.raises(UserError, match="12 runs are in neither"):
-        publish.publish(study(seeds=3), tmp_path, tmp_path / "reference", tmp_path / "README.md")
-    assert not (tmp_path / "README.md").exists()
+        publish.publish(study(seeds=3), tmp_path, tmp_path / "reference", tmp_path)
+    assert [page.read_text() for page in pages] == [MARKED] * 2
+
+
+def two_graphs(data_dir: Path) -> dict:
+    """A plan shaped as Table 3: class splits, a second line on one split, and a graph that must be fetched by hand."""
+    one = {
+        "network": "gcn", "way": 2, "shots": [1], "query": 5, "steps": 3, "evaluation": {"tasks": 10, "query": 5},
+        "methods": {"gmeta": {"options": {"inner_steps": 1}}, "gmeta+cml": {}},
+    }  # fmt: skip
+    splits = {**one, "seeds": [0], "splits": ["r0", "r1", "r2"]}
+    rows = [{"label": "G", "run": "gmeta"}, {"label": "G + CML", "run": "gmeta+cml", "against": "gmeta"}]
+    columns = [{"experiment": "sbm", "fixed": "one", "title": "sbm"}, {"experiment": "corafull", "title": "corafull"}]
+    config = {
+        "study": "simulated", "seeds": 4, "data_dir": str(data_dir),
+        "experiments": {
+            "sbm": {**splits, "data": "sbm"}, "corafull": {**splits, "data": "corafull"},
+            "one": {**one, "data": "sbm", "data_options": {"split": "r7"}},
+        },
+        "tables": {"t": {"kind": "splits", "columns": columns, "title": "T", "rows": rows}},
+    }  # fmt: skip
+    return plan.resolve(parse(config, "test"), "test")
+
+
+def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_path, pages):
+    """As CoraFull's in Table 3: the pages say what was not run, and nothing stands in its place."""
+    resolved = two_graphs(tmp_path / "data")
+    finish(resolved, tmp_path / "results", {"meta": 53, "co": 54}, only=lambda spec: spec.data.name == "sbm")
+    publish.publish(resolved, tmp_path / "results", tmp_path / "reference", tmp_path)
+    readme, results = (page.read_text() for page in pages)
+    assert "6 runs not run: cora.npz of corafull must be fetched by hand" in results
+    assert re.search(r"G → G \+ CML *\| 3 *\| 5\S+ → 5\S+ \(.*\) *\| – *\|", readme)
+    assert re.search(r"G \+ CML, one split *\| 4 *\| 5\S+ ± ", results), "its series are kept, too"
+    assert "Counted as missing" not in results
+    file = tmp_path / "data" / "downloads" / "corafull" / "cora.npz"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(UserError, match="6 runs are in neither"):
+        publish.publish(resolved, tmp_path / "results", tmp_path / "reference", tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +163,7 @@ def drawn(tmp_path_factory):
     specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
     run_all(specs, Settings(results=root / "results", report=lambda text: None))
     report.figures(resolved, root / "results", [])
-    publish.publish(resolved, root / "results", root / "reference", root / "README.md")
+    publish.publish(resolved, root / "results", root / "reference", root)
     return resolved, root / "reference" / "tiny"
 
 

@@ -13,7 +13,7 @@ from cml_bench.records import Store, write_episodes, write_record
 from cml_bench.spec import RunSpec
 from cml_bench.tables import build
 from cml_bench.targets import restrict
-from tests.simulated import ANSWERS, _content
+from tests.simulated import ANSWERS, _content, finish
 
 EXPERIMENT = {
     "data": "sbm", "network": "gcn", "way": 2, "shots": [1, 5], "query": 5, "seeds": [0], "splits": ["r0", "r1", "r2"],
@@ -77,6 +77,24 @@ def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
     part = build(restrict(plan, "t_n2"), Store(tmp_path), "t_n2")
     assert sorted(part.rows[0].cells[part.columns[0]].values) == [0, 1]
     assert "the first 2 class splits" in part.title
+
+
+def test_columns_of_unequal_splits_have_no_sentence_across_the_table(tmp_path):
+    """Splits are resampled as whole blocks, so the sentence needs the same ones in every column (Table 3's G-Meta)."""
+
+    def two_columns(count):
+        def change(config):
+            methods = {"gmeta": {"options": {"inner_steps": 1}}, "gmeta+cml": {}}
+            first = {**EXPERIMENT, "splits": [f"r{i}" for i in range(6)], "methods": methods}
+            config["experiments"] = {"g": first, "h": {**first, "query": 4, "splits": first["splits"][:count]}}
+            config["tables"]["t"]["columns"] = [{"experiment": name, "title": name} for name in ("g", "h")]
+
+        return change
+
+    for count, told in ((6, True), (5, False)):
+        plan = planned(two_columns(count))
+        store = finish(plan, tmp_path / str(count), {"meta": 53, "co": 54})
+        assert any("Across the table" in note for note in build(plan, store, "t").notes) == told
 
 
 def experiment(**changes):

@@ -1,0 +1,221 @@
+"""What the documentation names is there: links, commands, configuration files, targets; and its worked examples run."""
+
+import ast
+import functools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+import cml_bench
+from cml_bench import __main__ as cli
+from cml_bench import config, plan, publish, targets
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md"]
+by_name = pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+
+
+def prose(page: Path) -> str:
+    """The page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path, program: str) -> list[str]:
+    """Commands in shell blocks, and in inline code, that call a program; without their comments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+    parts = [part for line in (*lines, *inline) for part in line.split(" && ")]
+    return [part for part in parts if f"{part} ".startswith(f"{program} ")]
+
+
+def anchor(heading: str) -> str:
+    """The fragment by which GitHub links a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@by_name
+def test_relative_links_and_pictures_are_there(page):
+    links = [unquote(link) for link in re.findall(r"\]\(([^)\s]+)\)", prose(page))]
+    local = [link for link in links if not re.match(r"https?://", link)]
+    for link in local:
+        path, _, fragment = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert target.is_relative_to(ROOT), link
+        if fragment:
+            assert fragment in map(anchor, re.findall(r"^#+ (.+)$", target.read_text(), flags=re.MULTILINE)), link
+    assert local or page.name == "CHANGELOG.md"
+
+
+@by_name
+def test_every_command_of_the_package_is_one_that_it_takes(page):
+    """Sub-commands and options are parsed as the command line would; nothing is run."""
+    parser = cli._parser()
+    for command in commands(page, "python -m cml_bench"):
+        words = shlex.split(command)[3:]
+        if words[1:]:
+            parser.parse_args(words)
+        else:  # named alone, as `python -m cml_bench plan`
+            with pytest.raises(SystemExit) as stop:
+                parser.parse_args([*words, "--help"])
+            assert stop.value.code == 0, command
+    named = set(re.findall(r"python -m\s+cml_bench\s+([a-z]+)", page.read_text()))
+    assert named <= set(re.findall(r'command\("([a-z]+)"', Path(cli.__file__).read_text()))
+
+
+def test_no_command_of_the_package_is_undocumented():
+    known = set(re.findall(r'command\("([a-z]+)"', Path(cli.__file__).read_text()))
+    assert known == {command.split()[3] for page in PAGES for command in commands(page, "python -m cml_bench")}
+
+
+@by_name
+def test_configuration_files_profiles_and_tests_that_are_named_are_there(page):
+    text = page.read_text()
+    for path in re.findall(r"\b((?:configs|profiles|tests|benchmarks|workflow|results/reference)/[\w/.-]*\w)", text):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"(?<![\w/])(environment\.yml|pyproject\.toml|requirements\.txt)", text):
+        assert (ROOT / name).exists()
+
+
+@by_name
+def test_targets_of_make_are_there(page):
+    makefile = (ROOT / "Makefile").read_text()
+    for command in commands(page, "make"):
+        for word in shlex.split(command)[1:]:
+            name, variable, _ = word.partition("=")
+            pattern = rf"\$\({name}\)" if variable else rf"^{re.escape(name)}:"
+            assert re.search(pattern, makefile, flags=re.MULTILINE), command
+
+
+@pytest.fixture(scope="module")
+def names():
+    """Configuration file -> names of its tables, figures and their parts, as the Snakefile makes them targets."""
+
+    @functools.cache
+    def known(path: str) -> set[str]:
+        resolved = plan.resolve(config.read(path), path)
+        return {*targets.parts(resolved), *targets.groups(resolved), *resolved["figures"], *config.TARGETS}
+
+    return known
+
+
+def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
+    """Parsed as Snakemake would; targets are those of the configuration that is named."""
+    from snakemake.cli import get_argument_parser
+
+    monkeypatch.chdir(ROOT)  # what a configuration includes is named from there
+    parser, targets_seen = get_argument_parser(), set()
+    for page in PAGES:
+        for command in commands(page, "snakemake"):
+            words = ["2" if word == "N" else word for word in shlex.split(command)[1:]]
+            asked = parser.parse_args(words)
+            path = str((asked.configfile or ["configs/paper.yaml"])[0])
+            if path.startswith("configs/"):
+                assert set(asked.targets) <= names(path), command
+                targets_seen |= set(asked.targets)
+            keys = {setting.partition("=")[0] for setting in asked.config or ()}
+            assert keys <= {*config.Study.model_fields, "shard"}, command
+    assert targets_seen >= {"table1", "table2_cifar_fs", "cifar_fs"}
+
+
+@pytest.mark.parametrize("page", [publish.README, publish.RESULTS], ids=str)
+def test_published_studies_stand_on_both_pages_and_the_others_are_empty(page):
+    """What is in the blocks is compared in test_publish.py."""
+    text = (ROOT / page).read_text()
+    studies = {path.parent.name for path in (ROOT / publish.REFERENCE).glob("*/runs")}
+    blocks = dict(re.findall(r"<!-- (\w+):begin[^\n]*-->\n(.*?)<!-- \1:end -->", text, flags=re.DOTALL))
+    assert {name for name, content in blocks.items() if content} == studies
+    configs = dict(re.findall(r"<!-- (\w+):begin \(python -m cml_bench publish --config (\S+)\) -->", text))
+    assert {name: config.read(ROOT / path).study for name, path in configs.items()} == {name: name for name in blocks}
+
+
+def test_the_readme_is_short_and_its_first_screen_has_commands_and_a_picture():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 220
+    first = "\n".join(lines[:24])
+    assert all(wanted in first for wanted in ("make demo", "make test", "](results/reference/"))
+
+
+@by_name
+def test_python_examples_parse_and_name_what_is_there(page):
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("cml_bench"):
+                module = __import__(node.module, fromlist=["_"])
+                assert all(hasattr(module, alias.name) for alias in node.names), node.module
+
+
+def test_the_methods_data_sets_and_networks_that_the_readme_lists_are_those_that_exist():
+    from cml_bench import registry
+
+    text = (ROOT / "README.md").read_text()
+    listed = set(re.findall(r"`(\w+)`", text[text.index("\nMethods: ") : text.index("What each one is")]))
+    methods = {name for name in registry.method_names() if "+" not in name}
+    assert listed == methods | {*registry.datasets.names()} | {*registry.networks.names()}
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", project["version"])
+    assert (citation["title"], citation["license"]) == (project["name"], project["license"])
+    assert cml_bench.__version__ == project["version"]
+    paper = citation["references"][0]
+    assert (paper["volume"], paper["start"], paper["end"], paper["year"]) == (244, 3198, 3210, 2024)
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## \[(Unreleased|{re.escape(project['version'])})\]", changes, flags=re.MULTILINE)
+    assert project["version"] in changes
+
+
+TRAIN = """
+import json
+from pathlib import Path
+from cml_bench import load
+from cml_bench.__main__ import main
+
+for command in ("plan --config digits.yaml --out plan.json", "fetch digits"):
+    assert main(command.split()) == 0
+for job in json.loads(Path("plan.json").read_text())["jobs"]:
+    assert main(["train", "plan.json", "--job", job["id"]]) == 0
+main(["table", "--plan", "plan.json"])
+for folder in Path("results/runs").iterdir():
+    base = load(folder).groups["base"]
+    assert {name for name in base if not name.endswith(".rate")} == {n.removesuffix(".rate") for n in base} - {""}
+    assert all(base[name].shape == base[name + ".rate"].shape for name in base if not name.endswith(".rate"))
+    assert float(base["head.weight.rate"].std()) > 0  # learned: all started alike
+"""
+
+
+@pytest.mark.slow
+def test_the_worked_examples_of_extending_are_trained(tmp_path):
+    """Each file as it stands on the page, in a copy of the package."""
+    shutil.copytree(ROOT / "cml_bench", tmp_path / "cml_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    text = (ROOT / "docs" / "extending.md").read_text()
+    files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert [Path(name).parent.name for name, _ in files] == ["methods", "data", "networks", ""]
+    for name, content in files:
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(content)
+    for tool in (("check",), ("format", "--check")):
+        arguments = [*tool, "--config", str(ROOT / "pyproject.toml"), *(name for name, _ in files[:-1])]
+        done = subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", TRAIN], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = [json.loads(path.read_text()) for path in (tmp_path / "results" / "runs").glob("*/record.json")]
+    assert sorted(record["spec"]["method"] for record in records) == ["metasgd"] * 2 + ["metasgd+cml"] * 2
+    assert all(record["results"]["meta@1"] > 0.4 for record in records), "chance is one third"
+    assert "Meta-SGD + CML†" in done.stdout
