@@ -106,7 +106,8 @@ def names():
     @functools.cache
     def known(path: str) -> set[str]:
         resolved = plan.resolve(config.read(path), path)
-        return {*targets.parts(resolved), *targets.groups(resolved), *resolved["figures"], *config.TARGETS}
+        groups = {*targets.groups(resolved), *targets.figure_groups(resolved)}
+        return {*targets.parts(resolved), *groups, *resolved["figures"], *config.TARGETS}
 
     return known
 
