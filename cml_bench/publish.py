@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cml_bench import report
+from cml_bench import abstract, report
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes, write_text
 from cml_bench.records import Store, evaluation_key, write_episodes
@@ -90,7 +90,7 @@ def block(plan: dict[str, Any], home: Path) -> str:
     parts.append(
         f"{len(records)} runs of {made}, torch {records[0]['versions']['torch']}, {'; '.join(machines)}; records in "
         f"[`{home.as_posix()}`]({home.as_posix()}). Study: {study['title']}. Computing time of the runs: "
-        f"{report.computing_time(runs)}."
+        f"{abstract.computing_time(runs)}."
     )
     return "\n\n".join(parts)
 
