@@ -194,9 +194,9 @@ def learning(found: Sequence[Curve], methods: Sequence[str], title: str, kind: s
     ``kind``: classification or regression; errors fall by orders of magnitude, so their axis is logarithmic. ``most``:
     points of a line.
     """
-    score, scale = "accuracy, %", {"zero": False}
+    score, scale, least = "accuracy, %", {"zero": False}, -1.0
     if kind == "regression":
-        score, scale = "squared error", {"type": "log", "nice": False}
+        score, scale, least = "squared error", {"type": "log", "nice": False}, 0.0  # has no logarithm
     grouped = [[c for c in found if c.method == name] for name in methods]
     thick = [mean(group) for group in grouped if len(group) > 1]
     x = {"field": "step", "type": "quantitative", "title": "outer step", "axis": {"tickCount": 5, "grid": False}}
@@ -206,7 +206,7 @@ def learning(found: Sequence[Curve], methods: Sequence[str], title: str, kind: s
         "description": f"Learning curves, {title}: {score} over outer steps, a line for each run.",
         "width": "container",
         "height": 230,
-        "data": {"values": [_line(c, most, c in thick) for c in (*found, *thick)]},
+        "data": {"values": [_line(c, most, c in thick, least) for c in (*found, *thick)]},
         "transform": [{"flatten": ["step", "score"]}],
         "encoding": {"x": x, "y": y, **_series(methods)},
         "layer": [_lines(mean=False, strong=not thick), *([_lines(mean=True, strong=True)] if thick else []), _hover()],
@@ -253,9 +253,9 @@ def _hover() -> Spec:
     }
 
 
-def _line(curve: Curve, most: int, mean: bool) -> Spec:
-    """A curve as one entry of the data, with lists of steps and scores that Vega-Lite unrolls."""
-    kept = [(s, v) for s, v in zip(curve.steps, curve.scores, strict=True) if math.isfinite(v)]
+def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
+    """A curve as one entry of the data, with lists of steps and scores, above ``least``, that Vega-Lite unrolls."""
+    kept = [(s, v) for s, v in zip(curve.steps, curve.scores, strict=True) if least < v < math.inf]
     if len(kept) > most:
         kept = [kept[i] for i in np.linspace(0, len(kept) - 1, most).round().astype(int)]
     steps, scores = [s for s, _ in kept], [_short(v) for _, v in kept]

@@ -256,7 +256,7 @@ def _plain(value: float, digits: int) -> str:
     return DASH if math.isnan(value) else f"{value:,.{digits}f}"
 
 
-_FAILED = ("diverged", "collapsed", "failed", "interrupted", "running")
+_FAILED = ("diverged", "collapsed", "failed", "interrupted")
 
 
 def _failure(state: State, folder: Path) -> dict[str, Any]:

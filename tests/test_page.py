@@ -345,6 +345,23 @@ def test_long_curves_are_thinned_from_the_first_step_to_the_last():
     assert len(line["score"]) == 40
 
 
+@pytest.mark.parametrize(("kind", "steps"), [("classification", [0, 20]), ("regression", [20])])
+def test_scores_that_an_axis_cannot_show_are_left_out(kind, steps):
+    curve = charts.Curve("m", "0", [0, 10, 20, 30], [0.0, math.nan, 2.0, math.inf])
+    (line,) = charts.learning([curve], ["m"], "t", kind, 40)["data"]["values"]
+    assert line["step"] == steps
+
+
+def test_ids_on_the_page_are_of_one_element_each(tmp_path):
+    """Whatever a study calls its tables and figures."""
+    resolved = study(seeds=3)
+    for key in ("cost", "runs", "curves"):
+        resolved["tables"][key] = resolved["tables"]["table1"]
+    finish(resolved, tmp_path, LEVEL)
+    ids = re.findall(r'(?<= id=")[^"]+', written(resolved, tmp_path))
+    assert len(ids) == len(set(ids)) > 20
+
+
 def test_accuracies_are_in_percent_and_errors_as_they_are(tmp_path):
     for kind, scale in (("accuracy", 100), ("regression", 1)):
         resolved = study(seeds=1, kind=kind)
