@@ -54,6 +54,9 @@ envvars:
     "CML_BENCH_PLAN",
 
 
+report: "workflow/report/study.rst"
+
+
 # Runs whose data cannot be had here are left out, with the reason in the tables; all else goes on.
 BLOCKED = preflight.blocked(PLAN)
 JOBS = {job["id"]: job for job in PLAN["jobs"] if not BLOCKED.keys() & set(job["data"])}

@@ -13,7 +13,7 @@ import numpy as np
 
 from cml_bench import stats
 from cml_bench.records import Record
-from cml_bench.verdict import CellSummary, GainVerdict, LevelVerdict
+from cml_bench.verdict import CellSummary, GainVerdict, LevelVerdict, gain_verdict
 
 
 class Column(NamedTuple):
@@ -65,6 +65,13 @@ class Difference:
         if not self.testable:
             return stats.not_tested(self.paired.n) if self.paired.n < stats.MIN_SEEDS else "runs missing: not tested"
         return stats.stars(self.holm_p) or "not significant"
+
+    @property
+    def outcome(self) -> str:
+        """``gain``, ``loss`` or ``undecided``, or why it is not tested."""
+        if self.reason or not self.testable:
+            return self.verdict
+        return gain_verdict(self.paired._replace(diff=self.paired.diff * self.better), self.holm_p).verdict
 
 
 @dataclass
@@ -158,3 +165,9 @@ class Table:
         for row in self.rows:
             for column in row.cells:
                 yield row, column, row.cells[column]
+
+    def differences(self) -> Iterator[tuple[TableRow, Column, Difference]]:
+        """Every paired difference of means with its row and column; none where another table tells them."""
+        for row, column, cell in self.cells() if self.compares else ():
+            if cell.difference and column.statistic == "mean":
+                yield row, column, cell.difference

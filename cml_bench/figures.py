@@ -1,4 +1,4 @@
-"""Pictures from arrays and records. Imports no torch; matplotlib's non-interactive backend only."""
+"""Pictures from arrays and tables. Imports no torch; matplotlib's non-interactive backend only."""
 
 import io
 from typing import Any
@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cml_bench.cells import Table
-from cml_bench.records import Record
 
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -50,41 +49,6 @@ def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
     return figure
 
 
-def learning_curves(groups: dict[str, dict[str, list[Record]]], score: str) -> Figure:
-    """Validation score over steps: panel -> method -> runs; the line is the mean over seeds, the band their range."""
-    figure = Figure(figsize=(3.2 * min(len(groups), 3), 2.5 * -(-len(groups) // 3) + 0.5), layout="constrained")
-    axes = figure.subplots(-(-len(groups) // 3), min(len(groups), 3), squeeze=False).ravel()
-    labels = list(dict.fromkeys(label for methods in groups.values() for label in methods))
-    styles = {label: line_style(k) for k, label in enumerate(labels)}  # the same where another method has no runs yet
-    lines: dict[str, Any] = {}
-    for axis, (panel, methods) in zip(axes, groups.items(), strict=False):
-        for label, records in methods.items():
-            steps, values = _curve(records)
-            (lines[label],) = axis.plot(steps, values.mean(0), **styles[label])
-            axis.fill_between(steps, values.min(0), values.max(0), color=styles[label]["color"], alpha=0.2, linewidth=0)
-        axis.set(title=panel, xlabel="outer step", ylabel=score)
-    for axis in axes[len(groups) :]:
-        axis.set_visible(False)
-    counts = {label: sorted({len(m[label]) for m in groups.values() if label in m}) for label in labels}
-    names = [f"{label} (n = {' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))})" for label, n in counts.items()]
-    figure.legend(
-        [lines[x] for x in labels], names, loc="outside lower center", ncols=min(len(names), 4), frameon=False
-    )
-    return figure
-
-
-def _curve(records: list[Record]) -> tuple[list[int], np.ndarray]:
-    """Steps that all runs have, and scores (runs, steps)."""
-    curves_ = [record.content["curves"] for record in records]
-    steps = sorted(set.intersection(*(set(c["step"]) for c in curves_)))
-    scale = 100 if records[0].content["kind"] == "classification" else 1
-    rows = []
-    for c in curves_:
-        at = dict(zip(c["step"], c["validation"]["score_meta"], strict=True))
-        rows.append([np.nan if at[step] is None else scale * at[step] for step in steps])
-    return steps, np.array(rows)
-
-
 def forest(tables: list[Table]) -> Figure | None:
     """Paired differences with their intervals, one line each; improvement to the right. None without any."""
     lines = []
@@ -114,7 +78,7 @@ def _forest_panel(axis: Any, lines: list[tuple[str, Any]], kind: str) -> None:
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(lines)), [label for label, _ in reversed(lines)])
     unit = "reduction of squared error" if kind == "regression" else "gain in accuracy, points"
-    axis.set_xlabel(f"{unit} (95 % t interval over seeds)")
+    axis.set_xlabel(f"{unit} (95 % t interval over {'class splits' if kind == 'splits' else 'seeds'})")
     axis.margins(y=0.5 / max(len(lines), 1))
 
 

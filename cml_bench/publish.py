@@ -14,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from cml_bench import figures, preflight, render, report
+from cml_bench import abstract, figures, preflight, render, report
 from cml_bench.cells import Cell, Column, Table, TableRow
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes, write_text
@@ -115,7 +115,7 @@ def block(plan: dict[str, Any], home: Path, page: Path) -> str:
     parts.append(
         f"{_provenance(runs)}; records in [`{home.as_posix()}`]({_link(home, page)}), learning curves and what was run "
         f"in [report.html]({_link(home / 'report.html', page)}). Computing time of the runs: "
-        f"{report.computing_time(runs)}."
+        f"{abstract.computing_time(runs)}."
     )
     return "\n\n".join(part for part in parts if part)
 

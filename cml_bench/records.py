@@ -2,7 +2,7 @@
 
 A run folder ``results/runs/<method>-<data>-<way>w<shot>s-s<seed>-<id8>/`` holds
 
-* ``record.json``: complete on its own: spec, versions, machine, engine, timings, hash of the decoded data,
+* ``record.json``: complete on its own: spec, versions, machine, engine, timings, peak memory, hash of the decoded data,
   curves, diagnostics, selected steps, and the mean of every evaluation;
 * ``episodes.npz``: the result of every test episode (number of correct answers, or squared error);
 * ``model.safetensors`` (psi, theta of the selected step), ``colearner.safetensors`` (phi of the same step),
@@ -73,6 +73,11 @@ class _Seconds(_Shape):
     train: float
 
 
+class _Memory(_Shape):
+    peak: int
+    of: Literal["device", "process"]
+
+
 class _Curves(_Shape):
     step: list[int] = []
     validation: dict[str, list[float | None]] = {}
@@ -96,6 +101,7 @@ class _Content(_Shape):
     parameters: _Parameters
     seconds: _Seconds
     flops: dict[str, float] = {}
+    memory: _Memory | None = None
     curves: _Curves = _Curves()
 
 

@@ -48,7 +48,7 @@ def _starred(difference: Difference | None) -> bool:
 def difference_text(difference: Difference, kind: str) -> str:
     """``+2.10 ± 3.00, n = 3: shown, not tested``, or with p values where they are tested."""
     d = difference.paired
-    text = ("" if d.diff < 0 else "+") + number(d.diff, kind).replace("-", "−")
+    text = signed(d.diff, kind)
     if not math.isnan(d.half):
         text += f" ± {number(d.half, kind)}"
     return f"{text}, p = {difference.holm_p:.3g}" if difference.testable else text
@@ -181,6 +181,22 @@ def _differences(table: Table) -> Grid:
     return Grid(heading, [*([""] * (1 + regression)), *titles], rows, set())
 
 
+def difference_grid(table: Table) -> Grid:
+    """A line for each paired difference, with what may be said of it: for the page, which sorts and filters lines."""
+    rows = []
+    for row, column, d in table.differences():
+        p = d.paired
+        low, high = (DASH if math.isnan(end) else signed(end, table.kind) for end in (p.low, p.high))
+        rows.append([
+            f"{row.label} − {row.against}", column.title(table.kind).removesuffix(", mean"),
+            signed(p.diff, table.kind), DASH if math.isnan(p.half) else f"{low} to {high}", str(p.n),
+            f"{d.holm_p:.3g}" if d.testable else DASH, d.outcome,
+        ])  # fmt: skip
+    unit = "squared error; negative is better" if table.kind == "regression" else "points"
+    header = ["comparison", "where", "difference", "95 % interval", "n", "p (Holm)", "verdict"]
+    return Grid(f"Paired differences ({unit})", header, rows, set())
+
+
 def _beside(table: Table) -> Grid:
     """A line for each cell that the paper has too."""
     header = [
@@ -215,9 +231,11 @@ def _gain_words(line: Beside) -> str:
     return f"{line.gain.verdict}{inside}"
 
 
-def signed(value: float) -> str:
-    """``+1.88`` or ``−0.31``."""
-    return f"{value:+.2f}".replace("-", "−")
+def signed(value: float, kind: str = "accuracy") -> str:
+    """``+1.88`` or ``−0.31``; errors with three decimals."""
+    if math.isnan(value):
+        return DASH
+    return f"{value:+.{3 if kind == 'regression' else 2}f}".replace("-", "−")
 
 
 # -- forms --------------------------------------------------------------------------------------------

@@ -78,7 +78,10 @@ def _content(spec: RunSpec, status: str) -> dict[str, Any]:
         "parameters": {"test": 1000, "co": 500 if cml else 0, "train": 1500 if cml else 1000, "co_at_test": 1400},
         "flops": {"training": 120 if cml else 100, "adaptation": 1, "inference": 1},
         "seconds": {"train": 13.0 if cml else 10.0, "validation": 1.0, "test": 1.0},
-        "curves": {"step": [0, 100], "train": {}, "validation": {"score_meta": [0.2, 0.5]}},
+        "curves": {
+            "step": [0, 50, 100], "train": {"score_meta": [None, 0.3, 0.4]},
+            "validation": {"score_meta": [0.2, 0.4, 0.5]},
+        },
         "data_sha256": "0" * 64, "results": {}, "created": "2026-01-01T00:00:00+00:00",
         "versions": {"cml_bench": "0", "torch": "0", "numpy": "0", "python": "0"},
         "machine": {"processor": "none", "cores": 0, "system": "none"},

@@ -150,6 +150,21 @@ def test_a_training_gets_its_share_of_a_gpus_memory(monkeypatch, settings):
     assert len(given) == 3
 
 
+def test_peak_memory_on_a_gpu_is_that_of_this_run(monkeypatch):
+    """torch's peak is reset where a run begins, so that it is not that of an earlier one."""
+    from cml_bench.engine import device
+
+    peak = {"cuda:1": 5_000}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda where: peak.update({where: 0}))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peak.__getitem__)
+    assert device.peak_memory("cuda:1") == {"peak": 5_000, "of": "device"}
+    device.forget_peak_memory("cuda:1")
+    assert device.peak_memory("cuda:1") == {"peak": 0, "of": "device"}
+    before = device.peak_memory("cpu")
+    device.forget_peak_memory("cpu")
+    assert device.peak_memory("cpu")["peak"] >= before["peak"], "a process has one peak"
+
+
 def test_fewer_tasks_at_once_give_the_same_results(settings):
     spec = glyph_spec("maml+cml", precision="float64")
     whole = run(spec, settings)
@@ -167,5 +182,7 @@ def test_a_run_on_a_gpu_is_that_of_the_cpu(precision, settings):
     there = Settings(**{**settings.__dict__, "device": "cuda", "results": settings.results / precision})
     device = run(spec.model_copy(update={"precision": precision}), there)
     assert device.content["engine"]["device"].startswith("cuda")
+    assert device.content["memory"]["of"] == "device"
+    assert 0 < device.content["memory"]["peak"] < cpu.content["memory"]["peak"], "tensors alone"
     losses = [r.content["curves"]["validation"]["loss_meta"] for r in (cpu, device)]
     assert np.allclose(*losses, rtol=1e-3 if precision == "float32" else 0.1)

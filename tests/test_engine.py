@@ -166,6 +166,8 @@ def test_a_record_is_complete_on_its_own(finished):
     assert content["data_sha256"] == json.loads(next(finished[1].data_dir.rglob("index.json")).read_text())["sha256"]
     assert content["versions"]["torch"] == torch.__version__
     assert content["engine"] == {"device": "cpu", "threads": 1, "path": "fast"}
+    assert content["memory"]["of"] == "process"
+    assert 50e6 < content["memory"]["peak"] < 64e9, "bytes, of a process that has loaded torch"
     assert content["parameters"]["train"] == content["parameters"]["test"] + content["parameters"]["co"]
     assert set(content["seconds"]) == {"train", "validation", "diagnostics", "test"}
     assert content["flops"]["training"] > finished[0]["glyphs", "maml"].content["flops"]["training"]

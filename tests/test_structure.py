@@ -29,8 +29,9 @@ LAYERS = [
     {"cells", "probes"},
     {"published", "words"},
     {"tables"},
-    {"figures", "render"},
-    {"panels", "pictures"},
+    {"abstract", "figures", "render"},
+    {"charts", "panels"},
+    {"page", "pictures"},
     {"report"},
     {"publish"},
     {"__main__"},
@@ -89,7 +90,7 @@ def test_parsing_and_records_import_nothing_heavy(module):
     assert not loaded(f"import cml_bench.{module}") & HEAVY
 
 
-@pytest.mark.parametrize("module", ["tables", "figures", "report", "publish", "stats", "verdict"])
+@pytest.mark.parametrize("module", ["tables", "figures", "charts", "report", "publish", "stats", "verdict"])
 def test_the_report_side_imports_no_torch(module):
     assert "torch" not in loaded(f"import cml_bench.{module}")
 

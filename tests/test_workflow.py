@@ -101,6 +101,14 @@ def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkou
     assert "rendering" not in again.stdout + again.stderr, "nothing is made again"
     assert "MAML + CML" in again.stdout, "the tables are shown all the same"
 
+    gathered = snakemake(checkout, "--report", "gathered.html")
+    assert gathered.returncode == 0, gathered.stderr[-3000:]
+    html = (checkout / "gathered.html").read_text()
+    captions = ("Study <strong>tiny</strong>: A tiny study.", "page, whole: abstract", "cell of the table sinusoid",
+                "figure2.npz")  # fmt: skip
+    assert [caption for caption in captions if caption not in html] == []
+    assert "problematic" not in html, "a caption that docutils cannot read"
+
     # An edited title changes the tables, and trains nothing.
     edited = json.loads(json.dumps(CONFIG))
     edited["tables"]["table1"]["title"] = "Another title"

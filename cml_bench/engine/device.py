@@ -2,6 +2,8 @@
 
 import contextlib
 import platform
+import resource
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,3 +58,20 @@ def placed(settings: Any, spec: RunSpec) -> Iterator[str]:
     with hardware.claim(list(range(torch.cuda.device_count())), per_device, say=settings.report) as number:
         torch.cuda.set_per_process_memory_fraction(share, number)
         yield f"cuda:{number}"
+
+
+def forget_peak_memory(device: str) -> None:
+    """A new run begins. Of a process the system keeps the peak for good."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: str) -> dict[str, Any]:
+    """The most memory used so far, in bytes: by tensors on a CUDA device, else by the process.
+
+    ``of`` says which. That of a process includes Python, torch and the earlier runs of its job.
+    """
+    if device.startswith("cuda"):
+        return {"peak": torch.cuda.max_memory_allocated(device), "of": "device"}
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
+    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of": "process"}

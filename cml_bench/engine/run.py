@@ -18,7 +18,7 @@ from safetensors.torch import save as safetensors_bytes
 import cml_bench
 from cml_bench import prepared, registry
 from cml_bench.engine import checkpoint
-from cml_bench.engine.device import placed
+from cml_bench.engine.device import forget_peak_memory, peak_memory, placed
 from cml_bench.engine.evaluate import evaluate
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
@@ -73,6 +73,7 @@ def run(spec: RunSpec, settings: Settings) -> Record:
         ):
             here = replace(settings, device=device, report=_both(log, settings.report))
             torch.set_num_threads(settings.threads)
+            forget_peak_memory(device)
             return _make(record, spec, here, folder)
 
 
@@ -343,6 +344,7 @@ def _content(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str,
         },
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "engine": engine,
+        "memory": peak_memory(engine["device"]),
         **_evaluation_content(arrays, spec.evaluation, spec, data.kind),
     }
 

@@ -34,6 +34,14 @@ def stamps_of_figure(wildcards):
     return stamps_of(run for shots in shown for shot in figure["shots"] or shots for run in shots[str(shot)])
 
 
+def titled(kind, key):
+    """The label of a table or figure in Snakemake's report: its title; a part of a table has none of its own.
+
+    One label and no second: of two results whose second labels differ, Snakemake 9.27 makes a toggle that fails.
+    """
+    return {kind: PLAN[f"{kind}s"].get(key, {}).get("title") or key}
+
+
 def on_cluster():
     """Whether jobs are sent to other machines: the GPUs of this one, a login node, then say nothing."""
     dry = workflow.dryrun and workflow.resource_settings.nodes is not None

@@ -1,5 +1,6 @@
 # Figures, tables and the report page, from finished runs. The plan is a parameter here: its path is the hash of the
-# configuration and the source, so an edited title or a mended figure is drawn anew.
+# configuration and the source, so an edited title or a mended figure is drawn anew. `snakemake --report report.html`
+# gathers what is marked with report(), with captions from workflow/report.
 REPORT = f"{OUT}/report.html"
 TABLES_TEXT = f"{OUT}/tables.txt"
 
@@ -8,7 +9,12 @@ rule figure:
     input:
         stamps_of_figure,
     output:
-        f"{OUT}/figures/{{figure}}.png",
+        report(
+            f"{OUT}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels=lambda wildcards: titled("figure", wildcards.figure),
+        ),
     log:
         f"{RESULTS}/logs/{STUDY['study']}-{{figure}}.log",
     conda:
@@ -27,7 +33,13 @@ rule table:
         stamps_of_table,
         PUBLISHED,
     output:
-        multiext(f"{OUT}/tables/{{table}}", ".md", ".tex", ".csv"),
+        multiext(f"{OUT}/tables/{{table}}", ".md", ".tex"),
+        report(
+            f"{OUT}/tables/{{table}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels=lambda wildcards: titled("table", wildcards.table),
+        ),
     log:
         f"{RESULTS}/logs/{STUDY['study']}-{{table}}.log",
     conda:
@@ -47,7 +59,7 @@ rule report:
         expand("{out}/tables/{table}.md", out=OUT, table=PLAN["tables"]),
         expand("{out}/figures/{figure}.png", out=OUT, figure=PLAN["figures"]),
     output:
-        page=REPORT,
+        page=report(REPORT, caption="../report/page.rst", category="Page", labels={"study": STUDY["study"]}),
         text=TABLES_TEXT,
     log:
         f"{RESULTS}/logs/{STUDY['study']}-report.log",

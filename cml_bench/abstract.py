@@ -1,0 +1,201 @@
+"""What was run and what came of it, in sentences: the page's beginning and its provenance. Imports no torch.
+
+What may be said of a number is decided in verdict.py; here it is counted.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from cml_bench.cells import Table
+from cml_bench.records import Record
+from cml_bench.spec import RunSpec
+from cml_bench.status import STATES, State
+from cml_bench.verdict import CANNOT_TELL, DIFFERS, FINISHED, GAIN, LOSS, REPRODUCED, UNDECIDED
+
+NOT_TESTED, NOT_JUDGED = "not tested", "not judged"
+DIFFERENCES = (GAIN, LOSS, UNDECIDED, NOT_TESTED)
+LEVELS = (REPRODUCED, DIFFERS, CANNOT_TELL, NOT_JUDGED)
+_PLURAL = {GAIN: "gains", LOSS: "losses", DIFFERS: "differ"}
+
+
+def tally(tables: Iterable[Table]) -> dict[str, int]:
+    """How many differences of these tables, and levels beside the paper's, are what."""
+    counts = dict.fromkeys((*DIFFERENCES, *LEVELS), 0)
+    for table in tables:
+        for _, _, difference in table.differences():
+            counts[difference.outcome if difference.outcome in DIFFERENCES else NOT_TESTED] += 1
+        for line in table.published:
+            counts[line.level.verdict if line.level and line.level.verdict in LEVELS else NOT_JUDGED] += 1
+    return counts
+
+
+def sentences(plan: dict[str, Any], tables: list[Table], states: dict[str, State]) -> list[str]:
+    """The abstract: what came of the comparisons, what was run and how, what is missing."""
+    counts = tally(tables)
+    found = [_differences(tables, counts), _levels(tables, counts), _what(plan), *_runs(states)]
+    return [sentence for sentence in found if sentence]
+
+
+def _differences(tables: list[Table], counts: dict[str, int]) -> str:
+    tested = sum(counts[name] for name in (GAIN, LOSS, UNDECIDED))
+    text = ""
+    if tested:
+        text = f"{tested} paired difference{'s were' if tested > 1 else ' was'} tested: "
+        text += ", ".join(counted(counts[name], name) for name in (GAIN, LOSS, UNDECIDED)) + "."
+    why = Counter(d.outcome for t in tables for _, _, d in t.differences() if d.outcome not in DIFFERENCES)
+    if why:
+        reasons = "; ".join(f"{reason}: {k}" if len(why) > 1 else reason for reason, k in why.items())
+        text += f" {counts[NOT_TESTED]}{' more' if tested else ' paired'} "
+        text += f"difference{'s have' if counts[NOT_TESTED] > 1 else ' has'} no verdict ({reasons})."
+    return text.strip()
+
+
+def _levels(tables: list[Table], counts: dict[str, int]) -> str:
+    every = sum(counts[name] for name in LEVELS)
+    if not every:
+        return ""
+    told = ", ".join(counted(counts[name], name) for name in LEVELS)
+    reasons = Counter(line.reason or line.level.verdict for t in tables for line in t.published
+                      if not (line.level and line.level.verdict in LEVELS))  # fmt: skip
+    why = f" ({'; '.join(f'{reason}: {k}' for reason, k in reasons.most_common())})" if reasons else ""
+    return f"{every} level{'s' * (every > 1)} beside the paper's: {told}{why}."
+
+
+def counted(count: int, name: str) -> str:
+    """``1 loss``, ``3 losses``."""
+    return f"{count} {name if count == 1 else _PLURAL.get(name, name)}"
+
+
+def _what(plan: dict[str, Any]) -> str:
+    """Data, methods, protocols, gammas and numbers of repetitions, each once."""
+    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
+    experiments = plan["study"]["experiments"].values()
+    gammas = sorted({spec.options["cml"]["gamma"] for spec in specs if "cml" in spec.options})
+    seeds = {len(e["seeds"] or plan["study"]["seeds"]) for e in experiments if not e["splits"]}
+    splits = {len(e["splits"]) for e in experiments if e["splits"]}
+    protocols = [e["protocol"] for e in experiments]
+    n = [
+        f"n = {_numbers(found)} {unit}"
+        for found, unit in ((seeds, "training seeds"), (splits, "class splits"))
+        if found
+    ]
+    return (
+        f"Methods: {_once(spec.method for spec in specs)}; data: {_once(spec.data.name for spec in specs)}; "
+        f"protocol: {_once(protocols)}; {f'γ = {_numbers(gammas)}; ' if gammas else ''}{', '.join(n)}."
+    )
+
+
+def _once(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+def _runs(states: dict[str, State]) -> list[str]:
+    counts = Counter(state.state for state in states.values())
+    others = ", ".join(f"{counts[name]} {name}" for name in STATES[1:] if counts[name])
+    text = f"{counts[FINISHED]} of {len(states)} runs are finished{f' ({others})' if others else ''}."
+    reasons = sorted({state.more for state in states.values() if state.state == "not run"})
+    return [text, *(f"Not run: {reason}." for reason in reasons)]
+
+
+# -- the recipes --------------------------------------------------------------------------------------
+
+
+def facts(plan: dict[str, Any]) -> list[str]:
+    """How it was run, one sentence an experiment."""
+    study = plan["study"]
+    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
+    found = [f"Training seeds {', '.join(map(str, study['seeds']))}."]
+    for name, experiment in study["experiments"].items():
+        used = {run for shots in plan["members"][name].values() for ids in shots.values() for run in ids}
+        mine = [s for s in specs if s.id in used]
+        text = f"{name}: {experiment['data']}, {experiment['network']}, {experiment['way']}-way, "
+        text += f"{', '.join(map(str, experiment['shots']))} shots"
+        if recipes := _recipes(mine):
+            text += f", {_queries(experiment['query'])} per class in training; protocol {experiment['protocol']}: "
+            text += "; ".join(recipes)
+        query = experiment["evaluation_query"] or experiment["evaluation"]["query"]
+        found.append(f"{text}; {experiment['evaluation']['tasks']} test tasks with {_queries(query)} per class.")
+    found.append("Batch-norm is transductive: all queries of a task are normalised together, at test too.")
+    if not any(table["paper"] for table in plan["tables"].values()):
+        differ = all(experiment["protocol"] != "official" for experiment in study["experiments"].values())
+        why = ": data, budget or protocol differ from the paper's" if differ else ""
+        found.append(f"No number here is set beside one of the paper{why}.")
+    return found
+
+
+def _recipes(specs: list[RunSpec]) -> list[str]:
+    """How the methods are trained, those of one recipe together: ``maml, boil: 30,000 outer steps of 4 tasks, …``."""
+    found: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        if spec.network is not None:  # something is trained
+            p = spec.protocol
+            text = (
+                f"{spec.steps:,} outer steps of {p.meta_batch} tasks, Adam {p.outer_lr:g}, validation every "
+                f"{p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}"
+            )
+            found.setdefault(text, []).append(spec)
+    sentences = []
+    for text, same in found.items():
+        rates = {spec.options[key] for spec in same for key in ("inner_lr", "inner_lr_init") if key in spec.options}
+        gammas = {spec.options["cml"]["gamma"] for spec in same if "cml" in spec.options}
+        gamma = f", γ = {_numbers(gammas)}" if gammas else ""
+        sentences.append(f"{_once(spec.method for spec in same)}: {text}, inner step {_numbers(rates)}{gamma}")
+    return sentences
+
+
+def _queries(query: int | str) -> str:
+    return "as many queries as support points" if query == "shot" else f"{query} queries"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values)) or "–"
+
+
+# -- provenance ---------------------------------------------------------------------------------------
+
+
+def plan_id(plan: dict[str, Any]) -> str:
+    """What a study is, in 16 digits: SHA-256 of its runs' ids and of what its tables show; no paths, no titles."""
+    text = json.dumps([sorted(run["id"] for run in plan["runs"]), plan["cells"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def provenance(plan: dict[str, Any], records: list[Record]) -> list[tuple[str, str]]:
+    """Versions, machines, data hashes and time, each with all the values that occur."""
+
+    def values(get) -> str:
+        return "; ".join(sorted({get(r.content) for r in records})) or "–"
+
+    rows = [("study", f"{plan['study']['study']}, plan {plan_id(plan)}")]
+    rows += [
+        (name, values(lambda c, name=name: str(c["versions"][name])))
+        for name in ("cml_bench", "torch", "numpy", "python")
+    ]
+    rows += [
+        ("machine", values(lambda c: f"{c['machine']['processor']}, {c['machine']['cores']} cores")),
+        ("engine", values(lambda c: "{device}, {threads} thread, {path} path".format(**c["engine"]))),
+        ("data", values(_data)),
+        ("made", f"{min((r.content['created'] for r in records), default='–')} to "
+                 f"{max((r.content['created'] for r in records), default='–')}"),
+    ]  # fmt: skip
+    return [*rows, ("computing time", computing_time(records))]
+
+
+def _data(content: dict[str, Any]) -> str:
+    differs = content.get("data_differs")
+    text = f"{content['spec']['data_id']}: SHA-256 {content['data_sha256'][:16]}…"
+    return f"{text} ({differs})" if differs else text
+
+
+def computing_time(records: list[Record]) -> str:
+    """Where the time of all runs went: ``600 s in all: train 80.0 %, …``."""
+    seconds: dict[str, float] = {}
+    for record in records:
+        for name, value in record.content["seconds"].items():
+            seconds[name] = seconds.get(name, 0.0) + value
+    total = sum(seconds.values())
+    shares = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in seconds.items()) if total else "–"
+    return f"{total:,.0f} s in all: {shares}"

@@ -1,0 +1,301 @@
+"""A study's page: one static file that opens from disk, made from records and tables. Imports no torch.
+
+It loads nothing from anywhere, and its content security policy forbids that it should: styles, the script that sorts
+and filters (templates/page.js), and the library that draws the charts (charts.py) stand in the page.
+"""
+
+import base64
+import functools
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
+import cml_bench
+from cml_bench import abstract, charts, render
+from cml_bench.cells import Table
+from cml_bench.files import write_text
+from cml_bench.records import Record, Store
+from cml_bench.render import DASH, Grid
+from cml_bench.spec import RunSpec
+from cml_bench.status import State, states
+from cml_bench.verdict import CANNOT_TELL, DIFFERS, FINISHED, GAIN, LOSS, REPRODUCED, UNDECIDED
+
+_LOG_LINES = 20
+
+# A sign beside each word, so that a verdict is seen at a glance and not by its colour alone.
+SIGNS = {
+    GAIN: "▲", LOSS: "▼", UNDECIDED: "◆", abstract.NOT_TESTED: "●", REPRODUCED: "✓", DIFFERS: "≠", CANNOT_TELL: "?",
+    abstract.NOT_JUDGED: "○",
+}  # fmt: skip
+_JUDGED = {"verdict", "level", "verdict on the gain"}  # columns of verdicts
+
+PAPER = """@inproceedings{shin2024cml,
+  title     = {Cooperative Meta-Learning with Gradient Augmentation},
+  author    = {Shin, Jongyun and Han, Seungjin and Kim, Jangho},
+  booktitle = {Proceedings of the Fortieth Conference on Uncertainty in Artificial Intelligence},
+  series    = {Proceedings of Machine Learning Research},
+  volume    = {244},
+  pages     = {3198--3210},
+  year      = {2024}
+}"""  # names as on OpenReview, ymjADRNzvu
+
+
+def write(plan: dict[str, Any], results: Path, out: Path, tables: list[Table]) -> Path:
+    """Write ``report.html`` to ``out``; it links those tables and figures that are there."""
+    path = out / "report.html"
+    write_text(path, _html(plan, Store(results), states(plan, results), out, tables))
+    return path
+
+
+def _html(plan: dict[str, Any], store: Store, found: dict[str, State], out: Path, tables: list[Table]) -> str:
+    study = plan["study"]
+    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    usable = {i: store.usable(spec)[0] for i, spec in specs.items()}
+    records = {i: record for i, record in usable.items() if record is not None}
+    counts = abstract.tally(tables)
+    return _environment().get_template("report.html").render(
+        title=study["title"] or study["study"],
+        summary=study["summary"],
+        tiles=_tiles(counts, len([r for r in records.values() if r.status == FINISHED]), len(specs)),
+        abstract=abstract.sentences(plan, tables, found),
+        facts=abstract.facts(plan),
+        tables=[_section(table, out) for table in tables],
+        pictures=_pictures(plan, out),
+        curves=_learning_curves(plan, records),
+        costs=_costs(plan, records),
+        failures=[_failure(state, store.folder(specs[i])) for i, state in found.items() if state.state in _FAILED],
+        provenance=abstract.provenance(plan, list(records.values())),
+        runs=_runs(records),
+        cite={"paper": PAPER, "harness": _harness(plan)},
+        downloads=_downloads(plan, out),
+        config=charts.CONFIG,
+        library=charts.script(),
+        versions=charts.versions(),
+        version=cml_bench.__version__,
+    )  # fmt: skip
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("cml_bench", "templates"), autoescape=select_autoescape(), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"ticks": _ticks, "number": leading_number, "embedded": _embedded}
+    environment.globals |= {"sign": _sign}
+    return environment
+
+
+# -- small parts --------------------------------------------------------------------------------------
+
+
+def _ticks(text: str) -> Markup:
+    """Text with `names in backticks` set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _embedded(value: Any) -> Markup:
+    """JSON that may stand inside a script element: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+_NUMBER = re.compile(r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?")
+
+
+def leading_number(text: str) -> float | None:
+    """The number that a cell begins with, the mean of ``73.17 ± 1.35 (1.41)**``: what a column is sorted by."""
+    found = _NUMBER.match(text.replace("−", "-"))
+    return float(found[0].replace(",", "")) if found else None
+
+
+def _sign(column: str, text: str) -> tuple[str, str] | None:
+    """Sign and class of a verdict in a column of verdicts; None elsewhere, and where there is none."""
+    if column not in _JUDGED or text == DASH:
+        return None
+    other = abstract.NOT_TESTED if column == "verdict" else abstract.NOT_JUDGED
+    name = next((name for name in SIGNS if re.match(rf"{name}\b", text)), other)
+    return SIGNS[name], name.replace(" ", "-")
+
+
+def _tiles(counts: dict[str, int], finished: int, wanted: int) -> list[tuple[str, str, str, str]]:
+    """Number, word, sign and class of what stands on top in large type; nothing of what was not asked."""
+    found = []
+    for names in (abstract.DIFFERENCES, abstract.LEVELS):
+        *judged, other = names
+        shown = [*(judged if any(counts[name] for name in judged) else ()), *([other] if counts[other] else ())]
+        found += [(*abstract.counted(counts[n], n).split(" ", 1), SIGNS[n], n.replace(" ", "-")) for n in shown]
+    return [*found, (f"{finished} of {wanted}", "runs finished", "", "runs")]
+
+
+def _existing(out: Path, names: list[str]) -> list[tuple[str, str]]:
+    """Kind and relative link of each file that is there."""
+    return [(name.rsplit(".", 1)[1], name) for name in names if (out / name).exists()]
+
+
+def _table_links(key: str, out: Path) -> list[tuple[str, str]]:
+    return _existing(out, [f"tables/{key}.{kind}" for kind in ("csv", "tex", "md")])
+
+
+# -- sections -----------------------------------------------------------------------------------------
+
+
+def _section(table: Table, out: Path) -> dict[str, Any]:
+    """A table with its differences, drawn and told, and what the paper has."""
+    main, *others = render.grids(table)
+    if table.kind == "regression":
+        main = replace(main, header=["shots", "method", *main.header[2:]])
+    else:
+        main = replace(main, header=["method", *main.header[1:]])
+    beside = None
+    if table.published:
+        beside = replace(others[-1], header=["method", "where", *others[-1].header[2:]])
+    differences = render.difference_grid(table)
+    counts = abstract.tally([table])
+    return {
+        "key": table.key, "title": table.title, "main": main, "labels": 2 if table.kind == "regression" else 1,
+        "forest": charts.forest(table), "differences": differences if differences.rows else None, "beside": beside,
+        "explanation": render.explanation(table), "notes": table.notes, "links": _table_links(table.key, out),
+        "counts": [(SIGNS[n], n.replace(" ", "-"), abstract.counted(counts[n], n)) for n in counts if counts[n]],
+    }  # fmt: skip
+
+
+def _pictures(plan: dict[str, Any], out: Path) -> list[dict[str, Any]]:
+    found = []
+    for key, figure in plan["figures"].items():
+        path = out / "figures" / f"{key}.png"
+        if path.exists():
+            links = _existing(out, [f"figures/{key}.{kind}" for kind in ("svg", "pdf")])
+            source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            found.append({**figure, "key": key, "src": source, "links": links})
+    return found
+
+
+def _learning_curves(plan: dict[str, Any], records: dict[str, Record]) -> list[dict[str, Any]]:
+    """For each experiment its charts: for each shot, validation and training."""
+    found, labels = [], _labels(plan)
+    most = max(8, charts.MOST_POINTS // max(1, 2 * len(records)))
+    for name, methods in plan["members"].items():
+        drawn: dict[str, list[charts.Curve]] = {}
+        for shot in sorted({int(shot) for by_shot in methods.values() for shot in by_shot}):
+            here = [
+                (labels[name, k], records[i]) for k in methods for i in methods[k].get(str(shot), ()) if i in records
+            ]
+            for part, word in (("validation", "validation"), ("train", "training")):
+                if curves := charts.curves(here, part):
+                    drawn[f"{shot}-shot, {word}"] = curves
+        there = {curve.method for curves in drawn.values() for curve in curves}
+        coloured = [labels[name, key] for key in methods if labels[name, key] in there]
+        kind = next((r.content["kind"] for i, r in records.items() if i in _members(methods)), "")
+        specs = [charts.learning(curves, coloured, title, kind, most) for title, curves in drawn.items()]
+        if specs:
+            found.append({"name": name, "specs": specs})
+    return found
+
+
+def _members(methods: dict[str, dict[str, list[str]]]) -> set[str]:
+    return {i for by_shot in methods.values() for ids in by_shot.values() for i in ids}
+
+
+def _labels(plan: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """Experiment and run -> how tables call it; its key where none does, or where they call two alike."""
+    told: dict[tuple[str, str], str] = {}
+    for table in plan["tables"].values():
+        for group in table["columns"]:
+            for row in sorted(table["rows"], key=lambda row: row["reading"] != "meta"):
+                told.setdefault((group["experiment"], row["run"]), row["label"])
+    found = {}
+    for name, methods in plan["members"].items():
+        every = [told.get((name, key), key) for key in methods]
+        for key, label in zip(methods, every, strict=True):
+            found[name, key] = label if every.count(label) == 1 else key
+    return found
+
+
+def _costs(plan: dict[str, Any], records: dict[str, Record]) -> Grid:
+    """A line for each method, experiment and shot: means over its runs."""
+    header = ["method", "experiment", "shots", "runs", "training, s a run", "validation, %", "test, %",
+              "training, MFLOP a task", "training, TFLOP a run", "parameters", "peak memory, MB"]  # fmt: skip
+    labels, rows = _labels(plan), []
+    for name, methods in plan["members"].items():
+        for key, by_shot in methods.items():
+            for shot, ids in sorted(by_shot.items(), key=lambda item: int(item[0])):
+                here = [records[i] for i in ids if i in records]
+                if here:
+                    rows.append([labels[name, key], name, shot, *_cost(here)])
+    return Grid("Cost of each method, mean over its runs", header, rows, set())
+
+
+def _cost(records: list[Record]) -> list[str]:
+    contents = [record.content for record in records]
+    seconds = [c["seconds"] for c in contents]
+    total = sum(sum(each.values()) for each in seconds)
+    shares = [100 * sum(each.get(part, 0.0) for each in seconds) / total if total else math.nan
+              for part in ("validation", "test")]  # fmt: skip
+    task = [c.get("flops", {}).get("training", math.nan) for c in contents]
+    run = [f * r.spec.steps * r.spec.protocol.meta_batch for f, r in zip(task, records, strict=True)]
+    memory = [c.get("memory", {}).get("peak", math.nan) for c in contents]
+    of = sorted({c["memory"]["of"] for c in contents if "memory" in c})
+    peak = _plain(float(np.max(memory)) / 1e6, 0)  # nan if one run does not say
+    return [
+        str(len(records)), _plain(float(np.mean([each["train"] for each in seconds])), 1),
+        *(_plain(share, 1) for share in shares), _plain(float(np.mean(task)) / 1e6, 1),
+        _plain(float(np.mean(run)) / 1e12, 2), f"{max(c['parameters']['train'] for c in contents):,}",
+        peak if peak == DASH else f"{peak} ({', '.join(of)})",
+    ]  # fmt: skip
+
+
+def _plain(value: float, digits: int) -> str:
+    return DASH if math.isnan(value) else f"{value:,.{digits}f}"
+
+
+_FAILED = ("diverged", "collapsed", "failed", "interrupted")
+
+
+def _failure(state: State, folder: Path) -> dict[str, Any]:
+    """What is known of a run that did not end, or not well: the ends of its logs."""
+    logs = []
+    for name in ("error.log", "run.log"):
+        if (folder / name).exists():
+            lines = (folder / name).read_text(errors="replace").rstrip().splitlines()
+            logs.append((name, "\n".join(lines[-_LOG_LINES:]), len(lines)))
+    return {"title": state.title, "state": state.state, "more": state.more, "folder": folder.name, "logs": logs}
+
+
+def _runs(records: dict[str, Record]) -> Grid:
+    header = ["run", "method", "data", "shots", "seed", "outer steps", "status", "training, s"]
+    rows = []
+    for record in records.values():
+        s = record.spec
+        rows.append([
+            record.folder.name, s.method, s.data_id, str(s.shot), str(s.seed), f"{s.steps:,}", record.status,
+            f"{record.content['seconds']['train']:,.1f}",
+        ])  # fmt: skip
+    return Grid("All runs", header, rows, set())
+
+
+def _harness(plan: dict[str, Any]) -> str:
+    study, version = plan["study"]["study"], cml_bench.__version__
+    return f"""@software{{cml_bench,
+  title   = {{cml_bench: a benchmark-reproduction harness for Cooperative Meta-Learning}},
+  version = {{{version}}},
+  note    = {{Study {study}, plan {abstract.plan_id(plan)}}}
+}}"""
+
+
+def _downloads(plan: dict[str, Any], out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Title and links of everything that can be taken along."""
+    found = [(table["title"], _table_links(key, out)) for key, table in plan["tables"].items()]
+    kinds = ("png", "svg", "pdf")
+    found += [
+        (figure["title"], _existing(out, [f"figures/{key}.{kind}" for kind in kinds]))
+        for key, figure in plan["figures"].items()
+    ]
+    return [(title, links) for title, links in found if links]
