@@ -163,8 +163,9 @@ def test_the_methods_data_sets_and_networks_that_the_readme_lists_are_those_that
 
     text = (ROOT / "README.md").read_text()
     listed = set(re.findall(r"`(\w+)`", text[text.index("\nMethods: ") : text.index("What each one is")]))
-    methods = {name for name in registry.method_names() if "+" not in name}
-    assert listed == methods | {*registry.datasets.names()} | {*registry.networks.names()}
+    known = {*registry.method_names(), *registry.datasets.names(), *registry.networks.names()}
+    # Another test of this process may have registered the template.
+    assert listed == {name for name in known if "+" not in name} - {"template"}
 
 
 def test_the_citation_is_of_this_version():

@@ -98,5 +98,5 @@ def test_figures_are_the_same_bytes_each_time():
         "truth/5": np.ones((1, 9)), "curves/5": np.zeros((1, 1, 9)), "support_x/5": np.zeros((1, 5)),
         "support_y/5": np.ones((1, 5)),
     }  # fmt: skip
-    first, second = (figures.encode(figures.curves(arrays, "T"), "svg") for _ in range(2))
+    first, second = (figures.encode(figures.curves(arrays, {"title": "T"}), "svg") for _ in range(2))
     assert first == second
