@@ -135,7 +135,7 @@ def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
 def test_published_studies_stand_on_both_pages_and_the_others_are_empty(page):
     """What is in the blocks is compared in test_publish.py."""
     text = (ROOT / page).read_text()
-    studies = {path.parent.name for path in (ROOT / publish.REFERENCE).glob("*/runs")}
+    studies = {path.parent.name for path in (ROOT / publish.REFERENCE).glob("*/report.html")}
     blocks = dict(re.findall(r"<!-- (\w+):begin[^\n]*-->\n(.*?)<!-- \1:end -->", text, flags=re.DOTALL))
     assert {name for name, content in blocks.items() if content} == studies
     configs = dict(re.findall(r"<!-- (\w+):begin \(python -m cml_bench publish --config (\S+)\) -->", text))
