@@ -39,9 +39,8 @@ class FigureConfig(Model):
         """Names of the experiments whose runs it shows."""
         return (self.experiment,)
 
-    @property
-    def definition(self) -> str:
-        """What is drawn, in a sentence for the caption: the options' choices."""
+    def definition(self, unit: str) -> str:
+        """What is drawn, in sentences for the caption: the options' choices. ``unit``: seeds, or class splits."""
         return ""
 
 
@@ -59,12 +58,11 @@ class AccuracyFigure(FigureConfig):
     kind: Literal["accuracy"]
     smooth: Positive = Field(1, description="mean over so many points, each with those before it")
 
-    @property
-    def definition(self) -> str:
+    def definition(self, unit: str) -> str:
         """As said in the caption."""
         return (
             "Training: queries of the tasks since the last point; validation: the protocol's validation tasks; "
-            f"{_smoothed(self.smooth)}. {_BAND}"
+            f"{_smoothed(self.smooth)}. {_BAND.format(unit)}"
         )
 
 
@@ -75,14 +73,13 @@ class CosineFigure(FigureConfig):
     layer: str = Field("", description="name of a layer of psi; empty: the last one below the heads")
     smooth: Positive = 1
 
-    @property
-    def definition(self) -> str:
+    def definition(self, unit: str) -> str:
         """As said in the caption."""
         layer = self.layer or "the last layer below the heads"
         return (
             f"Gradients of the two heads' query losses with respect to the weights (not the biases) of {layer} before "
             "adaptation, through the inner loop in the method's own order, on one validation task, the same at each "
-            f"point; {_smoothed(self.smooth)}. {_BAND}"
+            f"point; {_smoothed(self.smooth)}. {_BAND.format(unit)}"
         )
 
 
@@ -104,8 +101,7 @@ class GradientsFigure(ProbeFigure):
         "outer", description="all heads with the weights that they have in the outer loss, or the row's reading alone"
     )
 
-    @property
-    def definition(self) -> str:
+    def definition(self, unit: str) -> str:
         """As said in the caption."""
         loss = "the sum of the heads' losses with their weights in the outer loss" if self.loss == "outer" else (
             "the loss of the row's head alone"
@@ -113,7 +109,7 @@ class GradientsFigure(ProbeFigure):
         at = "the adapted weights" if self.at == "adapted" else "the initial weights, through the inner loop"
         return (
             f"Euclidean norm of the gradient of {loss} on {_EXAMPLES[self.examples]} with respect to {at} of each "
-            f"layer (no biases, no batch-norm), mean over {self.tasks} test tasks. {_BARS}"
+            f"layer (no biases, no batch-norm), mean over {self.tasks} test tasks. {_BARS.format(unit)}"
         )
 
 
@@ -123,12 +119,11 @@ class CKAFigure(ProbeFigure):
     kind: Literal["cka"]
     estimator: Literal["biased", "unbiased"] = "biased"
 
-    @property
-    def definition(self) -> str:
+    def definition(self, unit: str) -> str:
         """As said in the caption."""
         return (
             f"Linear CKA, {self.estimator} estimator, of a layer's flattened output on {_EXAMPLES[self.examples]} "
-            f"before and after adaptation, mean over {self.tasks} test tasks. {_BARS}"
+            f"before and after adaptation, mean over {self.tasks} test tasks. {_BARS.format(unit)}"
         )
 
 
@@ -142,21 +137,21 @@ class TSNEFigure(ProbeFigure):
     layer: str = Field("", description="name of a layer; empty: the features that the heads read")
     perplexity: float = Field(8.0, gt=0, le=1000)
 
-    @property
-    def definition(self) -> str:
+    def definition(self, unit: str) -> str:
         """As said in the caption."""
         layer = f"The output of {self.layer}" if self.layer else "The features that the heads read"
         return (
             f"{layer}, of {_EXAMPLES[self.examples]} of test task {self.task} before and after adaptation, and of its "
             f"queries after it; seed {self.seed}; each panel embedded alone by t-SNE (perplexity {self.perplexity:g}, "
             "start by PCA). Above each panel the silhouette of the classes in the features themselves: mean over "
-            f"{self.tasks} test tasks and all seeds ± its 95 % t interval over seeds, and in brackets the drawn task's."
+            f"{self.tasks} test tasks and all {unit} ± its 95 % t interval over {unit}; in brackets the drawn task's. "
+            "Models of the best validation by the meta head."
         )
 
 
 _EXAMPLES = {"query": "the query examples", "support": "the support examples"}
-_BAND = "Line: mean over seeds; band: 95 % t interval of that mean."
-_BARS = "Bar: mean over seeds; whisker: 95 % t interval of that mean."
+_BAND = "Line: mean over {}; band: 95 % t interval of that mean."
+_BARS = "Models of the best validation by the meta head. Bar: mean over {}; whisker: 95 % t interval of that mean."
 
 
 def _smoothed(points: int) -> str:

@@ -72,7 +72,7 @@ def forest(tables: list[Table]) -> Figure | None:
 
 def _forest_panel(axis: Any, lines: list[tuple[str, Any]], kind: str) -> None:
     for y, (_, d) in enumerate(reversed(lines)):
-        value, half = d.paired.diff * d.better, np.nan_to_num(d.paired.half)
+        value, half = d.paired.diff * d.better, d.paired.half  # nan of one seed alone: grey, without a whisker
         colour = COLOURS[2] if value - half > 0 else COLOURS[1] if value + half < 0 else "grey"
         axis.errorbar(value, y, xerr=half, fmt="o", color=colour, capsize=3, markersize=4)
     axis.axvline(0, color="black", linewidth=0.8)

@@ -230,7 +230,7 @@ def _costs(plan: dict[str, Any], records: dict[str, Record]) -> Grid:
                 here = [records[i] for i in ids if i in records]
                 if here:
                     rows.append([labels[name, key], name, shot, *_cost(here)])
-    return Grid("Cost of each method, mean over its runs", header, rows, set())
+    return Grid("Cost of each method, mean over its runs; memory: the largest", header, rows, set())
 
 
 def _cost(records: list[Record]) -> list[str]:
@@ -240,7 +240,8 @@ def _cost(records: list[Record]) -> list[str]:
     shares = [100 * sum(each.get(part, 0.0) for each in seconds) / total if total else math.nan
               for part in ("validation", "test")]  # fmt: skip
     task = [c.get("flops", {}).get("training", math.nan) for c in contents]
-    run = [f * r.spec.steps * r.spec.protocol.meta_batch for f, r in zip(task, records, strict=True)]
+    made = [(c.get("curves", {}).get("step") or [r.spec.steps])[-1] for c, r in zip(contents, records, strict=True)]
+    run = [f * n * r.spec.protocol.meta_batch for f, n, r in zip(task, made, records, strict=True)]
     memory = [c.get("memory", {}).get("peak", math.nan) for c in contents]
     of = sorted({c["memory"]["of"] for c in contents if "memory" in c})
     peak = _plain(float(np.max(memory)) / 1e6, 0)  # nan if one run does not say

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cml_bench.analysis import Band, band, smoothed
+from cml_bench.analysis import band, smoothed
 from cml_bench.figures import COLOURS, line_style
 
 Arrays = dict[str, np.ndarray]
@@ -22,8 +22,8 @@ def accuracy(arrays: Arrays, figure: dict[str, Any]) -> Figure:
         for j, part in enumerate(("training", "validation")):
             axis = axes[i][j]
             for k, label in enumerate(arrays["labels"].tolist()):
-                values = 100 * smoothed(arrays[f"{part}/{shot}"][k], figure["smooth"])
-                _line(axis, arrays[f"steps/{shot}"], band(values), label, figure["styles"][k])
+                values = 100 * arrays[f"{part}/{shot}"][k]
+                _line(axis, arrays[f"steps/{shot}"], values, label, figure, k)
             axis.set(title=f"{shot}-shot, {part}", xlabel="outer step", ylabel="accuracy, %")
     return _with_legend(drawing, axes)
 
@@ -34,8 +34,7 @@ def cosine(arrays: Arrays, figure: dict[str, Any]) -> Figure:
     drawing, axes = _grid(figure, 1, len(shots))
     for axis, shot in zip(axes[0], shots, strict=True):
         for k, label in enumerate(arrays["labels"].tolist()):
-            values = smoothed(arrays[f"cosine/{shot}"][k], figure["smooth"])
-            _line(axis, arrays[f"steps/{shot}"], band(values), label, figure["styles"][k])
+            _line(axis, arrays[f"steps/{shot}"], arrays[f"cosine/{shot}"][k], label, figure, k)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=f"{shot}-shot, {arrays['layer'].item()}", xlabel="outer step", ylabel="cosine")
     return _with_legend(drawing, axes)
@@ -82,11 +81,13 @@ def _grid(figure: dict[str, Any], rows: int, columns: int, share: bool = True) -
     return drawing, drawing.subplots(rows, columns, squeeze=False, sharey="row" if share else False)
 
 
-def _line(axis: Any, steps: np.ndarray, values: Band, label: str, k: int) -> None:
-    """``k``: number of its style."""
-    axis.plot(steps, values.mean, label=label, linewidth=1.6, **line_style(k))
-    colour = COLOURS[k % len(COLOURS)]
-    axis.fill_between(steps, values.mean - values.half, values.mean + values.half, color=colour, alpha=0.2, linewidth=0)
+def _line(axis: Any, steps: np.ndarray, values: np.ndarray, label: str, figure: dict[str, Any], k: int) -> None:
+    """Line k of the figure through ``values`` (seeds, steps), at the steps at which this method was validated."""
+    there = np.isfinite(values).any(0)
+    found, style = band(smoothed(values[:, there], figure["smooth"])), figure["styles"][k]
+    axis.plot(steps[there], found.mean, label=label, linewidth=1.6, **line_style(style))
+    sides = found.mean - found.half, found.mean + found.half
+    axis.fill_between(steps[there], *sides, color=COLOURS[style % len(COLOURS)], alpha=0.2, linewidth=0)
 
 
 def _bars(arrays: Arrays, figure: dict[str, Any], name: str, unit: str) -> tuple[Figure, Any]:

@@ -42,7 +42,7 @@ def figures(plan: dict[str, Any], results: Path, keys: list[str], out: Path) -> 
         figure = plan["figures"][key]
         # A method has one colour in all figures of its experiment.
         order = list(plan["members"][figure["experiment"]])
-        figure = figure | {"styles": [order.index(row["run"]) for row in figure["runs"]]}
+        figure = figure | {"styles": _styles(order, [row["run"] for row in figure["runs"]])}
         arrays = _arrays(plan, Store(results), key, out / "probes" / f"{key}.npz")
         picture = _DRAWN[figure["kind"]](arrays, figure)
         for kind in ("png", "svg", "pdf"):
@@ -52,17 +52,19 @@ def figures(plan: dict[str, Any], results: Path, keys: list[str], out: Path) -> 
     return made
 
 
+def _styles(order: list[str], runs: list[str]) -> list[int]:
+    """Number of each row's style: the colour of its run, other dashes for a further row of the same run."""
+    return [order.index(run) + len(drawing.COLOURS) * runs[:i].count(run) for i, run in enumerate(runs)]
+
+
 def _arrays(plan: dict[str, Any], store: Store, key: str, path: Path) -> Arrays:
     """What a figure shows: from its runs, or as kept at ``path`` where their models are gone (committed results)."""
-    figure, wanted = plan["figures"][key], wanted_runs(plan, key)
+    figure, wanted = _finished(plan["figures"][key], wanted_runs(plan, key), store, key)
     runs = [spec for rows in wanted.values() for row in rows for spec in row]
     probed = figure["kind"] in _PROBES
     lost = [store.folder(spec) for spec in runs if not (store.folder(spec) / "model.safetensors").exists()]
     if probed and lost and path.exists():
         return _kept(path, _shown(figure, wanted), key)
-    for spec in runs:
-        if store.read(spec) is None:
-            raise UserError(f"{key} needs a run that is not finished: {spec.title}.")
     if probed and lost:
         raise UserError(
             f"{key} cannot be drawn: {lost[0]} holds a record without weights (committed results have none), and there "
@@ -78,6 +80,28 @@ def _arrays(plan: dict[str, Any], store: Store, key: str, path: Path) -> Arrays:
         arrays |= {"accuracy": _accuracies, "cosine": _cosines}[figure["kind"]](wanted, figure, store, key)
     write_arrays(path, arrays)
     return arrays
+
+
+def _finished(figure: dict[str, Any], wanted: Wanted, store: Store, key: str) -> tuple[dict[str, Any], Wanted]:
+    """Without runs that diverged or collapsed; the label of a row that misses some says how many it has."""
+    rows, found = [dict(row) for row in figure["runs"]], {}
+    for shot, specs in wanted.items():
+        records = [[store.read(spec) for spec in runs] for runs in specs]
+        for runs, read in zip(specs, records, strict=True):
+            for spec, record in zip(runs, read, strict=True):
+                if record is None:
+                    raise UserError(f"{key} needs a run that is not finished: {spec.title}.")
+        found[shot] = [
+            [spec for spec, record in zip(runs, read, strict=True) if record.status == "finished"]
+            for runs, read in zip(specs, records, strict=True)
+        ]
+    for i, row in enumerate(rows):
+        good, every = (sum(len(specs[i]) for specs in some.values()) for some in (found, wanted))
+        row["label"] += f" ({good} of {every} runs)" if good < every else ""
+        seeds = [spec.seed for specs in found.values() for spec in specs[i]]
+        if not all(specs[i] for specs in found.values()) or ("seed" in figure and figure["seed"] not in seeds):
+            raise UserError(f"{key}, row {row['label']!r}: its runs diverged or collapsed; there is nothing to draw.")
+    return figure | {"runs": rows}, found
 
 
 def _shown(figure: dict[str, Any], wanted: Wanted) -> Arrays:
@@ -143,7 +167,7 @@ def _accuracies(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) 
 
 def _cosines(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) -> Arrays:
     """``layer``, and for each shot K: ``steps/K`` (steps,), ``cosine/K`` (rows, seeds, steps)."""
-    layers: list[str] = []
+    layer = figure["layer"]  # which the plan has made sure of
 
     def one(record: Record, row: dict[str, Any]) -> dict[str, dict[int, float]]:
         points = record.content["curves"].get("diagnostics", [])
@@ -152,15 +176,9 @@ def _cosines(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) -> 
                 f"{key}, row {row['label']!r}: {record.folder} has no cosine of two heads in its record: its method "
                 "has one head, or it was trained with --diagnostics off."
             )
-        known = [name for name in points[0]["cosine"] if not name.startswith("head")]
-        layer = figure["layer"] or known[-1]
-        if layer not in known:
-            raise unknown(f"{key}: layer", layer, known)
-        layers.append(layer)
         return {"cosine": {p["step"]: p["cosine"][layer] for p in points if layer in p["cosine"]}}
 
-    arrays = _series(wanted, figure, store, ("cosine",), one)
-    return arrays | {"layer": np.array(layers[0])}
+    return _series(wanted, figure, store, ("cosine",), one) | {"layer": np.array(layer)}
 
 
 def _series(wanted: Wanted, figure: dict[str, Any], store: Store, names: tuple[str, ...], one) -> Arrays:

@@ -15,9 +15,9 @@ from typing import Any
 
 from cml_bench.config import Experiment, MethodEntry, Study, included, parse, serialised
 from cml_bench.errors import UserError
-from cml_bench.figure_config import FigureConfig
+from cml_bench.figure_config import CosineFigure, FigureConfig
 from cml_bench.files import write_json
-from cml_bench.plan_checks import check_names, check_rows, told
+from cml_bench.plan_checks import check_names, check_rows, layers, told
 from cml_bench.protocols import deviation, protocol, recipe, released_row
 from cml_bench.registry import CML
 from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
@@ -70,13 +70,23 @@ def resolve(study: Study, where: str) -> dict[str, Any]:
         "data": _data(specs, study),
         "cells": _cells(study, wanted),
         "tables": {key: table.model_dump(mode="json") for key, table in study.tables.items()},
-        "figures": {key: _figure(figure) for key, figure in study.figures.items()},
+        "figures": {
+            key: _figure(figure, bool(study.experiments[figure.experiment].splits), _first(figure, members, specs))
+            for key, figure in study.figures.items()
+        },
     }
 
 
-def _figure(figure: FigureConfig) -> dict[str, Any]:
-    """With the choices that its options make in the caption."""
-    caption = f"{figure.caption} {figure.definition}".strip()
+def _first(figure: FigureConfig, members: dict[str, Any], specs: dict[str, RunSpec]) -> RunSpec:
+    """A run of the figure's first row: all its rows have one network."""
+    return specs[next(iter(members[figure.experiment][figure.runs[0].run].values()))[0]]
+
+
+def _figure(figure: FigureConfig, splits: bool, spec: RunSpec) -> dict[str, Any]:
+    """With the choices that its options make in the caption, and the layer that is meant where none is named."""
+    if isinstance(figure, CosineFigure) and not figure.layer:
+        figure = figure.model_copy(update={"layer": layers(spec)[-1]})
+    caption = f"{figure.caption} {figure.definition('class splits' if splits else 'seeds')}".strip()
     return figure.model_dump(mode="json") | {"caption": caption}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cml_bench.config import Experiment, Study, TableConfig
 from cml_bench.errors import UserError, unknown
-from cml_bench.figure_config import AccuracyFigure, CosineFigure, CurvesFigure, FigureConfig, Row, TSNEFigure
+from cml_bench.figure_config import AccuracyFigure, CKAFigure, CosineFigure, CurvesFigure, FigureConfig, Row, TSNEFigure
 from cml_bench.spec import RunSpec
 
 
@@ -80,10 +80,38 @@ def _check_line(figure: FigureConfig, row: Row, found: list[RunSpec], place: str
     if found[0].network is None or (isinstance(figure, CosineFigure) and "co" not in readings(found[0])):
         what = "two heads" if found[0].network else "a model"
         raise UserError(f"{place}, row {row.label!r}: a figure of kind {figure.kind} is for runs with {what}.")
+    _check_examples(figure, found[0], f"{place}, row {row.label!r}")
+    if isinstance(figure, CosineFigure) and figure.layer:
+        known_name(f"{place}, row {row.label!r}: layer", figure.layer, layers(found[0]))
     seeds = [spec.seed for spec in found]
     if isinstance(figure, CurvesFigure | TSNEFigure) and figure.seed not in seeds:
         known = ", ".join(map(str, seeds))
         raise UserError(f"{place}, row {row.label!r}: no run has the figure's seed {figure.seed}, only {known}.")
+
+
+def _check_examples(figure: FigureConfig, spec: RunSpec, place: str) -> None:
+    """A task has enough of them for what is computed."""
+    queries = spec.way * spec.evaluation.query
+    shown = spec.way * spec.shot if getattr(figure, "examples", "query") == "support" else queries
+    if isinstance(figure, TSNEFigure) and figure.perplexity >= min(shown, queries):
+        raise UserError(
+            f"{place}: t-SNE of {min(shown, queries)} examples needs a perplexity below their number, not "
+            f"{figure.perplexity:g}: lower it, or leave {spec.shot} out of the figure's shots."
+        )
+    if isinstance(figure, CKAFigure) and figure.estimator == "unbiased" and shown < 4:
+        raise UserError(
+            f"{place}: the unbiased estimator needs at least 4 examples, not {shown}: set estimator: biased."
+        )
+
+
+def layers(spec: RunSpec) -> list[str]:
+    """Names of the layers of psi, of a run's network."""
+    from cml_bench import registry
+
+    net, source = registry.networks.get(spec.network.name), registry.datasets.get(spec.data.name)
+    data = source(source.Options.read(spec.data.options, spec.data.name))
+    options = net.Options.read(spec.network.options, spec.network.name)
+    return net(options, data.input_shape, data.outputs(spec.way)).layers
 
 
 def _check_inner_steps(table: TableConfig, experiment: str, row: Row, spec: RunSpec, place: str) -> None:

@@ -135,7 +135,7 @@ def gradients(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Pa
 
 def gradient_norms(method: Method, met: Met, heads: tuple[str, ...], figure: dict[str, Any]) -> dict[str, Tensor]:
     """Norm (T,) of the gradient of each layer's weights, by the layer's name; see GradientsFigure for the options."""
-    examples, names = met.examples(figure["examples"]), _weights(method)
+    examples, names = met.examples(figure["examples"]), [f"{layer}.weight" for layer in method.network.layers]
     if figure["at"] == "initial":
         start = met.groups["base"]
         order = {"create_graph": method.second_order}
@@ -150,13 +150,6 @@ def gradient_norms(method: Method, met: Met, heads: tuple[str, ...], figure: dic
         name.removesuffix(".weight"): torch.linalg.vector_norm(grad.flatten(1).double(), dim=1)
         for name, grad in zip(names, grads, strict=True)
     }
-
-
-def _weights(method: Method) -> list[str]:
-    """Names of the weights of psi's layers: no biases, no normalisation, no head."""
-    network = method.network
-    aside = network.head_names | network.norm_names
-    return [name for name in network.params if name.endswith(".weight") and name not in aside]
 
 
 def similarity(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Path) -> Arrays:
@@ -234,7 +227,7 @@ def embedding(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Pa
                         scores[panel] += [analysis.silhouette(*pair) for pair in pairs]
                 for panel in PANELS:
                     out[f"score/{shot}/{panel}"][i, j] = np.mean(scores[panel])
-                if spec.seed == figure["seed"]:
+                if spec.seed == figure["seed"] and len(points["before"]) == i:  # of several class splits the first
                     (met,) = meetings(learner, episodes, 1, figure["task"])
                     for panel, (features, labels) in _clouds(learner.method, met, figure).items():
                         points[panel].append(analysis.tsne(features[0], figure["perplexity"]))

@@ -142,6 +142,12 @@ class Network:
                 f"{self.name} needs images of at least {size}, not {shape[1]}x{shape[2]}: raise the data set's size."
             )
 
+    @property
+    def layers(self) -> list[str]:
+        """Names of psi's layers that have weights, from the inputs on: no head, no normalisation."""
+        aside = self.head_names | self.norm_names
+        return [name.removesuffix(".weight") for name in self.params if name.endswith(".weight") and name not in aside]
+
     def bind(self, data: Any) -> None:
         """Know the data set that the examples are from; a UserError where only one of the two is of graphs."""
         if self.takes != data.gives and "nodes" in (self.takes, data.gives):

@@ -128,6 +128,11 @@ class ResNet12(Network):
         fixed = set(shortcuts) if options.shortcuts == "fixed" else set()
         self.fixed_names = frozenset(fixed | (set(self.params) - set(head) if options.body == "fixed" else set()))
 
+    @property
+    def layers(self) -> list[str]:
+        """Without the shortcuts, which lie beside the path from layer to layer."""
+        return [name for name in super().layers if not name.endswith("s")]
+
     def _has_skip(self, number: int) -> bool:
         return number < _BLOCKS[-1] or self.options.last_skip
 

@@ -27,11 +27,19 @@ def stamps_of_table(wildcards):
     return stamps_of(run for cell in cells for run in [*cell["runs"], *(cell["against"] or [])])
 
 
-def stamps_of_figure(wildcards):
-    figure = PLAN["figures"][wildcards.figure]
+def runs_of_figure(key):
+    figure = PLAN["figures"][key]
     methods = PLAN["members"][figure["experiment"]]
     shown = [methods[row["run"]] for row in figure["runs"]]
-    return stamps_of(run for shots in shown for shot in figure["shots"] or shots for run in shots[str(shot)])
+    return [run for shots in shown for shot in figure["shots"] or shots for run in shots[str(shot)]]
+
+
+def stamps_of_figure(wildcards):
+    return stamps_of(runs_of_figure(wildcards.figure))
+
+
+# A figure of runs that cannot be made here does not hold up the page.
+DRAWN = [key for key in PLAN["figures"] if JOB_OF.keys() >= set(runs_of_figure(key))]
 
 
 def titled(kind, key):

@@ -22,6 +22,7 @@ rule figure:
     params:
         python=PYTHON,
         plan=PLAN_FILE,
+        caption=lambda wildcards: PLAN["figures"][wildcards.figure]["caption"],
     message:
         "drawing {wildcards.figure}"
     shell:
@@ -57,7 +58,7 @@ rule report:
     input:
         stamps_of(JOB_OF),
         expand("{out}/tables/{table}.md", out=OUT, table=PLAN["tables"]),
-        expand("{out}/figures/{figure}.png", out=OUT, figure=PLAN["figures"]),
+        expand("{out}/figures/{figure}.png", out=OUT, figure=DRAWN),
     output:
         page=report(REPORT, caption="../report/page.rst", category="Page", labels={"study": STUDY["study"]}),
         text=TABLES_TEXT,
