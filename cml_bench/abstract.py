@@ -106,19 +106,23 @@ def _runs(states: dict[str, State]) -> list[str]:
 def facts(plan: dict[str, Any]) -> list[str]:
     """How it was run, one sentence an experiment."""
     study = plan["study"]
-    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
-    found = [f"Training seeds {', '.join(map(str, study['seeds']))}."]
+    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    found = []
     for name, experiment in study["experiments"].items():
-        used = {run for shots in plan["members"][name].values() for ids in shots.values() for run in ids}
-        mine = [s for s in specs if s.id in used]
+        members = plan["members"][name].items()
+        mine = [(key, specs[run]) for key, shots in members for ids in shots.values() for run in ids]
         text = f"{name}: {experiment['data']}, {experiment['network']}, {experiment['way']}-way, "
         text += f"{', '.join(map(str, experiment['shots']))} shots"
+        text += f", class splits {', '.join(experiment['splits'])}" if experiment["splits"] else ""
+        text += f", training seeds {_numbers({spec.seed for _, spec in mine})}"
         if recipes := _recipes(mine):
             text += f", {_queries(experiment['query'])} per class in training; protocol {experiment['protocol']}: "
             text += "; ".join(recipes)
         query = experiment["evaluation_query"] or experiment["evaluation"]["query"]
         found.append(f"{text}; {experiment['evaluation']['tasks']} test tasks with {_queries(query)} per class.")
-    found.append("Batch-norm is transductive: all queries of a task are normalised together, at test too.")
+    found.append(
+        "Batch-norm, where there is any, is transductive: all queries of a task are normalised together, at test too."
+    )
     if not any(table["paper"] for table in plan["tables"].values()):
         differ = all(experiment["protocol"] != "official" for experiment in study["experiments"].values())
         why = ": data, budget or protocol differ from the paper's" if differ else ""
@@ -126,24 +130,36 @@ def facts(plan: dict[str, Any]) -> list[str]:
     return found
 
 
-def _recipes(specs: list[RunSpec]) -> list[str]:
-    """How the methods are trained, those of one recipe together: ``maml, boil: 30,000 outer steps of 4 tasks, …``."""
-    found: dict[str, list[RunSpec]] = {}
-    for spec in specs:
+def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
+    """How the methods are trained, those of one recipe together: ``maml, boil: 30,000 outer steps of 4 tasks, …``.
+
+    ``runs``: names of rows and their runs; a row that is not called like its method says what it is.
+    """
+    found: dict[str, list[tuple[str, RunSpec]]] = {}
+    for key, spec in runs:
         if spec.network is not None:  # something is trained
             p = spec.protocol
             text = (
                 f"{spec.steps:,} outer steps of {p.meta_batch} tasks, Adam {p.outer_lr:g}, validation every "
                 f"{p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}"
             )
-            found.setdefault(text, []).append(spec)
+            found.setdefault(text, []).append((_named(key, spec), spec))
     sentences = []
-    for text, same in found.items():
+    for text, group in found.items():
+        same = [spec for _, spec in group]
         rates = {spec.options[key] for spec in same for key in ("inner_lr", "inner_lr_init") if key in spec.options}
         gammas = {spec.options["cml"]["gamma"] for spec in same if "cml" in spec.options}
         gamma = f", γ = {_numbers(gammas)}" if gammas else ""
-        sentences.append(f"{_once(spec.method for spec in same)}: {text}, inner step {_numbers(rates)}{gamma}")
+        sentences.append(f"{_once(name for name, _ in group)}: {text}, inner step {_numbers(rates)}{gamma}")
     return sentences
+
+
+def _named(key: str, spec: RunSpec) -> str:
+    """``maml``, or ``frozen (maml+cml, co-learner frozen)``."""
+    told = [spec.method] * (key != spec.method)
+    told += ["co-learner frozen"] * bool(spec.options.get("cml", {}).get("frozen"))
+    told += [f"Gaussian gradient noise {spec.protocol.gradient_noise:g}"] * bool(spec.protocol.gradient_noise)
+    return f"{key} ({', '.join(told)})" if told else key
 
 
 def _queries(query: int | str) -> str:

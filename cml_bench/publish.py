@@ -54,9 +54,7 @@ def publish(
     for record in target.all():  # runs that the configuration had before; they stay in the history
         if record.folder.name not in wanted:
             shutil.rmtree(record.folder)
-    for kind in ("figures/*.png", "probes/*.npz"):  # the pictures, and the arrays to draw them again without models
-        for path in sorted((Path(results) / study).glob(kind)):
-            write_bytes(home / path.parent.name / path.name, path.read_bytes())
+    _copy_figures(plan, Path(results) / study, home)
     report.tables(plan, home, [], out=home)
     report.page(plan, home, out=home)
     if forest := figures.forest(_tables(plan, home)):
@@ -73,6 +71,17 @@ def _copy_records(plan: dict[str, Any], source: Store, target: Store) -> None:
             kept = {key: values for key, values in record.arrays.items() if key in shown.get(spec.id, ())}
             write_episodes(target.folder(spec), kept)
             write_bytes(target.folder(spec) / "record.json", (record.folder / "record.json").read_bytes())
+
+
+def _copy_figures(plan: dict[str, Any], source: Path, home: Path) -> None:
+    """The pictures, and the arrays to draw them again without models; without those that the study no longer has."""
+    for folder, kind in (("figures", "png"), ("probes", "npz")):
+        for path in (home / folder).glob(f"*.{kind}"):
+            if path.stem not in plan["figures"] and path != home / FOREST:
+                path.unlink()
+        for key in plan["figures"]:
+            if (path := source / folder / f"{key}.{kind}").exists():
+                write_bytes(home / folder / path.name, path.read_bytes())
 
 
 def series(plan: dict[str, Any]) -> dict[str, set[str]]:

@@ -236,3 +236,13 @@ def test_without_models_and_arrays_a_figure_says_what_is_missing(published):
     shutil.rmtree(home / "runs")
     with pytest.raises(UserError, match="figure2 needs a run that is not finished: maml on sinusoid"):
         report.figures(resolved, home, [])
+
+
+def test_a_picture_of_a_figure_that_is_gone_goes_too(drawn, tmp_path):
+    resolved, home = drawn
+    shutil.copytree(home, tmp_path / "tiny")
+    for path in ("figures/old.png", "probes/old.npz"):
+        (tmp_path / "tiny" / path).write_bytes(b"old")
+    publish.publish(resolved, tmp_path / "nowhere", tmp_path, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "tiny" / "figures").iterdir()) == ["figure2.png", "forest.png"]
+    assert [path.name for path in (tmp_path / "tiny" / "probes").iterdir()] == ["figure2.npz"]
