@@ -1,0 +1,108 @@
+"""``python -m benchmarks run`` measures; ``python -m benchmarks show`` makes tables and a picture of the results."""
+
+import argparse
+import datetime
+import fnmatch
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure, scaling, show, startup
+from benchmarks.measure import ALLOCATOR, INSTALLED, ROOT
+from benchmarks.workloads import WORKLOADS
+from cml_bench import hardware
+from cml_bench.errors import UserError
+from cml_bench.files import write_json
+
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+PAGE = Path(__file__).parent / "README.md"
+_IDLE = 0.3  # load of a machine that is left alone
+_SIZES = (10, 100, 700)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")}
+    peers = json.loads(INSTALLED.read_text()) if INSTALLED.exists() else {}
+    return found | {name: peer["version"] for name, peer in peers.items() if "version" in peer}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, and write the results."""
+    rng = random.Random(args.seed)
+    load = os.getloadavg()[0]
+    machine: dict[str, Any] = {
+        "system": platform.platform(), "processor": hardware.processor(), "cores": os.cpu_count(),
+        "allocator": ALLOCATOR, "load_before": round(load, 2),
+    }  # fmt: skip
+    chosen = [w for w in WORKLOADS if any(fnmatch.fnmatch(w.name, pattern) for pattern in args.only)]
+    everything = args.only == ["*"]
+    rows = []
+    for workload in chosen:
+        rows += measure.measure(workload.quick() if args.quick else workload, args.repeats, rng, print)
+    if args.scaling or everything:
+        rows += scaling.measure_curves(args.quick, min(3, args.repeats), rng, print)
+    if args.startup or everything:
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = _SIZES[:1] if args.quick else _SIZES
+            rows += startup.measure(Path(folder), sizes, min(3, args.repeats), rng, print)
+    machine["load_after"] = round(os.getloadavg()[0], 2)
+    provisional = [
+        *(["sizes that only try the harness"] if args.quick else []),
+        *([f"the machine was not idle (load {load:.1f})"] if load > _IDLE else []),
+    ]
+    write_json(args.out, {
+        "machine": machine, "versions": _versions(), "date": datetime.date.today().isoformat(),
+        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "seed": args.seed,
+        "provisional": "; ".join(provisional), "targets": show.targets(rows), "rows": rows,
+    }, indent=1)  # fmt: skip
+    scaling.draw(rows, args.out.with_suffix(".png"))
+
+
+def shown(args: argparse.Namespace) -> None:
+    """Print the tables, or put them into benchmarks/README.md."""
+    text = show.markdown(json.loads(args.out.read_text()))
+    if args.page:
+        show.into(PAGE, text)
+    else:
+        print(text)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for name, work in (("run", run), ("show", shown)):
+        command = commands.add_parser(name, help=work.__doc__)
+        command.set_defaults(work=work)
+        command.add_argument("--out", type=Path, default=RESULTS, help="the results file (default: %(default)s)")
+        if work is shown:
+            command.add_argument("--page", action="store_true", help="put the tables into benchmarks/README.md")
+            continue
+        command.add_argument("--quick", action="store_true", help="sizes that only try the harness: a minute")
+        command.add_argument("--only", nargs="*", default=["*"], help="names of workloads, with * and ?")
+        command.add_argument("--scaling", action="store_true", help="the curves too (without --only: always)")
+        command.add_argument("--startup", action="store_true", help="start-up too (without --only: always)")
+        command.add_argument("--repeats", type=int, default=7, help="blocks of each implementation")
+        command.add_argument("--seed", type=int, default=0, help="of the order of blocks")
+    args = parser.parse_args()
+    args.work(args)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
