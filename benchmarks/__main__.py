@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import measure, scaling, show, startup
 from benchmarks.measure import ALLOCATOR, INSTALLED, ROOT
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import QUICK, WORKLOADS
 from cml_bench import hardware
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
@@ -32,48 +32,64 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")}
-    peers = json.loads(INSTALLED.read_text()) if INSTALLED.exists() else {}
-    return found | {name: peer["version"] for name, peer in peers.items() if "version" in peer}
+def _peers() -> dict[str, dict[str, str]]:
+    """Version of each peer, or why it is missing."""
+    return json.loads(INSTALLED.read_text()) if INSTALLED.exists() else {}
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, and write the results."""
-    rng = random.Random(args.seed)
+def _context(args: argparse.Namespace) -> dict[str, Any]:
     load = os.getloadavg()[0]
-    machine: dict[str, Any] = {
-        "system": platform.platform(), "processor": hardware.processor(), "cores": os.cpu_count(),
-        "allocator": ALLOCATOR, "load_before": round(load, 2),
-    }  # fmt: skip
-    chosen = [w for w in WORKLOADS if any(fnmatch.fnmatch(w.name, pattern) for pattern in args.only)]
-    everything = args.only == ["*"]
-    rows = []
-    for workload in chosen:
-        rows += measure.measure(workload.quick() if args.quick else workload, args.repeats, rng, print)
-    if args.scaling or everything:
-        rows += scaling.measure_curves(args.quick, min(3, args.repeats), rng, print)
-    if args.startup or everything:
-        with tempfile.TemporaryDirectory() as folder:
-            sizes = _SIZES[:1] if args.quick else _SIZES
-            rows += startup.measure(Path(folder), sizes, min(3, args.repeats), rng, print)
-    machine["load_after"] = round(os.getloadavg()[0], 2)
-    provisional = [
+    doubts = [
         *(["sizes that only try the harness"] if args.quick else []),
         *([f"the machine was not idle (load {load:.1f})"] if load > _IDLE else []),
     ]
-    write_json(args.out, {
-        "machine": machine, "versions": _versions(), "date": datetime.date.today().isoformat(),
+    packages = {name: version(name) for name in ("torch", "numpy", "snakemake")}
+    return {
+        "machine": {
+            "system": platform.platform(), "processor": hardware.processor(), "cores": os.cpu_count(),
+            "allocator": ALLOCATOR, "load_before": round(load, 2),
+        },
+        "versions": {"python": platform.python_version(), **packages}, "peers": _peers(),
+        "date": datetime.date.today().isoformat(),
         "commit": _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "seed": args.seed,
-        "provisional": "; ".join(provisional), "targets": show.targets(rows), "rows": rows,
-    }, indent=1)  # fmt: skip
-    scaling.draw(rows, args.out.with_suffix(".png"))
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "provisional": "; ".join(doubts),
+    }  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, and write the results after every workload."""
+    rng, context, rows = random.Random(args.seed), _context(args), []
+
+    def keep(more: list[dict[str, Any]]) -> None:
+        rows.extend(more)
+        context["machine"]["load_after"] = round(os.getloadavg()[0], 2)
+        write_json(args.out, {**context, "targets": show.targets(rows), "rows": rows}, indent=1)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    for workload in WORKLOADS:
+        if any(fnmatch.fnmatch(workload.name, pattern) for pattern in args.only):
+            if not args.quick:
+                keep(measure.measure(workload, args.repeats, rng, say))
+            elif workload.name in QUICK:
+                keep(measure.measure(workload.quick(), args.repeats, rng, say))
+    if args.scaling or args.only == ["*"]:
+        keep(scaling.measure_curves(args.quick, min(3, args.repeats), rng, say))
+    if args.startup or args.only == ["*"]:
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = _SIZES[:1] if args.quick else _SIZES
+            keep(startup.measure(Path(folder), sizes, min(3, args.repeats), rng, say))
 
 
 def shown(args: argparse.Namespace) -> None:
-    """Print the tables, or put them into benchmarks/README.md."""
-    text = show.markdown(json.loads(args.out.read_text()))
+    """Draw the picture beside the results; print the tables, or put them into benchmarks/README.md."""
+    try:
+        results = json.loads(args.out.read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no {args.out}: `python -m benchmarks run` makes it.") from None
+    scaling.draw(results["rows"], args.out.with_suffix(".png"))
+    text = show.markdown(results)
     if args.page:
         show.into(PAGE, text)
     else:

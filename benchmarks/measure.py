@@ -33,11 +33,11 @@ class Missing(Exception):
 
 
 class Worker:
-    """A fresh process with one implementation; warmed up when it is made."""
+    """A fresh process with one implementation; its first block is the warm-up."""
 
-    def __init__(self, implementation: str, workload: Workload, warm_up: bool = True, **more: Any):
+    def __init__(self, implementation: str, workload: Workload):
         order = {"implementation": implementation, "problem": workload.problem, "work": workload.work}
-        order |= {"threads": workload.threads, **more}
+        order |= {"threads": workload.threads}
         self.name, self.errors = implementation, tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the process)
         threads = str(workload.threads)
         self.process = subprocess.Popen(
@@ -49,12 +49,11 @@ class Worker:
         if "missing" in first:
             self.stop()
             raise Missing(first["missing"])
-        if warm_up:
-            self.ask(seconds=workload.block_seconds)
+        self.block(workload.block_seconds)
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Its answer to a request."""
-        self.process.stdin.write(json.dumps(request) + "\n")
+    def block(self, seconds: float) -> dict[str, Any]:
+        """What a block of calls took: see ``Served.block`` in worker.py."""
+        self.process.stdin.write(f"{seconds}\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -85,9 +84,11 @@ def interpreter(implementation: str) -> str:
     return str(PEERS / "bin" / "python")
 
 
-def _free() -> int:
+def _spare() -> int:
+    """Bytes that may be taken with a quarter of the memory left to others."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
+    available, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    return available - total // 4
 
 
 class Turns:
@@ -111,7 +112,7 @@ class Turns:
             except Missing as error:
                 self.missing[name] = str(error)
                 continue
-            block = worker.ask(seconds=self.workload.block_seconds)
+            block = worker.block(self.workload.block_seconds)
             self.peaks[name] = block["memory"]
             self.blocks[name].append(block)
 
@@ -119,7 +120,7 @@ class Turns:
         """The living one, or a new one; idle ones give way where memory would not suffice."""
         if name not in self.alive:
             others = list(self.alive)
-            while others and _free() < 1.2 * self.peaks.get(name, _FIRST_GUESS):
+            while others and _spare() < self.peaks.get(name, _FIRST_GUESS):
                 self.alive.pop(others.pop()).stop()
             self.alive[name] = Worker(name, self.workload)
         return self.alive[name]

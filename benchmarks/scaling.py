@@ -48,7 +48,7 @@ def measure_curves(quick: bool, repeats: int, rng: random.Random, say: Callable[
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """One panel a curve, both axes logarithmic, processor seconds."""
+    """One panel a curve, both axes logarithmic, processor seconds; nothing without a curve."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,6 +59,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         if "axis" in row and row["workload"] != "start-up" and row["seconds"] is not None:
             lines = panels.setdefault(row["workload"], {})
             lines.setdefault(row["implementation"], []).append((row["value"], row["processor"]))
+    if not panels:
+        return
     columns = min(3, len(panels))
     height = -(-len(panels) // columns)
     figure, axes = plt.subplots(height, columns, figsize=(4.2 * columns, 3.2 * height), squeeze=False)

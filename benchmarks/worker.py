@@ -1,7 +1,7 @@
 """One implementation in a process of its own: ``python -m benchmarks.worker JSON``, asked line by line.
 
-Answers are JSON lines. The first says that it is ready, or what is missing. A request ``{"seconds": s}`` runs a block
-of calls, ``{"gradients": file}`` stores the gradients of meta-batch 0; an empty line ends the process.
+Answers are JSON lines. The first says that it is ready, or what is missing. A number of seconds asks for a block of
+calls; an empty line ends the process.
 """
 
 import importlib
@@ -32,13 +32,12 @@ class Served:
         from benchmarks.problem import Problem
 
         torch.set_num_threads(order["threads"])
-        dtype = getattr(torch, order.get("dtype", "float32"))
         problem = Problem(**order["problem"])
         module, name, _ = IMPLEMENTATIONS[order["implementation"]]
-        self.made = getattr(importlib.import_module(module), name)(problem, dtype)
+        self.made = getattr(importlib.import_module(module), name)(problem)
         work = "rate" if hasattr(self.made, "rate") else order["work"]
         self.call = getattr(self.made, work)
-        self.tasks = [None] if work == "draw" else [problem.task(i, dtype) for i in range(_TASKS)]
+        self.tasks = [None] if work == "draw" else [problem.task(i) for i in range(_TASKS)]
         self.calls, self.before = 0, resident()["now"]
 
     def block(self, seconds: float) -> dict[str, Any]:
@@ -52,16 +51,6 @@ class Served:
         found = {"calls": calls, "seconds": wall / calls, "processor": processor / calls}
         found |= {"memory": memory["peak"] - self.before, "resident": memory["now"]}
         return found | (answer if isinstance(answer, dict) else {})
-
-    def gradients(self, file: str) -> dict[str, Any]:
-        """Store the gradients of meta-batch 0, (group, name) -> tensor."""
-        import torch
-
-        self.made.gradients(self.tasks[0])
-        torch.save(
-            {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in self.made.leaves.items()}, file
-        )
-        return {}
 
 
 def main() -> None:
@@ -81,8 +70,7 @@ def main() -> None:
     for line in sys.stdin:
         if not line.strip():
             return
-        request = json.loads(line)
-        answer(served.gradients(request["gradients"]) if "gradients" in request else served.block(request["seconds"]))
+        answer(served.block(float(line)))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Workload:
         return replace(self, problem=self.problem | small | fewer, implementations=kept, block_seconds=0.0)
 
 
-_SINUSOID = {"tasks": 25, "way": 1, "shot": 10, "query": 10, "inner_lr": 0.01}
+_SINUSOID = {"seeds": 64, "tasks": 25, "way": 1, "shot": 10, "query": 10, "inner_lr": 0.01}
 _MINI = {"size": 84, "tasks": 4}
 _SHAPES = {  # the specification's (a), (b), (c)
     "5-shot, 1 step": {"shot": 5},
@@ -117,6 +117,7 @@ WORKLOADS = [
         units=4,
     ),
 ]
+QUICK = {WORKLOADS[0].name, "Conv4-64 28x28 1-shot, MAML+CML", *(w.name for w in WORKLOADS if w.work != "step")}
 
 
 @dataclass(frozen=True)
