@@ -5,6 +5,7 @@
 # make gate-reference  make new references from 10 seeds, and print what moved
 # make study SHARD=1/4  one sitting of configs/omniglot_study.yaml, with a commit of its records
 # make plan        what configs/paper.yaml costs, measured on this machine, into docs/hardware.md
+# make benchmark   the engine's speed beside other libraries, into benchmarks/ (half an hour on an idle machine)
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A test process has one thread: two processes of one beat one process of two, and results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-all gate gate-reference study plan lint format traces clean
+.PHONY: setup demo test test-slow test-all gate gate-reference study plan benchmark lint format traces clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -67,6 +68,15 @@ PLAN := results/reference/paper_plan.txt
 plan: setup
 	python -m cml_bench plan --config configs/paper.yaml > $(PLAN).tmp && mv $(PLAN).tmp $(PLAN)
 	python -c "from cml_bench import publish; publish.show_plan()"
+
+# The peers have an environment of their own on top of this one; what cannot be installed is reported as missing.
+PEERS := .venv-peers
+benchmark: setup $(PEERS)/installed.json
+	python -m benchmarks run $(ARGS)
+	python -m benchmarks show --page
+
+$(PEERS)/installed.json: benchmarks/peers/requirements.txt benchmarks/peers/install.py $(VENV)/.ready
+	python benchmarks/peers/install.py $(PEERS)
 
 lint: setup
 	ruff check .

@@ -1,0 +1,124 @@
+"""``python -m benchmarks run`` measures; ``python -m benchmarks show`` makes tables and a picture of the results."""
+
+import argparse
+import datetime
+import fnmatch
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure, scaling, show, startup
+from benchmarks.measure import ALLOCATOR, INSTALLED, ROOT
+from benchmarks.workloads import QUICK, WORKLOADS
+from cml_bench import hardware
+from cml_bench.errors import UserError
+from cml_bench.files import write_json
+
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+PAGE = Path(__file__).parent / "README.md"
+_IDLE = 0.3  # load of a machine that is left alone
+_SIZES = (10, 100, 700)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _peers() -> dict[str, dict[str, str]]:
+    """Version of each peer, or why it is missing."""
+    return json.loads(INSTALLED.read_text()) if INSTALLED.exists() else {}
+
+
+def _context(args: argparse.Namespace) -> dict[str, Any]:
+    load = os.getloadavg()[0]
+    doubts = [
+        *(["sizes that only try the harness"] if args.quick else []),
+        *([f"the machine was not idle (load {load:.1f})"] if load > _IDLE else []),
+    ]
+    packages = {name: version(name) for name in ("torch", "numpy", "snakemake")}
+    return {
+        "machine": {
+            "system": platform.platform(), "processor": hardware.processor(), "cores": os.cpu_count(),
+            "allocator": ALLOCATOR, "load_before": round(load, 2),
+        },
+        "versions": {"python": platform.python_version(), **packages}, "peers": _peers(),
+        "date": datetime.date.today().isoformat(),
+        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "provisional": "; ".join(doubts),
+    }  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, and write the results after every workload."""
+    rng, context, rows = random.Random(args.seed), _context(args), []
+
+    def keep(more: list[dict[str, Any]]) -> None:
+        rows.extend(more)
+        context["machine"]["load_after"] = round(os.getloadavg()[0], 2)
+        write_json(args.out, {**context, "targets": show.targets(rows), "rows": rows}, indent=1)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    for workload in WORKLOADS:
+        if any(fnmatch.fnmatch(workload.name, pattern) for pattern in args.only):
+            if not args.quick:
+                keep(measure.measure(workload, args.repeats, rng, say))
+            elif workload.name in QUICK:
+                keep(measure.measure(workload.quick(), args.repeats, rng, say))
+    if args.scaling or args.only == ["*"]:
+        keep(scaling.measure_curves(args.quick, min(3, args.repeats), rng, say))
+    if args.startup or args.only == ["*"]:
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = _SIZES[:1] if args.quick else _SIZES
+            keep(startup.measure(Path(folder), sizes, min(3, args.repeats), rng, say))
+
+
+def shown(args: argparse.Namespace) -> None:
+    """Draw the picture beside the results; print the tables, or put them into benchmarks/README.md."""
+    try:
+        results = json.loads(args.out.read_text())
+    except FileNotFoundError:
+        raise UserError(f"there is no {args.out}: `python -m benchmarks run` makes it.") from None
+    scaling.draw(results["rows"], args.out.with_suffix(".png"))
+    text = show.markdown(results)
+    if args.page:
+        show.into(PAGE, text)
+    else:
+        print(text)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for name, work in (("run", run), ("show", shown)):
+        command = commands.add_parser(name, help=work.__doc__)
+        command.set_defaults(work=work)
+        command.add_argument("--out", type=Path, default=RESULTS, help="the results file (default: %(default)s)")
+        if work is shown:
+            command.add_argument("--page", action="store_true", help="put the tables into benchmarks/README.md")
+            continue
+        command.add_argument("--quick", action="store_true", help="sizes that only try the harness: a minute")
+        command.add_argument("--only", nargs="*", default=["*"], help="names of workloads, with * and ?")
+        command.add_argument("--scaling", action="store_true", help="the curves too (without --only: always)")
+        command.add_argument("--startup", action="store_true", help="start-up too (without --only: always)")
+        command.add_argument("--repeats", type=int, default=7, help="blocks of each implementation")
+        command.add_argument("--seed", type=int, default=0, help="of the order of blocks")
+    args = parser.parse_args()
+    args.work(args)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,67 @@
+"""How fast this core convolves: the rates that bound a meta-step from below.
+
+The FLOP limit of a workload is its counted FLOPs over the best rate seen on the network's own convolutions (forward,
+input gradient, weight gradient; both memory formats), measured in the same run, turn by turn with the implementations.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.problem import Problem
+from cml_bench.episodes import Task
+
+_REPEATS = 3
+
+
+class Rates:
+    """One call measures every shape: the best rate, that of all shapes together (FLOP/s), a meta-step's FLOPs."""
+
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
+        sizes = [problem.size // 2**i for i in range(4)]
+        counts = {problem.way * problem.shot, problem.way * problem.query}
+        self.flops, self.work = problem.flops(), []
+        for n in sorted(counts):
+            for i, size in enumerate(sizes):
+                inputs = problem.channels if i == 0 else problem.filters
+                flops = 2 * 9 * n * size * size * inputs * problem.filters
+                self.work.append((flops, _operations(n, inputs, problem.filters, size, first=i == 0)))
+
+    def rate(self, task: Task) -> dict[str, float]:
+        """Measure."""
+        best, flops, seconds = 0.0, 0, 0.0
+        for cost, operations in self.work:
+            for variants in operations:
+                took = min(_fastest(run) for run in variants)
+                best, flops, seconds = max(best, cost / took), flops + cost, seconds + took
+        return {"best_rate": best, "rate": flops / seconds, "flops": self.flops}
+
+
+def _fastest(run: Callable[[], object]) -> float:
+    run()
+    found = []
+    for _ in range(_REPEATS):
+        start = time.process_time()
+        run()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def _operations(n: int, inputs: int, outputs: int, size: int, first: bool) -> list[list[Callable[[], object]]]:
+    """For each kind of operation its variants; the first layer's input gradient is never needed."""
+    kinds: list[list[Callable[[], object]]] = [[], [], []]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.rand(n, inputs, size, size).contiguous(memory_format=layout)
+        w = torch.rand(outputs, inputs, 3, 3).contiguous(memory_format=layout)
+        grad = torch.rand(n, outputs, size, size).contiguous(memory_format=layout)
+
+        def backward(of_x: bool, of_w: bool, x=x, w=w, grad=grad) -> object:
+            one, mask = [1, 1], [of_x, of_w, False]
+            return torch.ops.aten.convolution_backward(grad, x, w, None, one, one, one, False, [0, 0], 1, mask)
+
+        kinds[0].append(lambda x=x, w=w: F.conv2d(x, w, padding=1))
+        kinds[1].append(lambda backward=backward: backward(False, True))
+        kinds[2].append(lambda backward=backward: backward(True, False))
+    return kinds[:2] if first else kinds

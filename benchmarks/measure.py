@@ -1,0 +1,194 @@
+"""Workers, turn by turn in random order, and what their blocks say. Imports no torch."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.workloads import IMPLEMENTATIONS, RATES, WAY, Workload
+from cml_bench.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / ".venv-peers"
+INSTALLED = PEERS / "installed.json"
+# glibc gives memory back to the system at every step by default, and page faults dominate then: equal for all.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+_FIRST_GUESS = 3 * 2**30  # bytes that a worker may take whose peak is not known yet
+
+
+class Missing(Exception):
+    """An implementation that cannot be had here, and why."""
+
+
+class Worker:
+    """A fresh process with one implementation; its first block is the warm-up."""
+
+    def __init__(self, implementation: str, workload: Workload):
+        order = {"implementation": implementation, "problem": workload.problem, "work": workload.work}
+        order |= {"threads": workload.threads}
+        self.name, self.errors = implementation, tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the process)
+        threads = str(workload.threads)
+        self.process = subprocess.Popen(
+            [interpreter(implementation), "-m", "benchmarks.worker", json.dumps(order)],
+            env={**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=ROOT,
+        )  # fmt: skip
+        first = self._answer()
+        if "missing" in first:
+            self.stop()
+            raise Missing(first["missing"])
+        self.block(workload.block_seconds)
+
+    def block(self, seconds: float) -> dict[str, Any]:
+        """What a block of calls took: see ``Served.block`` in worker.py."""
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.errors.seek(0)
+            raise UserError(f"{self.name} ended with code {self.process.returncode}:\n{self.errors.read()[-2000:]}")
+        return json.loads(line)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.communicate("\n")
+        self.errors.close()
+
+
+def interpreter(implementation: str) -> str:
+    """The Python that runs it; :class:`Missing` where that would be the peers' and they, or it, are not installed."""
+    package = IMPLEMENTATIONS[implementation][2]
+    if package is None:
+        return sys.executable
+    if not INSTALLED.exists():
+        raise Missing(f"{PEERS.name} is not there: `make benchmark` builds it")
+    found = json.loads(INSTALLED.read_text())[package]
+    if "missing" in found:
+        raise Missing(found["missing"])
+    return str(PEERS / "bin" / "python")
+
+
+def _spare() -> int:
+    """Bytes that may be taken with a quarter of the memory left to others."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    return available - total // 4
+
+
+class Turns:
+    """All implementations of a workload, block by block."""
+
+    def __init__(self, workload: Workload, rng: random.Random):
+        self.workload, self.rng = workload, rng
+        self.names = [*workload.implementations, *([RATES] if workload.limit else [])]
+        self.alive: dict[str, Worker] = {}
+        self.peaks: dict[str, int] = {}
+        self.missing: dict[str, str] = {}
+        self.blocks: dict[str, list[dict[str, Any]]] = {name: [] for name in self.names}
+
+    def round(self) -> None:
+        """One block of each, in random order."""
+        order = [name for name in self.names if name not in self.missing]
+        self.rng.shuffle(order)
+        for name in order:
+            try:
+                worker = self._worker(name)
+            except Missing as error:
+                self.missing[name] = str(error)
+                continue
+            block = worker.block(self.workload.block_seconds)
+            self.peaks[name] = block["memory"]
+            self.blocks[name].append(block)
+
+    def _worker(self, name: str) -> Worker:
+        """The living one, or a new one; idle ones give way where memory would not suffice."""
+        if name not in self.alive:
+            others = list(self.alive)
+            while others and _spare() < self.peaks.get(name, _FIRST_GUESS):
+                self.alive.pop(others.pop()).stop()
+            self.alive[name] = Worker(name, self.workload)
+        return self.alive[name]
+
+    def stop(self) -> None:
+        """End all workers."""
+        for worker in self.alive.values():
+            worker.stop()
+        self.alive.clear()
+
+
+def measure(workload: Workload, repeats: int, rng: random.Random, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """One row for each implementation; see :func:`rows`."""
+    turns = Turns(workload, rng)
+    try:
+        for _ in range(repeats):
+            turns.round()
+    finally:
+        turns.stop()
+    found = rows(workload, turns.blocks, turns.missing)
+    for row in found:
+        shown = row.get("missing") or f"{row['seconds']:.4g} s (processor {row['processor']:.4g})"
+        say(f"{row['workload']}: {row['implementation']}: {shown}")
+    return found
+
+
+def _quartiles(values: np.ndarray) -> tuple[float, list[float]]:
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return _short(middle), [_short(low), _short(high)]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def rows(workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, str]) -> list[dict[str, Any]]:
+    """Medians over blocks and their quartiles, of one unit of the workload.
+
+    ``times_faster`` is the median over rounds of learn2learn's way's processor time over this one's: the two blocks of
+    a round met the same other load. ``limit_multiple``: processor time over the FLOP limit.
+    """
+    common = {"workload": workload.name, "unit": workload.unit, "threads": workload.threads}
+    arrays = {
+        name: {key: np.array([block[key] for block in found]) for key in found[0]}
+        for name, found in blocks.items()
+        if found
+    }
+    out = []
+    if RATES in arrays:
+        best, flops = arrays[RATES]["best_rate"].max(), int(arrays[RATES]["flops"][0])
+        limit = flops / best
+        rates = {"flops": flops, "best_rate": _short(best), "rate": _short(np.median(arrays[RATES]["rate"]))}
+        out.append({**common, "implementation": RATES, "seconds": _short(limit), "processor": _short(limit), **rates})
+    for name, array in arrays.items():
+        if name == RATES:
+            continue
+        units = workload.units * (workload.problem.get("seeds", 1) if name == "engine, many seeds" else 1)
+        row = {**common, "implementation": name, "blocks": len(array["seconds"])}
+        for key in ("seconds", "processor"):
+            row[key], row[f"{key}_quartiles"] = _quartiles(array[key] / units)
+        row["memory"] = int(np.median(array["memory"]))
+        row["per_second"] = _short(1 / row["processor"])
+        if WAY in arrays and name != WAY:
+            ratio = arrays[WAY]["processor"] / workload.units / (array["processor"] / units)
+            row["times_faster"], row["times_faster_quartiles"] = _quartiles(ratio)
+        if "official way" in arrays:
+            row["memory_share"] = _short(row["memory"] / np.median(arrays["official way"]["memory"]))
+        if RATES in arrays:
+            row["limit_multiple"] = _short(row["processor"] / limit)
+        out.append(row)
+    return out + [{**common, "implementation": name, "seconds": None, "missing": why} for name, why in missing.items()]

@@ -1,0 +1,150 @@
+"""The ways of stepping that the engine is compared with, written anew from their description.
+
+``LearnToLearn``: learn2learn's. The module tree is copied with clones as parameters, the copy takes inner steps by
+``torch.autograd.grad(create_graph=True)``, and every task has a ``backward`` of its own, as in learn2learn's examples.
+``Official``: the released CML code's, which is that of torchmeta. Parameters are an ordered dictionary that each layer
+searches for its own; the losses of the meta-batch are added up, with one ``backward`` at the end.
+``PlainLoop``: tests/reference.py, one gradient of the whole meta-batch.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks import modules
+from benchmarks.problem import Problem, split
+from cml_bench.episodes import Task
+from tests import reference
+
+Named = dict[tuple[str, str], Tensor]
+
+
+class Peer:
+    """What scripts for other libraries have in common: two modules, Adam, a loss; per task the accuracy is read."""
+
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
+        self.problem = problem
+        self.net, self.co = modules.build(problem, dtype)
+        self.leaves: Named = {("base", name): p for name, p in self.net.named_parameters()}
+        if self.co is not None:
+            self.leaves |= {("co", name): p for name, p in self.co.named_parameters()}
+        self.optimizer = torch.optim.Adam(list(self.leaves.values()), lr=1e-3)
+        self.criterion = F.cross_entropy if problem.size else F.mse_loss
+
+    def step(self, task: Task) -> None:
+        """One outer step."""
+        self.optimizer.zero_grad()
+        self.gradients(task)
+        self.optimizer.step()
+
+    def gradients(self, task: Task) -> None:
+        """Set the gradients of ``leaves``: those of the mean over tasks."""
+        raise NotImplementedError
+
+    def evaluate(self, task: Task) -> list[float]:
+        """Scores of the tasks after adaptation, no graph of second order."""
+        raise NotImplementedError
+
+    def query_loss(self, outputs: Tensor, features: Tensor, y: Tensor) -> Tensor:
+        """Meta loss plus gamma times the co-learner's."""
+        loss = self.criterion(outputs, y)
+        self.score(outputs, y)
+        if self.co is None:
+            return loss
+        return loss + self.problem.gamma * self.criterion(self.co(features), y)
+
+    def score(self, outputs: Tensor, y: Tensor) -> float:
+        """Accuracy, or the squared error."""
+        with torch.no_grad():
+            return ((outputs.argmax(1) == y).float().mean() if self.problem.size else F.mse_loss(outputs, y)).item()
+
+
+def cloned(module: nn.Module) -> nn.Module:
+    """The tree of modules with clones as parameters, through which gradients reach the originals."""
+    twin = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__)
+    twin.__dict__["_parameters"] = {name: p if p is None else p.clone() for name, p in module._parameters.items()}
+    twin.__dict__["_modules"] = {name: cloned(child) for name, child in module._modules.items()}
+    return twin
+
+
+def descend(module: nn.Module, grads: dict[int, Tensor], size: float) -> None:
+    """Move every parameter of the tree against its gradient (by the parameter's ``id``)."""
+    for name, p in module._parameters.items():
+        if p is not None:
+            module._parameters[name] = p + -size * grads[id(p)]
+    for child in module._modules.values():
+        descend(child, grads, size)
+
+
+class LearnToLearn(Peer):
+    """See the module's text."""
+
+    def adapted(self, x: Tensor, y: Tensor, create_graph: bool) -> nn.Module:
+        """A copy of the network after the inner loop."""
+        net = cloned(self.net)
+        for _ in range(self.problem.inner_steps):
+            params = list(net.parameters())
+            grads = torch.autograd.grad(self.criterion(net(x)[0], y), params, create_graph=create_graph)
+            descend(net, {id(p): g for p, g in zip(params, grads, strict=True)}, self.problem.inner_lr)
+        return net
+
+    def gradients(self, task: Task) -> None:
+        for x, y, x_query, y_query in split(task):
+            net = self.adapted(x, y, create_graph=True)
+            self.query_loss(*net(x_query), y_query).backward()
+        for p in self.leaves.values():
+            p.grad.mul_(1 / len(task))
+
+    def evaluate(self, task: Task) -> list[float]:
+        scores = []
+        for x, y, x_query, y_query in split(task):
+            net = self.adapted(x, y, create_graph=False)
+            with torch.no_grad():
+                scores.append(self.score(net(x_query)[0], y_query))
+        return scores
+
+
+class Official(Peer):
+    """See the module's text."""
+
+    def adapted(self, x: Tensor, y: Tensor) -> OrderedDict:
+        """Parameters after the inner loop."""
+        params = OrderedDict(self.net.named_parameters())
+        for _ in range(self.problem.inner_steps):
+            loss = self.criterion(modules.functional(self.problem, x, params)[0], y)
+            grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+            params = OrderedDict(
+                (name, p - self.problem.inner_lr * g) for (name, p), g in zip(params.items(), grads, strict=True)
+            )
+        return params
+
+    def gradients(self, task: Task) -> None:
+        total = torch.zeros((), dtype=task.support.x.dtype)
+        for x, y, x_query, y_query in split(task):
+            params = self.adapted(x, y)
+            total = total + self.query_loss(*modules.functional(self.problem, x_query, params), y_query)
+        (total / len(task)).backward()
+
+    def evaluate(self, task: Task) -> list[float]:
+        """As released: the graph of second order is kept, for nothing."""
+        return [
+            self.score(modules.functional(self.problem, x_query, self.adapted(x, y))[0], y_query)
+            for x, y, x_query, y_query in split(task)
+        ]
+
+
+class PlainLoop(Peer):
+    """tests/reference.py."""
+
+    def gradients(self, task: Task) -> None:
+        problem, net = self.problem, reference.Conv4() if self.problem.size else reference.MLP()
+        base, co = ({n: p for (g, n), p in self.leaves.items() if g == group} for group in ("base", "co"))
+        depth = 2 if problem.size else 1
+        _, grads = reference.meta_gradient(
+            net, base, co, task, problem.kind, problem.gamma, depth, steps=problem.inner_steps, lr=problem.inner_lr
+        )
+        for key, grad in grads.items():
+            self.leaves[key].grad = grad

@@ -1,0 +1,114 @@
+"""The results as Markdown. Imports no torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.workloads import RATES, TARGETS
+from cml_bench.files import write_text
+
+BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end of results -->"
+
+
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each target with what was measured (None: it was not) and where that stands."""
+    found = []
+    for target in TARGETS:
+        value = target.value(rows)
+        state = "not measured"
+        if value is not None:
+            reached = [value >= bound if target.more else value <= bound for bound in (target.floor, target.aim)]
+            state = ("below the floor", "floor", "aim")[sum(reached)]
+        found.append({
+            "target": target.title, "measured": value, "floor": target.floor, "aim": target.aim, "reached": state,
+        })  # fmt: skip
+    return found
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.{digits}g}"
+
+
+def _spread(row: dict[str, Any], key: str) -> str:
+    if row.get(key) is None:
+        return ""
+    low, high = row.get(f"{key}_quartiles", (None, None))
+    return _number(row[key]) + ("" if low is None else f" ({_number(low)}–{_number(high)})")
+
+
+def _table(rows: list[list[str]], head: list[str]) -> str:
+    return tabulate(rows, head, "pipe", disable_numparse=True, colalign=["left"] + ["right"] * (len(head) - 1))
+
+
+def _workload(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"\n#### {name}\n"
+    keys = {"times_faster": "times faster", "limit_multiple": "x FLOP limit", "memory": "peak GiB"}
+    keys = {key: title for key, title in keys.items() if any(key in row for row in rows)}
+    head = ["", f"s per {rows[0].get('unit', 'command')}", "processor s", *keys.values()]
+    body = []
+    for row in rows:
+        if "missing" in row:
+            continue
+        shown = {**row, "memory": None if "memory" not in row else row["memory"] / 2**30}
+        title = (
+            f"FLOP limit ({row['best_rate'] / 1e9:.0f} GFLOP/s)"
+            if row["implementation"] == RATES
+            else row["implementation"]
+        )
+        body.append([title, _spread(row, "seconds"), _spread(row, "processor"), *(_spread(shown, k) for k in keys)])
+    if body:
+        yield _table(body, head)
+    package = next((row for row in rows if row["implementation"] == "learn2learn" and "missing" not in row), None)
+    if package:
+        yield f"\nThe restated way takes {_spread(package, 'times_faster')} times learn2learn's own processor time."
+    for row in rows:
+        if "missing" in row:
+            yield f"\n{row['implementation']}: not here: {row['missing']}."
+
+
+def _curve(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"\n#### {name}\n"
+    values = sorted({row["value"] for row in rows})
+    by = {(row["implementation"], row["value"]): row.get("processor") for row in rows}
+    names = list(dict.fromkeys(row["implementation"] for row in rows))
+    body = [[n, *(_number(by.get((n, value))) for value in values)] for n in names]
+    yield _table(body, [f"processor s, {rows[0]['axis'].replace('_', ' ')}:", *map(str, values)])
+    yield from (f"\n{row['implementation']}: not here: {row['missing']}." for row in rows if "missing" in row)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """All tables of a results file."""
+    machine, versions = results["machine"], results["versions"]
+    lines = [
+        f"{results['date']}, commit {results['commit']}; {machine['processor']}, {machine['cores']} cores, load "
+        f"{machine['load_before']} before and {machine['load_after']} after; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + "."
+    ]
+    lines += [f"\n{name}: not here: {peer['missing']}." for name, peer in results["peers"].items() if "missing" in peer]
+    if results["provisional"]:
+        lines.append("\n**Provisional:** " + results["provisional"])
+    body = [[t["target"], _number(t["measured"]), _number(t["floor"]), _number(t["aim"]), t["reached"]] for t in
+            targets(results["rows"])]  # fmt: skip
+    lines += ["\n### Targets\n", _table(body, ["", "measured", "floor", "aim", "reached"])]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in results["rows"]:
+        groups.setdefault(row["workload"], []).append(row)
+    lines.append(
+        "\n### Workloads\n\nMedians over blocks, in brackets their quartiles. Times faster: than learn2learn's way, by "
+        "processor time, paired within rounds."
+    )
+    for name, rows in groups.items():
+        lines += (_curve if "axis" in rows[0] and name != "start-up" else _workload)(name, rows)
+    return "\n".join(lines) + "\n"
+
+
+def into(page: Path, text: str) -> None:
+    """Replace what stands between the marks of a page."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_text(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}")

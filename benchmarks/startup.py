@@ -1,0 +1,87 @@
+"""What a study costs before and between its trainings: imports, planning, Snakemake's graph, a run's start."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.measure import ROOT
+from cml_bench.errors import UserError
+
+DAG = "dry run of a study"
+_STARTED = 4  # runs that are really started
+
+
+def study(folder: Path, runs: int) -> list[str]:
+    """Snakemake's arguments for a study of so many one-step sinusoid runs, a job each."""
+    experiment = {
+        "data": "sinusoid", "network": "mlp", "way": 1, "shots": [5], "query": "shot", "steps": 1,
+        "protocol": "matched", "protocol_options": {"val_tasks": 2}, "evaluation": {"tasks": 2}, "runs_per_job": 1,
+        "methods": {"maml": {}},
+    }  # fmt: skip
+    content = {
+        "study": f"runs{runs}", "title": "Start-up", "summary": "Measured.", "seeds": runs,
+        "results": str(folder / f"results{runs}"), "data_dir": str(folder / "data"), "experiments": {"e": experiment},
+    }  # fmt: skip
+    path = folder / f"runs{runs}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return ["-m", "snakemake", "--cores", "1", "--configfile", str(path)]
+
+
+def timed(arguments: list[str], log: Path) -> tuple[float, float]:
+    """Wall-clock and processor seconds of a Python process with its children. A UserError where it fails."""
+    start = time.perf_counter()
+    with open(log, "w") as out:
+        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=out)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(f"python {' '.join(arguments)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+
+
+def measure(
+    folder: Path, sizes: tuple[int, ...], repeats: int, rng: random.Random, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Rows of imports, dry runs of studies of ``sizes`` runs, and starts of runs; in random order, again and again."""
+    log = folder / "log"
+    commands = {
+        ("start-up", "python", 1): ["-c", "pass"],
+        ("start-up", "import torch", 1): ["-c", "import torch"],
+        ("start-up", "import cml_bench.plan", 1): ["-c", "import cml_bench.plan"],
+        ("start-up", "import cml_bench.engine.train", 1): ["-c", "import cml_bench.engine.train"],
+    }
+    first = {}
+    for runs in sizes:
+        call = [*study(folder, runs), "--dry-run", "--quiet", "all"]
+        first[runs] = timed(call, log)
+        commands[DAG, "plan cached", runs] = call
+    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {key: [] for key in commands}
+    for _ in range(repeats):
+        order = list(commands)
+        rng.shuffle(order)
+        for key in order:
+            found[key].append(timed(commands[key], log))
+    for runs, took in first.items():
+        found[DAG, "nothing cached", runs] = [took]
+    wall, processor = timed([*study(folder, _STARTED), "--quiet", "all", "--", "trained"], log)
+    found["start-up", "a run of one step, with Snakemake", _STARTED] = [(wall / _STARTED, processor / _STARTED)]
+    rows = []
+    for (workload, name, runs), took in found.items():
+        wall, processor = np.median(np.array(took), axis=0)
+        row = {
+            "workload": workload,
+            "implementation": name,
+            "seconds": round(wall, 3),
+            "processor": round(processor, 3),
+        }
+        rows.append({**row, "axis": "runs", "value": runs, "blocks": len(took)})
+        say(f"{workload}: {name}, {runs} runs: {wall:.2f} s (processor {processor:.2f})")
+    return rows

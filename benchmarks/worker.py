@@ -1,0 +1,77 @@
+"""One implementation in a process of its own: ``python -m benchmarks.worker JSON``, asked line by line.
+
+Answers are JSON lines. The first says that it is ready, or what is missing. A number of seconds asks for a block of
+calls; an empty line ends the process.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workloads import IMPLEMENTATIONS
+
+_TASKS = 4  # meta-batches that are made beforehand and taken in turn
+
+
+def resident() -> dict[str, int]:
+    """Bytes of this process in memory: now, and at most so far."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {key: int(lines[name].split()[0]) * 1024 for key, name in (("now", "VmRSS"), ("peak", "VmHWM"))}
+
+
+class Served:
+    """The implementation, its tasks, and what it used before the first call."""
+
+    def __init__(self, order: dict[str, Any]):
+        import torch
+
+        from benchmarks.problem import Problem
+
+        torch.set_num_threads(order["threads"])
+        problem = Problem(**order["problem"])
+        module, name, _ = IMPLEMENTATIONS[order["implementation"]]
+        self.made = getattr(importlib.import_module(module), name)(problem)
+        work = "rate" if hasattr(self.made, "rate") else order["work"]
+        self.call = getattr(self.made, work)
+        self.tasks = [None] if work == "draw" else [problem.task(i) for i in range(_TASKS)]
+        self.calls, self.before = 0, resident()["now"]
+
+    def block(self, seconds: float) -> dict[str, Any]:
+        """Calls for so many seconds, at least one: wall-clock and processor seconds of one call, peak memory."""
+        calls, start, used = 0, time.perf_counter(), time.process_time()
+        while not calls or time.perf_counter() - start < seconds:
+            answer = self.call(self.tasks[self.calls % len(self.tasks)])
+            calls, self.calls = calls + 1, self.calls + 1
+        wall, processor = time.perf_counter() - start, time.process_time() - used
+        memory = resident()
+        found = {"calls": calls, "seconds": wall / calls, "processor": processor / calls}
+        found |= {"memory": memory["peak"] - self.before, "resident": memory["now"]}
+        return found | (answer if isinstance(answer, dict) else {})
+
+
+def main() -> None:
+    """Serve."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)  # whatever a library prints goes to the errors
+    os.dup2(2, 1)
+    order = json.loads(sys.argv[1])
+
+    def answer(content: dict[str, Any]) -> None:
+        answers.write(json.dumps(content) + "\n")
+
+    try:
+        served = Served(order)
+    except ImportError as error:
+        return answer({"missing": str(error)})
+    answer({"ready": True})
+    for line in sys.stdin:
+        if not line.strip():
+            return
+        answer(served.block(float(line)))
+
+
+if __name__ == "__main__":
+    main()

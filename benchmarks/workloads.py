@@ -1,0 +1,193 @@
+"""What is measured: workloads, implementations, targets. Imports no torch."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+WAY = "learn2learn's way"  # what ratios are against
+RATES = "convolutions alone"
+_HERE, _OURS, _PEERS = "benchmarks.restated", "benchmarks.ours", "benchmarks.peers.steps"
+
+# Name: (module, class, the package that it needs from the peers' environment).
+IMPLEMENTATIONS: dict[str, tuple[str, str, str | None]] = {
+    "official way": (_HERE, "Official", None),
+    WAY: (_HERE, "LearnToLearn", None),
+    "plain loop": (_HERE, "PlainLoop", None),
+    "learn2learn": (_PEERS, "LearnToLearnPackage", "learn2learn"),
+    "higher": (_PEERS, "Higher", "higher"),
+    "torchopt": (_PEERS, "TorchOpt", "torchopt"),
+    "engine, plain": (_OURS, "PlainEngine", None),
+    "engine, fast": (_OURS, "Engine", None),
+    "engine, compiled": (_OURS, "CompiledEngine", None),
+    "engine, many seeds": (_OURS, "SeedsEngine", None),
+    "episodes": (_OURS, "Draws", None),
+    "episodes with images": (_OURS, "Pixels", None),
+    RATES: ("benchmarks.limit", "Rates", None),
+}
+PACKAGES = ("learn2learn", "higher", "torchopt")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """``problem``: fields of :class:`benchmarks.problem.Problem`. A call of ``work`` does ``units`` of ``unit``."""
+
+    name: str
+    problem: dict[str, Any]
+    implementations: tuple[str, ...]
+    work: str = "step"  # or evaluate, draw
+    unit: str = "meta-step"
+    units: int = 1
+    block_seconds: float = 1.0  # a block is as many calls as that takes, at least one
+    limit: bool = False  # whether the FLOP limit is measured with it
+    threads: int = 1
+
+    def quick(self) -> "Workload":
+        """The same at a size that only tries the harness."""
+        small = {"size": 16, "filters": 4, "query": 2} if self.problem.get("size") else {}
+        fewer = {"tasks": min(2, self.problem["tasks"])} if "tasks" in self.problem else {}
+        left_out = {"engine, compiled", "plain loop", "learn2learn", "higher"}
+        kept = tuple(name for name in self.implementations if name not in left_out)
+        return replace(self, problem=self.problem | small | fewer, implementations=kept, block_seconds=0.0)
+
+
+_SINUSOID = {"seeds": 64, "tasks": 25, "way": 1, "shot": 10, "query": 10, "inner_lr": 0.01}
+_MINI = {"size": 84, "tasks": 4}
+_SHAPES = {  # the specification's (a), (b), (c)
+    "5-shot, 1 step": {"shot": 5},
+    "1-shot, 1 step": {"shot": 1},
+    "1-shot, 5 steps": {"shot": 1, "inner_steps": 5},
+}
+_BASIC = ("official way", WAY, "engine, plain", "engine, fast")
+
+
+def _images() -> list[Workload]:
+    found = []
+    for method, title in (("maml", "MAML"), ("maml+cml", "MAML+CML")):
+        for shape, fields in _SHAPES.items():
+            more = PACKAGES if method == "maml" and shape != "1-shot, 5 steps" else ()
+            name = f"Conv4-64 84x84 {shape}, {title}"
+            problem = _MINI | fields | {"method": method}
+            found.append(Workload(name, problem, (*_BASIC, *more), limit=True, block_seconds=0.0))
+    return found
+
+
+WORKLOADS = [
+    Workload(
+        "sinusoid, 25 tasks, MAML",
+        _SINUSOID,
+        (*_BASIC, *PACKAGES, "plain loop", "engine, compiled", "engine, many seeds"),
+    ),
+    *_images(),
+    Workload(
+        "Conv4-64 28x28 1-shot, MAML",
+        {"size": 28, "channels": 1, "tasks": 4},
+        ("plain loop", *_BASIC),
+        limit=True,
+        block_seconds=2.0,
+    ),
+    Workload(
+        "Conv4-64 28x28 1-shot, MAML+CML",
+        {"size": 28, "channels": 1, "tasks": 4, "method": "maml+cml"},
+        ("plain loop", *_BASIC),
+        limit=True,
+        block_seconds=2.0,
+    ),
+    Workload(
+        "evaluation, Conv4-64 84x84 5-shot",
+        _MINI | {"shot": 5},
+        ("official way", WAY, "learn2learn", "higher", "engine, fast"),
+        work="evaluate",
+        unit="task",
+        units=4,
+    ),
+    Workload("episodes, 5-way 5-shot", {"shot": 5}, ("episodes",), work="draw", unit="episode", units=256),
+    Workload(
+        "episodes with 28x28 images, 5-way 5-shot",
+        {"shot": 5, "size": 28, "channels": 1, "tasks": 4},
+        ("episodes with images",),
+        work="draw",
+        unit="episode",
+        units=4,
+    ),
+    Workload(
+        "episodes with 84x84 images, 5-way 5-shot",
+        {"shot": 5, "size": 84, "tasks": 4},
+        ("episodes with images",),
+        work="draw",
+        unit="episode",
+        units=4,
+    ),
+]
+QUICK = {WORKLOADS[0].name, "Conv4-64 28x28 1-shot, MAML+CML", *(w.name for w in WORKLOADS if w.work != "step")}
+
+
+@dataclass(frozen=True)
+class Target:
+    """``key`` of the row of ``implementation`` (of the fastest of several) must reach ``floor``, and better ``aim``."""
+
+    title: str
+    workloads: tuple[str, ...]
+    key: str
+    floor: float
+    aim: float
+    implementation: str = "engine, fast"
+
+    @property
+    def more(self) -> bool:
+        """Whether more is better."""
+        return self.aim > self.floor
+
+    def value(self, rows: list[dict[str, Any]]) -> float | None:
+        """The worst over its workloads; None where one is not measured."""
+        by_name = {(row["workload"], row["implementation"]): row for row in rows}
+        found = [by_name.get((workload, self.implementation), {}).get(self.key) for workload in self.workloads]
+        return None if None in found else (min if self.more else max)(found)
+
+
+def _mini(shape: str, *titles: str) -> tuple[str, ...]:
+    return tuple(f"Conv4-64 84x84 {shape}, {title}" for title in titles)
+
+
+_BOTH = ("MAML", "MAML+CML")
+TARGETS = [
+    *(
+        Target(
+            f"sinusoid, 25 tasks, {title}: times faster", ("sinusoid, 25 tasks, MAML",), "times_faster", *reach, name
+        )
+        for title, reach, name in (
+            ("operation by operation", (10, 13), "engine, fast"),
+            ("compiled", (40, 50), "engine, compiled"),
+            ("compiled, many seeds", (60, 100), "engine, many seeds"),
+        )
+    ),
+    Target("Conv4-64 84x84 5-shot: times faster", _mini("5-shot, 1 step", *_BOTH), "times_faster", 1.6, 2.5),
+    Target(
+        "Conv4-64 84x84 1-shot: times faster",
+        (*_mini("1-shot, 1 step", *_BOTH), *_mini("1-shot, 5 steps", *_BOTH)),
+        "times_faster",
+        1.4,
+        2.2,
+    ),
+    Target(
+        "Conv4-64 84x84: multiple of the FLOP limit",
+        tuple(name for shape in _SHAPES for name in _mini(shape, *_BOTH)),
+        "limit_multiple",
+        2.1,
+        1.4,
+    ),
+    Target(
+        "Conv4-64 28x28 1-shot: core-seconds per meta-step",
+        ("Conv4-64 28x28 1-shot, MAML",),
+        "processor",
+        0.35,
+        0.2,
+    ),
+    Target("evaluation: times faster", ("evaluation, Conv4-64 84x84 5-shot",), "times_faster", 1.5, 2.5),
+    Target(
+        "peak memory, share of the official way's",
+        tuple(name for shape in _SHAPES for name in _mini(shape, *_BOTH)),
+        "memory_share",
+        0.5,
+        0.35,
+    ),
+    Target("episodes drawn per second", ("episodes, 5-way 5-shot",), "per_second", 5_000, 20_000, "episodes"),
+]

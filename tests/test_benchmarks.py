@@ -1,0 +1,297 @@
+"""The benchmark: all implementations compute the same; its arithmetic; a pass of the harness at tiny sizes."""
+
+import importlib
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import measure, show
+from benchmarks.peers import install
+from benchmarks.problem import Problem
+from benchmarks.workloads import IMPLEMENTATIONS, PACKAGES, QUICK, RATES, TARGETS, WAY, WORKLOADS, Workload
+from cml_bench.errors import UserError
+
+_SMALL = {"size": 16, "filters": 4, "way": 3, "shot": 2, "query": 2, "tasks": 3, "inner_lr": 0.4}
+_SINE = {"tasks": 3, "way": 1, "shot": 4, "query": 5, "inner_lr": 0.05}
+CASES = {
+    f"{kind} {method} {steps} steps": Problem(**problem, method=method, inner_steps=steps)
+    for kind, problem in (("conv4", _SMALL), ("mlp", _SINE))
+    for method in ("maml", "maml+cml")
+    for steps in (1, 2)
+}
+OURS = ("official way", WAY, "plain loop", "engine, plain", "engine, fast")
+
+
+def made(implementation: str, problem: Problem):
+    module, name, _ = IMPLEMENTATIONS[implementation]
+    return getattr(importlib.import_module(module), name)(problem, torch.float64)
+
+
+def gradients(implementation: str, problem: Problem) -> dict:
+    """In float64, of the second meta-batch, after the first was used: nothing may be left of it."""
+    one = made(implementation, problem)
+    for number in range(2):
+        for p in one.leaves.values():
+            p.grad = None
+        one.gradients(problem.task(number, torch.float64))
+    return {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in one.leaves.items()}
+
+
+def store(implementation: str, file: str) -> None:
+    """All cases, from the peers' environment."""
+    torch.save({name: gradients(implementation, problem) for name, problem in CASES.items()}, file)
+
+
+def same(got: dict, want: dict) -> None:
+    """To 1e-10 of each tensor's largest entry. In front of batch-norm a bias has no gradient but rounding."""
+    assert got.keys() == want.keys()
+    for key, value in want.items():
+        scale = 1.0 if key[1].startswith("conv") and key[1].endswith("bias") else float(value.abs().max())
+        assert float((got[key] - value).abs().max()) < 1e-10 * scale, key
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_restated_ways_and_the_engine_have_one_gradient(case):
+    want = gradients(OURS[0], CASES[case])
+    assert all(float(value.abs().max()) > 0 for key, value in want.items() if not key[1].endswith("bias"))
+    for implementation in OURS[1:]:
+        same(gradients(implementation, CASES[case]), want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_packages_have_that_gradient_too(package, tmp_path):
+    try:
+        python = measure.interpreter(package)
+    except measure.Missing as why:
+        pytest.skip(f"{package}: {why}")
+    file = str(tmp_path / "gradients.pt")
+    code = f"from tests.test_benchmarks import store; store({package!r}, {file!r})"
+    done = subprocess.run([python, "-c", code], cwd=measure.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for case, got in torch.load(file).items():
+        same(got, gradients("official way", CASES[case]))
+
+
+@pytest.mark.parametrize("kind", ["conv4 maml 1 steps", "mlp maml 2 steps"])
+def test_all_evaluations_score_alike(kind):
+    problem = CASES[kind]
+    task = problem.task(0, torch.float64)
+    parts = made("engine, fast", problem).evaluate(task)
+    want = torch.cat([result.score for part in parts for result in part.values()])
+    for implementation in ("official way", WAY):
+        assert made(implementation, problem).evaluate(task) == pytest.approx(want.tolist(), rel=1e-6)
+
+
+# -- arithmetic ------------------------------------------------------------------------------------------
+
+
+def block(processor: float, memory: int = 100, **more: float) -> dict:
+    return {"calls": 1, "seconds": 2 * processor, "processor": processor, "memory": memory, "resident": 0, **more}
+
+
+def test_rows_are_medians_of_units_and_ratios_are_paired():
+    workload = Workload("w", {}, (), units=2, unit="task")
+    blocks = {
+        WAY: [block(4.0), block(8.0), block(24.0)],
+        "official way": [block(5.0, 400)] * 3,
+        "engine, fast": [block(2.0), block(2.0), block(8.0)],
+        RATES: [{"best_rate": 8.0, "rate": 4.0, "flops": 8}, {"best_rate": 16.0, "rate": 5.0, "flops": 8}],
+        "higher": [],
+    }
+    rows = {row["implementation"]: row for row in measure.rows(workload, blocks, {"higher": "not installed"})}
+    fast = rows["engine, fast"]
+    assert (fast["processor"], fast["seconds"], fast["per_second"]) == (1.0, 2.0, 1.0)
+    assert fast["processor_quartiles"] == [1.0, 2.5]
+    assert fast["times_faster"] == 3.0  # of 2, 4, 3; the ratio of the medians would be 4
+    assert fast["times_faster_quartiles"] == [2.5, 3.5]
+    assert fast["memory_share"] == 0.25
+    assert rows[RATES]["processor"] == 0.5  # 8 FLOP at the best rate
+    assert fast["limit_multiple"] == 2.0
+    assert "times_faster" not in rows[WAY]
+    assert rows["higher"] == {
+        "workload": "w", "unit": "task", "threads": 1, "implementation": "higher", "seconds": None,
+        "missing": "not installed",
+    }  # fmt: skip
+
+
+def test_seeds_in_one_program_share_its_time():
+    workload = Workload("w", {"seeds": 4}, ())
+    blocks = {WAY: [block(6.0)], "engine, many seeds": [block(12.0)]}
+    row = measure.rows(workload, blocks, {})[1]
+    assert (row["processor"], row["times_faster"]) == (3.0, 2.0)
+
+
+def test_targets_take_the_worst_of_their_workloads():
+    rows = [
+        {"workload": w.name, "implementation": name, "times_faster": 20.0, "limit_multiple": 1.5, "memory_share": 0.3,
+         "processor": 0.3, "per_second": 100.0}
+        for w in WORKLOADS for name in w.implementations
+    ]  # fmt: skip
+    rows[[row["workload"] for row in rows].index("Conv4-64 84x84 1-shot, 5 steps, MAML") + 3]["times_faster"] = 1.3
+    found = {target["target"]: target for target in show.targets(rows)}
+    assert len(found) == len(TARGETS) == 10
+    assert all(target["measured"] is not None for target in found.values())
+    one_shot = found["Conv4-64 84x84 1-shot: times faster"]
+    assert (one_shot["measured"], one_shot["reached"]) == (1.3, "below the floor")
+    assert found["Conv4-64 84x84: multiple of the FLOP limit"]["reached"] == "floor"
+    assert found["peak memory, share of the official way's"]["reached"] == "aim"
+    assert found["episodes drawn per second"]["reached"] == "below the floor"
+    assert {target["reached"] for target in show.targets([])} == {"not measured"}
+
+
+def test_the_quick_set_has_every_kind_of_work():
+    chosen = [w for w in WORKLOADS if w.name in QUICK]
+    assert len(chosen) == len(QUICK)
+    assert {w.work for w in chosen} == {w.work for w in WORKLOADS}
+    assert any(w.limit for w in chosen)
+
+
+# -- turns -----------------------------------------------------------------------------------------------
+
+
+class FakeWorker:
+    """Notes what it is asked."""
+
+    log: list[str] = []
+    living: set[str] = set()
+
+    def __init__(self, name: str, workload: Workload):
+        if name == "higher":
+            raise measure.Missing("no higher")
+        self.name = name
+        self.living.add(name)
+
+    def block(self, seconds: float) -> dict:
+        self.log.append(self.name)
+        return block(1.0)
+
+    def stop(self) -> None:
+        self.living.discard(self.name)
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    monkeypatch.setattr(measure, "Worker", FakeWorker)
+    monkeypatch.setattr(FakeWorker, "log", [])
+    monkeypatch.setattr(FakeWorker, "living", set())
+    return measure.Turns(Workload("w", {}, (WAY, "official way", "higher", "engine, fast")), random.Random(0))
+
+
+def test_every_round_has_all_implementations_once_in_an_order_of_its_own(turns, monkeypatch):
+    monkeypatch.setattr(measure, "_spare", lambda: 2**40)
+    for _ in range(6):
+        turns.round()
+    rounds = [tuple(FakeWorker.log[i : i + 3]) for i in range(0, 18, 3)]
+    assert {frozenset(names) for names in rounds} == {frozenset((WAY, "official way", "engine, fast"))}
+    assert len(set(rounds)) > 2
+    assert turns.missing == {"higher": "no higher"}
+    assert len(FakeWorker.living) == 3
+    turns.stop()
+    assert not FakeWorker.living
+
+
+def test_idle_workers_give_way_where_memory_is_short(turns, monkeypatch):
+    monkeypatch.setattr(measure, "_spare", lambda: 0)
+    for _ in range(2):
+        turns.round()
+        assert len(FakeWorker.living) == 1
+    assert {name: len(blocks) for name, blocks in turns.blocks.items()} == {
+        WAY: 2, "official way": 2, "engine, fast": 2, "higher": 0,
+    }  # fmt: skip
+
+
+def test_without_the_peers_environment_their_rows_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "INSTALLED", tmp_path / "installed.json")
+    with pytest.raises(measure.Missing, match="make benchmark"):
+        measure.interpreter("higher")
+    (tmp_path / "installed.json").write_text(json.dumps({"higher": {"missing": "no compiler"}}))
+    with pytest.raises(measure.Missing, match="no compiler"):
+        measure.interpreter("higher")
+
+
+def test_a_peer_that_does_not_install_is_written_down_with_the_reason(tmp_path, monkeypatch):
+    def call(*command: str, cwd: Path | None = None) -> None:
+        if "torchopt==0.7.3" in command:
+            raise RuntimeError("error: no wheel for this Python")
+        if command[1:3] == ("-c", "import torchopt"):
+            raise RuntimeError("ModuleNotFoundError")
+
+    monkeypatch.setattr(install, "call", call)
+    monkeypatch.setattr(install, "install_learn2learn", install.install)
+    monkeypatch.setattr(install.venv, "create", lambda folder, **_: next(iter_made(folder)))
+    install.main(tmp_path / "peers")
+    found = json.loads((tmp_path / "peers" / "installed.json").read_text())
+    assert found["torchopt"] == {"missing": "error: no wheel for this Python"}
+    assert found["higher"] == {"version": "0.2.1"}
+    assert found["learn2learn"] == {"version": "0.2.0"}
+    assert "torch < 1.10" in found["torchmeta"]["missing"]
+
+
+def iter_made(folder: Path):
+    """The folder that ``venv.create`` would make."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    yield (folder / "lib" / version / "site-packages").mkdir(parents=True)
+
+
+# -- processes and pages ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_says_why():
+    workload = replace(WORKLOADS[0], problem={"tasks": 2, "way": 1, "method": "nonsense"})
+    with pytest.raises(UserError, match="nonsense"):
+        measure.Worker("engine, fast", workload)
+    with pytest.raises(measure.Missing, match="several seeds"):
+        measure.Worker("engine, many seeds", WORKLOADS[0])
+
+
+@pytest.mark.slow
+def test_a_quick_run_and_its_page(tmp_path):
+    out = tmp_path / "speed.json"
+    command = [sys.executable, "-m", "benchmarks"]
+    only = ["sinusoid*", "Conv4-64 28x28*", "evaluation*", "episodes, *"]
+    asked = [*command, "run", "--quick", "--scaling", "--startup", "--repeats", "1", "--out", str(out), "--only", *only]
+    done = subprocess.run(asked, cwd=measure.ROOT, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())
+    rows = {(row["workload"], row["implementation"]): row for row in results["rows"]}
+    conv = "Conv4-64 28x28 1-shot, MAML+CML"
+    assert rows[conv, "engine, fast"].keys() >= {"times_faster", "limit_multiple", "memory_share", "seconds_quartiles"}
+    assert 0 < rows[conv, RATES]["processor"] < rows[conv, "engine, fast"]["processor"]
+    assert rows["episodes, 5-way 5-shot", "episodes"]["per_second"] > 100
+    assert "no program" in rows["sinusoid, 25 tasks, MAML", "engine, many seeds"]["missing"]
+    assert rows["dry run of a study", "plan cached"]["value"] == 10
+    assert "only try the harness" in results["provisional"]
+    assert results["machine"].keys() >= {"processor", "cores", "allocator", "load_before", "load_after"}
+    text = subprocess.run(
+        [*command, "show", "--out", str(out)], cwd=measure.ROOT, capture_output=True, text=True
+    ).stdout
+    assert "| sinusoid, 25 tasks, compiled, many seeds: times faster |" in text
+    assert "not measured" in text
+    assert "cost against tasks: Conv4-64 28x28 1-shot" in text
+    assert out.with_suffix(".png").stat().st_size > 5000
+
+
+def test_a_page_keeps_what_stands_around_the_results(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{show.BEGIN}\nold\n{show.END}\nafter\n")
+    for _ in range(2):
+        show.into(page, "new")
+    assert page.read_text() == f"before\n{show.BEGIN}\n\nnew\n{show.END}\nafter\n"
+
+
+def test_the_page_shows_the_committed_results():
+    folder = measure.ROOT / "benchmarks"
+    _, begin, rest = (folder / "README.md").read_text().partition(show.BEGIN)
+    shown = rest.partition(show.END)[0].strip()
+    assert begin
+    committed = folder / "results" / "speed.json"
+    assert shown == (show.markdown(json.loads(committed.read_text())).strip() if committed.exists() else "")
