@@ -396,16 +396,3 @@ def test_verdicts_stand_out_from_a_light_page_and_from_a_dark_one(background):
         a, b = sorted((luminance(colour), luminance(background)))
         assert (b + 0.05) / (a + 0.05) >= 3, "WCAG 2, 1.4.11"
     assert len({shape for _, shape in charts.OUTCOMES.values()}) == 4, "not by colour alone"
-
-
-def test_the_facts_name_splits_seeds_and_what_a_row_is_that_is_not_called_like_its_method():
-    methods = {"gmeta": {}, "gmeta+cml": {}, "frozen": {"method": "gmeta+cml", "options": {"cml": {"frozen": True}}},
-               "noise": {"method": "gmeta", "protocol_options": {"gradient_noise": 0.5}}}  # fmt: skip
-    experiment = {"data": "sbm", "network": "gcn", "way": 2, "shots": [5], "query": 5, "protocol": "official",
-                  "seeds": [3], "splits": ["r0", "r4"], "methods": methods}  # fmt: skip
-    found = plan.resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
-    (fact,) = [fact for fact in abstract.facts(found) if fact.startswith("e: ")]
-    assert "5 shots, class splits r0, r4, training seeds 3," in fact
-    assert "frozen (gmeta+cml, co-learner frozen)" in fact
-    assert "noise (gmeta, Gaussian gradient noise 0.5)" in fact
-    assert "gmeta, gmeta+cml, " in fact

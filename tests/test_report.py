@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cml_bench import figures, report
+from cml_bench import abstract, figures, plan, report
+from cml_bench.config import parse
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.spec import RunSpec
@@ -100,3 +101,16 @@ def test_figures_are_the_same_bytes_each_time():
     }  # fmt: skip
     first, second = (figures.encode(figures.curves(arrays, {"title": "T"}), "svg") for _ in range(2))
     assert first == second
+
+
+def test_the_facts_name_splits_seeds_and_what_a_row_is_that_is_not_called_like_its_method():
+    methods = {"gmeta": {}, "gmeta+cml": {}, "frozen": {"method": "gmeta+cml", "options": {"cml": {"frozen": True}}},
+               "noise": {"method": "gmeta", "protocol_options": {"gradient_noise": 0.5}}}  # fmt: skip
+    experiment = {"data": "sbm", "network": "gcn", "way": 2, "shots": [5], "query": 5, "protocol": "official",
+                  "seeds": [3], "splits": ["r0", "r4"], "methods": methods}  # fmt: skip
+    found = plan.resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
+    (fact,) = [fact for fact in abstract.facts(found) if fact.startswith("e: ")]
+    assert "5 shots, class splits r0, r4, training seeds 3," in fact
+    assert "frozen (gmeta+cml, co-learner frozen)" in fact
+    assert "noise (gmeta, Gaussian gradient noise 0.5)" in fact
+    assert "gmeta, gmeta+cml, " in fact
