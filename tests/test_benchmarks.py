@@ -274,7 +274,7 @@ def test_a_quick_run_and_its_page(tmp_path):
     text = subprocess.run(
         [*command, "show", "--out", str(out)], cwd=measure.ROOT, capture_output=True, text=True
     ).stdout
-    assert "| sinusoid, 25 tasks, compiled, many seeds: times faster |" in text
+    assert "| sinusoid, 25 tasks, compiled, many seeds: times faster" in text
     assert "not measured" in text
     assert "cost against tasks: Conv4-64 28x28 1-shot" in text
     assert out.with_suffix(".png").stat().st_size > 5000
