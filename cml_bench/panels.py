@@ -100,16 +100,8 @@ def _bars(arrays: Arrays, figure: dict[str, Any], name: str, unit: str) -> tuple
             found = band(arrays[f"{name}/{shot}"][k])
             places = np.arange(len(layers)) + (k - (len(labels) - 1) / 2) * width
             style = {"color": COLOURS[figure["styles"][k] % len(COLOURS)], "hatch": _HATCHES[k % len(_HATCHES)]}
-            axis.bar(
-                places,
-                found.mean,
-                width,
-                yerr=np.nan_to_num(found.half),
-                capsize=2,
-                label=label,
-                edgecolor="white",
-                **style,
-            )
+            half = found.half if np.isfinite(found.half).any() else None  # one seed has no interval
+            axis.bar(places, found.mean, width, yerr=half, capsize=2, label=label, edgecolor="white", **style)
         axis.set_xticks(range(len(layers)), layers)
         axis.set(title=f"{shot}-shot", ylabel=unit)
     return drawing, axes

@@ -333,3 +333,16 @@ def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
     arrays = read_arrays(tmp_path / "probes" / "figure4.npz", "")
     assert arrays["points/4/before"].shape == (2, 8, 2)
     assert arrays["score/4/before"].shape == (2, 2)
+
+
+def test_bars_of_one_seed_have_no_whisker():
+    from cml_bench import panels
+
+    def drawn(seeds: int):
+        values = np.random.default_rng(0).random((1, seeds, 2))
+        arrays = {"shots": np.array([5]), "labels": np.array(["a"]), "layers": np.array(["x", "y"]), "norms/5": values}
+        (axis,) = panels.gradients(arrays, {"title": "T", "styles": [0]}).axes
+        return [bars.errorbar for bars in axis.containers if hasattr(bars, "errorbar")]
+
+    assert drawn(1) == [None]
+    assert drawn(3) != [None]
