@@ -5,7 +5,7 @@
 # make gate-reference  make new references from 10 seeds, and print what moved
 # make study SHARD=1/4  one sitting of configs/omniglot_study.yaml, with a commit of its records
 # make plan        what configs/paper.yaml costs, measured on this machine, into docs/hardware.md
-# make benchmark   the engine's speed beside other libraries, into benchmarks/ (half an hour on an idle machine)
+# make benchmark   the engine's speed beside other libraries, into benchmarks/ (leave the machine idle)
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
 SHELL := /bin/bash

@@ -107,7 +107,7 @@ def main() -> None:
         if work is shown:
             command.add_argument("--page", action="store_true", help="put the tables into benchmarks/README.md")
             continue
-        command.add_argument("--quick", action="store_true", help="sizes that only try the harness: a minute")
+        command.add_argument("--quick", action="store_true", help="sizes that only try the harness")
         command.add_argument("--only", nargs="*", default=["*"], help="names of workloads, with * and ?")
         command.add_argument("--scaling", action="store_true", help="the curves too (without --only: always)")
         command.add_argument("--startup", action="store_true", help="start-up too (without --only: always)")

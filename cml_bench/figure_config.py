@@ -1,10 +1,10 @@
 """What a configuration may say of a figure. Imports no torch.
 
-The paper's figures 3 and 4 leave definitions open (section 4.4, appendix E): each is an option
-here, and :attr:`FigureConfig.definition` puts the choice into the caption.
+The paper leaves open what exactly its figures 3 and 4 show: each definition is an option here, and
+:meth:`FigureConfig.definition` puts the choice into the caption.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,11 @@ class Row(Model):
     reading: str = Field("meta", description="which result of the run: see the documentation of readings")
     against: str | None = Field(None, description="the baseline's key, for the paired difference")
     shown: bool = Field(True, description="no: the row stands among the paired differences only")
+
+
+def head_of(row: dict[str, Any]) -> str:
+    """The head whose result a row of a resolved figure shows: meta or co."""
+    return "meta" if row["reading"] == "meta" else "co"
 
 
 class FigureConfig(Model):

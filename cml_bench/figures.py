@@ -51,14 +51,11 @@ def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
 
 def forest(tables: list[Table]) -> Figure | None:
     """Paired differences with their intervals, one line each; improvement to the right. None without any."""
-    lines = []
-    for table in tables:
-        if not table.compares:
-            continue
-        for row, column, cell in table.cells():
-            if cell.difference and column.statistic == "mean":
-                title = column.title(table.kind).removesuffix(", mean")
-                lines.append((table.kind, f"{row.label}, {title}", cell.difference))
+    lines = [
+        (table.kind, f"{row.label}, {column.title(table.kind).removesuffix(', mean')}", difference)
+        for table in tables
+        for row, column, difference in table.differences()
+    ]
     kinds = list(dict.fromkeys(kind for kind, _, _ in lines))
     if not kinds:
         return None

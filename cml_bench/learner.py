@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cml_bench.data.base import DataSet
 from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.run import read_models
 from cml_bench.engine.step import expand, leaves
@@ -37,8 +38,9 @@ class AdaptedLearner:
 class Learner:
     """A trained initialisation. Images are expected in [0, 1], shaped (n, C, H, W); nodes are their numbers (n,)."""
 
-    def __init__(self, method: Method, groups: Groups, record: Record):
+    def __init__(self, method: Method, groups: Groups, record: Record, data: DataSet | None = None):
         self.method, self.groups, self.record = method, groups, record
+        self.data = data  # open, where the network needs it: the graph of nodes
 
     def adapt(
         self, x_support: Tensor, y_support: Tensor, steps: int | None = None, x_query: Tensor | None = None
@@ -86,6 +88,5 @@ def load(run: str | Path, results: str | Path = "results", data_dir: str | Path 
     record = read_record(folder)
     data, device, dtype = build_data(record.spec), torch.device("cpu"), dtype_of(record.spec.precision)
     method = build_method(record.spec, data).for_test()
-    if method.network.takes == "nodes":
-        method.network.bind(data.open(Path(data_dir), device, dtype))
-    return Learner(method, leaves(read_models(folder)["best_meta"], device, dtype), record)
+    groups = leaves(read_models(folder)["best_meta"], device, dtype)
+    return Learner(method, groups, record, data.open(Path(data_dir), device, dtype) if data.gives == "nodes" else None)

@@ -13,10 +13,12 @@ import numpy as np
 from cml_bench import figures as drawing
 from cml_bench import panels
 from cml_bench.errors import UserError, unknown
+from cml_bench.figure_config import head_of
 from cml_bench.files import write_bytes
 from cml_bench.records import Record, Store, read_arrays, write_arrays
 from cml_bench.spec import RunSpec
 from cml_bench.targets import expand_figures
+from cml_bench.verdict import FINISHED
 
 Arrays = dict[str, np.ndarray]
 Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a seed
@@ -84,23 +86,20 @@ def _arrays(plan: dict[str, Any], store: Store, key: str, path: Path) -> Arrays:
 
 def _finished(figure: dict[str, Any], wanted: Wanted, store: Store, key: str) -> tuple[dict[str, Any], Wanted]:
     """Without runs that diverged or collapsed; the label of a row that misses some says how many it has."""
-    rows, found = [dict(row) for row in figure["runs"]], {}
-    for shot, specs in wanted.items():
-        records = [[store.read(spec) for spec in runs] for runs in specs]
-        for runs, read in zip(specs, records, strict=True):
-            for spec, record in zip(runs, read, strict=True):
-                if record is None:
-                    raise UserError(f"{key} needs a run that is not finished: {spec.title}.")
-        found[shot] = [
-            [spec for spec, record in zip(runs, read, strict=True) if record.status == "finished"]
-            for runs, read in zip(specs, records, strict=True)
-        ]
+    good = set()
+    for spec in (spec for rows in wanted.values() for row in rows for spec in row):
+        record = store.read(spec)
+        if record is None:
+            raise UserError(f"{key} needs a run that is not finished: {spec.title}.")
+        good |= {spec.id} if record.status == FINISHED else set()
+    found = {shot: [[spec for spec in row if spec.id in good] for row in rows] for shot, rows in wanted.items()}
+    rows = [dict(row) for row in figure["runs"]]
     for i, row in enumerate(rows):
-        good, every = (sum(len(specs[i]) for specs in some.values()) for some in (found, wanted))
-        row["label"] += f" ({good} of {every} runs)" if good < every else ""
-        seeds = [spec.seed for specs in found.values() for spec in specs[i]]
-        if not all(specs[i] for specs in found.values()) or ("seed" in figure and figure["seed"] not in seeds):
+        kept, every = ([spec for specs in some.values() for spec in specs[i]] for some in (found, wanted))
+        drawn = all(specs[i] for specs in found.values())
+        if not drawn or ("seed" in figure and figure["seed"] not in {spec.seed for spec in kept}):
             raise UserError(f"{key}, row {row['label']!r}: its runs diverged or collapsed; there is nothing to draw.")
+        row["label"] += f" ({len(kept)} of {len(every)} runs)" if len(kept) < len(every) else ""
     return figure | {"runs": rows}, found
 
 
@@ -155,7 +154,7 @@ def _accuracies(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) 
     """For each shot K: ``steps/K`` (steps,), ``training/K`` and ``validation/K`` (rows, seeds, steps) in [0, 1]."""
 
     def one(record: Record, row: dict[str, Any]) -> dict[str, dict[int, float]]:
-        curves, head = record.content["curves"], "meta" if row["reading"] == "meta" else "co"
+        curves, head = record.content["curves"], head_of(row)
         found = {}
         for name, part in (("training", "train"), ("validation", "validation")):
             values = curves.get(part, {}).get(f"score_{head}", [])

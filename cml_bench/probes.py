@@ -10,11 +10,12 @@ from torch import Tensor
 
 from cml_bench import analysis
 from cml_bench.data.sinusoid import RANGE, Sinusoid
+from cml_bench.engine.evaluate import ready
 from cml_bench.engine.run import refuse_other_data
-from cml_bench.engine.step import expand
 from cml_bench.engine.train import Settings, build_data
 from cml_bench.episodes import Episodes, Examples, Task
 from cml_bench.errors import UserError, unknown
+from cml_bench.figure_config import head_of
 from cml_bench.learner import Learner, load
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.records import Store
@@ -23,7 +24,6 @@ from cml_bench.spec import RunSpec
 Arrays = dict[str, np.ndarray]
 Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a seed
 _POINTS = 201
-_AT_ONCE = 4  # test tasks in one pass
 
 
 def curves(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Path) -> Arrays:
@@ -42,11 +42,6 @@ def curves(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Path)
             lines.append(_lines(store, spec, tasks, x, head_of(row)))
         out[f"curves/{shot}"] = np.stack(lines)
     return out
-
-
-def head_of(row: dict[str, Any]) -> str:
-    """The head that a figure's row shows."""
-    return "meta" if row["reading"] == "meta" else "co"
 
 
 def _sinusoids(spec: RunSpec) -> Episodes:
@@ -98,22 +93,17 @@ def _opened(store: Store, spec: RunSpec, data_dir: Path) -> tuple[Learner, Episo
     learner = load(store.folder(spec), data_dir=data_dir)
     refuse_other_data(learner.record, Settings(data_dir=data_dir))
     leaf = next(iter(learner.groups["base"].values()))
-    data = build_data(spec).open(data_dir, leaf.device, leaf.dtype)
-    learner.method.network.bind(data)
+    data = learner.data or build_data(spec).open(data_dir, leaf.device, leaf.dtype)
     return learner, Episodes(data, "test", spec.way, spec.shot, spec.evaluation.query)
 
 
 def meetings(learner: Learner, episodes: Episodes, tasks: int, first: int = 0) -> Iterator[Met]:
     """The model on test tasks ``first .. first+tasks-1``, a few at a time, adapted as it is tested."""
     method = learner.method
-    for start in range(first, first + tasks, _AT_ONCE):
-        task = episodes.batch(start, min(_AT_ONCE, first + tasks - start))
-        wide = {
-            group: {name: p.detach().requires_grad_() for name, p in params.items()}
-            for group, params in expand(learner.groups, len(task)).items()
-        }
-        with torch.no_grad():
-            wide = method.meet(wide, task)
+    at_once = method.network.tasks_at_once(episodes.data.device)
+    for start in range(first, first + tasks, at_once):
+        task = episodes.batch(start, min(at_once, first + tasks - start))
+        wide = ready(method, learner.groups, task)
         path = list(method.trajectory(wide, task.support, method.inner_steps))
         before, after = ({name: p.detach() for name, p in params.items()} for params in (path[0], path[-1]))
         yield Met(task, wide, before, after)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.problem import Problem, split
-from benchmarks.restated import Peer
+from benchmarks.restated import LearnToLearn, Peer
 from cml_bench.episodes import Task
 
 
-class LearnToLearnPackage(Peer):
-    """``learn2learn.algorithms.MAML``: one backward per task."""
+class LearnToLearnPackage(LearnToLearn):
+    """``learn2learn.algorithms.MAML`` in the place of our restatement of it."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         import learn2learn
@@ -20,26 +20,12 @@ class LearnToLearnPackage(Peer):
         super().__init__(problem, dtype)
         self.maml = learn2learn.algorithms.MAML(self.net, lr=problem.inner_lr, first_order=False)
 
-    def _adapted(self, x: Tensor, y: Tensor, first_order: bool):
-        learner = self.maml.clone(first_order=first_order)
+    def adapted(self, x: Tensor, y: Tensor, create_graph: bool):
+        """The library's copy of the network after the inner loop."""
+        learner = self.maml.clone(first_order=not create_graph)
         for _ in range(self.problem.inner_steps):
             learner.adapt(self.criterion(learner(x)[0], y))
         return learner
-
-    def gradients(self, task: Task) -> None:
-        for x, y, x_query, y_query in split(task):
-            learner = self._adapted(x, y, first_order=False)
-            self.query_loss(*learner(x_query), y_query).backward()
-        for p in self.leaves.values():
-            p.grad.mul_(1 / len(task))
-
-    def evaluate(self, task: Task) -> list[float]:
-        scores = []
-        for x, y, x_query, y_query in split(task):
-            learner = self._adapted(x, y, first_order=True)
-            with torch.no_grad():
-                scores.append(self.score(learner(x_query)[0], y_query))
-        return scores
 
 
 class Higher(Peer):

@@ -46,17 +46,21 @@ def score_tasks(
     return found
 
 
-def _outputs(
-    method: Method, groups: Groups, task: Task, heads: tuple[str, ...], steps: Sequence[int], inner_loss: str
-) -> dict[tuple[str, int], Tensor]:
-    """Outputs (T, n, out) of one model by (head, inner steps)."""
+def ready(method: Method, groups: Groups, task: Task) -> Groups:
+    """Parameters (T, ...) from which a model adapts to some tasks: leaves, so no graph reaches the stored ones."""
     wide = {
         group: {name: p.detach().requires_grad_() for name, p in params.items()}
         for group, params in expand(groups, len(task)).items()
     }
     with torch.no_grad():
-        wide = method.meet(wide, task)
-    found = {}
+        return method.meet(wide, task)
+
+
+def _outputs(
+    method: Method, groups: Groups, task: Task, heads: tuple[str, ...], steps: Sequence[int], inner_loss: str
+) -> dict[tuple[str, int], Tensor]:
+    """Outputs (T, n, out) of one model by (head, inner steps)."""
+    wide, found = ready(method, groups, task), {}
     for step, params in enumerate(method.trajectory(wide, task.support, max(steps), loss=inner_loss)):
         if step in steps:
             with torch.no_grad():
