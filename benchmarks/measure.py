@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ class Worker:
 
     def block(self, seconds: float) -> dict[str, Any]:
         """What a block of calls took: see ``Served.block`` in worker.py."""
-        self.process.stdin.write(f"{seconds}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: its answer says so
+            os.write(self.process.stdin.fileno(), f"{seconds}\n".encode())  # no buffer that closing would write again
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -62,13 +63,16 @@ class Worker:
         if not line:
             self.process.wait()
             self.errors.seek(0)
-            raise UserError(f"{self.name} ended with code {self.process.returncode}:\n{self.errors.read()[-2000:]}")
+            said = self.errors.read()[-2000:]
+            self.stop()
+            raise UserError(f"{self.name} ended with code {self.process.returncode}:\n{said}")
         return json.loads(line)
 
     def stop(self) -> None:
-        """End it."""
-        self.process.communicate("\n")
-        self.errors.close()
+        """End it, if it has not ended; a second time changes nothing."""
+        if not self.errors.closed:
+            self.process.communicate("\n")
+            self.errors.close()
 
 
 def interpreter(implementation: str) -> str:
