@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from cml_bench import registry
@@ -15,6 +16,7 @@ from cml_bench.data._source import sha256_of
 from cml_bench.describe import describe
 from cml_bench.episodes import SPLITS, Episodes
 from cml_bench.errors import UserError
+from cml_bench.networks._graph import Sparse
 from tests.cases import CPU, random
 from tests.graphs import Case, Piece, embeddings, matrices, small, two_hops
 
@@ -201,6 +203,29 @@ def test_both_paths_are_the_equations(name, kind):
         assert torch.allclose(got, embeddings(name, a, x * scale, p, nodes.tolist()), atol=1e-12)
     stored = type(case.network.graph.rows("features", np.arange(84))).__name__
     assert stored.lower() == kind
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sparse_product_and_its_derivatives_are_the_dense_ones(dtype):
+    """float32 has another kernel than float64; layouts that are no plain rows (views, expanded values) included."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 30)) * (rng.random((50, 30)) < 0.2)
+    values[7] = 0
+    sparse = Sparse(sp.csr_array(values), dtype, CPU)
+    dense, close = torch.from_numpy(values).to(dtype), {"rtol": 1e-5, "atol": 1e-6}
+    x, g = random(30, 16).to(dtype), random(50, 32).to(dtype)[:, ::2]
+    with torch.no_grad():
+        for right in (x, random(16, 30).to(dtype).t(), x[:1, :1].expand(30, 16)):
+            torch.testing.assert_close(sparse @ right, dense @ right, **close)
+        torch.testing.assert_close(sparse.back(g), dense.t() @ g, **close)
+    x.requires_grad_()
+    for power in (2, 3):
+        first, expected = (
+            torch.autograd.grad(((m @ x) ** power * g).sum(), x, create_graph=True)[0] for m in (sparse, dense)
+        )
+        torch.testing.assert_close(first, expected, **close)
+        second, wanted = (torch.autograd.grad((grad**2).sum(), x)[0] for grad in (first, expected))
+        torch.testing.assert_close(second, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_an_isolated_node_is_its_own_subgraph():
