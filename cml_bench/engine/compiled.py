@@ -6,7 +6,7 @@ compiled; the outer optimiser stays outside, so that a method's ``meta_step`` ma
 as it needs. A C++ compiler must be there; without one the same gradients are computed operation by operation.
 
 Products of small matrices are written as what is fastest for their shapes (:func:`_bmm`): a library's batched product
-takes 0.02 ms whatever its size, and copies what is expanded, so these were most of a step.
+has a cost of its own, whatever its size, and copies what is expanded.
 """
 
 import os
@@ -66,41 +66,40 @@ class CompiledStep(MetaStep):
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
         leaves = [p for params in self.groups.values() for p in params.values()]
-        arguments = ([p.detach() for p in leaves], *task.support, *task.query)
+        arguments = [*(p.detach() for p in leaves), *task.support, *task.query]
         with torch.no_grad():
             phase = self.method.phase
             if phase not in self._by_phase:
                 self._by_phase[phase] = self._compiled(arguments)
-            grads, losses, scores = self._by_phase[phase](*arguments)
-        for leaf, grad in zip(leaves, grads, strict=True):
-            leaf.grad = grad
-        return Scores(
-            dict(zip(self.method.heads, losses, strict=True)), dict(zip(self.method.heads, scores, strict=True))
-        )
+            found = iter(self._by_phase[phase](*arguments))
+        for leaf in leaves:
+            leaf.grad = next(found)
+        return Scores(*({head: next(found) for head in self.method.heads} for _ in Scores._fields))
 
-    def _traced(self, params: list[Tensor], *examples: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Gradients of the stored parameters, and each head's loss and score per task (T,)."""
+    def _traced(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of the stored parameters, then each head's loss, then its score per task (T,)."""
+        *params, support_x, support_y, query_x, query_y = arguments
         given = iter(params)
         groups = {
             group: {name: next(given).detach().requires_grad_() for name in names}
             for group, names in self.groups.items()
         }
         with torch.enable_grad():
-            task = Task(Examples(*examples[:2]), Examples(*examples[2:]))
+            task = Task(Examples(support_x, support_y), Examples(query_x, query_y))
             loss, scores = self.method.outer_loss(expand(groups, len(task)), task)
             leaves = [p for named in groups.values() for p in named.values()]
             grads = torch.autograd.grad(loss.sum() / len(task), leaves, allow_unused=True, materialize_grads=True)
-        return list(grads), [scores.loss[h] for h in self.method.heads], [scores.score[h] for h in self.method.heads]
+        return (*grads, *(values[head] for values in scores for head in self.method.heads))
 
-    def _compiled(self, arguments: tuple) -> Callable:
+    def _compiled(self, arguments: list[Tensor]) -> Callable:
         graph = make_fx(self._traced, decomposition_table=_PRODUCTS)(*arguments)
-        tensors = [*arguments[0], *arguments[1:]]
-        key = (graph.code, *((tuple(t.shape), t.dtype, t.device) for t in tensors))
+        key = (graph.code, *((tuple(t.shape), t.dtype, t.device) for t in arguments))
         shareable = not dict(graph.named_buffers()) and not any("_tensor_constant" in name for name in vars(graph))
         if shareable and key in _programs:
             return _programs[key]
         try:
-            program = inductor.compile(graph, list(arguments))  # not torch.compile, which looks at every call anew
+            # Not torch.compile, which looks at the arguments of every call anew.
+            program = inductor.standalone_compile(graph, arguments, dynamic_shapes="from_example_inputs")
             program(*arguments)
         except Exception as error:
             raise UserError(f"the outer step cannot be compiled here ({error}). Use --engine fast.") from error
