@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from cml_bench import files, plan, registry, regression, report
 from cml_bench.config import parse
+from cml_bench.data import _glyphs
 from cml_bench.engine import checkpoint
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import run
@@ -257,6 +258,8 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
     small["figures"] = {"f": {"kind": "curves", "experiment": "s", "title": "F", "tasks": [0], "runs": [row]}}
     resolved = plan.resolve(parse(small, "test"), "test")
     monkeypatch.setattr(regression, "MIN_REFERENCE_SEEDS", 1)
+    images = _glyphs.render(_glyphs.load_class_list(), 16)  # once: each of over a thousand passes would draw them
+    monkeypatch.setattr(_glyphs, "render", lambda classes, size: images)
     with monkeypatch.context() as patch:
         disk = FullDisk(patch)
         everything(resolved, tmp_path / "twin", tmp_path / "twin-data")
