@@ -104,6 +104,9 @@ onstart:
 
 
 onerror:
-    print("Some runs failed; the tables below hold what is finished. Start again to go on where it stopped.", flush=True)
+    print(
+        "Some runs failed; the tables below hold what is finished. Start again to go on where it stopped.",
+        flush=True,
+    )
     shell("{PYTHON} -m cml_bench status --plan {PLAN_FILE} --results {RESULTS} || true")
     shell("{PYTHON} -m cml_bench report --plan {PLAN_FILE} --results {RESULTS} || true")
