@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cml_bench import registry
 from cml_bench.engine.compiled import CompiledStep, available
-from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.step import expand, leaves
 from cml_bench.episodes import Examples, Task
 from tests.cases import CPU, Case, images, random, relative, waves
@@ -139,6 +139,31 @@ def test_tasks_do_not_meet(name):
         *_, single = case.method.trajectory(expand(case.groups, 1), task.part(t, t + 1).support, 2)
         for key in case.network.params:
             assert torch.allclose(together[key][t], single[key][0], atol=1e-12, rtol=1e-9), key
+
+
+@pytest.mark.parametrize("name", [*(f"{name}+cml" for name in BASES), "cl"])
+def test_what_adapts_alike_adapts_once_and_nothing_else_does(name, monkeypatch):
+    """A second co-learner on the same body (the reading co_unpaired), another body, and equation 9 or CL's own loss."""
+    case, other, task = Case(name, inner_steps=2), Case(name, inner_steps=2), images()
+    with torch.no_grad():
+        for params in other.groups.values():
+            for p in params.values():
+                p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1), dtype=p.dtype))
+    mixed = {"base": case.groups["base"], "co": other.groups["co"]}
+    last = "none" if name == "cl" else "co"
+    asked = [
+        Asked([case.groups], ("meta", "co")), Asked([mixed], ("co",)), Asked([other.groups], ("meta", "co")),
+        Asked([other.groups], ("co",), last), Asked([case.groups, other.groups], ("meta", "co")),
+    ]  # fmt: skip
+    alone = [score_tasks(case.method, one.members, task, one.heads, (1, 2), one.inner_loss) for one in asked]
+    calls, original = [], case.method.trajectory
+    monkeypatch.setattr(case.method, "trajectory", lambda *args, **more: calls.append(1) or original(*args, **more))
+    together = score_all(case.method, asked, task, (1, 2))
+    assert len(calls) == (4 if name == "cl" else 3)
+    for one, two in zip(alone, together, strict=True):
+        assert one.keys() == two.keys()
+        assert all(torch.equal(a, b) for key in one for a, b in zip(one[key], two[key], strict=True))
+    assert not torch.equal(together[0]["co", 2].loss, together[1]["co", 2].loss)
 
 
 @pytest.mark.slow

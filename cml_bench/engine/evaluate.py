@@ -22,6 +22,20 @@ class Result(NamedTuple):
     score: Tensor
 
 
+Scored = dict[tuple[str, int], Result]  # by (head, inner steps)
+
+
+class Asked(NamedTuple):
+    """Outputs of ``heads`` of one model, or the mean of several that adapt each by itself, an ensemble.
+
+    ``inner_loss="co"``: equation 9, psi adapts alone.
+    """
+
+    members: Sequence[Groups]
+    heads: Sequence[str]
+    inner_loss: str = "meta"
+
+
 def score_tasks(
     method: Method,
     groups: Groups | Sequence[Groups],
@@ -29,21 +43,45 @@ def score_tasks(
     heads: Sequence[str],
     steps: Sequence[int],
     inner_loss: str = "meta",
-) -> dict[tuple[str, int], Result]:
-    """Scores of a batch of tasks by (head, inner steps). ``inner_loss="co"``: equation 9, psi adapts alone.
-
-    Several models are an ensemble: each adapts by itself, and their outputs are averaged.
-    """
+) -> Scored:
+    """Scores of a batch of tasks by (head, inner steps); several models are an ensemble."""
     members = [groups] if isinstance(groups, dict) else groups
-    outputs = {}
-    for member in members:
-        for key, value in _outputs(method, member, task, tuple(heads), steps, inner_loss).items():
-            outputs[key] = outputs[key] + value if key in outputs else value
-    found = {}
-    for key, value in outputs.items():
-        mean = value if len(members) == 1 else value / len(members)
-        found[key] = Result(method.criterion(mean, task.query.y), method.score(mean, task.query.y))
+    return score_all(method, [Asked(members, heads, inner_loss)], task, steps)[0]
+
+
+def score_all(method: Method, asked: Sequence[Asked], task: Task, steps: Sequence[int]) -> list[Scored]:
+    """Scores of a batch of tasks for each that is asked; what adapts alike adapts once."""
+    sums: list[dict[tuple[str, int], Tensor]] = [{} for _ in asked]
+    for group in _adapting_alike(method, asked):
+        inner_loss = asked[group[0][0]].inner_loss
+        wide = [ready(method, member, task) for _, member in group]
+        for step, params in enumerate(method.trajectory(wide[0], task.support, max(steps), loss=inner_loss)):
+            if step not in steps:
+                continue
+            for (number, _), own in zip(group, wide, strict=True):
+                with torch.no_grad():
+                    outputs = method.outputs(own, params, task.query.x, tuple(asked[number].heads))
+                for head in asked[number].heads:
+                    key, value = (head, step), outputs[head]
+                    sums[number][key] = sums[number][key] + value if key in sums[number] else value
+    found = []
+    for one, outputs in zip(asked, sums, strict=True):
+        means = {key: value if len(one.members) == 1 else value / len(one.members) for key, value in outputs.items()}
+        found.append(
+            {k: Result(method.criterion(v, task.query.y), method.score(v, task.query.y)) for k, v in means.items()}
+        )
     return found
+
+
+def _adapting_alike(method: Method, asked: Sequence[Asked]) -> list[list[tuple[int, Groups]]]:
+    """(place in ``asked``, model), those together whose inner loop is one and the same."""
+    found: dict[tuple, list[tuple[int, Groups]]] = {}
+    for number, one in enumerate(asked):
+        for member in one.members:
+            alone = one.inner_loss == "meta" and not method.co_in_inner_loop
+            key = (one.inner_loss, id(member["base"]), *(() if alone else (id(member.get("co")),)))
+            found.setdefault(key, []).append((number, member))
+    return list(found.values())
 
 
 def ready(method: Method, groups: Groups, task: Task) -> Groups:
@@ -54,19 +92,6 @@ def ready(method: Method, groups: Groups, task: Task) -> Groups:
     }
     with torch.no_grad():
         return method.meet(wide, task)
-
-
-def _outputs(
-    method: Method, groups: Groups, task: Task, heads: tuple[str, ...], steps: Sequence[int], inner_loss: str
-) -> dict[tuple[str, int], Tensor]:
-    """Outputs (T, n, out) of one model by (head, inner steps)."""
-    wide, found = ready(method, groups, task), {}
-    for step, params in enumerate(method.trajectory(wide, task.support, max(steps), loss=inner_loss)):
-        if step in steps:
-            with torch.no_grad():
-                outputs = method.outputs(wide, params, task.query.x, heads)
-            found |= {(head, step): outputs[head] for head in heads}
-    return found
 
 
 def evaluate(
@@ -80,11 +105,31 @@ def evaluate(
     inner_loss: str = "meta",
     first: int = 0,
     tasks_at_once: int = 4,
-) -> dict[tuple[str, int], Result]:
+) -> Scored:
     """Results (tasks,) on episodes ``first .. first+tasks-1``, on the CPU; one transfer at the end."""
-    heads, steps = tuple(heads or method.heads), tuple(steps) or (method.inner_steps,)
-    parts = []
+    members = [groups] if isinstance(groups, dict) else groups
+    asked = [Asked(members, tuple(heads or method.heads), inner_loss)]
+    return evaluate_all(method, asked, episodes, tasks, steps=steps, first=first, tasks_at_once=tasks_at_once)[0]
+
+
+def evaluate_all(
+    method: Method,
+    asked: Sequence[Asked],
+    episodes: Episodes,
+    tasks: int,
+    *,
+    steps: Sequence[int] = (),
+    first: int = 0,
+    tasks_at_once: int = 4,
+) -> list[Scored]:
+    """As :func:`evaluate`, for each that is asked, on the same episodes: each is drawn once."""
+    steps, parts = tuple(steps) or (method.inner_steps,), []
     for start in range(first, first + tasks, tasks_at_once):
         task = episodes.batch(start, min(tasks_at_once, first + tasks - start))
-        parts.append(score_tasks(method, groups, task, heads, steps, inner_loss))
+        parts.append(score_all(method, asked, task, steps))
+    return [_joined([part[number] for part in parts]) for number in range(len(asked))]
+
+
+def _joined(parts: list[Scored]) -> Scored:
+    """Of all batches, on the CPU."""
     return {key: Result(*(torch.cat([part[key][i] for part in parts]).cpu() for i in (0, 1))) for key in parts[0]}

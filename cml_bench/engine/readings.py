@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from cml_bench.data.base import DataSet
-from cml_bench.engine.evaluate import Result, evaluate
+from cml_bench.engine.evaluate import Asked, Result, evaluate_all
 from cml_bench.engine.step import leaves
 from cml_bench.episodes import Episodes
 from cml_bench.methods.base import Groups, Method
@@ -39,7 +39,7 @@ Models = dict[str, Groups]  # best_meta, best_co, last; top_meta.0, top_meta.1, 
 
 
 class Pass(NamedTuple):
-    """One pass over the test episodes and the readings that come out of it."""
+    """Adapted model or models, and the readings that come out of them."""
 
     groups: list[Groups]
     inner_loss: str
@@ -47,7 +47,7 @@ class Pass(NamedTuple):
 
 
 def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) -> list[Pass]:
-    """The passes needed; models of the same step are evaluated once."""
+    """The passes needed, all on the same episodes; models of the same step are evaluated once."""
     best, last = models["best_meta"], models.get("last")
     ensembles = {
         head: [models[key] for key in sorted(models) if key.startswith(f"top_{head}.")] for head in ("meta", "co")
@@ -91,12 +91,21 @@ def test_results(
     method = method.for_test()
     inner = wanted.inner_steps or (method.inner_steps,)
     arrays = {}
-    for item in passes(method, models, steps, "best_co" in models):
-        groups = [leaves(member, data.device, data.dtype) for member in item.groups]
-        results = evaluate(
-            method, groups, episodes, wanted.tasks, heads=sorted(set(item.readings.values())), steps=inner,
-            inner_loss=item.inner_loss, tasks_at_once=tasks_at_once,
-        )  # fmt: skip
+    found = passes(method, models, steps, "best_co" in models)
+    placed: dict[int, dict[str, torch.Tensor]] = {}  # each group of parameters once, whoever has it
+
+    def here(groups: Groups) -> Groups:
+        for name, params in groups.items():
+            if id(params) not in placed:
+                placed[id(params)] = leaves({name: params}, data.device, data.dtype)[name]
+        return {name: placed[id(params)] for name, params in groups.items()}
+
+    asked = [
+        Asked([here(member) for member in item.groups], sorted(set(item.readings.values())), item.inner_loss)
+        for item in found
+    ]
+    scored = evaluate_all(method, asked, episodes, wanted.tasks, steps=inner, tasks_at_once=tasks_at_once)
+    for item, results in zip(found, scored, strict=True):
         for reading, head in item.readings.items():
             for k in inner:
                 arrays[evaluation_key(reading, k)] = stored(method.kind, results[head, k], spec.way * wanted.query)

@@ -86,6 +86,7 @@ class Method:
     accepts_colearner = True
     learns = True
     heads: tuple[str, ...] = ("meta",)
+    co_in_inner_loop = False  # whether the inner loop of the loss ``meta`` depends on the co-learner
     recipe: Recipe = RELEASED
     network_defaults: dict[str, Any] = {}
     more_readings: tuple[Reading, ...] = ()  # besides those that every method has: see engine/readings.py

@@ -43,6 +43,7 @@ class CL(cooperative(MAML)):
 
     Options = CLOptions
     accepts_colearner = False
+    co_in_inner_loop = True
     more_readings = (
         Reading("both", "best_meta", "both", "meta"),
         Reading("co_fixed", "best_meta", "co", "fixed"),
