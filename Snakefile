@@ -9,7 +9,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cml_bench import hardware, preflight, targets
+from cml_bench import allocator, hardware, preflight, targets
 from cml_bench import plan as planning
 from cml_bench.errors import UserError
 
@@ -48,6 +48,8 @@ OUT = f"{RESULTS}/{STUDY['study']}"
 PYTHON = sys.executable
 # Jobs get the plan's path by the environment: as a parameter it would run them again after every edit of the source.
 os.environ["CML_BENCH_PLAN"] = PLAN_FILE
+for name, value in allocator.environment(STUDY["allocator"]).items():
+    os.environ.setdefault(name, value)  # what the user set holds
 
 
 envvars:

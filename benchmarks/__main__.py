@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure, scaling, show, startup
-from benchmarks.measure import ALLOCATOR, INSTALLED, ROOT
+from benchmarks.measure import INSTALLED, ROOT
 from benchmarks.workloads import QUICK, WORKLOADS
-from cml_bench import hardware
+from cml_bench import allocator, hardware
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
 
@@ -47,7 +47,7 @@ def _context(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": {
             "system": platform.platform(), "processor": hardware.processor(), "cores": os.cpu_count(),
-            "allocator": ALLOCATOR, "load_before": round(load, 2),
+            "allocator": allocator.KEEP, "load_before": round(load, 2),
         },
         "versions": {"python": platform.python_version(), **packages}, "peers": _peers(),
         "date": datetime.date.today().isoformat(),

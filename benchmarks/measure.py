@@ -14,18 +14,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import IMPLEMENTATIONS, RATES, WAY, Workload
+from cml_bench import allocator
 from cml_bench.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers"
 INSTALLED = PEERS / "installed.json"
-# glibc gives memory back to the system at every step by default, and page faults dominate then: equal for all.
-ALLOCATOR = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**26),
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
 _FIRST_GUESS = 3 * 2**30  # bytes that a worker may take whose peak is not known yet
 
 
@@ -43,7 +37,7 @@ class Worker:
         threads = str(workload.threads)
         self.process = subprocess.Popen(
             [interpreter(implementation), "-m", "benchmarks.worker", json.dumps(order)],
-            env={**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            env={**os.environ, **allocator.KEEP, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=ROOT,
         )  # fmt: skip
         first = self._answer()

@@ -1,5 +1,7 @@
 """The engine's own paths, and the drawing of episodes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
@@ -9,6 +11,7 @@ from cml_bench.data._arrays import ImageArrays
 from cml_bench.data.base import ImageSet
 from cml_bench.engine.compiled import CompiledStep
 from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.seeds import Together
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.episodes import Episodes, Task
 from cml_bench.spec import Options
@@ -57,11 +60,37 @@ class CompiledEngine(Engine):
     path = "compiled"
 
 
+class _Seed(CompiledEngine):
+    """What :class:`Together` asks of a training; its meta-batch is there already."""
+
+    spec = SimpleNamespace(protocol=SimpleNamespace(clamp=0.0))
+    running = None
+
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
+        super().__init__(problem, dtype)
+        self.optimizer, self.step, self.task = self.meta_step.optimizer, 0, None
+
+    def begin_step(self) -> Task:
+        """The meta-batch."""
+        return self.task
+
+    def end_step(self, tasks: int, seconds: float) -> None:
+        """Count it."""
+        self.step += 1
+
+
 class SeedsEngine:
     """Trainings of several seeds as one program."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
-        raise ImportError("the engine has no program for several seeds yet")
+        self.seeds = [_Seed(problem, dtype) for _ in range(problem.seeds)]
+        self.together = Together(self.seeds, problem.seeds)
+
+    def step(self, task: Task) -> None:
+        """One outer step of every seed."""
+        for seed in self.seeds:
+            seed.task = task
+        self.together.advance(self.seeds)
 
 
 class _Pictures(ImageSet):

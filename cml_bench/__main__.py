@@ -205,7 +205,8 @@ def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
     return Settings(
         runs_per_gpu=study.get("runs_per_gpu", 1), memory_fraction=study.get("memory_fraction"),
         gpu_expected=study.get("gpu") == "expected" and not study["allow_cpu"],
-        tasks_at_once=study.get("tasks_at_once"), wait=bool(getattr(args, "job", None)),
+        tasks_at_once=study.get("tasks_at_once"), seeds_at_once=study.get("seeds_at_once"),
+        wait=bool(getattr(args, "job", None)),
         results=args.results or Path(study.get("results", "results")),
         data_dir=args.data_dir or Path(study.get("data_dir", "data")),
         device=resolve_device(args.device or study.get("device", "auto")), threads=args.threads, path=args.engine,

@@ -159,6 +159,14 @@ class Study(Model):
     tasks_at_once: int | None = Field(
         None, ge=1, description="tasks that one program holds; fewer need less memory. None: the network's number"
     )
+    allocator: Literal["keep", "system"] = Field(
+        "keep", description="of jobs on a CPU: keep the memory that they have had (faster), or as the system does"
+    )
+    seeds_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="seeds of a small network that one program trains. None: all that a job has; 1: one by one",
+    )
 
 
 _JOINED = ("experiments", "tables", "figures")

@@ -9,7 +9,8 @@ from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 
 def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """30 steps of sinusoid regression, 5 points."""
-    options = {"inner_lr": 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
+    rate = "inner_lr_init" if method.startswith("mamlpp") else "inner_lr"
+    options = {rate: 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
     return _spec(method, options, "sinusoid", "mlp", {"hidden": (16, 16)}, 1, **changes)
 
 

@@ -82,7 +82,7 @@ def test_a_training_lives_on_its_device(name, settings, monkeypatch):
     source(source.Options.read(spec.data.options, "test")).prepare(settings.data_dir)
     made = Training(spec, Settings(**{**settings.__dict__, "device": "meta"}), settings.results, print)
     for _ in range(2):
-        made._advance()
+        made.advance()
     found = list(everything([made.groups, made.running, made.optimizer.state_dict()["state"]]))
     assert {t.device for t in found if t.dim()} == {META}
     assert all(p.grad is None or p.grad.device == META for p in everything(made.groups))
@@ -118,7 +118,7 @@ def test_out_of_memory_ends_with_the_advice_that_helps(settings, monkeypatch):
     def full(self):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr(Training, "_advance", full)
+    monkeypatch.setattr(Training, "advance", full)
     shared = Settings(**{**settings.__dict__, "runs_per_gpu": 3})
     with pytest.raises(UserError) as caught:
         run_all([glyph_spec()], shared)

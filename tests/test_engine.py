@@ -82,7 +82,7 @@ class Stop(Exception):
     """Stands for a kill."""
 
 
-def interrupted(spec, settings, at_step, before="_advance"):
+def interrupted(spec, settings, at_step, before="advance"):
     """Train, and die before step ``at_step`` is made, or before the validation (``_pause``) at that step."""
     often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
     original = getattr(Training, before)

@@ -271,8 +271,8 @@ def test_a_resumed_run_equals_its_uninterrupted_twin(name, graph_settings, tmp_p
     def stop():
         raise KeyboardInterrupt
 
-    advance = training._advance
-    training._advance = lambda: stop() if training.step == 13 else advance()
+    advance = training.advance
+    training.advance = lambda: stop() if training.step == 13 else advance()
     with pytest.raises(KeyboardInterrupt):
         training.run()
     training._save()

@@ -44,23 +44,28 @@ class Sinusoid(DataSet):
     @property
     def sha256(self) -> str:
         """Hash of the first numbers of a fixed stream: they change if the generator does."""
-        x, y, _ = self.draw(seeding.key("sinusoid"), "test", 0, 8, 1, 5, 5)
+        x, y = self._points(seeding.key("sinusoid"), 0, 8, 10)
         return hashlib.sha256(np.round(np.stack((x, y)), 9).astype("<f8").tobytes()).hexdigest()
 
-    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
-        """x and y (count, shot+query) float64, and shot."""
-        u = seeding.uniform(seeding.words(key, first, count, 2 + shot + query))
+    @staticmethod
+    def _points(key: np.ndarray, first: int, count: int, each: int) -> tuple[np.ndarray, np.ndarray]:
+        """x and y (count, each) float64."""
+        u = seeding.uniform(seeding.words(key, first, count, 2 + each))
         amplitude, phase, x = (
             low + (high - low) * part
             for (low, high), part in zip((AMPLITUDE, PHASE, RANGE), (u[:, :1], u[:, 1:2], u[:, 2:]), strict=True)
         )
-        return x, amplitude * np.sin(x - phase), shot
+        return x, amplitude * np.sin(x - phase)
 
-    def tasks(self, drawn, part: slice) -> Task:
-        """Tensors (T, shot, 1) and (T, query, 1)."""
-        x, y, shot = drawn
-        x, y = (torch.from_numpy(v[part]).to(self.device, self.dtype).unsqueeze(-1) for v in (x, y))
+    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int) -> Task:
+        """Tensors (count, shot, 1) and (count, query, 1)."""
+        points = self._points(key, first, count, shot + query)
+        x, y = (torch.from_numpy(v).to(self.device, self.dtype).unsqueeze(-1) for v in points)
         return Task(Examples(x[:, :shot], y[:, :shot]), Examples(x[:, shot:], y[:, shot:]))
+
+    def tasks(self, drawn: Task, part: slice) -> Task:
+        """Some of them."""
+        return drawn.part(part.start, part.stop)
 
     @staticmethod
     def truth(key: np.ndarray, index: int, shot: int, query: int) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable
 import torch
 import torch._inductor as inductor
 from torch import Tensor
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cml_bench.engine.step import MetaStep, expand
@@ -23,6 +24,7 @@ from cml_bench.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Scores
 
+Outputs = tuple[Tensor, ...]  # gradients of the stored parameters, then each head's losses and scores per task
 WORTHWHILE = 20_000  # outer steps from which on half a minute of compiling is repaid
 _programs: dict[tuple, Callable] = {}  # runs of one process share them
 
@@ -53,7 +55,7 @@ def _baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: floa
     return torch.bmm(a, b) + bias if beta == alpha == 1 else NotImplemented
 
 
-_PRODUCTS = {torch.ops.aten.bmm.default: _bmm, torch.ops.aten.baddbmm.default: _baddbmm}
+PRODUCTS = {torch.ops.aten.bmm.default: _bmm, torch.ops.aten.baddbmm.default: _baddbmm}
 
 
 class CompiledStep(MetaStep):
@@ -66,18 +68,24 @@ class CompiledStep(MetaStep):
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
         leaves = [p for params in self.groups.values() for p in params.values()]
-        arguments = [*(p.detach() for p in leaves), *task.support, *task.query]
         with torch.no_grad():
-            phase = self.method.phase
-            if phase not in self._by_phase:
-                self._by_phase[phase] = self._compiled(arguments)
-            found = iter(self._by_phase[phase](*arguments))
+            found = iter(self.computed([p.detach() for p in leaves] + [*task.support, *task.query]))
         for leaf in leaves:
             leaf.grad = next(found)
         return Scores(*({head: next(found) for head in self.method.heads} for _ in Scores._fields))
 
-    def _traced(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of the stored parameters, then each head's loss, then its score per task (T,)."""
+    def computed(self, arguments: list[Tensor]) -> Outputs:
+        """What :meth:`traced` computes of its arguments."""
+        phase = self.method.phase
+        if phase not in self._by_phase:
+            self._by_phase[phase] = compiled(self.traced(arguments), arguments)
+        return self._by_phase[phase](*arguments)
+
+    def traced(self, arguments: list[Tensor]) -> GraphModule:
+        """The computation in this phase, of the stored parameters and the four tensors of a meta-batch."""
+        return make_fx(self._outputs, decomposition_table=PRODUCTS)(*arguments)
+
+    def _outputs(self, *arguments: Tensor) -> Outputs:
         *params, support_x, support_y, query_x, query_y = arguments
         given = iter(params)
         groups = {
@@ -91,18 +99,24 @@ class CompiledStep(MetaStep):
             grads = torch.autograd.grad(loss.sum() / len(task), leaves, allow_unused=True, materialize_grads=True)
         return (*grads, *(values[head] for values in scores for head in self.method.heads))
 
-    def _compiled(self, arguments: list[Tensor]) -> Callable:
-        graph = make_fx(self._traced, decomposition_table=_PRODUCTS)(*arguments)
-        key = (graph.code, *((tuple(t.shape), t.dtype, t.device) for t in arguments))
-        shareable = not dict(graph.named_buffers()) and not any("_tensor_constant" in name for name in vars(graph))
-        if shareable and key in _programs:
-            return _programs[key]
-        try:
-            # Not torch.compile, which looks at the arguments of every call anew.
-            program = inductor.standalone_compile(graph, arguments, dynamic_shapes="from_example_inputs")
-            program(*arguments)
-        except Exception as error:
-            raise UserError(f"the outer step cannot be compiled here ({error}). Use --engine fast.") from error
-        if shareable:
-            _programs[key] = program
-        return program
+
+def constant_free(graph: GraphModule) -> bool:
+    """Whether it computes with its arguments alone, so that another training may use it."""
+    return not dict(graph.named_buffers()) and not any("_tensor_constant" in name for name in vars(graph))
+
+
+def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outputs]:
+    """A program for these shapes; one that this process has already where it is the same."""
+    key = (graph.code, *((tuple(t.shape), t.dtype, t.device) for t in arguments))
+    shareable = constant_free(graph)
+    if shareable and key in _programs:
+        return _programs[key]
+    try:
+        # Not torch.compile, which looks at the arguments of every call anew.
+        program = inductor.standalone_compile(graph, arguments, dynamic_shapes="from_example_inputs")
+        program(*arguments)
+    except Exception as error:
+        raise UserError(f"the outer step cannot be compiled here ({error}). Use --engine fast.") from error
+    if shareable:
+        _programs[key] = program
+    return program

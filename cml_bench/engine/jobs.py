@@ -1,12 +1,18 @@
 """Several runs in one process: each keeps its own lock, log, checkpoints, and its own failure."""
 
+import contextlib
 import sys
 import traceback
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from cml_bench.engine.precision import out_of_memory
-from cml_bench.engine.run import run
-from cml_bench.engine.train import Settings
+import torch
+
+from cml_bench import registry
+from cml_bench.engine.precision import computing, out_of_memory
+from cml_bench.engine.run import run, stages
+from cml_bench.engine.seeds import Together, fits
+from cml_bench.engine.train import Settings, Training, choose_path
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
 from cml_bench.records import Record, Store, write_failure
@@ -16,23 +22,85 @@ from cml_bench.spec import RunSpec
 def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None) -> None:
     """Run all; then write the stamp, or raise one UserError that names every run that failed and its log."""
     done, failed = {}, []
-    for number, spec in enumerate(specs, 1):
-        try:
-            record = run(spec, settings)
-        except Exception as error:  # one run's failure must not take the others with it
-            failed.append(_explain(spec, settings, error))
+    for number, (spec, found) in enumerate(_made(specs, settings), 1):
+        if isinstance(found, Exception):  # one run's failure must not take the others with it
+            failed.append(_explain(spec, settings, found))
             continue
-        done[spec.id] = record.status
-        results = record.content["results"].items()
+        done[spec.id] = found.status
+        results = found.content["results"].items()
         shown = "  ".join(f"{key} {value:.4f}" for key, value in results if key.startswith(("meta@", "co@")))
-        settings.report(f"run {number} of {len(specs)} {record.status}: {spec.title}  test: {shown or 'none'}")
-        if record.status == "diverged" and stamp is None:  # under a stamp the study goes on, and its tables say so
-            failed.append(_diverged(record))
+        settings.report(f"run {number} of {len(specs)} {found.status}: {spec.title}  test: {shown or 'none'}")
+        if found.status == "diverged" and stamp is None:  # under a stamp the study goes on, and its tables say so
+            failed.append(_diverged(found))
     if failed:
         raise UserError("; ".join(failed))
     if stamp is not None:
         tasks = {spec.id: spec.evaluation.tasks for spec in specs}
-        write_json(stamp, {"runs": done, "tasks": tasks})
+        write_json(stamp, {"runs": {spec.id: done[spec.id] for spec in specs}, "tasks": tasks})
+
+
+def _made(specs: list[RunSpec], settings: Settings) -> Iterator[tuple[RunSpec, Record | Exception]]:
+    """Each run's record, or what went wrong, as soon as it is there."""
+    for together in _batches(specs, settings):
+        if len(together) > 1:
+            yield from _made_together(together, settings)
+            continue
+        try:
+            found: Record | Exception = run(together[0], settings)
+        except Exception as error:
+            found = error
+        yield together[0], found
+
+
+def _batches(specs: list[RunSpec], settings: Settings) -> list[list[RunSpec]]:
+    """Runs that one program makes: those that differ in the seed alone, where a program is compiled."""
+    found: dict[str, list[list[RunSpec]]] = {}
+    for spec in specs:
+        twins = spec.model_copy(update={"seed": 0}).model_dump_json() if _shares(spec, settings) else spec.id
+        parts = found.setdefault(twins, [[]])
+        if len(parts[-1]) == (settings.seeds_at_once or len(specs)):
+            parts.append([])
+        parts[-1].append(spec)
+    return [part for parts in found.values() for part in parts]
+
+
+def _shares(spec: RunSpec, settings: Settings) -> bool:
+    if settings.seeds_at_once == 1 or settings.device.startswith("cuda") or spec.network is None:
+        return False
+    try:
+        network = registry.networks.get(spec.network.name)
+        if choose_path(settings.path, spec, network, torch.device("cpu")) != "compiled":
+            return False
+        return fits(spec, registry.method(spec.method))
+    except UserError:  # the run itself says what is wrong
+        return False
+
+
+def _made_together(specs: list[RunSpec], settings: Settings) -> Iterator[tuple[RunSpec, Record | Exception]]:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(computing(specs[0].precision, "cpu"))  # each run sets it too, and sets back what it found
+        begun = []
+        for spec in specs:
+            parts = stack.enter_context(contextlib.closing(stages(spec, settings)))
+            found = _next(parts)
+            if isinstance(found, Training):
+                begun.append((spec, parts, found))
+            else:
+                yield spec, found
+        if begun:
+            settings.report(f"{len(specs)} seeds in one program: {specs[0].title.rpartition(',')[0]}")
+        for place, problem in Together([training for _, _, training in begun], len(specs)).run():
+            spec, parts, _ = begun[place]
+            yield spec, problem or _next(parts)
+
+
+def _next(parts: Generator[Training, None, Record]) -> Training | Record | Exception:
+    try:
+        return next(parts)
+    except StopIteration as end:
+        return end.value
+    except Exception as error:
+        return error
 
 
 def _diverged(record: Record) -> str:

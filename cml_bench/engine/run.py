@@ -4,7 +4,7 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -57,6 +57,19 @@ _STATUS_TASKS = 100  # validation tasks from which a run may be said to have col
 
 def run(spec: RunSpec, settings: Settings) -> Record:
     """The record of this run: as stored if it is finished, else after training what is missing."""
+    parts = stages(spec, settings)
+    try:
+        next(parts).run()
+        next(parts)
+    except StopIteration as end:
+        return end.value
+    finally:
+        parts.close()
+    raise AssertionError("a run has one training")
+
+
+def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Record]:
+    """A run whose training, if it needs one, is for the caller to make: it is yielded, and evaluated afterwards."""
     store = Store(settings.results)
     folder = store.folder(spec)
     refuse(spec, settings)
@@ -74,7 +87,14 @@ def run(spec: RunSpec, settings: Settings) -> Record:
             here = replace(settings, device=device, report=_both(log, settings.report))
             torch.set_num_threads(settings.threads)
             forget_peak_memory(device)
-            return _make(record, spec, here, folder)
+            forget_failure(folder)
+            if record is not None:
+                return reevaluate(record, spec, here)
+            if not registry.method(spec.method).learns:
+                return _reference(spec, here, folder)
+            training = Training(spec, here, folder, here.report)
+            yield training
+            return _finish(training, spec, here, folder)
 
 
 def refuse(spec: RunSpec, settings: Settings) -> None:
@@ -90,17 +110,6 @@ def refuse_other_data(record: Record, settings: Settings) -> None:
     there = prepared.index(settings.data_dir, record.spec.data_id).get("sha256")
     if there not in (None, record.content["data_sha256"]):
         raise UserError(made_from_other_data(record.folder, record.spec, record.content["data_sha256"], there))
-
-
-def _make(record: Record | None, spec: RunSpec, settings: Settings, folder: Path) -> Record:
-    forget_failure(folder)
-    if record is not None:
-        return reevaluate(record, spec, settings)
-    if not registry.method(spec.method).learns:
-        return _reference(spec, settings, folder)
-    training = Training(spec, settings, folder, settings.report)
-    training.run()
-    return _finish(training, spec, settings, folder)
 
 
 def _both(log: TextIO, report: Callable[[str], None]) -> Callable[[str], None]:

@@ -6,7 +6,7 @@ bit, for the same number of threads, since every batch is a function of the step
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, leaves, snapshot
-from cml_bench.episodes import Episodes
+from cml_bench.episodes import Episodes, Task
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method
+from cml_bench.networks.base import Network
 from cml_bench.records import write_progress
 from cml_bench.spec import Options, Protocol, RunSpec
 
@@ -44,6 +45,7 @@ class Settings:
     path: str = "auto"
     checkpoint_seconds: float = 60.0
     diagnostics: bool = True
+    seeds_at_once: int | None = None  # trainings in one program (engine/seeds.py); none: as many as a job has
     wait: bool = False  # for another process that makes the same run, instead of an error
     report: Callable[[str], None] = print
 
@@ -53,17 +55,17 @@ def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
     return cls.Options.read(given, where)
 
 
-def choose_path(asked: str, spec: RunSpec, method: Method, device: torch.device) -> str:
+def choose_path(asked: str, spec: RunSpec, network: type[Network], device: torch.device) -> str:
     """``plain``, ``fast`` or ``compiled``. ``auto``: compiled where that is repaid and possible, else fast.
 
     The choice depends on the network, the number of steps and the machine, not on the method, so a baseline and
     its +CML version take the same path.
     """
-    if asked == "compiled" and not method.network.compiles:
+    if asked == "compiled" and not network.compiles:
         raise UserError(f"{spec.network.name} cannot be compiled: use --engine auto or fast.")
     if asked != "auto":
         return asked
-    gains = method.network.compiles and method.network.small and spec.precision != "bf16"
+    gains = network.compiles and network.small and spec.precision != "bf16"
     worth = gains and spec.steps >= compiled.WORTHWHILE and device.type == "cpu"
     return "compiled" if worth and compiled.available() else "fast"
 
@@ -122,7 +124,7 @@ class Training:
         self.device, self.dtype = torch.device(settings.device), dtype_of(spec.precision)
         self.data = build_data(spec).open(settings.data_dir, self.device, self.dtype)
         self.method = build_method(spec, self.data, settings.path)
-        self.path = choose_path(settings.path, spec, self.method, self.device)
+        self.path = choose_path(settings.path, spec, type(self.method.network), self.device)
         self.tasks_at_once = tasks_at_once(settings, self.method, self.device)
         way, shot, query = spec.way, spec.shot, spec.query
         self.train_tasks = Episodes(self.data, "train", way, shot, query, seed=spec.seed)
@@ -138,13 +140,15 @@ class Training:
         self.running_tasks = 0
         self.last_validation: Result | None = None
         self.diverged = False
+        self.seeds = 1  # that the program at work trains: engine/seeds.py
         self._new_optimizer()
         self._started, self._start_step, self._saved, self._said = time.monotonic(), 0, time.monotonic(), 0.0
 
     @property
     def engine(self) -> dict[str, Any]:
         """What results depend on bit for bit, for the record."""
-        return {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
+        here = {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
+        return here | ({"seeds": self.seeds} if self.seeds > 1 else {})
 
     def _new_optimizer(self) -> None:
         protocol = self.spec.protocol
@@ -163,6 +167,11 @@ class Training:
 
     def run(self) -> None:
         """Train to the end, from wherever the last checkpoint left off."""
+        for _ in self.steps():
+            self.advance()
+
+    def steps(self) -> Iterator[None]:
+        """Everything but the outer steps: whenever one is due, this yields, and goes on after it was made."""
         self._resume()
         spec, protocol = self.spec, self.spec.protocol
         while True:
@@ -173,7 +182,7 @@ class Training:
                 return
             if protocol.optimizer_reset_every and self.step and self.step % protocol.optimizer_reset_every == 0:
                 self._new_optimizer()
-            self._advance()
+            yield
             if self._overdue():
                 self._save()
 
@@ -190,19 +199,29 @@ class Training:
     def _overdue(self) -> bool:
         return time.monotonic() - self._saved >= self.settings.checkpoint_seconds
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """Make one outer step."""
         start = time.perf_counter()
-        self.method.at_step(self.step)
-        if self.spec.protocol.outer_lr_min is not None:
-            for chosen in self.optimizer.param_groups:
-                chosen["lr"] = annealed(self.spec.protocol, self.step, self.spec.steps)
-        batch = self.train_tasks.batch(self.step * self.spec.protocol.meta_batch, self.spec.protocol.meta_batch)
+        batch = self.begin_step()
         scores = self.meta_step(batch)
         sums = torch.stack([value for values in scores for value in values.values()]).sum(1)
         self.running = sums if self.running is None else self.running.add_(sums)
-        self.running_tasks += len(batch)
+        self.end_step(len(batch), time.perf_counter() - start)
+
+    def begin_step(self) -> Task:
+        """Set the method's phase and the learning rate; the step's meta-batch."""
+        protocol = self.spec.protocol
+        self.method.at_step(self.step)
+        if protocol.outer_lr_min is not None:
+            for chosen in self.optimizer.param_groups:
+                chosen["lr"] = annealed(protocol, self.step, self.spec.steps)
+        return self.train_tasks.batch(self.step * protocol.meta_batch, protocol.meta_batch)
+
+    def end_step(self, tasks: int, seconds: float) -> None:
+        """Count it."""
+        self.running_tasks += tasks
         self.step += 1
-        self.done_seconds["train"] += time.perf_counter() - start
+        self.done_seconds["train"] += seconds
 
     def _pause(self) -> None:
         """Everything that is not the hot path: read the metrics, validate, diagnose, select, save."""

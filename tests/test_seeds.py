@@ -1,0 +1,305 @@
+"""Several seeds as one program (engine/seeds.py): each is the run that it would have been alone.
+
+The program is interpreted here, operation by operation, except where a test says compiled: what is batched is the same.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cml_bench.engine import checkpoint, compiled, jobs, seeds
+from cml_bench.engine.jobs import run_all
+from cml_bench.engine.run import run
+from cml_bench.engine.train import Settings, Training
+from cml_bench.errors import UserError
+from cml_bench.records import Store
+from tests.specs import glyph_spec, sinusoid_spec
+from tests.test_engine import same, tensors
+
+SEEDS = (0, 1, 2)
+SCHEDULED = {"epoch_steps": 2, "msl_epochs": 3, "first_order_to_second_order_epoch": 1, "inner_steps": 2}
+METHODS = {
+    "maml": {"inner_steps": 2},
+    "maml+cml": {},
+    "boil+cml": {},
+    "cl": {},
+}
+MORE = {"maml+cml first order": {"first_order": True}, "boil": {}, "mamlpp": SCHEDULED, "mamlpp+cml": SCHEDULED}
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Programs are traced, batched over seeds, and not compiled."""
+    for module in (compiled, seeds):
+        monkeypatch.setattr(module, "compiled", lambda graph, arguments: graph)
+
+
+@pytest.fixture
+def together(settings, interpreted) -> Settings:
+    """Settings with which the seeds of a job meet."""
+    return replace(settings, path="compiled", checkpoint_seconds=1e9)
+
+
+def alone(settings: Settings) -> Settings:
+    """One by one and operation by operation, elsewhere."""
+    return replace(settings, results=settings.results / "alone", path="fast")
+
+
+def seeded(method="maml+cml", protocol_options=None, **changes):
+    protocol = {"val_every": 4, **(protocol_options or {})}
+    return [sinusoid_spec(method, seed=seed, steps=12, protocol_options=protocol, **changes) for seed in SEEDS]
+
+
+def records(specs, settings):
+    return [Store(settings.results).read(spec) for spec in specs]
+
+
+def equal(a, b):
+    """Bit for bit, but for what says how it was made."""
+    names = [path.stem for path in a.folder.glob("*.safetensors")]
+    return (
+        names == [path.stem for path in b.folder.glob("*.safetensors")]
+        and all(same(tensors(a, name), tensors(b, name)) for name in names)
+        and a.content["curves"] == b.content["curves"]
+        and all(np.array_equal(values, b.arrays[key]) for key, values in a.arrays.items())
+    )
+
+
+def close(a, b, limit):
+    ours, theirs = (
+        {(name, key): value for name in ("last", "model") for key, value in tensors(r, name).items()} for r in (a, b)
+    )
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        assert (value - theirs[key]).abs().max() <= limit, key
+
+
+@pytest.mark.parametrize("name", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
+def test_every_method_is_what_it_is_alone(name, together):
+    """In float64, after 12 steps of Adam, whose last 4 begin with fresh averages; learning rate and clamp as well."""
+    protocol = {"optimizer_reset_every": 8, "clamp": 0.5, "outer_lr_min": 1e-5, "epoch_steps": 3, "weight_decay": 1e-3}
+    options = (METHODS | MORE)[name]
+    specs = seeded(name.split()[0], method_options=options, precision="float64", protocol_options=protocol)
+    run_all(specs, together)
+    run_all(specs, alone(together))
+    for ours, theirs in zip(records(specs, together), records(specs, alone(together)), strict=True):
+        assert ours.content["engine"] == theirs.content["engine"] | {"path": "compiled", "seeds": 3}
+        close(ours, theirs, 1e-8)
+        for key, values in ours.arrays.items():
+            assert np.allclose(values, theirs.arrays[key], atol=1e-8, rtol=1e-7), key
+        for kind in ("train", "validation"):
+            for key, values in ours.content["curves"][kind].items():
+                assert values[1:] == pytest.approx(theirs.content["curves"][kind][key][1:], rel=1e-7), key
+
+
+def test_gamma_zero_is_the_baseline_bit_for_bit(together):
+    base, zero = seeded("maml"), seeded("maml+cml", method_options={"cml": {"gamma": 0.0}})
+    run_all(base + zero, together)
+    for a, b in zip(records(base, together), records(zero, together), strict=True):
+        assert same(tensors(a, "model"), tensors(b, "model"))
+        assert np.array_equal(a.arrays["meta@1"], b.arrays["meta@1"])
+
+
+def test_each_run_has_its_own_log_and_result(together):
+    specs = seeded()
+    said = []
+    run_all(specs, replace(together, report=said.append))
+    assert any("3 seeds in one program" in line for line in said)
+    for spec, record in zip(specs, records(specs, together), strict=True):
+        log = (record.folder / "run.log").read_text()
+        assert f"seed {spec.seed}" in log
+        assert not any(f"seed {other}" in log for other in SEEDS if other != spec.seed)
+        assert checkpoint.load(record.folder) is None
+        assert not list(record.folder.glob("*.tmp*"))
+    finals = [tensors(record, "last") for record in records(specs, together)]
+    assert not same(finals[0], finals[1])
+
+
+class Stop(BaseException):
+    """Stands for a kill."""
+
+
+def killed(specs, settings, at_step):
+    """All die before the outer step ``at_step``, having saved before every one."""
+    original = Training.begin_step
+
+    def begin_step(self):
+        if self.step == at_step:
+            raise Stop
+        return original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "begin_step", begin_step)
+        with pytest.raises(Stop):
+            run_all(specs, replace(settings, checkpoint_seconds=0.0))
+
+
+@pytest.mark.parametrize("at_step", [3, 8])
+def test_resumed_runs_equal_their_uninterrupted_twins(at_step, together):
+    specs = seeded(protocol_options={"optimizer_reset_every": 6})
+    killed(specs, together, at_step)
+    assert [checkpoint.load(Store(together.results).folder(spec))["step"] for spec in specs] == [at_step] * 3
+    said = []
+    run_all(specs, replace(together, report=said.append))
+    assert sum(f"resumed at step {at_step}" in line for line in said) == 3
+    assert not any("bit for bit" in line for line in said)
+    twins = replace(together, results=together.results / "twin")
+    run_all(specs, twins)
+    assert all(equal(a, b) for a, b in zip(records(specs, together), records(specs, twins), strict=True))
+
+
+def test_runs_whose_checkpoints_are_of_different_steps_meet_again(together):
+    specs = seeded(precision="float64")
+    killed(specs, together, 9)
+    for spec, step in zip(specs, (3, 6), strict=False):
+        folder = Store(together.results).folder(spec)
+        for path in folder.glob("checkpoint-*.pt"):
+            path.unlink()
+        killed([spec], alone(together), step)
+        for path in Store(alone(together).results).folder(spec).glob("checkpoint-*.pt"):
+            path.rename(folder / path.name)
+    said = []
+    run_all(specs, replace(together, report=said.append))
+    assert [sum(f"resumed at step {step}" in line for line in said) for step in (3, 6, 9)] == [1, 1, 1]
+    run_all(specs, alone(together))
+    for a, b in zip(records(specs, together), records(specs, alone(together)), strict=True):
+        close(a, b, 1e-8)
+
+
+def test_what_was_finished_before_changes_nothing_of_the_others(together):
+    """A process that died between two tests, say: the program keeps its number of seeds."""
+    specs = seeded()
+    run_all(specs, together)
+    again = replace(together, results=together.results / "again")
+    killed(specs, again, 9)
+    folder = Store(again.results).folder(specs[0])
+    for path in folder.iterdir():
+        path.unlink()
+    for path in records(specs[:1], together)[0].folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    run_all(specs, again)
+    for a, b in zip(records(specs, together), records(specs, again), strict=True):
+        assert equal(a, b)
+        assert b.content["engine"]["seeds"] == 3
+
+
+def test_a_seed_that_diverges_leaves_the_others_alone(together):
+    specs = seeded(protocol_options={"val_every": 5})
+    run_all(specs, together)
+    original = Training.begin_step
+
+    def begin_step(self):
+        batch = original(self)
+        if self.spec.seed == 1 and self.step == 7:
+            batch.query.y.fill_(float("nan"))
+        return batch
+
+    there = replace(together, results=together.results / "nan")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "begin_step", begin_step)
+        with pytest.raises(UserError, match=r"seed 1: diverged, its loss is not finite at step 10"):
+            run_all(specs, there)
+    good, bad, last = records(specs, there)
+    assert bad.status == "diverged"
+    assert (good.status, last.status) == ("finished", "finished")
+    assert equal(good, records(specs, together)[0])
+    assert equal(last, records(specs, together)[2])
+
+
+@pytest.mark.parametrize("victim", [0, 1])  # the first is the one that the others are stepped with
+def test_a_seed_that_fails_leaves_the_others_alone(victim, together):
+    specs = seeded()
+    run_all(specs, together)
+    original = Training._pause
+
+    def pause(self):
+        if self.spec.seed == victim and self.step == 8:
+            raise OSError("no space left on device")
+        original(self)
+
+    there = replace(together, results=together.results / "full")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_pause", pause)
+        with pytest.raises(UserError, match=rf"seed {victim}: OSError: no space left") as caught:
+            run_all(specs, there, there.results / "stamp.json")
+    assert sum(f"seed {seed}" in str(caught.value) for seed in SEEDS) == 1
+    assert not (there.results / "stamp.json").exists()
+    folder = Store(there.results).folder(specs[victim])
+    assert "no space left" in (folder / "error.log").read_text()
+    for spec, good, kept in zip(specs, records(specs, together), records(specs, there), strict=True):
+        assert kept is None if spec.seed == victim else equal(good, kept)
+    run_all(specs, there, there.results / "stamp.json")
+    assert equal(records(specs, together)[victim], records(specs, there)[victim])
+
+
+def test_a_run_that_another_process_holds_fails_alone(together):
+    from cml_bench.records import run_lock
+
+    specs = seeded()
+    with run_lock(Store(together.results).folder(specs[1])), pytest.raises(UserError, match="seed 1"):
+        run_all(specs, together)
+    assert [record is not None for record in records(specs, together)] == [True, False, True]
+
+
+def test_a_program_with_something_of_one_seed_in_it_is_not_shared(together, monkeypatch):
+    specs, single = seeded(), replace(together, results=together.results / "single", seeds_at_once=1)
+    run_all(specs, single)
+    monkeypatch.setattr(seeds, "constant_free", lambda graph: False)
+    run_all(specs, together)
+    for a, b in zip(records(specs, together), records(specs, single), strict=True):
+        assert equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_phase_whose_program_is_not_shared_goes_on_seed_by_seed(together, monkeypatch):
+    """MAML++ changes its program on the way: what was one tensor of all seeds is each one's own again."""
+    specs = seeded("mamlpp", method_options=SCHEDULED, precision="float64")
+    run_all(specs, alone(together))
+    asked = []
+    monkeypatch.setattr(seeds, "constant_free", lambda graph: asked.append(graph) or len(asked) != 2)
+    run_all(specs, together)
+    assert len(asked) > 2
+    for a, b in zip(records(specs, together), records(specs, alone(together)), strict=True):
+        close(a, b, 1e-8)
+
+
+def batches(specs, settings):
+    return [[(spec.method, spec.seed) for spec in part] for part in jobs._batches(specs, settings)]
+
+
+def test_who_meets(together, monkeypatch):
+    both = [spec for pair in zip(seeded("maml"), seeded("maml+cml"), strict=True) for spec in pair]
+    base, cml = ([(method, seed) for seed in SEEDS] for method in ("maml", "maml+cml"))
+    assert batches(both, together) == [base, cml]
+    assert batches(both, replace(together, seeds_at_once=2)) == [base[:2], base[2:], cml[:2], cml[2:]]
+    singles = [[(spec.method, spec.seed)] for spec in both]
+    for changes in ({"seeds_at_once": 1}, {"path": "fast"}, {"path": "plain"}, {"path": "auto"}, {"device": "cuda:0"}):
+        assert batches(both, replace(together, **changes)) == singles, changes
+    assert batches(seeded("sharp_maml"), together) == [[("sharp_maml", seed)] for seed in SEEDS]
+    noisy = seeded(protocol_options={"gradient_noise": 0.1})
+    assert batches(noisy, together) == [[("maml+cml", seed)] for seed in SEEDS]
+    other = [sinusoid_spec(shot=shot, seed=seed) for shot in (5, 10) for seed in (0, 1)]
+    assert batches(other, together) == [[("maml", 0), ("maml", 1)]] * 2
+    monkeypatch.setattr(compiled, "WORTHWHILE", 12)
+    monkeypatch.setattr(compiled, "available", lambda: True)
+    assert batches(both, replace(together, path="auto")) == [base, cml]
+    glyphs = [glyph_spec(seed=seed) for seed in (0, 1)]
+    assert batches(glyphs, replace(together, path="auto")) == [[("maml", 0)], [("maml", 1)]]
+
+
+@pytest.mark.slow
+def test_the_compiled_program_of_several_seeds(settings, tmp_path):
+    """Truly compiled; and bit for bit the same after a restart, by another process's program or not."""
+    if not compiled.available():
+        pytest.skip("no C++ compiler: the compiled path is not offered")
+    truly = replace(settings, path="compiled", checkpoint_seconds=1e9)
+    specs = seeded(precision="float64")
+    killed(specs, truly, 7)
+    run_all(specs, truly)
+    twins = replace(truly, results=tmp_path / "twin")
+    run_all(specs, twins)
+    plain = replace(truly, results=tmp_path / "plain", path="plain")
+    for spec, a, b in zip(specs, records(specs, truly), records(specs, twins), strict=True):
+        assert equal(a, b)
+        close(a, run(spec, plain), 1e-8)
