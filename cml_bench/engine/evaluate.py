@@ -55,7 +55,9 @@ def score_all(method: Method, asked: Sequence[Asked], task: Task, steps: Sequenc
     for group in _adapting_alike(method, asked):
         inner_loss = asked[group[0][0]].inner_loss
         wide = [ready(method, member, task) for _, member in group]
-        for step, params in enumerate(method.trajectory(wide[0], task.support, max(steps), loss=inner_loss)):
+        one_co = len({id(member.get("co")) for _, member in group}) == 1
+        begun = wide[0] if one_co else {"base": wide[0]["base"]}  # what they share, and nothing else
+        for step, params in enumerate(method.trajectory(begun, task.support, max(steps), loss=inner_loss)):
             if step not in steps:
                 continue
             for (number, _), own in zip(group, wide, strict=True):
