@@ -5,9 +5,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cml_bench.engine.step import expand
 from cml_bench.episodes import Examples, Task
+from cml_bench.networks import base
 from tests import reference
 from tests.cases import Case, images, random, relative, waves
 
@@ -190,3 +192,61 @@ def test_batch_norm_is_transductive_and_support_acts_through_the_adapted_weights
     other = images(query=3, name="other")
     mixed = Task(other.support, task.query)
     assert torch.equal(frozen.engine_gradient(task)[0].loss["co"], frozen.engine_gradient(mixed)[0].loss["co"])
+
+
+# -- the fast block's own functions -----------------------------------------------------------------------
+
+
+def _map(*shape: int) -> torch.Tensor:
+    found = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return found.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (lambda x, w: base._Conv.apply(x, w, 1), (_map(2, 3, 4, 5), _map(2, 3, 3, 3))),
+        (lambda x, w: base._Conv.apply(x, w, 2), (_map(2, 6, 4, 3), _map(4, 3, 3, 3))),
+        (lambda x, g: base._ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
+        (base._Centred.apply, (_map(3, 2, 4, 4),)),
+        (base._MeanSquare.apply, (_map(3, 2, 4, 4),)),
+        (base._MaxPool.apply, (_map(3, 2, 4, 5),)),
+        (lambda x: base._MaxPool.apply(x) ** 3, (_map(2, 2, 5, 4),)),
+    ],
+    ids=["conv", "conv of 2 tasks", "weight gradient", "centred", "mean square", "max-pool", "max-pool cubed"],
+)
+def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs):
+    """First and second, against finite differences; a third one too, which is of the same functions again."""
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+    def gradient(*values):
+        return torch.autograd.grad(function(*values).pow(3).sum(), values, create_graph=True)
+
+    assert torch.autograd.gradgradcheck(gradient, inputs)
+
+
+def test_maps_keep_their_layout_through_two_derivatives():
+    """Mixed layouts are right and slow: the second derivative of a block stays channels last."""
+    seen = []
+
+    class Layouts(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for value in out if isinstance(out, (tuple, list)) else [out]:
+                full = isinstance(value, torch.Tensor) and value.shape == (4, 6, 8, 8) and 0 not in value.stride()
+                if full and not value.is_contiguous(memory_format=torch.channels_last):
+                    seen.append(str(function))
+            return out
+
+    x = _map(4, 6, 8, 8)
+    params = {
+        "conv1.weight": _map(6, 6, 3, 3).detach()[None].requires_grad_(),
+        "norm1.weight": torch.ones(1, 6, dtype=torch.float64, requires_grad=True),
+        "norm1.bias": torch.zeros(1, 6, dtype=torch.float64, requires_grad=True),
+    }
+    with Layouts():
+        out = base.fast_block(params, "1", x)
+        (first,) = torch.autograd.grad(out.pow(2).sum(), params["conv1.weight"], create_graph=True)
+        torch.autograd.grad(first.pow(2).sum(), [x, *params.values()])
+    assert not seen

@@ -138,8 +138,10 @@ class Conv4(Network):
                 yield i, h
         else:
             few = x.shape[2] <= _FEW_CHANNELS and not x.requires_grad
-            folded = fold(x).contiguous(memory_format=torch.channels_last)
-            h = fast_first_block(p, "1", x, slope) if few else fast_block(p, "1", folded, slope)
+            if few:
+                h = fast_first_block(p, "1", x, slope)
+            else:
+                h = fast_block(p, "1", fold(x).contiguous(memory_format=torch.channels_last), slope)
             yield "1", h
             for i in ("2", "3"):
                 h = fast_block(p, i, h, slope)
