@@ -49,7 +49,7 @@ class Workload:
         return replace(self, problem=self.problem | small | fewer, implementations=kept, block_seconds=0.0)
 
 
-_SINUSOID = {"seeds": 64, "tasks": 25, "way": 1, "shot": 10, "query": 10, "inner_lr": 0.01}
+_SINUSOID = {"seeds": 5, "tasks": 25, "way": 1, "shot": 10, "query": 10, "inner_lr": 0.01}
 _MINI = {"size": 84, "tasks": 4}
 _SHAPES = {  # the specification's (a), (b), (c)
     "5-shot, 1 step": {"shot": 5},
