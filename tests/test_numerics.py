@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cml_bench.engine.step import expand
 from cml_bench.episodes import Examples, Task
-from cml_bench.networks import base
+from cml_bench.networks import _maps, base
 from tests import reference
 from tests.cases import Case, images, random, relative, waves
 
@@ -205,13 +205,13 @@ def _map(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("function", "inputs"),
     [
-        (lambda x, w: base._Conv.apply(x, w, 1), (_map(2, 3, 4, 5), _map(2, 3, 3, 3))),
-        (lambda x, w: base._Conv.apply(x, w, 2), (_map(2, 6, 4, 3), _map(4, 3, 3, 3))),
-        (lambda x, g: base._ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
-        (base._Centred.apply, (_map(3, 2, 4, 4),)),
-        (base._MeanSquare.apply, (_map(3, 2, 4, 4),)),
-        (base._MaxPool.apply, (_map(3, 2, 4, 5),)),
-        (lambda x: base._MaxPool.apply(x) ** 3, (_map(2, 2, 5, 4),)),
+        (lambda x, w: _maps.Conv.apply(x, w, 1), (_map(2, 3, 4, 5), _map(2, 3, 3, 3))),
+        (lambda x, w: _maps.Conv.apply(x, w, 2), (_map(2, 6, 4, 3), _map(4, 3, 3, 3))),
+        (lambda x, g: _maps.ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
+        (_maps.Centred.apply, (_map(3, 2, 4, 4),)),
+        (_maps.MeanSquare.apply, (_map(3, 2, 4, 4),)),
+        (_maps.MaxPool.apply, (_map(3, 2, 4, 5),)),
+        (lambda x: _maps.MaxPool.apply(x) ** 3, (_map(2, 2, 5, 4),)),
     ],
     ids=["conv", "conv of 2 tasks", "weight gradient", "centred", "mean square", "max-pool", "max-pool cubed"],
 )

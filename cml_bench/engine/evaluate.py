@@ -56,7 +56,7 @@ def score_all(method: Method, asked: Sequence[Asked], task: Task, steps: Sequenc
         inner_loss = asked[group[0][0]].inner_loss
         wide = [ready(method, member, task) for _, member in group]
         one_co = len({id(member.get("co")) for _, member in group}) == 1
-        begun = wide[0] if one_co else {"base": wide[0]["base"]}  # what they share, and nothing else
+        begun = wide[0] if one_co else {k: v for k, v in wide[0].items() if k != "co"}  # what they share
         for step, params in enumerate(method.trajectory(begun, task.support, max(steps), loss=inner_loss)):
             if step not in steps:
                 continue

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.errors import UserError
+from cml_bench.networks._maps import Centred, Conv, MaxPool, MeanSquare, layout
 from cml_bench.protocols import Recipe
 from cml_bench.spec import Options
 
@@ -229,140 +230,6 @@ def _conv(p: Params, index: str, x: Tensor, bias: bool) -> Tensor:
     return F.conv2d(x, flat, p[f"conv{index}.bias"].flatten() if bias else None, padding=1, groups=weight.shape[0])
 
 
-class _Conv(torch.autograd.Function):
-    """3x3 convolution of maps (n, T*C, H, W) with weights (T*F, C, 3, 3), T groups, padded by 1.
-
-    Its derivatives are itself with the turned kernel, and :class:`_ConvWeight`, whose derivatives are these two again.
-    So second derivatives are convolutions of the same kind, where torch's own would swap batch and channels.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, groups: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.groups = groups
-        return F.conv2d(*_alike(x, weight), padding=1, groups=groups)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        at_x = _Conv.apply(grad, _turned(weight, ctx.groups), ctx.groups) if ctx.needs_input_grad[0] else None
-        at_weight = _ConvWeight.apply(x, grad, ctx.groups) if ctx.needs_input_grad[1] else None
-        return at_x, at_weight, None
-
-
-class _ConvWeight(torch.autograd.Function):
-    """The derivative (T*F, C, 3, 3) of <grad, :class:`_Conv` of x> for the weights: bilinear in x and grad."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, grad: Tensor, groups: int) -> Tensor:
-        ctx.save_for_backward(x, grad)
-        ctx.groups = groups
-        x, grad = _alike(x, grad)
-        like = x.new_empty(grad.shape[1], x.shape[1] // groups, 3, 3).contiguous(memory_format=_layout(x))
-        pair = [1, 1]
-        return torch.ops.aten.convolution_backward(
-            grad, x, like, None, pair, pair, pair, False, [0, 0], groups, [False, True, False]
-        )[1]
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, outer = ctx.saved_tensors
-        at_x = _Conv.apply(outer, _turned(grad, ctx.groups), ctx.groups) if ctx.needs_input_grad[0] else None
-        at_grad = _Conv.apply(x, grad, ctx.groups) if ctx.needs_input_grad[1] else None
-        return at_x, at_grad, None
-
-
-class _Centred(torch.autograd.Function):
-    """A map (n, C, H, W) minus the mean of each channel: its own derivative.
-
-    Here and in :class:`_MeanSquare` torch's own derivatives would spread a number per channel over a map of another
-    layout, and what meets that map is slow.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        return x - x.mean((0, 2, 3), keepdim=True)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        return _Centred.apply(grad)
-
-
-class _MeanSquare(torch.autograd.Function):
-    """Mean square (1, C, 1, 1) of each channel of a map (n, C, H, W)."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return (x * x).mean((0, 2, 3), keepdim=True)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return x * (grad * (2 / (x.numel() / x.shape[1])))
-
-
-class _MaxPool(torch.autograd.Function):
-    """Max-pool 2 of maps; the derivative is :class:`_Spread`, and not also a map of zeros for the values as torch's."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        pooled, places = torch.ops.aten.max_pool2d_with_indices(x, [2, 2])
-        ctx.save_for_backward(x.detach(), places)
-        return pooled
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        return _Spread.apply(grad, *ctx.saved_tensors)
-
-
-class _Spread(torch.autograd.Function):
-    """Pooled values at their places in a map like ``x``, and zeros; the transpose of :class:`_Pick`."""
-
-    @staticmethod
-    def forward(ctx, pooled: Tensor, x: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(x, places)
-        pair, one = [2, 2], [1, 1]
-        return torch.ops.aten.max_pool2d_with_indices_backward(pooled, x, pair, pair, [0, 0], one, False, places)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Pick.apply(grad, *ctx.saved_tensors), None, None
-
-
-class _Pick(torch.autograd.Function):
-    """The values of a map at the places (n, C, H', W') of its maxima."""
-
-    @staticmethod
-    def forward(ctx, grad: Tensor, x: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(x, places)
-        flat, index = (v.permute(0, 2, 3, 1).flatten(1, 2) for v in (grad, places))
-        return flat.gather(1, index).unflatten(1, places.shape[2:]).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Spread.apply(grad, *ctx.saved_tensors), None, None
-
-
-def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """In the smaller of their types: with precision bf16 derivatives are of it, and parameters are not."""
-    if a.dtype == b.dtype:
-        return a, b
-    dtype = min(a.dtype, b.dtype, key=lambda d: d.itemsize)
-    return a.to(dtype), b.to(dtype)
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
-
-
-def _turned(weight: Tensor, groups: int) -> Tensor:
-    """The kernel of the transposed convolution: (T*F, C, 3, 3) -> (T*C, F, 3, 3), turned by half a circle."""
-    turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3)
-    return turned.contiguous(memory_format=_layout(weight))
-
-
 def block(p: Params, index: str, x: Tensor, pool: bool, slope: float = 0.0) -> Tensor:
     """Convolution, batch-norm by the statistics of each task's batch, (leaky) ReLU, max-pool 2.
 
@@ -388,12 +255,12 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
     """
     weight, scale = p[f"conv{index}.weight"], p[f"norm{index}.weight"].reshape(1, -1, 1, 1)
     sign = _sign(scale)
-    signed = (weight.flatten(0, 1) * sign.reshape(-1, 1, 1, 1)).contiguous(memory_format=_layout(x))
-    z = _Conv.apply(x, signed, weight.shape[0])
-    z = _Centred.apply(z)
-    var = _MeanSquare.apply(z)
+    signed = (weight.flatten(0, 1) * sign.reshape(-1, 1, 1, 1)).contiguous(memory_format=layout(x))
+    z = Conv.apply(x, signed, weight.shape[0])
+    z = Centred.apply(z)
+    var = MeanSquare.apply(z)
     factor = scale * sign * torch.rsqrt(var + BN_EPS)
-    return F.leaky_relu(torch.addcmul(p[f"norm{index}.bias"].reshape(1, -1, 1, 1), _MaxPool.apply(z), factor), slope)
+    return F.leaky_relu(torch.addcmul(p[f"norm{index}.bias"].reshape(1, -1, 1, 1), MaxPool.apply(z), factor), slope)
 
 
 def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
@@ -416,7 +283,7 @@ def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Te
     factor = scale * torch.rsqrt(((weight @ covariance) * weight).sum(2) + BN_EPS)
     shift = p[f"norm{index}.bias"] - (weight @ means.transpose(1, 2)).squeeze(2) * factor
     z = torch.bmm(patches, (weight * sign.unsqueeze(2)).transpose(1, 2))
-    z = _MaxPool.apply(z.reshape(tasks * n, height, width, -1).permute(0, 3, 1, 2))
+    z = MaxPool.apply(z.reshape(tasks * n, height, width, -1).permute(0, 3, 1, 2))
     factor, shift = (v[:, None, :, None, None] for v in (factor * sign, shift))
     out = F.leaky_relu(torch.addcmul(shift, z.unflatten(0, (tasks, n)), factor), slope)
     return fold(out).contiguous(memory_format=torch.channels_last)
