@@ -1,5 +1,6 @@
 """What holds in a table and what does not, and what is missing, in sentences. Imports no torch."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ def notes(table: Table) -> list[str]:
     if table.compares:
         found += [sentence for row in table.rows if (sentence := _comparison(table, row))]
         found += [sentence for row in table.rows if (sentence := _aggregate(table, row))]
-    unfinished = {cell.summary.note for _, _, cell in table.cells() if cell.summary and cell.summary.marked}
+    both = [one for _, _, cell in table.cells() for one in (cell, cell.fixed) if one]
+    unfinished = {cell.summary.note for cell in both if cell.summary and cell.summary.marked}
     found += [f"A mean over fewer runs than were started is marked with ‡: {note}." for note in sorted(unfinished)]
     return found + _checks(table) + _missing(table)
 
@@ -40,9 +42,14 @@ def _checks(table: Table) -> list[str]:
             said.append(
                 f"{row.label}, exact sign flips as a check that decides nothing: p = "
                 f"{'; '.join(f'{flip.p:.3g} ({where})' for where, flip in flips.items())}; "
-                f"p cannot be below {max(flip.smallest for flip in flips.values()):.3g} here."
+                f"p cannot be below {_each(flip.smallest for flip in flips.values())} here."
             )
     return said
+
+
+def _each(limits: Iterable[float]) -> str:
+    found = sorted(set(limits))
+    return " or ".join(f"{limit:.3g}" for limit in found) + (", by the column's n," if len(found) > 1 else "")
 
 
 def _missing(table: Table) -> list[str]:
@@ -61,8 +68,9 @@ def _missing(table: Table) -> list[str]:
 
 def not_run(plan: dict[str, Any], table: Table) -> list[str]:
     """Why runs of this table cannot be made here."""
-    reasons, wanted = preflight.not_run(plan), {i for _, _, cell in table.cells() for i in cell.runs}
-    there = {record.content["id"] for _, _, cell in table.cells() for record in cell.records.values()}
+    every = [one for _, _, cell in table.cells() for one in (cell, cell.fixed) if one]
+    reasons, wanted = preflight.not_run(plan), {i for cell in every for i in cell.runs}
+    there = {record.content["id"] for cell in every for record in cell.records.values()}
     lost = [reasons[i] for i in wanted - there if i in reasons]
     return [f"{lost.count(reason)} runs not run: {reason}." for reason in sorted(set(lost))]
 
