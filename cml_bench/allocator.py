@@ -1,6 +1,6 @@
 """Settings of glibc's allocator, which read them as a process starts: whoever launches trainings must set them.
 
-By default memory goes back to the system at every outer step, and page faults take up to half of the time on a CPU.
+By default memory goes back to the system at every outer step, and on a CPU page faults then take much of the time.
 Kept, a process holds the most that it ever needed. Other C libraries do not know these names.
 """
 

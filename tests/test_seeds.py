@@ -233,6 +233,20 @@ def test_a_seed_that_fails_leaves_the_others_alone(victim, together):
     assert equal(records(specs, together)[victim], records(specs, there)[victim])
 
 
+def test_a_program_that_cannot_be_made_fails_every_run_of_its_own_and_no_other(together, monkeypatch):
+    specs = seeded()
+
+    def refused(graph, arguments):
+        raise UserError("the outer step cannot be compiled here")
+
+    monkeypatch.setattr(seeds, "compiled", refused)
+    with pytest.raises(UserError) as caught:
+        run_all([*specs, sinusoid_spec("sharp_maml", steps=2)], together)
+    assert all(f"seed {seed}: the outer step cannot be compiled here" in str(caught.value) for seed in SEEDS)
+    assert all((Store(together.results).folder(spec) / "error.log").exists() for spec in specs)
+    assert Store(together.results).read(sinusoid_spec("sharp_maml", steps=2)) is not None
+
+
 def test_a_run_that_another_process_holds_fails_alone(together):
     from cml_bench.records import run_lock
 

@@ -68,18 +68,14 @@ class CompiledStep(MetaStep):
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
         leaves = [p for params in self.groups.values() for p in params.values()]
+        arguments, phase = [*(p.detach() for p in leaves), *task.support, *task.query], self.method.phase
         with torch.no_grad():
-            found = iter(self.computed([p.detach() for p in leaves] + [*task.support, *task.query]))
+            if phase not in self._by_phase:
+                self._by_phase[phase] = compiled(self.traced(arguments), arguments)
+            found = iter(self._by_phase[phase](*arguments))
         for leaf in leaves:
             leaf.grad = next(found)
         return Scores(*({head: next(found) for head in self.method.heads} for _ in Scores._fields))
-
-    def computed(self, arguments: list[Tensor]) -> Outputs:
-        """What :meth:`traced` computes of its arguments."""
-        phase = self.method.phase
-        if phase not in self._by_phase:
-            self._by_phase[phase] = compiled(self.traced(arguments), arguments)
-        return self._by_phase[phase](*arguments)
 
     def traced(self, arguments: list[Tensor]) -> GraphModule:
         """The computation in this phase, of the stored parameters and the four tensors of a meta-batch."""

@@ -37,7 +37,7 @@ class Together:
 
     def __init__(self, trainings: list[Training], seeds: int):
         self.trainings = trainings
-        self._spare = seeds - len(trainings)
+        self._places = trainings + trainings[:1] * (seeds - len(trainings))
         self._programs: dict[Hashable, Callable[..., Outputs] | None] = {}  # by the method's phase
         self._optimizers: list[torch.optim.Adam] = []  # those whose state is a view of what is stacked here
         for training in trainings:
@@ -55,8 +55,12 @@ class Together:
                 if not more:
                     del alive[place]
                     yield place, problem
-            if alive:
-                self.advance([self.trainings[place] for place in alive])
+            try:
+                if alive:
+                    self.advance([self.trainings[place] for place in alive])
+            except Exception as error:  # of the program, so of all of them
+                yield from ((place, error) for place in alive)
+                return
 
     def advance(self, alive: list[Training]) -> None:
         """Make an outer step: of all that are at the earliest one, as one program where that is all of them."""
@@ -93,10 +97,6 @@ class Together:
     @staticmethod
     def _leaves(groups: Groups) -> Iterator[Tensor]:
         return (p for params in groups.values() for p in params.values())
-
-    @property
-    def _places(self) -> list[Training]:
-        return self.trainings + self.trainings[:1] * self._spare
 
     def _bind(self) -> None:
         """Make every training's parameters and averages views of tensors (S, ...), unless they are."""
