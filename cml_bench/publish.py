@@ -130,9 +130,10 @@ def block(plan: dict[str, Any], home: Path, page: Path) -> str:
 
 
 def _provenance(runs: list[Any]) -> str:
-    """``60 runs of 2026-11-24, torch 2.14.1, AMD EPYC, 2 cores``."""
+    """``60 runs of 2026-11-24, torch 2.14.1, AMD EPYC, 2 cores``; the first day and the last if they are two."""
     contents = [record.content for record in runs]
-    made = max(content["created"] for content in contents)[:10]
+    days = sorted(content["created"][:10] for content in contents)
+    made = " to ".join(dict.fromkeys((days[0], days[-1])))
     machines = sorted({f"{c['machine']['processor']}, {c['machine']['cores']} cores" for c in contents})
     torches = sorted({f"torch {c['versions']['torch']}" for c in contents})
     return f"{len(runs)} runs of {made}, {', '.join(torches)}, {'; '.join(machines)}"
