@@ -13,9 +13,9 @@ from cml_bench.methods.maml import MAML
 
 
 def no_adaptation_at_test(patch) -> None:
-    original = readings.evaluate
+    original = readings.evaluate_all
 
-    def evaluate(method, *args, **kwargs):
+    def evaluate_all(method, *args, **kwargs):
         with_trajectory = method.trajectory
         method.trajectory = lambda groups, support, steps, **_: itertools.repeat(groups["base"], steps + 1)
         try:
@@ -23,7 +23,7 @@ def no_adaptation_at_test(patch) -> None:
         finally:
             method.trajectory = with_trajectory
 
-    patch.setattr(readings, "evaluate", evaluate)
+    patch.setattr(readings, "evaluate_all", evaluate_all)
 
 
 def query_loss_at_unadapted_weights(patch) -> None:

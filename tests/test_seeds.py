@@ -167,9 +167,10 @@ def test_runs_whose_checkpoints_are_of_different_steps_meet_again(together):
         close(a, b, 1e-8)
 
 
-def test_what_was_finished_before_changes_nothing_of_the_others(together):
+def test_what_was_finished_before_changes_nothing_of_the_others(together, monkeypatch):
     """A process that died between two tests, say: the program keeps its number of seeds."""
-    specs = seeded()
+    specs, numbers = seeded(), []
+    monkeypatch.setattr(seeds, "compiled", lambda graph, arguments: numbers.append(len(arguments[0])) or graph)
     run_all(specs, together)
     again = replace(together, results=together.results / "again")
     killed(specs, again, 9)
@@ -182,6 +183,7 @@ def test_what_was_finished_before_changes_nothing_of_the_others(together):
     for a, b in zip(records(specs, together), records(specs, again), strict=True):
         assert equal(a, b)
         assert b.content["engine"]["seeds"] == 3
+    assert set(numbers) == {3}
 
 
 def test_a_seed_that_diverges_leaves_the_others_alone(together):
