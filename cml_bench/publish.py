@@ -89,8 +89,10 @@ def series(plan: dict[str, Any]) -> dict[str, set[str]]:
     found: dict[str, set[tuple[str, int | None]]] = {}
     for key in plan["tables"]:
         for row, column, cell in build(plan, Store("nowhere"), key).cells():
-            for part, reading in ((cell, row.reading), (cell.base, "meta"), (cell.fixed, row.reading)):
-                for run in part.runs if part else ():
+            shown = [(one, row.reading) for one in (cell, cell.fixed) if one]
+            shown += [(one.base, "meta") for one, _ in shown if one.base]
+            for part, reading in shown:
+                for run in part.runs:
                     found.setdefault(run, set()).add((reading, column.steps))
     own = {run["id"]: run["spec"]["options"].get("inner_steps", 0) for run in plan["runs"]}
     return {

@@ -29,6 +29,8 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
                 cells[column].base = reader.cell(config, row["against"], "meta", column)
         for column, cell in cells.items():
             cell.fixed = reader.fixed(config, row["run"], row["reading"], column)
+            if cell.fixed and row["against"]:
+                cell.fixed.base = reader.fixed(config, row["against"], "meta", column)
         rows.append(TableRow(row["label"], row["reading"], _label_of(config, row["against"]), cells, row["shown"]))
     table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
     _compare(table, config.get("whole_columns", 1.0))
@@ -162,14 +164,15 @@ def _compare(table: Table, whole_columns: float) -> None:
     A family is all differences that the whole table is to have (``whole_columns`` times those of a part), so that the
     rest never takes back a star of an unfinished table or of a part of one.
     """
-    families: dict[tuple[bool, str], list[Difference | None]] = {}
-    for row, column, cell in table.cells():
-        if cell.base is None:
-            continue
+    families: dict[tuple[bool, str, bool], list[Difference | None]] = {}
+    both = ((row, c, one) for row, c, cell in table.cells() for one in (cell, cell.fixed) if one and one.base)
+    for row, column, cell in both:
         cell.difference = _difference(cell, cell.base, table.better)
         # One family for the meta-learner's differences of a table, one for the co-learner's; a regression table's
-        # means and medians answer the same question, so each statistic is a family of its own.
-        families.setdefault((row.reading == "meta", column.statistic), []).append(cell.difference)
+        # means and medians answer the same question, so each statistic is a family of its own; and so are the
+        # differences over the seeds of one class split, which are held against the paper alone.
+        kind = (row.reading == "meta", column.statistic, cell is row.cells[column].fixed)
+        families.setdefault(kind, []).append(cell.difference)
     for family in families.values():
         found = [d for d in family if d is not None]
         adjusted = stats.holm(

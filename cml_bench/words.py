@@ -27,7 +27,8 @@ def _checks(table: Table) -> list[str]:
     if any(cell.difference and cell.difference.testable for _, _, cell in table.cells()):
         said.append(
             "Stars: Holm-adjusted p of the paired difference below 0.05 (one), 0.01 (two), 0.001 (three); the family "
-            "is the meta-learner's differences of this table, or the co-learner's."
+            "is the meta-learner's differences of this table, or the co-learner's"
+            f"{'; those of the lines on one split are families of their own' if table.kind == 'splits' else ''}."
         )
     if any(cell.bold for _, _, cell in table.cells()):
         said.append("Bold: the best of a column, and all whose 95 % interval of the paired difference to it reaches 0.")
@@ -63,7 +64,7 @@ def _missing(table: Table) -> list[str]:
     for row, c, cell in every:
         gaps[row.label, c.place] = gaps.get((row.label, c.place), 0) + cell.wanted - len(cell.records)
     places = ", ".join(f"{label} at {place} ({n})" for (label, place), n in gaps.items() if n)
-    return [f"{len(there)} of {len(wanted)} runs are finished and evaluated as asked; missing: {places}."]
+    return [f"{len(there)} of {len(wanted)} runs are made and evaluated as asked; missing: {places}."]
 
 
 def not_run(plan: dict[str, Any], table: Table) -> list[str]:

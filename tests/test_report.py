@@ -79,7 +79,7 @@ def test_what_a_cost_table_lacks_stands_on_the_page(tmp_path):
     resolved = study(seeds=3, kind="cost")
     finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54}, only=lambda s: s.seed > 0)
     write(resolved, tmp_path)
-    assert "8 of 12 runs are finished and evaluated" in (tmp_path / "simulated" / "report.html").read_text()
+    assert "8 of 12 runs are made and evaluated" in (tmp_path / "simulated" / "report.html").read_text()
 
 
 def test_an_experiment_without_training_has_a_page(tmp_path):

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import yaml
 
 from cml_bench import plan as planning
 from cml_bench import render
@@ -50,17 +51,22 @@ def test_each_split_is_a_run_with_one_seed():
     assert len({item["data_id"] for item in plan["data"]}) == 4
 
 
-def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
-    plan, rng = planned(), np.random.default_rng(0)
-    level = {"sbm/v1/r0": 60.0, "sbm/v1/r1": 70.0, "sbm/v1/r2": 80.0, "sbm/v1/r7": 50.0}
+def record(plan, folder, level):
+    """Made-up results of every run: ``level`` in percent, as a function of its spec, and episodes that vary by 3."""
+    rng = np.random.default_rng(0)
     for run in plan["runs"]:
         spec = RunSpec.model_validate(run["spec"])
-        mean = level[spec.data_id] + 2 * spec.seed + (5 if spec.method.endswith("+cml") else 0)
-        folder = Store(tmp_path).folder(spec)
-        folder.mkdir(parents=True)
-        scores = np.clip(np.round(mean / 100 * ANSWERS + rng.normal(0, 3, 50)), 0, ANSWERS)
-        write_episodes(folder, {"meta@20": scores.astype(np.uint16)})
-        write_record(folder, _content(spec, "finished"))
+        home = Store(folder).folder(spec)
+        home.mkdir(parents=True)
+        scores = np.clip(np.round(level(spec) / 100 * ANSWERS + rng.normal(0, 3, 50)), 0, ANSWERS)
+        write_episodes(home, {"meta@20": scores.astype(np.uint16)})
+        write_record(home, _content(spec, "finished"))
+
+
+def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
+    plan = planned()
+    level = {"sbm/v1/r0": 60.0, "sbm/v1/r1": 70.0, "sbm/v1/r2": 80.0, "sbm/v1/r7": 50.0}
+    record(plan, tmp_path, lambda spec: level[spec.data_id] + 2 * spec.seed + 5 * spec.method.endswith("+cml"))
     table = build(restrict(plan, "t"), Store(tmp_path), "t")
     base, cml = (row.cells[table.columns[0]] for row in table.rows)
     assert sorted(base.values) == [0, 1, 2]
@@ -77,6 +83,40 @@ def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
     part = build(restrict(plan, "t_n2"), Store(tmp_path), "t_n2")
     assert sorted(part.rows[0].cells[part.columns[0]].values) == [0, 1]
     assert "the first 2 class splits" in part.title
+
+
+def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
+    """There +4 in each of five seeds; over splits CML loses, which is another family and no matter of the paper's."""
+    setting = {"data": "sbm", "split": "v1/r7", "backbone": "gcn", "way": 2}
+    rows = [{"label": "G-Meta", "values": {"1-shot": 60.0}}, {"label": "G-Meta + CML", "values": {"1-shot": 64.0}}]
+    source = {"title": "T", "plus_minus": "none", "steps": 1000, "settings": {"": setting}, "rows": rows}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"source": "A", "tables": {"t3": source}}))
+
+    def change(config):
+        methods = {"gmeta": {}, "gmeta+cml": {"options": {"cml": {"gamma": 0.2}}}}
+        splits, seeds = [f"r{i}" for i in range(6)], list(range(5))
+        config["experiments"] = {
+            "g": {**EXPERIMENT, "shots": [1], "methods": methods, "splits": splits},
+            "f": {**FIXED, "shots": [1], "methods": methods, "seeds": seeds},
+        }
+        config["published"], config["tables"]["t"]["paper"] = str(tmp_path / "p.yaml"), "t3"
+
+    def level(spec):
+        gain = 4 if spec.data_id == "sbm/v1/r7" else -4
+        return 60 + (gain if spec.method.endswith("+cml") else 0) + spec.seed / 5
+
+    plan = planned(change)
+    record(plan, tmp_path / "r", level)
+    table = build(plan, Store(tmp_path / "r"), "t")
+    (over_splits,), (told, line) = table.rows[1].cells.values(), table.published
+    assert over_splits.difference.outcome == "loss"
+    assert (told.gain, line.reason) == (None, ""), "a baseline has no gain"
+    assert (line.gain.verdict, line.gain.paper_inside) == ("gain", True)
+    assert (line.cell.difference.paired.n, line.published_gain) == (5, 4.0)
+    assert line.gain.low == pytest.approx(3.5, abs=0.7)
+    assert line.cell.difference.holm_p == pytest.approx(line.cell.difference.paired.p), "a family of its own"
+    assert "gain, paper's inside" in render.text(table)
+    assert any("on one split are families of their own" in note for note in table.notes)
 
 
 def test_columns_of_unequal_splits_have_no_sentence_across_the_table(tmp_path):

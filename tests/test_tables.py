@@ -98,7 +98,7 @@ def test_a_table_renders_from_whatever_is_finished(tmp_path):
     assert len(cell.values) == 2
     assert cell.difference.paired.n == 2
     assert not cell.difference.testable
-    missing = "17 of 20 runs are finished and evaluated as asked; missing: MAML + CML at 5-shot (3), MAML + CML†"
+    missing = "17 of 20 runs are made and evaluated as asked; missing: MAML + CML at 5-shot (3), MAML + CML†"
     assert any(missing in note for note in table.notes)
     assert not any(row.cells[Column(5)].bold for row in table.rows), "the row with missing runs could have been best"
     assert any(row.cells[Column(1)].bold for row in table.rows)
@@ -164,7 +164,7 @@ def test_results_of_another_evaluation_are_not_mixed_in(tmp_path):
         path.write_text(json.dumps(content))
     table = build(resolved, store, "table1")
     assert [len(row.cells[Column(1)].values) for row in table.rows] == [5, 0, 0]
-    assert any("10 of 20 runs are finished and evaluated as asked" in note for note in table.notes)
+    assert any("10 of 20 runs are made and evaluated as asked" in note for note in table.notes)
     fewer = finish(study(seeds=5, tasks=100), tmp_path / "tasks", GAIN)
     assert "0 of 20 runs" in render.text(build(resolved, fewer, "table1"))
 
