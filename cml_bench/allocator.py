@@ -4,6 +4,8 @@ By default memory goes back to the system at every outer step, and on a CPU page
 Kept, a process holds the most that it ever needed. Other C libraries do not know these names.
 """
 
+import os
+
 KEEP = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -15,3 +17,11 @@ KEEP = {
 def environment(allocator: str) -> dict[str, str]:
     """Variables for the jobs of a study whose ``allocator`` is ``keep`` or ``system``."""
     return KEEP if allocator == "keep" else {}
+
+
+def in_force() -> str:
+    """``keep`` or ``system``, whoever has set the variables of this process; else those that are set."""
+    found = {name: os.environ[name] for name in KEEP if name in os.environ}
+    if not found:
+        return "system"
+    return "keep" if found == KEEP else " ".join(f"{name}={value}" for name, value in found.items())

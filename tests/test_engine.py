@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import cml_bench
-from cml_bench import registry
+from cml_bench import allocator, registry
 from cml_bench.data.base import ImageSet
 from cml_bench.engine import checkpoint
 from cml_bench.engine.jobs import run_all
@@ -158,6 +158,18 @@ with run_lock(Path({str(folder)!r})):
 # -- records and stored models ------------------------------------------------------------------------
 
 
+def test_a_record_says_how_memory_was_allocated(monkeypatch):
+    """Seconds of runs with and without glibc's settings are not alike; the Snakefile gives them, exports win."""
+    for name in allocator.KEEP:
+        monkeypatch.delenv(name, raising=False)
+    assert (allocator.environment("system"), allocator.in_force()) == ({}, "system")
+    for name, value in allocator.environment("keep").items():
+        monkeypatch.setenv(name, value)
+    assert allocator.in_force() == "keep"
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "0")
+    assert "MALLOC_TOP_PAD_=0" in allocator.in_force()
+
+
 def test_a_record_is_complete_on_its_own(finished):
     record = finished[0]["glyphs", "maml+cml"]
     content = record.content
@@ -166,6 +178,7 @@ def test_a_record_is_complete_on_its_own(finished):
     assert content["data_sha256"] == json.loads(next(finished[1].data_dir.rglob("index.json")).read_text())["sha256"]
     assert content["versions"]["torch"] == torch.__version__
     assert content["engine"] == {"device": "cpu", "threads": 1, "path": "fast"}
+    assert content["machine"]["allocator"] == allocator.in_force()
     assert content["memory"]["of"] == "process"
     assert 50e6 < content["memory"]["peak"] < 64e9, "bytes, of a process that has loaded torch"
     assert content["parameters"]["train"] == content["parameters"]["test"] + content["parameters"]["co"]

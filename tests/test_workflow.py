@@ -94,6 +94,8 @@ def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkou
     records = sorted((checkout / "results" / "runs").glob("*/record.json"))
     assert len(records) == 4 + 5
     before = {path: path.read_bytes() for path in records}
+    allocators = {json.loads(content)["machine"]["allocator"] for content in before.values()}
+    assert allocators == {"keep"}, "glibc reads its settings as a process starts: they are the launcher's to give"
 
     again = snakemake(checkout)
     assert again.returncode == 0

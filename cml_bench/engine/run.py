@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 import cml_bench
-from cml_bench import prepared, registry
+from cml_bench import allocator, prepared, registry
 from cml_bench.engine import checkpoint
 from cml_bench.engine.device import forget_peak_memory, peak_memory, placed
 from cml_bench.engine.evaluate import evaluate
@@ -351,7 +351,12 @@ def _content(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str,
             "numpy": np.__version__,
             "safetensors": safetensors.__version__,
         },
-        "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "allocator": allocator.in_force(),
+        },
         "engine": engine,
         "memory": peak_memory(engine["device"]),
         **_evaluation_content(arrays, spec.evaluation, spec, data.kind),
