@@ -19,26 +19,33 @@ from tests.test_engine import same, tensors
 
 SEEDS = (0, 1, 2)
 SCHEDULED = {"epoch_steps": 2, "msl_epochs": 3, "first_order_to_second_order_epoch": 1, "inner_steps": 2}
-METHODS = {
-    "maml": {"inner_steps": 2},
-    "maml+cml": {},
+METHODS = {"maml": {"inner_steps": 2}, "maml+cml": {}}
+MORE = {
+    "maml+cml first order": {"first_order": True},
+    "boil": {},
     "boil+cml": {},
     "cl": {},
+    "mamlpp": SCHEDULED,
+    "mamlpp+cml": SCHEDULED,
 }
-MORE = {"maml+cml first order": {"first_order": True}, "boil": {}, "mamlpp": SCHEDULED, "mamlpp+cml": SCHEDULED}
 
 
-@pytest.fixture
-def interpreted(monkeypatch):
+def interpret(patch):
     """Programs are traced, batched over seeds, and not compiled."""
     for module in (compiled, seeds):
-        monkeypatch.setattr(module, "compiled", lambda graph, arguments: graph)
+        patch.setattr(module, "compiled", lambda graph, arguments: graph)
+
+
+def met(settings) -> Settings:
+    """Settings with which the seeds of a job meet."""
+    return replace(settings, path="compiled", checkpoint_seconds=1e9)
 
 
 @pytest.fixture
-def together(settings, interpreted) -> Settings:
-    """Settings with which the seeds of a job meet."""
-    return replace(settings, path="compiled", checkpoint_seconds=1e9)
+def together(settings, monkeypatch) -> Settings:
+    """The same for a test, interpreted."""
+    interpret(monkeypatch)
+    return met(settings)
 
 
 def alone(settings: Settings) -> Settings:
@@ -47,8 +54,19 @@ def alone(settings: Settings) -> Settings:
 
 
 def seeded(method="maml+cml", protocol_options=None, **changes):
-    protocol = {"val_every": 4, **(protocol_options or {})}
+    protocol = {"val_every": 4, "optimizer_reset_every": 6, **(protocol_options or {})}
     return [sinusoid_spec(method, seed=seed, steps=12, protocol_options=protocol, **changes) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory):
+    """Records of seeded(), where nothing came between."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    there = met(Settings(results=folder, data_dir=data_dir, report=lambda text: None))
+    with pytest.MonkeyPatch.context() as patch:
+        interpret(patch)
+        run_all(seeded(), there)
+    return records(seeded(), there)
 
 
 def records(specs, settings):
@@ -135,20 +153,19 @@ def killed(specs, settings, at_step):
             run_all(specs, replace(settings, checkpoint_seconds=0.0))
 
 
-@pytest.mark.parametrize("at_step", [3, 8])
-def test_resumed_runs_equal_their_uninterrupted_twins(at_step, together):
-    specs = seeded(protocol_options={"optimizer_reset_every": 6})
+@pytest.mark.parametrize("at_step", [pytest.param(3, marks=pytest.mark.slow), 8])
+def test_resumed_runs_equal_their_uninterrupted_twins(at_step, together, undisturbed):
+    specs = seeded()
     killed(specs, together, at_step)
     assert [checkpoint.load(Store(together.results).folder(spec))["step"] for spec in specs] == [at_step] * 3
     said = []
     run_all(specs, replace(together, report=said.append))
     assert sum(f"resumed at step {at_step}" in line for line in said) == 3
     assert not any("bit for bit" in line for line in said)
-    twins = replace(together, results=together.results / "twin")
-    run_all(specs, twins)
-    assert all(equal(a, b) for a, b in zip(records(specs, together), records(specs, twins), strict=True))
+    assert all(equal(a, b) for a, b in zip(records(specs, together), undisturbed, strict=True))
 
 
+@pytest.mark.slow
 def test_runs_whose_checkpoints_are_of_different_steps_meet_again(together):
     specs = seeded(precision="float64")
     killed(specs, together, 9)
@@ -167,28 +184,25 @@ def test_runs_whose_checkpoints_are_of_different_steps_meet_again(together):
         close(a, b, 1e-8)
 
 
-def test_what_was_finished_before_changes_nothing_of_the_others(together, monkeypatch):
+def test_what_was_finished_before_changes_nothing_of_the_others(together, undisturbed, monkeypatch):
     """A process that died between two tests, say: the program keeps its number of seeds."""
     specs, numbers = seeded(), []
     monkeypatch.setattr(seeds, "compiled", lambda graph, arguments: numbers.append(len(arguments[0])) or graph)
-    run_all(specs, together)
-    again = replace(together, results=together.results / "again")
-    killed(specs, again, 9)
-    folder = Store(again.results).folder(specs[0])
+    killed(specs, together, 9)
+    folder = Store(together.results).folder(specs[0])
     for path in folder.iterdir():
         path.unlink()
-    for path in records(specs[:1], together)[0].folder.iterdir():
+    for path in undisturbed[0].folder.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    run_all(specs, again)
-    for a, b in zip(records(specs, together), records(specs, again), strict=True):
+    run_all(specs, together)
+    for a, b in zip(undisturbed, records(specs, together), strict=True):
         assert equal(a, b)
         assert b.content["engine"]["seeds"] == 3
     assert set(numbers) == {3}
 
 
-def test_a_seed_that_diverges_leaves_the_others_alone(together):
-    specs = seeded(protocol_options={"val_every": 5})
-    run_all(specs, together)
+def test_a_seed_that_diverges_leaves_the_others_alone(together, undisturbed):
+    specs = seeded()
     original = Training.begin_step
 
     def begin_step(self):
@@ -197,22 +211,20 @@ def test_a_seed_that_diverges_leaves_the_others_alone(together):
             batch.query.y.fill_(float("nan"))
         return batch
 
-    there = replace(together, results=together.results / "nan")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "begin_step", begin_step)
-        with pytest.raises(UserError, match=r"seed 1: diverged, its loss is not finite at step 10"):
-            run_all(specs, there)
-    good, bad, last = records(specs, there)
+        with pytest.raises(UserError, match=r"seed 1: diverged, its loss is not finite at step 8"):
+            run_all(specs, together)
+    good, bad, last = records(specs, together)
     assert bad.status == "diverged"
     assert (good.status, last.status) == ("finished", "finished")
-    assert equal(good, records(specs, together)[0])
-    assert equal(last, records(specs, together)[2])
+    assert equal(good, undisturbed[0])
+    assert equal(last, undisturbed[2])
 
 
 @pytest.mark.parametrize("victim", [0, 1])  # the first is the one that the others are stepped with
-def test_a_seed_that_fails_leaves_the_others_alone(victim, together):
-    specs = seeded()
-    run_all(specs, together)
+def test_a_seed_that_fails_leaves_the_others_alone(victim, together, undisturbed):
+    specs, stamp = seeded(), together.results / "stamp.json"
     original = Training._pause
 
     def pause(self):
@@ -220,19 +232,18 @@ def test_a_seed_that_fails_leaves_the_others_alone(victim, together):
             raise OSError("no space left on device")
         original(self)
 
-    there = replace(together, results=together.results / "full")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_pause", pause)
         with pytest.raises(UserError, match=rf"seed {victim}: OSError: no space left") as caught:
-            run_all(specs, there, there.results / "stamp.json")
+            run_all(specs, together, stamp)
     assert sum(f"seed {seed}" in str(caught.value) for seed in SEEDS) == 1
-    assert not (there.results / "stamp.json").exists()
-    folder = Store(there.results).folder(specs[victim])
+    assert not stamp.exists()
+    folder = Store(together.results).folder(specs[victim])
     assert "no space left" in (folder / "error.log").read_text()
-    for spec, good, kept in zip(specs, records(specs, together), records(specs, there), strict=True):
+    for spec, good, kept in zip(specs, undisturbed, records(specs, together), strict=True):
         assert kept is None if spec.seed == victim else equal(good, kept)
-    run_all(specs, there, there.results / "stamp.json")
-    assert equal(records(specs, together)[victim], records(specs, there)[victim])
+    run_all(specs, together, stamp)
+    assert equal(undisturbed[victim], records(specs, together)[victim])
 
 
 def test_a_program_that_cannot_be_made_fails_every_run_of_its_own_and_no_other(together, monkeypatch):
@@ -258,6 +269,7 @@ def test_a_run_that_another_process_holds_fails_alone(together):
     assert [record is not None for record in records(specs, together)] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_a_program_with_something_of_one_seed_in_it_is_not_shared(together, monkeypatch):
     specs, single = seeded(), replace(together, results=together.results / "single", seeds_at_once=1)
     run_all(specs, single)
