@@ -202,26 +202,38 @@ def _map(*shape: int) -> torch.Tensor:
     return found.contiguous(memory_format=torch.channels_last).requires_grad_()
 
 
+def _weights(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64).requires_grad_()
+
+
 @pytest.mark.parametrize(
     ("function", "inputs"),
     [
         (lambda x, w: _maps.Conv.apply(x, w, 1), (_map(2, 3, 4, 5), _map(2, 3, 3, 3))),
         (lambda x, w: _maps.Conv.apply(x, w, 2), (_map(2, 6, 4, 3), _map(4, 3, 3, 3))),
         (lambda x, g: _maps.ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
-        (_maps.Centred.apply, (_map(3, 2, 4, 4),)),
-        (_maps.MeanSquare.apply, (_map(3, 2, 4, 4),)),
-        (_maps.MaxPool.apply, (_map(3, 2, 4, 5),)),
-        (lambda x: _maps.MaxPool.apply(x) ** 3, (_map(2, 2, 5, 4),)),
+        (lambda x, g: _maps.ConvWeight.apply(x, g, 1), (_map(2, 3, 4, 3), _map(2, 2, 4, 3))),
+        (_maps.Pooled.apply, (_map(3, 2, 4, 5),)),
+        (lambda x: _maps.Pooled.apply(x)[0] * _maps.Pooled.apply(x)[1] ** 2, (_map(2, 2, 5, 4),)),
+        (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
+        (lambda w: _maps.PooledProduct.apply(w, _map(2, 3, 4, 20).detach(), (4, 5)), (_weights(2, 3, 4),)),
     ],
-    ids=["conv", "conv of 2 tasks", "weight gradient", "centred", "mean square", "max-pool", "max-pool cubed"],
-)
-def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs):
+    ids=[
+        "conv", "conv of 2 tasks", "weight gradient", "weight gradient of one task", "pooled", "pooled and variance",
+        "pooled, channels first", "pooled product",
+    ],
+)  # fmt: skip
+def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, monkeypatch):
     """First and second, against finite differences; a third one too, which is of the same functions again."""
+    monkeypatch.setattr(_maps, "_CACHED", 2 * 3 * 20 * 8)  # the product takes its three images in two parts
+    monkeypatch.setattr(_maps, "_WIDE", 12)
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
 
     def gradient(*values):
-        return torch.autograd.grad(function(*values).pow(3).sum(), values, create_graph=True)
+        found = function(*values)
+        total = sum(value.pow(3).sum() for value in (found if isinstance(found, tuple) else (found,)))
+        return torch.autograd.grad(total, values, create_graph=True)
 
     assert torch.autograd.gradgradcheck(gradient, inputs)
 

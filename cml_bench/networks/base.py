@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.errors import UserError
-from cml_bench.networks._maps import Centred, Conv, MaxPool, MeanSquare, layout
+from cml_bench.networks._maps import Conv, Pooled, PooledProduct, layout, patches
 from cml_bench.protocols import Recipe
 from cml_bench.spec import Options
 
@@ -256,11 +256,9 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
     weight, scale = p[f"conv{index}.weight"], p[f"norm{index}.weight"].reshape(1, -1, 1, 1)
     sign = _sign(scale)
     signed = (weight.flatten(0, 1) * sign.reshape(-1, 1, 1, 1)).contiguous(memory_format=layout(x))
-    z = Conv.apply(x, signed, weight.shape[0])
-    z = Centred.apply(z)
-    var = MeanSquare.apply(z)
+    z, var = Pooled.apply(Conv.apply(x, signed, weight.shape[0]))
     factor = scale * sign * torch.rsqrt(var + BN_EPS)
-    return F.leaky_relu(torch.addcmul(p[f"norm{index}.bias"].reshape(1, -1, 1, 1), MaxPool.apply(z), factor), slope)
+    return F.leaky_relu(torch.addcmul(p[f"norm{index}.bias"].reshape(1, -1, 1, 1), z, factor), slope)
 
 
 def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
@@ -271,19 +269,17 @@ def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Te
     need a pass over the full map, which in the first layer is the largest of all.
     Returns the folded map (n, T*filters, H//2, W//2), channels last.
     """
-    tasks, n, channels, height, width = x.shape
+    tasks, n, _, height, width = x.shape
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
-    patches = F.unfold(x.reshape(tasks * n, channels, height, width), 3, padding=1)
-    patches = patches.unflatten(0, (tasks, n)).transpose(2, 3).reshape(tasks, -1, 9 * channels)
-    means = patches.new_full((tasks, 1, patches.shape[1]), 1 / patches.shape[1]) @ patches
-    covariance = torch.baddbmm(
-        means.transpose(1, 2) @ means, patches.transpose(1, 2), patches, beta=-1, alpha=1 / patches.shape[1]
-    )
+    columns = patches(x.flatten(0, 1))
+    count = n * height * width
+    means = columns.mean(2).unflatten(0, (tasks, n)).mean(1, keepdim=True)
+    squares = torch.bmm(columns, columns.transpose(1, 2)).unflatten(0, (tasks, n)).sum(1)
+    covariance = squares / count - means.transpose(1, 2) @ means
     sign = _sign(scale)
     factor = scale * torch.rsqrt(((weight @ covariance) * weight).sum(2) + BN_EPS)
     shift = p[f"norm{index}.bias"] - (weight @ means.transpose(1, 2)).squeeze(2) * factor
-    z = torch.bmm(patches, (weight * sign.unsqueeze(2)).transpose(1, 2))
-    z = MaxPool.apply(z.reshape(tasks * n, height, width, -1).permute(0, 3, 1, 2))
+    z = PooledProduct.apply(weight * sign.unsqueeze(2), columns.unflatten(0, (tasks, n)), (height, width))
     factor, shift = (v[:, None, :, None, None] for v in (factor * sign, shift))
-    out = F.leaky_relu(torch.addcmul(shift, z.unflatten(0, (tasks, n)), factor), slope)
+    out = F.leaky_relu(torch.addcmul(shift, z, factor), slope)
     return fold(out).contiguous(memory_format=torch.channels_last)
