@@ -274,6 +274,20 @@ def test_a_dry_run_says_what_will_not_run(checkout):  # noqa: F811
     assert re.search(r"^not run, \d+ runs: the terms of use of miniimagenet are not acknow", dry.stderr, re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_table3_is_a_target_of_its_study(checkout):  # noqa: F811
+    dry = snakemake(checkout, "-n", "table3", "--config", "results=dry", config="configs/graphs.yaml")
+    said = dry.stdout + dry.stderr
+    assert dry.returncode == 0, dry.stderr[-2000:]
+    assert "rendering table3" in said
+    methods = "gmeta, gmeta+cml, amm_gnn, amm_gnn+cml"
+    for data in ("citeseer", "amazon_computer"):
+        assert f"preparing data set {data}" in said
+        assert any(methods in line and f"on {data}, 5-shot" in line for line in said.splitlines() if "training" in line)
+    assert re.search(r"^not run, \d+ runs: .*corafull", dry.stderr, re.MULTILINE), "its file has to be brought"
+    assert not any("on corafull" in line for line in said.splitlines() if "training" in line)
+
+
 def test_a_plan_keeps_what_is_published(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps(resolved(study(tmp_path))))
     found = planfile.read_plan(tmp_path / "plan.json")["data"][0]
