@@ -34,14 +34,19 @@ def test_meta_gradient(name, net, path, steps, first_order):
 @given(
     way=st.integers(2, 4), shot=st.integers(1, 2), query=st.integers(1, 3), tasks=st.integers(1, 5),
     channels=st.sampled_from([1, 3, 5]), size=st.sampled_from([16, 21, 28]), at_once=st.integers(1, 5),
-    adapt_norm=st.booleans(), path=st.sampled_from(["plain", "fast"]), depth=st.integers(0, 3),
+    adapt_norm=st.booleans(), path=st.sampled_from(["plain", "fast"]), depth=st.integers(0, 3), large=st.booleans(),
 )  # fmt: skip
-def test_meta_gradient_of_any_shape(way, shot, query, tasks, channels, size, at_once, adapt_norm, path, depth):
+def test_meta_gradient_of_any_shape(way, shot, query, tasks, channels, size, at_once, adapt_norm, path, depth, large):
+    """``large``: maps are treated as those that do not fit the cache."""
     case = Case(
         path=path, way=way, channels=channels, size=size, filters=2 + tasks % 3, depth=depth, adapt_norm=adapt_norm
     )
     task = images(tasks, way, shot, query, channels, size)
-    assert relative(case.engine_gradient(task, at_once)[1], case.reference_gradient(task)[1]) < 1e-10
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_WIDE", "_CACHED") if large else ():
+            patch.setattr(_maps, name, 1)
+        got = case.engine_gradient(task, at_once)[1]
+    assert relative(got, case.reference_gradient(task)[1]) < 1e-10
 
 
 @pytest.mark.parametrize(("net", "path"), [("conv4", "plain"), ("conv4", "fast"), ("mlp", "fast")])
