@@ -1,10 +1,13 @@
 """Every path of the engine against the obvious loop, and the invariants of MAML. float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cml_bench.engine.step import expand
@@ -221,11 +224,13 @@ def _weights(*shape: int) -> torch.Tensor:
         (_maps.Pooled.apply, (_map(3, 2, 4, 5),)),
         (lambda x: _maps.Pooled.apply(x)[0] * _maps.Pooled.apply(x)[1] ** 2, (_map(2, 2, 5, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
-        (lambda w: _maps.PooledProduct.apply(w, _map(2, 3, 4, 20).detach(), (4, 5)), (_weights(2, 3, 4),)),
+        (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),
+        (lambda x: _maps.Pooled.apply(x.transpose(2, 3))[0] ** 2, (_map(2, 3, 4, 4),)),
+        (lambda w: _maps.PooledProduct.apply(w, _weights(6, 4, 20).detach(), (4, 5)), (_weights(2, 3, 4),)),
     ],
     ids=[
         "conv", "conv of 2 tasks", "weight gradient", "weight gradient of one task", "pooled", "pooled and variance",
-        "pooled, channels first", "pooled product",
+        "pooled, channels first", "pooled to one place", "pooled, turned", "pooled product",
     ],
 )  # fmt: skip
 def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, monkeypatch):
@@ -241,6 +246,45 @@ def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, 
         return torch.autograd.grad(total, values, create_graph=True)
 
     assert torch.autograd.gradgradcheck(gradient, inputs)
+
+
+def test_derivatives_take_what_autocast_makes_of_them_on_a_gpu():
+    """Its lists are others than a CPU's; no values here, so no GPU is needed."""
+
+    def context():
+        return SimpleNamespace(save_for_backward=lambda *saved: None)
+
+    with FakeTensorMode():
+        z = torch.empty(2, 3, 8, 8, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        before = torch.get_autocast_dtype("cuda")
+        torch.set_autocast_enabled("cuda", True)
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        try:
+            pooled, var = _maps.Pooled.forward(context(), z)
+            mean, places = var, torch.empty_like(pooled, dtype=torch.int64)
+            out = _maps._FromPooled.forward(context(), pooled, var, z, mean, places)
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+            torch.set_autocast_dtype("cuda", before)
+    assert (pooled.dtype, var.dtype, out.shape) == (torch.bfloat16, torch.float32, z.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bright_images_of_little_contrast_have_variances(dtype):
+    """Differences of large numbers: of products in bf16 some variance would be below 0."""
+    x = 0.85 + 0.1 * random(1, 20, 3, 1, 1, name="bright").expand(-1, -1, -1, 32, 32).to(torch.float32)
+    x = x + 0.002 * random(1, 20, 3, 32, 32, name="grain").to(torch.float32)
+    params = {
+        "conv1.weight": _weights(1, 64, 3, 3, 3).to(torch.float32) / 5,
+        "conv1.bias": torch.zeros(1, 64),
+        "norm1.weight": torch.ones(1, 64),
+        "norm1.bias": torch.zeros(1, 64),
+    }
+    want = base.block(params, "1", base.fold(x), pool=True)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        got = base.fast_first_block(params, "1", x)
+    assert torch.isfinite(got).all()
+    assert (got - want).abs().max() < (1e-3 if dtype == torch.float32 else 0.3)
 
 
 def test_maps_keep_their_layout_through_two_derivatives():

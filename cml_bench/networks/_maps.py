@@ -1,7 +1,7 @@
 """Operations on maps (n, C, H, W) whose derivatives, of any order, are operations of the same kind.
 
 torch's own second derivatives of a convolution, a batch's statistics and a max-pool are right and slow: they swap batch
-and channels, or mix memory layouts. These keep the layout that they get.
+and channels, or mix memory layouts. These keep the layout of the maps that they get.
 """
 
 from collections.abc import Iterator
@@ -64,12 +64,14 @@ class Pooled(torch.autograd.Function):
     """Max-pool 2 of a map (n, C, H, W), each channel less its mean; and the channels' variances (1, C, 1, 1).
 
     The derivative g_z = spread(g_pooled) - sum(g_pooled)/N + 2/N g_var (z - mean), N = n H W, is one pass and the
-    pooled values added at their places: mean, variance and pool have no map of their own.
+    pooled values added at their places: mean, variance and pool have no map of their own. Statistics are float32 at
+    least.
     """
 
     @staticmethod
     def forward(ctx, z: Tensor) -> tuple[Tensor, Tensor]:
-        mean = z.mean(_ALL, keepdim=True)
+        z = z.contiguous(memory_format=layout(z))
+        mean = z.mean(_ALL, keepdim=True, dtype=torch.promote_types(z.dtype, torch.float32))
         pooled, places = torch.ops.aten.max_pool2d_with_indices(z, [2, 2])
         ctx.save_for_backward(z, mean, places)
         centred = z - mean
@@ -81,7 +83,7 @@ class Pooled(torch.autograd.Function):
 
 
 class _FromPooled(torch.autograd.Function):
-    """The derivative of :class:`Pooled`, linear in those that it gets; its own are written in ordinary operations."""
+    """The derivative of :class:`Pooled`, linear in the first two; its own are written in ordinary operations."""
 
     @staticmethod
     def forward(ctx, at_pooled: Tensor, at_var: Tensor, z: Tensor, mean: Tensor, places: Tensor) -> Tensor:
@@ -89,33 +91,32 @@ class _FromPooled(torch.autograd.Function):
         count = z.numel() // z.shape[1]
         slope = at_var * (2 / count)
         out = torch.addcmul(at_pooled.sum(_ALL, keepdim=True) / -count - slope * mean, z, slope)
-        dim = _flat(out)[1]
-        _flat(out)[0].scatter_add_(dim, _flat(places)[0], _flat(at_pooled.contiguous(memory_format=layout(z)))[0])
+        last = layout(z) == torch.channels_last
+        view = out.permute(0, 2, 3, 1).view(len(z), -1, z.shape[1]) if last else out.view(*z.shape[:2], -1)
+        view.scatter_add_(1 if last else 2, _flat(places, last), _flat(at_pooled.to(out.dtype), last))
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         at_var, z, mean, places = ctx.saved_tensors
         if torch.is_grad_enabled():
-            mean = z.mean(_ALL, keepdim=True)  # a derivative of this one is asked for
+            mean = z.mean(_ALL, keepdim=True, dtype=mean.dtype)  # a derivative of this one is asked for
         middle, slope = grad.mean(_ALL, keepdim=True), at_var * (2 * z.shape[1] / z.numel())
         at_at_var = 2 * ((grad * z).mean(_ALL, keepdim=True) - middle * mean)
         return _picked(grad, places) - middle, at_at_var, torch.addcmul(-middle * slope, grad, slope), None, None
 
 
-def _flat(x: Tensor) -> tuple[Tensor, int]:
-    """A view of a map with its places in one dimension, and which: (n, HW, C) where channels are last in memory."""
-    if layout(x) == torch.channels_last:
-        return x.permute(0, 2, 3, 1).flatten(1, 2), 1
-    return x.flatten(2), 2
+def _flat(x: Tensor, last: bool) -> Tensor:
+    """A map with its places in one dimension: (n, HW, C) where channels come last, else (n, C, HW)."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2) if last else x.flatten(2)
 
 
 def _picked(x: Tensor, places: Tensor) -> Tensor:
     """The values of a map (n, C, H, W) at the places (n, C, H', W') of its maxima."""
-    flat, dim = _flat(x)
-    index = places.permute(0, 2, 3, 1).flatten(1, 2) if dim == 1 else places.flatten(2)
-    found = flat.gather(dim, index).unflatten(dim, places.shape[2:])
-    return found.permute(0, 3, 1, 2) if dim == 1 else found
+    last = layout(x) == torch.channels_last
+    dim = 1 if last else 2
+    found = _flat(x, last).gather(dim, _flat(places, last)).unflatten(dim, places.shape[2:])
+    return found.permute(0, 3, 1, 2) if last else found
 
 
 def patches(x: Tensor) -> Tensor:
@@ -130,77 +131,73 @@ def patches(x: Tensor) -> Tensor:
 
 
 class PooledProduct(torch.autograd.Function):
-    """Max-pool 2 of the maps w . patch: weights (T, F, K), patches (T, n, K, H*W) -> (T, n, F, H//2, W//2).
+    """Max-pool 2 of the maps w . patch: weights (T, F, K), patches (T*n, K, H*W) -> (T*n, F, H//2, W//2).
 
-    A few images at a time, so that the maps, four times as large as what is pooled, stay in the cache and are not kept.
-    Patches have no derivative here.
+    On a CPU a few images at a time: the maps, four times as large as what is pooled, stay in the cache, and no map is
+    kept. Patches have no derivative here. Maps have their channels last.
     """
 
     @staticmethod
     def forward(ctx, weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Tensor:
-        found = [torch.ops.aten.max_pool2d_with_indices(maps, [2, 2]) for maps, *_ in _products(weight, patches, size)]
-        pooled, places = (torch.cat(part).unflatten(0, patches.shape[:2]) for part in zip(*found, strict=True))
+        found = [torch.ops.aten.max_pool2d_with_indices(maps, [2, 2]) for maps, _ in _products(weight, patches, size)]
+        pooled, places = (torch.cat(part) for part in zip(*found, strict=True))
         ctx.save_for_backward(patches, places)
-        ctx.size = size
+        ctx.form = (len(weight), size)
         return pooled
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _ProductWeight.apply(grad, *ctx.saved_tensors, ctx.size), None, None
+        return _ProductWeight.apply(grad, *ctx.saved_tensors, ctx.form), None, None
 
 
 class _ProductWeight(torch.autograd.Function):
     """The derivative (T, F, K) for the weights of :class:`PooledProduct`; its own is :class:`_PickedProduct`."""
 
     @staticmethod
-    def forward(ctx, grad: Tensor, patches: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(ctx, grad: Tensor, patches: Tensor, places: Tensor, form: tuple[int, tuple[int, int]]) -> Tensor:
         ctx.save_for_backward(patches, places)
-        ctx.size = size
-        found = patches.new_zeros(patches.shape[0], grad.shape[2], patches.shape[2])
-        pair, one = [2, 2], [1, 1]
-        for task, images in _parts(patches, grad.shape[2]):
-            g, where = (v[task, images].contiguous(memory_format=torch.channels_last) for v in (grad, places))
+        ctx.form, (tasks, size) = form, form
+        pair, one, found = [2, 2], [1, 1], []
+        for images in _parts(patches, grad.shape[1]):
+            g, where = (v[images].contiguous(memory_format=torch.channels_last) for v in (grad, places))
             like = g.new_empty(len(g), *size, g.shape[1]).permute(0, 3, 1, 2)
             spread = torch.ops.aten.max_pool2d_with_indices_backward(g, like, pair, pair, [0, 0], one, False, where)
-            columns, maps = _alike(patches[task, images], _flat(spread)[0])
-            found[task] += torch.bmm(columns, maps).sum(0).t()
-        return found
+            found.append(torch.bmm(*_alike(patches[images], _flat(spread, True))))
+        return torch.cat(found).unflatten(0, (tasks, -1)).sum(1).transpose(1, 2)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _PickedProduct.apply(grad, *ctx.saved_tensors, ctx.size), None, None, None
+        return _PickedProduct.apply(grad, *ctx.saved_tensors, ctx.form), None, None, None
 
 
 class _PickedProduct(torch.autograd.Function):
-    """The maps w . patch at given places (T, n, F, H', W')."""
+    """The maps w . patch at given places (T*n, F, H', W')."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, patches: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(ctx, weight: Tensor, patches: Tensor, places: Tensor, form: tuple[int, tuple[int, int]]) -> Tensor:
         ctx.save_for_backward(patches, places)
-        ctx.size = size
-        found = [_picked(maps, places[task, images]) for maps, task, images in _products(weight, patches, size)]
-        return torch.cat(found).unflatten(0, patches.shape[:2])
+        ctx.form = form
+        return torch.cat([_picked(maps, places[images]) for maps, images in _products(weight, patches, form[1])])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _ProductWeight.apply(grad, *ctx.saved_tensors, ctx.size), None, None, None
+        return _ProductWeight.apply(grad, *ctx.saved_tensors, ctx.form), None, None, None
 
 
-def _parts(patches: Tensor, filters: int) -> Iterator[tuple[int, slice]]:
-    """Task, and images of it whose maps fit the cache."""
-    tasks, n, _, area = patches.shape
+def _parts(patches: Tensor, filters: int) -> Iterator[slice]:
+    """All images; on a CPU as many at a time as have maps that fit the cache."""
+    n, _, area = patches.shape
     step = n if patches.is_cuda else max(1, _CACHED // (filters * area * patches.element_size()))
-    for task in range(tasks):
-        for first in range(0, n, step):
-            yield task, slice(first, first + step)
+    for first in range(0, n, step):
+        yield slice(first, first + step)
 
 
-def _products(weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, int, slice]]:
-    """Maps (m, F, H, W), channels last, of which task and images."""
-    for task, images in _parts(patches, weight.shape[1]):
-        columns, w = _alike(patches[task, images].transpose(1, 2), weight[task].t())
-        maps = torch.bmm(columns, w.expand(len(columns), -1, -1))
-        yield maps.unflatten(1, size).permute(0, 3, 1, 2), task, images
+def _products(weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, slice]]:
+    """Maps (m, F, H, W), channels last, and of which images."""
+    own = weight.transpose(1, 2).repeat_interleave(len(patches) // len(weight), 0)
+    for images in _parts(patches, weight.shape[1]):
+        maps = torch.bmm(*_alike(patches[images].transpose(1, 2), own[images]))
+        yield maps.unflatten(1, size).permute(0, 3, 1, 2), images
 
 
 def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

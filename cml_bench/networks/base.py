@@ -264,22 +264,33 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
 def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
     """:func:`fast_block` for inputs of few channels that need no gradient: images (T, n, C, H, W).
 
-    Each output is z = w . patch, a matrix product over centred 3x3 patches; its mean is zero then, and its
-    variance w' Cov w with the patches' covariance (9C x 9C). So neither statistics nor their derivatives
-    need a pass over the full map, which in the first layer is the largest of all.
+    Each output is z = w . patch, a matrix product over 3x3 patches; so its mean is w . m with the patches' mean m, and
+    its variance w' Cov w with their covariance (9C x 9C). Neither statistics nor their derivatives need a pass over the
+    full map, which in the first layer is the largest of all.
     Returns the folded map (n, T*filters, H//2, W//2), channels last.
     """
     tasks, n, _, height, width = x.shape
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
     columns = patches(x.flatten(0, 1))
-    count = n * height * width
-    means = columns.mean(2).unflatten(0, (tasks, n)).mean(1, keepdim=True)
-    squares = torch.bmm(columns, columns.transpose(1, 2)).unflatten(0, (tasks, n)).sum(1)
-    covariance = squares / count - means.transpose(1, 2) @ means
+    with torch.autocast(x.device.type, enabled=False):  # of rounded products a variance could be below 0
+        means, covariance = _moments(columns.unflatten(0, (tasks, n)))
+        var = ((weight @ covariance) * weight).sum(2)
+        middle = (weight @ means.unsqueeze(2)).squeeze(2)
     sign = _sign(scale)
-    factor = scale * torch.rsqrt(((weight @ covariance) * weight).sum(2) + BN_EPS)
-    shift = p[f"norm{index}.bias"] - (weight @ means.transpose(1, 2)).squeeze(2) * factor
-    z = PooledProduct.apply(weight * sign.unsqueeze(2), columns.unflatten(0, (tasks, n)), (height, width))
+    factor = scale * torch.rsqrt(var + BN_EPS)
+    shift = p[f"norm{index}.bias"] - middle * factor
+    z = PooledProduct.apply(weight * sign.unsqueeze(2), columns, (height, width)).unflatten(0, (tasks, n))
     factor, shift = (v[:, None, :, None, None] for v in (factor * sign, shift))
     out = F.leaky_relu(torch.addcmul(shift, z, factor), slope)
     return fold(out).contiguous(memory_format=torch.channels_last)
+
+
+def _moments(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (T, K) and covariance (T, K, K) of patches (T, n, K, HW)."""
+    tasks, n, _, area = columns.shape
+    means = columns.mean((1, 3))
+    if columns.is_cuda:  # where products may be of TF32 a large mean would drown the rest
+        columns = columns - means[:, None, :, None]
+    flat = columns.flatten(0, 1)
+    squares = torch.bmm(flat, flat.transpose(1, 2)).unflatten(0, (tasks, n)).sum(1) / (n * area)
+    return means, squares if columns.is_cuda else squares - means.unsqueeze(2) * means.unsqueeze(1)
