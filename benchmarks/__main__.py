@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import random
-import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
@@ -15,21 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure, scaling, show, startup
-from benchmarks.measure import INSTALLED, ROOT
+from benchmarks.measure import INSTALLED
 from benchmarks.workloads import QUICK, WORKLOADS
 from cml_bench import allocator, hardware
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
+GRAPHS = RESULTS.with_name("graphs.json")
 PAGE = Path(__file__).parent / "README.md"
 _IDLE = 0.3  # load of a machine that is left alone
 _SIZES = (10, 100, 700)
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def _peers() -> dict[str, dict[str, str]]:
@@ -51,7 +46,7 @@ def _context(args: argparse.Namespace) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), **packages}, "peers": _peers(),
         "date": datetime.date.today().isoformat(),
-        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+        "commit": measure.commit(),
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "provisional": "; ".join(doubts),
     }  # fmt: skip
 
@@ -92,6 +87,7 @@ def shown(args: argparse.Namespace) -> None:
     text = show.markdown(results)
     if args.page:
         show.into(PAGE, text)
+        show.into(PAGE, show.graphs(json.loads(GRAPHS.read_text())), show.GRAPHS)
     else:
         print(text)
 

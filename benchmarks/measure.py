@@ -23,6 +23,15 @@ INSTALLED = PEERS / "installed.json"
 _FIRST_GUESS = 3 * 2**30  # bytes that a worker may take whose peak is not known yet
 
 
+def commit() -> str:
+    """Of the sources that are measured; a + behind it: and what is not committed."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
+
+
 class Missing(Exception):
     """An implementation that cannot be had here, and why."""
 

@@ -10,6 +10,7 @@ from benchmarks.workloads import RATES, TARGETS
 from cml_bench.files import write_text
 
 BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end of results -->"
+GRAPHS = ("<!-- graphs: made by `python -m benchmarks show` -->", "<!-- end of graphs -->")
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,8 +108,27 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def into(page: Path, text: str) -> None:
+def graphs(results: dict[str, Any]) -> str:
+    """The table of ``graphs.json``: a line for each method and data set, with what is to be reached."""
+    machine, versions = results["machine"], results["versions"]
+    rows = {(row["workload"], row["implementation"]): row for row in results["rows"]}
+    body = []
+    for (name, implementation), fast in rows.items():
+        if implementation == "fast":
+            plain, target = rows[name, "plain"], fast["target"]
+            state = "reached" if fast["processor"] <= target else f"missed by {fast['processor'] / target - 1:.0%}"
+            numbers = [_number(v) for v in (plain["processor"], fast["processor"], fast["times_faster"])]
+            body.append([name, *numbers, _number(fast["official_elsewhere"]), _number(target), state])
+    head = ["processor s per task", "plain", "fast", "times faster", "TLP's code, elsewhere", "target", ""]
+    where = (
+        f"{results['date']}, commit {results['commit']}; {machine['processor']}, load {machine['load']} at the end; "
+    )
+    return f"{where}{', '.join(f'{k} {v}' for k, v in versions.items())}.\n\n{_table(body, head)}\n"
+
+
+def into(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Replace what stands between the marks of a page."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_text(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+    begin, end = marks
+    before, _, rest = page.read_text().partition(begin)
+    after = rest.partition(end)[2]
+    write_text(page, f"{before}{begin}\n\n{text}\n{end}{after}")

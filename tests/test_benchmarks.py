@@ -299,10 +299,23 @@ def test_a_page_keeps_what_stands_around_the_results(tmp_path):
     assert page.read_text() == f"before\n{show.BEGIN}\n\nnew\n{show.END}\nafter\n"
 
 
-def test_the_page_shows_the_committed_results():
+@pytest.mark.parametrize(
+    ("marks", "file", "form"),
+    [((show.BEGIN, show.END), "speed.json", show.markdown), (show.GRAPHS, "graphs.json", show.graphs)],
+)
+def test_the_page_shows_the_committed_results(marks, file, form):
     folder = measure.ROOT / "benchmarks"
-    _, begin, rest = (folder / "README.md").read_text().partition(show.BEGIN)
-    shown = rest.partition(show.END)[0].strip()
+    _, begin, rest = (folder / "README.md").read_text().partition(marks[0])
+    shown = rest.partition(marks[1])[0].strip()
     assert begin
-    committed = folder / "results" / "speed.json"
-    assert shown == (show.markdown(json.loads(committed.read_text())).strip() if committed.exists() else "")
+    assert shown == form(json.loads((folder / "results" / file).read_text())).strip()
+
+
+def test_the_table_of_graphs_says_what_is_missed_and_by_how_much():
+    made = {"date": "2026-01-01", "commit": "0", "versions": {"torch": "0"}}
+    machine = {"processor": "p", "load": 0.1}
+    fast = {"workload": "w", "implementation": "fast", "times_faster": 20.0, "official_elsewhere": 2.0, "target": 0.04}
+    rows = [{**fast, "processor": 0.05}, {"workload": "w", "implementation": "plain", "processor": 1.0}]
+    assert "missed by 25%" in show.graphs({**made, "machine": machine, "rows": rows})
+    rows[0]["processor"] = 0.04
+    assert "reached" in show.graphs({**made, "machine": machine, "rows": rows})
