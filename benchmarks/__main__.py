@@ -23,6 +23,7 @@ from cml_bench.files import write_json
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 GRAPHS = RESULTS.with_name("graphs.json")
 PAGE = Path(__file__).parent / "README.md"
+README = measure.ROOT / "README.md"
 _IDLE = 0.3  # load of a machine that is left alone
 _SIZES = (10, 100, 700)
 
@@ -87,6 +88,7 @@ def shown(args: argparse.Namespace) -> None:
     text = show.markdown(results)
     if args.page:
         show.into(PAGE, text)
+        show.into(README, show.brief(results), show.BRIEF)
         show.into(PAGE, show.graphs(json.loads(GRAPHS.read_text())), show.GRAPHS)
     else:
         print(text)

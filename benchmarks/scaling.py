@@ -53,6 +53,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in rows:
@@ -73,6 +74,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         ticks = sorted({value for points in lines.values() for value, _ in points})
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.title.set_fontsize("small")
         ax.legend(fontsize="small")
     figure.tight_layout()

@@ -10,6 +10,7 @@ from benchmarks.workloads import RATES, TARGETS
 from cml_bench.files import write_text
 
 BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end of results -->"
+BRIEF = ("<!-- speed: made by `python -m benchmarks show` -->", "<!-- end of speed -->")
 GRAPHS = ("<!-- graphs: made by `python -m benchmarks show` -->", "<!-- end of graphs -->")
 
 
@@ -81,6 +82,19 @@ def _curve(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from (f"\n{row['implementation']}: not here: {row['missing']}." for row in rows if "missing" in row)
 
 
+def _targets(results: dict[str, Any]) -> str:
+    body = [[t["target"], _number(t["measured"]), _number(t["floor"]), _number(t["aim"]), t["reached"]] for t in
+            targets(results["rows"])]  # fmt: skip
+    return _table(body, ["", "measured", "floor", "aim", "reached"])
+
+
+def brief(results: dict[str, Any]) -> str:
+    """The targets alone, for the README."""
+    machine, said = results["machine"], results["provisional"]
+    where = f"{results['date']}, commit {results['commit']}, {machine['processor']}, one thread"
+    return f"{_targets(results)}\n\n{where}{f' ({said})' if said else ''}.\n"
+
+
 def markdown(results: dict[str, Any]) -> str:
     """All tables of a results file."""
     machine, versions = results["machine"], results["versions"]
@@ -93,9 +107,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines += [f"\n{name}: not here: {peer['missing']}." for name, peer in results["peers"].items() if "missing" in peer]
     if results["provisional"]:
         lines.append("\n**Provisional:** " + results["provisional"])
-    body = [[t["target"], _number(t["measured"]), _number(t["floor"]), _number(t["aim"]), t["reached"]] for t in
-            targets(results["rows"])]  # fmt: skip
-    lines += ["\n### Targets\n", _table(body, ["", "measured", "floor", "aim", "reached"])]
+    lines += ["\n### Targets\n", _targets(results)]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in results["rows"]:
         groups.setdefault(row["workload"], []).append(row)

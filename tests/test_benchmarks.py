@@ -300,15 +300,18 @@ def test_a_page_keeps_what_stands_around_the_results(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("marks", "file", "form"),
-    [((show.BEGIN, show.END), "speed.json", show.markdown), (show.GRAPHS, "graphs.json", show.graphs)],
+    ("page", "marks", "file", "form"),
+    [
+        ("benchmarks/README.md", (show.BEGIN, show.END), "speed.json", show.markdown),
+        ("benchmarks/README.md", show.GRAPHS, "graphs.json", show.graphs),
+        ("README.md", show.BRIEF, "speed.json", show.brief),
+    ],
 )
-def test_the_page_shows_the_committed_results(marks, file, form):
-    folder = measure.ROOT / "benchmarks"
-    _, begin, rest = (folder / "README.md").read_text().partition(marks[0])
+def test_pages_show_the_committed_results(page, marks, file, form):
+    _, begin, rest = (measure.ROOT / page).read_text().partition(marks[0])
     shown = rest.partition(marks[1])[0].strip()
     assert begin
-    assert shown == form(json.loads((folder / "results" / file).read_text())).strip()
+    assert shown == form(json.loads((measure.ROOT / "benchmarks" / "results" / file).read_text())).strip()
 
 
 def test_the_table_of_graphs_says_what_is_missed_and_by_how_much():
