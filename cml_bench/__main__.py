@@ -122,7 +122,9 @@ def _engine(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", help="cpu, cuda, cuda:N, or auto: cuda if there is one")
     sub.add_argument("--threads", type=_positive, default=1, help="two runs of one thread beat one run of two")
     sub.add_argument(
-        "--engine", choices=("auto", "fast", "plain", "compiled"), default="auto", help="equal computations"
+        "--engine",
+        choices=("auto", "fast", "plain", "compiled"),
+        help="equal computations; default: the plan's, or auto",
     )
     sub.add_argument("--diagnostics", choices=("on", "off"), default="on")
     sub.add_argument("--checkpoint-seconds", type=float, default=60.0)
@@ -209,7 +211,8 @@ def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
         wait=bool(getattr(args, "job", None)),
         results=args.results or Path(study.get("results", "results")),
         data_dir=args.data_dir or Path(study.get("data_dir", "data")),
-        device=resolve_device(args.device or study.get("device", "auto")), threads=args.threads, path=args.engine,
+        device=resolve_device(args.device or study.get("device", "auto")), threads=args.threads,
+        path=args.engine or study.get("engine", "auto"),
         checkpoint_seconds=args.checkpoint_seconds, diagnostics=args.diagnostics == "on",
         report=lambda text: print(text, flush=True),
     )  # fmt: skip

@@ -189,7 +189,13 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
     a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
     mixed = mixture([cell, base])
+    if any(_path(cell.records[seed]) != _path(base.records[seed]) for seed in seeds):
+        mixed = mixed or "pairs on different engine paths: not tested"
     return Difference(stats.paired(a, b), np.subtract(a, b), better, complete and not mixed, reason=mixed)
+
+
+def _path(record: Record) -> str:
+    return record.content["engine"]["path"]
 
 
 def mixture(cells: list[Cell]) -> str:

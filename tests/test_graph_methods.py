@@ -16,6 +16,7 @@ from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.learner import load
 from cml_bench.networks.base import count
+from cml_bench.networks.gcn import GCN
 from cml_bench.protocols import protocol, recipe
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 from tests.cases import CPU
@@ -289,6 +290,17 @@ def test_the_compiled_path_is_refused_and_never_chosen(graph_settings, tmp_path)
     with pytest.raises(UserError, match="gcn cannot be compiled"):
         Training(spec(), replace(graph_settings, path="compiled"), tmp_path, print)
     assert Training(spec(steps=100_000), replace(graph_settings, path="auto"), tmp_path, print).path == "fast"
+
+
+@pytest.mark.parametrize(("path", "calls"), [("auto", True), ("fast", True), ("plain", False)])
+def test_gradients_written_out_are_those_of_real_runs(path, calls, graph_settings, tmp_path, monkeypatch):
+    """By default too: a study asks for no path."""
+    made, original = [], GCN.gradients
+    monkeypatch.setattr(
+        GCN, "gradients", lambda self, *args, **kwargs: made.append(1) or original(self, *args, **kwargs)
+    )
+    Training(spec(), replace(graph_settings, path=path), tmp_path, print).advance()
+    assert bool(made) == calls
 
 
 def test_the_training_seed_reaches_the_method(graph_settings):

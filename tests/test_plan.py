@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,15 @@ def test_a_users_error_is_one_paragraph_and_exit_code_2(tmp_path):
 def test_help_names_every_command(name):
     assert name in command("--help").stdout
     assert command(name, "--help").returncode == 0
+
+
+def test_a_study_names_the_path_of_computing_and_the_command_line_overrides_it():
+    from cml_bench.__main__ import _settings
+
+    args = Namespace(results=None, data_dir=None, device="cpu", threads=1, engine=None, checkpoint_seconds=60.0,
+                     diagnostics="on")  # fmt: skip
+    planned = parse(study(engine="plain"), "test").model_dump()
+    assert _settings(args).path == "auto"
+    assert _settings(args, planned).path == "plain"
+    args.engine = "fast"
+    assert _settings(args, planned).path == "fast"

@@ -12,7 +12,8 @@ from scipy import stats as scipy_stats
 from cml_bench import render, report
 from cml_bench.cells import Column
 from cml_bench.errors import UserError
-from cml_bench.records import Store
+from cml_bench.records import Store, write_record
+from cml_bench.spec import RunSpec
 from cml_bench.tables import build
 from tests.simulated import ANSWERS, finish, study
 
@@ -253,3 +254,15 @@ def test_csv_has_the_numbers(tmp_path):
 def test_an_unknown_table_is_named(tmp_path):
     with pytest.raises(UserError, match=r"unknown table 'tabel1'\. Did you mean 'table1'"):
         report.tables(study(), tmp_path, ["tabel1"])
+
+
+def test_a_pair_on_two_engine_paths_is_not_tested(tmp_path):
+    resolved = study(seeds=5)
+    store = finish(resolved, tmp_path, GAIN)
+    specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
+    spec = next(s for s in specs if (s.method, s.seed, s.shot) == ("maml", 3, 1))
+    record = store.read(spec)
+    write_record(record.folder, {**record.content, "engine": {**record.content["engine"], "path": "plain"}})
+    one, five = (cell.difference for cell in build(resolved, store, "table1").rows[1].cells.values())
+    assert one.verdict == "pairs on different engine paths: not tested"
+    assert five.testable

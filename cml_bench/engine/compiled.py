@@ -112,7 +112,9 @@ def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outpu
         program = inductor.standalone_compile(graph, arguments, dynamic_shapes="from_example_inputs")
         program(*arguments)
     except Exception as error:
-        raise UserError(f"the outer step cannot be compiled here ({error}). Use --engine fast.") from error
+        raise UserError(
+            f"the outer step cannot be compiled here ({error}). Use --engine fast, or --config engine=fast with Snakemake."
+        ) from error
     if shareable:
         _programs[key] = program
     return program

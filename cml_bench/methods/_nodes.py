@@ -73,7 +73,7 @@ class NodeMethod(Method):
         self, groups: Groups, params: Params, names: list[str], support: Examples, loss: str, create_graph: bool
     ) -> dict[str, Tensor]:
         """Those of the next inner step, with its masks in training."""
-        if loss == "meta" and self.network.path == "fast" and not support.x.is_meta:
+        if loss == "meta" and self.network.path != "plain" and not support.x.is_meta:
             x, y = support
             found = self.network.gradients(params, x, y, self._dropout(x), **self.seen_features(groups))
             grads = {name: found[name] for name in names}
