@@ -113,7 +113,7 @@ def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outpu
         program(*arguments)
     except Exception as error:
         raise UserError(
-            f"the outer step cannot be compiled here ({error}). Use --engine fast (with Snakemake: --config engine=fast)."
+            f"the outer step cannot be compiled here ({error}): use --engine fast (Snakemake: --config engine=fast)."
         ) from error
     if shareable:
         _programs[key] = program
