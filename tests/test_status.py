@@ -90,7 +90,7 @@ def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):  #
     damaged = start(checkout, config)
     assert (damaged.returncode, trained(damaged)) == (0, 0), damaged.stderr[-3000:]
     assert "Counted as missing: " in damaged.stdout
-    assert "3 of 4 runs are finished" in damaged.stdout
+    assert "3 of 4 runs are made" in damaged.stdout
     folder.rename(checkout / "mended" / "elsewhere")
     again = start(checkout, config)
     assert (again.returncode, trained(again)) == (0, 1), again.stderr[-3000:]
