@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 import cml_bench
 from cml_bench import allocator, registry
 from cml_bench.data.base import ImageSet
-from cml_bench.engine import checkpoint
+from cml_bench.engine import checkpoint, compiled
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import reevaluate, run
 from cml_bench.engine.train import Settings, Training
@@ -99,9 +100,18 @@ def interrupted(spec, settings, at_step, before="advance"):
     return Store(settings.results).folder(spec)
 
 
-@pytest.mark.parametrize("make", [sinusoid_spec, glyph_spec])
-@pytest.mark.parametrize("reset", [0, 7])
-def test_a_resumed_run_equals_its_uninterrupted_twin(make, reset, settings, finished):
+@pytest.mark.parametrize(
+    ("make", "path", "reset"),
+    [
+        *((make, "auto", reset) for make in (sinusoid_spec, glyph_spec) for reset in (0, 7)),
+        (glyph_spec, "plain", 7),
+        pytest.param(sinusoid_spec, "compiled", 7, marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_equals_its_uninterrupted_twin(make, path, reset, settings, finished):
+    if path == "compiled" and not compiled.available():
+        pytest.skip("no C++ compiler: the compiled path is not offered")
+    settings = replace(settings, path=path)
     spec = make("maml+cml", protocol_options={"optimizer_reset_every": reset, "val_every": 4}, steps=12)
     folder = interrupted(spec, settings, at_step=10)
     assert checkpoint.load(folder)["step"] == 10, "between two validations too"

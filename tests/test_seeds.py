@@ -317,6 +317,23 @@ def test_who_meets(together, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["maml", "mamlpp"])
+def test_gamma_zero_is_the_baseline_in_compiled_programs_too(name, settings):
+    """Bit for bit, although the two are programs of their own."""
+    if not compiled.available():
+        pytest.skip("no C++ compiler: the compiled path is not offered")
+    truly = replace(settings, path="compiled", checkpoint_seconds=1e9)
+    base, zero = seeded(name), seeded(f"{name}+cml", method_options={"cml": {"gamma": 0.0}})
+    for at_once in (1, 3):
+        there = replace(truly, results=settings.results / str(at_once), seeds_at_once=at_once)
+        run_all(base + zero, there)
+        for a, b in zip(records(base, there), records(zero, there), strict=True):
+            assert a.content["engine"] == b.content["engine"]
+            assert same(tensors(a, "model"), tensors(b, "model"))
+            assert all(np.array_equal(values, b.arrays[key]) for key, values in a.arrays.items())
+
+
+@pytest.mark.slow
 def test_the_compiled_program_of_several_seeds(settings, tmp_path):
     """Truly compiled; and bit for bit the same after a restart, by another process's program or not."""
     if not compiled.available():

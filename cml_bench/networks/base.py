@@ -10,6 +10,7 @@ convolution has T groups: one program for all tasks, and batch statistics are pe
 """
 
 import math
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -272,7 +273,8 @@ def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Te
     tasks, n, _, height, width = x.shape
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
     columns = patches(x.flatten(0, 1))
-    with torch.autocast(x.device.type, enabled=False):  # of rounded products a variance could be below 0
+    exact = torch.autocast(x.device.type, enabled=False) if x.device.type in ("cpu", "cuda") else nullcontext()
+    with exact:  # of rounded products a variance could be below 0
         means, covariance = _moments(columns.unflatten(0, (tasks, n)))
         var = ((weight @ covariance) * weight).sum(2)
         middle = (weight @ means.unsqueeze(2)).squeeze(2)
