@@ -200,11 +200,11 @@ def test_files_that_are_no_configuration(tmp_path):
         read(tmp_path / "list.yaml")
 
 
-def test_the_shipped_configurations_resolve():
-    for path in sorted((ROOT / "configs").glob("*.yaml")):
-        resolved = estimate.add(plan.resolve(read(path), str(path)))
-        assert resolved["runs"]
-        assert preflight.summary(resolved).startswith(f"study {resolved['study']['study']}")
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_configuration_resolves(path):
+    resolved = estimate.add(plan.resolve(read(path), str(path)))
+    assert resolved["runs"]
+    assert preflight.summary(resolved).startswith(f"study {resolved['study']['study']}")
 
 
 def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):
