@@ -291,8 +291,5 @@ def _moments(columns: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (T, K) and covariance (T, K, K) of patches (T, n, K, HW)."""
     tasks, n, _, area = columns.shape
     means = columns.mean((1, 3))
-    if columns.is_cuda:  # where products may be of TF32 a large mean would drown the rest
-        columns = columns - means[:, None, :, None]
-    flat = columns.flatten(0, 1)
-    squares = torch.bmm(flat, flat.transpose(1, 2)).unflatten(0, (tasks, n)).sum(1) / (n * area)
-    return means, squares if columns.is_cuda else squares - means.unsqueeze(2) * means.unsqueeze(1)
+    centred = (columns - means[:, None, :, None]).flatten(0, 1)  # a large mean would drown the rest, in TF32 above all
+    return means, torch.bmm(centred, centred.transpose(1, 2)).unflatten(0, (tasks, n)).sum(1) / (n * area)
