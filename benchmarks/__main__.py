@@ -21,6 +21,7 @@ from cml_bench.errors import UserError
 from cml_bench.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
+GPU = RESULTS.with_name("gpu.json")
 GRAPHS = RESULTS.with_name("graphs.json")
 PAGE = Path(__file__).parent / "README.md"
 README = measure.ROOT / "README.md"
@@ -89,6 +90,7 @@ def shown(args: argparse.Namespace) -> None:
     if args.page:
         show.into(PAGE, text)
         show.into(README, show.brief(results), show.BRIEF)
+        show.into(PAGE, show.gpu(json.loads(GPU.read_text())), show.GPU)
         show.into(PAGE, show.graphs(json.loads(GRAPHS.read_text())), show.GRAPHS)
     else:
         print(text)

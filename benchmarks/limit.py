@@ -23,39 +23,48 @@ class Rates:
         sizes = [problem.size // 2**i for i in range(4)]
         counts = {problem.way * problem.shot, problem.way * problem.query}
         self.flops, self.work = problem.flops(), []
+        self.now = time.process_time if problem.device == "cpu" else _device_seconds
         for n in sorted(counts):
             for i, size in enumerate(sizes):
                 inputs = problem.channels if i == 0 else problem.filters
                 flops = 2 * 9 * n * size * size * inputs * problem.filters
-                self.work.append((flops, _operations(n, inputs, problem.filters, size, first=i == 0)))
+                self.work.append((flops, _operations(n, inputs, problem.filters, size, i == 0, problem.device)))
 
     def rate(self, task: Task) -> dict[str, float]:
         """Measure."""
         best, flops, seconds = 0.0, 0, 0.0
         for cost, operations in self.work:
             for variants in operations:
-                took = min(_fastest(run) for run in variants)
+                took = min(_fastest(run, self.now) for run in variants)
                 best, flops, seconds = max(best, cost / took), flops + cost, seconds + took
         return {"best_rate": best, "rate": flops / seconds, "flops": self.flops}
 
 
-def _fastest(run: Callable[[], object]) -> float:
+def _device_seconds() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _fastest(run: Callable[[], object], now: Callable[[], float]) -> float:
     run()
     found = []
     for _ in range(_REPEATS):
-        start = time.process_time()
+        start = now()
         run()
-        found.append(time.process_time() - start)
+        found.append(now() - start)
     return min(found)
 
 
-def _operations(n: int, inputs: int, outputs: int, size: int, first: bool) -> list[list[Callable[[], object]]]:
+def _operations(
+    n: int, inputs: int, outputs: int, size: int, first: bool, device: str
+) -> list[list[Callable[[], object]]]:
     """For each kind of operation its variants; the first layer's input gradient is never needed."""
     kinds: list[list[Callable[[], object]]] = [[], [], []]
     for layout in (torch.contiguous_format, torch.channels_last):
-        x = torch.rand(n, inputs, size, size).contiguous(memory_format=layout)
-        w = torch.rand(outputs, inputs, 3, 3).contiguous(memory_format=layout)
-        grad = torch.rand(n, outputs, size, size).contiguous(memory_format=layout)
+        x, w, grad = (
+            torch.rand(shape, device=device).contiguous(memory_format=layout)
+            for shape in ((n, inputs, size, size), (outputs, inputs, 3, 3), (n, outputs, size, size))
+        )
 
         def backward(of_x: bool, of_w: bool, x=x, w=w, grad=grad) -> object:
             one, mask = [1, 1], [of_x, of_w, False]

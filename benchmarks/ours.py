@@ -9,10 +9,10 @@ from benchmarks.problem import Problem
 from cml_bench import seeding
 from cml_bench.data._arrays import ImageArrays
 from cml_bench.data.base import ImageSet
-from cml_bench.engine.compiled import CompiledStep
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.seeds import Together
 from cml_bench.engine.step import MetaStep, adam, leaves
+from cml_bench.engine.train import STEPS
 from cml_bench.episodes import Episodes, Task
 from cml_bench.spec import Options
 
@@ -25,12 +25,13 @@ class Engine:
 
     path = "fast"
 
-    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32, at_once: int | None = None):
+        device = torch.device(problem.device)
         self.method = problem.learner(self.path)
-        self.groups = leaves(problem.start(), CPU, dtype)
+        self.groups = leaves(problem.start(), device, dtype)
         self.leaves = {(group, name): p for group, params in self.groups.items() for name, p in params.items()}
-        self.at_once = self.method.network.tasks_at_once(CPU)
-        step = CompiledStep if self.path == "compiled" else MetaStep
+        self.at_once = at_once or self.method.network.tasks_at_once(device)
+        step = STEPS.get(self.path, MetaStep)
         self.meta_step = step(self.method, self.groups, adam(self.groups, 1e-3), self.at_once)
 
     def step(self, task: Task) -> None:
@@ -58,6 +59,12 @@ class CompiledEngine(Engine):
     """engine/compiled.py."""
 
     path = "compiled"
+
+
+class CapturedEngine(Engine):
+    """engine/captured.py."""
+
+    path = "captured"
 
 
 class _Seed(CompiledEngine):

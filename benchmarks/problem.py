@@ -28,6 +28,7 @@ class Problem:
     inner_lr: float = 0.5
     gamma: float = 1.0
     seeds: int = 1  # trainings in one program
+    device: str = "cpu"
 
     @property
     def kind(self) -> str:
@@ -52,17 +53,20 @@ class Problem:
     def start(self, dtype: torch.dtype = torch.float32) -> Groups:
         """The parameters from which every implementation starts; norms are moved, some scales below 0."""
         generator = torch.Generator().manual_seed(1)
+
+        def moved(name: str, p: Tensor) -> Tensor:
+            p = p + 0.8 * torch.randn(p.shape, generator=generator) * name.startswith("norm")
+            return p.to(self.device, dtype)
+
         groups = self.learner().init(0)
-        return {
-            group: {
-                name: (p + 0.8 * torch.randn(p.shape, generator=generator) * name.startswith("norm")).to(dtype)
-                for name, p in params.items()
-            }
-            for group, params in groups.items()
-        }
+        return {group: {name: moved(name, p) for name, p in params.items()} for group, params in groups.items()}
 
     def task(self, number: int, dtype: torch.dtype = torch.float32) -> Task:
         """Meta-batch ``number``: noise with a mean of its own for every class, or sines."""
+        here = self._task(number, dtype)
+        return Task(*(Examples(*(t.to(self.device) for t in examples)) for examples in here))
+
+    def _task(self, number: int, dtype: torch.dtype) -> Task:
         generator = torch.Generator().manual_seed(number)
 
         def part(each: int) -> Examples:

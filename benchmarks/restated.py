@@ -26,7 +26,7 @@ class Peer:
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         self.problem = problem
-        self.net, self.co = modules.build(problem, dtype)
+        self.net, self.co = (m and m.to(problem.device) for m in modules.build(problem, dtype))
         self.leaves: Named = {("base", name): p for name, p in self.net.named_parameters()}
         if self.co is not None:
             self.leaves |= {("co", name): p for name, p in self.co.named_parameters()}

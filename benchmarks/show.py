@@ -11,6 +11,7 @@ from cml_bench.files import write_text
 
 BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end of results -->"
 BRIEF = ("<!-- speed: made by `python -m benchmarks show` -->", "<!-- end of speed -->")
+GPU = ("<!-- gpu: made by `python -m benchmarks show` -->", "<!-- end of gpu -->")
 GRAPHS = ("<!-- graphs: made by `python -m benchmarks show` -->", "<!-- end of graphs -->")
 
 
@@ -136,6 +137,29 @@ def graphs(results: dict[str, Any]) -> str:
         f"{results['date']}, commit {results['commit']}; {machine['processor']}, load {machine['load']} at the end; "
     )
     return f"{where}{', '.join(f'{k} {v}' for k, v in versions.items())}.\n\n{_table(body, head)}\n"
+
+
+def gpu(results: dict[str, Any]) -> str:
+    """The tables of ``gpu.json``: milliseconds of a meta-step and of a test task, a line for each workload."""
+    by: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in results["rows"]:
+        by.setdefault(row["workload"], {})[row["implementation"]] = row
+    machine = results["machine"]["processor"]
+    lines = [
+        f"{results['date']}, commit {results['commit']}; {machine}; "
+        f"{', '.join(f'{k} {v}' for k, v in results['versions'].items())}; {results['note']}.\n"
+    ]
+    for unit, best in (("meta-step", "engine, captured"), ("task", "engine, fast, 16 tasks at once")):
+        found = {name: rows for name, rows in by.items() if best in rows}
+        ways = [way for way in next(iter(found.values())) if way != RATES]
+        head = [f"ms per {unit}", *ways, f"{best}: times faster", *(["x FLOP limit"] if unit == "meta-step" else [])]
+        keys = [key for key in ("times_faster", "limit_multiple") if key in next(iter(found.values()))[best]]
+        body = [
+            [name, *(_number(1e3 * rows[way]["seconds"]) for way in ways), *(_number(rows[best][key]) for key in keys)]
+            for name, rows in found.items()
+        ]
+        lines.append(_table(body, head) + "\n")
+    return "\n".join(lines)
 
 
 def into(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:

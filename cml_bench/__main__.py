@@ -123,7 +123,7 @@ def _engine(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--threads", type=_positive, default=1, help="two runs of one thread beat one run of two")
     sub.add_argument(
         "--engine",
-        choices=("auto", "fast", "plain", "compiled"),
+        choices=("auto", "fast", "plain", "compiled", "captured"),
         help="equal computations; default: the plan's, or auto",
     )
     sub.add_argument("--diagnostics", choices=("on", "off"), default="on")

@@ -9,7 +9,7 @@ from cml_bench.engine.device import resolve_device
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.step import MetaStep, adam, leaves
-from cml_bench.engine.train import build_data, build_method
+from cml_bench.engine.train import STEPS, build_data, build_method, choose_path
 from cml_bench.episodes import Examples, Task
 from cml_bench.hardware import processor
 from cml_bench.preflight import Rates, workload
@@ -48,9 +48,11 @@ def _commonest(plan: dict[str, Any]) -> dict[str, RunSpec]:
 def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, at_once: int | None) -> float:
     source, dtype = build_data(spec), dtype_of(spec.precision)
     method = build_method(spec, source, "fast")
+    path = choose_path("auto", spec, type(method.network), device)
     groups = leaves(method.init(0), device, dtype)
     tasks = spec.protocol.meta_batch
-    step = MetaStep(method, groups, adam(groups, 0.0), at_once or method.network.tasks_at_once(device))
+    make = STEPS.get(path, MetaStep)
+    step = make(method, groups, adam(groups, 0.0), at_once or method.network.tasks_at_once(device))
     batch = Task(*(_random(source, tasks, spec.way, each, device) for each in (spec.shot, spec.query)))
     flops = tasks * task_flops(build_method(spec, source, "plain"), source, spec.way, spec.shot, spec.query)["training"]
     step(batch)  # first calls choose algorithms and fill caches

@@ -159,10 +159,10 @@ class Study(Model):
     tasks_at_once: int | None = Field(
         None, ge=1, description="tasks that one program holds; fewer need less memory. None: the network's number"
     )
-    engine: Literal["auto", "fast", "plain", "compiled"] = Field(
+    engine: Literal["auto", "fast", "plain", "compiled", "captured"] = Field(
         "auto",
-        description="the path of computing, equal but for rounding: auto, compiled where that is repaid, else fast; "
-        "plain, the equations as they stand",
+        description="the path of computing, equal but for rounding: auto, captured (CUDA graphs) on a GPU, compiled "
+        "where that is repaid, else fast; plain, the equations as they stand",
     )
     allocator: Literal["keep", "system"] = Field(
         "keep", description="of jobs on a CPU: keep the memory that they have had (faster), or as the system does"

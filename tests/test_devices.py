@@ -12,7 +12,7 @@ from cml_bench.engine.jobs import run_all
 from cml_bench.engine.precision import computing, dtype_of, out_of_memory
 from cml_bench.engine.run import run
 from cml_bench.engine.step import MetaStep, leaves
-from cml_bench.engine.train import Settings, Training
+from cml_bench.engine.train import Settings, Training, choose_path
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.spec import canonical
@@ -112,6 +112,20 @@ def test_bf16_trains_and_is_close_to_float32(method, settings):
     losses = [r.content["curves"]["validation"]["loss_meta"] for r in (exact, rough)]
     assert losses[0] != losses[1]
     assert np.allclose(*losses, rtol=0.1), losses
+
+
+def test_recorded_steps_are_for_gpus(settings):
+    with pytest.raises(
+        UserError, match="--engine captured is for CUDA devices, not for cpu: use --engine auto or fast"
+    ):
+        run(glyph_spec(), Settings(**{**settings.__dict__, "path": "captured"}))
+    spec, cpu, cuda = glyph_spec(), torch.device("cpu"), torch.device("cuda")
+    conv4, gcn = (registry.networks.get(name) for name in ("conv4", "gcn"))
+    assert choose_path("auto", spec, conv4, cuda) == "captured"
+    assert choose_path("auto", spec, conv4, cpu) == "fast"
+    assert choose_path("auto", spec, gcn, cuda) == "fast", "what a step draws would be recorded with it"
+    with pytest.raises(UserError, match="conv4 cannot be captured"):
+        choose_path("captured", spec, gcn, cuda)
 
 
 def test_out_of_memory_ends_with_the_advice_that_helps(settings, monkeypatch):

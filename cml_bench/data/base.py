@@ -282,7 +282,10 @@ class ClassSet(DataSet):
         picks: Picks = draw_picks(key, first, count, way, shot, query, sizes, self.arrays.group)
         rows = self.starts[classes[picks.classes]][..., None]
         index = np.concatenate((rows + picks.support, rows + picks.query), axis=2)
-        return torch.from_numpy(index).to(self.device), shot
+        numbers = torch.from_numpy(index)
+        if self.device.type == "cuda":  # from pinned memory nothing waits for the device
+            return numbers.pin_memory().to(self.device, non_blocking=True), shot
+        return numbers.to(self.device), shot
 
     def tasks(self, drawn: tuple[Tensor, int], part: slice) -> Task:
         """Examples in class blocks, class c having label c."""

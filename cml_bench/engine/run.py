@@ -30,7 +30,7 @@ from cml_bench.engine.train import (
     build_data,
     build_method,
     made_from_other_data,
-    tasks_at_once,
+    tested_at_once,
 )
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
@@ -141,7 +141,7 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     start = time.perf_counter()
     arrays = {}
     if not training.diverged:
-        arrays = test_results(method, training.data, spec, models, steps, spec.evaluation, training.tasks_at_once)
+        arrays = test_results(method, training.data, spec, models, steps, spec.evaluation, training.tested_at_once)
     if not all(np.isfinite(values).all() for values in arrays.values()):
         training.diverged, arrays = True, {}  # finite in validation, not at test
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
@@ -181,7 +181,7 @@ def _final_accuracies(training: Training) -> np.ndarray:
     looks_so = run_status([], found.score.numpy(), training.spec.way) == COLLAPSED
     if looks_so and len(found.score) < _STATUS_TASKS and not training.diverged:
         results = evaluate(training.method, training.groups, training.val_tasks, _STATUS_TASKS,
-                           heads=("meta",), tasks_at_once=training.tasks_at_once)  # fmt: skip
+                           heads=("meta",), tasks_at_once=training.tested_at_once)  # fmt: skip
         found = results["meta", training.method.inner_steps]
     return found.score.numpy()
 
@@ -217,7 +217,7 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
         return _reference(spec.model_copy(update={"evaluation": wanted}), settings, folder)
     data = build_data(spec).open(settings.data_dir, torch.device(settings.device), dtype_of(spec.precision))
     method = build_method(spec, data, settings.path)
-    at_once = tasks_at_once(settings, method, data.device)
+    at_once = tested_at_once(settings, method, data.device)
     arrays = test_results(method, data, spec, read_models(folder), record.content["selected"], wanted, at_once)
     if record.evaluated is not None and record.evaluated.query == wanted.query:
         arrays = {**record.arrays, **arrays}  # a deleted co-learner cannot be evaluated again: its results stay

@@ -16,6 +16,7 @@ import torch
 from cml_bench import registry
 from cml_bench.data.base import DataSet
 from cml_bench.engine import checkpoint, compiled
+from cml_bench.engine.captured import CapturedStep
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.precision import dtype_of
@@ -27,6 +28,8 @@ from cml_bench.networks.base import Network
 from cml_bench.records import write_progress
 from cml_bench.spec import Options, Protocol, RunSpec
 
+STEPS = {"compiled": compiled.CompiledStep, "captured": CapturedStep}  # by path; the others: MetaStep
+_TESTED = 4  # times as many tasks at once, see tested_at_once
 _SAY_SECONDS = 10.0  # progress lines of one run are at least so far apart
 
 
@@ -56,15 +59,20 @@ def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
 
 
 def choose_path(asked: str, spec: RunSpec, network: type[Network], device: torch.device) -> str:
-    """``plain``, ``fast`` or ``compiled``. ``auto``: compiled where that is repaid and possible, else fast.
+    """``plain``, ``fast``, ``compiled`` or ``captured``. ``auto``: captured on a GPU; compiled where that is repaid and
+    possible; else fast.
 
     The choice depends on the network, the number of steps and the machine, not on the method, so a baseline and
     its +CML version take the same path.
     """
-    if asked == "compiled" and not network.compiles:
-        raise UserError(f"{spec.network.name} cannot be compiled: use --engine auto or fast.")
+    if asked in ("compiled", "captured") and not network.compiles:
+        raise UserError(f"{spec.network.name} cannot be {asked}: use --engine auto or fast.")
+    if asked == "captured" and device.type != "cuda":
+        raise UserError(f"--engine captured is for CUDA devices, not for {device}: use --engine auto or fast.")
     if asked != "auto":
         return asked
+    if device.type == "cuda" and network.compiles:
+        return "captured"
     gains = network.compiles and network.small and spec.precision != "bf16"
     worth = gains and spec.steps >= compiled.WORTHWHILE and device.type == "cpu"
     return "compiled" if worth and compiled.available() else "fast"
@@ -73,6 +81,12 @@ def choose_path(asked: str, spec: RunSpec, network: type[Network], device: torch
 def tasks_at_once(settings: Settings, method: Method, device: torch.device) -> int:
     """How many tasks one program holds."""
     return settings.tasks_at_once or method.network.tasks_at_once(device)
+
+
+def tested_at_once(settings: Settings, method: Method, device: torch.device) -> int:
+    """How many where nothing is learned: a GPU has memory for more, and needs more to be busy."""
+    more = _TESTED if device.type == "cuda" and not settings.tasks_at_once else 1
+    return more * tasks_at_once(settings, method, device)
 
 
 def build_data(spec: RunSpec) -> DataSet:
@@ -126,6 +140,7 @@ class Training:
         self.method = build_method(spec, self.data, settings.path)
         self.path = choose_path(settings.path, spec, type(self.method.network), self.device)
         self.tasks_at_once = tasks_at_once(settings, self.method, self.device)
+        self.tested_at_once = tested_at_once(settings, self.method, self.device)
         way, shot, query = spec.way, spec.shot, spec.query
         self.train_tasks = Episodes(self.data, "train", way, shot, query, seed=spec.seed)
         self.val_tasks = Episodes(self.data, "validation", way, shot, query)
@@ -153,7 +168,7 @@ class Training:
     def _new_optimizer(self) -> None:
         protocol = self.spec.protocol
         self.optimizer = adam(self.groups, protocol.outer_lr, self.method.trains, protocol.weight_decay)
-        step = compiled.CompiledStep if self.path == "compiled" else MetaStep
+        step = STEPS.get(self.path, MetaStep)
         self.meta_step = step(self.method, self.groups, self.optimizer, self.tasks_at_once, self._adjust)
 
     def _adjust(self, groups: Groups) -> None:
@@ -253,7 +268,7 @@ class Training:
         first = len(self.curves["step"]) * protocol.val_tasks if protocol.val_fresh else 0
         results = evaluate(
             self.method, self.groups, self.val_tasks, protocol.val_tasks, first=first,
-            tasks_at_once=self.tasks_at_once,
+            tasks_at_once=self.tested_at_once,
         )  # fmt: skip
         values = {}
         self.last_validation = results["meta", self.method.inner_steps]

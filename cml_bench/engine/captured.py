@@ -1,0 +1,97 @@
+"""The gradients of an outer step as one CUDA graph, for GPUs.
+
+On a GPU a step of a few tasks costs what starting its thousands of kernels costs, and the GPU waits. The kernels of
+:class:`MetaStep` are recorded once for the shapes of a meta-batch and then started all together: the same kernels, so
+the same numbers. The outer optimiser stays outside, so that a method's ``meta_step`` may call for gradients as often as
+it needs. What is recorded keeps the memory of one step.
+"""
+
+import gc
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cml_bench.engine.step import MetaStep
+from cml_bench.episodes import Examples, Task
+from cml_bench.errors import UserError
+from cml_bench.methods.base import Scores
+
+_WARM_UP = 3  # steps before the recording, as torch asks for: libraries choose their kernels in them
+
+
+class Recording(NamedTuple):
+    """A CUDA graph, where it reads a meta-batch, and where it leaves gradients (None: there is none) and scores."""
+
+    graph: torch.cuda.CUDAGraph
+    task: Task
+    grads: list[Tensor | None]
+    scores: Scores
+
+    def play(self, task: Task) -> None:
+        """Compute with this meta-batch; nothing waits for the device."""
+        for place, value in zip((*self.task.support, *self.task.query), (*task.support, *task.query), strict=True):
+            place.copy_(value)
+        self.graph.replay()
+
+
+class CapturedStep(MetaStep):
+    """:class:`MetaStep`, recorded for the shapes of a meta-batch and the method's phase."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._recordings: dict[tuple[Hashable, ...], Recording] = {}
+        self._leaves = [p for params in self.groups.values() for p in params.values()]
+        self._pool = torch.cuda.graph_pool_handle()  # one memory for all: each is read before another is played
+
+    def gradients(self, task: Task) -> Scores:
+        """As :meth:`MetaStep.gradients`."""
+        tensors = (*task.support, *task.query)
+        key = (self.method.phase, *((tuple(t.shape), t.dtype) for t in tensors))
+        if key not in self._recordings:
+            try:
+                self._recordings[key] = self._record(task)
+            except torch.OutOfMemoryError:
+                raise  # its own advice helps
+            except RuntimeError as error:
+                said = str(error).partition("\n")[0]
+                raise UserError(
+                    f"the outer step cannot be recorded as a CUDA graph ({said}): use --engine fast (Snakemake: "
+                    "--config engine=fast)."
+                ) from error
+        recording = self._recordings[key]
+        recording.play(task)
+        for leaf, grad in zip(self._leaves, recording.grads, strict=True):
+            # The next call writes over what the recording holds, and a method may still need this one's.
+            leaf.grad = None if grad is None else grad.clone()
+        return Scores(*({head: value.clone() for head, value in values.items()} for values in recording.scores))
+
+    def _record(self, task: Task) -> Recording:
+        device = self._leaves[0].device
+        kept = Task(*(Examples(*(t.clone() for t in examples)) for examples in (task.support, task.query)))
+        aside = torch.cuda.Stream(device)
+        aside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                super().gradients(kept)
+        torch.cuda.current_stream(device).wait_stream(aside)
+        self.optimizer.zero_grad(set_to_none=True)  # gradients of the recording are in its own memory
+        graph = torch.cuda.CUDAGraph()
+        with _nothing_thrown_away(), torch.cuda.graph(graph, pool=self._pool, stream=aside):
+            scores = super().gradients(kept)
+        return Recording(graph, kept, [leaf.grad for leaf in self._leaves], scores)
+
+
+@contextmanager
+def _nothing_thrown_away() -> Iterator[None]:
+    """Python's garbage may hold another recording, and CUDA cannot give one up while it records."""
+    gc.collect()
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -1,0 +1,145 @@
+"""The engine on a GPU: every path equals the plain one on a CPU, no step waits for the device, runs resume."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cml_bench import registry
+from cml_bench.engine.captured import CapturedStep
+from cml_bench.engine.run import run
+from cml_bench.engine.step import MetaStep, adam, leaves
+from cml_bench.engine.train import Training
+from cml_bench.spec import canonical
+from tests.cases import Case, images, relative
+from tests.specs import glyph_spec, sinusoid_spec
+from tests.test_engine import interrupted, same, tensors
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; none is here"),
+]
+GPU = torch.device("cuda")
+NAMES = [
+    n
+    for n in registry.method_names()
+    if registry.method(n).learns and "readout" not in registry.method(n).network_defaults
+]
+
+
+def there(task):
+    return type(task)(*(type(part)(*(t.to(GPU) for t in part)) for part in task))
+
+
+def small(name: str, **changes):
+    """A run of a method with its defaults."""
+    options = canonical(registry.method(name).Options())
+    return glyph_spec("maml", **changes).model_copy(update={"method": name, "options": options})
+
+
+def on_the_gpu(name: str, path: str, **options) -> tuple[Case, MetaStep]:
+    case = Case(name, path=path.removeprefix("captured "), **options)
+    case.groups = leaves(case.groups, GPU, torch.float64)
+    step = CapturedStep if path.startswith("captured") else MetaStep
+    return case, step(case.method, case.groups, adam(case.groups, 1e-3), 4)
+
+
+@pytest.mark.parametrize("path", ["plain", "fast", "captured fast", "captured plain"])
+@pytest.mark.parametrize("name", NAMES)
+def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
+    """float64; the plain path on a CPU is tested against the plain loop in test_numerics.py and test_methods.py."""
+    here, (case, step) = Case(name, path="plain"), on_the_gpu(name, path)
+    at_home = here.step()
+    for number in range(10):
+        for one in (here.method, case.method):
+            one.at_step(number)
+        task = images(name=f"step {number}")
+        scores, found = at_home(task), step(there(task))
+        if number == 0:
+            want, got = (
+                {
+                    (g, n): p.grad.cpu()
+                    for g, params in c.groups.items()
+                    for n, p in params.items()
+                    if p.grad is not None
+                }
+                for c in (here, case)
+            )
+            assert relative(got, want) < 1e-10
+        for head, loss in scores.loss.items():
+            assert torch.allclose(found.loss[head].cpu(), loss, rtol=1e-8)
+    got, want = ({(g, n): p.detach().cpu() for g, v in c.groups.items() for n, p in v.items()} for c in (case, here))
+    assert relative(got, want) < 1e-8
+
+
+@pytest.mark.parametrize("path", ["plain", "fast", "captured"])
+@pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
+def test_an_outer_step_waits_for_nothing(name, path, settings):
+    """Where torch raises for a call that waits: batches, gradients, optimiser, clamp, sums of the metrics."""
+    spec = small(name, steps=200, protocol_options={"clamp": 1.0, "val_every": 200})
+    source = registry.datasets.get("glyphs")
+    source(source.Options.read(spec.data.options, "test")).prepare(settings.data_dir)
+    made = Training(spec, replace(settings, device="cuda", path=path), settings.results, print)
+    made.advance()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(70):  # into the second block of drawn episodes
+            made.advance()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(made.running).all()
+
+
+def test_the_choice_of_the_path(settings):
+    spec = glyph_spec("maml")
+    assert run(spec, replace(settings, device="cuda")).content["engine"]["path"] == "captured"
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("path", ["fast", "captured"])
+def test_a_resumed_run_is_close_to_its_twin(path, precision, settings):
+    """Close: some of a GPU's sums have no order. Biases in front of batch-norm move by nothing but rounding."""
+    settings = replace(settings, device="cuda", path=path)
+    changes = {"optimizer_reset_every": 7, "val_every": 4}
+    spec = glyph_spec("maml+cml", protocol_options=changes, steps=12, precision=precision)
+    interrupted(spec, settings, at_step=10)
+    resumed, twin = run(spec, settings), run(spec, replace(settings, results=settings.results / "twin"))
+    print("bit for bit:", all(same(tensors(resumed, n), tensors(twin, n)) for n in ("model", "colearner", "last")))
+    for name in ("model", "colearner", "last"):
+        a, b = tensors(resumed, name), tensors(twin, name)
+        apart = {k: float((a[k] - b[k]).abs().max()) for k in a if not (k.startswith("conv") and k.endswith("bias"))}
+        print(name, {k: v for k, v in apart.items() if v})
+        assert max(apart.values()) < (1e-2 if precision == "float32" else 1e-8)
+
+
+@pytest.mark.parametrize("path", ["plain", "fast", "captured fast"])
+@pytest.mark.parametrize("name", ["maml", "boil", "more_maml"])
+def test_with_gamma_0_cml_is_its_base(name, path):
+    (base, step), (cml, with_co) = on_the_gpu(name, path), on_the_gpu(f"{name}+cml", path, gamma=0.0)
+    for number in range(5):
+        task = there(images(name=f"step {number}"))
+        step(task)
+        with_co(task)
+    got, want = ({key: p.detach() for key, p in groups["base"].items()} for groups in (cml.groups, base.groups))
+    print(name, path, "bit for bit:", all(torch.equal(got[key], want[key]) for key in want))
+    assert relative({("base", k): v for k, v in got.items()}, {("base", k): v for k, v in want.items()}) < 1e-9
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_captured_is_fast_in_every_precision(precision, settings):
+    spec = small("mamlpp+cml", steps=8, precision=precision)
+    found = [
+        run(spec, replace(settings, device="cuda", path=path, results=settings.results / path)).content["curves"]
+        for path in ("fast", "captured")
+    ]
+    losses = [torch.tensor([v for v in c["train"]["loss_meta"] if v is not None]) for c in found]
+    assert torch.allclose(*losses, rtol=1e-4 if precision == "float32" else 2e-2), losses
+
+
+def test_the_sinusoid_too(settings):
+    spec = sinusoid_spec("maml+cml")
+    cpu = run(spec, replace(settings, path="fast"))
+    gpu = run(spec, replace(settings, device="cuda", results=settings.results / "gpu"))
+    assert gpu.content["engine"]["path"] == "captured"
+    losses = [torch.tensor(r.content["curves"]["validation"]["loss_meta"]) for r in (cpu, gpu)]
+    assert torch.allclose(*losses, rtol=1e-3)
