@@ -73,7 +73,9 @@ class Experiment(Model):
     splits: tuple[str, ...] = Field(
         (), description="class splits of a graph, instead of data_options.split: one run each, with the one seed"
     )
-    protocol: str = Field("", description="a preset: official, clean or matched; empty: the study's")
+    protocol: str = Field(
+        "", description="a preset: official, clean, matched, or one that its methods have (tlp); empty: the study's"
+    )
     protocol_options: dict[str, Any] = {}
     evaluation: Evaluation = Evaluation()
     evaluation_query: Literal["shot"] | None = Field(None, description="shot: as many as support points")

@@ -7,12 +7,15 @@ official    the method's own (``Method.recipe``)        on: for verdicts against
 clean       the method's own                            off: what we recommend
 matched     R0 for all: Conv4, 4 tasks, Adam 1e-3,      off: for comparing methods with each other. Inner steps and
             30,000 steps, one selected model            their size, what adapts and SAM radii stay the method's own
+a method's  another of its rows                         as that row (``Method.more_recipes``)
 ==========  ==========================================  ==========================================================
 
 Every preset is resolved into each run's spec, so a record never says only "official". Under every preset x+cml
 differs from x in the co-learner's keys alone.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cml_bench.errors import unknown
@@ -41,6 +44,7 @@ CLEAN_VAL_TASKS = 600
 CLEAN_OPTIONS = {"sharp_test_perturb": True}
 CLEAN_NETWORK = {"shortcuts": "adapted"}
 
+_NONE: Mapping[str, Recipe] = MappingProxyType({})
 PRESETS = ("official", "clean", "matched")
 
 
@@ -94,10 +98,15 @@ def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
     return out
 
 
-def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:
-    """What the preset fixes for a method whose own row is ``own``. A UserError for an unknown preset."""
+def recipe(preset: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] = _NONE) -> Recipe:
+    """What the preset fixes for a method whose own row is ``own``, and that has ``more`` by other names.
+
+    A UserError for an unknown preset.
+    """
+    if preset in more:
+        return more[preset]
     if preset not in PRESETS:
-        raise unknown("protocol preset", preset, PRESETS)
+        raise unknown("protocol preset", preset, (*PRESETS, *more))
     if preset == "matched":
         return MATCHED
     if preset == "official":
@@ -112,5 +121,5 @@ def recipe(preset: str, own: Recipe = RELEASED) -> Recipe:
 
 
 def protocol(preset: str, overrides: dict[str, Any], where: str, own: Recipe = RELEASED) -> Protocol:
-    """The preset's options with overrides. A UserError for an unknown preset or key."""
+    """The options of a preset of all methods with overrides. A UserError for an unknown preset or key."""
     return Protocol.read({**recipe(preset, own).protocol, **overrides}, where)

@@ -248,6 +248,20 @@ def test_the_official_row_is_the_cml_papers_in_tlps_loop(name, steps):
     assert canonical(matched).keys().isdisjoint({"patience", "weight_decay"}), "old ids stay"
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "outer", "inner"), [("gmeta", 1000, 5e-3, 0.05), ("amm_gnn", 500, 1e-2, 0.1)]
+)
+def test_the_preset_tlp_has_tlps_own_step_sizes(name, steps, outer, inner):
+    """baselines.md, section 0: the rows of TLP's G-Meta and AMM-GNN; all else is the official row's."""
+    for method in (registry.method(name), registry.method(f"{name}+cml")):
+        tlp, official = recipe("tlp", method.recipe, method.more_recipes), method.recipe
+        assert tlp.steps == steps
+        assert tlp.protocol == official.protocol | {"outer_lr": outer}
+        assert method.Options.read(tlp.options, name).inner_lr == inner
+    with pytest.raises(UserError, match="unknown protocol preset 'tlp'"):
+        recipe("tlp", registry.method("maml").recipe, registry.method("maml").more_recipes)
+
+
 def test_weight_decay_reaches_adam(graph_settings, tmp_path):
     training = Training(spec(), graph_settings, tmp_path, print)
     assert [group["weight_decay"] for group in training.optimizer.param_groups] == [5e-4]

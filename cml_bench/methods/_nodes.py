@@ -25,13 +25,13 @@ class NodeOptions(Options):
     )
 
 
-def tlp_recipe(steps: int) -> Recipe:
-    """TLP's loop with the CML paper's learning rate: one task a step, 20 new validation tasks every 10 steps."""
+def tlp_recipe(steps: int, outer_lr: float = 1e-3, **options: float) -> Recipe:
+    """TLP's loop, with the CML paper's learning rate: one task a step, 20 new validation tasks every 10 steps."""
     protocol = {
-        "meta_batch": 1, "outer_lr": 1e-3, "weight_decay": 5e-4, "val_every": 10, "val_tasks": 20, "val_fresh": True,
-        "patience": 10,
+        "meta_batch": 1, "outer_lr": outer_lr, "weight_decay": 5e-4, "patience": 10, "val_every": 10, "val_tasks": 20,
+        "val_fresh": True,
     }  # fmt: skip
-    return Recipe(steps=steps, protocol=protocol)
+    return Recipe(steps=steps, protocol=protocol, options=options)
 
 
 class NodeMethod(Method):

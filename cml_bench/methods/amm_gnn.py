@@ -38,12 +38,13 @@ class AMMGNN(NodeMethod):
     Choices, all TLP's: beta shifts nothing, it only feeds the cosine; the sets hold query nodes, at test too; inner
     gradients are constants, so alpha is trained by the query pass and the cosine alone. The sets are drawn from the
     task's nodes here, so a task has the same ones whatever is trained on it. The preset ``official`` is the CML
-    paper's in TLP's loop, with at most 500 tasks: see ``gmeta``. TLP's own is that with ``protocol_options:
-    {outer_lr: 0.01}`` and, but for Amazon-Computer, ``options: {inner_lr: 0.1}``.
+    paper's in TLP's loop, with at most 500 tasks: see ``gmeta``. The preset ``tlp`` is TLP's own: Adam 1e-2 and inner
+    steps of 0.1; on Amazon-Computer TLP's are 0.05, which is left to the configuration.
     """
 
     Options = AMMOptions
     recipe = tlp_recipe(500)
+    more_recipes = {"tlp": tlp_recipe(500, outer_lr=1e-2, inner_lr=0.1)}
     network_defaults = {"readout": "node"}
 
     @property

@@ -6,7 +6,8 @@ each state gives the outputs of every head. The engine does the rest: batching o
 optimiser, validation, selection, records.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -76,8 +77,9 @@ class Method:
     A subclass states which parameters adapt (:meth:`adapts`), the size of an inner step
     (:meth:`step_size`), and may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
     ``version`` goes into every run's id: raise it when the algorithm's numbers change. ``recipe`` is the
-    method's own row of hyper-parameters, for the presets ``official`` and ``clean``; ``network_defaults`` are
-    options of the network without which the method is another one.
+    method's own row of hyper-parameters, for the presets ``official`` and ``clean``; ``more_recipes`` are other rows of
+    it, each a preset by its name; ``network_defaults`` are options of the network without which the method is another
+    one.
     """
 
     Options: type[Options] = Options
@@ -88,6 +90,7 @@ class Method:
     heads: tuple[str, ...] = ("meta",)
     co_in_inner_loop = False  # whether the inner loop of the loss ``meta`` depends on the co-learner
     recipe: Recipe = RELEASED
+    more_recipes: Mapping[str, Recipe] = MappingProxyType({})
     network_defaults: dict[str, Any] = {}
     more_readings: tuple[Reading, ...] = ()  # besides those that every method has: see engine/readings.py
     needs: str | None = None  # what its network must take, if it is made for one kind of data: see Network.takes

@@ -14,10 +14,11 @@ class GMeta(NodeMethod):
     co-learner trained by cross-entropy could learn nothing from it. The CML paper names the code of TLP (Tan et al.
     2022), whose variant has an adapted linear head: that one is here. The preset ``official`` is the CML paper's
     (Adam 1e-3, 20 steps of 0.05) in TLP's loop (weight decay 5e-4, at most 1,000 tasks, 20 new validation tasks every
-    10, stop after 10 validations without a better one). TLP's own is that with ``protocol_options: {outer_lr: 0.005}``.
+    10, stop after 10 validations without a better one). The preset ``tlp`` is TLP's own: Adam 5e-3.
     TLP tests at each new best model and so reports the best one's test, as here.
     """
 
     Options = NodeOptions
     recipe = tlp_recipe(1000)
+    more_recipes = {"tlp": tlp_recipe(1000, outer_lr=5e-3)}
     network_defaults = {"readout": "subgraph"}
