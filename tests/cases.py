@@ -85,11 +85,11 @@ class Case:
         theta, phi = self.groups["base"], self.groups.get("co")
         return reference.meta_gradient(self.ref, theta, phi, task, self.kind, self.gamma, self.depth, **self.inner())
 
-    def received(self, task: Task, tasks_at_once: int = 4) -> dict:
+    def received(self, task: Task, tasks_at_once: int = 4, made: type[MetaStep] = MetaStep) -> dict:
         """The gradients with which one outer step ends, whatever the method does in between; parameters stay."""
         before = {(g, n): p.detach().clone() for g, params in self.groups.items() for n, p in params.items()}
         leaves_ = [p for params in self.groups.values() for p in params.values()]
-        MetaStep(self.method, self.groups, torch.optim.SGD(leaves_, lr=1.0), tasks_at_once)(task)
+        made(self.method, self.groups, torch.optim.SGD(leaves_, lr=1.0), tasks_at_once)(task)
         moved = {(g, n): p.detach().clone() for g, params in self.groups.items() for n, p in params.items()}
         with torch.no_grad():
             for (g, n), value in before.items():

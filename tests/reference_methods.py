@@ -72,9 +72,10 @@ def cl(net, theta, phi, x, y, kind, o, depth=None):
     for _ in range(o.inner_steps):
         z = net.features(a, x)
         loss = loss_of(kind)(net.head(a, z), y) + o.inner_gamma * loss_of(kind)(net.co(b, z, depth), y)
-        ga, gb = gradient(loss, a), gradient(loss, b)
-        a = {n: p - o.inner_lr * g for (n, p), g in zip(a.items(), ga, strict=True)}
-        b = {n: p - o.inner_lr * g for (n, p), g in zip(b.items(), gb, strict=True)}
+        both = {("a", n): p for n, p in a.items()} | {("b", n): p for n, p in b.items()}
+        g = dict(zip(both, gradient(loss, both, not o.first_order), strict=True))
+        a = {n: p - o.inner_lr * g["a", n] for n, p in a.items()}
+        b = {n: p - o.inner_lr * g["b", n] for n, p in b.items()}
     return [(1.0, a, b)]
 
 

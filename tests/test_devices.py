@@ -124,8 +124,9 @@ def test_recorded_steps_are_for_gpus(settings):
     assert choose_path("auto", spec, conv4, cuda) == "captured"
     assert choose_path("auto", spec, conv4, cpu) == "fast"
     assert choose_path("auto", spec, gcn, cuda) == "fast", "what a step draws would be recorded with it"
-    with pytest.raises(UserError, match="conv4 cannot be captured"):
-        choose_path("captured", spec, gcn, cuda)
+    for asked, network in (("captured", gcn), ("compiled", conv4), ("compiled", gcn)):
+        with pytest.raises(UserError, match=f"conv4 cannot be {asked}"):
+            choose_path(asked, spec, network, cuda)
 
 
 def test_out_of_memory_ends_with_the_advice_that_helps(settings, monkeypatch):

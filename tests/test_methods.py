@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cml_bench import registry
+from cml_bench.engine import compiled
 from cml_bench.engine.compiled import CompiledStep, available
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.step import expand, leaves
 from cml_bench.episodes import Examples, Task
+from tests import reference
 from tests.cases import CPU, Case, images, random, relative, waves
 from tests.reference_methods import STATES
 
@@ -45,11 +47,46 @@ def test_the_engines_outer_gradient_is_the_obvious_loops(name, options, net, pat
     assert relative(case.received(task), case.wanted(task)) < 1e-10
 
 
-@pytest.mark.parametrize("options", [{"first_order": True}, {"adapt_norm": True}])
+@pytest.mark.parametrize(("net", "path"), NETS)
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
+def test_in_first_order_too(name, options, net, path):
+    case, task = Case(name, net, path, inner_steps=2, first_order=True, **options), task_for(net)
+    assert relative(case.received(task), case.wanted(task)) < 1e-10
+
+
+@pytest.mark.parametrize(("net", "path"), NETS)
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
+def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path):
+    """The loop's own parameters, gradients and Adam."""
+    ours, theirs = (Case(name, net, path, inner_steps=2, **options) for _ in range(2))
+    step, by_hand = ours.step(), reference.Adam()
+    for number in range(10):
+        task = task_for(net, name=f"step {number}")
+        step(task)
+        there = {(g, n): p.detach() for g, params in theirs.groups.items() for n, p in params.items()}
+        moved = by_hand.step(there, theirs.wanted(task))
+        with torch.no_grad():
+            for (g, n), value in moved.items():
+                theirs.groups[g][n].copy_(value)
+    got, want = ({(g, n): p.detach() for g, v in c.groups.items() for n, p in v.items()} for c in (ours, theirs))
+    assert relative(got, want) < 1e-8
+
+
+@pytest.mark.parametrize("options", [{"adapt_norm": True}])
 @pytest.mark.parametrize("level", SHARP, ids=lambda v: v["level"])
-def test_sharp_maml_in_first_order_and_with_adapted_norm(level, options):
+def test_sharp_maml_with_adapted_norm(level, options):
     case, task = Case("sharp_maml+cml", inner_steps=2, **level, **options), images()
     assert relative(case.received(task), case.wanted(task)) < 1e-10
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
+def test_what_is_compiled_is_the_obvious_loop(name, options, first_order, monkeypatch):
+    """The traced computation, interpreted; what a compiler makes of it is tested below, for some."""
+    monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
+    first_order = first_order or name.startswith("fomaml")
+    case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
+    assert relative(case.received(task, made=compiled.CompiledStep), case.wanted(task)) < 1e-10
 
 
 @pytest.mark.parametrize("options", [{}, {"first_order": True}, {"first_order_to_second_order_epoch": 7}])

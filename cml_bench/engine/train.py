@@ -65,7 +65,8 @@ def choose_path(asked: str, spec: RunSpec, network: type[Network], device: torch
     The choice depends on the network, the number of steps and the machine, not on the method, so a baseline and
     its +CML version take the same path.
     """
-    if asked in ("compiled", "captured") and not network.compiles:
+    able = {"compiled": network.compiles and network.small, "captured": network.compiles}
+    if not able.get(asked, True):
         raise UserError(f"{spec.network.name} cannot be {asked}: use --engine auto or fast.")
     if asked == "captured" and device.type != "cuda":
         raise UserError(f"--engine captured is for CUDA devices, not for {device}: use --engine auto or fast.")
@@ -73,7 +74,7 @@ def choose_path(asked: str, spec: RunSpec, network: type[Network], device: torch
         return asked
     if device.type == "cuda" and network.compiles:
         return "captured"
-    gains = network.compiles and network.small and spec.precision != "bf16"
+    gains = able["compiled"] and spec.precision != "bf16"
     worth = gains and spec.steps >= compiled.WORTHWHILE and device.type == "cpu"
     return "compiled" if worth and compiled.available() else "fast"
 
