@@ -61,22 +61,58 @@ class Peer:
             return ((outputs.argmax(1) == y).float().mean() if self.problem.size else F.mse_loss(outputs, y)).item()
 
 
-def cloned(module: nn.Module) -> nn.Module:
-    """The tree of modules with clones as parameters, through which gradients reach the originals."""
+def cloned(module: nn.Module, seen: dict[int, Tensor]) -> nn.Module:
+    """The tree of modules with clones as parameters, through which gradients reach the originals.
+
+    ``seen``: clones by the address of what they are of, so that shared parameters stay shared.
+    """
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
-    twin.__dict__["_parameters"] = {name: p if p is None else p.clone() for name, p in module._parameters.items()}
-    twin.__dict__["_modules"] = {name: cloned(child) for name, child in module._modules.items()}
+    for kind in ("_parameters", "_buffers", "_modules"):
+        twin.__dict__[kind] = dict(module.__dict__[kind])
+    for tensors in (twin._parameters, twin._buffers):
+        for name, p in tensors.items():
+            if p is not None and p.requires_grad:
+                if p.data_ptr() not in seen:
+                    seen[p.data_ptr()] = p.clone()
+                tensors[name] = seen[p.data_ptr()]
+    for name, child in twin._modules.items():
+        if child is not None:
+            twin._modules[name] = cloned(child, seen)
     return twin
 
 
-def descend(module: nn.Module, grads: dict[int, Tensor], size: float) -> None:
-    """Move every parameter of the tree against its gradient (by the parameter's ``id``)."""
-    for name, p in module._parameters.items():
-        if p is not None:
-            module._parameters[name] = p + -size * grads[id(p)]
+def move(module: nn.Module, seen: dict[int, Tensor]) -> None:
+    """Replace every parameter of the tree that carries an ``update`` by their sum; ``seen``: sums by ``id``."""
+    for tensors in (module._parameters, module._buffers):
+        for name, p in tensors.items():
+            if p is None or getattr(p, "update", None) is None:
+                continue
+            if id(p) not in seen:
+                seen[id(p)] = p + p.update
+            tensors[name] = seen[id(p)]
     for child in module._modules.values():
-        descend(child, grads, size)
+        move(child, seen)
+
+
+class Learner(nn.Module):
+    """A module around the copy that adapts."""
+
+    def __init__(self, net: nn.Module, size: float, create_graph: bool):
+        super().__init__()
+        self.net, self.size, self.create_graph = net, size, create_graph
+
+    def forward(self, *args):
+        return self.net(*args)
+
+    def adapt(self, loss: Tensor) -> None:
+        """One inner step."""
+        params = list(self.net.parameters())
+        kept = {"retain_graph": self.create_graph, "create_graph": self.create_graph}
+        grads = torch.autograd.grad(loss, params, allow_unused=False, **kept)
+        for p, grad in zip(params, grads, strict=True):
+            p.update = -self.size * grad
+        move(self.net, {})
 
 
 class LearnToLearn(Peer):
@@ -84,12 +120,10 @@ class LearnToLearn(Peer):
 
     def adapted(self, x: Tensor, y: Tensor, create_graph: bool) -> nn.Module:
         """A copy of the network after the inner loop."""
-        net = cloned(self.net)
+        learner = Learner(cloned(self.net, {}), self.problem.inner_lr, create_graph)
         for _ in range(self.problem.inner_steps):
-            params = list(net.parameters())
-            grads = torch.autograd.grad(self.criterion(net(x)[0], y), params, create_graph=create_graph)
-            descend(net, {id(p): g for p, g in zip(params, grads, strict=True)}, self.problem.inner_lr)
-        return net
+            learner.adapt(self.criterion(learner(x)[0], y))
+        return learner
 
     def gradients(self, task: Task) -> None:
         for x, y, x_query, y_query in split(task):

@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.workloads import RATES, TARGETS
+from benchmarks.workloads import RATES, TARGETS, WAY
 from cml_bench.files import write_text
 
 BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end of results -->"
@@ -147,17 +147,19 @@ def gpu(results: dict[str, Any]) -> str:
     machine = results["machine"]["processor"]
     lines = [
         f"{results['date']}, commit {results['commit']}; {machine}; "
-        f"{', '.join(f'{k} {v}' for k, v in results['versions'].items())}; {results['note']}.\n"
+        f"{', '.join(f'{k} {v}' for k, v in results['versions'].items())}.{' ' * ('note' in results)}"
+        f"{results.get('note', '')}\n"
     ]
     for unit, best in (("meta-step", "engine, captured"), ("task", "engine, fast, 16 tasks at once")):
         found = {name: rows for name, rows in by.items() if best in rows}
         ways = [way for way in next(iter(found.values())) if way != RATES]
-        head = [f"ms per {unit}", *ways, f"{best}: times faster", *(["x FLOP limit"] if unit == "meta-step" else [])]
-        keys = [key for key in ("times_faster", "limit_multiple") if key in next(iter(found.values()))[best]]
+        keys = {"times_faster": f"{best}: times faster than {WAY}", "limit_multiple": "x FLOP limit"}
+        keys = {key: title for key, title in keys.items() if key in next(iter(found.values()))[best]}
         body = [
-            [name, *(_number(1e3 * rows[way]["seconds"]) for way in ways), *(_number(rows[best][key]) for key in keys)]
+            [name, *(_number(1e3 * rows[w]["seconds"]) for w in ways), *(_number(rows[best].get(key)) for key in keys)]
             for name, rows in found.items()
         ]
+        head = [f"ms per {unit}", *ways, *keys.values()]
         lines.append(_table(body, head) + "\n")
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from cml_bench import registry
 from cml_bench.engine.device import resolve_device
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
@@ -30,9 +31,7 @@ def rates(plan: dict[str, Any], seconds: float, device: str = "auto") -> Rates:
     start, measured = time.perf_counter(), {}
     for key, spec in chosen.items():
         with computing(spec.precision, name):
-            measured[key] = _flops_per_second(
-                spec, torch.device(name), seconds / len(chosen), plan["study"]["tasks_at_once"]
-            )
+            measured[key] = _flops_per_second(spec, torch.device(name), seconds / len(chosen), plan["study"])
     title = torch.cuda.get_device_name(name) if name.startswith("cuda") else f"one core of {processor()}"
     return Rates(title, name.startswith("cuda"), time.perf_counter() - start, measured)
 
@@ -45,14 +44,15 @@ def _commonest(plan: dict[str, Any]) -> dict[str, RunSpec]:
     return {key: RunSpec.model_validate(max(found.values(), key=len)[0]) for key, found in counted.items()}
 
 
-def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, at_once: int | None) -> float:
+def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, study: dict[str, Any]) -> float:
     source, dtype = build_data(spec), dtype_of(spec.precision)
-    method = build_method(spec, source, "fast")
-    path = choose_path("auto", spec, type(method.network), device)
+    path = choose_path(study["engine"], spec, registry.networks.get(spec.network.name), device)
+    method = build_method(spec, source, path)
     groups = leaves(method.init(0), device, dtype)
     tasks = spec.protocol.meta_batch
     make = STEPS.get(path, MetaStep)
-    step = make(method, groups, adam(groups, 0.0), at_once or method.network.tasks_at_once(device))
+    at_once = study["tasks_at_once"] or method.network.tasks_at_once(device)
+    step = make(method, groups, adam(groups, 0.0), at_once)
     batch = Task(*(_random(source, tasks, spec.way, each, device) for each in (spec.shot, spec.query)))
     flops = tasks * task_flops(build_method(spec, source, "plain"), source, spec.way, spec.shot, spec.query)["training"]
     step(batch)  # first calls choose algorithms and fill caches

@@ -189,13 +189,14 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
     a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
     mixed = mixture([cell, base])
-    if any(_path(cell.records[seed]) != _path(base.records[seed]) for seed in seeds):
-        mixed = mixed or "pairs on different engine paths: not tested"
+    if any(_engine(cell.records[seed]) != _engine(base.records[seed]) for seed in seeds):
+        mixed = mixed or "pairs on different engine paths or devices: not tested"
     return Difference(stats.paired(a, b), np.subtract(a, b), better, complete and not mixed, reason=mixed)
 
 
-def _path(record: Record) -> str:
-    return record.content["engine"]["path"]
+def _engine(record: Record) -> tuple[str, str]:
+    engine = record.content["engine"]
+    return engine["path"], engine["device"].partition(":")[0]
 
 
 def mixture(cells: list[Cell]) -> str:

@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.engine import train
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.precision import computing, dtype_of, out_of_memory
 from cml_bench.engine.run import run
-from cml_bench.engine.step import MetaStep, leaves
+from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import Settings, Training, choose_path
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.spec import canonical
+from tests.cases import Case, images
 from tests.specs import glyph_spec, sinusoid_spec
 
 META = torch.device("meta")
@@ -127,6 +129,34 @@ def test_recorded_steps_are_for_gpus(settings):
     for asked, network in (("captured", gcn), ("compiled", conv4), ("compiled", gcn)):
         with pytest.raises(UserError, match=f"conv4 cannot be {asked}"):
             choose_path(asked, spec, network, cuda)
+
+
+def test_a_gpu_tests_more_tasks_at_once_than_it_trains(settings):
+    training = Training(glyph_spec(), settings, settings.results, print)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [train.tested_at_once(settings, training.method, device) for device in (cpu, cuda)] == [4, 16]
+    asked = Settings(**{**settings.__dict__, "tasks_at_once": 2})
+    assert train.tested_at_once(asked, training.method, cuda) == 2, "who asks for few has little memory"
+
+
+def test_a_new_optimiser_keeps_what_was_recorded_for_the_step(settings):
+    training = Training(glyph_spec(), settings, settings.results, print)
+    step, old = training.meta_step, training.optimizer
+    training._new_optimizer()
+    assert training.meta_step is step
+    assert step.optimizer is training.optimizer is not old
+
+
+def test_gradients_of_what_the_optimiser_leaves_alone_do_not_add_up(settings):
+    """BOIL's head where the outer loop does not train it: the gradient of a step is that step's."""
+    case, task = Case("boil", outer_fix=True), images()
+    step = MetaStep(case.method, case.groups, adam(case.groups, 0.0, case.method.trains), 4)
+    found = []
+    for _ in range(2):
+        step(task)
+        found.append({n: p.grad.clone() for n, p in case.groups["base"].items() if p.grad is not None})
+    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+    assert any(n.startswith("head") for n in found[0])
 
 
 def test_out_of_memory_ends_with_the_advice_that_helps(settings, monkeypatch):

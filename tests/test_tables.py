@@ -264,5 +264,5 @@ def test_a_pair_on_two_engine_paths_is_not_tested(tmp_path):
     record = store.read(spec)
     write_record(record.folder, {**record.content, "engine": {**record.content["engine"], "path": "plain"}})
     one, five = (cell.difference for cell in build(resolved, store, "table1").rows[1].cells.values())
-    assert one.verdict == "pairs on different engine paths: not tested"
+    assert one.verdict == "pairs on different engine paths or devices: not tested"
     assert five.testable

@@ -44,23 +44,15 @@ class CapturedStep(MetaStep):
         super().__init__(*args, **kwargs)
         self._recordings: dict[tuple[Hashable, ...], Recording] = {}
         self._leaves = [p for params in self.groups.values() for p in params.values()]
-        self._pool = torch.cuda.graph_pool_handle()  # one memory for all: each is read before another is played
+        # One memory for all, which torch shares within a stream only: each is read before another is played.
+        self._pool, self._aside = torch.cuda.graph_pool_handle(), torch.cuda.Stream(self._leaves[0].device)
 
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
         tensors = (*task.support, *task.query)
         key = (self.method.phase, *((tuple(t.shape), t.dtype) for t in tensors))
         if key not in self._recordings:
-            try:
-                self._recordings[key] = self._record(task)
-            except torch.OutOfMemoryError:
-                raise  # its own advice helps
-            except RuntimeError as error:
-                said = str(error).partition("\n")[0]
-                raise UserError(
-                    f"the outer step cannot be recorded as a CUDA graph ({said}): use --engine fast (Snakemake: "
-                    "--config engine=fast)."
-                ) from error
+            self._recordings[key] = self._record(task)
         recording = self._recordings[key]
         recording.play(task)
         for leaf, grad in zip(self._leaves, recording.grads, strict=True):
@@ -71,16 +63,26 @@ class CapturedStep(MetaStep):
     def _record(self, task: Task) -> Recording:
         device = self._leaves[0].device
         kept = Task(*(Examples(*(t.clone() for t in examples)) for examples in (task.support, task.query)))
-        aside = torch.cuda.Stream(device)
+        aside = self._aside
         aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside):
             for _ in range(_WARM_UP):
                 super().gradients(kept)
         torch.cuda.current_stream(device).wait_stream(aside)
-        self.optimizer.zero_grad(set_to_none=True)  # gradients of the recording are in its own memory
+        self.forget_gradients()  # those of the recording are in its own memory
         graph = torch.cuda.CUDAGraph()
-        with _nothing_thrown_away(), torch.cuda.graph(graph, pool=self._pool, stream=aside):
-            scores = super().gradients(kept)
+        try:
+            with _nothing_thrown_away(), torch.cuda.graph(graph, pool=self._pool, stream=aside):
+                scores = super().gradients(kept)
+        except RuntimeError as error:
+            for cause in (error, error.__context__):
+                if isinstance(cause, torch.OutOfMemoryError):
+                    raise cause from None  # what helps then is another thing
+            said = str(error).partition("\n")[0]
+            raise UserError(
+                f"the outer step cannot be recorded as a CUDA graph ({said}): use --engine fast (Snakemake: --config "
+                "engine=fast)."
+            ) from error
         return Recording(graph, kept, [leaf.grad for leaf in self._leaves], scores)
 
 

@@ -94,6 +94,7 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
                 return _reference(spec, here, folder)
             training = Training(spec, here, folder, here.report)
             yield training
+            training.release()
             return _finish(training, spec, here, folder)
 
 

@@ -46,7 +46,7 @@ class MetaStep:
 
     def gradients(self, task: Task) -> Scores:
         """Set the gradient of the mean outer loss over the tasks; per-task scores (T,)."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
         parts = []
         for first in range(0, len(task), self.tasks_at_once):
             part = task.part(first, first + self.tasks_at_once)
@@ -54,6 +54,12 @@ class MetaStep:
             (loss.sum() / len(task)).backward()
             parts.append(scores)
         return join_scores(parts)
+
+    def forget_gradients(self) -> None:
+        """Of all parameters, those that the optimiser leaves alone too: they would add up."""
+        for params in self.groups.values():
+            for p in params.values():
+                p.grad = None
 
     def __call__(self, task: Task) -> Scores:
         def closure() -> Scores:

@@ -157,6 +157,7 @@ class Training:
         self.last_validation: Result | None = None
         self.diverged = False
         self.seeds = 1  # that the program at work trains: engine/seeds.py
+        self.meta_step: MetaStep | None = None
         self._new_optimizer()
         self._started, self._start_step, self._saved, self._said = time.monotonic(), 0, time.monotonic(), 0.0
 
@@ -169,8 +170,16 @@ class Training:
     def _new_optimizer(self) -> None:
         protocol = self.spec.protocol
         self.optimizer = adam(self.groups, protocol.outer_lr, self.method.trains, protocol.weight_decay)
+        if self.meta_step is not None:  # what is recorded or compiled for it does not depend on the optimiser
+            self.meta_step.optimizer = self.optimizer
+            return
         step = STEPS.get(self.path, MetaStep)
         self.meta_step = step(self.method, self.groups, self.optimizer, self.tasks_at_once, self._adjust)
+
+    def release(self) -> None:
+        """No outer step comes any more: a recording's memory is for the test."""
+        if self.path == "captured":
+            self.meta_step = None
 
     def _adjust(self, groups: Groups) -> None:
         protocol = self.spec.protocol

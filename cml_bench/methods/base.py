@@ -95,7 +95,9 @@ class Method:
     more_readings: tuple[Reading, ...] = ()  # besides those that every method has: see engine/readings.py
     needs: str | None = None  # what its network must take, if it is made for one kind of data: see Network.takes
     seed = 0  # of the training: what a method draws besides the tasks is a function of it and the outer step
-    phase: Hashable = None  # what of the method depends on the outer step: see at_step
+    # What of the method depends on the outer step, all of it: see at_step. Within a phase the engine may repeat what it
+    # has compiled or recorded once; what depends on the step otherwise, such as a draw, would stay as it was then.
+    phase: Hashable = None
 
     def __init__(self, options: Options, network: Network, kind: str):
         self.options, self.network, self.kind = options, network, kind

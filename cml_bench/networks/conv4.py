@@ -105,6 +105,7 @@ class Conv4(Network):
         channels, height, width = input_shape
         if options.inputs == "imagenet" and channels != 3:
             raise UserError(f"conv4: inputs: imagenet is for images of 3 channels, not {channels}. Use inputs: unit.")
+        self._constants: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.params = {}
         self.late_blocks = [str(i) for i in range(5, 5 + options.extra_blocks)]
         for i in ("1", "2", "3", "4", *self.late_blocks):
@@ -125,11 +126,18 @@ class Conv4(Network):
         """Outputs (T, n, ...) of each block, pooled but for block 4 and later."""
         return {f"conv{i}": unfold(h, x.shape[0]) for i, h in self._blocks(p, x)}
 
+    def _imagenet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (3, 1, 1); brought to a device once, since that waits for it."""
+        key = (x.device, x.dtype)
+        if key not in self._constants:
+            self._constants[key] = tuple(x.new_tensor(v).reshape(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+        return self._constants[key]
+
     def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Number and output (folded) of each block."""
         slope = self.options.slope
         if self.options.inputs == "imagenet":
-            mean, std = (x.new_tensor(v).reshape(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+            mean, std = self._imagenet(x)
             x = (x - mean) / std
         if self.path == "plain":
             h = fold(x)
