@@ -24,18 +24,22 @@ def stored(name: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def load(name: str, part: str) -> dict[str, torch.Tensor]:
-    """Parameters by their names here; the head's weight is (outputs, inputs), the maps to alpha and beta are flat."""
+def named(name: str, part: str) -> dict[str, torch.Tensor]:
+    """What the fixture stores for each parameter, by the parameter's name here."""
     found = {}
     for key, value in stored(name).items():
         if key.startswith(part):
             layer, kind = key.removeprefix(part).rsplit("_", 1)
-            value = torch.from_numpy(value)
-            value = value.T.contiguous() if layer == "head" and kind == "w" else value
-            value = value.reshape(-1) if layer.startswith("mlp") and kind == "w" else value
-            value = value.reshape(()) if layer.startswith("mlp") and kind == "b" else value
-            found[f"{NAMES[layer]}.{'weight' if kind == 'w' else 'bias'}"] = value
+            found[f"{NAMES[layer]}.{'weight' if kind == 'w' else 'bias'}"] = torch.from_numpy(value)
     return found
+
+
+def load(name: str, part: str) -> dict[str, torch.Tensor]:
+    """Parameters; the head's weight is (outputs, inputs), the maps to alpha and beta are flat."""
+    shaped = {"head.weight": lambda v: v.T.contiguous()}
+    shaped |= {f"{m}.weight": lambda v: v.reshape(-1) for m in ("alpha", "beta")}
+    shaped |= {f"{m}.bias": lambda v: v.reshape(()) for m in ("alpha", "beta")}
+    return {key: shaped.get(key, lambda v: v)(value) for key, value in named(name, part).items()}
 
 
 def episodes(name: str, part: str) -> list[Task]:
@@ -76,26 +80,38 @@ def close(got: torch.Tensor, want: torch.Tensor) -> bool:
     return bool((got.detach() - want).abs().max() <= 1e-10)
 
 
+def followed(method, groups, task: Task, want: dict[str, np.ndarray], part: str) -> dict[str, torch.Tensor]:
+    """The adapted parameters of an episode whose losses, logits and cosines are the fixture's."""
+    wide = method.meet(expand(groups, 1), task)
+    for inner, params in enumerate(method.trajectory(wide, task.support, 5)):
+        if inner < 5:
+            loss = method.support_loss(wide, params, task.support, "meta")
+            assert abs(loss.item() - want[f"{part}support_loss"][inner]) < 1e-10
+    outputs = method.outputs(wide, params, task.query.x, ("meta",))["meta"][0]
+    assert close(outputs, torch.from_numpy(want[f"{part}logits"]))
+    loss, _ = method.outer_loss(expand(groups, 1), task)
+    assert abs(loss.item() - want[f"{part}outer_loss"]) < 1e-10
+    if f"{part}cos" in want:
+        met = (wide["task"][name][0] for name in ("alpha", "beta"))
+        cosines = torch.stack([torch.cosine_similarity(*pair, dim=0) for pair in met])
+        assert close(cosines, torch.from_numpy(want[f"{part}cos"]))
+    return params
+
+
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", METHODS)
 def test_ten_episodes_of_tlps_code(name, path):
     method, groups = build(name, path, load(name, "init/"))
     method, a = with_sets(method, name, "ep/"), stored(name)
     step = MetaStep(method, groups, adam(groups, 1e-3, weight_decay=5e-4), 1)
+    norms = named(name, "gradnorm/")
     for number, task in enumerate(episodes(name, "ep/")):
-        wide = method.meet(expand(groups, 1), task)
-        for inner, params in enumerate(method.trajectory(wide, task.support, 5)):
-            if inner < 5:
-                loss = method.support_loss(wide, params, task.support, "meta")
-                assert abs(loss.item() - a["ep/support_loss"][number, inner]) < 1e-10
-        outputs = method.outputs(wide, params, task.query.x, ("meta",))["meta"][0]
-        assert close(outputs, torch.from_numpy(a["ep/logits"][number]))
+        params = followed(method, groups, task, {k: v[number] for k, v in a.items() if k.startswith("ep/")}, "ep/")
+        step.gradients(task)
+        assert all(close(groups["base"][key].grad.norm(), of[number]) for key, of in norms.items())
         if number == 0:
             assert all(close(params[key][0], want) for key, want in load(name, "adapted1/").items())
-            step.gradients(task)
             assert all(close(groups["base"][key].grad, want) for key, want in load(name, "grad1/").items())
-        loss, _ = method.outer_loss(expand(groups, 1), task)
-        assert abs(loss.item() - a["ep/outer_loss"][number]) < 1e-10
         scores = step(task)
         assert abs(scores.loss["meta"].item() - a["ep/query_ce"][number]) < 1e-10
         assert scores.score["meta"].item() == pytest.approx(a["ep/acc"][number], abs=1e-12)
@@ -108,6 +124,7 @@ def test_three_test_episodes_with_ten_queries(name, path):
     method, groups = build(name, path, load(name, "final/"))
     method, a = with_sets(method, name, "test/"), stored(name)
     for number, task in enumerate(episodes(name, "test/")):
+        followed(method, groups, task, {k: v[number] for k, v in a.items() if k.startswith("test/")}, "test/")
         found = score_tasks(method, groups, task, ("meta",), (5,))["meta", 5]
         assert abs(found.loss.item() - a["test/query_ce"][number]) < 1e-10
         assert found.score.item() == pytest.approx(a["test/acc"][number], abs=1e-12)
@@ -116,5 +133,6 @@ def test_three_test_episodes_with_ten_queries(name, path):
 def test_the_pieces_subgraphs_are_tlps():
     a = stored("gmeta")
     method, _ = build("gmeta", "fast", load("gmeta", "init/"))
-    for nodes, sizes in zip(a["ep/query"], a["ep/query_nodes"], strict=True):
-        assert [len(method.network.graph.subgraph(int(n)).nodes) for n in nodes] == sizes.tolist()
+    for part in ("ep/support", "ep/query", "test/support", "test/query"):
+        for nodes, sizes in zip(a[part], a[f"{part}_nodes"], strict=True):
+            assert [len(method.network.graph.subgraph(int(n)).nodes) for n in nodes] == sizes.tolist()
