@@ -39,13 +39,14 @@ class Piece(GraphSet):
 
 
 @cache
-def small(dtype=torch.float64) -> Piece:
-    """84 nodes in 6 classes, 20 real features of which some are negative, 9 nodes without a link."""
-    labels = np.repeat(np.arange(6), 14)
-    chance = random(84, 84, name="links").numpy()
+def small(dtype=torch.float64, classes=6) -> Piece:
+    """14 nodes in each of 6 classes, 20 real features of which some are negative, some nodes without a link."""
+    labels = np.repeat(np.arange(classes), 14)
+    nodes = len(labels)
+    chance = random(nodes, nodes, name="links").numpy()
     linked = np.triu(chance < np.where(labels[:, None] == labels, 0.12, 0.02), 1)
     linked[:, ::9] = linked[::9] = False
-    words = random(84, 20, name="words").numpy()
+    words = random(nodes, 20, name="words").numpy()
     features = np.where(words < 0.3, words * 4 - 0.4, 0.0)
     return Piece(np.stack(np.nonzero(linked | linked.T)), features, labels, dtype)
 

@@ -20,7 +20,7 @@ from cml_bench.networks.gcn import GCN
 from cml_bench.protocols import protocol, recipe
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 from tests.cases import CPU
-from tests.graphs import METHODS, Case, largest
+from tests.graphs import METHODS, Case, largest, small
 from tests.test_graphs import KINDS, variant
 
 BOTH = [*METHODS, *(f"{name}+cml" for name in METHODS)]
@@ -60,6 +60,28 @@ def test_the_outer_gradient_is_the_references(name, path, kind, dropout):
     for tasks, at_once in ((1, 1), (3, 1), (3, 2)):
         task = case.task(count=tasks)
         assert largest(case.gradient(task, at_once)[1], case.wanted(task)) < 1e-10
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", BOTH)
+def test_and_5_way_as_on_corafull(name, path):
+    case = Case(name, path, small(classes=9), way=5, dropout=0.5)
+    task = case.task(way=5, shot=1, query=3, count=2)
+    assert largest(case.gradient(task)[1], case.wanted(task)) < 1e-10
+    assert task.support.x.shape == (2, 5)
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", METHODS)
+def test_no_inner_step_is_one_of_no_size(name, path):
+    """baselines.md, section 5.4."""
+    found = []
+    for options in ({"inner_steps": 0}, {"inner_lr": 0.0}):
+        case = Case(name, path, dropout=0.0, **options)
+        wide = case.method.meet(expand(case.groups, 1), task := case.task())
+        *_, params = case.method.trajectory(wide, task.support, case.options.inner_steps)
+        found.append(case.method.outputs(wide, params, task.query.x, ("meta",))["meta"])
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -142,10 +164,11 @@ def test_equation_9_moves_psi_alone():
 # -- AMM-GNN ------------------------------------------------------------------------------------------
 
 
-def test_without_scale_and_regulariser_it_is_the_meta_gnn():
+@pytest.mark.parametrize("path", ["plain", "fast"])
+def test_without_scale_and_regulariser_it_is_the_meta_gnn(path):
     """G-Meta's loop with the whole graph's rows as embeddings."""
-    amm = Case("amm_gnn", scale=0.0, regulariser=0.0)
-    plain = Case("gmeta", network={"readout": "node"})
+    amm = Case("amm_gnn", path, scale=0.0, regulariser=0.0)
+    plain = Case("gmeta", path, network={"readout": "node"})
     task = amm.task()
     one, two = amm.gradient(task)[1], plain.gradient(task)[1]
     assert all(torch.equal(one[key], two[key]) for key in two)

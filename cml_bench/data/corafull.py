@@ -22,7 +22,9 @@ class CoraFull(GraphSet):
 
     The split ``tlp-1234`` follows from TLP's code and its seed, and was not executed on the real file. No digest of
     the file is published, so it is not fetched unasked: put it where the message says, and its digest is kept from then
-    on, or name your copy under ``sources``.
+    on, or name your copy under ``sources``. Not verified on the file either: ``smallest_class``, the least that five
+    support and ten query nodes need (a file with a smaller class is refused), and ``subgraph``, a guess that counts
+    FLOPs only.
     """
 
     nodes, edges, features, subgraph, smallest_class = 19_793, 63_421, 8_710, 128.0, 15
