@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A test process has one thread: two processes of one beat one process of two, and results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-all gate gate-reference study plan benchmark lint format traces clean
+.PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint format traces clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -40,6 +40,10 @@ test-slow: setup
 	$(TEST_ENV) pytest -n 2 -m "slow and not gpu" $(ARGS)
 
 test-all: test test-slow
+
+# Where a GPU is.
+test-gpu: setup
+	$(TEST_ENV) pytest -m gpu $(ARGS)
 
 # Finished runs are never trained again, so the gate starts from an empty folder.
 # When a training fails, the check still runs and lists its cells as offenders.
