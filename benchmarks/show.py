@@ -136,8 +136,8 @@ def graphs(results: dict[str, Any]) -> str:
     head = ["s per task", "plain, one thread", "fast, one thread", "plain, two threads", "fast, two threads"]
     head += ["times faster with two", "TLP's code with two, elsewhere", "target", ""]
     where = (
-        f"{results['date']}, commit {results['commit']}; {machine['processor']}, load {machine['load_before']} before and "
-        f"{machine['load']} at the end; "
+        f"{results['date']}, commit {results['commit']}; {machine['processor']}, load {machine['load_before']} before "
+        f"and {machine['load']} at the end; "
     )
     return f"{where}{', '.join(f'{k} {v}' for k, v in versions.items())}.\n\n{_table(body, head)}\n"
 

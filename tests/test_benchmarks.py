@@ -316,9 +316,14 @@ def test_pages_show_the_committed_results(page, marks, file, form):
 
 def test_the_table_of_graphs_says_what_is_missed_and_by_how_much():
     made = {"date": "2026-01-01", "commit": "0", "versions": {"torch": "0"}}
-    machine = {"processor": "p", "load": 0.1}
+    machine = {"processor": "p", "load_before": 0.0, "load": 0.1}
     fast = {"workload": "w", "implementation": "fast", "times_faster": 20.0, "official_elsewhere": 2.0, "target": 0.04}
-    rows = [{**fast, "processor": 0.05}, {"workload": "w", "implementation": "plain", "processor": 1.0}]
+    plain = {"workload": "w", "implementation": "plain", "seconds": 1.0, "processor": 1.0}
+    rows = [
+        {**row, "threads": threads}
+        for threads in (2, 1)
+        for row in ({**fast, "seconds": 0.05, "processor": 0.3}, plain)
+    ]
     assert "missed by 25%" in show.graphs({**made, "machine": machine, "rows": rows})
-    rows[0]["processor"] = 0.04
+    rows[0]["seconds"] = 0.04
     assert "reached" in show.graphs({**made, "machine": machine, "rows": rows})
