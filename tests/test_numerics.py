@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,6 +38,9 @@ def test_meta_gradient(name, net, path, steps, first_order):
     way=st.integers(2, 4), shot=st.integers(1, 2), query=st.integers(1, 3), tasks=st.integers(1, 5),
     channels=st.sampled_from([1, 3, 5]), size=st.sampled_from([16, 21, 28]), at_once=st.integers(1, 5),
     adapt_norm=st.booleans(), path=st.sampled_from(["plain", "fast"]), depth=st.integers(0, 3), large=st.booleans(),
+)  # fmt: skip
+@example(  # every ReLU of a block is dead
+    way=4, shot=1, query=2, tasks=3, channels=1, size=16, at_once=1, adapt_norm=False, path="plain", depth=0, large=False,
 )  # fmt: skip
 def test_meta_gradient_of_any_shape(way, shot, query, tasks, channels, size, at_once, adapt_norm, path, depth, large):
     """``large``: maps are treated as those that do not fit the cache."""
