@@ -40,7 +40,8 @@ def test_meta_gradient(name, net, path, steps, first_order):
     adapt_norm=st.booleans(), path=st.sampled_from(["plain", "fast"]), depth=st.integers(0, 3), large=st.booleans(),
 )  # fmt: skip
 @example(  # every ReLU of a block is dead
-    way=4, shot=1, query=2, tasks=3, channels=1, size=16, at_once=1, adapt_norm=False, path="plain", depth=0, large=False,
+    way=4, shot=1, query=2, tasks=3, channels=1, size=16, at_once=1, adapt_norm=False, path="plain", depth=0,
+    large=False,
 )  # fmt: skip
 def test_meta_gradient_of_any_shape(way, shot, query, tasks, channels, size, at_once, adapt_norm, path, depth, large):
     """``large``: maps are treated as those that do not fit the cache."""
