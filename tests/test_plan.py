@@ -200,7 +200,13 @@ def test_files_that_are_no_configuration(tmp_path):
         read(tmp_path / "list.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+SHIPPED = [  # counting the operations of all that the paper has takes a minute; test_grid.py resolves it in any case
+    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "paper" else ())
+    for path in sorted((ROOT / "configs").glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("path", SHIPPED)
 def test_a_shipped_configuration_resolves(path):
     resolved = estimate.add(plan.resolve(read(path), str(path)))
     assert resolved["runs"]
