@@ -1,7 +1,6 @@
 """``python -m benchmarks run`` measures; ``python -m benchmarks show`` makes tables and a picture of the results."""
 
 import argparse
-import datetime
 import fnmatch
 import json
 import os
@@ -47,8 +46,7 @@ def _context(args: argparse.Namespace) -> dict[str, Any]:
             "allocator": allocator.KEEP, "load_before": round(load, 2),
         },
         "versions": {"python": platform.python_version(), **packages}, "peers": _peers(),
-        "date": datetime.date.today().isoformat(),
-        "commit": measure.commit(),
+        **measure.made(),
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "provisional": "; ".join(doubts),
     }  # fmt: skip
 

@@ -7,7 +7,6 @@ device; the peers read a number of every task, as their scripts do.
 """
 
 import argparse
-import datetime
 import os
 import platform
 import random
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks import limit, ours, restated
-from benchmarks.measure import commit
+from benchmarks.measure import made
 from benchmarks.problem import Problem
 from benchmarks.workloads import RATES, WAY
 from cml_bench.engine.precision import computing
@@ -109,17 +108,17 @@ def measure(name: str, repeats: int, rng: random.Random) -> list[dict[str, Any]]
     problem, rows = Problem(**fields, device="cuda"), []
     unit, units = ("meta-step", 1) if work == "step" else ("task", problem.tasks)
     common = {"workload": name, "precision": precision, "unit": unit}
+    # Small convolutions show how long one takes to start; derivatives alone are not cast to 16 bits as a step's are.
+    limited = work == "step" and problem.size > 32 and precision != "bf16"
     with computing(precision, "cuda"):
-        rates = limit.Rates(problem).rate(None)
-        made = STEPS if work == "step" else TESTS
-        running = {title: Running(problem, make, work, "way" in title) for title, make in made.items()}
+        rates = limit.Rates(problem).rate(None) if limited else {}
+        ways = STEPS if work == "step" else TESTS
+        running = {title: Running(problem, make, work, "way" in title) for title, make in ways.items()}
         for _ in range(repeats):
             for title in rng.sample(list(running), len(running)):
                 running[title].measure()
-    seconds = rates["flops"] / rates["best_rate"]
-    # Small convolutions show how long one takes to start; derivatives alone are not cast to 16 bits as a step's are.
-    limited = work == "step" and problem.size > 32 and precision != "bf16"
     if limited:
+        seconds = rates["flops"] / rates["best_rate"]
         rows.append({**common, "implementation": RATES, "seconds": _short(seconds), **rates})
     for title, one in running.items():
         low, middle, high = np.percentile(one.seconds, (25, 50, 75)) / units
@@ -147,13 +146,12 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise UserError("torch sees no CUDA device: this measures a GPU.")
-    made = {"date": datetime.date.today().isoformat(), "commit": commit()}
     machine = {"system": platform.platform(), "processor": torch.cuda.get_device_name(), "cores": os.cpu_count()}
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     rows, rng = [], random.Random(0)
     for name in WORKLOADS:
         rows += measure(name, args.repeats, rng)
-        write_json(args.out, {"machine": machine, "versions": versions, **made, "rows": rows}, indent=1)
+        write_json(args.out, {"machine": machine, "versions": versions, **made(), "rows": rows}, indent=1)
 
 
 if __name__ == "__main__":

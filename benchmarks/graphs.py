@@ -11,7 +11,6 @@ that is not idle only ``processor`` of one thread, the median of the processor's
 """
 
 import argparse
-import datetime
 import os
 import platform
 import random
@@ -23,7 +22,7 @@ import numpy as np
 import scipy
 import torch
 
-from benchmarks.measure import commit
+from benchmarks.measure import made
 from cml_bench import allocator, hardware, registry
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.episodes import Episodes
@@ -120,8 +119,7 @@ def main() -> None:
         "load": round(load, 2),
         "allocator": allocator.KEEP,
     }
-    made = {"date": datetime.date.today().isoformat(), "commit": commit()}
-    write_json(args.out, {"machine": machine, "versions": versions, **made, "rows": rows}, indent=1)
+    write_json(args.out, {"machine": machine, "versions": versions, **made(), "rows": rows}, indent=1)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Workers, turn by turn in random order, and what their blocks say. Imports no torch."""
 
+import datetime
 import json
 import os
 import random
@@ -30,6 +31,11 @@ def commit() -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
     return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
+
+
+def made() -> dict[str, str]:
+    """When, and from which sources, for a results file."""
+    return {"date": datetime.date.today().isoformat(), "commit": commit()}
 
 
 class Missing(Exception):

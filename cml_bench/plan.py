@@ -20,7 +20,7 @@ from cml_bench.files import write_json
 from cml_bench.plan_checks import check_names, check_rows, layers, told
 from cml_bench.protocols import deviation, protocol, recipe, released_row
 from cml_bench.registry import CML
-from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, Protocol, RunSpec, canonical
+from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
 
 PACKAGE = Path(__file__).parent
 KEYS = {"study", "runs", "jobs", "cells", "tables", "figures", "members", "data"}  # of a plan, among others
@@ -151,7 +151,8 @@ def _spec(
     network, training = None, protocol("matched", {}, where)
     net = registry.networks.get(experiment.network) if method.learns else None
     released = released_row(method, net)
-    own = recipe(experiment.protocol, released, method.more_recipes)
+    rows = (released, method.more_recipes)
+    own = recipe(experiment.protocol, *rows)
     steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
     if method.learns:
         if method.needs not in (None, net.takes):
@@ -163,7 +164,7 @@ def _spec(
         built.bind(data)
         network = Component(name=experiment.network, options=canonical(options))
         changed = {**experiment.protocol_options, **_merged(experiment, key, entry, "protocol_options")}
-        training = Protocol.read({**own.protocol, **changed}, f"{where}, protocol_options")
+        training = protocol(experiment.protocol, changed, f"{where}, protocol_options", *rows)
     else:
         seed, steps, query, built = 0, 0, 1, None
     chosen = method.Options.read(

@@ -15,7 +15,6 @@ differs from x in the co-learner's keys alone.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cml_bench.errors import unknown
@@ -44,7 +43,6 @@ CLEAN_VAL_TASKS = 600
 CLEAN_OPTIONS = {"sharp_test_perturb": True}
 CLEAN_NETWORK = {"shortcuts": "adapted"}
 
-_NONE: Mapping[str, Recipe] = MappingProxyType({})
 PRESETS = ("official", "clean", "matched")
 
 
@@ -98,11 +96,12 @@ def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
     return out
 
 
-def recipe(preset: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] = _NONE) -> Recipe:
+def recipe(preset: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] | None = None) -> Recipe:
     """What the preset fixes for a method whose own row is ``own``, and that has ``more`` by other names.
 
     A UserError for an unknown preset.
     """
+    more = more or {}
     if preset in more:
         return more[preset]
     if preset not in PRESETS:
@@ -120,6 +119,8 @@ def recipe(preset: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] = _NO
     )
 
 
-def protocol(preset: str, overrides: dict[str, Any], where: str, own: Recipe = RELEASED) -> Protocol:
-    """The options of a preset of all methods with overrides. A UserError for an unknown preset or key."""
-    return Protocol.read({**recipe(preset, own).protocol, **overrides}, where)
+def protocol(
+    preset: str, overrides: dict[str, Any], where: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] | None = None
+) -> Protocol:
+    """The preset's options with overrides. A UserError for an unknown preset or key."""
+    return Protocol.read({**recipe(preset, own, more).protocol, **overrides}, where)

@@ -74,7 +74,6 @@ def test_and_5_way_as_on_corafull(name, path):
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", METHODS)
 def test_no_inner_step_is_one_of_no_size(name, path):
-    """baselines.md, section 5.4."""
     found = []
     for options in ({"inner_steps": 0}, {"inner_lr": 0.0}):
         case = Case(name, path, dropout=0.0, **options)
@@ -275,7 +274,7 @@ def test_the_official_row_is_the_cml_papers_in_tlps_loop(name, steps):
     ("name", "steps", "outer", "inner"), [("gmeta", 1000, 5e-3, 0.05), ("amm_gnn", 500, 1e-2, 0.1)]
 )
 def test_the_preset_tlp_has_tlps_own_step_sizes(name, steps, outer, inner):
-    """baselines.md, section 0: the rows of TLP's G-Meta and AMM-GNN; all else is the official row's."""
+    """All else is the official row's."""
     for method in (registry.method(name), registry.method(f"{name}+cml")):
         tlp, official = recipe("tlp", method.recipe, method.more_recipes), method.recipe
         assert tlp.steps == steps

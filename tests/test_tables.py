@@ -256,13 +256,14 @@ def test_an_unknown_table_is_named(tmp_path):
         report.tables(study(), tmp_path, ["tabel1"])
 
 
-def test_a_pair_on_two_engine_paths_is_not_tested(tmp_path):
+@pytest.mark.parametrize("other", [{"path": "plain"}, {"device": "cuda:0"}])
+def test_a_pair_on_two_engine_paths_or_devices_is_not_tested(other, tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, GAIN)
     specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
     spec = next(s for s in specs if (s.method, s.seed, s.shot) == ("maml", 3, 1))
     record = store.read(spec)
-    write_record(record.folder, {**record.content, "engine": {**record.content["engine"], "path": "plain"}})
+    write_record(record.folder, {**record.content, "engine": {**record.content["engine"], **other}})
     one, five = (cell.difference for cell in build(resolved, store, "table1").rows[1].cells.values())
     assert one.verdict == "pairs on different engine paths or devices: not tested"
     assert five.testable

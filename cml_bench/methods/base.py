@@ -6,8 +6,7 @@ each state gives the outputs of every head. The engine does the rest: batching o
 optimiser, validation, selection, records.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +89,7 @@ class Method:
     heads: tuple[str, ...] = ("meta",)
     co_in_inner_loop = False  # whether the inner loop of the loss ``meta`` depends on the co-learner
     recipe: Recipe = RELEASED
-    more_recipes: Mapping[str, Recipe] = MappingProxyType({})
+    more_recipes: dict[str, Recipe] = {}
     network_defaults: dict[str, Any] = {}
     more_readings: tuple[Reading, ...] = ()  # besides those that every method has: see engine/readings.py
     needs: str | None = None  # what its network must take, if it is made for one kind of data: see Network.takes
