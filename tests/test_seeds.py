@@ -317,12 +317,14 @@ def test_who_meets(together, monkeypatch):
 
 
 @pytest.mark.slow
-def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings):
-    """Bit for bit, although the two are programs of their own. (MAML++'s are rounded differently: close, not equal.)"""
+@pytest.mark.parametrize(("method", "options"), [("maml", {}), ("mamlpp", {"inner_steps": 3})])
+def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, options):
+    """Bit for bit, although the two are programs of their own."""
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     truly = replace(settings, path="compiled", checkpoint_seconds=1e9)
-    base, zero = seeded("maml"), seeded("maml+cml", method_options={"cml": {"gamma": 0.0}})
+    base = seeded(method, method_options=options)
+    zero = seeded(method + "+cml", method_options={**options, "cml": {"gamma": 0.0}})
     for at_once in (1, 3):
         there = replace(truly, results=settings.results / str(at_once), seeds_at_once=at_once)
         run_all(base + zero, there)

@@ -55,6 +55,10 @@ def _baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: floa
     return torch.bmm(a, b) + bias if beta == alpha == 1 else NotImplemented
 
 
+# Loops that share nothing are not joined: with what else a loop is joined decides whether its sums are vectorised, so a
+# method would be rounded otherwise with a co-learner beside it, and with gamma = 0 not be the baseline.
+OPTIONS = {"config_patches": {"cpp.max_horizontal_fusion_size": 1}}
+
 PRODUCTS = {torch.ops.aten.bmm.default: _bmm, torch.ops.aten.baddbmm.default: _baddbmm}
 
 
@@ -109,7 +113,7 @@ def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outpu
         return _programs[key]
     try:
         # Not torch.compile, which looks at the arguments of every call anew.
-        program = inductor.standalone_compile(graph, arguments, dynamic_shapes="from_example_inputs")
+        program = inductor.standalone_compile(graph, arguments, dynamic_shapes="from_example_inputs", options=OPTIONS)
         program(*arguments)
     except Exception as error:
         raise UserError(
