@@ -208,10 +208,14 @@ def _jobs(ids: list[str], size: int) -> list[dict[str, Any]]:
 
 
 def _job_title(specs: list[RunSpec]) -> str:
-    """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``."""
-    methods = ", ".join(dict.fromkeys(spec.method for spec in specs))
+    """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``; ``... on sbm, split r1, r2, ...`` of class splits."""
+    methods, splits = (
+        ", ".join(dict.fromkeys(values))
+        for values in ((s.method for s in specs), (s.data.options["split"] for s in specs if "split" in s.data.options))
+    )
+    where = specs[0].data.name + (f", split {splits}" if splits else "")
     shots, seeds = (", ".join(map(str, sorted(v))) for v in ({s.shot for s in specs}, {s.seed for s in specs}))
-    return f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {specs[0].data.name}, {shots}-shot, seed {seeds}"
+    return f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {where}, {shots}-shot, seed {seeds}"
 
 
 def _data(specs: dict[str, RunSpec], study: Study) -> list[dict[str, Any]]:

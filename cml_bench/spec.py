@@ -204,5 +204,6 @@ class RunSpec(Model):
 
     @property
     def title(self) -> str:
-        """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``."""
-        return f"{self.method} on {self.data.name}, {self.way}-way {self.shot}-shot, seed {self.seed}"
+        """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``; ``... on sbm, split r1, ...`` of a class split."""
+        split = f", split {self.data.options['split']}" if "split" in self.data.options else ""
+        return f"{self.method} on {self.data.name}{split}, {self.way}-way {self.shot}-shot, seed {self.seed}"

@@ -49,6 +49,11 @@ def test_each_split_is_a_run_with_one_seed():
     assert len(plan["runs"]) == 2 * (3 + 2) + 2 * (2 + 2)
     assert {r for c in plan["cells"] for r in c["runs"]} == {r["id"] for r in plan["runs"]}, "the second line's too"
     assert len({item["data_id"] for item in plan["data"]}) == 4
+    titles = {run["title"] for run in plan["runs"]}
+    assert len(titles) == len(plan["runs"]), "told apart"
+    assert "gmeta+cml on sbm, split r2, 2-way 5-shot, seed 0" in titles
+    jobs = planned(lambda config: config["experiments"]["g"].update(runs_per_job=2))["jobs"]
+    assert "2 runs: gmeta on sbm, split r1, r2, 1-shot, seed 0" in [job["title"] for job in jobs]
 
 
 def record(plan, folder, level):
