@@ -5,6 +5,7 @@ and channels, or mix memory layouts. These keep the layout of the maps that they
 """
 
 from collections.abc import Iterator
+from math import inf
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from torch import Tensor
 
 _ALL = (0, 2, 3)  # a channel's values
 _CACHED = 2**22  # bytes of maps that are made at a time
-_WIDE = 32 * 32  # pixels of a map, see _wide
+# Pixels of a map from which on matrix products beat the library's weight derivative (see _wide): where maps leave the
+# cache, but never with AVX-512, for which the library has a kernel of its own for maps with their channels last.
+_WIDE = inf if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32 * 32
 
 
 class Conv(torch.autograd.Function):
@@ -209,7 +212,7 @@ def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _wide(x: Tensor, groups: int) -> bool:
-    """Whether matrix products beat the library's weight derivative: on a CPU, for maps that leave the cache."""
+    """Whether matrix products beat the library's weight derivative: on some CPUs, for large maps."""
     return groups == 1 and not x.is_cuda and x.shape[2] * x.shape[3] >= _WIDE and layout(x) == torch.channels_last
 
 
