@@ -209,10 +209,8 @@ def _jobs(ids: list[str], size: int) -> list[dict[str, Any]]:
 
 def _job_title(specs: list[RunSpec]) -> str:
     """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``; ``... on sbm, split r1, r2, ...`` of class splits."""
-    methods, splits = (
-        ", ".join(dict.fromkeys(values))
-        for values in ((s.method for s in specs), (s.data.options["split"] for s in specs if "split" in s.data.options))
-    )
+    methods = ", ".join(dict.fromkeys(spec.method for spec in specs))
+    splits = ", ".join(dict.fromkeys(s.data.options["split"] for s in specs if "split" in s.data.options))
     where = specs[0].data.name + (f", split {splits}" if splits else "")
     shots, seeds = (", ".join(map(str, sorted(v))) for v in ({s.shot for s in specs}, {s.seed for s in specs}))
     return f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {where}, {shots}-shot, seed {seeds}"
