@@ -8,7 +8,7 @@ import torch
 
 from cml_bench import registry
 from cml_bench.engine import checkpoint
-from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.run import run
 from cml_bench.engine.step import expand
 from cml_bench.engine.train import Training, build_method
@@ -136,6 +136,32 @@ def test_the_co_learner_reaches_psi_and_not_theta(name):
     assert not torch.allclose(grads[0]["base", "gcn1.weight"], grads[2]["base", "gcn1.weight"])
     middle = {key: (grads[0][key] + grads[2][key]) / 2 for key in grads[0]}
     assert largest(grads[1], middle) < 1e-12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", ["gmeta+cml", "amm_gnn+cml"])
+def test_models_that_adapt_side_by_side_are_as_each_alone(name, path, kind, monkeypatch):
+    """Three bodies, one with two co-learners, on two tasks at once; equation 9 of two of them."""
+    cases = [Case(name, path, variant(kind), seed=seed) for seed in (3, 4, 5)]
+    (one, two, three), method, task = (case.groups for case in cases), cases[0].method, cases[0].task(count=2)
+    mixed = {"base": one["base"], "co": three["co"]}
+    asked = [
+        Asked([one], ("meta", "co")), Asked([mixed], ("co",)), Asked([two], ("meta",)), Asked([three], ("co",)),
+        Asked([two], ("co",), "co"), Asked([one], ("co",), "co"), Asked([one, three], ("meta", "co")),
+    ]  # fmt: skip
+    alone = [score_tasks(method, a.members, task, a.heads, (1, 3), a.inner_loss) for a in asked]
+    calls, original = [], method.trajectory
+    monkeypatch.setattr(method, "trajectory", lambda *args, **more: calls.append(1) or original(*args, **more))
+    together = score_all(method, asked, task, (1, 3))
+    assert len(calls) == 2, "the meta-learner's loss, and the co-learner's"
+    for found, wanted in zip(together, alone, strict=True):
+        assert found.keys() == wanted.keys()
+        for key, result in wanted.items():
+            assert torch.allclose(found[key].loss, result.loss, rtol=1e-10, atol=0), key
+            assert torch.equal(found[key].score, result.score), key
+    losses = [float(found["co", 3].loss[0]) for found in together if ("co", 3) in found]
+    assert len(set(losses)) == len(losses), "each is of its own model"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -343,17 +369,6 @@ def test_the_training_seed_reaches_the_method(graph_settings):
     source = registry.datasets.get("sbm")
     assert build_method(spec(seed=5), source(source.Options())).seed == 5
     assert count(build_method(spec("amm_gnn"), source(source.Options())).params) == 64 * 16 + 16 + 272 + 34 + 22
-
-
-def test_a_large_graph_keeps_no_more_subgraphs_than_allowed(monkeypatch):
-    from cml_bench.networks import _graph
-
-    monkeypatch.setattr(_graph, "_KEPT", 60)
-    case, want = Case("gmeta"), Case("gmeta")
-    got = case.gradient(case.task())[1]
-    assert 0 < sum(s.block.nnz for s in case.network.graph._subgraphs.values()) <= 60
-    monkeypatch.undo()
-    assert all(torch.equal(got[k], v) for k, v in want.gradient(want.task())[1].items())
 
 
 @pytest.mark.parametrize("name", BOTH)

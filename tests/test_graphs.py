@@ -313,3 +313,14 @@ def test_graphs_and_other_data_do_not_mix(tmp_path):
     net.bind(make("citeseer"))
     with pytest.raises(UserError, match=r"bind an open data set"):
         net.graph.near(np.array([0]))
+
+
+def test_a_large_graph_keeps_no_more_subgraphs_than_allowed(monkeypatch):
+    from cml_bench.networks import _graph
+
+    monkeypatch.setattr(_graph, "_KEPT", 60)
+    case, want = Case("gmeta"), Case("gmeta")
+    got = case.gradient(case.task())[1]
+    assert 0 < sum(s.block.nnz for s in case.network.graph._subgraphs.values()) <= 60
+    monkeypatch.undo()
+    assert all(torch.equal(got[k], v) for k, v in want.gradient(want.task())[1].items())

@@ -4,15 +4,15 @@ No second-order graph is kept. Batch-norm is transductive: all queries of a task
 as in the released code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cml_bench.engine.step import expand
-from cml_bench.episodes import Episodes, Task
-from cml_bench.methods.base import Groups, Method
+from cml_bench.episodes import Episodes, Examples, Task
+from cml_bench.methods.base import Groups, Method, Params
 
 
 class Result(NamedTuple):
@@ -52,20 +52,18 @@ def score_tasks(
 def score_all(method: Method, asked: Sequence[Asked], task: Task, steps: Sequence[int]) -> list[Scored]:
     """Scores of a batch of tasks for each that is asked; what adapts alike adapts once."""
     sums: list[dict[tuple[str, int], Tensor]] = [{} for _ in asked]
-    for group in _adapting_alike(method, asked):
-        inner_loss = asked[group[0][0]].inner_loss
-        wide = [ready(method, member, task) for _, member in group]
-        one_co = len({id(member.get("co")) for _, member in group}) == 1
-        begun = wide[0] if one_co else {k: v for k, v in wide[0].items() if k != "co"}  # what they share
-        for step, params in enumerate(method.trajectory(begun, task.support, max(steps), loss=inner_loss)):
+    for together in _together(method, [_adaptation(method, asked, group, task) for group in _alike(method, asked)]):
+        for step, params in enumerate(_trajectory(method, together, task, max(steps))):
             if step not in steps:
                 continue
-            for (number, _), own in zip(group, wide, strict=True):
-                with torch.no_grad():
-                    outputs = method.outputs(own, params, task.query.x, tuple(asked[number].heads))
-                for head in asked[number].heads:
-                    key, value = (head, step), outputs[head]
-                    sums[number][key] = sums[number][key] + value if key in sums[number] else value
+            for place, adaptation in enumerate(together):
+                own_params = {name: p[place * len(task) : (place + 1) * len(task)] for name, p in params.items()}
+                for number, own in adaptation.readers:
+                    with torch.no_grad():
+                        outputs = method.outputs(own, own_params, task.query.x, tuple(asked[number].heads))
+                    for head in asked[number].heads:
+                        key, value = (head, step), outputs[head]
+                        sums[number][key] = sums[number][key] + value if key in sums[number] else value
     found = []
     for one, outputs in zip(asked, sums, strict=True):
         means = {key: value if len(one.members) == 1 else value / len(one.members) for key, value in outputs.items()}
@@ -75,15 +73,61 @@ def score_all(method: Method, asked: Sequence[Asked], task: Task, steps: Sequenc
     return found
 
 
-def _adapting_alike(method: Method, asked: Sequence[Asked]) -> list[list[tuple[int, Groups]]]:
+class _Adaptation(NamedTuple):
+    """An inner loop from ``begun`` (T, ...), and the models (place in ``asked``, groups) that have it in common."""
+
+    inner_loss: str
+    begun: Groups
+    readers: list[tuple[int, Groups]]
+
+
+def _alike(method: Method, asked: Sequence[Asked]) -> list[list[tuple[int, Groups]]]:
     """(place in ``asked``, model), those together whose inner loop is one and the same."""
     found: dict[tuple, list[tuple[int, Groups]]] = {}
     for number, one in enumerate(asked):
         for member in one.members:
-            alone = one.inner_loss == "meta" and not method.co_in_inner_loop
+            alone = _ignores_co(method, one)
             key = (one.inner_loss, id(member["base"]), *(() if alone else (id(member.get("co")),)))
             found.setdefault(key, []).append((number, member))
     return list(found.values())
+
+
+def _ignores_co(method: Method, one: Asked) -> bool:
+    return one.inner_loss == "meta" and not method.co_in_inner_loop
+
+
+def _adaptation(method: Method, asked: Sequence[Asked], group: list[tuple[int, Groups]], task: Task) -> _Adaptation:
+    first = asked[group[0][0]]
+    readers = [(number, ready(method, member, task)) for number, member in group]
+    begun = readers[0][1]
+    if _ignores_co(method, first):
+        begun = {name: params for name, params in begun.items() if name != "co"}
+    return _Adaptation(first.inner_loss, begun, readers)
+
+
+def _together(method: Method, adaptations: list[_Adaptation]) -> list[list[_Adaptation]]:
+    """Those of one loss together where the network gains by it, else each by itself."""
+    if not method.network.many_models:
+        return [[one] for one in adaptations]
+    found: dict[str, list[_Adaptation]] = {}
+    for one in adaptations:
+        found.setdefault(one.inner_loss, []).append(one)
+    return list(found.values())
+
+
+def _trajectory(method: Method, together: list[_Adaptation], task: Task, steps: int) -> Iterator[Params]:
+    """Parameters (models * T, ...) after 0, 1, ..., ``steps`` inner steps, the first model's T tasks first."""
+    begun, support = together[0].begun, task.support
+    if len(together) > 1:
+        support = Examples(*(torch.cat([part] * len(together)) for part in support))
+        begun = {
+            group: {
+                name: torch.cat([one.begun[group][name].detach() for one in together]).requires_grad_()
+                for name in params
+            }
+            for group, params in begun.items()
+        }
+    return method.trajectory(begun, support, steps, loss=together[0].inner_loss)
 
 
 def ready(method: Method, groups: Groups, task: Task) -> Groups:

@@ -124,6 +124,7 @@ class Network:
     smallest = 1
     small = False  # whether starting its operations costs more than the operations: see engine/compiled.py
     compiles = True  # whether engine/compiled.py can trace it
+    many_models = False  # whether several models on the same tasks take little longer than one: see engine/evaluate.py
 
     def __init__(self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
         self.options, self.input_shape, self.outputs, self.path = options, input_shape, outputs, path

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cml_bench.errors import UserError
 from cml_bench.networks._graph import Dropout, Graph
+from cml_bench.networks._graph import Field as NodeField
 from cml_bench.networks.base import CoLearner, Network, Param, Params, linear
 from cml_bench.networks.mlp import VectorHead
 from cml_bench.registry import networks
@@ -53,6 +54,7 @@ class GCN(Network):
     takes = "nodes"
     small = True
     compiles = False
+    many_models = True
     act = staticmethod(torch.relu)
 
     def __init__(self, options: GCNOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
@@ -101,19 +103,37 @@ class GCN(Network):
         first = p["gcn1.weight"] if scale is None else scale.unsqueeze(-1) * p["gcn1.weight"]
         if x.is_meta:
             return self._counted(p, first, x)
-        embed, found = self._plain if self.path == "plain" else self._fast, []
-        for t, nodes in enumerate(x.cpu().numpy()):
-            rest = (p[name][t] for name in ("gcn1.bias", "gcn2.weight", "gcn2.bias"))
-            found.append(embed(nodes, first[t], *rest, None if drop is None else (drop, t)))
-        return torch.stack(found)
+        nodes = x.cpu().numpy()
+        if self.path == "plain":
+            names = ("gcn1.bias", "gcn2.weight", "gcn2.bias")
+            parts = ((n, first[t], *(p[name][t] for name in names), drop and (drop, t)) for t, n in enumerate(nodes))
+            return torch.stack([self._plain(*part) for part in parts])
+        found = []
+        for t, at in (alike := _alike(nodes)):
+            found.append(self._fast(_part(p, at), nodes[t], first[at], drop and (drop, t)))
+        return _in_order(found, alike)
 
-    def _fast(self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop) -> Tensor:
+    def _fast(self, p: Params, nodes: np.ndarray, first: Tensor, drop: tuple[Dropout, int] | None) -> Tensor:
+        """Embeddings (R, n, hidden) of nodes (n,) by R sets of parameters."""
         field = self.graph.field(nodes, self.options.readout)
-        z = field.inputs @ first
-        z = (z if field.gather is None else field.gather @ z).add_(shift)
+        pooled = _stacked(field.pool @ self._hidden(field, first, p["gcn1.bias"], drop)[0], len(first))
+        return torch.baddbmm(p["gcn2.bias"].unsqueeze(1), pooled, p["gcn2.weight"])
+
+    def _hidden(
+        self, field: NodeField, first: Tensor, shift: Tensor, drop: tuple[Dropout, int] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Hidden values (rows, R * hidden), those of R first layers side by side, and the mask that dropped some.
+
+        Side by side, since a sparse product for two or three layers takes hardly longer than for one.
+        """
+        z = field.inputs @ _beside(first)
+        z = (z if field.gather is None else field.gather @ z).add_(shift.flatten())
+        mask = None
         if drop is not None:  # before ReLU, which is the same for factors of at least 0, and allows to work in place
-            z.mul_(self._mask(drop, z, field.numbers))
-        return torch.addmm(last, field.pool @ z.relu_(), second)
+            mask = self._mask(drop, z[:, : shift.shape[1]], field.numbers)
+            mask = mask if len(shift) == 1 else mask.repeat(1, len(shift))
+            z.mul_(mask)
+        return z.relu_(), mask
 
     def gradients(
         self, p: Params, x: Tensor, y: Tensor, drop: Dropout | None = None, scale: Tensor | None = None
@@ -124,35 +144,33 @@ class GCN(Network):
         products of a small graph.
         """
         with torch.no_grad():
-            found = []
-            for t, nodes in enumerate(x.cpu().numpy()):
-                own, factor = (
-                    {name: value[t] for name, value in p.items()},
-                    None if scale is None else scale[t, :, None],
-                )
-                found.append(self._gradient(own, nodes, y[t], None if drop is None else (drop, t), factor))
-            return {name: torch.stack([grads[name] for grads in found]) for name in found[0]}
+            nodes, found = x.cpu().numpy(), []
+            for t, at in (alike := _alike(nodes)):
+                factor = None if scale is None else scale[at].unsqueeze(-1)
+                found.append(self._gradient(_part(p, at), nodes[t], y[at], drop and (drop, t), factor))
+            return {name: _in_order([grads[name] for grads in found], alike) for name in found[0]}
 
-    def _gradient(self, p: Params, nodes, y: Tensor, drop, factor: Tensor | None) -> Params:
-        field, head = self.graph.field(nodes, self.options.readout), p["head.weight"]
+    def _gradient(
+        self, p: Params, nodes: np.ndarray, y: Tensor, drop: tuple[Dropout, int] | None, factor: Tensor | None
+    ) -> Params:
+        """At nodes (n,), of R sets of parameters, labels and factors: (R, ...)."""
+        field, head, sets = self.graph.field(nodes, self.options.readout), p["head.weight"], len(y)
         first = p["gcn1.weight"] if factor is None else factor * p["gcn1.weight"]
-        z = field.inputs @ first
-        z = (z if field.gather is None else field.gather @ z).add_(p["gcn1.bias"])
-        mask = None if drop is None else self._mask(drop, z, field.numbers)
-        z = (z if mask is None else z.mul_(mask)).relu_()
-        pooled = field.pool @ z
-        embedded = torch.addmm(p["gcn2.bias"], pooled, p["gcn2.weight"])
-        out = torch.addmm(p["head.bias"], embedded, head.t()).softmax(1)  # from here on: derivatives by what is named
-        out[torch.arange(len(y), device=y.device), y] -= 1
-        out /= len(y)
+        z, mask = self._hidden(field, first, p["gcn1.bias"], drop)
+        pooled = _stacked(field.pool @ z, sets)
+        embedded = torch.baddbmm(p["gcn2.bias"].unsqueeze(1), pooled, p["gcn2.weight"])
+        out = torch.baddbmm(p["head.bias"].unsqueeze(1), embedded, head.mT).softmax(2)
+        out.scatter_add_(2, y.unsqueeze(2), out.new_full((), -1.0).expand(*y.shape, 1))
+        out /= y.shape[1]  # from here on: derivatives by what is named
         at_embedded = out @ head
-        at_z = field.pool.back(at_embedded @ p["gcn2.weight"].t()).mul_(z > 0)
+        at_z = field.pool.back(_beside(at_embedded @ p["gcn2.weight"].mT)).mul_(z > 0)
         at_z = at_z if mask is None else at_z.mul_(mask)
-        at_first = field.inputs.back(at_z if field.gather is None else field.gather.back(at_z))
+        at_first = _stacked(field.inputs.back(at_z if field.gather is None else field.gather.back(at_z)), sets)
         return {
-            "gcn1.weight": at_first if factor is None else at_first.mul_(factor), "gcn1.bias": at_z.sum(0),
-            "gcn2.weight": pooled.t() @ at_embedded, "gcn2.bias": at_embedded.sum(0),
-            "head.weight": out.t() @ embedded, "head.bias": out.sum(0),
+            "gcn1.weight": at_first if factor is None else factor * at_first,
+            "gcn1.bias": at_z.sum(0).unflatten(0, (sets, -1)),
+            "gcn2.weight": pooled.mT @ at_embedded, "gcn2.bias": at_embedded.sum(1),
+            "head.weight": out.mT @ embedded, "head.bias": out.sum(1),
         }  # fmt: skip
 
     def _mask(self, drop: tuple[Dropout, int], z: Tensor, numbers: np.ndarray | None = None) -> Tensor:
@@ -214,3 +232,37 @@ class GCN(Network):
     def tasks_at_once(self, device: torch.device) -> int:
         """One: tasks share no rows."""
         return 1
+
+
+Alike = list[tuple[int, slice | list[int]]]
+
+
+def _alike(nodes: np.ndarray) -> Alike:
+    """Tasks with the same nodes (T, n): of each list of nodes the first task, and the places of all."""
+    found: dict[bytes, list[int]] = {}
+    for t, own in enumerate(nodes):
+        found.setdefault(own.tobytes(), []).append(t)
+    ends = ((places, slice(places[0], places[-1] + 1)) for places in found.values())
+    return [(places[0], at if at.stop - at.start == len(places) else places) for places, at in ends]  # a slice: a view
+
+
+def _part(p: Params, at: slice | list[int]) -> Params:
+    return {name: value[at] for name, value in p.items()}
+
+
+def _in_order(parts: list[Tensor], alike: Alike) -> Tensor:
+    """Results (R, ...) of each list of nodes -> (T, ...), in the order of the tasks."""
+    if len(parts) == 1:
+        return parts[0]
+    places = np.concatenate([np.r_[at] for _, at in alike])
+    return torch.cat(parts)[torch.from_numpy(np.argsort(places)).to(parts[0].device)]
+
+
+def _beside(values: Tensor) -> Tensor:
+    """(R, n, width) -> (n, R * width)."""
+    return values.transpose(0, 1).flatten(1)
+
+
+def _stacked(values: Tensor, sets: int) -> Tensor:
+    """(n, R * width) -> (R, n, width)."""
+    return values.unflatten(1, (sets, -1)).transpose(0, 1)
