@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workloads import IMPLEMENTATIONS, RATES, WAY, Workload
+from benchmarks.workloads import IMPLEMENTATIONS, PROFILED, RATES, WAY, Workload
 from cml_bench import allocator
 from cml_bench.errors import UserError
 
@@ -63,8 +63,15 @@ class Worker:
 
     def block(self, seconds: float) -> dict[str, Any]:
         """What a block of calls took: see ``Served.block`` in worker.py."""
+        return self._ask(str(seconds))
+
+    def profile(self) -> dict[str, float]:
+        """Where the time of a call goes: see ``Served.profile`` in worker.py."""
+        return self._ask("profile")
+
+    def _ask(self, line: str) -> dict[str, Any]:
         with suppress(BrokenPipeError):  # it has ended: its answer says so
-            os.write(self.process.stdin.fileno(), f"{seconds}\n".encode())  # no buffer that closing would write again
+            os.write(self.process.stdin.fileno(), f"{line}\n".encode())  # no buffer that closing would write again
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -138,6 +145,12 @@ class Turns:
             self.alive[name] = Worker(name, self.workload)
         return self.alive[name]
 
+    def profiles(self) -> dict[str, dict[str, float]]:
+        """By implementation, of work on images."""
+        if not self.workload.problem.get("size") or self.workload.work == "draw":
+            return {}
+        return {name: self._worker(name).profile() for name in PROFILED if name in self.names}
+
     def stop(self) -> None:
         """End all workers."""
         for worker in self.alive.values():
@@ -149,12 +162,15 @@ def measure(workload: Workload, repeats: int, rng: random.Random, say: Callable[
     """One row for each implementation; see :func:`rows`."""
     turns = Turns(workload, rng)
     try:
-        for _ in range(repeats):
+        for _ in range(repeats * workload.rounds):
             turns.round()
+        profiles = turns.profiles()
     finally:
         turns.stop()
     found = rows(workload, turns.blocks, turns.missing)
     for row in found:
+        if row["implementation"] in profiles:
+            row["shares"] = profiles[row["implementation"]]
         shown = row.get("missing") or f"{row['seconds']:.4g} s (processor {row['processor']:.4g})"
         say(f"{row['workload']}: {row['implementation']}: {shown}")
     return found

@@ -73,6 +73,19 @@ def _workload(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"\n{row['implementation']}: not here: {row['missing']}."
 
 
+def _profiles(rows: list[dict[str, Any]]) -> Iterator[str]:
+    profiled = [row for row in rows if "shares" in row]
+    if not profiled:
+        return
+    head = ["", "", *(f"{kind}, %" for kind in profiled[0]["shares"])]
+    body, last = [], ""
+    for row in profiled:
+        title = row["workload"] if row["workload"] != last else ""
+        body.append([title, row["implementation"], *(f"{100 * share:.0f}" for share in row["shares"].values())])
+        last = row["workload"]
+    yield f"\n#### where the time of a call goes\n\n{_table(body, head)}"
+
+
 def _curve(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"\n#### {name}\n"
     values = sorted({row["value"] for row in rows})
@@ -84,7 +97,7 @@ def _curve(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _targets(results: dict[str, Any]) -> str:
-    body = [[t["target"], _number(t["measured"]), _number(t["floor"]), _number(t["aim"]), t["reached"]] for t in
+    body = [[t["target"], _number(t["measured"], 4), _number(t["floor"]), _number(t["aim"]), t["reached"]] for t in
             targets(results["rows"])]  # fmt: skip
     return _table(body, ["", "measured", "floor", "aim", "reached"])
 
@@ -118,6 +131,7 @@ def markdown(results: dict[str, Any]) -> str:
     )
     for name, rows in groups.items():
         lines += (_curve if "axis" in rows[0] and name != "start-up" else _workload)(name, rows)
+    lines += _profiles(results["rows"])
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """One implementation in a process of its own: ``python -m benchmarks.worker JSON``, asked line by line.
 
 Answers are JSON lines. The first says that it is ready, or what is missing. A number of seconds asks for a block of
-calls; an empty line ends the process.
+calls, "profile" for where the time of a call goes; an empty line ends the process.
 """
 
 import importlib
@@ -15,6 +15,14 @@ from typing import Any
 from benchmarks.workloads import IMPLEMENTATIONS
 
 _TASKS = 4  # meta-batches that are made beforehand and taken in turn
+_KINDS = {  # of torch's operations, by what their names contain: the first that fits
+    "convolutions": ("convolution",),
+    "matrix products": ("aten::mm", "bmm", "addmm", "aten::mv", "aten::dot"),
+    "pooling": ("pool",),
+    "copies": ("copy", "cat", "fill", "zero", "clone", "flip", "empty", "stack"),
+    "arithmetic": ("aten::",),
+}
+_BETWEEN = "between operations"
 
 
 def resident() -> dict[str, int]:
@@ -52,6 +60,23 @@ class Served:
         found |= {"memory": memory["peak"] - self.before, "resident": memory["now"]}
         return found | (answer if isinstance(answer, dict) else {})
 
+    def profile(self) -> dict[str, float]:
+        """Shares of one call's processor time, by kind of operation."""
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            self.call(self.tasks[0])
+        shares = dict.fromkeys([*_KINDS, _BETWEEN], 0.0)
+        for event in found.key_averages():
+            shares[kind(event.key)] += event.self_cpu_time_total
+        total = sum(shares.values())
+        return {name: round(value / total, 4) for name, value in shares.items()}
+
+
+def kind(operation: str) -> str:
+    """``arithmetic`` is all that normalises, rectifies, adds and sums; what is no operation is Python and autograd."""
+    return next((name for name, parts in _KINDS.items() if any(part in operation for part in parts)), _BETWEEN)
+
 
 def main() -> None:
     """Serve."""
@@ -70,7 +95,7 @@ def main() -> None:
     for line in sys.stdin:
         if not line.strip():
             return
-        answer(served.block(float(line)))
+        answer(served.profile() if line.strip() == "profile" else served.block(float(line)))
 
 
 if __name__ == "__main__":

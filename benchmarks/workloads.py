@@ -5,6 +5,7 @@ from typing import Any
 
 WAY = "learn2learn's way"  # what ratios are against
 RATES = "convolutions alone"
+PROFILED = (WAY, "engine, plain", "engine, fast")  # where the work is one of images
 _HERE, _OURS, _PEERS = "benchmarks.restated", "benchmarks.ours", "benchmarks.peers.steps"
 
 # Name: (module, class, the package that it needs from the peers' environment).
@@ -37,6 +38,7 @@ class Workload:
     unit: str = "meta-step"
     units: int = 1
     block_seconds: float = 1.0  # a block is as many calls as that takes, at least one
+    rounds: int = 1  # for each repeat: more where blocks are short
     limit: bool = False  # whether the FLOP limit is measured with it
     threads: int = 1
 
@@ -75,12 +77,14 @@ WORKLOADS = [
         "sinusoid, 25 tasks, MAML",
         _SINUSOID,
         (*_BASIC, *PACKAGES, "plain loop", "engine, compiled", "engine, many seeds"),
+        rounds=3,
     ),
     *_images(),
     Workload(
         "Conv4-64 28x28 1-shot, MAML",
         {"size": 28, "channels": 1, "tasks": 4},
         ("plain loop", *_BASIC),
+        rounds=3,
         limit=True,
         block_seconds=2.0,
     ),
@@ -88,6 +92,7 @@ WORKLOADS = [
         "Conv4-64 28x28 1-shot, MAML+CML",
         {"size": 28, "channels": 1, "tasks": 4, "method": "maml+cml"},
         ("plain loop", *_BASIC),
+        rounds=3,
         limit=True,
         block_seconds=2.0,
     ),

@@ -278,6 +278,10 @@ def test_a_quick_run_and_its_page(tmp_path):
     conv = "Conv4-64 28x28 1-shot, MAML+CML"
     assert rows[conv, "engine, fast"].keys() >= {"times_faster", "limit_multiple", "memory_share", "seconds_quartiles"}
     assert min(rows[conv, name]["processor"] for name in (RATES, "engine, fast")) > 0
+    for name in (conv, "evaluation, Conv4-64 84x84 5-shot"):
+        shares = rows[name, "engine, fast"]["shares"]
+        assert abs(sum(shares.values()) - 1) < 0.001
+        assert min(shares["convolutions"], shares["matrix products"], shares["arithmetic"]) > 0.001
     assert rows["episodes, 5-way 5-shot", "episodes"]["per_second"] > 100
     assert rows["dry run of a study", "plan cached"]["value"] == 10
     assert "only try the harness" in results["provisional"]
@@ -288,6 +292,7 @@ def test_a_quick_run_and_its_page(tmp_path):
     assert "| sinusoid, 25 tasks, compiled, many seeds: times faster" in text
     assert "not measured" in text
     assert "cost against tasks: Conv4-64 28x28 1-shot" in text
+    assert "where the time of a call goes" in text
     assert out.with_suffix(".png").stat().st_size > 5000
 
 
@@ -304,6 +309,7 @@ def test_a_page_keeps_what_stands_around_the_results(tmp_path):
     [
         ("benchmarks/README.md", (show.BEGIN, show.END), "speed.json", show.markdown),
         ("benchmarks/README.md", show.GRAPHS, "graphs.json", show.graphs),
+        ("benchmarks/README.md", show.GPU, "gpu.json", show.gpu),
         ("README.md", show.BRIEF, "speed.json", show.brief),
     ],
 )
