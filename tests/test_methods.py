@@ -54,17 +54,22 @@ def test_in_first_order_too(name, options, net, path):
     assert relative(case.received(task), case.wanted(task)) < 1e-10
 
 
+@pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize(("net", "path"), NETS)
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
-def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path):
-    """The loop's own parameters, gradients and Adam."""
-    ours, theirs = (Case(name, net, path, inner_steps=2, **options) for _ in range(2))
+def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path, first_order):
+    """The loop's own parameters, gradients and Adam; MAML++ goes through its schedules on the way."""
+    if mamlpp := name.startswith("mamlpp"):
+        options = {"epoch_steps": 2, "msl_epochs": 3, "first_order_to_second_order_epoch": 1}
+    first_order = first_order or name.startswith("fomaml")
+    ours, theirs = (Case(name, net, path, inner_steps=2, first_order=first_order, **options) for _ in range(2))
     step, by_hand = ours.step(), reference.Adam()
     for number in range(10):
         task = task_for(net, name=f"step {number}")
+        ours.method.at_step(number)
         step(task)
         there = {(g, n): p.detach() for g, params in theirs.groups.items() for n, p in params.items()}
-        moved = by_hand.step(there, theirs.wanted(task))
+        moved = by_hand.step(there, theirs.wanted(task, **({"epoch": number // 2} if mamlpp else {})))
         with torch.no_grad():
             for (g, n), value in moved.items():
                 theirs.groups[g][n].copy_(value)
