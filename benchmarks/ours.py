@@ -55,6 +55,20 @@ class PlainEngine(Engine):
     path = "plain"
 
 
+class TaskByTask(Engine):
+    """The fast path, which takes four small images' tasks at once on a CPU, otherwise."""
+
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
+        super().__init__(problem, dtype, at_once=1)
+
+
+class FourAtOnce(Engine):
+    """The fast path, which takes large images task by task on a CPU, otherwise."""
+
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
+        super().__init__(problem, dtype, at_once=4)
+
+
 class CompiledEngine(Engine):
     """engine/compiled.py."""
 

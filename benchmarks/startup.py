@@ -1,4 +1,4 @@
-"""What a study costs before and between its trainings: imports, planning, Snakemake's graph, a run's start."""
+"""What a study costs before and between its trainings: imports, planning, Snakemake's graph, starts, compiling."""
 
 import os
 import random
@@ -17,29 +17,36 @@ from cml_bench.errors import UserError
 
 DAG = "dry run of a study"
 _STARTED = 4  # runs that are really started
+_COMPILED = (  # the benchmark's first workload with 4 tasks
+    "from benchmarks.ours import CompiledEngine; from benchmarks.problem import Problem; "
+    "p = Problem(tasks=4, way=1, shot=10, query=10, inner_lr=0.01); CompiledEngine(p).step(p.task(0))"
+)
 
 
-def study(folder: Path, runs: int) -> list[str]:
-    """Snakemake's arguments for a study of so many one-step sinusoid runs, a job each."""
+def study(folder: Path, runs: int, runs_per_job: int = 1) -> list[str]:
+    """Snakemake's arguments for a study of so many one-step sinusoid runs."""
+    name = f"runs{runs}in{runs // runs_per_job}"
     experiment = {
         "data": "sinusoid", "network": "mlp", "way": 1, "shots": [5], "query": "shot", "steps": 1,
-        "protocol": "matched", "protocol_options": {"val_tasks": 2}, "evaluation": {"tasks": 2}, "runs_per_job": 1,
-        "methods": {"maml": {}},
+        "protocol": "matched", "protocol_options": {"val_tasks": 2}, "evaluation": {"tasks": 2},
+        "runs_per_job": runs_per_job, "methods": {"maml": {}},
     }  # fmt: skip
     content = {
-        "study": f"runs{runs}", "title": "Start-up", "summary": "Measured.", "seeds": runs,
-        "results": str(folder / f"results{runs}"), "data_dir": str(folder / "data"), "experiments": {"e": experiment},
+        "study": name, "title": "Start-up", "summary": "Measured.", "seeds": runs,
+        "results": str(folder / f"results-{name}"), "data_dir": str(folder / "data"), "experiments": {"e": experiment},
     }  # fmt: skip
-    path = folder / f"runs{runs}.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content))
     return ["-m", "snakemake", "--cores", "1", "--configfile", str(path)]
 
 
-def timed(arguments: list[str], log: Path) -> tuple[float, float]:
+def timed(arguments: list[str], log: Path, **environment: str) -> tuple[float, float]:
     """Wall-clock and processor seconds of a Python process with its children. A UserError where it fails."""
     start = time.perf_counter()
     with open(log, "w") as out:
-        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=out, env=os.environ | environment
+        )
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -51,6 +58,8 @@ def measure(
     folder: Path, sizes: tuple[int, ...], repeats: int, rng: random.Random, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Rows of imports, dry runs of studies of ``sizes`` runs, and starts of runs; in random order, again and again."""
+    from cml_bench.engine.compiled import available  # imports torch
+
     log = folder / "log"
     commands = {
         ("start-up", "python", 1): ["-c", "pass"],
@@ -71,8 +80,12 @@ def measure(
             found[key].append(timed(commands[key], log))
     for runs, took in first.items():
         found[DAG, "nothing cached", runs] = [took]
-    wall, processor = timed([*study(folder, _STARTED), "--quiet", "all", "--", "trained"], log)
-    found["start-up", "a run of one step, with Snakemake", _STARTED] = [(wall / _STARTED, processor / _STARTED)]
+    for each, name in ((1, "a run of one step, with Snakemake"), (_STARTED, "the same, four runs in a job")):
+        wall, processor = timed([*study(folder, _STARTED, each), "--quiet", "all", "--", "trained"], log)
+        found["start-up", name, _STARTED] = [(wall / _STARTED, processor / _STARTED)]
+    for name in ("a first compiled step", "a first compiled step, compiled before") if available() else ():
+        took = timed(["-c", _COMPILED], log, TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled"))
+        found["start-up", name, 1] = [took]
     rows = []
     for (workload, name, runs), took in found.items():
         wall, processor = np.median(np.array(took), axis=0)

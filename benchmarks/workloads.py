@@ -18,6 +18,8 @@ IMPLEMENTATIONS: dict[str, tuple[str, str, str | None]] = {
     "torchopt": (_PEERS, "TorchOpt", "torchopt"),
     "engine, plain": (_OURS, "PlainEngine", None),
     "engine, fast": (_OURS, "Engine", None),
+    "engine, fast, task by task": (_OURS, "TaskByTask", None),
+    "engine, fast, four at once": (_OURS, "FourAtOnce", None),
     "engine, compiled": (_OURS, "CompiledEngine", None),
     "engine, many seeds": (_OURS, "SeedsEngine", None),
     "episodes": (_OURS, "Draws", None),
@@ -66,6 +68,7 @@ def _images() -> list[Workload]:
     for method, title in (("maml", "MAML"), ("maml+cml", "MAML+CML")):
         for shape, fields in _SHAPES.items():
             more = PACKAGES if method == "maml" and shape != "1-shot, 5 steps" else ()
+            more += ("engine, fast, four at once",) if more else ()
             name = f"Conv4-64 84x84 {shape}, {title}"
             problem = _MINI | fields | {"method": method}
             found.append(Workload(name, problem, (*_BASIC, *more), limit=True, block_seconds=0.0))
@@ -83,7 +86,7 @@ WORKLOADS = [
     Workload(
         "Conv4-64 28x28 1-shot, MAML",
         {"size": 28, "channels": 1, "tasks": 4},
-        ("plain loop", *_BASIC),
+        ("plain loop", *_BASIC, "engine, fast, task by task"),
         rounds=3,
         limit=True,
         block_seconds=2.0,
