@@ -1,5 +1,7 @@
 # One job trains one run or several short ones. The output is a stamp: the runs themselves are written by the
 # package under results/runs, atomically and under a lock, and a finished run is never trained again.
+# One stamp a job, with each run's status in it: a rule has a fixed number of outputs, and Snakemake deletes all of them
+# where one run failed, so stamps of single runs would say no more. What says that a run is finished is its own record.
 rule train:
     input:
         lambda wildcards: [
