@@ -40,6 +40,7 @@ class Served:
         from benchmarks.problem import Problem
 
         torch.set_num_threads(order["threads"])
+        torch.set_flush_denormal(True)  # as runs have it: cml_bench/engine/precision.py
         problem = Problem(**order["problem"])
         module, name, _ = IMPLEMENTATIONS[order["implementation"]]
         self.made = getattr(importlib.import_module(module), name)(problem)

@@ -106,6 +106,22 @@ def test_a_precision_is_another_run_and_float32_means_32_bits():
     }  # fmt: skip
 
 
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot take such numbers for zero")
+def test_what_is_below_the_smallest_normal_number_counts_as_zero_while_a_run_computes(settings, monkeypatch):
+    def halved():
+        return float(torch.full((1,), torch.finfo(torch.float32).tiny) / 2)
+
+    assert halved() > 0
+    with computing("float32", "cpu"), computing("float64", "cpu"):
+        assert halved() == 0
+    seen, advance = [], Training.advance
+    monkeypatch.setattr(Training, "advance", lambda self: seen.append(halved()) or advance(self))
+    run(glyph_spec(steps=4), settings)
+    assert seen
+    assert not any(seen)
+    assert halved() > 0, "as it was before"
+
+
 @pytest.mark.parametrize("method", ["maml+cml", "boil", "sharp_maml"])
 def test_bf16_trains_and_is_close_to_float32(method, settings):
     spec = glyph_spec(method, steps=8)
