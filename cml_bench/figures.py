@@ -1,6 +1,7 @@
 """Pictures from arrays and tables. Imports no torch; matplotlib's non-interactive backend only."""
 
 import io
+import textwrap
 from typing import Any
 
 import matplotlib
@@ -50,20 +51,29 @@ def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
 
 
 def forest(tables: list[Table]) -> Figure | None:
-    """Paired differences with their intervals, one line each; improvement to the right. None without any."""
-    lines = [
-        (table.kind, f"{row.label}, {column.title(table.kind).removesuffix(', mean')}", difference)
-        for table in tables
-        for row, column, difference in table.differences()
-    ]
-    kinds = list(dict.fromkeys(kind for kind, _, _ in lines))
-    if not kinds:
+    """Paired differences with their intervals, one line each; improvement to the right. None without any.
+
+    A panel for each table that has some; those of one kind have one scale.
+    """
+    panels = []
+    for table in tables:
+        lines = [
+            (f"{row.label}, {column.title(table.kind).removesuffix(', mean')}", difference)
+            for row, column, difference in table.differences()
+        ]
+        panels += [(table, lines)] if lines else []
+    if not panels:
         return None
-    heights = [sum(kind == k for kind, _, _ in lines) for k in kinds]
-    figure = Figure(figsize=(7, 0.24 * len(lines) + 0.9 * len(kinds)), layout="constrained")
-    axes = figure.subplots(len(kinds), 1, height_ratios=heights, squeeze=False).ravel()
-    for axis, kind in zip(axes, kinds, strict=True):
-        _forest_panel(axis, [(label, d) for k, label, d in lines if k == kind], kind)
+    heights = [len(lines) for _, lines in panels]
+    figure = Figure(figsize=(7, 0.24 * sum(heights) + 1.1 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False).ravel()
+    scales: dict[str, Any] = {}
+    for axis, (table, lines) in zip(axes, panels, strict=True):
+        _forest_panel(axis, lines, table.kind)
+        if len(panels) > 1:
+            axis.set_title(textwrap.fill(table.title, 60), fontsize="medium")
+        if (first := scales.setdefault(table.kind, axis)) is not axis:
+            axis.sharex(first)
     return figure
 
 

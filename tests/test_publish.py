@@ -5,15 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cml_bench import plan, publish, report
+from cml_bench import figures, plan, publish, report
 from cml_bench.config import parse, read
 from cml_bench.errors import UserError
+from cml_bench.records import Store
 from cml_bench.spec import RunSpec
+from cml_bench.tables import build
 from tests.simulated import finish, study
 from tests.test_workflow import CONFIG
 
@@ -56,6 +59,21 @@ def pages(tmp_path):
         page.parent.mkdir(exist_ok=True)
         page.write_text(MARKED)
     return found
+
+
+def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path):
+    resolved = study(seeds=3)
+    finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})
+    table = build(resolved, Store(tmp_path), "table1")
+    other, empty = replace(table, title="Other", rows=table.rows[:2]), replace(table, rows=table.rows[:1])
+    (alone,) = figures.forest([table]).axes
+    assert alone.get_title() == ""
+    assert len(alone.get_yticklabels()) == len(list(table.differences()))
+    first, second = figures.forest([table, empty, other]).axes
+    assert (first.get_title(), second.get_title()) == (table.title, "Other")
+    assert len(second.get_yticklabels()) == len(list(other.differences())) < len(first.get_yticklabels())
+    assert first.get_xlim() == second.get_xlim() == alone.get_xlim()
+    assert figures.forest([empty]) is None
 
 
 def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
