@@ -56,14 +56,14 @@ class PlainEngine(Engine):
 
 
 class TaskByTask(Engine):
-    """The fast path, which takes four small images' tasks at once on a CPU, otherwise."""
+    """The fast path with one task at a time: on a CPU it takes four of small images."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         super().__init__(problem, dtype, at_once=1)
 
 
 class FourAtOnce(Engine):
-    """The fast path, which takes large images task by task on a CPU, otherwise."""
+    """The fast path with four tasks at a time: on a CPU it takes one of large images."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         super().__init__(problem, dtype, at_once=4)

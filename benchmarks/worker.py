@@ -19,7 +19,7 @@ _KINDS = {  # of torch's operations, by what their names contain: the first that
     "convolutions": ("convolution",),
     "matrix products": ("aten::mm", "bmm", "addmm", "aten::mv", "aten::dot"),
     "pooling": ("pool",),
-    "copies": ("copy", "cat", "fill", "zero", "clone", "flip", "empty", "stack"),
+    "copies": ("copy", "aten::cat", "fill", "zero", "clone", "flip", "empty", "stack"),
     "arithmetic": ("aten::",),
 }
 _BETWEEN = "between operations"

@@ -15,6 +15,7 @@ import torch
 from benchmarks import measure, show
 from benchmarks.peers import install
 from benchmarks.problem import Problem
+from benchmarks.worker import kind
 from benchmarks.workloads import IMPLEMENTATIONS, PACKAGES, QUICK, RATES, TARGETS, WAY, WORKLOADS, Workload
 from cml_bench.engine import compiled, seeds
 from cml_bench.errors import UserError
@@ -141,6 +142,16 @@ def test_seeds_in_one_program_share_its_time():
     blocks = {WAY: [block(6.0)], "engine, many seeds": [block(12.0)]}
     row = measure.rows(workload, blocks, {})[1]
     assert (row["processor"], row["times_faster"]) == (3.0, 2.0)
+
+
+def test_operations_are_of_one_kind_each():
+    kinds = {
+        "aten::mkldnn_convolution": "convolutions", "aten::convolution_backward": "convolutions",
+        "aten::baddbmm": "matrix products", "aten::max_pool2d_with_indices": "pooling", "aten::cat": "copies",
+        "aten::scatter_add_": "arithmetic", "aten::leaky_relu": "arithmetic",
+        "autograd::engine::evaluate_function: ConvolutionBackward0": "between operations",
+    }  # fmt: skip
+    assert {name: kind(name) for name in kinds} == kinds
 
 
 def test_targets_take_the_worst_of_their_workloads():

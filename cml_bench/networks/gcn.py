@@ -167,7 +167,7 @@ class GCN(Network):
         at_z = at_z if mask is None else at_z.mul_(mask)
         at_first = _stacked(field.inputs.back(at_z if field.gather is None else field.gather.back(at_z)), sets)
         return {
-            "gcn1.weight": at_first if factor is None else factor * at_first,
+            "gcn1.weight": at_first if factor is None else at_first.mul_(factor),
             "gcn1.bias": at_z.sum(0).unflatten(0, (sets, -1)),
             "gcn2.weight": pooled.mT @ at_embedded, "gcn2.bias": at_embedded.sum(1),
             "head.weight": out.mT @ embedded, "head.bias": out.sum(1),
