@@ -65,8 +65,12 @@ def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path
     resolved = study(seeds=3)
     finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})
     table = build(resolved, Store(tmp_path), "table1")
-    other, empty = replace(table, title="Other", rows=table.rows[:2]), replace(table, rows=table.rows[:1])
-    (alone,) = figures.forest([table]).axes
+    other, empty = (
+        replace(table, title="Other", rows=table.rows[:1] + table.rows[2:]),
+        replace(table, rows=table.rows[:1]),
+    )
+    (alone,), (apart,) = (figures.forest([one]).axes for one in (table, other))
+    assert alone.get_xlim() != apart.get_xlim()
     assert alone.get_title() == ""
     assert len(alone.get_yticklabels()) == len(list(table.differences()))
     first, second = figures.forest([table, empty, other]).axes
