@@ -317,7 +317,10 @@ def test_who_meets(together, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "options"), [("maml", {}), ("mamlpp", {"inner_steps": 3})])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("maml", {}), ("maml", {"first_order": True}), ("mamlpp", {"inner_steps": 3}), ("boil", {})],
+)
 def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, options):
     """Bit for bit, although the two are programs of their own."""
     if not compiled.available():
