@@ -173,6 +173,8 @@ def _spec(
     if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:
         raise UserError(f"{where}, method {key}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}.")
     learner = method(chosen, built, data.kind) if method.learns else None
+    if learner:
+        learner.check_task(experiment.way * (shot + min(query, evaluation.query)))
     if not evaluation.inner_steps:
         evaluation = evaluation.model_copy(update={"inner_steps": (learner.inner_steps if learner else 0,)})
     return RunSpec(

@@ -126,6 +126,64 @@ def test_corafulls_reader_on_cora_ml_which_has_its_layout(real_data, tmp_path):
         whole.prepare(tmp_path / "more", copies(data, tmp_path))
 
 
+def ring(labels=(0, 0, 1, 1, 2, 2, 0, 1), **changes):
+    """A set whose graph is a ring of 8 nodes of 3 classes, or what ``changes`` make of it."""
+    there = np.stack((np.arange(8), (np.arange(8) + 1) % 8))
+
+    class Ring(registry.datasets.get("citeseer").__base__):
+        name, nodes, edges, features, subgraph, smallest_class, split_sizes = "ring", 8, 8, 4, 5.0, 2, (1, 1, 1)
+
+        def graph(self, paths):
+            given = {"edges": np.concatenate((there, there[::-1]), 1), "features": np.eye(8, 4), **changes}
+            return given["edges"], given["features"], np.asarray(labels)
+
+    return Ring(Ring.Options()).build({}), there
+
+
+def test_what_is_no_graph_is_refused():
+    arrays, there = ring()
+    assert arrays.indptr.tolist() == list(range(0, 18, 2))
+    assert arrays.indices[:4].tolist() == [1, 7, 0, 2]
+    with pytest.raises(UserError, match="ring: links join nodes 1 to 8; there are 0 to 7"):
+        ring(edges=np.concatenate((there, there[::-1]), 1) + 1)
+    with pytest.raises(UserError, match="ring: links must be given in both directions"):
+        ring(edges=there)
+    with pytest.raises(UserError, match=r"ring: \(8, 16, 3, 3\) .* were read, \(8, 16, 4, 3\) are expected"):
+        ring(features=np.eye(8, 3))
+    with pytest.raises(UserError, match=r"ring: classes must be whole numbers from 0 to 2, found: 1 to 3 \(int64\)"):
+        ring([1, 1, 2, 2, 3, 3, 1, 2])
+    with pytest.raises(UserError, match=r"found: 0\.0 to 2\.0 \(float64\)"):
+        ring([0.0, 0, 1, 1, 2, 2, 0, 1])
+    with pytest.raises(UserError, match="a class has 1 nodes, 2 at least are expected"):
+        ring([0, 0, 1, 1, 2, 0, 0, 1])
+
+
+def test_a_file_in_corafulls_layout_becomes_the_graph_in_it(tmp_path):
+    """The layout of graph2gauss's files: sparse matrices by rows, each link in one direction."""
+
+    class Tiny(registry.datasets.get("corafull")):
+        nodes, edges, features, smallest_class, split_sizes, named_splits = 8, 8, 4, 2, (1, 1, 1), {}
+        files = (registry.datasets.get("corafull").files[0],)
+
+    words = sp.csr_matrix(np.arange(32).reshape(8, 4) % 3 == 0, dtype=np.float32)
+    links = sp.csr_matrix((np.ones(8, np.float32), (np.arange(8), (np.arange(8) + 1) % 8)))
+    labels = np.array([0, 0, 1, 1, 2, 2, 0, 1])
+    parts = {
+        f"{name}_{part}": getattr(matrix, part)
+        for name, matrix in (("adj", links), ("attr", words))
+        for part in ("data", "indices", "indptr", "shape")
+    }
+    np.savez(tmp_path / "cora.npz", **parts, labels=labels)
+    data = Tiny(Tiny.Options(split="r0"))
+    data.prepare(tmp_path / "data", copies(data, tmp_path))
+    arrays = data.open(tmp_path / "data", CPU, torch.float64).arrays
+    assert arrays.indptr.tolist() == list(range(0, 18, 2))
+    assert arrays.indices.tolist() == [1, 7, 0, 2, 1, 3, 2, 4, 3, 5, 4, 6, 5, 7, 0, 6]
+    read = sp.csr_matrix((arrays.feature_values, arrays.feature_indices, arrays.feature_indptr), shape=(8, 4))
+    assert (read != words).nnz == 0
+    assert (arrays.labels == labels).all()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # numpy leaves it open
 def test_a_damaged_file_is_named(real_data, tmp_path):
     data = make("amazon_computer")

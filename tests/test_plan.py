@@ -189,6 +189,17 @@ def test_impossible_episodes_are_refused_when_planning():
         plan.resolve(parse(content, "test"), "test")
 
 
+def test_a_task_too_small_for_a_method_is_refused_when_planning():
+    content = changed("experiments.s.data", "sbm")
+    content["experiments"]["s"] |= {
+        "network": "gcn", "way": 2, "shots": [1], "query": 5, "methods": {"amm_gnn": {}},
+        "evaluation": {"tasks": 10, "query": 3},
+    }  # fmt: skip
+    content["tables"] = {}
+    with pytest.raises(UserError, match=r"amm_gnn: a task of 8 nodes has no set of 10: raise shot"):
+        plan.resolve(parse(content, "test"), "test")
+
+
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(UserError, match=r"no configuration file .*nowhere\.yaml"):
         read(tmp_path / "nowhere.yaml")

@@ -50,6 +50,14 @@ class GraphOptions(Options):
     """Which classes are for training, validation and test."""
 
     split: str = Field(
+        "r0", pattern=r"^[a-z0-9-]+$", description="r0, r1, ...: which of the random class splits; or one with a name"
+    )
+
+
+class TLPOptions(GraphOptions):
+    """The same where TLP's code has a split of its own."""
+
+    split: str = Field(
         TLP,
         pattern=r"^[a-z0-9-]+$",
         description="tlp-1234: the one that TLP's code draws; r0, r1, ...: random ones of the same sizes",
@@ -96,7 +104,7 @@ class GraphSet(ClassSet):
         return {s: np.sort(c) for s, c in zip(SPLITS, np.split(seeding.smallest(raw, count)[0], ends), strict=True)}
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Edges (2, E) in any order, features (N, d), labels (N,), from the verified files."""
+        """Links (2, E) in any order and each in both directions, features (N, d), labels (N,) from 0 on."""
         raise NotImplementedError
 
     def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[GraphArrays, dict[str, Any]]:
@@ -109,14 +117,16 @@ class GraphSet(ClassSet):
     def build(self, paths: dict[str, Path]) -> GraphArrays:
         """Sorted rows; a UserError where the graph is not the one that the class describes."""
         edges, features, labels = self.graph(paths)
-        rows, columns = edges[:, edges[0] != edges[1]]
-        rows, columns = np.divmod(np.unique(rows.astype(np.int64) * len(labels) + columns), len(labels))
+        where = str(next(iter(paths.values()), self.name))
+        rows, columns = _links(edges, len(labels), where)
         found = (len(features), len(rows), features.shape[1], len(np.unique(labels)))
         wanted = (self.nodes, 2 * self.edges, self.features, sum(self.split_sizes))
-        if found != wanted or labels.min() != 0 or labels.max() != wanted[3] - 1:
-            where = str(next(iter(paths.values()), self.name))
+        if found != wanted:
             what = "nodes, links (both ways), features and classes"
             raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {AGAIN}")
+        if labels.dtype.kind not in "iu" or labels.min() != 0 or labels.max() != wanted[3] - 1:
+            seen = f"{labels.min()} to {labels.max()} ({labels.dtype})"
+            raise UserError(f"{where}: classes must be whole numbers from 0 to {wanted[3] - 1}, found: {seen}.")
         sizes = np.bincount(labels)
         if sizes.min() < self.smallest_class:
             raise UserError(
@@ -154,6 +164,17 @@ class GraphSet(ClassSet):
     def gather(self, index: Tensor) -> Tensor:
         """Node numbers (n,)."""
         return self.members[index]
+
+
+def _links(edges: np.ndarray, count: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns in ascending order, without self-loops and repetitions; a UserError if these are no links."""
+    if edges.size and not 0 <= edges.min() <= edges.max() < count:
+        raise UserError(f"{where}: links join nodes {edges.min()} to {edges.max()}; there are 0 to {count - 1}.")
+    rows, columns = edges[:, edges[0] != edges[1]].astype(np.int64)
+    links = np.unique(rows * count + columns)
+    if not np.array_equal(links, np.unique(columns * count + rows)):
+        raise UserError(f"{where}: links must be given in both directions; some are given in one.")
+    return np.divmod(links, count)
 
 
 def _starts(rows: np.ndarray, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cml_bench.data._graph import TLP, GraphSet, processed
+from cml_bench.data._graph import TLP, GraphSet, TLPOptions, processed
 from cml_bench.data._source import RemoteFile
 from cml_bench.registry import datasets
 
@@ -21,6 +21,7 @@ class AmazonComputer(GraphSet):
     The source publishes no digest; this is that of the file as torch_geometric downloads it.
     """
 
+    Options = TLPOptions
     nodes, edges, features, subgraph, smallest_class = 13_752, 245_861, 767, 1848.7, 291
     split_sizes = (4, 3, 3)
     named_splits = {TLP: {"train": (1, 3, 4, 6), "validation": (0, 5, 8), "test": (2, 7, 9)}}

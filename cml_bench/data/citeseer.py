@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cml_bench.data._graph import TLP, GraphSet, processed
+from cml_bench.data._graph import TLP, GraphSet, TLPOptions, processed
 from cml_bench.data._source import RemoteFile
 from cml_bench.registry import datasets
 
@@ -25,6 +25,7 @@ class CiteSeer(GraphSet):
     The source publishes no digests; these are those of the files as torch_geometric downloads them.
     """
 
+    Options = TLPOptions
     nodes, edges, features, subgraph, smallest_class = 3327, 4552, 3703, 15.1, 264
     split_sizes = (2, 2, 2)
     named_splits = {TLP: {"train": (3, 5), "validation": (0, 4), "test": (1, 2)}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cml_bench.data._graph import TLP, GraphSet, processed
+from cml_bench.data._graph import TLP, GraphSet, TLPOptions, processed
 from cml_bench.data._source import RemoteFile
 from cml_bench.registry import datasets
 
@@ -27,6 +27,7 @@ class CoraFull(GraphSet):
     FLOPs only.
     """
 
+    Options = TLPOptions
     nodes, edges, features, subgraph, smallest_class = 19_793, 63_421, 8_710, 128.0, 15
     split_sizes = (40, 15, 15)
     named_splits = {TLP: {"train": _TRAIN, "validation": _VALIDATION, "test": _TEST}}

@@ -7,10 +7,9 @@ are linked more often to each other than to the rest, and each class has words o
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 from cml_bench import seeding
-from cml_bench.data._graph import GraphOptions, GraphSet
+from cml_bench.data._graph import GraphSet
 from cml_bench.registry import datasets
 
 VERSION = 1
@@ -19,17 +18,10 @@ LINK_INSIDE, LINK_OUTSIDE = 0.14, 0.004  # about 5.5 links to the own class and 
 USE_OWN, USE_OTHER = 0.4, 0.12
 
 
-class SBMOptions(GraphOptions):
-    """A random class split."""
-
-    split: str = Field("r0", pattern=r"^r[0-9]+$", description="r0, r1, ...: which of the random class splits")
-
-
 @datasets.register("sbm")
 class SBM(GraphSet):
     """12 classes of 40 nodes, split 6/3/3; 64 words, of which each class prefers 12."""
 
-    Options = SBMOptions
     nodes, edges, features, subgraph, smallest_class = CLASSES * EACH, 1765, WORDS, 49.4, EACH
     split_sizes = (6, 3, 3)
 

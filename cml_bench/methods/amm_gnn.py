@@ -56,13 +56,17 @@ class AMMGNN(NodeMethod):
             more |= {f"{name}.weight": Param((self.options.set_size,), bound), f"{name}.bias": Param((), bound)}
         return {**self.network.params, **more}
 
+    def check_task(self, count: int) -> None:
+        """A set is drawn from a task's nodes, none of them twice."""
+        if count < self.options.set_size:
+            raise UserError(
+                f"{self.name}: a task of {count} nodes has no set of {self.options.set_size}: raise shot, query or way."
+            )
+
     def sets(self, nodes: np.ndarray) -> np.ndarray:
         """The two ordered sets (2, set_size) of a task's nodes (n,), support first."""
+        self.check_task(len(nodes))
         size = self.options.set_size
-        if len(nodes) < size:
-            raise UserError(
-                f"{self.name}: a task of {len(nodes)} nodes has no set of {size}: raise shot, query or way."
-            )
         raw = seeding.words(seeding.key("attribute sets", nodes.tolist()), 0, 2, len(nodes))
         return nodes[seeding.smallest(raw, size)]
 

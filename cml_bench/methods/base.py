@@ -104,6 +104,9 @@ class Method:
             raise UserError(f"{self.name} works on {self.needs}, and {network.name} takes {network.takes}.")
         self.criterion, self.score = CRITERIA[kind]
 
+    def check_task(self, count: int) -> None:
+        """Raise a UserError if a task of ``count`` examples, support and query, is none for this method."""
+
     # -- parameters --------------------------------------------------------------------------------------
 
     @property
