@@ -240,20 +240,16 @@ def signed(value: float, kind: str = "accuracy") -> str:
 
 # -- forms --------------------------------------------------------------------------------------------
 
-_KEY = (
-    "Mean ± half-width of the 95 % t interval over n training seeds (in brackets: half-width from the test episodes)."
-)
-
-
-_KEY_SPLITS = (
-    "Mean ± half-width of the 95 % t interval over n class splits (in brackets: half-width from the test episodes); "
-    '"one split": the same over n training seeds on one class split.'
-)
+_KEY = "Mean ± half-width of the 95 % t interval over n {units} (in brackets: half-width from the test episodes)"
+_KEY_ONE = '; "one split": the same over n training seeds on one class split'
 
 
 def explanation(table: Table) -> str:
     """The caption and how to read a cell."""
-    return f"{table.caption} {_KEY_SPLITS if table.kind == 'splits' else _KEY}".strip()
+    key = _KEY.format(units="class splits" if table.kind == "splits" else "training seeds")
+    if any(cell.fixed for _, _, cell in table.cells()):
+        key += _KEY_ONE
+    return f"{table.caption} {key}.".strip()
 
 
 def text(table: Table) -> str:

@@ -84,10 +84,23 @@ def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
     text = render.text(table)
     for words in ("G-Meta, one split", "t intervals over class splits", "over n class splits", "G-Meta + CML − G-Meta"):
         assert words in text
+    assert '"one split": the same' in text
     assert "missing" not in text
     part = build(restrict(plan, "t_n2"), Store(tmp_path), "t_n2")
     assert sorted(part.rows[0].cells[part.columns[0]].values) == [0, 1]
     assert "the first 2 class splits" in part.title
+
+
+def test_a_table_without_a_second_line_does_not_explain_one(tmp_path):
+    def change(config):
+        config["tables"]["t"]["columns"] = [{"experiment": "g"}]
+        del config["experiments"]["f"]
+
+    plan = planned(change)
+    record(plan, tmp_path, lambda spec: 60.0)
+    text = render.text(build(plan, Store(tmp_path), "t"))
+    assert "over n class splits (in brackets" in text
+    assert "one split" not in text
 
 
 def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
