@@ -53,7 +53,8 @@ def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
 def forest(tables: list[Table]) -> Figure | None:
     """Paired differences with their intervals, one line each; improvement to the right. None without any.
 
-    A panel for each table that has some; those of one kind have one scale.
+    A panel for each table that has some; those of one kind have one scale: that of the first table's intervals, wide
+    enough for every difference. Intervals of two or three runs may be cut: whole, they would hide all others.
     """
     panels = []
     for table in tables:
@@ -72,8 +73,11 @@ def forest(tables: list[Table]) -> Figure | None:
         _forest_panel(axis, lines, table.kind)
         if len(panels) > 1:
             axis.set_title(textwrap.fill(table.title, 60), fontsize="medium")
-        if (first := scales.setdefault(table.kind, axis)) is not axis:
-            axis.sharex(first)
+        low, high = scales.setdefault(table.kind, axis).get_xlim()
+        values, room = [d.paired.diff * d.better for _, d in lines], 0.05 * (high - low)
+        scales[table.kind].set_xlim(min(low, *(v - room for v in values)), max(high, *(v + room for v in values)))
+        if scales[table.kind] is not axis:
+            axis.sharex(scales[table.kind])
     return figure
 
 

@@ -79,6 +79,13 @@ def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path
     assert first.get_xlim() == second.get_xlim() == alone.get_xlim()
     assert figures.forest([empty]) is None
 
+    finish(resolved, tmp_path / "far", {"base": 50, "meta": 53, "co": 95})
+    far = build(resolved, Store(tmp_path / "far"), "table1")
+    for axis in figures.forest([table, far]).axes:
+        low, high = axis.get_xlim()
+        assert low < 0 < high
+        assert all(low < d.paired.diff < high for one in (table, far) for _, _, d in one.differences())
+
 
 def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
     resolved = study(seeds=3)
