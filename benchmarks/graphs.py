@@ -91,8 +91,7 @@ def measure(data, method: str, blocks: tuple[int, int, int], rng: random.Random)
         })  # fmt: skip
         print(f"{rows[-1]['workload']}: {path}, {threads} threads: {rows[-1]['seconds']:.4f} s", flush=True)
     rows[0]["times_faster"] = round(rows[1]["seconds"] / rows[0]["seconds"], 1)
-    official, rows[0]["target"] = TARGETS[data.name, method.removesuffix("+cml")]
-    rows[0]["official_elsewhere"] = None if method.endswith("+cml") else official  # TLP's code has no co-learner
+    rows[0]["official_elsewhere"], rows[0]["target"] = TARGETS[data.name, method.removesuffix("+cml")]
     return rows
 
 
