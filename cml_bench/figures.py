@@ -73,11 +73,12 @@ def forest(tables: list[Table]) -> Figure | None:
         _forest_panel(axis, lines, table.kind)
         if len(panels) > 1:
             axis.set_title(textwrap.fill(table.title, 60), fontsize="medium")
-        low, high = scales.setdefault(table.kind, axis).get_xlim()
+        first = scales.setdefault(table.kind, axis)
+        low, high = first.get_xlim()
         values, room = [d.paired.diff * d.better for _, d in lines], 0.05 * (high - low)
-        scales[table.kind].set_xlim(min(low, *(v - room for v in values)), max(high, *(v + room for v in values)))
-        if scales[table.kind] is not axis:
-            axis.sharex(scales[table.kind])
+        first.set_xlim(min(low, *(v - room for v in values)), max(high, *(v + room for v in values)))
+        if first is not axis:
+            axis.sharex(first)
     return figure
 
 
