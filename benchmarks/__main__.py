@@ -33,6 +33,12 @@ def _peers() -> dict[str, dict[str, str]]:
     return json.loads(INSTALLED.read_text()) if INSTALLED.exists() else {}
 
 
+def _vectors() -> str:
+    """The widest of the instructions on which the choice of kernels depends, as Linux tells."""
+    told = Path("/proc/cpuinfo").read_text()
+    return next((name for name in ("avx512f", "avx2") if name in told), "")
+
+
 def _context(args: argparse.Namespace) -> dict[str, Any]:
     load = os.getloadavg()[0]
     doubts = [
@@ -43,7 +49,7 @@ def _context(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": {
             "system": platform.platform(), "processor": hardware.processor(), "cores": os.cpu_count(),
-            "allocator": allocator.KEEP, "load_before": round(load, 2),
+            "vectors": _vectors(), "allocator": allocator.KEEP, "load_before": round(load, 2),
         },
         "versions": {"python": platform.python_version(), **packages}, "peers": _peers(),
         **measure.made(),

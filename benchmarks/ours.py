@@ -104,12 +104,12 @@ class SeedsEngine:
     """Trainings of several seeds as one program."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
-        self.seeds = [_Seed(problem, dtype) for _ in range(problem.seeds)]
+        self.seeds = {place: _Seed(problem, dtype) for place in range(problem.seeds)}
         self.together = Together(self.seeds, problem.seeds)
 
     def step(self, task: Task) -> None:
         """One outer step of every seed."""
-        for seed in self.seeds:
+        for seed in self.seeds.values():
             seed.task = task
         self.together.advance(self.seeds)
 

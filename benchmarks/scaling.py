@@ -26,11 +26,15 @@ _SINE = {"tasks": 4, "way": 1, "shot": 10, "query": 10, "inner_lr": 0.01}
 CURVES = [
     Curve("Conv4-64 28x28 1-shot", "tasks", (1, 2, 4, 8, 16), _CONV),
     Curve("Conv4-64 28x28 1-shot", "inner_steps", (1, 2, 3, 5, 8), _CONV),
-    Curve("Conv4-64 1-shot, 4 tasks", "size", (16, 28, 42, 64, 84), _CONV),
+    Curve(
+        "Conv4-64 1-shot, 4 tasks", "size", (16, 28, 42, 64, 84), _CONV,
+        (WAY, "engine, fast", "engine, fast, task by task", "engine, fast, four at once"),
+    ),
     Curve("sinusoid", "tasks", (1, 4, 25, 100, 400), _SINE),
     Curve("sinusoid, 4 tasks", "inner_steps", (1, 2, 3, 5, 8), _SINE),
     Curve("sinusoid, 4 tasks, compiled", "seeds", (1, 4, 16, 64), _SINE, ("engine, many seeds",)),
-]
+    Curve("sinusoid, 25 tasks, compiled", "seeds", (1, 5, 16, 64), _SINE | {"tasks": 25}, ("engine, many seeds",)),
+]  # fmt: skip
 
 
 def measure_curves(quick: bool, repeats: int, rng: random.Random, say: Callable[[str], None]) -> list[dict[str, Any]]:

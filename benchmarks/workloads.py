@@ -130,7 +130,7 @@ QUICK = {WORKLOADS[0].name, "Conv4-64 28x28 1-shot, MAML+CML", *(w.name for w in
 
 @dataclass(frozen=True)
 class Target:
-    """``key`` of the row of ``implementation`` (of the fastest of several) must reach ``floor``, and better ``aim``."""
+    """``key`` of the row of ``implementation`` must reach ``floor``, and better ``aim``."""
 
     title: str
     workloads: tuple[str, ...]
@@ -191,8 +191,15 @@ TARGETS = [
     ),
     Target("evaluation: times faster", ("evaluation, Conv4-64 84x84 5-shot",), "times_faster", 1.5, 2.5),
     Target(
-        "peak memory, share of the official way's",
+        "Conv4-64 84x84: peak memory, share of the official way's",
         tuple(name for shape in _SHAPES for name in _mini(shape, *_BOTH)),
+        "memory_share",
+        0.5,
+        0.35,
+    ),
+    Target(
+        "Conv4-64 28x28: peak memory, share of the official way's",
+        ("Conv4-64 28x28 1-shot, MAML", "Conv4-64 28x28 1-shot, MAML+CML"),
         "memory_share",
         0.5,
         0.35,

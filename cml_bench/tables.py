@@ -190,13 +190,15 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
     mixed = mixture([cell, base])
     if any(_engine(cell.records[seed]) != _engine(base.records[seed]) for seed in seeds):
-        mixed = mixed or "pairs on different engine paths or devices: not tested"
+        mixed = mixed or "pairs made in different ways (path, device, seeds or tasks at once): not tested"
     return Difference(stats.paired(a, b), np.subtract(a, b), better, complete and not mixed, reason=mixed)
 
 
-def _engine(record: Record) -> tuple[str, str]:
+def _engine(record: Record) -> tuple[str, str, int, int | None]:
+    """What rounding depends on."""
     engine = record.content["engine"]
-    return engine["path"], engine["device"].partition(":")[0]
+    at_once = engine.get("seeds", 1), record.content.get("tasks_at_once")
+    return engine["path"], engine["device"].partition(":")[0], *at_once
 
 
 def mixture(cells: list[Cell]) -> str:

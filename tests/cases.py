@@ -103,8 +103,8 @@ class Case:
             self.name, self.ref, theta, phi, task, self.kind, self.gamma, self.depth, self.options, **more
         )
 
-    def step(self, lr=1e-3, tasks_at_once=4) -> MetaStep:
-        return MetaStep(self.method, self.groups, adam(self.groups, lr), tasks_at_once)
+    def step(self, lr=1e-3, tasks_at_once=4, made: type[MetaStep] = MetaStep) -> MetaStep:
+        return made(self.method, self.groups, adam(self.groups, lr), tasks_at_once)
 
 
 def relative(got: dict, want: dict) -> float:

@@ -9,7 +9,7 @@ from cml_bench import registry
 from cml_bench.engine import compiled
 from cml_bench.engine.compiled import CompiledStep, available
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
-from cml_bench.engine.step import expand, leaves
+from cml_bench.engine.step import MetaStep, expand, leaves
 from cml_bench.episodes import Examples, Task
 from tests import reference
 from tests.cases import CPU, Case, images, random, relative, waves
@@ -55,15 +55,18 @@ def test_in_first_order_too(name, options, net, path):
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize(("net", "path"), NETS)
+@pytest.mark.parametrize(("net", "path"), [*NETS, ("mlp", "compiled")])
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
-def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path, first_order):
-    """The loop's own parameters, gradients and Adam; MAML++ goes through its schedules on the way."""
+def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path, first_order, monkeypatch):
+    """The loop's own parameters, gradients and Adam; MAML++ goes through its schedules on the way. Compiled: traced."""
+    monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
+    made = CompiledStep if path == "compiled" else MetaStep
     if mamlpp := name.startswith("mamlpp"):
         options = {"epoch_steps": 2, "msl_epochs": 3, "first_order_to_second_order_epoch": 1}
     first_order = first_order or name.startswith("fomaml")
+    path = path.replace("compiled", "fast")
     ours, theirs = (Case(name, net, path, inner_steps=2, first_order=first_order, **options) for _ in range(2))
-    step, by_hand = ours.step(), reference.Adam()
+    step, by_hand = ours.step(made=made), reference.Adam()
     for number in range(10):
         task = task_for(net, name=f"step {number}")
         ours.method.at_step(number)

@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cml_bench.engine.step import expand
 from cml_bench.episodes import Examples, Task
 from cml_bench.networks import _maps, base
-from tests import reference
 from tests.cases import Case, images, random, relative, waves
 
 # -- the engine is the obvious loop -------------------------------------------------------------------
@@ -54,24 +53,6 @@ def test_meta_gradient_of_any_shape(way, shot, query, tasks, channels, size, at_
             patch.setattr(_maps, name, 1)
         got = case.engine_gradient(task, at_once)[1]
     assert relative(got, case.reference_gradient(task)[1]) < 1e-10
-
-
-@pytest.mark.parametrize(("net", "path"), [("conv4", "plain"), ("conv4", "fast"), ("mlp", "fast")])
-def test_ten_adam_steps(net, path):
-    case, step = (made := Case(net=net, path=path)), made.step()
-    theta = {("base", n): p.detach().clone() for n, p in case.groups["base"].items()}
-    both = theta | {("co", n): p.detach().clone() for n, p in case.groups["co"].items()}
-    by_hand = reference.Adam()
-    for number in range(10):
-        task = images(name=f"step {number}") if net == "conv4" else waves(name=f"step {number}")
-        groups = {g: {n: p for (group, n), p in both.items() if group == g} for g in ("base", "co")}
-        _, grads = reference.meta_gradient(
-            case.ref, groups["base"], groups["co"], task, case.kind, case.gamma, case.depth, **case.inner()
-        )
-        both = by_hand.step(both, grads)
-        step(task)
-    got = {(g, n): p.detach() for g, params in case.groups.items() for n, p in params.items()}
-    assert relative(got, both) < 1e-8
 
 
 def test_vmap_over_batch_norm_is_wrong_and_our_batched_path_is_not():
@@ -225,21 +206,22 @@ def _weights(*shape: int) -> torch.Tensor:
         (lambda x, w: _maps.Conv.apply(x, w, 2), (_map(2, 6, 4, 3), _map(4, 3, 3, 3))),
         (lambda x, g: _maps.ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
         (lambda x, g: _maps.ConvWeight.apply(x, g, 1), (_map(2, 3, 4, 3), _map(2, 2, 4, 3))),
-        (_maps.Pooled.apply, (_map(3, 2, 4, 5),)),
+        (_maps.Pooled.apply, (_map(3, 2, 9, 5),)),
         (lambda x: _maps.Pooled.apply(x)[0] * _maps.Pooled.apply(x)[1] ** 2, (_map(2, 2, 5, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),
         (lambda x: _maps.Pooled.apply(x.transpose(2, 3))[0] ** 2, (_map(2, 3, 4, 4),)),
+        (lambda z, f: _maps.ScaledReLU.apply(z, f, f + 0.1, 0.1), (_map(3, 2, 9, 5), _weights(1, 2, 1, 1))),
         (lambda w: _maps.PooledProduct.apply(w, _weights(6, 4, 20).detach(), (4, 5)), (_weights(2, 3, 4),)),
     ],
     ids=[
         "conv", "conv of 2 tasks", "weight gradient", "weight gradient of one task", "pooled", "pooled and variance",
-        "pooled, channels first", "pooled to one place", "pooled, turned", "pooled product",
+        "pooled, channels first", "pooled to one place", "pooled, turned", "scaled ReLU", "pooled product",
     ],
 )  # fmt: skip
 def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, monkeypatch):
     """First and second, against finite differences; a third one too, which is of the same functions again."""
-    monkeypatch.setattr(_maps, "_CACHED", 2 * 3 * 20 * 8)  # the product takes its three images in two parts
+    monkeypatch.setattr(_maps, "_CACHED", 2 * 3 * 20 * 8)  # in parts of one or two images
     monkeypatch.setattr(_maps, "_WIDE", 12)
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)

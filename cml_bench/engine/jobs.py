@@ -79,17 +79,18 @@ def _shares(spec: RunSpec, settings: Settings) -> bool:
 def _made_together(specs: list[RunSpec], settings: Settings) -> Iterator[tuple[RunSpec, Record | Exception]]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(computing(specs[0].precision, "cpu"))  # each run sets it too, and sets back what it found
-        begun = []
-        for spec in specs:
+        begun = {}
+        for place, spec in enumerate(specs):
             parts = stack.enter_context(contextlib.closing(stages(spec, settings)))
             found = _next(parts)
             if isinstance(found, Training):
-                begun.append((spec, parts, found))
+                begun[place] = spec, parts, found
             else:
                 yield spec, found
         if begun:
             settings.report(f"{len(specs)} seeds in one program: {specs[0].title.rpartition(',')[0]}")
-        for place, problem in Together([training for _, _, training in begun], len(specs)).run():
+        trainings = {place: training for place, (_, _, training) in begun.items()}
+        for place, problem in Together(trainings, len(specs)).run():
             spec, parts, _ = begun[place]
             yield spec, problem or _next(parts)
 

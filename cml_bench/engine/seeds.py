@@ -6,13 +6,15 @@ steps is its own (:meth:`Training.steps`). The outer steps of all that are at th
 Adam's averages and meta-batches with an axis over seeds in front, and the compiled program of one seed
 (:mod:`cml_bench.engine.compiled`) batched over it.
 
-What a seed gets does not depend on the values of the others, but may depend on their number in the last bits: the
-record says it (``engine.seeds``). So the number is that of a job's seeds, whoever has ended before or was finished when
-the process began; copies stand at the places of those.
+What a seed gets does not depend on the values of the others, but may depend in the last bits on how many there are
+(the record says it: ``engine.seeds``) and on its place among them. So both are those of the job's seeds, always: copies
+stand at the places of those that have ended, were finished when the process began, or are further on, since checkpoints
+are not all of the same step.
 """
 
 import time
 from collections.abc import Callable, Hashable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,19 +35,21 @@ def fits(spec: RunSpec, method: type[Method]) -> bool:
 
 
 class Together:
-    """Outer steps of trainings on the compiled path whose specs are equal but for the seed, ``seeds`` at once."""
+    """Outer steps of trainings on the compiled path whose specs are equal but for the seed.
 
-    def __init__(self, trainings: list[Training], seeds: int):
-        self.trainings = trainings
-        self._places = trainings + trainings[:1] * (seeds - len(trainings))
+    ``trainings`` by their places among the job's ``seeds``.
+    """
+
+    def __init__(self, trainings: dict[int, Training], seeds: int):
+        self.trainings, self.seeds = trainings, seeds
         self._programs: dict[Hashable, Callable[..., Outputs] | None] = {}  # by the method's phase
-        self._optimizers: list[torch.optim.Adam] = []  # those whose state is a view of what is stacked here
-        for training in trainings:
+        self._bound: list[tuple[Training, torch.optim.Adam]] = []  # those whose state is a view of what is stacked here
+        for training in trainings.values():
             training.seeds = seeds
 
     def run(self) -> Iterator[tuple[int, Exception | None]]:
         """Train all to the end: the place of each as it ends, and what stopped it."""
-        alive = {place: training.steps() for place, training in enumerate(self.trainings)}
+        alive = {place: training.steps() for place, training in self.trainings.items()}
         while alive:
             for place, steps in list(alive.items()):
                 try:
@@ -57,27 +61,26 @@ class Together:
                     yield place, problem
             try:
                 if alive:
-                    self.advance([self.trainings[place] for place in alive])
+                    self.advance({place: self.trainings[place] for place in alive})
             except Exception as error:  # of the program, so of all of them
                 yield from ((place, error) for place in alive)
                 return
 
-    def advance(self, alive: list[Training]) -> None:
-        """Make an outer step: of all that are at the earliest one, as one program where that is all of them."""
-        first = min(training.step for training in alive)
-        behind = [training for training in alive if training.step == first]
-        if len(behind) < len(alive) or not self._advanced(alive):
-            for training in behind:  # after a restart, say: checkpoints were not of the same step
+    def advance(self, alive: dict[int, Training]) -> None:
+        """Make the earliest outer step that is due, of all that are at it."""
+        first = min(training.step for training in alive.values())
+        due = {place: training for place, training in alive.items() if training.step == first}
+        if not self._advanced(due):
+            for training in due.values():
                 training.advance()
 
-    def _advanced(self, alive: list[Training]) -> bool:
-        """Make one outer step of all, if there is a program for it."""
-        start, lead = time.perf_counter(), alive[0]
-        tasks = {id(training): training.begin_step() for training in alive}
-        spare = tasks[id(lead)]  # stands at the places of those that have ended
-        given = [tasks.get(id(training), spare) for training in self._places]
+    def _advanced(self, due: dict[int, Training]) -> bool:
+        """Make one outer step of these, if there is a program for it."""
+        start, lead = time.perf_counter(), next(iter(due.values()))
+        tasks = {place: training.begin_step() for place, training in due.items()}
+        given = self._everywhere(tasks)
         batches = [torch.stack(parts) for parts in zip(*([*t.support, *t.query] for t in given), strict=True)]
-        self._bind()
+        self._bind(due)
         params = list(self._leaves(self._groups))
         program = self._program(lead, [*params, *batches])
         if program is None:
@@ -89,54 +92,63 @@ class Together:
         if lead.spec.protocol.clamp:
             clamp(lead.method, self._groups, lead.spec.protocol.clamp)
         self._adam(lead)
-        self._count(lead, torch.stack([values.sum(1) for values in found[len(params) :]]))
-        for training in alive:
-            training.end_step(len(spare), (time.perf_counter() - start) / len(alive))
+        self._count(due, torch.stack([values.sum(1) for values in found[len(params) :]]))
+        for training in due.values():
+            training.end_step(len(given[0]), (time.perf_counter() - start) / len(due))
         return True
+
+    def _everywhere(self, some: dict[int, Any]) -> list[Any]:
+        """Something for every place: the first stands at those that have none."""
+        spare = next(iter(some.values()))
+        return [some.get(place, spare) for place in range(self.seeds)]
 
     @staticmethod
     def _leaves(groups: Groups) -> Iterator[Tensor]:
         return (p for params in groups.values() for p in params.values())
 
-    def _bind(self) -> None:
-        """Make every training's parameters and averages views of tensors (S, ...), unless they are."""
-        optimizers = [training.optimizer for training in self.trainings]
-        if self._optimizers == optimizers:
+    def _bind(self, due: dict[int, Training]) -> None:
+        """Make the parameters and averages of these views of tensors (S, ...), unless they are."""
+        wanted = [(training, training.optimizer) for training in due.values()]
+        if self._bound == wanted:
             return
-        self._optimizers, self._sums = optimizers, None
-        self._groups: Groups = {}
-        self._state: dict[int, list[Tensor]] = {}  # by each parameter: its stack, those of its averages, Adam's step
-        self._trained = {id(p) for group in optimizers[0].param_groups for p in group["params"]}
-        for group, params in self.trainings[0].groups.items():
-            self._groups[group] = {name: self._stacked(group, name) for name in params}
+        self._bound, self._sums = wanted, None
+        lead, optimizer = wanted[0]
+        self._trained = {id(p) for chosen in optimizer.param_groups for p in chosen["params"]}
+        self._state: dict[
+            int, list[Tensor]
+        ] = {}  # by each of the lead's: its stack, those of its averages, Adam's step
+        self._groups: Groups = {
+            group: {name: self._stacked(due, group, name) for name in params} for group, params in lead.groups.items()
+        }
 
-    def _stacked(self, group: str, name: str) -> Tensor:
-        each = [training.groups[group][name] for training in self._places]
-        stack = torch.stack([p.detach() for p in each])
-        for p, values in zip(each[: len(self.trainings)], stack, strict=False):
-            p.data = values
-        if id(each[0]) not in self._trained:
+    def _stacked(self, due: dict[int, Training], group: str, name: str) -> Tensor:
+        each = {place: training.groups[group][name] for place, training in due.items()}
+        stack = torch.stack([p.detach() for p in self._everywhere(each)])
+        for place, p in each.items():
+            p.data = stack[place]
+        p = next(iter(each.values()))
+        if id(p) not in self._trained:
             return stack
-        states = [training.optimizer.state[p] for training, p in zip(self._places, each, strict=True)]
+        states = {place: training.optimizer.state[each[place]] for place, training in due.items()}
         averages = [
-            torch.stack([state.get(key, torch.zeros_like(each[0])) for state in states])
+            torch.stack([state.get(key, torch.zeros_like(p)) for state in self._everywhere(states)])
             for key in ("exp_avg", "exp_avg_sq")
         ]
-        number = states[0].get("step", torch.zeros(())).clone()
-        for i in range(len(self.trainings)):
-            self._state[id(each[i])] = [stack, *averages, number]
-            states[i] |= {"step": number, "exp_avg": averages[0][i], "exp_avg_sq": averages[1][i]}
+        number = next(iter(states.values())).get("step", torch.zeros(())).clone()
+        self._state[id(p)] = [stack, *averages, number]
+        for place, state in states.items():
+            state |= {"step": number, "exp_avg": averages[0][place], "exp_avg_sq": averages[1][place]}
         return stack
 
     def _release(self) -> None:
         """Give every training its own tensors again."""
-        for training in self.trainings:
+        for training, optimizer in self._bound:
             for p in self._leaves(training.groups):
                 p.data = p.data.clone()
-            for state in training.optimizer.state.values():
+            for state in optimizer.state.values():
                 state |= {key: value.clone() for key, value in state.items()}
             training.running = None if training.running is None else training.running.clone()
-        self._optimizers = []
+        self._bound = []
 
     def _adam(self, lead: Training) -> None:
         for group in lead.optimizer.param_groups:
@@ -148,16 +160,17 @@ class Together:
                 eps=group["eps"], maximize=False,
             )  # fmt: skip
 
-    def _count(self, lead: Training, sums: Tensor) -> None:
+    def _count(self, due: dict[int, Training], sums: Tensor) -> None:
         """Add losses and scores (kinds, S) to the trainings' sums, which start anew after each of their pauses."""
-        if lead.running is not None and self._sums is not None:
+        before = {place: training.running for place, training in due.items() if training.running is not None}
+        if before and self._sums is not None:
             self._sums += sums
             return
-        if lead.running is not None:
-            sums += torch.stack([lead.running if t.running is None else t.running for t in self._places], 1)
+        if before:  # all of them: they pause at the same steps
+            sums += torch.stack(self._everywhere(before), 1)
         self._sums = sums
-        for training, values in zip(self.trainings, sums.unbind(1), strict=False):
-            training.running = values
+        for place, training in due.items():
+            training.running = sums[:, place]
 
     def _program(self, lead: Training, arguments: list[Tensor]) -> Callable[..., Outputs] | None:
         """Of arguments (S, ...); None if there is something of one seed in it."""

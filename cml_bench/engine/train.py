@@ -163,9 +163,13 @@ class Training:
 
     @property
     def engine(self) -> dict[str, Any]:
-        """What results depend on bit for bit, for the record."""
+        """What results depend on bit for bit, for the record, which has ``tasks_at_once`` at another place."""
         here = {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
         return here | ({"seeds": self.seeds} if self.seeds > 1 else {})
+
+    @property
+    def _exactly(self) -> dict[str, Any]:
+        return self.engine | {"tasks_at_once": self.tasks_at_once}
 
     def _new_optimizer(self) -> None:
         protocol = self.spec.protocol
@@ -331,7 +335,7 @@ class Training:
         state = {
             "id": self.spec.id, "data": self.data.sha256, "step": self.step, "groups": snapshot(self.groups),
             "optimizer": self.optimizer.state_dict(), "best": self.best, "curves": self.curves,
-            "seconds": self.done_seconds, "engine": self.engine, "top": self.top,
+            "seconds": self.done_seconds, "engine": self._exactly, "top": self.top,
             "running": self.running, "running_tasks": self.running_tasks,
             "last_validation": None if self.last_validation is None else tuple(self.last_validation),
         }  # fmt: skip
@@ -355,7 +359,7 @@ class Training:
         self.last_validation = state["last_validation"] and Result(*state["last_validation"])
         self.method.at_step(max(self.step - 1, 0))  # as it was when the checkpoint was written: diagnostics may follow
         self.say(f"{self.spec.title}: resumed at step {self.step}")
-        if state["engine"] != self.engine:
+        if state["engine"] != self._exactly:
             self.say(
-                f"{self.spec.title}: was begun with {state['engine']}, goes on with {self.engine}: not bit for bit"
+                f"{self.spec.title}: was begun with {state['engine']}, goes on with {self._exactly}: not bit for bit"
             )

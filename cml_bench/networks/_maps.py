@@ -1,7 +1,8 @@
 """Operations on maps (n, C, H, W) whose derivatives, of any order, are operations of the same kind.
 
 torch's own second derivatives of a convolution, a batch's statistics and a max-pool are right and slow: they swap batch
-and channels, or mix memory layouts. These keep the layout of the maps that they get.
+and channels, or mix memory layouts. These keep the layout of the maps that they get. What needs several passes over a
+map makes them a few images at a time, which on a CPU stay in the cache meanwhile.
 """
 
 from collections.abc import Iterator
@@ -68,17 +69,25 @@ class Pooled(torch.autograd.Function):
 
     The derivative g_z = spread(g_pooled) - sum(g_pooled)/N + 2/N g_var (z - mean), N = n H W, is one pass and the
     pooled values added at their places: mean, variance and pool have no map of their own. Statistics are float32 at
-    least.
+    least: of some images at a time, then joined.
     """
 
     @staticmethod
     def forward(ctx, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.contiguous(memory_format=layout(z))
-        mean = z.mean(_ALL, keepdim=True, dtype=torch.promote_types(z.dtype, torch.float32))
-        pooled, places = torch.ops.aten.max_pool2d_with_indices(z, [2, 2])
+        pooled, places = _for_pooling(z, len(z))
+        dtype, shares, means, spreads = torch.promote_types(z.dtype, torch.float32), [], [], []
+        for some in _parts(z):
+            maps = _pool(z[some], pooled[some], places[some])
+            means.append(maps.mean(_ALL, keepdim=True, dtype=dtype))
+            centred = maps - means[-1]
+            spreads.append(centred.mul_(centred).mean(_ALL, keepdim=True))
+            shares.append(len(maps) / len(z))
+        mean = sum(share * one for share, one in zip(shares, means, strict=True))
+        apart = ((one - mean) ** 2 for one in means)
+        var = sum(share * (one + more) for share, one, more in zip(shares, spreads, apart, strict=True))
         ctx.save_for_backward(z, mean, places)
-        centred = z - mean
-        return pooled.sub_(mean), centred.mul_(centred).mean(_ALL, keepdim=True)
+        return pooled.sub_(mean), var
 
     @staticmethod
     def backward(ctx, at_pooled: Tensor, at_var: Tensor) -> Tensor:
@@ -93,10 +102,13 @@ class _FromPooled(torch.autograd.Function):
         ctx.save_for_backward(at_var, z, mean, places)
         count = z.numel() // z.shape[1]
         slope = at_var * (2 / count)
-        out = torch.addcmul(at_pooled.sum(_ALL, keepdim=True) / -count - slope * mean, z, slope)
+        shift = at_pooled.sum(_ALL, keepdim=True) / -count - slope * mean
         last = layout(z) == torch.channels_last
-        view = out.permute(0, 2, 3, 1).view(len(z), -1, z.shape[1]) if last else out.view(*z.shape[:2], -1)
-        view.scatter_add_(1 if last else 2, _flat(places, last), _flat(at_pooled.to(out.dtype), last))
+        out = torch.empty_like(z, dtype=torch.result_type(z, shift))
+        for some in _parts(z):
+            torch.addcmul(shift, z[some], slope, out=out[some])
+            at, where = _flat(at_pooled[some].to(out.dtype), last), _flat(places[some], last)
+            _flat(out[some], last).scatter_add_(1 if last else 2, where, at)
         return out
 
     @staticmethod
@@ -107,6 +119,47 @@ class _FromPooled(torch.autograd.Function):
         middle, slope = grad.mean(_ALL, keepdim=True), at_var * (2 * z.shape[1] / z.numel())
         at_at_var = 2 * ((grad * z).mean(_ALL, keepdim=True) - middle * mean)
         return _picked(grad, places) - middle, at_at_var, torch.addcmul(-middle * slope, grad, slope), None, None
+
+
+class ScaledReLU(torch.autograd.Function):
+    """The leaky ReLU of shift + z * factor: maps (n, C, H, W), factor and shift (1, C, 1, 1)."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, factor: Tensor, shift: Tensor, slope: float) -> Tensor:
+        out = torch.empty_like(z, dtype=torch.result_type(z, factor))
+        for some in _parts(z):
+            F.leaky_relu_(torch.addcmul(shift, z[some], factor, out=out[some]), slope)
+        ctx.save_for_backward(z, factor, out)
+        ctx.slope = slope
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, factor, out = ctx.saved_tensors
+        out = out.detach()  # it says where the ReLU is open
+        opened = torch.ops.aten.leaky_relu_backward
+        if torch.is_grad_enabled():  # a derivative of this one is asked for
+            inner = opened(grad, out, ctx.slope, True)
+            return inner * factor, (inner * z).sum(_ALL, keepdim=True), inner.sum(_ALL, keepdim=True), None
+        at_z, at_factor, at_shift = torch.empty_like(z), torch.zeros_like(factor), torch.zeros_like(factor)
+        for some in _parts(z):
+            inner = opened(grad[some], out[some], ctx.slope, True)
+            at_shift += inner.sum(_ALL, keepdim=True)
+            torch.mul(inner, factor, out=at_z[some])
+            at_factor += inner.mul_(z[some]).sum(_ALL, keepdim=True)
+        return at_z, at_factor, at_shift, None
+
+
+def _for_pooling(z: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Room for what a max-pool 2 finds in n maps like those of z, and where it does."""
+    _, channels, height, width = z.shape
+    room = torch.empty((n, channels, height // 2, width // 2), dtype=z.dtype, device=z.device, memory_format=layout(z))
+    return room, torch.empty_like(room, dtype=torch.int64)
+
+
+def _pool(maps: Tensor, pooled: Tensor, places: Tensor) -> Tensor:
+    torch.ops.aten.max_pool2d_with_indices.out(maps, [2, 2], out=pooled, indices=places)
+    return maps
 
 
 def _flat(x: Tensor, last: bool) -> Tensor:
@@ -122,15 +175,23 @@ def _picked(x: Tensor, places: Tensor) -> Tensor:
     return found.permute(0, 3, 1, 2) if last else found
 
 
-def patches(x: Tensor) -> Tensor:
-    """(n, C, H, W) -> (n, 9C, H*W), the 3x3 patches with zeros around: as torch's unfold, with fewer passes."""
+def patches(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, C, H, W) -> (n, 9C, H*W), the 3x3 patches with zeros around, in fewer passes than torch's unfold.
+
+    With them an image's mean (n, 9C) and covariance (n, 9C, 9C) over its patches, which do not drown in a large mean.
+    """
     n, channels, height, width = x.shape
-    around = F.pad(x, (1, 1, 1, 1))
-    found = x.new_empty(n, channels, 9, height, width)
-    for place in range(9):
-        i, j = divmod(place, 3)
-        found[:, :, place] = around[:, :, i : i + height, j : j + width]
-    return found.flatten(3).flatten(1, 2)
+    found = x.new_empty(n, 9 * channels, height * width)
+    means, covariances = x.new_empty(found.shape[:2]), x.new_empty(n, *2 * found.shape[1:2])
+    for some in _parts(found):
+        around, columns = F.pad(x[some], (1, 1, 1, 1)), found[some].view(-1, channels, 9, height, width)
+        for place in range(9):
+            i, j = divmod(place, 3)
+            columns[:, :, place] = around[:, :, i : i + height, j : j + width]
+        means[some] = found[some].mean(2)
+        centred = found[some] - means[some].unsqueeze(2)
+        covariances[some] = torch.bmm(centred, centred.transpose(1, 2)) / centred.shape[2]
+    return found, means, covariances
 
 
 class PooledProduct(torch.autograd.Function):
@@ -142,8 +203,10 @@ class PooledProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Tensor:
-        found = [torch.ops.aten.max_pool2d_with_indices(maps, [2, 2]) for maps, _ in _products(weight, patches, size)]
-        pooled, places = (torch.cat(part) for part in zip(*found, strict=True))
+        for maps, images in _products(weight, patches, size):
+            if images.start == 0:
+                pooled, places = _for_pooling(maps, len(patches))
+            _pool(maps, pooled[images], places[images])
         ctx.save_for_backward(patches, places)
         ctx.form = (len(weight), size)
         return pooled
@@ -161,7 +224,7 @@ class _ProductWeight(torch.autograd.Function):
         ctx.save_for_backward(patches, places)
         ctx.form, (tasks, size) = form, form
         pair, one, found = [2, 2], [1, 1], []
-        for images in _parts(patches, grad.shape[1]):
+        for images in _parts(patches, grad.shape[1] * patches.shape[2]):
             g, where = (v[images].contiguous(memory_format=torch.channels_last) for v in (grad, places))
             like = g.new_empty(len(g), *size, g.shape[1]).permute(0, 3, 1, 2)
             spread = torch.ops.aten.max_pool2d_with_indices_backward(g, like, pair, pair, [0, 0], one, False, where)
@@ -187,10 +250,10 @@ class _PickedProduct(torch.autograd.Function):
         return _ProductWeight.apply(grad, *ctx.saved_tensors, ctx.form), None, None, None
 
 
-def _parts(patches: Tensor, filters: int) -> Iterator[slice]:
-    """All images; on a CPU as many at a time as have maps that fit the cache."""
-    n, _, area = patches.shape
-    step = n if patches.is_cuda else max(1, _CACHED // (filters * area * patches.element_size()))
+def _parts(x: Tensor, values: int | None = None) -> Iterator[slice]:
+    """All images of x; on a CPU as many at a time as fit the cache with so many values each (without: what x has)."""
+    n, each = len(x), (values or x[0].numel()) * x.element_size()
+    step = n if x.is_cuda else max(1, _CACHED // each)
     for first in range(0, n, step):
         yield slice(first, first + step)
 
@@ -198,7 +261,7 @@ def _parts(patches: Tensor, filters: int) -> Iterator[slice]:
 def _products(weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, slice]]:
     """Maps (m, F, H, W), channels last, and of which images."""
     own = weight.transpose(1, 2).repeat_interleave(len(patches) // len(weight), 0)
-    for images in _parts(patches, weight.shape[1]):
+    for images in _parts(patches, weight.shape[1] * patches.shape[2]):
         maps = torch.bmm(*_alike(patches[images].transpose(1, 2), own[images]))
         yield maps.unflatten(1, size).permute(0, 3, 1, 2), images
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.errors import UserError
-from cml_bench.networks._maps import Conv, Pooled, PooledProduct, layout, patches
+from cml_bench.networks._maps import Conv, Pooled, PooledProduct, ScaledReLU, layout, patches
 from cml_bench.protocols import Recipe
 from cml_bench.spec import Options
 
@@ -260,7 +260,7 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
     signed = (weight.flatten(0, 1) * sign.reshape(-1, 1, 1, 1)).contiguous(memory_format=layout(x))
     z, var = Pooled.apply(Conv.apply(x, signed, weight.shape[0]))
     factor = scale * sign * torch.rsqrt(var + BN_EPS)
-    return F.leaky_relu(torch.addcmul(p[f"norm{index}.bias"].reshape(1, -1, 1, 1), z, factor), slope)
+    return ScaledReLU.apply(z, factor, p[f"norm{index}.bias"].reshape(1, -1, 1, 1), slope)
 
 
 def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
@@ -273,24 +273,24 @@ def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Te
     """
     tasks, n, _, height, width = x.shape
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
-    columns = patches(x.flatten(0, 1))
     exact = torch.autocast(x.device.type, enabled=False) if x.device.type in ("cpu", "cuda") else nullcontext()
     with exact:  # of rounded products a variance could be below 0
-        means, covariance = _moments(columns.unflatten(0, (tasks, n)))
+        columns, means, covariance = _described(x)
         var = ((weight @ covariance) * weight).sum(2)
         middle = (weight @ means.unsqueeze(2)).squeeze(2)
     sign = _sign(scale)
     factor = scale * torch.rsqrt(var + BN_EPS)
     shift = p[f"norm{index}.bias"] - middle * factor
-    z = PooledProduct.apply(weight * sign.unsqueeze(2), columns, (height, width)).unflatten(0, (tasks, n))
-    factor, shift = (v[:, None, :, None, None] for v in (factor * sign, shift))
-    out = F.leaky_relu(torch.addcmul(shift, z, factor), slope)
-    return fold(out).contiguous(memory_format=torch.channels_last)
+    z = fold(PooledProduct.apply(weight * sign.unsqueeze(2), columns, (height, width)).unflatten(0, (tasks, n)))
+    factor, shift = ((v.reshape(1, -1, 1, 1)) for v in (factor * sign, shift))
+    return ScaledReLU.apply(z.contiguous(memory_format=torch.channels_last), factor, shift, slope)
 
 
-def _moments(columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (T, K) and covariance (T, K, K) of patches (T, n, K, HW)."""
-    tasks, n, _, area = columns.shape
-    means = columns.mean((1, 3))
-    centred = (columns - means[:, None, :, None]).flatten(0, 1)  # a large mean would drown the rest, in TF32 above all
-    return means, torch.bmm(centred, centred.transpose(1, 2)).unflatten(0, (tasks, n)).sum(1) / (n * area)
+def _described(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Patches (T*n, K, HW) of images (T, n, C, H, W); their mean (T, K) and covariance (T, K, K) in each task."""
+    columns, means, covariances = patches(x.flatten(0, 1))
+    means = means.unflatten(0, x.shape[:2])
+    middle = means.mean(1)
+    apart = means - middle.unsqueeze(1)
+    between = apart.transpose(1, 2) @ apart / x.shape[1]
+    return columns, middle, covariances.unflatten(0, x.shape[:2]).mean(1) + between
