@@ -50,6 +50,7 @@ STEPS = {
 }
 TESTS = {
     WAY: restated.LearnToLearn,
+    "engine, plain, 16 tasks at once": partial(ours.PlainEngine, at_once=16),
     **{f"engine, fast, {n} tasks at once": partial(ours.Engine, at_once=n) for n in (4, 16, 32)},
 }
 _MINI = {"size": 84, "tasks": 4, "method": "maml+cml"}

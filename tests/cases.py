@@ -107,6 +107,18 @@ class Case:
         return made(self.method, self.groups, adam(self.groups, lr), tasks_at_once)
 
 
+def values(groups: dict) -> dict:
+    """Parameters as they are, by group and name; on a CPU."""
+    return {(g, n): p.detach().cpu() for g, params in groups.items() for n, p in params.items()}
+
+
+def follow(groups: dict, by_hand: reference.Adam, grads: dict) -> None:
+    """One step of Adam by hand."""
+    with torch.no_grad():
+        for (g, n), value in by_hand.step(values(groups), grads).items():
+            groups[g][n].copy_(value)
+
+
 def relative(got: dict, want: dict) -> float:
     """Largest difference over the largest entry of each tensor; conv biases in front of batch-norm left out.
 

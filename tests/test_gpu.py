@@ -11,9 +11,10 @@ from cml_bench.engine.run import run
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import Training
 from cml_bench.spec import canonical
-from tests.cases import Case, images, relative
+from tests.cases import Case, images, relative, values, waves
 from tests.specs import glyph_spec, sinusoid_spec
 from tests.test_engine import interrupted, tensors
+from tests.test_fixtures import FILES, ten_steps, there
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,10 +26,6 @@ NAMES = [
     for n in registry.method_names()
     if registry.method(n).learns and "readout" not in registry.method(n).network_defaults
 ]
-
-
-def there(task):
-    return type(task)(*(type(part)(*(t.to(GPU) for t in part)) for part in task))
 
 
 def small(name: str, **changes):
@@ -44,25 +41,35 @@ def on_the_gpu(name: str, path: str, **options) -> tuple[Case, MetaStep]:
     return case, step(case.method, case.groups, adam(case.groups, 1e-3), 4)
 
 
+RADII = {"rho_low": 0.03, "rho_up": 0.05}
 OPTIONS = {
     "mamlpp": {"epoch_steps": 3},  # a phase after another
     "mamlpp+cml": {"epoch_steps": 3, "channels": 3, "network": {"inputs": "imagenet"}},
-    "sharp_maml+cml": {"rho_low": 0.03, "rho_up": 0.05},
+    "sharp_maml+cml": RADII,
+}
+MORE = {
+    "maml+cml, first order": {"first_order": True, "inner_steps": 2},
+    "mamlpp+cml, first order": {"first_order": True},
+    "sharp_maml+cml, low": {"level": "low", **RADII},
+    "sharp_maml, up": {"level": "up", **RADII},
+    "maml+cml, mlp": {"net": "mlp"},
+    "mamlpp+cml, mlp": {"net": "mlp", "epoch_steps": 3},
 }
 
 
 @pytest.mark.parametrize("path", ["plain", "fast", "captured fast", "captured plain"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
     """float64; the plain path on a CPU is tested against the plain loop in test_numerics.py and test_methods.py."""
-    options = OPTIONS.get(name, {})
+    options, name = (OPTIONS | MORE).get(name, {}), name.partition(",")[0]
     here, (case, step) = Case(name, path="plain", **options), on_the_gpu(name, path, **options)
     at_home = here.step()
     for number in range(10):
         for one in (here.method, case.method):
             one.at_step(number)
-        task = images(channels=options.get("channels", 1), name=f"step {number}")
-        scores, found = at_home(task), step(there(task))
+        called = f"step {number}"
+        task = waves(name=called) if "net" in options else images(channels=options.get("channels", 1), name=called)
+        scores, found = at_home(task), step(there(task, GPU))
         if number == 0:
             want, got = (
                 {
@@ -76,8 +83,13 @@ def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
             assert relative(got, want) < 1e-10
         for head, loss in scores.loss.items():
             assert torch.allclose(found.loss[head].cpu(), loss, rtol=1e-8)
-    got, want = ({(g, n): p.detach().cpu() for g, v in c.groups.items() for n, p in v.items()} for c in (case, here))
-    assert relative(got, want) < 1e-8
+    assert relative(values(case.groups), values(here.groups)) < 1e-8
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize("name", FILES)
+def test_ten_official_meta_steps_captured(name, path):
+    ten_steps(name, path, 4, CapturedStep, "cuda")
 
 
 @pytest.mark.parametrize("path", ["plain", "fast", "captured"])
@@ -125,7 +137,7 @@ def test_a_resumed_run_is_close_to_its_twin(path, settings):
 def test_with_gamma_0_cml_is_its_base(name, path):
     (base, step), (cml, with_co) = on_the_gpu(name, path), on_the_gpu(f"{name}+cml", path, gamma=0.0)
     for number in range(5):
-        task = there(images(name=f"step {number}"))
+        task = there(images(name=f"step {number}"), GPU)
         step(task)
         with_co(task)
     got, want = ({key: p.detach() for key, p in groups["base"].items()} for groups in (cml.groups, base.groups))

@@ -12,7 +12,7 @@ from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.step import MetaStep, expand, leaves
 from cml_bench.episodes import Examples, Task
 from tests import reference
-from tests.cases import CPU, Case, images, random, relative, waves
+from tests.cases import CPU, Case, follow, images, random, relative, values, waves
 from tests.reference_methods import STATES
 
 # Methods that are made for one kind of data, as those of graphs are, have test files of their own.
@@ -71,13 +71,8 @@ def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path, first_or
         task = task_for(net, name=f"step {number}")
         ours.method.at_step(number)
         step(task)
-        there = {(g, n): p.detach() for g, params in theirs.groups.items() for n, p in params.items()}
-        moved = by_hand.step(there, theirs.wanted(task, **({"epoch": number // 2} if mamlpp else {})))
-        with torch.no_grad():
-            for (g, n), value in moved.items():
-                theirs.groups[g][n].copy_(value)
-    got, want = ({(g, n): p.detach() for g, v in c.groups.items() for n, p in v.items()} for c in (ours, theirs))
-    assert relative(got, want) < 1e-8
+        follow(theirs.groups, by_hand, theirs.wanted(task, **({"epoch": number // 2} if mamlpp else {})))
+    assert relative(values(ours.groups), values(theirs.groups)) < 1e-8
 
 
 @pytest.mark.parametrize("options", [{"adapt_norm": True}])

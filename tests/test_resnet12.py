@@ -12,7 +12,7 @@ from cml_bench.networks.base import count
 from cml_bench.networks.resnet12 import ResNet12, ResNet12Options
 from cml_bench.plan import resolve
 from tests import reference
-from tests.cases import CPU, images, random, relative
+from tests.cases import CPU, follow, images, random, relative, values
 
 LAST_SKIP = 512 * (256 + 2)  # weights and batch-norm of block 4's shortcut
 
@@ -47,12 +47,12 @@ class Plain:
         return self.head(p, z)
 
 
-def built(name="maml+cml", path="fast", filters=3, size=16, **options):
+def built(name="maml+cml", path="fast", filters=3, size=16, first_order=False, **options):
     """A method on a narrow ResNet-12 with perturbed parameters (float64)."""
     network = ResNet12(ResNet12Options(filters=filters, **options), (3, size, size), 3, path)
     network.name = "resnet12"
     cls = registry.method(name)
-    given = {"inner_lr": 0.3, **({"cml": {"gamma": 0.7}} if "co" in cls.heads else {})}
+    given = {"inner_lr": 0.3, "first_order": first_order, **({"cml": {"gamma": 0.7}} if "co" in cls.heads else {})}
     method = cls(cls.Options.read(given, name), network, "classification")
     groups = leaves(method.init(3), CPU, torch.float64)
     with torch.no_grad():
@@ -84,6 +84,22 @@ def test_the_outer_gradient_is_the_obvious_loops(path, last_skip, shortcuts, bod
         Plain(last_skip), groups["base"], groups["co"], task, "classification", 0.7, 2, steps=1, lr=0.3, adapts=keep
     )
     assert relative(gradients(method, groups, task), want) < 1e-10
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("path", ["plain", "fast"])
+def test_ten_adam_steps_are_the_obvious_loops(path, first_order):
+    (method, ours), (_, theirs) = (built(path=path, first_order=first_order) for _ in range(2))
+    step, by_hand = MetaStep(method, ours, adam(ours, 1e-3), 2), reference.Adam()
+    for number in range(10):
+        task = images(tasks=2, channels=3, name=f"step {number}")
+        step(task)
+        _, grads = reference.meta_gradient(
+            Plain(), theirs["base"], theirs["co"], task, "classification", 0.7, 2, steps=1, lr=0.3,
+            first_order=first_order, adapts=lambda name: True,
+        )  # fmt: skip
+        follow(theirs, by_hand, grads)
+    assert relative(values(ours), values(theirs)) < 1e-8
 
 
 def test_the_inner_step_reaches_body_and_shortcuts_unless_told_otherwise():
