@@ -44,6 +44,12 @@ def there(task: Task, device: str) -> Task:
     return Task(*(Examples(*(t.to(device) for t in part)) for part in task))
 
 
+def adapted_values(method, groups: dict, task: Task) -> dict[str, torch.Tensor]:
+    """After one inner step. No graph outlives this: with one at its leaves a step cannot be recorded on a GPU."""
+    *_, adapted = method.trajectory(expand(groups, len(task)), task.support, 1)
+    return {name: value.detach() for name, value in adapted.items()}
+
+
 def scalar(file: str, key: str) -> np.ndarray:
     with np.load(FOLDER / f"{file}.npz") as arrays:
         return arrays[key]
@@ -85,7 +91,7 @@ def ten_steps(name, path, tasks_at_once, made=MetaStep, device="cpu"):
     right: dict[str, list[float]] = {head: [] for head in method.heads}
     for number, task in enumerate(there(task, device) for task in batches()):
         if number == 0:
-            *_, adapted = method.trajectory(expand(groups, 4), task.support, 1)
+            adapted = adapted_values(method, groups, task)
             for (group, key), want in load(file, "adapted/").items():
                 if compared((group, key)):
                     assert close(adapted[key][0], want), key
