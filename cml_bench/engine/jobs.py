@@ -1,4 +1,10 @@
-"""Several runs in one process: each keeps its own lock, log, checkpoints, and its own failure."""
+"""Several runs in one process: each keeps its own lock, log, checkpoints, and its own failure.
+
+A run is a generator (:func:`cml_bench.engine.run.stages`): it takes its lock, yields a training that is ready to begin,
+and, when it is asked again after that has ended, tests, and returns the record. One alone is trained in between by
+itself; seeds of one program wait there for each other and are trained by :class:`Together`, whose own generator says
+which of them has ended, and with what error if any.
+"""
 
 import contextlib
 import sys
