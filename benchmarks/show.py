@@ -112,8 +112,9 @@ def brief(results: dict[str, Any]) -> str:
 def markdown(results: dict[str, Any]) -> str:
     """All tables of a results file."""
     machine, versions = results["machine"], results["versions"]
+    processor = " with ".join(filter(None, (machine["processor"], machine.get("vectors"))))
     lines = [
-        f"{results['date']}, commit {results['commit']}; {machine['processor']}, {machine['cores']} cores, load "
+        f"{results['date']}, commit {results['commit']}; {processor}, {machine['cores']} cores, load "
         f"{machine['load_before']} before and {machine['load_after']} after; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + "."

@@ -190,15 +190,15 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
     mixed = mixture([cell, base])
     if any(_engine(cell.records[seed]) != _engine(base.records[seed]) for seed in seeds):
-        mixed = mixed or "pairs made in different ways (path, device, seeds or tasks at once): not tested"
+        mixed = mixed or "pairs made in different ways (path, device, threads, seeds or tasks at once): not tested"
     return Difference(stats.paired(a, b), np.subtract(a, b), better, complete and not mixed, reason=mixed)
 
 
-def _engine(record: Record) -> tuple[str, str, int, int | None]:
+def _engine(record: Record) -> dict[str, Any]:
     """What rounding depends on."""
-    engine = record.content["engine"]
-    at_once = engine.get("seeds", 1), record.content.get("tasks_at_once")
-    return engine["path"], engine["device"].partition(":")[0], *at_once
+    content = record.content
+    device = content["engine"]["device"].partition(":")[0]
+    return content["engine"] | {"device": device, "tasks_at_once": content.get("tasks_at_once")}
 
 
 def mixture(cells: list[Cell]) -> str:

@@ -210,13 +210,12 @@ def _weights(*shape: int) -> torch.Tensor:
         (lambda x: _maps.Pooled.apply(x)[0] * _maps.Pooled.apply(x)[1] ** 2, (_map(2, 2, 5, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),
-        (lambda x: _maps.Pooled.apply(x.transpose(2, 3))[0] ** 2, (_map(2, 3, 4, 4),)),
         (lambda z, f: _maps.ScaledReLU.apply(z, f, f + 0.1, 0.1), (_map(3, 2, 9, 5), _weights(1, 2, 1, 1))),
         (lambda w: _maps.PooledProduct.apply(w, _weights(6, 4, 20).detach(), (4, 5)), (_weights(2, 3, 4),)),
     ],
     ids=[
         "conv", "conv of 2 tasks", "weight gradient", "weight gradient of one task", "pooled", "pooled and variance",
-        "pooled, channels first", "pooled to one place", "pooled, turned", "scaled ReLU", "pooled product",
+        "pooled, channels first", "pooled to one place", "scaled ReLU", "pooled product",
     ],
 )  # fmt: skip
 def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, monkeypatch):
@@ -281,7 +280,8 @@ def test_maps_keep_their_layout_through_two_derivatives():
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
             for value in out if isinstance(out, (tuple, list)) else [out]:
-                full = isinstance(value, torch.Tensor) and value.shape == (4, 6, 8, 8) and 0 not in value.stride()
+                maps = isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[:2] == (4, 6)
+                full = maps and value[0, 0].numel() > 1 and 0 not in value.stride()
                 if full and not value.is_contiguous(memory_format=torch.channels_last):
                     seen.append(str(function))
             return out

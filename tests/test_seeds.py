@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from cml_bench.engine import checkpoint, compiled, jobs, seeds
 from cml_bench.engine.jobs import run_all
@@ -144,7 +145,7 @@ class Stop(BaseException):
 
 
 def killed(specs, settings, at_step, saved=(1, 1, 1)):
-    """All die before the outer step ``at_step``, having saved before every one, or where a seed's number divides it."""
+    """All die before the outer step ``at_step``; each seed has saved at the multiples of its entry of ``saved``."""
     original = Training.begin_step
 
     def begin_step(self):
@@ -171,18 +172,46 @@ def test_resumed_runs_equal_their_uninterrupted_twins(at_step, together, undistu
     assert all(equal(a, b) for a, b in zip(records(specs, together), undisturbed, strict=True))
 
 
-def test_checkpoints_of_different_steps_change_nothing(together, undisturbed):
+def watch_places(patch, seen):
+    """Whenever a program is played: each training that is due stands at its place, the first one at all others."""
+    due, advanced = {}, seeds.Together._advanced
+
+    def noted(self, trainings):
+        due.clear()
+        due.update(trainings)
+        seen.append(list(due))
+        return advanced(self, trainings)
+
+    def watched(graph, arguments):
+        def play(*given):
+            weight = given[0]  # the first parameter, of each seed
+            lead = next(iter(due))
+            assert len(weight) == len(SEEDS)
+            for place in range(len(SEEDS)):
+                training = due.get(place, due[lead])
+                assert torch.equal(weight[place], next(iter(training.groups["base"].values())))
+            return graph(*given)
+
+        return play
+
+    patch.setattr(seeds.Together, "_advanced", noted)
+    patch.setattr(seeds, "compiled", watched)
+
+
+def test_checkpoints_of_different_steps_change_nothing(together, undisturbed, monkeypatch):
     """Each run saves by its own clock; those that are behind catch up in the program of all."""
-    specs, said = seeded(), []
+    specs, said, seen = seeded(), [], []
     killed(specs, together, 9, saved=(2, 9, 5))
+    watch_places(monkeypatch, seen)
     run_all(specs, replace(together, report=said.append))
+    assert seen == 3 * [[2]] + [[0, 2]] + 3 * [[0, 1, 2]]
     assert [sum(f"resumed at step {step}" in line for line in said) for step in (8, 9, 5)] == [1, 1, 1]
     assert not any("bit for bit" in line for line in said)
     assert all(equal(a, b) for a, b in zip(records(specs, together), undisturbed, strict=True))
 
 
-def move(finished, folder):
-    """A finished run into the place of what was begun."""
+def replace_by(finished, folder):
+    """Put a finished run where one was begun."""
     shutil.rmtree(folder)
     shutil.copytree(finished, folder)
 
@@ -192,7 +221,7 @@ def test_what_was_finished_before_changes_nothing_of_the_others(together, undist
     specs, numbers = seeded(), []
     monkeypatch.setattr(seeds, "compiled", lambda graph, arguments: numbers.append(len(arguments[0])) or graph)
     killed(specs, together, 9)
-    move(undisturbed[0].folder, Store(together.results).folder(specs[0]))
+    replace_by(undisturbed[0].folder, Store(together.results).folder(specs[0]))
     run_all(specs, together)
     for a, b in zip(undisturbed, records(specs, together), strict=True):
         assert equal(a, b)
@@ -339,8 +368,8 @@ def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, o
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_the_compiled_program_of_several_seeds(precision, settings, tmp_path, monkeypatch):
-    """Truly compiled, and bit for bit the same after a restart: by a program of that process, with one seed finished
-    and the others' checkpoints of different steps."""
+    """Truly compiled, and bit for bit the same after a restart: by a program made anew, with one seed finished and the
+    others' checkpoints of different steps."""
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     truly = replace(settings, path="compiled", checkpoint_seconds=1e9)
@@ -348,7 +377,7 @@ def test_the_compiled_program_of_several_seeds(precision, settings, tmp_path, mo
     killed(specs, truly, 7, saved=(1, 3, 5))
     twins = replace(truly, results=tmp_path / "twin")
     run_all(specs, twins)
-    move(records(specs, twins)[0].folder, Store(truly.results).folder(specs[0]))
+    replace_by(records(specs, twins)[0].folder, Store(truly.results).folder(specs[0]))
     monkeypatch.setattr(compiled, "_programs", {})
     run_all(specs, truly)
     for a, b in zip(records(specs, truly), records(specs, twins), strict=True):

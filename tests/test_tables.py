@@ -256,7 +256,9 @@ def test_an_unknown_table_is_named(tmp_path):
         report.tables(study(), tmp_path, ["tabel1"])
 
 
-@pytest.mark.parametrize("other", [{"path": "plain"}, {"device": "cuda:0"}, {"seeds": 4}, {"tasks_at_once": 1}])
+@pytest.mark.parametrize(
+    "other", [{"path": "plain"}, {"device": "cuda:0"}, {"threads": 2}, {"seeds": 4}, {"tasks_at_once": 1}]
+)
 def test_a_pair_that_is_made_in_two_ways_is_not_tested(other, tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, GAIN)
@@ -266,5 +268,5 @@ def test_a_pair_that_is_made_in_two_ways_is_not_tested(other, tmp_path):
     content = {**record.content, "engine": {**record.content["engine"], **other}}
     write_record(record.folder, {**record.content, **other} if "tasks_at_once" in other else content)
     one, five = (cell.difference for cell in build(resolved, store, "table1").rows[1].cells.values())
-    assert one.verdict == "pairs made in different ways (path, device, seeds or tasks at once): not tested"
+    assert one.verdict == "pairs made in different ways (path, device, threads, seeds or tasks at once): not tested"
     assert five.testable

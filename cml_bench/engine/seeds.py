@@ -44,8 +44,8 @@ class Together:
         self.trainings, self.seeds = trainings, seeds
         self._programs: dict[Hashable, Callable[..., Outputs] | None] = {}  # by the method's phase
         self._bound: list[tuple[Training, torch.optim.Adam]] = []  # those whose state is a view of what is stacked here
-        for training in trainings.values():
-            training.seeds = seeds
+        for place, training in trainings.items():
+            training.seeds, training.place = seeds, place
 
     def run(self) -> Iterator[tuple[int, Exception | None]]:
         """Train all to the end: the place of each as it ends, and what stopped it."""
@@ -114,9 +114,8 @@ class Together:
         self._bound, self._sums = wanted, None
         lead, optimizer = wanted[0]
         self._trained = {id(p) for chosen in optimizer.param_groups for p in chosen["params"]}
-        self._state: dict[
-            int, list[Tensor]
-        ] = {}  # by each of the lead's: its stack, those of its averages, Adam's step
+        # By each parameter of the lead: its stack, those of its averages, Adam's step.
+        self._state: dict[int, list[Tensor]] = {}
         self._groups: Groups = {
             group: {name: self._stacked(due, group, name) for name in params} for group, params in lead.groups.items()
         }
@@ -126,16 +125,16 @@ class Together:
         stack = torch.stack([p.detach() for p in self._everywhere(each)])
         for place, p in each.items():
             p.data = stack[place]
-        p = next(iter(each.values()))
-        if id(p) not in self._trained:
+        leading = next(iter(each.values()))
+        if id(leading) not in self._trained:
             return stack
         states = {place: training.optimizer.state[each[place]] for place, training in due.items()}
         averages = [
-            torch.stack([state.get(key, torch.zeros_like(p)) for state in self._everywhere(states)])
+            torch.stack([state.get(key, torch.zeros_like(leading)) for state in self._everywhere(states)])
             for key in ("exp_avg", "exp_avg_sq")
         ]
         number = next(iter(states.values())).get("step", torch.zeros(())).clone()
-        self._state[id(p)] = [stack, *averages, number]
+        self._state[id(leading)] = [stack, *averages, number]
         for place, state in states.items():
             state |= {"step": number, "exp_avg": averages[0][place], "exp_avg_sq": averages[1][place]}
         return stack

@@ -156,7 +156,7 @@ class Training:
         self.running_tasks = 0
         self.last_validation: Result | None = None
         self.diverged = False
-        self.seeds = 1  # that the program at work trains: engine/seeds.py
+        self.seeds, self.place = 1, 0  # that the program at work trains, and which of them this is: engine/seeds.py
         self.meta_step: MetaStep | None = None
         self._new_optimizer()
         self._started, self._start_step, self._saved, self._said = time.monotonic(), 0, time.monotonic(), 0.0
@@ -169,7 +169,7 @@ class Training:
 
     @property
     def _exactly(self) -> dict[str, Any]:
-        return self.engine | {"tasks_at_once": self.tasks_at_once}
+        return self.engine | {"tasks_at_once": self.tasks_at_once, "place": self.place}
 
     def _new_optimizer(self) -> None:
         protocol = self.spec.protocol

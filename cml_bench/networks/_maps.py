@@ -1,8 +1,9 @@
 """Operations on maps (n, C, H, W) whose derivatives, of any order, are operations of the same kind.
 
 torch's own second derivatives of a convolution, a batch's statistics and a max-pool are right and slow: they swap batch
-and channels, or mix memory layouts. These keep the layout of the maps that they get. What needs several passes over a
-map makes them a few images at a time, which on a CPU stay in the cache meanwhile.
+and channels, or mix memory layouts. These keep the layout of the maps that they get, which is one of torch's two. What
+needs several passes over a map (values and first derivatives) makes them a few images at a time, which on a CPU stay in
+the cache meanwhile.
 """
 
 from collections.abc import Iterator
@@ -74,18 +75,16 @@ class Pooled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: Tensor) -> tuple[Tensor, Tensor]:
-        z = z.contiguous(memory_format=layout(z))
         pooled, places = _for_pooling(z, len(z))
-        dtype, shares, means, spreads = torch.promote_types(z.dtype, torch.float32), [], [], []
+        dtype, found = torch.promote_types(z.dtype, torch.float32), []
         for some in _parts(z):
-            maps = _pool(z[some], pooled[some], places[some])
-            means.append(maps.mean(_ALL, keepdim=True, dtype=dtype))
-            centred = maps - means[-1]
-            spreads.append(centred.mul_(centred).mean(_ALL, keepdim=True))
-            shares.append(len(maps) / len(z))
-        mean = sum(share * one for share, one in zip(shares, means, strict=True))
-        apart = ((one - mean) ** 2 for one in means)
-        var = sum(share * (one + more) for share, one, more in zip(shares, spreads, apart, strict=True))
+            maps = z[some]
+            _pool(maps, pooled[some], places[some])
+            middle = maps.mean(_ALL, keepdim=True, dtype=dtype)
+            centred = maps - middle
+            found.append((len(maps) / len(z), middle, centred.mul_(centred).mean(_ALL, keepdim=True)))
+        mean = sum(share * middle for share, middle, _ in found)
+        var = sum(share * (within + (middle - mean) ** 2) for share, middle, within in found)
         ctx.save_for_backward(z, mean, places)
         return pooled.sub_(mean), var
 
@@ -108,7 +107,9 @@ class _FromPooled(torch.autograd.Function):
         for some in _parts(z):
             torch.addcmul(shift, z[some], slope, out=out[some])
             at, where = _flat(at_pooled[some].to(out.dtype), last), _flat(places[some], last)
-            _flat(out[some], last).scatter_add_(1 if last else 2, where, at)
+            part = out[some].permute(0, 2, 3, 1) if last else out[some]
+            part = part.view(len(part), -1, part.shape[3]) if last else part.view(*part.shape[:2], -1)
+            part.scatter_add_(1 if last else 2, where, at)
         return out
 
     @staticmethod
@@ -151,15 +152,14 @@ class ScaledReLU(torch.autograd.Function):
 
 
 def _for_pooling(z: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Room for what a max-pool 2 finds in n maps like those of z, and where it does."""
+    """Room for the maxima and their places of n maps like those of z."""
     _, channels, height, width = z.shape
     room = torch.empty((n, channels, height // 2, width // 2), dtype=z.dtype, device=z.device, memory_format=layout(z))
     return room, torch.empty_like(room, dtype=torch.int64)
 
 
-def _pool(maps: Tensor, pooled: Tensor, places: Tensor) -> Tensor:
+def _pool(maps: Tensor, pooled: Tensor, places: Tensor) -> None:
     torch.ops.aten.max_pool2d_with_indices.out(maps, [2, 2], out=pooled, indices=places)
-    return maps
 
 
 def _flat(x: Tensor, last: bool) -> Tensor:
@@ -182,7 +182,7 @@ def patches(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     n, channels, height, width = x.shape
     found = x.new_empty(n, 9 * channels, height * width)
-    means, covariances = x.new_empty(found.shape[:2]), x.new_empty(n, *2 * found.shape[1:2])
+    means, covariances = x.new_empty(n, 9 * channels), x.new_empty(n, 9 * channels, 9 * channels)
     for some in _parts(found):
         around, columns = F.pad(x[some], (1, 1, 1, 1)), found[some].view(-1, channels, 9, height, width)
         for place in range(9):

@@ -282,7 +282,7 @@ def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Te
     factor = scale * torch.rsqrt(var + BN_EPS)
     shift = p[f"norm{index}.bias"] - middle * factor
     z = fold(PooledProduct.apply(weight * sign.unsqueeze(2), columns, (height, width)).unflatten(0, (tasks, n)))
-    factor, shift = ((v.reshape(1, -1, 1, 1)) for v in (factor * sign, shift))
+    factor, shift = (v.reshape(1, -1, 1, 1) for v in (factor * sign, shift))
     return ScaledReLU.apply(z.contiguous(memory_format=torch.channels_last), factor, shift, slope)
 
 
