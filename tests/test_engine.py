@@ -127,6 +127,14 @@ def test_a_resumed_run_equals_its_uninterrupted_twin(make, path, reset, settings
     assert checkpoint.load(folder) is None
 
 
+@pytest.mark.parametrize("other", [{"tasks_at_once": 1}, {"path": "plain"}])
+def test_a_run_that_goes_on_in_another_way_says_so(other, settings):
+    spec, said = glyph_spec(steps=6), []
+    interrupted(spec, settings, at_step=4)
+    run(spec, replace(settings, report=said.append, **other))
+    assert [line for line in said if "was begun with" in line and "not bit for bit" in line]
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:200] + b"x" + b[201:], lambda b: b""])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, settings):
     spec = sinusoid_spec()
