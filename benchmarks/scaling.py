@@ -78,7 +78,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         ticks = sorted({value for points in lines.values() for value, _ in points})
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.title.set_fontsize("small")
         ax.legend(fontsize="small")

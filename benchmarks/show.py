@@ -74,7 +74,7 @@ def _workload(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _profiles(rows: list[dict[str, Any]]) -> Iterator[str]:
-    profiled = [row for row in rows if "shares" in row]
+    profiled = [row for row in rows if "shares" in row and "axis" not in row]
     if not profiled:
         return
     head = ["", "", *(f"{kind}, %" for kind in profiled[0]["shares"])]
