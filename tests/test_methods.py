@@ -55,7 +55,7 @@ def test_in_first_order_too(name, options, net, path):
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize(("net", "path"), [*NETS, ("mlp", "compiled")])
+@pytest.mark.parametrize(("net", "path"), [*NETS, pytest.param("mlp", "compiled", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
 def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path, first_order, monkeypatch):
     """The loop's own parameters, gradients and Adam; MAML++ goes through its schedules on the way. Compiled: traced."""
