@@ -206,7 +206,7 @@ def _weights(*shape: int) -> torch.Tensor:
         (lambda x, w: _maps.Conv.apply(x, w, 2), (_map(2, 6, 4, 3), _map(4, 3, 3, 3))),
         (lambda x, g: _maps.ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
         (lambda x, g: _maps.ConvWeight.apply(x, g, 1), (_map(2, 3, 4, 3), _map(2, 2, 4, 3))),
-        (_maps.Pooled.apply, (_map(3, 2, 9, 5),)),
+        (_maps.Pooled.apply, (_map(3, 2, 5, 5),)),
         (lambda x: _maps.Pooled.apply(x)[0] * _maps.Pooled.apply(x)[1] ** 2, (_map(2, 2, 5, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),

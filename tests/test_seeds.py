@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from cml_bench import registry
 from cml_bench.engine import checkpoint, compiled, jobs, seeds
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings, Training
 from cml_bench.errors import UserError
 from cml_bench.records import Store
+from cml_bench.spec import Component, canonical
 from tests.specs import glyph_spec, sinusoid_spec
 from tests.test_engine import same, tensors
 
@@ -61,7 +63,10 @@ def alone(settings: Settings) -> Settings:
 
 def seeded(method="maml+cml", protocol_options=None, **changes):
     protocol = {"val_every": 4, "optimizer_reset_every": 6, **(protocol_options or {})}
-    return [sinusoid_spec(method, seed=seed, steps=12, protocol_options=protocol, **changes) for seed in SEEDS]
+    own = {"hidden": (16, 16), **registry.method(method).network_defaults}
+    network = Component(name="mlp", options=canonical(registry.networks.get("mlp").Options.read(own, "mlp")))
+    specs = [sinusoid_spec(method, seed=seed, steps=12, protocol_options=protocol, **changes) for seed in SEEDS]
+    return [spec.model_copy(update={"network": network}) for spec in specs]
 
 
 @pytest.fixture(scope="module")
