@@ -104,12 +104,11 @@ class _FromPooled(torch.autograd.Function):
         shift = at_pooled.sum(_ALL, keepdim=True) / -count - slope * mean
         last = layout(z) == torch.channels_last
         out = torch.empty_like(z, dtype=torch.result_type(z, shift))
+        view = out.permute(0, 2, 3, 1).view(len(z), -1, z.shape[1]) if last else out.view(*z.shape[:2], -1)
         for some in _parts(z):
             torch.addcmul(shift, z[some], slope, out=out[some])
             at, where = _flat(at_pooled[some].to(out.dtype), last), _flat(places[some], last)
-            part = out[some].permute(0, 2, 3, 1) if last else out[some]
-            part = part.view(len(part), -1, part.shape[3]) if last else part.view(*part.shape[:2], -1)
-            part.scatter_add_(1 if last else 2, where, at)
+            view[some].scatter_add_(1 if last else 2, where, at)
         return out
 
     @staticmethod
