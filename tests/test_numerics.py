@@ -211,7 +211,7 @@ def _weights(*shape: int) -> torch.Tensor:
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),
         (lambda z, f: _maps.ScaledReLU.apply(z, f, f + 0.1, 0.1), (_map(3, 2, 9, 5), _weights(1, 2, 1, 1))),
-        (lambda w: _maps.PooledProduct.apply(w, _weights(6, 4, 20).detach(), (4, 5)), (_weights(2, 3, 4),)),
+        (lambda w: _maps.PooledProduct.apply(w, _weights(3, 2, 4, 20).detach(), (4, 5), 0.1), (_weights(2, 3, 4),)),
     ],
     ids=[
         "conv", "conv of 2 tasks", "weight gradient", "weight gradient of one task", "pooled", "pooled and variance",

@@ -7,7 +7,7 @@ the cache meanwhile.
 """
 
 from collections.abc import Iterator
-from math import inf
+from math import ceil, inf
 
 import torch
 import torch.nn.functional as F
@@ -174,95 +174,138 @@ def _picked(x: Tensor, places: Tensor) -> Tensor:
     return found.permute(0, 3, 1, 2) if last else found
 
 
-def patches(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(n, C, H, W) -> (n, 9C, H*W), the 3x3 patches with zeros around, in fewer passes than torch's unfold.
+def patches(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (T, n, C, H, W) -> (n, T, 9C+1, H*W): the 3x3 patches with zeros around, and a last row of ones.
 
-    With them an image's mean (n, 9C) and covariance (n, 9C, 9C) over its patches, which do not drown in a large mean.
+    With them the mean (T, 9C+1, 9C+1) of their products. Patches are less each channel's mean over the task's images,
+    so that variances do not drown in it.
     """
-    n, channels, height, width = x.shape
-    found = x.new_empty(n, 9 * channels, height * width)
-    means, covariances = x.new_empty(n, 9 * channels), x.new_empty(n, 9 * channels, 9 * channels)
+    tasks, n, channels, height, width = x.shape
+    middle = x.mean((1, 3, 4), keepdim=True)
+    found = x.new_empty(n, tasks, 9 * channels + 1, height * width)
+    products = x.new_zeros(tasks, 9 * channels + 1, 9 * channels + 1)
     for some in _parts(found):
-        around, columns = F.pad(x[some], (1, 1, 1, 1)), found[some].view(-1, channels, 9, height, width)
+        around = (F.pad(x[:, some], (1, 1, 1, 1)) - middle).transpose(0, 1)
+        columns = found[some, :, :-1].unflatten(3, (height, width)).unflatten(2, (channels, 9))
         for place in range(9):
             i, j = divmod(place, 3)
-            columns[:, :, place] = around[:, :, i : i + height, j : j + width]
-        means[some] = found[some].mean(2)
-        centred = found[some] - means[some].unsqueeze(2)
-        covariances[some] = torch.bmm(centred, centred.transpose(1, 2)) / centred.shape[2]
-    return found, means, covariances
+            columns[:, :, :, place] = around[..., i : i + height, j : j + width]
+        found[some, :, -1] = 1
+        flat = found[some].flatten(0, 1)
+        products += torch.bmm(flat, flat.transpose(1, 2)).unflatten(0, (-1, tasks)).sum(0)
+    return found, products / (n * height * width)
 
 
 class PooledProduct(torch.autograd.Function):
-    """Max-pool 2 of the maps w . patch: weights (T, F, K), patches (T*n, K, H*W) -> (T*n, F, H//2, W//2).
+    """The leaky ReLU of max-pool 2 of w . patch: (T, F, K) with (n, T, K, H*W) -> (n, T*F, H//2, W//2).
 
     On a CPU a few images at a time: the maps, four times as large as what is pooled, stay in the cache, and no map is
-    kept. Patches have no derivative here. Maps have their channels last.
+    kept. Patches have no derivative here. Maps have their channels last. Derivatives, of any order, are the same linear
+    map at the places of the maxima, :class:`_PickedProduct`, and its adjoint, :class:`_ProductWeight`.
     """
 
     @staticmethod
-    def forward(ctx, weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Tensor:
-        for maps, images in _products(weight, patches, size):
-            if images.start == 0:
-                pooled, places = _for_pooling(maps, len(patches))
-            _pool(maps, pooled[images], places[images])
-        ctx.save_for_backward(patches, places)
-        ctx.form = (len(weight), size)
-        return pooled
+    def forward(ctx, weight: Tensor, patches: Tensor, size: tuple[int, int], slope: float) -> Tensor:
+        tasks = patches.shape[1]
+        for maps, some in _products(weight, patches, size):
+            found = torch.ops.aten.max_pool2d_with_indices(maps, [2, 2])
+            pooled, where = (v.unflatten(0, (-1, tasks)) for v in found)
+            if some.start == 0:
+                out, places = _folded(len(patches), pooled), _folded(len(patches), where, _index(size))
+            torch.ops.aten.leaky_relu.out(pooled, slope, out=out[some])
+            places[some].copy_(where)
+        out = out.flatten(1, 2)
+        ctx.save_for_backward(out, patches, places)
+        ctx.form = (size, slope)
+        return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _ProductWeight.apply(grad, *ctx.saved_tensors, ctx.form), None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        out, *others = ctx.saved_tensors
+        return _ProductWeight.apply(grad, out.detach(), *others, ctx.form), None, None, None
 
 
 class _ProductWeight(torch.autograd.Function):
     """The derivative (T, F, K) for the weights of :class:`PooledProduct`; its own is :class:`_PickedProduct`."""
 
     @staticmethod
-    def forward(ctx, grad: Tensor, patches: Tensor, places: Tensor, form: tuple[int, tuple[int, int]]) -> Tensor:
-        ctx.save_for_backward(patches, places)
-        ctx.form, (tasks, size) = form, form
-        pair, one, found = [2, 2], [1, 1], []
-        for images in _parts(patches, grad.shape[1] * patches.shape[2]):
-            g, where = (v[images].contiguous(memory_format=torch.channels_last) for v in (grad, places))
-            like = g.new_empty(len(g), *size, g.shape[1]).permute(0, 3, 1, 2)
-            spread = torch.ops.aten.max_pool2d_with_indices_backward(g, like, pair, pair, [0, 0], one, False, where)
-            found.append(torch.bmm(*_alike(patches[images], _flat(spread, True))))
-        return torch.cat(found).unflatten(0, (tasks, -1)).sum(1).transpose(1, 2)
+    def forward(ctx, grad: Tensor, out: Tensor, patches: Tensor, places: Tensor, form: tuple) -> Tensor:
+        ctx.save_for_backward(out, patches, places)
+        ctx.form, (size, slope), tasks, filters = form, form, *places.shape[1:3]
+        grad, out = (v.unflatten(1, (tasks, filters)) for v in (grad, out))
+        total, pair, rest = 0, [2, 2], ([0, 0], [1, 1], False)
+        for some in _parts(patches, tasks * filters * patches.shape[3]):
+            opened = _one_by_one(grad[some])
+            torch.ops.aten.leaky_relu_backward.grad_input(grad[some], out[some], slope, True, grad_input=opened)
+            opened, where = (
+                v.flatten(0, 1) for v in (opened, _one_by_one(places[some], torch.int64).copy_(places[some]))
+            )
+            like = opened.new_empty(len(opened), *size, filters).permute(0, 3, 1, 2)
+            spread = torch.ops.aten.max_pool2d_with_indices_backward(opened, like, pair, pair, *rest, where)
+            found = torch.bmm(*_alike(patches[some].flatten(0, 1), _flat(spread, True)))
+            total = total + found.unflatten(0, (-1, tasks)).sum(0)
+        return total.transpose(1, 2)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _PickedProduct.apply(grad, *ctx.saved_tensors, ctx.form), None, None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _PickedProduct.apply(grad, *ctx.saved_tensors, ctx.form), None, None, None, None
 
 
 class _PickedProduct(torch.autograd.Function):
-    """The maps w . patch at given places (T*n, F, H', W')."""
+    """The maps w . patch at given places (n, T*F, H', W'), times the ReLU's slope there."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, patches: Tensor, places: Tensor, form: tuple[int, tuple[int, int]]) -> Tensor:
-        ctx.save_for_backward(patches, places)
-        ctx.form = form
-        return torch.cat([_picked(maps, places[images]) for maps, images in _products(weight, patches, form[1])])
+    def forward(ctx, weight: Tensor, out: Tensor, patches: Tensor, places: Tensor, form: tuple) -> Tensor:
+        ctx.save_for_backward(out, patches, places)
+        ctx.form, (size, slope), tasks = form, form, patches.shape[1]
+        out = out.unflatten(1, (tasks, -1))
+        for maps, some in _products(weight, patches, size):
+            where = _one_by_one(places[some], torch.int64).copy_(places[some])
+            picked = _picked(maps, where.flatten(0, 1)).unflatten(0, (-1, tasks))
+            if some.start == 0:
+                found = _folded(len(patches), picked)
+            torch.ops.aten.leaky_relu_backward.grad_input(picked, out[some], slope, True, grad_input=found[some])
+        return found.flatten(1, 2)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _ProductWeight.apply(grad, *ctx.saved_tensors, ctx.form), None, None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _ProductWeight.apply(grad, *ctx.saved_tensors, ctx.form), None, None, None, None
+
+
+def _products(weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, slice]]:
+    """Maps (m*T, F, H, W), channels last, and of which m images."""
+    own = weight.transpose(1, 2)
+    for some in _parts(patches, weight.shape[0] * weight.shape[1] * patches.shape[3]):
+        flat = patches[some].flatten(0, 1)
+        repeated = own.expand(len(flat) // len(own), *own.shape).flatten(0, 1)
+        maps = torch.bmm(*_alike(flat.transpose(1, 2), repeated))
+        yield maps.unflatten(1, size).permute(0, 3, 1, 2), some
+
+
+def _folded(n: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Room (n, T, F, H, W) for n times maps like these (m, T, F, H, W): in memory (n, H, W, T, F), a folded map."""
+    _, tasks, filters, height, width = like.shape
+    return like.new_empty(n, height, width, tasks, filters, dtype=dtype or like.dtype).permute(0, 3, 4, 1, 2)
+
+
+def _one_by_one(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Room for these maps (m, T, F, H, W): in memory (m, T, H, W, F), m*T maps with their channels last."""
+    m, tasks, filters, height, width = like.shape
+    return like.new_empty(m, tasks, height, width, filters, dtype=dtype or like.dtype).permute(0, 1, 4, 2, 3)
+
+
+def _index(size: tuple[int, int]) -> torch.dtype:
+    """Of the places in a map: a quarter of the memory of torch's own."""
+    return torch.int16 if size[0] * size[1] <= 2**15 else torch.int32
 
 
 def _parts(x: Tensor, values: int | None = None) -> Iterator[slice]:
     """All images of x; on a CPU as many at a time as fit the cache with so many values each (without: what x has)."""
     n, each = len(x), (values or x[0].numel()) * x.element_size()
-    step = n if x.is_cuda else max(1, _CACHED // each)
-    for first in range(0, n, step):
-        yield slice(first, first + step)
-
-
-def _products(weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, slice]]:
-    """Maps (m, F, H, W), channels last, and of which images."""
-    own = weight.transpose(1, 2).repeat_interleave(len(patches) // len(weight), 0)
-    for images in _parts(patches, weight.shape[1] * patches.shape[2]):
-        maps = torch.bmm(*_alike(patches[images].transpose(1, 2), own[images]))
-        yield maps.unflatten(1, size).permute(0, 3, 1, 2), images
+    fit = n if x.is_cuda else max(1, _CACHED // each)
+    parts = max(1, ceil(n / fit - 0.5))  # of like sizes: a single image left over costs more than two
+    for i in range(parts):
+        yield slice(i * n // parts, (i + 1) * n // parts)
 
 
 def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -264,33 +264,20 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
 
 
 def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
-    """:func:`fast_block` for inputs of few channels that need no gradient: images (T, n, C, H, W).
+    """``block(..., pool=True)`` for inputs of few channels that need no gradient: images (T, n, C, H, W).
 
-    Each output is z = w . patch, a matrix product over 3x3 patches; so its mean is w . m with the patches' mean m, and
-    its variance w' Cov w with their covariance (9C x 9C). Neither statistics nor their derivatives need a pass over the
-    full map, which in the first layer is the largest of all.
+    Each output is w . patch, a matrix product over 3x3 patches; so its variance is w' Cov w with their covariance
+    (9C x 9C), and batch-norm is known before any map is: it goes into the weights and into one of a patch of ones.
+    Neither statistics nor their derivatives need a pass over the full map, which in the first layer is the largest.
     Returns the folded map (n, T*filters, H//2, W//2), channels last.
     """
-    tasks, n, _, height, width = x.shape
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
     exact = torch.autocast(x.device.type, enabled=False) if x.device.type in ("cpu", "cuda") else nullcontext()
     with exact:  # of rounded products a variance could be below 0
-        columns, means, covariance = _described(x)
-        var = ((weight @ covariance) * weight).sum(2)
-        middle = (weight @ means.unsqueeze(2)).squeeze(2)
-    sign = _sign(scale)
-    factor = scale * torch.rsqrt(var + BN_EPS)
-    shift = p[f"norm{index}.bias"] - middle * factor
-    z = fold(PooledProduct.apply(weight * sign.unsqueeze(2), columns, (height, width)).unflatten(0, (tasks, n)))
-    factor, shift = (v.reshape(1, -1, 1, 1) for v in (factor * sign, shift))
-    return ScaledReLU.apply(z.contiguous(memory_format=torch.channels_last), factor, shift, slope)
-
-
-def _described(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches (T*n, K, HW) of images (T, n, C, H, W); their mean (T, K) and covariance (T, K, K) in each task."""
-    columns, means, covariances = patches(x.flatten(0, 1))
-    means = means.unflatten(0, x.shape[:2])
-    middle = means.mean(1)
-    apart = means - middle.unsqueeze(1)
-    between = apart.transpose(1, 2) @ apart / x.shape[1]
-    return columns, middle, covariances.unflatten(0, x.shape[:2]).mean(1) + between
+        columns, products = patches(x)
+        mean = products[:, :-1, -1:]
+        covariance = products[:, :-1, :-1] - mean @ mean.transpose(1, 2)
+        factor = scale * torch.rsqrt(((weight @ covariance) * weight).sum(2) + BN_EPS)
+        scaled = weight * factor.unsqueeze(2)
+        shift = p[f"norm{index}.bias"].unsqueeze(2) - scaled @ mean
+    return PooledProduct.apply(torch.cat([scaled, shift], 2), columns, tuple(x.shape[3:]), slope)
