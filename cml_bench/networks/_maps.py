@@ -23,8 +23,9 @@ _WIDE = inf if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32 * 32
 class Conv(torch.autograd.Function):
     """3x3 convolution of maps (n, T*C, H, W) with weights (T*F, C, 3, 3), T groups, padded by 1.
 
-    Its derivatives are itself with the turned kernel, and :class:`ConvWeight`, whose derivatives are these two again.
-    So second derivatives are convolutions of the same kind, where torch's own would swap batch and channels.
+    With grad (n, T*F, H, W), <grad, Conv(x, weight)> is linear in each of the three. This, :class:`ConvInput` and
+    :class:`ConvWeight` are its derivatives for one of them, so derivatives of any order are these again, where torch's
+    own second ones would swap batch and channels.
     """
 
     @staticmethod
@@ -36,13 +37,33 @@ class Conv(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        at_x = Conv.apply(grad, _turned(weight, ctx.groups), ctx.groups) if ctx.needs_input_grad[0] else None
+        at_x = ConvInput.apply(grad, weight, ctx.groups) if ctx.needs_input_grad[0] else None
         at_weight = ConvWeight.apply(x, grad, ctx.groups) if ctx.needs_input_grad[1] else None
         return at_x, at_weight, None
 
 
+class ConvInput(torch.autograd.Function):
+    """The derivative (n, T*C, H, W) of <grad, :class:`Conv` of x> for x."""
+
+    @staticmethod
+    def forward(ctx, grad: Tensor, weight: Tensor, groups: int) -> Tensor:
+        ctx.save_for_backward(grad, weight)
+        ctx.groups = groups
+        grad, weight = _alike(grad, weight)
+        shape = (len(grad), groups * weight.shape[1], *grad.shape[2:])
+        like = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout(grad))
+        return _conv_backward(grad, like, weight, groups)[0]
+
+    @staticmethod
+    def backward(ctx, x: Tensor) -> tuple[Tensor | None, ...]:
+        grad, weight = ctx.saved_tensors
+        at_grad = Conv.apply(x, weight, ctx.groups) if ctx.needs_input_grad[0] else None
+        at_weight = ConvWeight.apply(x, grad, ctx.groups) if ctx.needs_input_grad[1] else None
+        return at_grad, at_weight, None
+
+
 class ConvWeight(torch.autograd.Function):
-    """The derivative (T*F, C, 3, 3) of <grad, :class:`Conv` of x> for the weights: bilinear in x and grad."""
+    """The derivative (T*F, C, 3, 3) of <grad, :class:`Conv` of x> for the weights."""
 
     @staticmethod
     def forward(ctx, x: Tensor, grad: Tensor, groups: int) -> Tensor:
@@ -52,17 +73,19 @@ class ConvWeight(torch.autograd.Function):
         if _wide(x, groups):
             return _weight_by_rows(x, grad)
         like = x.new_empty(grad.shape[1], x.shape[1] // groups, 3, 3).contiguous(memory_format=layout(x))
-        pair = [1, 1]
-        return torch.ops.aten.convolution_backward(
-            grad, x, like, None, pair, pair, pair, False, [0, 0], groups, [False, True, False]
-        )[1]
+        return _conv_backward(grad, x, like, groups, at_weight=True)[1]
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, outer = ctx.saved_tensors
-        at_x = Conv.apply(outer, _turned(grad, ctx.groups), ctx.groups) if ctx.needs_input_grad[0] else None
-        at_grad = Conv.apply(x, grad, ctx.groups) if ctx.needs_input_grad[1] else None
+    def backward(ctx, weight: Tensor) -> tuple[Tensor | None, ...]:
+        x, grad = ctx.saved_tensors
+        at_x = ConvInput.apply(grad, weight, ctx.groups) if ctx.needs_input_grad[0] else None
+        at_grad = Conv.apply(x, weight, ctx.groups) if ctx.needs_input_grad[1] else None
         return at_x, at_grad, None
+
+
+def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: int, at_weight: bool = False) -> tuple:
+    one, wanted = [1, 1], [not at_weight, at_weight, False]
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, one, one, one, False, [0, 0], groups, wanted)
 
 
 class Pooled(torch.autograd.Function):
@@ -342,9 +365,3 @@ def _weight_by_rows(x: Tensor, grad: Tensor) -> Tensor:
 def layout(x: Tensor) -> torch.memory_format:
     last = x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
-
-
-def _turned(weight: Tensor, groups: int) -> Tensor:
-    """The kernel of the transposed convolution: (T*F, C, 3, 3) -> (T*C, F, 3, 3), turned by half a circle."""
-    turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3)
-    return turned.contiguous(memory_format=layout(weight))
