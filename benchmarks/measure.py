@@ -189,7 +189,8 @@ def rows(workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, s
     """Medians over blocks and their quartiles, of one unit of the workload.
 
     ``times_faster`` is the median over rounds of learn2learn's way's processor time over this one's: the two blocks of
-    a round met the same other load. ``limit_multiple``: processor time over the FLOP limit.
+    a round met the same other load. ``limit_multiple``: processor time over the FLOP limit, at the best rate of all
+    rounds; ``limit_multiple_in_round``: at the best rate of its own round, the median over rounds.
     """
     common = {"workload": workload.name, "unit": workload.unit, "threads": workload.threads}
     arrays = {
@@ -219,5 +220,7 @@ def rows(workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, s
             row["memory_share"] = _short(row["memory"] / np.median(arrays["official way"]["memory"]))
         if RATES in arrays:
             row["limit_multiple"] = _short(row["processor"] / limit)
+            own = arrays[RATES]["best_rate"][: len(array["processor"])]
+            row["limit_multiple_in_round"] = _short(np.median(array["processor"][: len(own)] / units * own / flops))
         out.append(row)
     return out + [{**common, "implementation": name, "seconds": None, "missing": why} for name, why in missing.items()]

@@ -118,7 +118,7 @@ def test_rows_are_medians_of_units_and_ratios_are_paired():
         WAY: [block(4.0), block(8.0), block(24.0)],
         "official way": [block(5.0, 400)] * 3,
         "engine, fast": [block(2.0), block(2.0), block(8.0)],
-        RATES: [{"best_rate": 8.0, "rate": 4.0, "flops": 8}, {"best_rate": 16.0, "rate": 5.0, "flops": 8}],
+        RATES: [{"best_rate": rate, "rate": 4.0, "flops": 8} for rate in (8.0, 16.0, 4.0)],
         "higher": [],
     }
     rows = {row["implementation"]: row for row in measure.rows(workload, blocks, {"higher": "not installed"})}
@@ -130,6 +130,7 @@ def test_rows_are_medians_of_units_and_ratios_are_paired():
     assert fast["memory_share"] == 0.25
     assert rows[RATES]["processor"] == 0.5  # 8 FLOP at the best rate
     assert fast["limit_multiple"] == 2.0
+    assert fast["limit_multiple_in_round"] == 2.0  # of 1, 2, 2: 1, 1 and 4 s a task, where the limits are 1, 0.5, 2 s
     assert "times_faster" not in rows[WAY]
     assert rows["higher"] == {
         "workload": "w", "unit": "task", "threads": 1, "implementation": "higher", "seconds": None,
