@@ -233,6 +233,18 @@ def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, 
     assert torch.autograd.gradgradcheck(gradient, inputs)
 
 
+@pytest.mark.parametrize("size", [(180, 182), (182, 183)], ids=["in 16 bits", "in 32 bits"])
+def test_places_of_large_maps_are_kept_whole(size):
+    """Up to 2**15 pixels a place has 16 bits."""
+    weight, patches = _weights(1, 2, 3), _weights(2, 1, 3, size[0] * size[1]).detach()
+    got = _maps.PooledProduct.apply(weight, patches, size, 0.1)
+    maps = (weight @ patches).unflatten(3, size).flatten(0, 1)
+    want = torch.nn.functional.leaky_relu(torch.nn.functional.max_pool2d(maps, 2), 0.1)
+    assert torch.allclose(got, want, atol=1e-12)
+    gradients = (torch.autograd.grad(value.pow(2).sum(), weight)[0] for value in (got, want))
+    assert torch.allclose(*gradients, rtol=1e-10)
+
+
 def test_derivatives_take_what_autocast_makes_of_them_on_a_gpu():
     """Its lists are others than a CPU's; no values here, so no GPU is needed."""
 

@@ -260,9 +260,7 @@ class _ProductWeight(torch.autograd.Function):
         for some in _parts(patches, tasks * filters * patches.shape[3]):
             opened = _one_by_one(grad[some])
             torch.ops.aten.leaky_relu_backward.grad_input(grad[some], out[some], slope, True, grad_input=opened)
-            opened, where = (
-                v.flatten(0, 1) for v in (opened, _one_by_one(places[some], torch.int64).copy_(places[some]))
-            )
+            opened, where = opened.flatten(0, 1), _indices(places[some])
             like = opened.new_empty(len(opened), *size, filters).permute(0, 3, 1, 2)
             spread = torch.ops.aten.max_pool2d_with_indices_backward(opened, like, pair, pair, *rest, where)
             found = torch.bmm(*_alike(patches[some].flatten(0, 1), _flat(spread, True)))
@@ -283,8 +281,7 @@ class _PickedProduct(torch.autograd.Function):
         ctx.form, (size, slope), tasks = form, form, patches.shape[1]
         out = out.unflatten(1, (tasks, -1))
         for maps, some in _products(weight, patches, size):
-            where = _one_by_one(places[some], torch.int64).copy_(places[some])
-            picked = _picked(maps, where.flatten(0, 1)).unflatten(0, (-1, tasks))
+            picked = _picked(maps, _indices(places[some])).unflatten(0, (-1, tasks))
             if some.start == 0:
                 found = _folded(len(patches), picked)
             torch.ops.aten.leaky_relu_backward.grad_input(picked, out[some], slope, True, grad_input=found[some])
@@ -317,8 +314,13 @@ def _one_by_one(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return like.new_empty(m, tasks, height, width, filters, dtype=dtype or like.dtype).permute(0, 1, 4, 2, 3)
 
 
+def _indices(places: Tensor) -> Tensor:
+    """Of torch's own type: (m, T, F, H, W) -> (m*T, F, H, W), channels last."""
+    return _one_by_one(places, torch.int64).copy_(places).flatten(0, 1)
+
+
 def _index(size: tuple[int, int]) -> torch.dtype:
-    """Of the places in a map: a quarter of the memory of torch's own."""
+    """The type that the places in a map are kept in: a quarter of the memory of torch's own."""
     return torch.int16 if size[0] * size[1] <= 2**15 else torch.int32
 
 
