@@ -211,11 +211,14 @@ def _weights(*shape: int) -> torch.Tensor:
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
         (lambda x: _maps.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),
         (lambda z, f: _maps.ScaledReLU.apply(z, f, f + 0.1, 0.1), (_map(3, 2, 9, 5), _weights(1, 2, 1, 1))),
+        (_maps.Pooled.apply, (_map(5, 4, 5, 3),)),
+        (lambda w: _maps.PooledProduct.apply(w, _weights(5, 1, 4, 20).detach(), (4, 5), 0.0), (_weights(1, 3, 4),)),
         (lambda w: _maps.PooledProduct.apply(w, _weights(3, 2, 4, 20).detach(), (4, 5), 0.1), (_weights(2, 3, 4),)),
     ],
     ids=[
         "conv", "conv of 2 tasks", "weight gradient", "weight gradient of one task", "pooled", "pooled and variance",
-        "pooled, channels first", "pooled to one place", "scaled ReLU", "pooled product",
+        "pooled, channels first", "pooled to one place", "scaled ReLU", "pooled in parts of two and three",
+        "pooled product in parts of two and three", "pooled product of 2 tasks",
     ],
 )  # fmt: skip
 def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, monkeypatch):
@@ -282,6 +285,22 @@ def test_bright_images_of_little_contrast_have_variances(dtype):
         got = base.fast_first_block(params, "1", x)
     assert torch.isfinite(got).all()
     assert (got - want).abs().max() < (1e-3 if dtype == torch.float32 else 0.3)
+
+
+def test_inputs_far_from_zero_keep_their_variances():
+    """A centre tap sees no border; of products with the mean left in, 30 squared would hide a variance of 0.0004."""
+    x = 30 + 0.02 * random(2, 3, 1, 20, 20, name="grain").to(torch.float32)
+    params = {
+        "conv1.weight": torch.zeros(2, 4, 1, 3, 3),
+        "conv1.bias": torch.zeros(2, 4),
+        "norm1.weight": torch.ones(2, 4),
+        "norm1.bias": torch.zeros(2, 4),
+    }
+    params["conv1.weight"][..., 1, 1] = 1
+    want = base.block({name: p.double() for name, p in params.items()}, "1", base.fold(x.double()), pool=True)
+    got = base.fast_first_block(params, "1", x)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert (got - want).abs().max() < 1e-3
 
 
 def test_maps_keep_their_layout_through_two_derivatives():
