@@ -49,8 +49,11 @@ def _table(rows: list[list[str]], head: list[str]) -> str:
 
 def _workload(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"\n#### {name}\n"
-    keys = {"times_faster": "times faster", "limit_multiple": "x FLOP limit", "limit_multiple_in_round": "in its round"}
-    keys = {key: title for key, title in {**keys, "memory": "peak GiB"}.items() if any(key in row for row in rows)}
+    titles = {
+        "times_faster": "times faster", "limit_multiple": "x FLOP limit",
+        "limit_multiple_in_round": "x limit in its round", "memory": "peak GiB",
+    }  # fmt: skip
+    keys = {key: title for key, title in titles.items() if any(key in row for row in rows)}
     head = ["", f"s per {rows[0].get('unit', 'command')}", "processor s", *keys.values()]
     body = []
     for row in rows:

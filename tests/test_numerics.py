@@ -204,6 +204,7 @@ def _weights(*shape: int) -> torch.Tensor:
     [
         (lambda x, w: _maps.Conv.apply(x, w, 1), (_map(2, 3, 4, 5), _map(2, 3, 3, 3))),
         (lambda x, w: _maps.Conv.apply(x, w, 2), (_map(2, 6, 4, 3), _map(4, 3, 3, 3))),
+        (lambda g, w: _maps.ConvInput.apply(g, w, 2), (_map(2, 4, 4, 3), _map(4, 3, 3, 3))),
         (lambda x, g: _maps.ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
         (lambda x, g: _maps.ConvWeight.apply(x, g, 1), (_map(2, 3, 4, 3), _map(2, 2, 4, 3))),
         (_maps.Pooled.apply, (_map(3, 2, 5, 5),)),
@@ -216,9 +217,9 @@ def _weights(*shape: int) -> torch.Tensor:
         (lambda w: _maps.PooledProduct.apply(w, _weights(3, 2, 4, 20).detach(), (4, 5), 0.1), (_weights(2, 3, 4),)),
     ],
     ids=[
-        "conv", "conv of 2 tasks", "weight gradient", "weight gradient of one task", "pooled", "pooled and variance",
-        "pooled, channels first", "pooled to one place", "scaled ReLU", "pooled in parts of two and three",
-        "pooled product in parts of two and three", "pooled product of 2 tasks",
+        "conv", "conv of 2 tasks", "input gradient", "weight gradient", "weight gradient of one task", "pooled",
+        "pooled and variance", "pooled, channels first", "pooled to one place", "scaled ReLU",
+        "pooled in parts of two and three", "pooled product in parts of two and three", "pooled product of 2 tasks",
     ],
 )  # fmt: skip
 def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, monkeypatch):
@@ -234,6 +235,31 @@ def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, 
         return torch.autograd.grad(total, values, create_graph=True)
 
     assert torch.autograd.gradgradcheck(gradient, inputs)
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0, 0.0])
+@pytest.mark.parametrize("size", [(16, 16), (17, 19)])
+def test_the_fast_first_block_is_the_block(size, scale, monkeypatch):
+    """Values, first and second derivatives, for two tasks, odd sizes, and scales of all signs; ties go to one place."""
+    monkeypatch.setattr(_maps, "_CACHED", 2**14)
+    x = random(2, 3, 1, *size, name="x")
+    params = {
+        "conv1.weight": _weights(2, 4, 1, 3, 3),
+        "conv1.bias": torch.zeros(2, 4, dtype=torch.float64),
+        "norm1.weight": (scale * _weights(2, 4).abs()).detach().requires_grad_(),
+        "norm1.bias": _weights(2, 4),
+    }
+    leaves = [p for p in params.values() if p.requires_grad]
+
+    def derivatives(out: torch.Tensor) -> list[torch.Tensor]:
+        first = torch.autograd.grad(out.pow(3).sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), leaves)
+        return [out, *first, *second]
+
+    got = derivatives(base.fast_first_block(params, "1", x, 0.1))
+    want = derivatives(base.block(params, "1", base.fold(x), pool=True, slope=0.1))
+    for ours, theirs in zip(got, want, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.detach().abs().max()) + 1e-12)
 
 
 @pytest.mark.parametrize("size", [(180, 182), (182, 183)], ids=["in 16 bits", "in 32 bits"])
@@ -267,6 +293,17 @@ def test_derivatives_take_what_autocast_makes_of_them_on_a_gpu():
             torch.set_autocast_enabled("cuda", False)
             torch.set_autocast_dtype("cuda", before)
     assert (pooled.dtype, var.dtype, out.shape) == (torch.bfloat16, torch.float32, z.shape)
+
+
+def test_parts_in_16_bits_add_up_in_32(monkeypatch):
+    """257 images of 16 pooled places each: of bf16 numbers, 4096 + 16 is 4096."""
+    monkeypatch.setattr(_maps, "_CACHED", 1)
+    weight, patches = torch.tensor([[[0.0, 1.0]]]).requires_grad_(), torch.ones(257, 1, 2, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = _maps.PooledProduct.apply(weight, patches, (8, 8), 0.0)
+        (found,) = torch.autograd.grad(out.sum(dtype=torch.float32), weight)
+    assert out.dtype == torch.bfloat16
+    assert found[0, 0, 1] == 257 * 16
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

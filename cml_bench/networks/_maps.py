@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _ALL = (0, 2, 3)  # a channel's values
-_CACHED = 2**22  # bytes of maps that are made at a time
+_CACHED = 2**22  # bytes of maps that are made at a time, more or less
 # Pixels of a map from which on matrix products beat the library's weight derivative (see _wide): where maps leave the
 # cache, but never with AVX-512, for which the library has a kernel of its own for maps with their channels last.
 _WIDE = inf if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32 * 32
@@ -98,11 +98,13 @@ class Pooled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: Tensor) -> tuple[Tensor, Tensor]:
-        pooled, places = _for_pooling(z, len(z))
+        shape = (*z.shape[:2], z.shape[2] // 2, z.shape[3] // 2)
+        pooled = torch.empty(shape, dtype=z.dtype, device=z.device, memory_format=layout(z))
+        places = torch.empty_like(pooled, dtype=torch.int64)
         dtype, found = torch.promote_types(z.dtype, torch.float32), []
         for some in _parts(z):
             maps = z[some]
-            _pool(maps, pooled[some], places[some])
+            torch.ops.aten.max_pool2d_with_indices.out(maps, [2, 2], out=pooled[some], indices=places[some])
             middle = maps.mean(_ALL, keepdim=True, dtype=dtype)
             centred = maps - middle
             found.append((len(maps) / len(z), middle, centred.mul_(centred).mean(_ALL, keepdim=True)))
@@ -173,17 +175,6 @@ class ScaledReLU(torch.autograd.Function):
         return at_z, at_factor, at_shift, None
 
 
-def _for_pooling(z: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Room for the maxima and their places of n maps like those of z."""
-    _, channels, height, width = z.shape
-    room = torch.empty((n, channels, height // 2, width // 2), dtype=z.dtype, device=z.device, memory_format=layout(z))
-    return room, torch.empty_like(room, dtype=torch.int64)
-
-
-def _pool(maps: Tensor, pooled: Tensor, places: Tensor) -> None:
-    torch.ops.aten.max_pool2d_with_indices.out(maps, [2, 2], out=pooled, indices=places)
-
-
 def _flat(x: Tensor, last: bool) -> Tensor:
     """A map with its places in one dimension: (n, HW, C) where channels come last, else (n, C, HW)."""
     return x.permute(0, 2, 3, 1).flatten(1, 2) if last else x.flatten(2)
@@ -198,10 +189,10 @@ def _picked(x: Tensor, places: Tensor) -> Tensor:
 
 
 def patches(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (T, n, C, H, W) -> (n, T, 9C+1, H*W): the 3x3 patches with zeros around, and a last row of ones.
+    """Images (T, n, C, H, W) -> (n, T, 9C+1, H*W): their 3x3 patches, and a last row of ones.
 
-    With them the mean (T, 9C+1, 9C+1) of their products. Patches are less each channel's mean over the task's images,
-    so that variances do not drown in it.
+    With them the mean (T, 9C+1, 9C+1) of their products. The images are padded with zeros, then less each channel's
+    mean over the task's images, so that variances do not drown in it.
     """
     tasks, n, channels, height, width = x.shape
     middle = x.mean((1, 3, 4), keepdim=True)
@@ -264,7 +255,8 @@ class _ProductWeight(torch.autograd.Function):
             like = opened.new_empty(len(opened), *size, filters).permute(0, 3, 1, 2)
             spread = torch.ops.aten.max_pool2d_with_indices_backward(opened, like, pair, pair, *rest, where)
             found = torch.bmm(*_alike(patches[some].flatten(0, 1), _flat(spread, True)))
-            total = total + found.unflatten(0, (-1, tasks)).sum(0)
+            exact = torch.promote_types(found.dtype, torch.float32)
+            total = total + found.unflatten(0, (-1, tasks)).sum(0, dtype=exact)
         return total.transpose(1, 2)
 
     @staticmethod
@@ -325,7 +317,7 @@ def _index(size: tuple[int, int]) -> torch.dtype:
 
 
 def _parts(x: Tensor, values: int | None = None) -> Iterator[slice]:
-    """All images of x; on a CPU as many at a time as fit the cache with so many values each (without: what x has)."""
+    """All images of x; on a CPU about as many at a time as fit the cache with so many values each (or x's own)."""
     n, each = len(x), (values or x[0].numel()) * x.element_size()
     fit = n if x.is_cuda else max(1, _CACHED // each)
     parts = max(1, ceil(n / fit - 0.5))  # of like sizes: a single image left over costs more than two

@@ -273,11 +273,12 @@ def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Te
     """
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
     exact = torch.autocast(x.device.type, enabled=False) if x.device.type in ("cpu", "cuda") else nullcontext()
-    with exact:  # of rounded products a variance could be below 0
+    with exact:
         columns, products = patches(x)
-        mean = products[:, :-1, -1:]
+        # Of a rounded covariance (bf16, tf32) a variance could be below 0; float64 is left alone, and these are small.
+        mean, wide = products[:, :-1, -1:].double(), weight.double()
         covariance = products[:, :-1, :-1] - mean @ mean.transpose(1, 2)
-        factor = scale * torch.rsqrt(((weight @ covariance) * weight).sum(2) + BN_EPS)
+        factor = scale * torch.rsqrt(((wide @ covariance) * wide).sum(2) + BN_EPS).to(scale.dtype)
         scaled = weight * factor.unsqueeze(2)
-        shift = p[f"norm{index}.bias"].unsqueeze(2) - scaled @ mean
+        shift = p[f"norm{index}.bias"].unsqueeze(2) - (scaled.double() @ mean).to(scale.dtype)
     return PooledProduct.apply(torch.cat([scaled, shift], 2), columns, tuple(x.shape[3:]), slope)
