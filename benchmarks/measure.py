@@ -220,7 +220,7 @@ def rows(workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, s
             row["memory_share"] = _short(row["memory"] / np.median(arrays["official way"]["memory"]))
         if RATES in arrays:
             row["limit_multiple"] = _short(row["processor"] / limit)
-            own = arrays[RATES]["best_rate"][: len(array["processor"])]
-            row["limit_multiple_in_round"] = _short(np.median(array["processor"][: len(own)] / units * own / flops))
+            own = array["processor"] / units * arrays[RATES]["best_rate"] / flops
+            row["limit_multiple_in_round"] = _short(np.median(own))
         out.append(row)
     return out + [{**common, "implementation": name, "seconds": None, "missing": why} for name, why in missing.items()]
