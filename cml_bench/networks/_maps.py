@@ -3,10 +3,11 @@
 torch's own second derivatives of a convolution, a batch's statistics and a max-pool are right and slow: they swap batch
 and channels, or mix memory layouts. These keep the layout of the maps that they get, which is one of torch's two. What
 needs several passes over a map (values and first derivatives) makes them a few images at a time, which on a CPU stay in
-the cache meanwhile.
+the cache meanwhile, and so does the room for what lies between the passes: every part uses the same.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from math import ceil, inf
 
 import torch
@@ -102,11 +103,13 @@ class Pooled(torch.autograd.Function):
         pooled = torch.empty(shape, dtype=z.dtype, device=z.device, memory_format=layout(z))
         places = torch.empty_like(pooled, dtype=torch.int64)
         dtype, found = torch.promote_types(z.dtype, torch.float32), []
-        for some in _parts(z):
+        parts = _parts(z)
+        room = torch.empty_like(z[parts[0]], dtype=dtype)
+        for some in parts:
             maps = z[some]
             torch.ops.aten.max_pool2d_with_indices.out(maps, [2, 2], out=pooled[some], indices=places[some])
             middle = maps.mean(_ALL, keepdim=True, dtype=dtype)
-            centred = maps - middle
+            centred = torch.sub(maps, middle, out=room[: len(maps)])
             found.append((len(maps) / len(z), middle, centred.mul_(centred).mean(_ALL, keepdim=True)))
         mean = sum(share * middle for share, middle, _ in found)
         var = sum(share * (within + (middle - mean) ** 2) for share, middle, within in found)
@@ -162,13 +165,14 @@ class ScaledReLU(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, factor, out = ctx.saved_tensors
         out = out.detach()  # it says where the ReLU is open
-        opened = torch.ops.aten.leaky_relu_backward
         if torch.is_grad_enabled():  # a derivative of this one is asked for
-            inner = opened(grad, out, ctx.slope, True)
+            inner = torch.ops.aten.leaky_relu_backward(grad, out, ctx.slope, True)
             return inner * factor, (inner * z).sum(_ALL, keepdim=True), inner.sum(_ALL, keepdim=True), None
         at_z, at_factor, at_shift = torch.empty_like(z), torch.zeros_like(factor), torch.zeros_like(factor)
-        for some in _parts(z):
-            inner = opened(grad[some], out[some], ctx.slope, True)
+        parts = _parts(z)
+        room = torch.empty_like(out[parts[0]])
+        for some in parts:
+            inner = _opened(grad[some], out[some], ctx.slope, room)
             at_shift += inner.sum(_ALL, keepdim=True)
             torch.mul(inner, factor, out=at_z[some])
             at_factor += inner.mul_(z[some]).sum(_ALL, keepdim=True)
@@ -222,10 +226,13 @@ class PooledProduct(torch.autograd.Function):
     def forward(ctx, weight: Tensor, patches: Tensor, size: tuple[int, int], slope: float) -> Tensor:
         tasks = patches.shape[1]
         for maps, some in _products(weight, patches, size):
-            found = torch.ops.aten.max_pool2d_with_indices(maps, [2, 2])
-            pooled, where = (v.unflatten(0, (-1, tasks)) for v in found)
             if some.start == 0:
-                out, places = _folded(len(patches), pooled), _folded(len(patches), where, _index(size))
+                like = maps[..., :-1:2, :-1:2].unflatten(0, (-1, tasks))  # has the shape of what is pooled
+                out, places = _folded(len(patches), like), _folded(len(patches), like, _index(size))
+                rooms = _one_by_one(like), _one_by_one(like, torch.int64)
+            pooled, where = (room[: some.stop - some.start] for room in rooms)
+            at = {"out": pooled.flatten(0, 1), "indices": where.flatten(0, 1)}
+            torch.ops.aten.max_pool2d_with_indices.out(maps, [2, 2], **at)
             torch.ops.aten.leaky_relu.out(pooled, slope, out=out[some])
             places[some].copy_(where)
         out = out.flatten(1, 2)
@@ -248,12 +255,14 @@ class _ProductWeight(torch.autograd.Function):
         ctx.form, (size, slope), tasks, filters = form, form, *places.shape[1:3]
         grad, out = (v.unflatten(1, (tasks, filters)) for v in (grad, out))
         total, pair, rest = 0, [2, 2], ([0, 0], [1, 1], False)
-        for some in _parts(patches, tasks * filters * patches.shape[3]):
-            opened = _one_by_one(grad[some])
-            torch.ops.aten.leaky_relu_backward.grad_input(grad[some], out[some], slope, True, grad_input=opened)
-            opened, where = opened.flatten(0, 1), _indices(places[some])
-            like = opened.new_empty(len(opened), *size, filters).permute(0, 3, 1, 2)
-            spread = torch.ops.aten.max_pool2d_with_indices_backward(opened, like, pair, pair, *rest, where)
+        parts = _parts(patches, tasks * filters * patches.shape[3])
+        rooms = _one_by_one(grad[parts[0]]), _one_by_one(grad[parts[0]], torch.int64)
+        maps = grad.new_empty(rooms[0].shape[0] * tasks, *size, filters).permute(0, 3, 1, 2)
+        for some in parts:
+            opened = _opened(grad[some], out[some], slope, rooms[0]).flatten(0, 1)
+            where, spread = _indices(places[some], rooms[1]), maps[: len(opened)]
+            back = torch.ops.aten.max_pool2d_with_indices_backward.grad_input
+            back(opened, spread, pair, pair, *rest, where, grad_input=spread)
             found = torch.bmm(*_alike(patches[some].flatten(0, 1), _flat(spread, True)))
             exact = torch.promote_types(found.dtype, torch.float32)
             total = total + found.unflatten(0, (-1, tasks)).sum(0, dtype=exact)
@@ -273,7 +282,9 @@ class _PickedProduct(torch.autograd.Function):
         ctx.form, (size, slope), tasks = form, form, patches.shape[1]
         out = out.unflatten(1, (tasks, -1))
         for maps, some in _products(weight, patches, size):
-            picked = _picked(maps, _indices(places[some])).unflatten(0, (-1, tasks))
+            if some.start == 0:
+                room = _one_by_one(places[some], torch.int64)
+            picked = _picked(maps, _indices(places[some], room)).unflatten(0, (-1, tasks))
             if some.start == 0:
                 found = _folded(len(patches), picked)
             torch.ops.aten.leaky_relu_backward.grad_input(picked, out[some], slope, True, grad_input=found[some])
@@ -286,11 +297,14 @@ class _PickedProduct(torch.autograd.Function):
 
 def _products(weight: Tensor, patches: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, slice]]:
     """Maps (m*T, F, H, W), channels last, and of which m images."""
-    own = weight.transpose(1, 2)
+    own, room = weight.transpose(1, 2), None
     for some in _parts(patches, weight.shape[0] * weight.shape[1] * patches.shape[3]):
         flat = patches[some].flatten(0, 1)
         repeated = own.expand(len(flat) // len(own), *own.shape).flatten(0, 1)
-        maps = torch.bmm(*_alike(flat.transpose(1, 2), repeated))
+        flat, repeated = _alike(flat.transpose(1, 2), repeated)
+        if room is None:
+            room = flat.new_empty(*flat.shape[:2], own.shape[2])
+        maps = torch.bmm(flat, repeated, out=room[: len(flat)])
         yield maps.unflatten(1, size).permute(0, 3, 1, 2), some
 
 
@@ -306,9 +320,14 @@ def _one_by_one(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return like.new_empty(m, tasks, height, width, filters, dtype=dtype or like.dtype).permute(0, 1, 4, 2, 3)
 
 
-def _indices(places: Tensor) -> Tensor:
-    """Of torch's own type: (m, T, F, H, W) -> (m*T, F, H, W), channels last."""
-    return _one_by_one(places, torch.int64).copy_(places).flatten(0, 1)
+def _opened(grad: Tensor, out: Tensor, slope: float, room: Tensor) -> Tensor:
+    """The derivative of a (leaky) ReLU with these outputs, in the first images of the room."""
+    return torch.ops.aten.leaky_relu_backward.grad_input(grad, out, slope, True, grad_input=room[: len(grad)])
+
+
+def _indices(places: Tensor, room: Tensor) -> Tensor:
+    """Of torch's own type, in the first images of the room: (m, T, F, H, W) -> (m*T, F, H, W), channels last."""
+    return room[: len(places)].copy_(places).flatten(0, 1)
 
 
 def _index(size: tuple[int, int]) -> torch.dtype:
@@ -316,20 +335,27 @@ def _index(size: tuple[int, int]) -> torch.dtype:
     return torch.int16 if size[0] * size[1] <= 2**15 else torch.int32
 
 
-def _parts(x: Tensor, values: int | None = None) -> Iterator[slice]:
-    """All images of x; on a CPU about as many at a time as fit the cache with so many values each (or x's own)."""
+def _parts(x: Tensor, values: int | None = None) -> list[slice]:
+    """All images of x; on a CPU about as many at a time as fit the cache with so many values each (or x's own).
+
+    No part is larger than the first.
+    """
     n, each = len(x), (values or x[0].numel()) * x.element_size()
     fit = n if x.is_cuda else max(1, _CACHED // each)
     parts = max(1, ceil(n / fit - 0.5))  # of like sizes: a single image left over costs more than two
-    for i in range(parts):
-        yield slice(i * n // parts, (i + 1) * n // parts)
+    ends = [-(-i * n // parts) for i in range(parts + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """In the smaller of their types: with precision bf16 derivatives are of it, and parameters are not."""
-    if a.dtype == b.dtype:
+    """In the smaller of their types, or autocast's: with precision bf16 derivatives are of it, and parameters not."""
+    kind = a.device.type
+    dtypes = {a.dtype, b.dtype}
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):  # which leaves an operation with `out` alone
+        dtypes.add(torch.get_autocast_dtype(kind))
+    if len(dtypes) == 1:
         return a, b
-    dtype = min(a.dtype, b.dtype, key=lambda d: d.itemsize)
+    dtype = min(dtypes, key=lambda d: d.itemsize)
     return a.to(dtype), b.to(dtype)
 
 
