@@ -1,12 +1,15 @@
-"""Options of Conv4 that single methods use: initialisation and normalised inputs of MAML++."""
+"""Options of Conv4 that single methods use (initialisation, normalised inputs); what it keeps of its inputs."""
 
 import pytest
 import torch
 
 from cml_bench.engine.step import expand
 from cml_bench.errors import UserError
+from cml_bench.networks import base
+from cml_bench.networks._maps import patches
 from cml_bench.networks.base import initialise
 from cml_bench.networks.conv4 import Conv4, Conv4Options
+from tests.cases import Case, images
 
 
 def test_xavier_has_its_bound_and_zero_biases():
@@ -30,3 +33,26 @@ def test_imagenet_inputs_are_normalised_pixels(path):
     assert not torch.allclose(got, unit.features(params, x), atol=1e-2)
     with pytest.raises(UserError, match="3 channels"):
         Conv4(Conv4Options(inputs="imagenet"), (1, 28, 28), 5)
+
+
+def test_patches_of_a_support_set_are_made_once(monkeypatch):
+    case, first, other = Case("maml", inner_steps=3), images(name="first"), images(name="other")
+    made = []
+    monkeypatch.setattr(base, "patches", lambda x: made.append(x) or patches(x))
+
+    wide = expand(case.groups, 3)
+
+    def path(task):
+        return case.method.trajectory(wide, task.support, 3)
+
+    alone = [list(path(task)) for task in (first, other)]
+    assert len(made) == 2
+    # Of two that take turns each gets its own images, however often their patches are made.
+    turns = list(zip(path(first), path(other), strict=True))
+    for pair in zip(turns, zip(*alone, strict=True), strict=True):
+        for got, want in zip(*pair, strict=True):
+            assert all(torch.equal(got[name], want[name]) for name in want)
+    made.clear()
+    for _ in range(2):
+        case.network.features(wide["base"], first.support.x)
+    assert len(made) == 2  # nothing is kept beyond a path: a tensor may get other images in the meantime

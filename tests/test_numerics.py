@@ -256,7 +256,7 @@ def test_the_fast_first_block_is_the_block(size, scale, monkeypatch):
         second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), leaves)
         return [out, *first, *second]
 
-    got = derivatives(base.fast_first_block(params, "1", x, 0.1))
+    got = derivatives(base.fast_first_block(params, "1", base.Covered.by(x), 0.1))
     want = derivatives(base.block(params, "1", base.fold(x), pool=True, slope=0.1))
     for ours, theirs in zip(got, want, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.detach().abs().max()) + 1e-12)
@@ -319,7 +319,7 @@ def test_bright_images_of_little_contrast_have_variances(dtype):
     }
     want = base.block(params, "1", base.fold(x), pool=True)
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        got = base.fast_first_block(params, "1", x)
+        got = base.fast_first_block(params, "1", base.Covered.by(x))
     assert torch.isfinite(got).all()
     assert (got - want).abs().max() < (1e-3 if dtype == torch.float32 else 0.3)
 
@@ -335,7 +335,7 @@ def test_inputs_far_from_zero_keep_their_variances():
     }
     params["conv1.weight"][..., 1, 1] = 1
     want = base.block({name: p.double() for name, p in params.items()}, "1", base.fold(x.double()), pool=True)
-    got = base.fast_first_block(params, "1", x)
+    got = base.fast_first_block(params, "1", base.Covered.by(x))
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert (got - want).abs().max() < 1e-3
 

@@ -194,13 +194,15 @@ class Method:
         params = self.start(groups)
         names = self.moving(loss)
         yield self.seen(params, 0)
-        for step in range(steps):
-            grads = self.inner_gradients(groups, self.seen(params, step), names, support, loss, create_graph)
-            moved = {
-                name: descend(params[name], grad, self.step_size(name, step, groups)) for name, grad in grads.items()
-            }
-            params = {**params, **moved}
-            yield self.seen(params, step)
+        with self.network.repeating(support.x):
+            for step in range(steps):
+                grads = self.inner_gradients(groups, self.seen(params, step), names, support, loss, create_graph)
+                moved = {
+                    name: descend(params[name], grad, self.step_size(name, step, groups))
+                    for name, grad in grads.items()
+                }
+                params = {**params, **moved}
+                yield self.seen(params, step)
 
     def adapt(
         self,

@@ -52,7 +52,9 @@ class ConvInput(torch.autograd.Function):
         ctx.groups = groups
         grad, weight = _alike(grad, weight)
         shape = (len(grad), groups * weight.shape[1], *grad.shape[2:])
-        like = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout(grad))
+        like = grad  # only its shape is read
+        if grad.shape != shape:
+            like = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout(grad))
         return _conv_backward(grad, like, weight, groups)[0]
 
     @staticmethod

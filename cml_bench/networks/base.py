@@ -10,7 +10,8 @@ convolution has T groups: one program for all tasks, and batch statistics are pe
 """
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -159,6 +160,11 @@ class Network:
                 "choose another network or data set, see `python -m cml_bench list networks` and `list data`."
             )
 
+    @contextmanager
+    def repeating(self, x: Tensor) -> Iterator[None]:
+        """Inside, the inputs ``x`` (this tensor) come again and again: what no parameter changes may be kept."""
+        yield
+
     def features(self, p: Params, x: Tensor) -> Tensor:
         """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches here."""
         raise NotImplementedError
@@ -263,8 +269,28 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
     return ScaledReLU.apply(z, factor, p[f"norm{index}.bias"].reshape(1, -1, 1, 1), slope)
 
 
-def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
-    """``block(..., pool=True)`` for inputs of few channels that need no gradient: images (T, n, C, H, W).
+class Covered(NamedTuple):
+    """Images (T, n, C, H, W) as their 3x3 patches, with the mean of these patches' products: see ``patches``."""
+
+    patches: Tensor
+    products: Tensor
+    size: tuple[int, int]
+
+    @classmethod
+    def by(cls, x: Tensor) -> "Covered":
+        """The patches of these images."""
+        with _exact(x):
+            return cls(*patches(x), tuple(x.shape[3:]))
+
+
+def _exact(x: Tensor) -> AbstractContextManager:
+    """Without autocast, where it exists."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if kind in ("cpu", "cuda") else nullcontext()
+
+
+def fast_first_block(p: Params, index: str, x: Covered, slope: float = 0.0) -> Tensor:
+    """``block(..., pool=True)`` for inputs of few channels that need no gradient: images, see :class:`Covered`.
 
     Each output is w . patch, a matrix product over 3x3 patches; so its variance is w' Cov w with their covariance
     (9C x 9C), and batch-norm is known before any map is: it goes into the weights and into one of a patch of ones.
@@ -272,13 +298,11 @@ def fast_first_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Te
     Returns the folded map (n, T*filters, H//2, W//2), channels last.
     """
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
-    exact = torch.autocast(x.device.type, enabled=False) if x.device.type in ("cpu", "cuda") else nullcontext()
-    with exact:
-        columns, products = patches(x)
+    with _exact(weight):
         # Of a rounded covariance (bf16, tf32) a variance could be below 0; float64 is left alone, and these are small.
-        mean, wide = products[:, :-1, -1:].double(), weight.double()
-        covariance = products[:, :-1, :-1] - mean @ mean.transpose(1, 2)
+        mean, wide = x.products[:, :-1, -1:].double(), weight.double()
+        covariance = x.products[:, :-1, :-1] - mean @ mean.transpose(1, 2)
         factor = scale * torch.rsqrt(((wide @ covariance) * wide).sum(2) + BN_EPS).to(scale.dtype)
         scaled = weight * factor.unsqueeze(2)
         shift = p[f"norm{index}.bias"].unsqueeze(2) - (scaled.double() @ mean).to(scale.dtype)
-    return PooledProduct.apply(torch.cat([scaled, shift], 2), columns, tuple(x.shape[3:]), slope)
+    return PooledProduct.apply(torch.cat([scaled, shift], 2), x.patches, x.size, slope)

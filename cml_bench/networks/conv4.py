@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from cml_bench.errors import UserError
 from cml_bench.networks.base import (
     MOST_LAYERS,
     CoLearner,
+    Covered,
     Network,
     Params,
     block,
@@ -105,6 +107,7 @@ class Conv4(Network):
         channels, height, width = input_shape
         if options.inputs == "imagenet" and channels != 3:
             raise UserError(f"conv4: inputs: imagenet is for images of 3 channels, not {channels}. Use inputs: unit.")
+        self._repeated: tuple[Tensor, Covered | None] | None = None
         self._constants: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.params = {}
         self.late_blocks = [str(i) for i in range(5, 5 + options.extra_blocks)]
@@ -116,6 +119,15 @@ class Conv4(Network):
         self.params |= self._head.params
         self.head_names = frozenset(self._head.params)
         self.norm_names = frozenset(name for name in self.params if name.startswith("norm"))
+
+    @contextmanager
+    def repeating(self, x: Tensor) -> Iterator[None]:
+        """Patches of these images are made once."""
+        self._repeated = (x, None)
+        try:
+            yield
+        finally:
+            self._repeated = None
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """(T, n, C, H, W) -> (T, n, filters, H//8, W//8)."""
@@ -135,7 +147,7 @@ class Conv4(Network):
 
     def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Number and output (folded) of each block."""
-        slope = self.options.slope
+        slope, given = self.options.slope, x
         if self.options.inputs == "imagenet":
             mean, std = self._imagenet(x)
             x = (x - mean) / std
@@ -147,7 +159,7 @@ class Conv4(Network):
         else:
             few = x.shape[2] <= _FEW_CHANNELS and not x.requires_grad
             if few:
-                h = fast_first_block(p, "1", x, slope)
+                h = fast_first_block(p, "1", self._covered(x, given), slope)
             else:
                 h = fast_block(p, "1", fold(x).contiguous(memory_format=torch.channels_last), slope)
             yield "1", h
@@ -157,6 +169,13 @@ class Conv4(Network):
         for i in ("4", *self.late_blocks):
             h = block(p, i, h, pool=False, slope=slope)
             yield i, h
+
+    def _covered(self, x: Tensor, given: Tensor) -> Covered:
+        if self._repeated is None or self._repeated[0] is not given:
+            return Covered.by(x)
+        if self._repeated[1] is None:
+            self._repeated = (given, Covered.by(x))
+        return self._repeated[1]
 
     def head(self, p: Params, z: Tensor) -> Tensor:
         """(T, n, filters, h, w) -> (T, n, outputs): max-pool 2 (after ``head_blocks`` blocks), flatten, linear."""
