@@ -58,29 +58,28 @@ def _context(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, and write the results after every workload."""
+    """Measure, and write the results whenever a workload has been measured."""
     rng, context, rows = random.Random(args.seed), _context(args), []
 
-    def keep(more: list[dict[str, Any]]) -> None:
-        rows.extend(more)
+    def keep(rows: list[dict[str, Any]]) -> None:
         context["machine"]["load_after"] = round(os.getloadavg()[0], 2)
         write_json(args.out, {**context, "targets": show.targets(rows), "rows": rows}, indent=1)
 
     def say(text: str) -> None:
         print(text, flush=True)
 
-    for workload in WORKLOADS:
-        if any(fnmatch.fnmatch(workload.name, pattern) for pattern in args.only):
-            if not args.quick:
-                keep(measure.measure(workload, args.repeats, rng, say))
-            elif workload.name in QUICK:
-                keep(measure.measure(workload.quick(), args.repeats, rng, say))
+    chosen = [w for w in WORKLOADS if any(fnmatch.fnmatch(w.name, pattern) for pattern in args.only)]
+    if args.quick:
+        chosen = [workload.quick() for workload in chosen if workload.name in QUICK]
+    for rows in measure.measure(chosen, args.repeats, rng, say):
+        keep(rows)
     if args.scaling or args.only == ["*"]:
-        keep(scaling.measure_curves(args.quick, min(3, args.repeats), rng, say))
+        rows = rows + scaling.measure_curves(args.quick, min(3, args.repeats), rng, say)
+        keep(rows)
     if args.startup or args.only == ["*"]:
         with tempfile.TemporaryDirectory() as folder:
             sizes = _SIZES[:1] if args.quick else _SIZES
-            keep(startup.measure(Path(folder), sizes, min(3, args.repeats), rng, say))
+            keep(rows + startup.measure(Path(folder), sizes, min(3, args.repeats), rng, say))
 
 
 def shown(args: argparse.Namespace) -> None:
@@ -115,7 +114,7 @@ def main() -> None:
         command.add_argument("--only", nargs="*", default=["*"], help="names of workloads, with * and ?")
         command.add_argument("--scaling", action="store_true", help="the curves too (without --only: always)")
         command.add_argument("--startup", action="store_true", help="start-up too (without --only: always)")
-        command.add_argument("--repeats", type=int, default=7, help="blocks of each implementation")
+        command.add_argument("--repeats", type=int, default=7, help="how often all workloads are gone through")
         command.add_argument("--seed", type=int, default=0, help="of the order of blocks")
     args = parser.parse_args()
     args.work(args)

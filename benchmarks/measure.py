@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -158,22 +158,33 @@ class Turns:
         self.alive.clear()
 
 
-def measure(workload: Workload, repeats: int, rng: random.Random, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """One row for each implementation; see :func:`rows`."""
-    turns = Turns(workload, rng)
+def measure(
+    workloads: list[Workload], repeats: int, rng: random.Random, say: Callable[[str], None]
+) -> Iterator[list[dict[str, Any]]]:
+    """After each sitting of a workload the rows of all so far: one for each implementation, see :func:`rows`.
+
+    Every repeat goes through all workloads, so that what slows a machine for some minutes meets one sitting of each,
+    and no workload with all of its blocks.
+    """
+    every, found = [Turns(workload, rng) for workload in workloads], {}
     try:
-        for _ in range(repeats * workload.rounds):
-            turns.round()
-        profiles = turns.profiles()
+        for repeat in range(1, repeats + 1):
+            for turns in every:
+                for _ in range(turns.workload.rounds):
+                    turns.round()
+                profiles = turns.profiles() if repeat == repeats else {}
+                if len(every) > 1:
+                    turns.stop()  # until the next repeat
+                found[turns.workload.name] = rows(turns.workload, turns.blocks, turns.missing)
+                for row in found[turns.workload.name]:
+                    if row["implementation"] in profiles:
+                        row["shares"] = profiles[row["implementation"]]
+                    shown = row.get("missing") or f"{row['seconds']:.4g} s (processor {row['processor']:.4g})"
+                    say(f"{row['workload']} ({repeat} of {repeats}): {row['implementation']}: {shown}")
+                yield [row for of_one in found.values() for row in of_one]
     finally:
-        turns.stop()
-    found = rows(workload, turns.blocks, turns.missing)
-    for row in found:
-        if row["implementation"] in profiles:
-            row["shares"] = profiles[row["implementation"]]
-        shown = row.get("missing") or f"{row['seconds']:.4g} s (processor {row['processor']:.4g})"
-        say(f"{row['workload']}: {row['implementation']}: {shown}")
-    return found
+        for turns in every:
+            turns.stop()
 
 
 def _quartiles(values: np.ndarray) -> tuple[float, list[float]]:

@@ -44,7 +44,7 @@ def measure_curves(quick: bool, repeats: int, rng: random.Random, say: Callable[
         for value in curve.values[:2] if quick else curve.values:
             title = f"cost against {curve.axis.replace('_', ' ')}: {curve.name}"
             workload = Workload(title, curve.problem | {curve.axis: value}, curve.implementations, block_seconds=0.5)
-            rows = measure(workload.quick() if quick else workload, repeats, rng, say)
+            *_, rows = measure([workload.quick() if quick else workload], repeats, rng, say)
             found += [{**row, "axis": curve.axis, "value": value} for row in rows]
             if all("missing" in row for row in rows):
                 break

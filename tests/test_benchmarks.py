@@ -224,6 +224,23 @@ def test_every_round_has_all_implementations_once_in_an_order_of_its_own(turns, 
     assert not FakeWorker.living
 
 
+def test_every_repeat_goes_through_all_workloads(turns, monkeypatch):
+    monkeypatch.setattr(measure, "_spare", lambda: 2**40)
+    first, other = (Workload(name, {}, (WAY, name), rounds=2) for name in ("official way", "engine, fast"))
+    said = []
+    partial = [len(rows) for rows in measure.measure([first, other], 3, random.Random(0), said.append)]
+    asked = [name for name in FakeWorker.log if name != WAY]
+    assert asked == 3 * [*2 * ["official way"], *2 * ["engine, fast"]]
+    assert partial == [2, 4, 4, 4, 4, 4]
+    assert "engine, fast (3 of 3): engine, fast: 2 s (processor 1)" in said
+    assert not FakeWorker.living
+    stopped = measure.measure([first], 3, random.Random(0), said.append)
+    next(stopped)
+    assert FakeWorker.living == {WAY, "official way"}  # one workload goes on with its workers
+    stopped.close()
+    assert not FakeWorker.living
+
+
 def test_idle_workers_give_way_where_memory_is_short(turns, monkeypatch):
     monkeypatch.setattr(measure, "_spare", lambda: 0)
     for _ in range(2):
