@@ -206,6 +206,28 @@ def test_what_adapts_alike_adapts_once_and_nothing_else_does(name, monkeypatch):
     assert not torch.equal(together[0]["co", 2].loss, together[1]["co", 2].loss)
 
 
+def test_a_sum_over_tasks_of_products_is_traced_as_one_product(monkeypatch):
+    case, task = Case("maml", "mlp"), waves(tasks=6)
+    step = case.step(made=CompiledStep)
+    arguments = [*(p.detach() for params in case.groups.values() for p in params.values()), *task.support, *task.query]
+
+    def traced() -> tuple[tuple, list]:
+        graph = step.traced(arguments)
+        return graph(*arguments), [node.target.name() for node in graph.graph.nodes if node.op == "call_function"]
+
+    with torch.no_grad():
+        monkeypatch.setattr(compiled, "simplified", lambda graph: graph)
+        want, before = traced()
+        monkeypatch.undo()
+        got, after = traced()
+    # The hidden layer's weight gradient is a sum of three products, two of which have no other use.
+    assert (before.count("aten::bmm"), after.count("aten::bmm")) == (8, 6)
+    assert after.count("aten::mm") == before.count("aten::mm") + 2
+    for a, b in zip(got, want, strict=True):
+        assert torch.allclose(a, b, rtol=1e-13, atol=0)
+        assert a.is_contiguous()  # as the parameter, with which Adam pairs it by place in memory
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp", "boil", "sharp_maml"])
 def test_the_compiled_step_is_the_obvious_loop(name):

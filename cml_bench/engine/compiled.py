@@ -6,7 +6,8 @@ compiled; the outer optimiser stays outside, so that a method's ``meta_step`` ma
 as it needs. A C++ compiler must be there; without one the same gradients are computed operation by operation.
 
 Products of small matrices are written as what is fastest for their shapes (:func:`_bmm`): a library's batched product
-has a cost of its own, whatever its size, and copies what is expanded.
+has a cost of its own, whatever its size, and copies what is expanded. What is then left to a compiler is tidied first
+(:func:`simplified`).
 """
 
 import os
@@ -16,7 +17,7 @@ from collections.abc import Callable, Hashable
 import torch
 import torch._inductor as inductor
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cml_bench.engine.step import MetaStep, expand
@@ -46,8 +47,6 @@ def _bmm(a: Tensor, b: Tensor) -> Tensor:
         return (a.transpose(1, 2) * b).sum(1, keepdim=True)
     if b.stride(0) == 0 and tasks > 1:  # not adapted yet: the same of every task
         return (a.reshape(tasks * rows, inner) @ b[0]).unflatten(0, (tasks, rows))
-    if columns < rows:
-        return torch.bmm(b.transpose(1, 2), a.transpose(1, 2)).transpose(1, 2)
     return NotImplemented  # as it is
 
 
@@ -59,6 +58,9 @@ def _baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: floa
 # method would be rounded otherwise with a co-learner beside it, and with gamma = 0 not be the baseline.
 OPTIONS = {"config_patches": {"cpp.max_horizontal_fusion_size": 1}}
 
+_ops = torch.ops.aten
+_TRANSPOSE = _ops.transpose.int
+_IN_ORDER = {"memory_format": torch.contiguous_format}
 PRODUCTS = {torch.ops.aten.bmm.default: _bmm, torch.ops.aten.baddbmm.default: _baddbmm}
 
 
@@ -78,12 +80,12 @@ class CompiledStep(MetaStep):
                 self._by_phase[phase] = compiled(self.traced(arguments), arguments)
             found = iter(self._by_phase[phase](*arguments))
         for leaf in leaves:
-            leaf.grad = next(found)
+            leaf.grad = next(found).contiguous()  # Adam pairs a parameter and its gradient by their order in memory
         return Scores(*({head: next(found) for head in self.method.heads} for _ in Scores._fields))
 
     def traced(self, arguments: list[Tensor]) -> GraphModule:
         """The computation in this phase, of the stored parameters and the four tensors of a meta-batch."""
-        return make_fx(self._outputs, decomposition_table=PRODUCTS)(*arguments)
+        return simplified(make_fx(self._outputs, decomposition_table=PRODUCTS)(*arguments))
 
     def _outputs(self, *arguments: Tensor) -> Outputs:
         *params, support_x, support_y, query_x, query_y = arguments
@@ -98,6 +100,78 @@ class CompiledStep(MetaStep):
             leaves = [p for named in groups.values() for p in named.values()]
             grads = torch.autograd.grad(loss.sum() / len(task), leaves, allow_unused=True, materialize_grads=True)
         return (*grads, *(values[head] for values in scores for head in self.method.heads))
+
+
+def simplified(graph: GraphModule) -> GraphModule:
+    """The same with fewer and better loops: what a compiler does not find by itself.
+
+    A sum over tasks of products of matrices is one product; products whose every use is transposed are made that way
+    round, so that loops read all that they add in one order, which decides whether they are vectorised.
+    """
+    nodes = graph.graph
+    for node in nodes.find_nodes(op="call_function", target=_TRANSPOSE):
+        if _transposed(node) and _transposed(node.args[0]):
+            node.replace_all_uses_with(node.args[0].args[0])
+    nodes.eliminate_dead_code()
+    for node in nodes.find_nodes(op="call_function", target=_ops.sum.dim_IntList):
+        if node.args[1:] == ([0], True) and _has_product(node.args[0]):
+            with nodes.inserting_before(node):
+                found = _summed(nodes, node.args[0])
+                node.replace_all_uses_with(nodes.call_function(_ops.clone.default, (found,), _IN_ORDER))
+    nodes.eliminate_dead_code()
+    for node in nodes.find_nodes(op="call_function", target=_ops.bmm.default):
+        if all(_transposed(user) for user in node.users):
+            with nodes.inserting_before(node):
+                a, b = (nodes.call_function(_TRANSPOSE, (x, 1, 2)) for x in node.args)
+                turned = nodes.call_function(_ops.bmm.default, (b, a))
+            for user in list(node.users):
+                user.replace_all_uses_with(turned)
+    nodes.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _transposed(x: Node) -> bool:
+    return x.target is _TRANSPOSE and x.args[1:] == (1, 2)
+
+
+def _through(x: Node) -> list[Node]:
+    """Of which matrices (T, ...) something of a single use is the sum, or the transpose."""
+    if len(x.users) > 1 or x.kwargs:
+        return []
+    if _transposed(x):
+        return [x.args[0]]
+    alike = x.target is _ops.add.Tensor and {_shape(y) for y in x.args} == {_shape(x)} != {()}
+    return list(x.args) if alike else []
+
+
+def _shape(x: Node | float) -> tuple[int, ...]:
+    value = x.meta.get("val") if isinstance(x, Node) else x
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _has_product(x: Node) -> bool:
+    return _single_product(x) or any(_has_product(y) for y in _through(x))
+
+
+def _single_product(x: Node) -> bool:
+    return x.target is _ops.bmm.default and len(x.users) == 1
+
+
+def _summed(nodes: Graph, x: Node) -> Node:
+    """(T, rows, columns) -> (1, rows, columns)."""
+    if _single_product(x):
+        a, b = (_shape(y) for y in x.args)
+        left = nodes.call_function(_ops.permute.default, (x.args[0], [0, 2, 1]))
+        left = nodes.call_function(_ops.reshape.default, (left, [a[0] * a[2], a[1]]))
+        right = nodes.call_function(_ops.reshape.default, (x.args[1], [b[0] * b[1], b[2]]))
+        left = nodes.call_function(_ops.t.default, (left,))
+        product = nodes.call_function(_ops.mm.default, (left, right))
+        return nodes.call_function(_ops.unsqueeze.default, (product, 0))
+    parts = [_summed(nodes, y) for y in _through(x)]
+    if not parts:
+        return nodes.call_function(_ops.sum.dim_IntList, (x, [0], True))
+    return nodes.call_function(x.target, (*parts, *x.args[len(parts) :]))
 
 
 def constant_free(graph: GraphModule) -> bool:

@@ -88,7 +88,7 @@ class Together:
             return False
         found = program(*params, *batches)
         for p, grad in zip(params, found, strict=False):
-            p.grad = grad
+            p.grad = grad.contiguous()  # see CompiledStep.gradients
         if lead.spec.protocol.clamp:
             clamp(lead.method, self._groups, lead.spec.protocol.clamp)
         self._adam(lead)
