@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from cml_bench import registry
 from cml_bench.engine import compiled
@@ -226,6 +227,33 @@ def test_a_sum_over_tasks_of_products_is_traced_as_one_product(monkeypatch):
     for a, b in zip(got, want, strict=True):
         assert torch.allclose(a, b, rtol=1e-13, atol=0)
         assert a.is_contiguous()  # as the parameter, with which Adam pairs it by place in memory
+
+
+def _total(x: torch.Tensor) -> torch.Tensor:
+    return x.sum(0, keepdim=True)
+
+
+@pytest.mark.parametrize("tasks", [1, 4])
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda a, b, c: _total(torch.bmm(a, b)),
+        lambda a, b, c: _total(torch.bmm(a, b).transpose(1, 2) + torch.bmm(a, b).transpose(1, 2)),
+        lambda a, b, c: _total(torch.add(torch.bmm(a, b), torch.bmm(a, b), alpha=3)),
+        lambda a, b, c: _total(torch.bmm(a, b) + a[:, :, :1]),
+        lambda a, b, c: torch.sum(torch.bmm(a.float(), b.float()), 0, keepdim=True, dtype=torch.float64),
+        lambda a, b, c: _total(torch.bmm(_total(torch.bmm(a, b)).expand(len(a), 5, 6), c)),
+        lambda a, b, c: ((x := a * 1), (y := torch.bmm(x, b)), x.mul_(2), _total(y))[3],
+        lambda a, b, c: ((x := a * 1), (y := _total(torch.bmm(a, b) + x @ b)), x.mul_(2), y)[3],
+        lambda a, b, c: (torch.bmm(a, b).transpose(1, 2) * 2).permute(0, 2, 1).reshape(len(a), -1),
+    ],
+)  # fmt: skip
+def test_a_traced_graph_stays_what_it_is(work, tasks):
+    arguments = [random(tasks, *shape) for shape in ((5, 3), (3, 6), (6, 2))]
+    got = compiled.simplified(make_fx(work)(*arguments))(*arguments)
+    want = work(*arguments)
+    assert got.dtype == want.dtype
+    assert torch.allclose(got, want, rtol=1e-13, atol=0)
 
 
 @pytest.mark.slow

@@ -109,15 +109,19 @@ def simplified(graph: GraphModule) -> GraphModule:
     round, so that loops read all that they add in one order, which decides whether they are vectorised.
     """
     nodes = graph.graph
+    for node in nodes.find_nodes(op="call_function", target=_ops.view.default):
+        node.target = _ops.reshape.default  # what lies otherwise from now on may have no such view
     for node in nodes.find_nodes(op="call_function", target=_TRANSPOSE):
         if _transposed(node) and _transposed(node.args[0]):
             node.replace_all_uses_with(node.args[0].args[0])
     nodes.eliminate_dead_code()
     for node in nodes.find_nodes(op="call_function", target=_ops.sum.dim_IntList):
-        if node.args[1:] == ([0], True) and _has_product(node.args[0]):
+        if node.args[1:] == ([0], True) and not node.kwargs and _has_product(node.args[0]):
+            found = _summed(nodes, node.args[0], node)
             with nodes.inserting_before(node):
-                found = _summed(nodes, node.args[0])
-                node.replace_all_uses_with(nodes.call_function(_ops.clone.default, (found,), _IN_ORDER))
+                ordered = nodes.call_function(_ops.clone.default, (found,), _IN_ORDER)
+            ordered.meta = node.meta
+            node.replace_all_uses_with(ordered)
     nodes.eliminate_dead_code()
     for node in nodes.find_nodes(op="call_function", target=_ops.bmm.default):
         if all(_transposed(user) for user in node.users):
@@ -158,20 +162,23 @@ def _single_product(x: Node) -> bool:
     return x.target is _ops.bmm.default and len(x.users) == 1
 
 
-def _summed(nodes: Graph, x: Node) -> Node:
-    """(T, rows, columns) -> (1, rows, columns)."""
+def _summed(nodes: Graph, x: Node, reader: Node) -> Node:
+    """(T, rows, columns) -> (1, rows, columns). What is read is read when it was, lest it be overwritten until then."""
     if _single_product(x):
         a, b = (_shape(y) for y in x.args)
-        left = nodes.call_function(_ops.permute.default, (x.args[0], [0, 2, 1]))
-        left = nodes.call_function(_ops.reshape.default, (left, [a[0] * a[2], a[1]]))
-        right = nodes.call_function(_ops.reshape.default, (x.args[1], [b[0] * b[1], b[2]]))
-        left = nodes.call_function(_ops.t.default, (left,))
-        product = nodes.call_function(_ops.mm.default, (left, right))
-        return nodes.call_function(_ops.unsqueeze.default, (product, 0))
-    parts = [_summed(nodes, y) for y in _through(x)]
+        with nodes.inserting_before(x):
+            left = nodes.call_function(_ops.permute.default, (x.args[0], [0, 2, 1]))
+            left = nodes.call_function(_ops.reshape.default, (left, [a[0] * a[2], a[1]]))
+            right = nodes.call_function(_ops.reshape.default, (x.args[1], [b[0] * b[1], b[2]]))
+            left = nodes.call_function(_ops.t.default, (left,))
+            product = nodes.call_function(_ops.mm.default, (left, right))
+            return nodes.call_function(_ops.unsqueeze.default, (product, 0))
+    parts = [_summed(nodes, y, x) for y in _through(x)]
     if not parts:
-        return nodes.call_function(_ops.sum.dim_IntList, (x, [0], True))
-    return nodes.call_function(x.target, (*parts, *x.args[len(parts) :]))
+        with nodes.inserting_before(reader):
+            return nodes.call_function(_ops.sum.dim_IntList, (x, [0], True))
+    with nodes.inserting_before(x):
+        return nodes.call_function(x.target, (*parts, *x.args[len(parts) :]))
 
 
 def constant_free(graph: GraphModule) -> bool:

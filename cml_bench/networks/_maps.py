@@ -353,7 +353,8 @@ def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """In the smaller of their types, or autocast's: with precision bf16 derivatives are of it, and parameters not."""
     kind = a.device.type
     dtypes = {a.dtype, b.dtype}
-    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):  # which leaves an operation with `out` alone
+    # Autocast leaves an operation with `out` alone, and numbers of 64 bits.
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) and torch.float64 not in dtypes:
         dtypes.add(torch.get_autocast_dtype(kind))
     if len(dtypes) == 1:
         return a, b
