@@ -228,7 +228,10 @@ def test_every_repeat_goes_through_all_workloads(turns, monkeypatch):
     monkeypatch.setattr(measure, "_spare", lambda: 2**40)
     first, other = (Workload(name, {}, (WAY, name), rounds=2) for name in ("official way", "engine, fast"))
     said = []
-    partial = [len(rows) for rows in measure.measure([first, other], 3, random.Random(0), said.append)]
+    partial = []
+    for rows in measure.measure([first, other], 3, random.Random(0), said.append):
+        assert not FakeWorker.living  # which would keep memory while others are measured
+        partial.append(len(rows))
     asked = [name for name in FakeWorker.log if name != WAY]
     assert asked == 3 * [*2 * ["official way"], *2 * ["engine, fast"]]
     assert partial == [2, 4, 4, 4, 4, 4]

@@ -53,6 +53,6 @@ def test_patches_of_a_support_set_are_made_once(monkeypatch):
         for got, want in zip(*pair, strict=True):
             assert all(torch.equal(got[name], want[name]) for name in want)
     made.clear()
-    for _ in range(2):
-        case.network.features(wide["base"], first.support.x)
+    for task in (first, other):
+        case.network.features(wide["base"], task.support.x)
     assert len(made) == 2  # nothing is kept beyond a path: a tensor may get other images in the meantime

@@ -60,7 +60,6 @@ OPTIONS = {"config_patches": {"cpp.max_horizontal_fusion_size": 1}}
 
 _ops = torch.ops.aten
 _TRANSPOSE = _ops.transpose.int
-_IN_ORDER = {"memory_format": torch.contiguous_format}
 PRODUCTS = {torch.ops.aten.bmm.default: _bmm, torch.ops.aten.baddbmm.default: _baddbmm}
 
 
@@ -118,10 +117,8 @@ def simplified(graph: GraphModule) -> GraphModule:
     for node in nodes.find_nodes(op="call_function", target=_ops.sum.dim_IntList):
         if node.args[1:] == ([0], True) and not node.kwargs and _has_product(node.args[0]):
             found = _summed(nodes, node.args[0], node)
-            with nodes.inserting_before(node):
-                ordered = nodes.call_function(_ops.clone.default, (found,), _IN_ORDER)
-            ordered.meta = node.meta
-            node.replace_all_uses_with(ordered)
+            found.meta = node.meta
+            node.replace_all_uses_with(found)
     nodes.eliminate_dead_code()
     for node in nodes.find_nodes(op="call_function", target=_ops.bmm.default):
         if all(_transposed(user) for user in node.users):

@@ -284,11 +284,10 @@ class _PickedProduct(torch.autograd.Function):
         ctx.form, (size, slope), tasks = form, form, patches.shape[1]
         out = out.unflatten(1, (tasks, -1))
         for maps, some in _products(weight, patches, size):
+            where = places[some]
             if some.start == 0:
-                room = _one_by_one(places[some], torch.int64)
-            picked = _picked(maps, _indices(places[some], room)).unflatten(0, (-1, tasks))
-            if some.start == 0:
-                found = _folded(len(patches), picked)
+                room, found = _one_by_one(where, torch.int64), _folded(len(patches), where, maps.dtype)
+            picked = _picked(maps, _indices(where, room)).unflatten(0, (-1, tasks))
             torch.ops.aten.leaky_relu_backward.grad_input(picked, out[some], slope, True, grad_input=found[some])
         return found.flatten(1, 2)
 
