@@ -59,11 +59,15 @@ def _context(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and write the results whenever a workload has been measured."""
+    if args.repeats < 1:
+        raise UserError(f"--repeats {args.repeats}: at least 1 is needed.")
     rng, context, rows = random.Random(args.seed), _context(args), []
 
-    def keep(rows: list[dict[str, Any]]) -> None:
+    def keep(rows: list[dict[str, Any]], doubts: tuple[str, ...] = ("it was stopped before its end",)) -> None:
         context["machine"]["load_after"] = round(os.getloadavg()[0], 2)
-        write_json(args.out, {**context, "targets": show.targets(rows), "rows": rows}, indent=1)
+        provisional = "; ".join(filter(None, (context["provisional"], *doubts)))
+        results = {**context, "provisional": provisional, "targets": show.targets(rows), "rows": rows}
+        write_json(args.out, results, indent=1)
 
     def say(text: str) -> None:
         print(text, flush=True)
@@ -79,7 +83,8 @@ def run(args: argparse.Namespace) -> None:
     if args.startup or args.only == ["*"]:
         with tempfile.TemporaryDirectory() as folder:
             sizes = _SIZES[:1] if args.quick else _SIZES
-            keep(rows + startup.measure(Path(folder), sizes, min(3, args.repeats), rng, say))
+            rows = rows + startup.measure(Path(folder), sizes, min(3, args.repeats), rng, say)
+    keep(rows, doubts=())
 
 
 def shown(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import __main__ as benchmarks_main
 from benchmarks import measure, show
 from benchmarks.peers import install
 from benchmarks.problem import Problem
@@ -297,6 +298,29 @@ def test_a_worker_that_fails_says_why():
         measure.Worker("engine, fast", workload)
 
 
+def test_a_run_that_is_stopped_says_so_in_its_results(tmp_path, monkeypatch):
+    def stopped(*args):
+        yield [{"workload": "sinusoid", "implementation": "engine, fast"}]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "measure", stopped)
+    out = tmp_path / "speed.json"
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "run", "--out", str(out)])
+    with pytest.raises(KeyboardInterrupt):
+        benchmarks_main.main()
+    results = json.loads(out.read_text())
+    assert len(results["rows"]) == 1
+    assert "it was stopped before its end" in results["provisional"]
+
+
+def test_no_repeat_measures_nothing(tmp_path, monkeypatch):
+    out = tmp_path / "speed.json"
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "run", "--repeats", "0", "--out", str(out)])
+    with pytest.raises(UserError, match="--repeats 0: at least 1"):
+        benchmarks_main.main()
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_a_quick_run_and_its_page(tmp_path):
     out = tmp_path / "speed.json"
@@ -317,6 +341,7 @@ def test_a_quick_run_and_its_page(tmp_path):
     assert rows["episodes, 5-way 5-shot", "episodes"]["per_second"] > 100
     assert rows["dry run of a study", "plan cached"]["value"] == 10
     assert "only try the harness" in results["provisional"]
+    assert "stopped" not in results["provisional"]
     assert results["machine"].keys() >= {"processor", "cores", "allocator", "load_before", "load_after"}
     text = subprocess.run(
         [*command, "show", "--out", str(out)], cwd=measure.ROOT, capture_output=True, text=True
