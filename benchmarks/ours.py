@@ -56,14 +56,14 @@ class PlainEngine(Engine):
 
 
 class TaskByTask(Engine):
-    """The fast path with one task at a time: on a CPU it takes four of small images."""
+    """The fast path with one task at a time: on a CPU it takes two or four of small images."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         super().__init__(problem, dtype, at_once=1)
 
 
 class FourAtOnce(Engine):
-    """The fast path with four tasks at a time: on a CPU it takes one of large images."""
+    """The fast path with four tasks at a time: on a CPU it takes fewer of images that are not small."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         super().__init__(problem, dtype, at_once=4)

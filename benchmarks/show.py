@@ -92,9 +92,9 @@ def _profiles(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _curve(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"\n#### {name}\n"
     values = sorted({row["value"] for row in rows})
-    by = {(row["implementation"], row["value"]): row.get("processor") for row in rows}
+    by = {(row["implementation"], row["value"]): row for row in rows}
     names = list(dict.fromkeys(row["implementation"] for row in rows))
-    body = [[n, *(_number(by.get((n, value))) for value in values)] for n in names]
+    body = [[n, *(_spread(by.get((n, value), {}), "processor") for value in values)] for n in names]
     yield _table(body, [f"processor s, {rows[0]['axis'].replace('_', ' ')}:", *map(str, values)])
     yield from (f"\n{row['implementation']}: not here: {row['missing']}." for row in rows if "missing" in row)
 

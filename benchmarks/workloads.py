@@ -86,7 +86,7 @@ WORKLOADS = [
     Workload(
         "Conv4-64 28x28 1-shot, MAML",
         {"size": 28, "channels": 1, "tasks": 4},
-        ("plain loop", *_BASIC, "engine, fast, task by task"),
+        ("plain loop", *_BASIC, "engine, fast, task by task", "engine, fast, four at once"),
         rounds=3,
         limit=True,
         block_seconds=2.0,
@@ -130,7 +130,11 @@ QUICK = {WORKLOADS[0].name, "Conv4-64 28x28 1-shot, MAML+CML", *(w.name for w in
 
 @dataclass(frozen=True)
 class Target:
-    """``key`` of the row of ``implementation`` must reach ``floor``, and better ``aim``."""
+    """``key`` of the row of ``implementation`` must reach ``floor``, and better ``aim``.
+
+    With ``beside``, an implementation and a number: in units in which that one has that number, as on the machine that
+    the target was set on.
+    """
 
     title: str
     workloads: tuple[str, ...]
@@ -138,6 +142,7 @@ class Target:
     floor: float
     aim: float
     implementation: str = "engine, fast"
+    beside: tuple[str, float] | None = None
 
     @property
     def more(self) -> bool:
@@ -146,9 +151,14 @@ class Target:
 
     def value(self, rows: list[dict[str, Any]]) -> float | None:
         """The worst over its workloads; None where one is not measured."""
-        by_name = {(row["workload"], row["implementation"]): row for row in rows}
-        found = [by_name.get((workload, self.implementation), {}).get(self.key) for workload in self.workloads]
-        return None if None in found else (min if self.more else max)(found)
+        values = {(row["workload"], row["implementation"]): row.get(self.key) for row in rows}
+        found = [values.get((workload, self.implementation)) for workload in self.workloads]
+        units = [self.beside and values.get((workload, self.beside[0])) for workload in self.workloads]
+        if None in found or (self.beside and None in units):
+            return None
+        if self.beside:
+            found = [value / unit * self.beside[1] for value, unit in zip(found, units, strict=True)]
+        return (min if self.more else max)(found)
 
 
 def _mini(shape: str, *titles: str) -> tuple[str, ...]:
@@ -182,12 +192,16 @@ TARGETS = [
         2.1,
         1.4,
     ),
-    Target(
-        "Conv4-64 28x28 1-shot: core-seconds per meta-step",
-        ("Conv4-64 28x28 1-shot, MAML",),
-        "processor",
-        0.35,
-        0.2,
+    *(
+        Target(
+            f"Conv4-64 28x28 1-shot: core-seconds per meta-step{where}",
+            ("Conv4-64 28x28 1-shot, MAML",),
+            "processor",
+            0.35,
+            0.2,
+            beside=beside,
+        )
+        for where, beside in (("", None), (", where a plain loop takes 0.54", ("plain loop", 0.54)))
     ),
     Target("evaluation: times faster", ("evaluation, Conv4-64 84x84 5-shot",), "times_faster", 1.5, 2.5),
     Target(

@@ -167,7 +167,7 @@ class Study(Model):
         "where that is repaid, else fast; plain, the equations as they stand",
     )
     allocator: Literal["keep", "system"] = Field(
-        "keep", description="of jobs on a CPU: keep the memory that they have had (faster), or as the system does"
+        "keep", description="of jobs: keep the memory that they have had (faster), or as the system does"
     )
     seeds_at_once: int | None = Field(
         None,

@@ -9,15 +9,19 @@ from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 
 def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """30 steps of sinusoid regression, 5 points."""
-    rate = "inner_lr_init" if method.startswith("mamlpp") else "inner_lr"
-    options = {rate: 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
+    options = {_rate(method): 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
     return _spec(method, options, "sinusoid", "mlp", {"hidden": (16, 16)}, 1, **changes)
 
 
 def glyph_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """A few steps of 5-way 1-shot glyphs with a narrow network at 16 pixels."""
     fields = {"steps": 12, "protocol_options": {"val_every": 4}, **changes}
-    return _spec(method, {"inner_lr": 0.4}, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **fields)
+    options = {_rate(method): 0.4}
+    return _spec(method, options, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **fields)
+
+
+def _rate(method: str) -> str:
+    return "inner_lr_init" if method.startswith("mamlpp") else "inner_lr"
 
 
 def _spec(

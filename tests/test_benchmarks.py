@@ -162,15 +162,21 @@ def test_targets_take_the_worst_of_their_workloads():
          "processor": 0.3, "per_second": 100.0}
         for w in WORKLOADS for name in w.implementations
     ]  # fmt: skip
-    rows[[row["workload"] for row in rows].index("Conv4-64 84x84 1-shot, 5 steps, MAML") + 3]["times_faster"] = 1.3
+    at = {(row["workload"], row["implementation"]): row for row in rows}
+    at["Conv4-64 84x84 1-shot, 5 steps, MAML", "engine, fast"]["times_faster"] = 1.3
+    at["Conv4-64 28x28 1-shot, MAML", "plain loop"]["processor"] = 0.9
     found = {target["target"]: target for target in show.targets(rows)}
-    assert len(found) == len(TARGETS) == 11
+    assert len(found) == len(TARGETS) == 12
     assert all(target["measured"] is not None for target in found.values())
     one_shot = found["Conv4-64 84x84 1-shot: times faster"]
     assert (one_shot["measured"], one_shot["reached"]) == (1.3, "below the floor")
     assert found["Conv4-64 84x84: multiple of the FLOP limit"]["reached"] == "floor"
     assert found["Conv4-64 84x84: peak memory, share of the official way's"]["reached"] == "aim"
     assert found["episodes drawn per second"]["reached"] == "below the floor"
+    seconds = "Conv4-64 28x28 1-shot: core-seconds per meta-step"
+    assert (found[seconds]["measured"], found[seconds]["reached"]) == (0.3, "floor")
+    slower_machine = found[f"{seconds}, where a plain loop takes 0.54"]
+    assert (slower_machine["measured"], slower_machine["reached"]) == (pytest.approx(0.18), "aim")
     assert {target["reached"] for target in show.targets([])} == {"not measured"}
 
 

@@ -21,8 +21,9 @@ from cml_bench.engine.run import reevaluate, run
 from cml_bench.engine.train import Settings, Training
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
+from cml_bench.networks.resnet12 import ResNet12Options
 from cml_bench.records import Store, read, run_lock
-from cml_bench.spec import Evaluation
+from cml_bench.spec import Component, Evaluation, canonical
 from tests.specs import glyph_spec, sinusoid_spec
 
 
@@ -101,19 +102,39 @@ def interrupted(spec, settings, at_step, before="advance"):
     return Store(settings.results).folder(spec)
 
 
+def resnet12_spec(method, **changes):
+    network = Component(name="resnet12", options=canonical(ResNet12Options(filters=2)))
+    return glyph_spec(method, **changes).model_copy(update={"network": network})
+
+
+SCHEDULED = {"epoch_steps": 4, "msl_epochs": 1, "first_order_to_second_order_epoch": 0, "inner_steps": 2}
+
+
 @pytest.mark.parametrize(
-    ("make", "path", "reset"),
+    ("method", "make", "path", "reset", "options"),
     [
-        *((make, "auto", reset) for make in (sinusoid_spec, glyph_spec) for reset in (0, 7)),
-        (glyph_spec, "plain", 7),
-        pytest.param(sinusoid_spec, "compiled", 7, marks=pytest.mark.slow),
+        *(("maml+cml", make, "auto", reset, {}) for make in (sinusoid_spec, glyph_spec) for reset in (0, 7)),
+        ("maml+cml", glyph_spec, "plain", 7, {}),
+        ("mamlpp+cml", sinusoid_spec, "fast", 7, SCHEDULED),
+        *(
+            pytest.param(*more, marks=pytest.mark.slow)
+            for more in (
+                ("maml+cml", sinusoid_spec, "compiled", 7, {}),
+                ("mamlpp+cml", sinusoid_spec, "compiled", 7, SCHEDULED),
+                ("mamlpp+cml", glyph_spec, "fast", 7, SCHEDULED),
+                ("sharp_maml+cml", glyph_spec, "fast", 7, {"level": "both"}),
+                ("maml+cml", resnet12_spec, "plain", 7, {}),
+                ("maml+cml", resnet12_spec, "fast", 7, {}),
+            )
+        ),
     ],
 )
-def test_a_resumed_run_equals_its_uninterrupted_twin(make, path, reset, settings, finished):
+def test_a_resumed_run_equals_its_uninterrupted_twin(method, make, path, reset, options, settings):
     if path == "compiled" and not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     settings = replace(settings, path=path)
-    spec = make("maml+cml", protocol_options={"optimizer_reset_every": reset, "val_every": 4}, steps=12)
+    protocol = {"optimizer_reset_every": reset, "val_every": 4}
+    spec = make(method, protocol_options=protocol, method_options=options, steps=12)
     folder = interrupted(spec, settings, at_step=10)
     assert checkpoint.load(folder)["step"] == 10, "between two validations too"
     said = []
@@ -182,6 +203,25 @@ def test_without_a_compiler_auto_computes_operation_by_operation(settings, monke
     monkeypatch.setenv("CXX", "no-such-compiler")
     record = run(sinusoid_spec(steps=8), replace(settings, path="auto"))
     assert record.content["engine"]["path"] == "fast"
+
+
+def test_without_pythons_headers_auto_computes_operation_by_operation(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "WORTHWHILE", 5)
+    monkeypatch.setattr(compiled.sysconfig, "get_path", lambda name: str(tmp_path))
+    record = run(sinusoid_spec(steps=8), replace(settings, path="auto"))
+    assert record.content["engine"]["path"] == "fast"
+
+
+@pytest.mark.slow
+def test_a_compiled_step_takes_batches_of_two_blocks_of_tasks(settings, tmp_path):
+    """256 tasks are drawn at a time: a meta-batch of 100 is at times a part of them, at times joined of two parts."""
+    if not compiled.available():
+        pytest.skip("no C++ compiler: the compiled path is not offered")
+    spec = sinusoid_spec("maml+cml", steps=6, protocol_options={"meta_batch": 100, "val_every": 6}, precision="float64")
+    ours = run(spec, replace(settings, path="compiled"))
+    theirs = run(spec, replace(settings, path="fast", results=tmp_path / "fast"))
+    for key, value in tensors(theirs, "last").items():
+        assert (tensors(ours, "last")[key] - value).abs().max() < 1e-8
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cml_bench import registry
-from cml_bench.engine import compiled
+from cml_bench.engine import compiled, seeds
 from cml_bench.engine.compiled import CompiledStep, available
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.step import MetaStep, expand, leaves
@@ -91,6 +91,33 @@ def test_what_is_compiled_is_the_obvious_loop(name, options, first_order, monkey
     first_order = first_order or name.startswith("fomaml")
     case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
     assert relative(case.received(task, made=compiled.CompiledStep), case.wanted(task)) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("name", [name for name, _ in VARIANTS if not name.startswith("sharp")])
+def test_what_is_made_of_seeds_is_each_ones_obvious_loop(name, first_order, monkeypatch):
+    """The graph over seeds that a compiler is given, interpreted: each seed has parameters and tasks of its own."""
+    monkeypatch.setattr(seeds, "compiled", lambda graph, arguments: graph)
+    first_order = first_order or name.startswith("fomaml")
+    cases = [Case(name, "mlp", inner_steps=2, first_order=first_order) for _ in range(2)]
+    tasks = [waves(name=f"wave {seed}") for seed in range(2)]
+    with torch.no_grad():
+        for params in cases[1].groups.values():
+            for p in params.values():
+                p.mul_(0.9)
+    each = [
+        [*(p.detach() for ps in case.groups.values() for p in ps.values()), *task.support, *task.query]
+        for case, task in zip(cases, tasks, strict=True)
+    ]
+    with torch.no_grad():
+        arguments = [torch.stack(parts) for parts in zip(*each, strict=True)]
+        graph = cases[0].step(made=CompiledStep).traced(each[0])
+        found = seeds._over_seeds(graph, arguments)(*arguments)
+    for seed, (case, task) in enumerate(zip(cases, tasks, strict=True)):
+        names = [(group, key) for group, params in case.groups.items() for key in params]
+        got = {key: grad[seed] for key, grad in zip(names, found, strict=False)}
+        assert relative(got, case.wanted(task)) < 1e-10
 
 
 @pytest.mark.parametrize("options", [{}, {"first_order": True}, {"first_order_to_second_order_epoch": 7}])
@@ -266,14 +293,17 @@ def test_a_traced_graph_stays_what_it_is(work, tasks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["maml+cml", "mamlpp", "boil", "sharp_maml"])
-def test_the_compiled_step_is_the_obvious_loop(name):
+@pytest.mark.parametrize(
+    ("name", "first_order"),
+    [*((name, False) for name in ("maml+cml", "mamlpp", "boil", "sharp_maml", "cl")), ("maml+cml", True)],
+)
+def test_the_compiled_step_is_the_obvious_loop(name, first_order):
     """Also when a method's schedule changes on the way (MAML++: weights and order of an epoch)."""
     if not available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     options = {"epoch_steps": 1, "msl_epochs": 2, "first_order_to_second_order_epoch": 0} if name == "mamlpp" else {}
     options |= {"rho_low": 0.03, "rho_up": 0.05} if name == "sharp_maml" else {}
-    case, task = Case(name, "mlp", inner_steps=2, **options), waves()
+    case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
     leaf = {(g, n): p for g, params in case.groups.items() for n, p in params.items()}
     step = CompiledStep(case.method, case.groups, torch.optim.SGD(leaf.values(), lr=1.0), 3)
     for epoch in (0, 1, 3) if name == "mamlpp" else (0,):

@@ -306,6 +306,15 @@ def test_parts_in_16_bits_add_up_in_32(monkeypatch):
     assert found[0, 0, 1] == 257 * 16
 
 
+def test_a_weight_derivative_in_16_bits_adds_up_in_32(monkeypatch):
+    """300 images of 16 pixels, one at a time; of bf16 numbers, 4096 + 16 is 4096."""
+    monkeypatch.setattr(_maps, "_CACHED", 1)
+    ones = torch.ones(300, 1, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    found = _maps._weight_by_rows(ones, ones)
+    assert found.dtype == torch.bfloat16
+    assert found[0, 0, 1, 1] == 300 * 16
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bright_images_of_little_contrast_have_variances(dtype):
     """Differences of large numbers: of products in bf16 some variance would be below 0."""

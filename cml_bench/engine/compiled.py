@@ -12,7 +12,9 @@ has a cost of its own, whatever its size, and copies what is expanded. What is t
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable, Hashable
+from pathlib import Path
 
 import torch
 import torch._inductor as inductor
@@ -31,8 +33,9 @@ _programs: dict[tuple, Callable] = {}  # runs of one process share them
 
 
 def available() -> bool:
-    """Whether there is a C++ compiler."""
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
+    """Whether there is a C++ compiler, and Python's headers for it."""
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return shutil.which(os.environ.get("CXX", "g++")) is not None and headers.exists()
 
 
 def _bmm(a: Tensor, b: Tensor) -> Tensor:
@@ -73,7 +76,9 @@ class CompiledStep(MetaStep):
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
         leaves = [p for params in self.groups.values() for p in params.values()]
-        arguments, phase = [*(p.detach() for p in leaves), *task.support, *task.query], self.method.phase
+        # A program is for one order in memory; a meta-batch may be a part of what was drawn, or be joined of two.
+        batch = (values.contiguous() for values in (*task.support, *task.query))
+        arguments, phase = [*(p.detach() for p in leaves), *batch], self.method.phase
         with torch.no_grad():
             if phase not in self._by_phase:
                 self._by_phase[phase] = compiled(self.traced(arguments), arguments)

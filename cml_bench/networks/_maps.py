@@ -16,9 +16,9 @@ from torch import Tensor
 
 _ALL = (0, 2, 3)  # a channel's values
 _CACHED = 2**22  # bytes of maps that are made at a time, more or less
-# Pixels of a map from which on matrix products beat the library's weight derivative (see _wide): where maps leave the
-# cache, but never with AVX-512, for which the library has a kernel of its own for maps with their channels last.
-_WIDE = inf if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32 * 32
+# Pixels of a map from which on matrix products beat the library's weight derivative (see _wide): never with AVX-512,
+# for which the library has a kernel of its own for maps with their channels last.
+_WIDE = inf if torch.backends.cpu.get_cpu_capability() == "AVX512" else 10 * 10
 
 
 class Conv(torch.autograd.Function):
@@ -367,21 +367,25 @@ def _wide(x: Tensor, groups: int) -> bool:
 
 
 def _weight_by_rows(x: Tensor, grad: Tensor) -> Tensor:
-    """(F, C, 3, 3): for each row of the kernel a product of grad with x beside its left and right neighbours."""
+    """(F, C, 3, 3): for each row of the kernel a product of grad with x beside its left and right neighbours.
+
+    Parts are added up in float32 at least.
+    """
     n, channels, height, width = x.shape
+    dtype = torch.promote_types(x.dtype, torch.float32)
     step = max(1, _CACHED // (3 * x[0].numel() * x.element_size()))
     beside = x.new_empty(min(step, n), height, width, 3, channels)
     beside[:, :, 0, 0] = beside[:, :, -1, 2] = 0
-    found = x.new_zeros(3, grad.shape[1], 3 * channels)
+    found = x.new_zeros(3, grad.shape[1], 3 * channels, dtype=dtype)
     for first in range(0, n, step):
         inner = x[first : first + step].permute(0, 2, 3, 1)
         at, some = grad[first : first + step].permute(0, 2, 3, 1).flatten(1, 2), beside[: len(inner)]
         some[:, :, 1:, 0], some[:, :, :, 1], some[:, :, :-1, 2] = inner[:, :, :-1], inner, inner[:, :, 1:]
         at, some = at.transpose(1, 2), some.flatten(3).flatten(1, 2)
-        found[0] += torch.bmm(at[:, :, width:], some[:, :-width]).sum(0)
-        found[1] += torch.bmm(at, some).sum(0)
-        found[2] += torch.bmm(at[:, :, :-width], some[:, width:]).sum(0)
-    return found.unflatten(2, (3, channels)).permute(1, 3, 0, 2)
+        found[0] += torch.bmm(at[:, :, width:], some[:, :-width]).sum(0, dtype=dtype)
+        found[1] += torch.bmm(at, some).sum(0, dtype=dtype)
+        found[2] += torch.bmm(at[:, :, :-width], some[:, width:]).sum(0, dtype=dtype)
+    return found.to(x.dtype).unflatten(2, (3, channels)).permute(1, 3, 0, 2)
 
 
 def layout(x: Tensor) -> torch.memory_format:

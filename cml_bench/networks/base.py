@@ -259,7 +259,8 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
 
     Pooling goes before normalising: batch-norm is monotone in each channel, so the maximum of
     ReLU(scale * z + shift) is that of sign(scale) * z; affine, ReLU and their derivatives then touch a
-    quarter of the elements. The convolution's bias is left out: batch-norm subtracts it again.
+    quarter of the elements. The convolution's bias is left out: batch-norm subtracts it again. Where a scale is
+    exactly 0 all places of a window are its maximum, and the scale's derivative is that of the largest z.
     """
     weight, scale = p[f"conv{index}.weight"], p[f"norm{index}.weight"].reshape(1, -1, 1, 1)
     sign = _sign(scale)
