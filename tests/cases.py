@@ -11,6 +11,7 @@ from cml_bench.episodes import Examples, Task
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from cml_bench.networks.mlp import MLP, MLPOptions
 from tests import reference, reference_methods
+from tests.specs import rate
 
 CPU = torch.device("cpu")
 
@@ -54,8 +55,7 @@ class Case:
             self.kind, lr = "regression", 0.05
         self.network.name, self.name = net, name
         extra = {"cml": {"gamma": gamma, "depth": depth, **(cml or {})}} if "co" in cls.heads else {}
-        rate = "inner_lr" if "inner_lr" in cls.Options.model_fields else "inner_lr_init"
-        self.options = cls.Options.read({rate: lr, **options, **extra}, name)
+        self.options = cls.Options.read({rate(name): lr, **options, **extra}, name)
         self.method = cls(self.options, self.network, self.kind)
         self.gamma, self.depth = gamma, self.network.colearner_depth if depth is None else depth
         self.groups = leaves(self.method.init(3), CPU, torch.float64)

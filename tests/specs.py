@@ -9,19 +9,20 @@ from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 
 def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """30 steps of sinusoid regression, 5 points."""
-    options = {_rate(method): 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
+    options = {rate(method): 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
     return _spec(method, options, "sinusoid", "mlp", {"hidden": (16, 16)}, 1, **changes)
 
 
 def glyph_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """A few steps of 5-way 1-shot glyphs with a narrow network at 16 pixels."""
     fields = {"steps": 12, "protocol_options": {"val_every": 4}, **changes}
-    options = {_rate(method): 0.4}
+    options = {rate(method): 0.4}
     return _spec(method, options, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **fields)
 
 
-def _rate(method: str) -> str:
-    return "inner_lr_init" if method.startswith("mamlpp") else "inner_lr"
+def rate(method: str) -> str:
+    """The option that is a method's inner learning rate."""
+    return "inner_lr" if "inner_lr" in registry.method(method).Options.model_fields else "inner_lr_init"
 
 
 def _spec(

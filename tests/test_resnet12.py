@@ -14,6 +14,7 @@ from cml_bench.networks.resnet12 import ResNet12, ResNet12Options
 from cml_bench.plan import resolve
 from tests import reference, reference_methods
 from tests.cases import CPU, follow, images, random, relative, values
+from tests.specs import rate
 
 LAST_SKIP = 512 * (256 + 2)  # weights and batch-norm of block 4's shortcut
 
@@ -53,8 +54,7 @@ def built(name="maml+cml", path="fast", filters=3, size=16, gamma=0.7, lr=0.3, c
     network = ResNet12(ResNet12Options(filters=filters, **options), (3, size, size), 3, path)
     network.name = "resnet12"
     cls = registry.method(name)
-    rate = "inner_lr" if "inner_lr" in cls.Options.model_fields else "inner_lr_init"
-    given = {rate: lr, **({"cml": {"gamma": gamma}} if "co" in cls.heads else {}), **(chosen or {})}
+    given = {rate(name): lr, **({"cml": {"gamma": gamma}} if "co" in cls.heads else {}), **(chosen or {})}
     method = cls(cls.Options.read(given, name), network, "classification")
     groups = leaves(method.init(3), CPU, torch.float64)
     with torch.no_grad():

@@ -188,7 +188,7 @@ class Conv4(Network):
     def tasks_at_once(self, device: torch.device) -> int:
         """Four of small images. On a CPU, maps of large images of several tasks fall out of the cache.
 
-        Of 28x28, two take 1 or 2 % longer than four, and half of the memory.
+        Of 28x28, two take 1 or 2 % longer than four, and two thirds of the memory (benchmarks/README.md).
         """
         pixels = self.input_shape[1] * self.input_shape[2]
         if device.type == "cuda" or pixels <= 24 * 24:
