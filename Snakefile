@@ -19,7 +19,7 @@ DEFAULT_CONFIG = "configs/paper.yaml"
 if "study" not in config:
     if "experiments" in config:
         raise WorkflowError("the configuration has no `study`, its name: add a line such as `study: mine`.")
-    config = {**yaml.safe_load(Path(DEFAULT_CONFIG).read_text()), **config}
+    config = {**yaml.safe_load(Path(DEFAULT_CONFIG).read_text(encoding="utf-8")), **config}
 
 # `--config shard=1/4` with the target `trained`: the first of four parts of a study that takes several sittings.
 SHARD = config.pop("shard", "1/1")
@@ -40,7 +40,7 @@ if workflow.is_main_process:
         print(line, file=sys.stderr)
 else:
     PLAN_FILE = os.environ["CML_BENCH_PLAN"]
-    PLAN = json.loads(Path(PLAN_FILE).read_text())
+    PLAN = json.loads(Path(PLAN_FILE).read_text(encoding="utf-8"))
 
 STUDY = PLAN["study"]
 RESULTS = STUDY["results"]
@@ -95,8 +95,8 @@ rule all:
     log:
         f"{RESULTS}/logs/all-{STUDY['study']}.log",
     run:
-        Path(log[0]).write_text(f"{input.page}\n")
-        print(Path(input.text).read_text())
+        Path(log[0]).write_text(f"{input.page}\n", encoding="utf-8")
+        print(Path(input.text).read_text(encoding="utf-8"))
 
 
 onstart:

@@ -30,12 +30,12 @@ _SIZES = (10, 100, 700)
 
 def _peers() -> dict[str, dict[str, str]]:
     """Version of each peer, or why it is missing."""
-    return json.loads(INSTALLED.read_text()) if INSTALLED.exists() else {}
+    return json.loads(INSTALLED.read_text(encoding="utf-8")) if INSTALLED.exists() else {}
 
 
 def _vectors() -> str:
     """The widest of the instructions on which the choice of kernels depends, as Linux tells."""
-    told = Path("/proc/cpuinfo").read_text()
+    told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     return next((name for name in ("avx512f", "avx2") if name in told), "")
 
 
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
 def shown(args: argparse.Namespace) -> None:
     """Draw the picture beside the results; print the tables, or put them into benchmarks/README.md."""
     try:
-        results = json.loads(args.out.read_text())
+        results = json.loads(args.out.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no {args.out}: `python -m benchmarks run` makes it.") from None
     scaling.draw(results["rows"], args.out.with_suffix(".png"))
@@ -98,8 +98,8 @@ def shown(args: argparse.Namespace) -> None:
     if args.page:
         show.into(PAGE, text)
         show.into(README, show.brief(results), show.BRIEF)
-        show.into(PAGE, show.gpu(json.loads(GPU.read_text())), show.GPU)
-        show.into(PAGE, show.graphs(json.loads(GRAPHS.read_text())), show.GRAPHS)
+        show.into(PAGE, show.gpu(json.loads(GPU.read_text(encoding="utf-8"))), show.GPU)
+        show.into(PAGE, show.graphs(json.loads(GRAPHS.read_text(encoding="utf-8"))), show.GRAPHS)
     else:
         print(text)
 

@@ -28,7 +28,9 @@ def commit() -> str:
     """Of the sources that are measured; a + behind it: and what is not committed."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, encoding="utf-8"
+        ).stdout.strip()
 
     return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
 
@@ -53,7 +55,7 @@ class Worker:
         self.process = subprocess.Popen(
             [interpreter(implementation), "-m", "benchmarks.worker", json.dumps(order)],
             env={**os.environ, **allocator.KEEP, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=ROOT, encoding="utf-8"
         )  # fmt: skip
         first = self._answer()
         if "missing" in first:
@@ -98,7 +100,7 @@ def interpreter(implementation: str) -> str:
         return sys.executable
     if not INSTALLED.exists():
         raise Missing(f"{PEERS.name} is not there: `make benchmark` builds it")
-    found = json.loads(INSTALLED.read_text())[package]
+    found = json.loads(INSTALLED.read_text(encoding="utf-8"))[package]
     if "missing" in found:
         raise Missing(found["missing"])
     return str(PEERS / "bin" / "python")
@@ -106,7 +108,7 @@ def interpreter(implementation: str) -> str:
 
 def _spare() -> int:
     """Bytes that may be taken with a quarter of the memory left to others."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     available, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
     return available - total // 4
 

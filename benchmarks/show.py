@@ -189,6 +189,6 @@ def gpu(results: dict[str, Any]) -> str:
 def into(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Replace what stands between the marks of a page."""
     begin, end = marks
-    before, _, rest = page.read_text().partition(begin)
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
-    write_text(page, f"{before}{begin}\n\n{text}\n{end}{after}")
+    write_text(page, f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")

@@ -36,21 +36,23 @@ def study(folder: Path, runs: int, runs_per_job: int = 1) -> list[str]:
         "results": str(folder / f"results-{name}"), "data_dir": str(folder / "data"), "experiments": {"e": experiment},
     }  # fmt: skip
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return ["-m", "snakemake", "--cores", "1", "--configfile", str(path)]
 
 
 def timed(arguments: list[str], log: Path, **environment: str) -> tuple[float, float]:
     """Wall-clock and processor seconds of a Python process with its children. A UserError where it fails."""
     start = time.perf_counter()
-    with open(log, "w") as out:
+    with open(log, "w", encoding="utf-8") as out:
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=out, env=os.environ | environment
         )
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise UserError(f"python {' '.join(arguments)} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+        raise UserError(
+            f"python {' '.join(arguments)} ended with {process.returncode}:\n{log.read_text(encoding='utf-8')[-2000:]}"
+        )
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 

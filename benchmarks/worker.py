@@ -27,7 +27,7 @@ _BETWEEN = "between operations"
 
 def resident() -> dict[str, int]:
     """Bytes of this process in memory: now, and at most so far."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return {key: int(lines[name].split()[0]) * 1024 for key, name in (("now", "VmRSS"), ("peak", "VmHWM"))}
 
 
@@ -80,7 +80,7 @@ def kind(operation: str) -> str:
 
 def main() -> None:
     """Serve."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)  # whatever a library prints goes to the errors
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")  # whatever a library prints goes to the errors
     os.dup2(2, 1)
     order = json.loads(sys.argv[1])
 

@@ -237,7 +237,7 @@ def _joined(a: Any, b: Any) -> Any:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {path}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-02-31, an endless number, [[[[...

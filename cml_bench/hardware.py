@@ -29,7 +29,7 @@ def gpus() -> list[int]:
     if shutil.which("nvidia-smi") is None:
         return []
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, encoding="utf-8")
     except (OSError, subprocess.TimeoutExpired):
         return []
     return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
@@ -48,7 +48,7 @@ def slot_folder() -> Path:
 def processor() -> str:
     """The CPU's name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
@@ -68,7 +68,7 @@ def claim(
     while True:
         for slot in range(per_device):
             for device in devices:
-                with open(folder / f"gpu{device}-slot{slot}.lock", "a") as file:
+                with open(folder / f"gpu{device}-slot{slot}.lock", "a", encoding="utf-8") as file:
                     try:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     except OSError:

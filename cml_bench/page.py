@@ -50,7 +50,7 @@ PAPER = """@inproceedings{shin2024cml,
 def write(plan: dict[str, Any], results: Path, out: Path, tables: list[Table]) -> Path:
     """Write ``report.html`` to ``out``; it links those tables and figures that are there."""
     path = out / "report.html"
-    write_text(path, _html(plan, Store(results), states(plan, results), out, tables))
+    write_text(path, _html(plan, Store(results), states(plan, results), out, tables), encoding="utf-8")
     return path
 
 
@@ -265,7 +265,7 @@ def _failure(state: State, folder: Path) -> dict[str, Any]:
     logs = []
     for name in ("error.log", "run.log"):
         if (folder / name).exists():
-            lines = (folder / name).read_text(errors="replace").rstrip().splitlines()
+            lines = (folder / name).read_text(errors="replace", encoding="utf-8").rstrip().splitlines()
             logs.append((name, "\n".join(lines[-_LOG_LINES:]), len(lines)))
     return {"title": state.title, "state": state.state, "more": state.more, "folder": folder.name, "logs": logs}
 

@@ -290,14 +290,14 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
                 "folder under `results`."
             ) from None
         _resolve_apart(config, path, where)
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
     return {**known, "path": str(path)}
 
 
 def _resolve_apart(config: Path, path: Path, where: str) -> None:
     """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
     command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
         raise UserError(
@@ -309,7 +309,7 @@ def _resolve_apart(config: Path, path: Path, where: str) -> None:
 def _known(path: Path) -> dict[str, Any] | None:
     """A plan resolved before, unless its file is missing or damaged."""
     try:
-        plan = json.loads(path.read_text())
+        plan = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return plan if isinstance(plan, dict) and plan.keys() >= KEYS else None

@@ -20,7 +20,7 @@ def home(root: Path | str, data_id: str) -> Path:
 def index(root: Path | str, data_id: str) -> dict[str, Any]:
     """What is kept of the arrays (``sha256``, ``files``, ``differs``); empty if there are none or it is damaged."""
     try:
-        content = json.loads((home(root, data_id) / "index.json").read_text())
+        content = json.loads((home(root, data_id) / "index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -114,7 +114,7 @@ def block(plan: dict[str, Any], home: Path, page: Path) -> str:
     """What stands in docs/results.md: the study's tables, its pictures, and where the numbers come from."""
     study = plan["study"]
     parts = [f"## {study['title'] or study['study']}", study["summary"].strip()]
-    parts += [(home / "tables" / f"{key}.md").read_text().strip() for key in plan["tables"]]
+    parts += [(home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan["tables"]]
     forest = ("Paired differences", "Improvement is to the right; 95 % t intervals, as in the tables above", FOREST)
     drawn = [(f["title"], f["caption"], f"figures/{key}.png") for key, f in plan["figures"].items()]
     parts += [
@@ -192,7 +192,7 @@ def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
 def _fill(page: Path, name: str, content: Callable[[Path], str]) -> None:
     """Write ``content(page)`` between the markers of ``name``; nothing is done where there is no such page."""
     if page.exists():
-        write_text(page, between(page.read_text(), name, content(page)))
+        write_text(page, between(page.read_text(encoding="utf-8"), name, content(page)), encoding="utf-8")
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -203,4 +203,4 @@ def between(text: str, name: str, content: str) -> str:
 
 def show_plan(path: Path = REFERENCE / "paper_plan.txt", page: Path = HARDWARE) -> None:
     """Put a stored output of ``plan`` into the page."""
-    _fill(page, "plan", lambda _: f"```text\n{path.read_text().strip()}\n```")
+    _fill(page, "plan", lambda _: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```")

@@ -75,7 +75,7 @@ def read(path: Path | str) -> Published:
     """Read and check a file of published numbers; a UserError names the file and the key."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no file {path}: correct `published` in the configuration.") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -204,7 +204,7 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no mapping of keys to values")
         checked = _Content.model_validate(content)
@@ -286,7 +286,7 @@ def run_lock(folder: Path, wait: Callable[[str], None] | None = None) -> Iterato
     A second process gets a UserError, or waits for the first if it says where to announce that (``wait``).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as file:
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
         announced = False
         while not _locked(file):
             file.seek(0)
@@ -318,7 +318,7 @@ def _locked(file: TextIO) -> bool:
 def being_written(folder: Path) -> bool:
     """Whether a process holds the run's lock just now."""
     try:
-        with open(folder / ".lock") as file:
+        with open(folder / ".lock", encoding="utf-8") as file:
             return not _locked(file)
     except FileNotFoundError:
         return False

@@ -113,7 +113,7 @@ def table(found: list[Finding]) -> str:
 def read_reference(path: Path) -> dict[str, Any]:
     """Cell -> reference. A UserError names the file that is missing or damaged."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
         _References.validate_python(content)
     except FileNotFoundError:
         raise UserError(f"there is no reference {path}: make one with check --update.") from None

@@ -38,7 +38,7 @@ def _state(run: dict[str, Any], store: Store, reason: str | None) -> State:
     if being_written(folder):
         return State(run["id"], run["title"], "running", _progress(folder))
     if (folder / "error.log").exists():
-        last = (folder / "error.log").read_text(errors="replace").strip().splitlines()
+        last = (folder / "error.log").read_text(errors="replace", encoding="utf-8").strip().splitlines()
         return State(run["id"], run["title"], "failed", f"{last[-1] if last else ''} (see {folder / 'error.log'})")
     if any(folder.glob("checkpoint-*.pt")):
         return State(run["id"], run["title"], "interrupted", f"{_progress(folder)}; goes on from its checkpoint")
@@ -47,7 +47,7 @@ def _state(run: dict[str, Any], store: Store, reason: str | None) -> State:
 
 def _progress(folder: Path) -> str:
     try:
-        progress = json.loads((folder / "progress.json").read_text())
+        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         step, steps, loss, left = (progress[key] for key in ("step", "steps", "loss", "left"))
         text = f"step {step:,} of {steps:,}"
         text += "" if loss is None else f", loss {loss:.3f}"

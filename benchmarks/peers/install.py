@@ -23,7 +23,7 @@ NOT_TRIED = {"torchmeta": "torchmeta 1.8.0 needs torch < 1.10"}
 
 def call(*command: str, cwd: Path | None = None) -> None:
     """Run; a RuntimeError with the last line of what it said where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, encoding="utf-8")
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
         errors = [line.strip() for line in said if "rror" in line]
@@ -57,8 +57,8 @@ def main(folder: Path) -> None:
     python = str(folder / "bin" / "python")
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     pth = folder / "lib" / version / "site-packages" / "project.pth"
-    pth.write_text(sysconfig.get_path("purelib") + "\n")
-    lines = [line.strip() for line in REQUIREMENTS.read_text().splitlines()]
+    pth.write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    lines = [line.strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     problems: dict[str, str] = {}
     for name in [*_BUILD, *(name for name in pins if name not in _BUILD)]:
@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
         except RuntimeError as error:
             found[name] = {"missing": problems.get(name, str(error))}
         print(f"{name}: {found[name]}")
-    (folder / "installed.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "installed.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Cifar100(ImageSet):
 
     def __init__(self, options: Options):
         super().__init__(options)
-        lists = json.loads(self.split_file.read_text())
+        lists = json.loads(self.split_file.read_text(encoding="utf-8"))
         self.names = {split: sorted(itertools.chain(*lists[split].values())) for split in SPLITS}
         self.class_counts = {split: len(found) for split, found in self.names.items()}
 

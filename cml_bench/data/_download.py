@@ -105,7 +105,7 @@ class Resuming:
     def _range(self, url: str, have: int) -> dict[str, str]:
         """Headers that ask for the rest, or none where the rest might be of another file."""
         try:
-            note = json.loads(self.note.read_text())
+            note = json.loads(self.note.read_text(encoding="utf-8"))
             version = note["version"] if note["url"] == url else ""
         except (OSError, ValueError, KeyError, TypeError):
             version = ""

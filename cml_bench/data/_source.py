@@ -149,7 +149,7 @@ def _part(file: RemoteFile, folder: Path) -> Path:
 def _recorded(folder: Path) -> dict[str, str]:
     path = folder / "digests.json"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): str(digest) for name, digest in content.items()}
     except FileNotFoundError:
         return {}

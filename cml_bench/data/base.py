@@ -246,7 +246,7 @@ class ClassSet(DataSet):
     def _read(self, home: Path) -> _Prepared:
         """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""
         try:
-            index = json.loads((home / "index.json").read_text())
+            index = json.loads((home / "index.json").read_text(encoding="utf-8"))
             splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
             arrays = self.load(home, index, splits)
             if index["data_id"] != self.data_id or not (isinstance(arrays.group, int) and arrays.group > 0):

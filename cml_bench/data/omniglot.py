@@ -61,7 +61,7 @@ class Omniglot(ImageSet):
     def __init__(self, options: OmniglotOptions):
         super().__init__(options)
         self.input_shape = (1, options.size, options.size)
-        lists = json.loads(_SPLIT_FILE.read_text())
+        lists = json.loads(_SPLIT_FILE.read_text(encoding="utf-8"))
         self.characters = {
             split: [
                 (archive, alphabet, number)

@@ -51,7 +51,7 @@ class VggFlower(ImageSet):
     def __init__(self, options: FlowerOptions):
         super().__init__(options)
         self.input_shape = (3, options.size, options.size)
-        lists = json.loads(_SPLIT_FILE.read_text())
+        lists = json.loads(_SPLIT_FILE.read_text(encoding="utf-8"))
         self.numbers = {split: lists[split] for split in SPLITS}
         self.class_counts = {split: len(found) for split, found in self.numbers.items()}
 

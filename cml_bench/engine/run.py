@@ -80,7 +80,7 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
             if covered(record, spec):
                 return record
         with (
-            open(folder / "run.log", "a") as log,
+            open(folder / "run.log", "a", encoding="utf-8") as log,
             placed(settings, spec) as device,
             computing(spec.precision, device),
         ):
