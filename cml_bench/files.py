@@ -39,4 +39,4 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """:func:`write_bytes` for JSON (one line unless ``indent``); NaN is refused by JSON, so use null."""
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")

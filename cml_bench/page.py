@@ -50,7 +50,7 @@ PAPER = """@inproceedings{shin2024cml,
 def write(plan: dict[str, Any], results: Path, out: Path, tables: list[Table]) -> Path:
     """Write ``report.html`` to ``out``; it links those tables and figures that are there."""
     path = out / "report.html"
-    write_text(path, _html(plan, Store(results), states(plan, results), out, tables), encoding="utf-8")
+    write_text(path, _html(plan, Store(results), states(plan, results), out, tables))
     return path
 
 

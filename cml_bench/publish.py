@@ -192,7 +192,7 @@ def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
 def _fill(page: Path, name: str, content: Callable[[Path], str]) -> None:
     """Write ``content(page)`` between the markers of ``name``; nothing is done where there is no such page."""
     if page.exists():
-        write_text(page, between(page.read_text(encoding="utf-8"), name, content(page)), encoding="utf-8")
+        write_text(page, between(page.read_text(encoding="utf-8"), name, content(page)))
 
 
 def between(text: str, name: str, content: str) -> str:

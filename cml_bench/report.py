@@ -18,7 +18,7 @@ def tables(plan: dict[str, Any], results: Path, keys: list[str], out: Path | Non
         built = build(restrict(plan, key), Store(results), key)
         for kind, form in (("md", render.markdown), ("tex", render.latex), ("csv", render.csv)):
             path = out / "tables" / f"{key}.{kind}"
-            write_text(path, form(built), encoding="utf-8")
+            write_text(path, form(built))
             paths.append(path)
     return paths
 

@@ -139,3 +139,39 @@ def test_no_cuda_package_is_locked():
     assert not [
         name for name in pins((ROOT / "requirements.txt").read_text()) if name.startswith(("nvidia", "cuda", "triton"))
     ]
+
+
+def _unsaid_encodings(source: str) -> list[int]:
+    """Lines that open text, or start a process that talks text, and leave the encoding to the locale."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        given = {keyword.arg for keyword in node.keywords}
+        is_method = isinstance(node.func, ast.Attribute)
+        modes = [a.value for a in node.args if isinstance(a, ast.Constant) and re.fullmatch(r"[rwax]\+?", str(a.value))]
+        opens = name in {"open", "fdopen"} and (bool(modes) or (not is_method and len(node.args) == 1))
+        reads = is_method and name in {"read_text", "write_text"}
+        talks = name in {"run", "Popen", "check_output"} and given & {"text", "universal_newlines"}
+        if (opens or reads or talks) and "encoding" not in given:
+            found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(PACKAGE.rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))], ids=str
+)
+def test_the_encoding_of_text_is_said(path):
+    assert not _unsaid_encodings(path.read_text(encoding="utf-8")), f"{path}: say encoding='utf-8'"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["open(path)", "open(path, 'w')", "path.open('a+')", "path.read_text()", "path.write_text(text)",
+     "os.fdopen(number, 'w')", "subprocess.run(command, text=True)"],
+)  # fmt: skip
+def test_an_unsaid_encoding_is_found(line):
+    assert _unsaid_encodings(line) == [1]
+    said = line.removesuffix(")") + "encoding='utf-8')" if line.endswith("()") else line[:-1] + ", encoding='utf-8')"
+    assert not _unsaid_encodings(said)
