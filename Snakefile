@@ -26,17 +26,16 @@ SHARD = config.pop("shard", "1/1")
 
 # A job on another machine takes the plan that the study was started with, whatever was edited since. Nor does it look
 # for lost runs: a network file system may show it a new stamp before the record.
+AGAIN = set()
 if workflow.is_main_process:
     try:
         PLAN = planning.cached(config, f"configuration of study {config['study']}")
     except UserError as error:
         raise WorkflowError(str(error))
     PLAN_FILE = PLAN["path"]
-    preflight.forget_lost_runs(PLAN)
-    if not workflow.dryrun:  # the data folder may be another running study's, too
-        preflight.forget_other_data(PLAN)
+    AGAIN = preflight.lost_jobs(PLAN) | {item["key"] for item in preflight.other_data(PLAN)}
     # Here too, since a dry run and a start with nothing to do have no `onstart`.
-    for line in [*preflight.told_of_data(PLAN), *preflight.told_of_lost(preflight.not_run(PLAN))]:
+    for line in [*preflight.told_of_data(PLAN), *preflight.told_of_lost(preflight.lost(PLAN))]:
         print(line, file=sys.stderr)
 else:
     PLAN_FILE = os.environ["CML_BENCH_PLAN"]
@@ -59,9 +58,10 @@ envvars:
 report: "workflow/report/study.rst"
 
 
-# Runs whose data cannot be had here are left out, with the reason in the tables; all else goes on.
-BLOCKED = preflight.blocked(PLAN)
-JOBS = {job["id"]: job for job in PLAN["jobs"] if not BLOCKED.keys() & set(job["data"])}
+# Runs whose data cannot be had here, or whose record has neither the results nor the weights, are left out, with the
+# reason in the tables; all else goes on.
+BLOCKED, LOST = preflight.blocked(PLAN), preflight.lost(PLAN).keys()
+JOBS = {job["id"]: job for job in PLAN["jobs"] if not BLOCKED.keys() & set(job["data"]) and set(job["runs"]) - LOST}
 
 # One training per place on a GPU. setdefault, because a limit in a profile is wiped by any --resources flag; this one is
 # only overridden by --resources gpu_slots=N itself. On a cluster jobs ask for a `gpu` instead, see the rule `train`.
@@ -69,6 +69,7 @@ GPUS = hardware.gpus()
 workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY["runs_per_gpu"]))
 
 
+include: "workflow/rules/internals.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
@@ -100,6 +101,8 @@ rule all:
 
 
 onstart:
+    if not Path(PLAN_FILE).exists():  # a folder for reading only will do for a dry run, not for jobs
+        raise WorkflowError(f"nothing can be written to {RESULTS}: name a folder of yours under `results`.")
     print(preflight.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
     if STUDY["gpu"] == "expected" and not (GPUS or on_cluster() or STUDY["allow_cpu"]) and planned_gpu_jobs():
         raise WorkflowError(preflight.refusal(PLAN))

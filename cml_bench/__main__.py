@@ -282,18 +282,20 @@ def _plan_and_results(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
 
 def _table(args: argparse.Namespace) -> None:
-    from cml_bench import report
+    from cml_bench import files, report
 
     plan, results = _plan_and_results(args)
-    report.tables(plan, results, args.tables)
+    with files.said_if_denied("the files of the tables"):
+        report.tables(plan, results, args.tables)
     print(report.text(plan, results, args.tables))
 
 
 def _report(args: argparse.Namespace) -> None:
-    from cml_bench import report
+    from cml_bench import files, report
 
     plan, results = _plan_and_results(args)
-    report.page(plan, results)
+    with files.said_if_denied("the page"):
+        report.page(plan, results)
     print(report.text(plan, results, []))
     print("\n".join(f"  {path}" for path in report.files(plan, results)))
 

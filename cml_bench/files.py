@@ -1,11 +1,27 @@
 """Writing files so that a reader sees the old content or the new, never a half."""
 
+import contextlib
+import errno
 import json
 import os
-import tempfile
-from collections.abc import Callable
+import secrets
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}  # a folder that is there for others to read
+
+
+@contextlib.contextmanager
+def said_if_denied(what: str) -> Iterator[None]:
+    """Without permission to write, say so on standard error and go on: what is read can be shown all the same."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        print(f"{what} cannot be written ({error.strerror}: {error.filename}).", file=sys.stderr, flush=True)
 
 
 def write_bytes(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -16,7 +32,9 @@ def write_bytes(path: Path, content: bytes | Callable[[BinaryIO], object]) -> No
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}.tmp"
+    # Not mkstemp, whose files are the owner's alone: the kernel gives them the mode that the user's umask leaves.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             if callable(content):
@@ -25,10 +43,9 @@ def write_bytes(path: Path, content: bytes | Callable[[BinaryIO], object]) -> No
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

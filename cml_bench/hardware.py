@@ -1,7 +1,6 @@
 """GPUs of this machine and who uses them, without torch, so that planning stays quick."""
 
 import contextlib
-import fcntl
 import os
 import platform
 import shutil
@@ -10,8 +9,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
+
+from cml_bench.errors import UserError
+from cml_bench.locks import holder, sign, try_lock
 
 _POLL_SECONDS = 1.0
+_INSTEAD = "`TMPDIR` in the environment"
 _NO_DEVICE = ("", "-1", "NoDevFiles")  # the last: what SLURM tells a job without a GPU
 
 
@@ -42,7 +46,8 @@ def slot_folder() -> Path:
     would make one job wait for another's GPU.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    return Path(tempfile.gettempdir()) / f"cml_bench-{os.getuid()}" / ("gpu-slots" + (f"-slurm{job}" if job else ""))
+    place = platform.node() + (f"-slurm{job}" if job else "")  # machines may share a folder for temporary files
+    return Path(tempfile.gettempdir()) / f"cml_bench-{os.getuid()}" / f"gpu-slots-{place}"
 
 
 def processor() -> str:
@@ -60,22 +65,33 @@ def claim(
 ) -> Iterator[int]:
     """Hold one of ``per_device`` places on one of ``devices`` and yield its number; wait if all are taken.
 
-    A place is a locked file, which the kernel frees when its holder dies. The emptiest device comes first.
+    A place is a locked file, which the kernel frees when its holder dies. The emptiest device comes first. A UserError
+    where no file can be locked.
     """
     folder = folder or slot_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     waited = False
     while True:
+        taken = []
         for slot in range(per_device):
             for device in devices:
-                with open(folder / f"gpu{device}-slot{slot}.lock", "a", encoding="utf-8") as file:
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except OSError:
-                        continue
-                    yield device
-                    return
+                with _opened(folder / f"gpu{device}-slot{slot}.lock") as file:
+                    if try_lock(file, _INSTEAD):
+                        sign(file)
+                        yield device
+                        return
+                    taken.append(holder(file)[0])
         if not waited:
-            say(f"waiting for a GPU: all {per_device * len(devices)} places are taken (see {folder})")
+            say(f"waiting for a GPU: all {len(taken)} places are taken, by {', '.join(taken)} (see {folder})")
         waited = True
         time.sleep(_POLL_SECONDS)
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"no place on a GPU can be claimed: {path} cannot be written ({error.strerror}). Have that mended, or name "
+            f"another folder by {_INSTEAD}."
+        ) from None

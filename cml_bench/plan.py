@@ -10,13 +10,14 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from cml_bench.config import Experiment, MethodEntry, Study, included, parse, serialised
 from cml_bench.errors import UserError
 from cml_bench.figure_config import CosineFigure, FigureConfig
-from cml_bench.files import write_json
+from cml_bench.files import DENIED, write_json
 from cml_bench.plan_checks import check_names, check_rows, layers, told
 from cml_bench.protocols import deviation, protocol, recipe, released_row
 from cml_bench.registry import CML
@@ -271,7 +272,7 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     """The plan of a configuration, resolved in a subprocess unless it is cached under ``results/plans``.
 
     ``plan["path"]`` is that file. It never changes, so a job reads the plan that it was started with, whatever is
-    planned beside it.
+    planned beside it. In a folder that one may only read there is no such file, and the plan is there all the same.
     """
     content = included(content, where)
     study = parse(content, where)
@@ -281,21 +282,25 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     path = results / "plans" / f"{study.study}-{digest}.json"
     known = _known(path)
     if known is None:
-        config = path.with_suffix(".config.json")
         try:
-            write_json(config, content)
+            known = _resolved_apart(content, path, where)
         except OSError as error:  # a file in a folder's place, no permission, a full disk
-            raise UserError(
-                f"{where}: the plan cannot be written to {path.parent} ({error.strerror}). Mend that, or name another "
-                "folder under `results`."
-            ) from None
-        _resolve_apart(config, path, where)
-        known = json.loads(path.read_text(encoding="utf-8"))
+            if error.errno not in DENIED:
+                raise UserError(
+                    f"{where}: the plan cannot be written to {path.parent} ({error.strerror}). Mend that, or name "
+                    "another folder under `results`."
+                ) from None
+            print(f"the plan cannot be kept in {path.parent} ({error.strerror}): it is made again each time.",
+                  file=sys.stderr, flush=True)  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder:
+                known = _resolved_apart(content, Path(folder) / path.name, where)
     return {**known, "path": str(path)}
 
 
-def _resolve_apart(config: Path, path: Path, where: str) -> None:
+def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> dict[str, Any]:
     """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
+    config = path.with_suffix(".config.json")
+    write_json(config, content)
     command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
@@ -304,6 +309,7 @@ def _resolve_apart(config: Path, path: Path, where: str) -> None:
             said.replace(str(config), where)
             or f"{where}: planning was stopped (exit code {done.returncode}), perhaps for want of memory."
         )
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _known(path: Path) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ Hours are estimates from counted FLOPs and two round rates that were measured on
 assumed for a GPU; the text says so. They tell hours from weeks, no more.
 """
 
+import contextlib
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ from tabulate import tabulate
 
 from cml_bench import prepared
 from cml_bench.errors import UserError
+from cml_bench.records import Store, untestable
+from cml_bench.spec import RunSpec
 
 CPU_FLOPS, CPU_STEP = 40e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
 GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
@@ -61,12 +65,6 @@ def other_data(plan: dict[str, Any], folder: Path | None = None) -> list[dict[st
     return [item for item in there if not _prepared(study, folder, item)]
 
 
-def forget_other_data(plan: dict[str, Any]) -> None:
-    """Remove the stamps of :func:`other_data`, so that it is prepared anew, whoever made it and from wherever."""
-    for item in other_data(plan):
-        (Path(plan["study"]["data_dir"]) / "ready" / f"{item['key']}.json").unlink(missing_ok=True)
-
-
 def refuse_other_data(plan: dict[str, Any], folder: Path, data_ids: set[str]) -> None:
     """A UserError if one of these is :func:`other_data`: another study may have prepared it anew in the meantime."""
     for item in other_data(plan, folder):
@@ -97,22 +95,34 @@ def not_run(plan: dict[str, Any]) -> dict[str, str]:
     return {run["id"]: reasons[run["spec"]["data_id"]] for run in plan["runs"] if run["spec"]["data_id"] in reasons}
 
 
-def forget_lost_runs(plan: dict[str, Any]) -> None:
-    """Remove the stamps of jobs whose runs are not all stored: a folder that was moved away is to be trained anew.
+def lost(plan: dict[str, Any], results: Path | None = None) -> dict[str, str]:
+    """run id -> the reason of :func:`not_run`, or why its record cannot be tested as the study asks."""
+    store, found = Store(results or plan["study"]["results"]), {}
+    for run in plan["runs"]:
+        folder = store.runs / run["folder"]
+        if (folder / "record.json").exists() and not (folder / "model.safetensors").exists():
+            spec = RunSpec.model_validate(run["spec"])
+            with contextlib.suppress(UserError):  # damaged: `status` and the job itself say so
+                if reason := untestable(store.read(spec), spec.evaluation):
+                    found[run["id"]] = reason
+    return not_run(plan) | found
 
-    With them go the study's page, tables and pictures, since Snakemake does not ask for an input that is missing where
-    the output is there. All are made again in no time, so this is done in a dry run too, whose count would be wrong
-    otherwise.
-    """
+
+def without_stamp(plan: dict[str, Any]) -> set[str]:
+    """Keys of prepared data that has no stamp and can get none, in a folder of others, say. Nothing is to be done."""
+    study, folder = plan["study"], Path(plan["study"]["data_dir"])
+    if os.access(folder, os.W_OK):
+        return set()
+    items = [item for item in plan["data"] if not (folder / "ready" / f"{item['key']}.json").exists()]
+    return {item["key"] for item in items if _prepared(study, folder, item)}
+
+
+def lost_jobs(plan: dict[str, Any]) -> set[str]:
+    """Jobs that have a stamp, and whose runs are not all stored: a folder that was moved away is to be trained anew."""
     results = Path(plan["study"]["results"])
-    folders = {run["id"]: results / "runs" / run["folder"] for run in plan["runs"]}
-    for job in plan["jobs"]:
-        stamp = results / "done" / f"{job['id']}.json"
-        if stamp.exists() and not all((folders[run] / "record.json").exists() for run in job["runs"]):
-            stamp.unlink()
-            home = results / plan["study"]["study"]
-            for path in (home / "report.html", *home.glob("tables/*.md"), *home.glob("figures/*.png")):
-                path.unlink(missing_ok=True)
+    there = {run["id"] for run in plan["runs"] if (results / "runs" / run["folder"] / "record.json").exists()}
+    stamped = [job for job in plan["jobs"] if (results / "done" / f"{job['id']}.json").exists()]
+    return {job["id"] for job in stamped if not there.issuperset(job["runs"])}
 
 
 class Rates(NamedTuple):
@@ -173,8 +183,8 @@ def shared_runs(plan: dict[str, Any]) -> set[str]:
 
 def summary(plan: dict[str, Any], gpus: int = 0, rates: Rates | None = None) -> str:
     """For people: runs, hours, disk, downloads of every table and of all, and what will not run."""
-    study, runs, lost = plan["study"], plan["runs"], not_run(plan)
-    able = [run for run in runs if run["id"] not in lost]
+    study, runs, unable = plan["study"], plan["runs"], lost(plan)
+    able = [run for run in runs if run["id"] not in unable]
     seeds = ", ".join(map(str, study["seeds"]))
     lines = [
         f"study {study['study']}: {len(runs)} runs in {len(plan['jobs'])} jobs, "
@@ -186,12 +196,12 @@ def summary(plan: dict[str, Any], gpus: int = 0, rates: Rates | None = None) -> 
         f"disk {_bytes(sum(run['work']['bytes'] for run in able))}; downloads {_bytes(downloads(plan))} "
         f"(data: {', '.join(dict.fromkeys(item['name'] for item in plan['data']))})",
     ]
-    return "\n".join([*lines, *told_of_data(plan), *told_of_lost(lost)])
+    return "\n".join([*lines, *told_of_data(plan), *told_of_lost(unable)])
 
 
-def told_of_lost(lost: dict[str, str]) -> list[str]:
-    """How many runs cannot start for each reason of :func:`not_run`."""
-    return [f"not run, {count} runs: {reason}" for reason, count in Counter(lost.values()).items()]
+def told_of_lost(unable: dict[str, str]) -> list[str]:
+    """How many runs cannot start for each reason of :func:`lost`."""
+    return [f"not run, {count} runs: {reason}" for reason, count in Counter(unable.values()).items()]
 
 
 def _table_lines(plan: dict[str, Any], gpu: bool, rates: Rates | None) -> list[str]:

@@ -13,10 +13,8 @@ The report side reads these files and imports no torch.
 """
 
 import contextlib
-import fcntl
 import io
 import json
-import os
 import time
 import zipfile
 import zlib
@@ -24,13 +22,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes, write_json
+from cml_bench.locks import holder, sign, try_lock
 from cml_bench.spec import Evaluation, RunSpec, explain
 
 FORMAT = 1
@@ -133,6 +132,25 @@ class Record:
         stored = self.content.get("evaluation")
         return Evaluation.model_validate(stored) if stored else None
 
+    def lacks(self, wanted: Evaluation) -> str:
+        """Which test results are wanted and not stored, in words; empty: none, or no model to get any from."""
+        done = self.evaluated
+        if self.status == "diverged" or (done and done.covers(wanted)):
+            return ""
+        if not done:
+            return "no test results are stored"
+        if done.query != wanted.query:
+            return f"it was tested with {done.query} queries a class, and {wanted.query} are asked for"
+        if done.tasks < wanted.tasks:
+            return f"{done.tasks:,} test tasks are stored, and {wanted.tasks:,} are asked for"
+        steps = ", ".join(map(str, sorted({*wanted.inner_steps} - {*done.inner_steps})))
+        return f"no results after {steps} inner steps are stored, which are asked for"
+
+    @property
+    def testable(self) -> bool:
+        """Whether more test results can be had: from stored weights, or of a method that has none."""
+        return (self.folder / "model.safetensors").exists() or not self.content["parameters"]["train"]
+
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """The stored results of every test episode. A UserError if the file is missing or damaged."""
@@ -225,6 +243,23 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
     return Record(Path(folder), content)
 
 
+def untestable(record: Record, wanted: Evaluation) -> str:
+    """Why test results that are wanted of a record cannot be had, and the way out; empty: they are there, or can."""
+    lacks = record.lacks(wanted)
+    if not lacks or record.testable:
+        return ""
+    return (
+        f"its record is without weights (committed results have none), and {lacks}: ask for what it has, or move its "
+        "folder away and start again, which trains it anew"
+    )
+
+
+def refuse_untestable(record: Record, wanted: Evaluation) -> None:
+    """A UserError with the reason of :func:`untestable`, if there is one."""
+    if reason := untestable(record, wanted):
+        raise UserError(f"{record.folder}: {reason}.")
+
+
 def read_arrays(path: Path, way_out: str) -> dict[str, np.ndarray]:
     """The arrays of an npz file. A UserError with the way out if it is missing or damaged."""
     try:
@@ -277,48 +312,44 @@ def forget_failure(folder: Path) -> None:
 
 
 _POLL_SECONDS = 0.5
+_GLANCE_SECONDS = 0.1  # longer than another process needs to look whether a run is being written
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def run_lock(folder: Path, wait: Callable[[str], None] | None = None, setting: str = "`results`") -> Iterator[None]:
     """Hold the run's lock. The kernel frees it when the holder dies.
 
-    A second process gets a UserError, or waits for the first if it says where to announce that (``wait``).
+    A second process gets a UserError, or waits for the first if it says where to announce that (``wait``). So it does
+    where the file system has no locks, which names ``setting``: where another folder is set.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
-        announced = False
-        while not _locked(file):
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
+        glanced = announced = False
+        while not try_lock(file, setting):
+            if not glanced:
+                glanced = True
+                time.sleep(_GLANCE_SECONDS)
+                continue
+            name, stop = holder(file)
             if wait is None:
-                raise UserError(
-                    f"{folder} is being written by process {holder}. Wait for it, or stop it (kill {holder})."
-                )
+                stop = f", or stop it ({stop})" if stop else ""
+                raise UserError(f"{folder} is being written by {name}. Wait for it{stop}.")
             if not announced:
-                wait(f"waiting for process {holder}, which is writing {folder}")
+                wait(f"waiting for {name}, which is writing {folder}")
             announced = True
             time.sleep(_POLL_SECONDS)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        sign(file)
         for half in folder.glob(".*.tmp"):  # of a writer that was killed; nobody else writes here now
             half.unlink(missing_ok=True)
         yield
 
 
-def _locked(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def being_written(folder: Path) -> bool:
-    """Whether a process holds the run's lock just now."""
+    """Whether a process holds the run's lock just now. A UserError where that cannot be told."""
     try:
         with open(folder / ".lock", encoding="utf-8") as file:
-            return not _locked(file)
+            return not try_lock(file, "`results`", shared=True)
     except FileNotFoundError:
         return False
+    except PermissionError as error:
+        raise UserError(f"{folder / '.lock'} cannot be read ({error.strerror}).") from None

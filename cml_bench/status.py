@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cml_bench import preflight
+from cml_bench.errors import UserError
 from cml_bench.records import Store, being_written
 from cml_bench.spec import RunSpec
 
@@ -23,7 +24,7 @@ class State(NamedTuple):
 
 def states(plan: dict[str, Any], results: Path) -> dict[str, State]:
     """Run id -> its state."""
-    store, reasons = Store(results), preflight.not_run(plan)
+    store, reasons = Store(results), preflight.lost(plan, results)
     return {run["id"]: _state(run, store, reasons.get(run["id"])) for run in plan["runs"]}
 
 
@@ -33,16 +34,22 @@ def _state(run: dict[str, Any], store: Store, reason: str | None) -> State:
     record, problem = store.usable(spec)
     if problem:
         return State(run["id"], run["title"], "failed", problem)
-    if record is not None:
+    if record is not None and not (lacks := record.lacks(spec.evaluation)):
         return State(run["id"], run["title"], record.status)
-    if being_written(folder):
-        return State(run["id"], run["title"], "running", _progress(folder))
+    try:
+        if being_written(folder):
+            return State(run["id"], run["title"], "running", _progress(folder))
+        hidden = ""
+    except UserError as error:
+        hidden = f"whether it is running cannot be told: {error}"
     if (folder / "error.log").exists():
         last = (folder / "error.log").read_text(errors="replace", encoding="utf-8").strip().splitlines()
         return State(run["id"], run["title"], "failed", f"{last[-1] if last else ''} (see {folder / 'error.log'})")
     if any(folder.glob("checkpoint-*.pt")):
-        return State(run["id"], run["title"], "interrupted", f"{_progress(folder)}; goes on from its checkpoint")
-    return State(run["id"], run["title"], "not run" if reason else "missing", reason or "")
+        more = hidden or "goes on from its checkpoint"
+        return State(run["id"], run["title"], "interrupted", f"{_progress(folder)}; {more}")
+    more = f"{lacks}; the next start tests the stored model further" if record else hidden
+    return State(run["id"], run["title"], "not run" if reason else "missing", reason or more)
 
 
 def _progress(folder: Path) -> str:
@@ -68,16 +75,15 @@ def counts(plan: dict[str, Any], found: dict[str, State]) -> dict[str, dict[str,
 
 
 def text(plan: dict[str, Any], results: Path) -> str:
-    """For people: counts per table, then every run that is under way, failed or cannot run."""
+    """For people: counts per table, then every run that is under way, failed, cannot run or lacks results."""
     found = states(plan, results)
     lines = [
         f"{key}: {', '.join(f'{n} {state}' for state, n in numbers.items())}"
         for key, numbers in counts(plan, found).items()
     ]
     for state in STATES:
-        if state not in ("finished", "missing", "not run"):
-            lines += [
-                f"{state}: {s.title}{': ' + s.more if s.more else ''}" for s in found.values() if s.state == state
-            ]
+        if state not in ("finished", "not run"):
+            told = [s for s in found.values() if s.state == state and (s.more or state != "missing")]
+            lines += [f"{state}: {s.title}{': ' + s.more if s.more else ''}" for s in told]
     reasons = {s.more for s in found.values() if s.state == "not run"}
     return "\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))])

@@ -82,19 +82,19 @@ class _Reader:
     def _record(self, i: str, name: str, experiment: dict[str, Any]) -> Record | None:
         if (i, name) not in self.found:
             record, problem = self.store.usable(self.specs[i])
-            self.found[i, name] = _usable(record, self.specs[i], experiment)
+            asked = _asked(self.specs[i], experiment)
+            if record is not None and record.status == FINISHED and (lacks := record.lacks(asked)):
+                record, problem = None, f"runs whose results do not suffice: {lacks}."
+            self.found[i, name] = record
             self.damaged.update({problem: None} if problem else {})
         return self.found[i, name]
 
 
-def _usable(record: Record | None, spec: RunSpec, experiment: dict[str, Any]) -> Record | None:
-    """The record if its results are on this study's test episodes: another evaluation must not be mixed in."""
-    if record is None or record.status != FINISHED:
-        return record
+def _asked(spec: RunSpec, experiment: dict[str, Any]) -> Evaluation:
+    """The test results that this study shows of a run: another evaluation must not be mixed in."""
     wanted = experiment["evaluation"]
     steps = tuple(wanted["inner_steps"]) or (_own_steps(spec),)
-    asked = Evaluation(tasks=wanted["tasks"], query=spec.evaluation.query, inner_steps=steps)
-    return record if record.evaluated is not None and record.evaluated.covers(asked) else None
+    return Evaluation(tasks=wanted["tasks"], query=spec.evaluation.query, inner_steps=steps)
 
 
 def _unit(spec: RunSpec, experiment: dict[str, Any]) -> int:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cml_bench import preflight, status
+from cml_bench import estimate, preflight, report, status
 from cml_bench.__main__ import main
-from cml_bench.records import Store, run_lock, write_failure, write_progress
+from cml_bench.records import run_lock, write_failure, write_progress
 from cml_bench.spec import RunSpec
 from tests.simulated import finish, study
 from tests.test_workflow import changed, checkout, start, trained  # noqa: F401  (a fixture)
@@ -106,18 +106,35 @@ def test_as_json_on_the_command_line(mixed, tmp_path, capsys):
     assert sorted({item["state"] for item in told}) == ["diverged", "failed", "finished", "interrupted", "missing"]
 
 
-def test_stamps_of_runs_that_were_moved_away_are_dropped(tmp_path):
+def test_jobs_of_runs_that_were_moved_away_are_named_and_their_stamps_stay(tmp_path):
     resolved = study(seeds=1)
     resolved["study"]["results"] = str(tmp_path)
-    store = finish(resolved, tmp_path, LEVEL)
+    finish(resolved, tmp_path, LEVEL)
     (tmp_path / "done").mkdir()
     stamps = [tmp_path / "done" / f"{job['id']}.json" for job in resolved["jobs"]]
-    for stamp in stamps:
+    for stamp in stamps[1:]:
         stamp.write_text("{}")
-    preflight.forget_lost_runs(resolved)
-    assert all(stamp.exists() for stamp in stamps)
-    gone = Store(tmp_path).folder(RunSpec.model_validate(resolved["runs"][0]["spec"]))
-    gone.rename(tmp_path / "elsewhere")
-    preflight.forget_lost_runs(resolved)
-    assert [stamp.exists() for stamp in stamps].count(False) == 1
-    assert store.runs.is_dir()
+    assert preflight.lost_jobs(resolved) == set()
+    for job in resolved["jobs"][:2]:
+        run = next(run for run in resolved["runs"] if run["id"] in job["runs"])
+        (tmp_path / "runs" / run["folder"]).rename(tmp_path / f"elsewhere-{job['id']}")
+    assert preflight.lost_jobs(resolved) == {resolved["jobs"][1]["id"]}, "the first had no stamp"
+    assert [stamp.exists() for stamp in stamps] == [False, True, True, True]
+
+
+def test_a_record_with_fewer_tasks_than_asked_and_no_weights_is_not_called_finished(tmp_path):
+    asked, made = study(seeds=1, tasks=500), study(seeds=1, tasks=400)
+    finish(made, tmp_path, LEVEL)
+    asked["study"]["results"] = str(tmp_path)
+    (tmp_path / "runs" / asked["runs"][0]["folder"] / "model.safetensors").write_bytes(b"")
+    found = list(status.states(asked, tmp_path).values())
+    assert [state.state for state in found] == ["missing", "not run", "not run", "not run"]
+    lacks = "400 test tasks are stored, and 500 are asked for"
+    assert found[0].more == f"{lacks}; the next start tests the stored model further"
+    assert found[1].more.startswith(f"its record is without weights (committed results have none), and {lacks}")
+    text = status.text(asked, tmp_path)
+    assert "all runs: 1 missing, 3 not run" in text
+    assert "missing: maml on glyphs, 5-way 1-shot, seed 0: 400 test tasks" in text
+    assert f"not run, 3 runs: {found[1].more}" in preflight.summary(estimate.add(asked)), "so does `plan`"
+    assert f"Counted as missing: runs whose results do not suffice: {lacks}." in report.text(asked, tmp_path, [])
+    assert {state.state for state in status.states(made, tmp_path).values()} == {"finished"}

@@ -87,7 +87,7 @@ def obtain_all(
     if not wanted:
         check_room(folder, more_bytes)
         return found
-    with run_lock(folder, wait=say):
+    with run_lock(folder, wait=say, setting="`data_dir`"):
         missing = []
         for file in wanted:
             path = folder / file.name

@@ -181,7 +181,7 @@ class ClassSet(DataSet):
         home, local = self.folder(folder), local or {}
         if self._usable(folder, local):
             return
-        with run_lock(Path(folder) / "locks" / home.name, wait=shown):
+        with run_lock(Path(folder) / "locks" / home.name, wait=shown, setting="`data_dir`"):
             if not self._usable(folder, local):
                 self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local)
 

@@ -136,9 +136,12 @@ def _explain(spec: RunSpec, settings: Settings, error: Exception) -> str:
     if out_of_memory(error):
         return _memory(spec, settings, error)
     known = isinstance(error, UserError)
+    folder = Store(settings.results).folder(spec)
+    if known and (folder / "record.json").exists():  # what is finished stays as it is
+        return f"{spec.title}: {error}"
     text = f"{error}\n" if known else "".join(traceback.format_exception(error))
     try:
-        path = write_failure(Store(settings.results).folder(spec), text)
+        path = write_failure(folder, text)
     except OSError as problem:  # a full disk: the message is all that is left
         return f"{spec.title}: {error} (and no error.log: {problem})"
     if known:

@@ -45,6 +45,7 @@ from cml_bench.records import (
     forget_failure,
     forget_progress,
     read,
+    refuse_untestable,
     run_lock,
     write_episodes,
     write_record,
@@ -73,12 +74,12 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
     store = Store(settings.results)
     folder = store.folder(spec)
     refuse(spec, settings)
+    if (record := _stored(store, spec, settings)) is not None and covered(record, spec):
+        return record  # nothing is written beside a finished run, not even a lock
     with run_lock(folder, wait=settings.report if settings.wait else None):
-        record = store.read(spec)
-        if record is not None:
-            refuse_other_data(record, settings)
-            if covered(record, spec):
-                return record
+        record = _stored(store, spec, settings)  # another process may have made it in the meantime
+        if record is not None and covered(record, spec):
+            return record
         with (
             open(folder / "run.log", "a", encoding="utf-8") as log,
             placed(settings, spec) as device,
@@ -104,6 +105,15 @@ def refuse(spec: RunSpec, settings: Settings) -> None:
         data = build_data(spec)
         if registry.method(spec.method).learns:
             build_method(spec, data)
+
+
+def _stored(store: Store, spec: RunSpec, settings: Settings) -> Record | None:
+    """The record, if there is one. A UserError if it is of other data, or cannot be tested as the spec asks."""
+    record = store.read(spec)
+    if record is not None:
+        refuse_other_data(record, settings)
+        refuse_untestable(record, spec.evaluation)
+    return record
 
 
 def refuse_other_data(record: Record, settings: Settings) -> None:
@@ -246,6 +256,9 @@ def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_res
             "tables of its study would miss it. Add --replace if that is meant, or evaluate a copy of the folder."
         )
     spec = record.spec.model_copy(update={"evaluation": asked})
+    refuse_untestable(record, asked)
+    if covered(record, spec):
+        return record
     with run_lock(folder), placed(settings, spec) as device, computing(spec.precision, device):
         return reevaluate(record, spec, replace(settings, device=device))
 

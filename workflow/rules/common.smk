@@ -13,6 +13,17 @@ def stamps_of(runs):
     return sorted({f"{RESULTS}/done/{JOB_OF[run]}.json" for run in runs if run in JOB_OF})
 
 
+def forced(stamp, name):
+    """Nothing; but if its runs were moved away, or its data is other data, the stamp's job runs in spite of the stamp.
+
+    To be called in a rule's input function, when the DAG is there. No stamp is removed for that: a dry run, which cannot
+    be told from a start while this file is read, writes nothing.
+    """
+    if name in AGAIN:
+        workflow.dag.forcefiles.add(stamp)
+    return []
+
+
 def stamps_of_shard(shard):
     """Stamps of part i of n, "i/n": every n-th job, so that the parts cost about the same."""
     part, _, parts = str(shard).partition("/")

@@ -2,10 +2,13 @@
 # since Snakemake deletes those before a rule runs again; the stamp is.
 import json
 
-DATA = {item["key"]: item for item in PLAN["data"] if item["prepares"]}
+USED = preflight.without_stamp(PLAN)
+DATA = {item["key"]: item for item in PLAN["data"] if item["prepares"] and item["key"] not in USED}
 
 
 rule fetch:
+    input:
+        lambda wildcards: forced(f"{STUDY['data_dir']}/ready/{wildcards.data}.json", wildcards.data),
     output:
         f"{STUDY['data_dir']}/ready/{{data}}.json",
     log:

@@ -4,7 +4,8 @@
 # where one run failed, so stamps of single runs would say no more. What says that a run is finished is its own record.
 rule train:
     input:
-        lambda wildcards: [
+        lambda wildcards: forced(f"{RESULTS}/done/{wildcards.job}.json", wildcards.job)
+        + [
             f"{STUDY['data_dir']}/ready/{key}.json"
             for key, item in DATA.items()
             if item["data_id"] in JOBS[wildcards.job]["data"]

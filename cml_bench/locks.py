@@ -1,0 +1,57 @@
+"""Locked files: one process at a time, freed by the kernel when its holder dies.
+
+Not the library `filelock`: where a file system has no locks it goes over to files that outlive a killed holder, and it
+does not say who holds a lock. What is left to write is these few lines.
+"""
+
+import errno
+import fcntl
+import os
+import platform
+from typing import TextIO
+
+from cml_bench.errors import UserError
+
+# NFS without its lock service, Lustre without `-o flock`, FUSE; EINVAL: a file system that locks no file at all.
+_NONE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_HOW = "NFS needs version 4 or its lock service, Lustre the mount option `flock`"
+
+
+def try_lock(file: TextIO, instead: str, shared: bool = False) -> bool:
+    """Lock an open file; False if another holds it. It is held until the file is closed.
+
+    ``instead``: what names another folder, such as "`data_dir` in the configuration". ``shared``: only look whether
+    another holds it; unlike a lock to hold, this needs no file that is open for writing on NFS. A UserError, and not a
+    wait that never ends, where the file system has no locks or fails.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:  # EWOULDBLOCK; unlike lockf(), flock() never says EACCES for it
+        return False
+    except OSError as error:
+        lacks = f"its file system has no file locks; {_HOW}" if error.errno in _NONE else "its file system fails"
+        folder = os.path.dirname(os.path.abspath(file.name))
+        raise UserError(
+            f"nothing can be locked in {folder} ({error.strerror or error}): {lacks}. Have that mended, or name a "
+            f"folder on another file system by {instead}."
+        ) from None
+    return True
+
+
+def sign(file: TextIO) -> None:
+    """Write into a file that this process has locked who holds it."""
+    file.truncate(0)
+    file.write(f"{os.getpid()} {platform.node()}")
+    file.flush()
+
+
+def holder(file: TextIO) -> tuple[str, str]:
+    """Who holds a file: ``process 12 on host``, and how to stop it: by ``kill`` on this host only."""
+    file.seek(0)
+    pid, _, host = file.read().strip().partition(" ")
+    if not pid:  # not signed yet
+        return "another process", ""
+    if not host:  # by a version that did not keep it
+        return f"process {pid}", ""
+    stop = f"kill {pid}" if host == platform.node() else f"on {host}"
+    return f"process {pid} on {host}", stop
