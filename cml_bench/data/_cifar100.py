@@ -13,6 +13,7 @@ import numpy as np
 
 from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, members, reading
+from cml_bench.data._images import as_bytes
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageSet
 from cml_bench.episodes import SPLITS
@@ -54,15 +55,17 @@ class Cifar100(ImageSet):
         """Split and size."""
         return f"{self.name}/{self.split_id}/{_SIDE}px"
 
+    def class_name(self, split: str, place: int) -> str:
+        """CIFAR-100's name of it."""
+        return f"class {self.names[split][place]}"
+
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
         """In the order of their names within each split."""
         (path,) = paths.values()
         with reading(path):
             content = _contents(path)
             numbers = {name: i for i, name in enumerate(_pickles.field(content["meta"], "fine_label_names"))}
-            images = [_pickles.field(content[part], "data") for part in ("train", "test")]
-            if any(part.dtype != np.uint8 for part in images):
-                raise ValueError("images that are no bytes")
+            images = [as_bytes(_pickles.field(content[p], "data"), f"{path}, {p},") for p in ("train", "test")]
             images = np.concatenate(images).reshape(-1, *self.input_shape)
             labels = np.concatenate([_pickles.field(content[part], "fine_labels") for part in ("train", "test")])
             for split in SPLITS:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, members, reading
+from cml_bench.data._images import as_bytes
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageSet
 from cml_bench.errors import UserError
@@ -73,7 +74,8 @@ class MiniImagenet(ImageSet):
             with reading(path, f"its {split} split"):
                 images, rows = _pickles.field(content, "image_data"), _pickles.field(content, "class_dict")
                 del content
-                if images.dtype != np.uint8 or images.shape[1:] != (_SIDE, _SIDE, 3):
+                images = as_bytes(images, f"{path}, its {split} split,")
+                if images.shape[1:] != (_SIDE, _SIDE, 3):
                     raise ValueError(f"images {images.dtype} {images.shape}")
                 if again := sorted(seen.intersection(rows)):
                     raise UserError(f"{path}: class {again[0]} is in two splits. {AGAIN}")

@@ -4,7 +4,6 @@ Classes are split as in torchmeta (Vinyals et al. 2016): 1,028 / 172 / 423 chara
 on white, resized to 28x28 as torchmeta does (bilinear, [0, 1], not inverted).
 """
 
-import io
 import json
 import zipfile
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from cml_bench.data._archives import AGAIN, check_names
+from cml_bench.data._archives import AGAIN, check_names, reading
+from cml_bench.data._images import decode
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageArrays, ImageSet
 from cml_bench.episodes import SPLITS
@@ -81,6 +81,13 @@ class Omniglot(ImageSet):
         rotated = "/rotations" if self.options.rotations else ""
         return f"omniglot/vinyals/{self.options.size}px{rotated}"
 
+    def class_name(self, split: str, place: int) -> str:
+        """Its folder, and that it may be a turned copy."""
+        turns = 4 if self.options.rotations else 1
+        archive, alphabet, number = self.characters[split][place // turns]
+        turned = f" turned by {place % turns * 90} degrees" if place % turns else ""
+        return f"{archive}/{alphabet}/character{number:02d}{turned}"
+
     def build(self, paths: dict[str, Path]) -> ImageArrays:
         """Decode the two zips: classes of training, then validation, then test; turned copies follow each other."""
         archives = {name.removesuffix(".zip"): _opened(path) for name, path in paths.items()}
@@ -102,14 +109,8 @@ class Omniglot(ImageSet):
         return ImageArrays(np.ascontiguousarray(images), np.full(len(classes), _DRAWINGS), splits)
 
     def _decode(self, archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
-        from PIL import Image
-
-        size = (self.options.size, self.options.size)
-        try:
-            picture = Image.open(io.BytesIO(archive.read(name))).convert("L")
-            return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
-        except _DAMAGE as error:
-            raise UserError(f"{path} is damaged at {name} ({error}). {AGAIN}") from None
+        with reading(path, name):
+            return decode(archive.read(name), f"{path}, {name}", 1, self.options.size, "BILINEAR")[0]
 
 
 def _opened(path: Path) -> zipfile.ZipFile:

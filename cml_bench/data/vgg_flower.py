@@ -5,7 +5,6 @@ their code the whole photograph is squashed to 32x32, whatever its shape. That c
 Pillow's default, bicubic since Pillow 7; it is named here. learn2learn leaves the photographs as they are.
 """
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from cml_bench.data._archives import AGAIN, members, reading
+from cml_bench.data._images import decode
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageSet
 from cml_bench.episodes import SPLITS
@@ -60,6 +60,10 @@ class VggFlower(ImageSet):
         """Split and size."""
         return f"vgg_flower/meta-dataset/{self.options.size}px"
 
+    def class_name(self, split: str, place: int) -> str:
+        """By its number in ``imagelabels.mat``."""
+        return f"class {self.numbers[split][place]}"
+
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
         """Classes in the order of their numbers within each split, photographs in that of theirs."""
         labels = _labels(paths["imagelabels.mat"])
@@ -70,8 +74,6 @@ class VggFlower(ImageSet):
 
     def _photographs(self, path: Path, count: int) -> np.ndarray:
         """All of them, squashed: uint8 (count, 3, size, size). Read in the archive's order, the only quick one."""
-        from PIL import Image
-
         images = np.empty((count, *self.input_shape), np.uint8)
         missing = {f"image_{i:05d}.jpg": i - 1 for i in range(1, count + 1)}
         with reading(path):
@@ -79,9 +81,8 @@ class VggFlower(ImageSet):
                 row = missing.pop(Path(name).name, None)
                 if row is None:
                     continue
-                with reading(path, name), Image.open(io.BytesIO(file.read())) as picture:
-                    small = picture.convert("RGB").resize(self.input_shape[1:], Image.Resampling.BICUBIC)
-                    images[row] = np.asarray(small).transpose(2, 0, 1)
+                with reading(path, name):
+                    images[row] = decode(file.read(), f"{path}, {name}", 3, self.options.size, "BICUBIC")
         if missing:
             raise UserError(f"{path} has no {min(missing)}, of {count:,} photographs. {AGAIN}")
         return images
