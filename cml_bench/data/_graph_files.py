@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cml_bench.data import _pickles
-from cml_bench.data._archives import AGAIN, reading
+from cml_bench.data._archives import AGAIN, printable, reading
 from cml_bench.errors import UserError
 
 _CSR = [("scipy.sparse.csr", "csr_matrix"), ("scipy.sparse._csr", "csr_matrix")]  # renamed by scipy 1.8
@@ -87,7 +87,8 @@ def npz(path: Path) -> tuple[np.ndarray, Any, np.ndarray]:
         raise UserError(f"{path} is no whole npz file. {AGAIN}")
     with reading(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
         if missing := sorted({*_NPZ, "labels"} - set(stored)):
-            raise UserError(f"{path} holds {', '.join(stored) or 'nothing'}; it has no {missing[0]}. {AGAIN}")
+            held = printable(", ".join(stored)) or "nothing"
+            raise UserError(f"{path} holds {held}; it has no {missing[0]}. {AGAIN}")
         part = {name: _plain(stored, name, path) for name in (*_NPZ, "labels")}
         links, features = (matrix(*(part[name] for name in names)).tocoo() for names in (_NPZ[:4], _NPZ[4:]))
         pairs = np.stack((links.row, links.col)).astype(np.int64)

@@ -105,7 +105,9 @@ def _labels(path: Path) -> np.ndarray:
             held = ", ".join(name for name, *_ in whosmat(file))
             raise UserError(f"{path} holds {printable(held) or 'nothing'}; labels are wanted. {AGAIN}")
         labels = content["labels"].reshape(-1)
-        whole = labels.astype(np.int64) if labels.dtype.kind in "uif" else np.zeros(0)  # MATLAB saves doubles
-        if not len(labels) or not np.array_equal(whole, labels) or whole.min() < 1 or whole.max() > 102:
+        known = np.arange(1, 103)
+        if (
+            labels.dtype.kind not in "uif" or not len(labels) or not np.isin(labels, known).all()
+        ):  # MATLAB saves doubles
             raise UserError(f"{path}: labels must be whole numbers from 1 to 102, one for each photograph. {AGAIN}")
-        return whole
+        return labels.astype(np.int64)
