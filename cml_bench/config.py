@@ -35,7 +35,9 @@ Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 class LocalCopy(Model):
     """A user's own copy of a published file, perhaps repacked: on this machine or on a mirror, and its SHA-256."""
 
-    path: Folder | None = Field(None, description="where it is on this machine")
+    path: Folder | None = Field(
+        None, description="where it is on this machine: a file, or the folder of what an archive holds"
+    )
     url: str | None = Field(None, pattern=r"^https?://[^\s/]+/\S+$", description="where a mirror has it")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 

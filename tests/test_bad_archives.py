@@ -77,6 +77,7 @@ ARRAYS = [
     np.arange(12, dtype=np.uint8).reshape(3, 4), np.arange(300, dtype="<i8"), np.arange(5, dtype=">f4"),
     np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(True), np.zeros((0, 3)), np.array([b"ab", b"c"]),
     np.array(["ä", "bc"]), np.float32(1.5), np.int64(-3), np.arange(256, dtype=np.uint8),
+    np.arange(24).reshape(2, 3, 4).transpose(1, 2, 0),
 ]  # fmt: skip
 
 
@@ -184,9 +185,9 @@ def test_damage_is_named_and_leaves_nothing(name, kind, minis, tmp_path):  # noq
     for old, path in zip(minis[name], paths, strict=True):
         path.write_bytes(old.read_bytes())
     DAMAGE[kind](paths[0])
-    with pytest.raises(UserError, match=rf"{paths[0].name}.* Delete it and fetch it again, or correct your copy under"):
+    with pytest.raises(UserError, match=rf"{paths[0].name} .* Name another copy under `sources`"):
         make("miniimagenet" if name == "tar" else name).prepare(tmp_path / "data", copies(paths))
-    assert names(tmp_path) == sorted(path.name for path in paths)
+    assert names(tmp_path) == sorted(path.name for path in paths), "a user's own copy stays where it is"
 
 
 def test_contents_that_do_not_fit_are_named(minis, tmp_path):  # noqa: F811

@@ -364,7 +364,7 @@ def test_without_a_published_digest_the_first_download_counts(server, tmp_path):
     assert obtain(file, tmp_path) == path
     path.unlink()
     server.url("a", good(CONTENT[::-1]))
-    text = refused(file, tmp_path, rf"its SHA-256 is not {SHA[:12]}…, which .*digests\.json keeps.*delete the line")
+    text = refused(file, tmp_path, rf"its SHA-256 is not {SHA[:12]}…, which .*digests\.json keeps.*take the line of")
     assert f"SHA-256 {SHA[:12]}" in text
     assert not path.exists()
     path.write_bytes(b"something else")

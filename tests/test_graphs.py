@@ -1,7 +1,6 @@
 """Graph data sets, the graph network's two paths, and what else must hold of it. float64."""
 
 import shutil
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -88,11 +87,7 @@ def test_another_split_is_refused_by_name(split):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_the_real_graphs_are_read_without_fetching(name, real_data, tmp_path, monkeypatch):
-    with warnings.catch_warnings(action="ignore"):
-        from torch_geometric import datasets
-    for cls in (datasets.Planetoid, datasets.Amazon):
-        monkeypatch.setattr(cls, "download", lambda self: pytest.fail("fetched"))
+def test_the_real_graphs_are_read(name, real_data, tmp_path):
     data = make(name)
     folder = real_data / "graphs" / FOLDERS[name]
     assert [(sha256_of(folder / f.name), (folder / f.name).stat().st_size) for f in data.files] == [
@@ -185,12 +180,11 @@ def test_a_file_in_corafulls_layout_becomes_the_graph_in_it(tmp_path):
     assert (arrays.labels == labels).all()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # numpy leaves it open
 def test_a_damaged_file_is_named(real_data, tmp_path):
     data = make("amazon_computer")
     path = tmp_path / data.files[0].name
     path.write_bytes((real_data / "graphs" / FOLDERS["amazon_computer"] / path.name).read_bytes()[:50_000])
-    with pytest.raises(UserError, match=r"cannot be read .*amazon_electronics_computers\.npz.*`sources`"):
+    with pytest.raises(UserError, match=r"amazon_electronics_computers\.npz is no whole npz.*`sources`"):
         data.prepare(tmp_path / "data", copies(data, tmp_path))
     assert not (tmp_path / "data" / "prepared").exists()
 

@@ -1,24 +1,57 @@
-"""Tar and zip archives, read member by member in memory: nothing is unpacked, so nothing can land elsewhere.
+"""Tar and zip archives and folders, read member by member in memory: nothing is unpacked, so nothing lands elsewhere.
 
-An archive with a member that would leave its folder is refused whole all the same: nobody published that.
+An archive with a member that would leave its folder is refused whole all the same: nobody published that. What
+systems and file managers leave behind is passed over.
 """
 
 import contextlib
+import os
+import re
+import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from cml_bench.errors import UserError
 
-AGAIN = "Delete it and fetch it again, or correct your copy under `sources` in the configuration."
+AGAIN = (
+    "Name another copy under `sources` in the configuration; or, if this one was downloaded, move it away and start "
+    "again: it is then fetched anew."
+)
+ARCHIVE = "an archive (tar or zip), or the folder of what it holds,"
+PICKLE, ZIP, MATLAB = "a pickle", "a zip archive", "a MATLAB file"
+_KINDS = (  # how files begin, and what they then are
+    (rb"PK(\x03\x04|\x05\x06)", ZIP), (rb"\x1f\x8b|BZh|\xfd7zXZ", "a packed file (gzip, bzip2 or xz)"),
+    (rb".{257}ustar", "a tar archive"), (rb"\x80[\x02-\x05]", PICKLE), (rb"7z\xbc\xaf", "a 7z archive"),
+    (rb"Rar!", "a RAR archive"), (rb"\x89PNG|\xff\xd8\xff|GIF8", "a picture"), (rb"\x93NUMPY", "a npy array"),
+    (rb"\x89HDF", "an HDF5 file"), (rb"PAR1", "a Parquet file"), (rb"MATLAB 5", MATLAB),
+    (rb"MATLAB 7", "a MATLAB 7.3 file"),
+    (rb"version https://git-lfs", "a pointer of Git LFS, which stands for a file that was not fetched"),
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)", "a web page"),
+)  # fmt: skip
+_SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
+
+
+def what_is(path: Path) -> str:
+    """What a file is by its beginning, or that it is a folder; empty: not known."""
+    if path.is_dir():
+        return "a folder"
+    with open(path, "rb") as file:
+        beginning = file.read(512)
+    if not beginning:
+        return "empty"
+    found = (kind for start, kind in _KINDS if re.match(start, beginning, re.IGNORECASE | re.DOTALL))
+    return next(found, "")
 
 
 @contextlib.contextmanager
-def reading(path: Path, place: str = "") -> Iterator[None]:
+def reading(path: Path, place: str = "", wanted: str = "") -> Iterator[None]:
     """Whatever goes wrong inside is damage of the file at ``path``, and becomes a UserError that names it.
 
-    Of damaged bytes zipfile, tarfile, pickle, scipy and Pillow raise what they come upon: besides their own errors
+    ``wanted``: what the file has to be, as :func:`what_is` says it: one of another kind is named for what it is. Of
+    damaged bytes zipfile, tarfile, pickle, scipy and Pillow raise what they come upon: besides their own errors
     RuntimeError, NotImplementedError, ValueError, SyntaxError, EOFError, KeyError, struct.error, zlib.error and more.
     """
     try:
@@ -26,8 +59,25 @@ def reading(path: Path, place: str = "") -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise UserError(f"{error.filename} cannot be read ({error.strerror}).") from None
+        if wanted and (found := what_is(path)) not in ("", wanted):
+            raise UserError(f"{path} is {found}; {wanted} is wanted. {AGAIN}") from None
+        said = printable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         raise UserError(f"{path} is damaged{f' at {place}' if place else ''} ({said}). {AGAIN}") from None
+
+
+def printable(name: str) -> str:
+    """A name as it may stand in a message: what cannot be printed is written as in Python."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
+
+
+def described(names: Sequence[str]) -> str:
+    """``3 files (a, b, c)``, of many the first."""
+    if not names:
+        return "no files"
+    more = ", ..." * (len(names) > 3)
+    return f"{len(names):,} file{'s' * (len(names) > 1)} ({', '.join(sorted(names)[:3])}{more})"
 
 
 def check_names(path: Path, names: Iterable[str]) -> None:
@@ -42,10 +92,51 @@ def check_names(path: Path, names: Iterable[str]) -> None:
 
 
 def members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
-    """(name, open file) of the regular files of a tar archive, packed or not, in its order: packed archives are slow
-    to go back in. Devices and links are passed over, links that leave the folder refused. Read within :func:`reading`.
+    """(name, open file) of what a tar archive, packed or not, a zip archive or a folder holds. Read it to the end.
+
+    Names have ``/`` whatever system wrote them, and can be printed. In the order of the archive: packed ones are slow
+    to go back in. Passed over are hidden and system files, devices, and links inside archives; links that leave the
+    archive are refused, and so is a name that comes twice. To be read within :func:`reading`.
     """
-    with tarfile.open(path, "r:*") as archive:
+    if path.is_dir():
+        found = _of_folder(path)
+    elif (kind := what_is(path)) == ZIP:
+        found = _of_zip(path)
+    elif kind.startswith(("a tar", "a packed")) or (not kind and tarfile.is_tarfile(path)):
+        found = _of_tar(path)
+    else:
+        raise UserError(f"{path} is {kind or 'a file of an unknown kind'}; {ARCHIVE} is wanted. {AGAIN}")
+    seen = set()
+    for name, file in found:
+        plain = PurePosixPath(name.replace("\\", "/"))
+        if not plain.parts or any(map(_is_system, plain.parts)):
+            continue
+        shown = printable(str(plain))
+        if shown in seen:
+            raise UserError(f"{path} holds {shown} twice, and nobody knows which is meant. {AGAIN}")
+        seen.add(shown)
+        yield shown, file
+
+
+def _is_system(name: str) -> bool:
+    """``._a.png`` and ``.DS_Store`` of macOS, ``Thumbs.db`` of Windows, ``@eaDir`` of Synology, and hidden files."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+class _Member(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "tarfile.TarInfo":
+        """tarfile takes a header that is damaged or cut off for the end of the archive; only zeros are the end."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+
+
+def _of_tar(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+    with tarfile.open(path, "r:*", tarinfo=_Member) as archive:
         for member in archive:
             linked = (member.linkname,) if member.issym() or member.islnk() else ()
             check_names(path, (member.name, *linked))
@@ -54,3 +145,34 @@ def members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
                     yield member.name, file
         while archive.fileobj.read(1 << 20):  # up to the checksum of the packing
             pass
+
+
+def _of_zip(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            check_names(path, (member.filename,))
+            if stat.S_ISLNK(member.external_attr >> 16):
+                check_names(path, (archive.read(member).decode("utf-8", "replace"),))
+            elif not member.filename.endswith(("/", "\\")):
+                with archive.open(member) as file:
+                    yield member.filename, file
+
+
+def _of_folder(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+    for file in files_of(path):
+        with open(file, "rb") as opened:
+            yield file.relative_to(path).as_posix(), opened
+
+
+def files_of(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All files below a folder of the user's, those behind links too, in the order of their names."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise UserError(f"{folder} is a link to a folder that it stands in. Name a folder without it.")
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from files_of(Path(entry.path), (*above, real))
+        elif entry.is_file():
+            yield Path(entry.path)
+        elif entry.is_symlink():
+            raise UserError(f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there. Correct it.")

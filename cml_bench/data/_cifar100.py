@@ -6,13 +6,13 @@ Of each class the 500 training and the 100 test images are taken, in this order,
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from cml_bench.data import _pickles
-from cml_bench.data._archives import AGAIN, members, reading
+from cml_bench.data._archives import AGAIN, described, members, reading
 from cml_bench.data._images import as_bytes
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageSet
@@ -64,10 +64,9 @@ class Cifar100(ImageSet):
         (path,) = paths.values()
         with reading(path):
             content = _contents(path)
-            numbers = {name: i for i, name in enumerate(_pickles.field(content["meta"], "fine_label_names"))}
-            images = [as_bytes(_pickles.field(content[p], "data"), f"{path}, {p},") for p in ("train", "test")]
-            images = np.concatenate(images).reshape(-1, *self.input_shape)
-            labels = np.concatenate([_pickles.field(content[part], "fine_labels") for part in ("train", "test")])
+            numbers = _numbers(content["meta"], path)
+            parts = [_images(content[part], f"{path}, {part}") for part in ("train", "test")]
+            images, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
             for split in SPLITS:
                 for name in self.names[split]:
                     if name not in numbers:
@@ -76,11 +75,41 @@ class Cifar100(ImageSet):
 
 
 def _contents(path: Path) -> dict[str, Any]:
-    """The three pickles of the archive by name: train, test, meta."""
-    found = {}
+    """The three pickles by name, wherever in an archive or a folder they stand: train, test, meta."""
+    found, names = {}, {}
+    every = []
     for name, file in members(path):
-        if (part := Path(name).name) in ("train", "test", "meta"):
-            found[part] = _pickles.load(file, f"{path}, {name}")
+        every.append(name)
+        if (part := PurePosixPath(name).name) in ("train", "test", "meta"):
+            if part in found:
+                raise UserError(f"{path} holds {names[part]} and {name}, and nobody knows which is meant. {AGAIN}")
+            found[part], names[part] = _pickles.load(file, f"{path}, {name}"), name
     if missing := sorted({"train", "test", "meta"} - set(found)):
-        raise UserError(f"{path} has no member {missing[0]}. {AGAIN}")
+        raise UserError(
+            f"{path} holds {described(every)}. Wanted are CIFAR-100's pickles train, test and meta; there is no file "
+            f"{missing[0]}. {AGAIN}"
+        )
     return found
+
+
+def _numbers(meta: Any, path: Path) -> dict[str, int]:
+    """Class -> number."""
+    names = [_pickles.text(name) for name in _pickles.field(meta, "fine_label_names")]
+    if len(set(names)) != len(names):
+        raise UserError(f"{path}, meta names a class twice. {AGAIN}")
+    return {name: i for i, name in enumerate(names)}
+
+
+def _images(content: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (N, 3, 32, 32) and labels (N,) of a pickle; its rows may be laid out as images, in either way."""
+    images, labels = (np.asarray(_pickles.field(content, key)) for key in ("data", "fine_labels"))
+    count, shape = len(labels), (3, _SIDE, _SIDE)
+    if images.shape == (count, _SIDE, _SIDE, 3):
+        images = images.transpose(0, 3, 1, 2)
+    images = as_bytes(images, f"{where},")
+    if images.shape not in ((count, 3 * _SIDE**2), (count, *shape)) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{where} holds images {images.shape} and labels {labels.dtype} {labels.shape}; rows of 3,072 bytes and a "
+            f"number for each are wanted. {AGAIN}"
+        )
+    return images.reshape(-1, *shape), labels

@@ -5,8 +5,6 @@ An example is a node, given to a network by its number; the graph itself reaches
 """
 
 import hashlib
-import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -103,8 +101,11 @@ class GraphSet(ClassSet):
         ends = np.cumsum(self.split_sizes)[:-1]
         return {s: np.sort(c) for s, c in zip(SPLITS, np.split(seeding.smallest(raw, count)[0], ends), strict=True)}
 
-    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Links (2, E) in any order and each in both directions, features (N, d), labels (N,) from 0 on."""
+    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
+        """Links (2, E) in any order and each in both directions, features (N, d), labels (N,) from 0 on.
+
+        Features may be an array or a scipy matrix.
+        """
         raise NotImplementedError
 
     def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[GraphArrays, dict[str, Any]]:
@@ -116,14 +117,20 @@ class GraphSet(ClassSet):
 
     def build(self, paths: dict[str, Path]) -> GraphArrays:
         """Sorted rows; a UserError where the graph is not the one that the class describes."""
-        edges, features, labels = self.graph(paths)
+        import scipy.sparse as sp
+
+        edges, given, labels = self.graph(paths)
+        features = sp.csr_array(given)
+        features.sum_duplicates()  # and each row's columns come into order
         where = str(next(iter(paths.values()), self.name))
         rows, columns = _links(edges, len(labels), where)
-        found = (len(features), len(rows), features.shape[1], len(np.unique(labels)))
+        found = (features.shape[0], len(rows), features.shape[1], len(np.unique(labels)))
         wanted = (self.nodes, 2 * self.edges, self.features, sum(self.split_sizes))
         if found != wanted:
             what = "nodes, links (both ways), features and classes"
             raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {AGAIN}")
+        if len(labels) != self.nodes:
+            raise UserError(f"{where}: {len(labels)} nodes have a class, {self.nodes} are expected. {AGAIN}")
         if labels.dtype.kind not in "iu" or labels.min() != 0 or labels.max() != wanted[3] - 1:
             seen = f"{labels.min()} to {labels.max()} ({labels.dtype})"
             raise UserError(f"{where}: classes must be whole numbers from 0 to {wanted[3] - 1}, found: {seen}.")
@@ -132,10 +139,11 @@ class GraphSet(ClassSet):
             raise UserError(
                 f"{self.name}: a class has {sizes.min()} nodes, {self.smallest_class} at least are expected."
             )
-        at, words = np.nonzero(features)
+        features.eliminate_zeros()
         return GraphArrays(
-            _starts(rows, self.nodes), columns.astype(np.int32), _starts(at, self.nodes), words.astype(np.int32),
-            features[at, words].astype(np.float32), labels.astype(np.int64), sizes, self.class_split,
+            _starts(rows, self.nodes), columns.astype(np.int32), features.indptr.astype(np.int64),
+            features.indices.astype(np.int32), features.data.astype(np.float32), labels.astype(np.int64), sizes,
+            self.class_split,
         )  # fmt: skip
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> GraphArrays:
@@ -180,23 +188,3 @@ def _links(edges: np.ndarray, count: int, where: str) -> tuple[np.ndarray, np.nd
 def _starts(rows: np.ndarray, count: int) -> np.ndarray:
     """Where each row begins, of sorted row numbers: (count + 1,)."""
     return np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=count)))).astype(np.int64)
-
-
-def processed(kind: str, name: str, raw: str, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What torch_geometric's data set ``kind(root, name)`` reads of our verified files, as :meth:`GraphSet.graph` says.
-
-    ``raw``: the folder under the root in which it looks for them; it finds all of them and fetches nothing.
-    """
-    with tempfile.TemporaryDirectory() as root, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated parts of torch that it uses
-        from torch_geometric import datasets
-
-        (Path(root) / raw).mkdir(parents=True)
-        for file, path in paths.items():
-            (Path(root) / raw / file).symlink_to(Path(path).resolve())
-        try:
-            data = getattr(datasets, kind)(root, name)[0]
-        except Exception as error:  # of damaged bytes it raises what numpy, pickle, zipfile come upon
-            files = ", ".join(str(path) for path in paths.values())
-            raise UserError(f"cannot be read ({type(error).__name__}: {error}): {files}. {AGAIN}") from None
-        return data.edge_index.numpy(), data.x.numpy(), data.y.numpy()

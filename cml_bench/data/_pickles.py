@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cml_bench.data._archives import printable
 from cml_bench.errors import UserError
 
 _KINDS = "biufcSU"  # booleans, numbers, and strings of fixed length; never objects
@@ -53,8 +54,11 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
     return np.ndarray.__new__(_Array, (0,), np.uint8)
 
 
-def _frombuffer(buffer: Any, kind: _Type, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(buffer, kind.real).reshape(shape, order=order)
+def _frombuffer(buffer: Any, kind: _Type, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
+    found = np.frombuffer(buffer, kind.real)
+    if order == "K":  # since numpy 2.3: as it lies in memory, and the order of its axes there
+        return found.reshape(shape).transpose(axes)
+    return found.reshape(shape, order=order)
 
 
 def _scalar(kind: _Type, content: bytes | str) -> Any:
@@ -121,12 +125,22 @@ def load(file: BinaryIO, where: str, records: Collection[tuple[str, str]] = ()) 
     try:
         return _Reader(file, records).load()
     except Refused as error:
+        held = printable(str(error))[:200]
         raise UserError(
-            f"{where} is refused: it holds {error}, where only arrays and plain containers belong. Nothing of it was "
+            f"{where} is refused: it holds {held}, where only arrays and plain containers belong. Nothing of it was "
             "executed. Do not use this file; get it from the published source."
+        ) from None
+    except MemoryError:
+        raise UserError(
+            f"{where} asks for more memory than there is: it is damaged, or this machine too small."
         ) from None
 
 
 def field(content: Any, key: str) -> Any:
     """``content[key]``, whether the key was a string of Python 2 or 3, or bytes. A KeyError if there is none."""
     return content[key] if key in content else content[key.encode()]
+
+
+def text(name: Any) -> Any:
+    """A name that may have been written as bytes; of another kind it stays as it is."""
+    return name.decode("utf-8") if isinstance(name, bytes) else name

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cml_bench.config import LocalCopy
+from cml_bench.data._archives import files_of, reading
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
 from cml_bench.prepared import FIRST
 from cml_bench.records import run_lock
 
+_ARCHIVES = (".zip", ".tar.gz", ".tgz")  # in place of one, a folder of what it holds will do
 Say = Callable[[str], None]
 
 
@@ -43,8 +45,22 @@ class RemoteFile(NamedTuple):
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file (hex)."""
-    return _digest(path, "sha256")
+    """SHA-256 (hex) of a file; of a folder, that of what ``sha256sum`` prints of all files in it, sorted by name.
+
+    ``(cd FOLDER && find -L . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) | sha256sum``
+    """
+    if not path.is_dir():
+        return _digest(path, "sha256")
+    digest = hashlib.sha256()
+    for name, file in sorted((os.fsencode(file.relative_to(path)), file) for file in files_of(path)):
+        digest.update(_line(_digest(file, "sha256").encode(), name))
+    return digest.hexdigest()
+
+
+def _line(digest: bytes, name: bytes) -> bytes:
+    """As ``sha256sum`` prints it: a backslash before all where there is one in a name, or the end of a line."""
+    plain = name.replace(b"\\", rb"\\").replace(b"\n", rb"\n").replace(b"\r", rb"\r")
+    return b"\\"[: plain != name] + digest + b"  ./" + plain + b"\n"
 
 
 def _digest(path: Path, algorithm: str) -> str:
@@ -55,7 +71,7 @@ def _digest(path: Path, algorithm: str) -> str:
 def digests_of(file: RemoteFile, path: Path, own: LocalCopy | None) -> list[str]:
     """All digests by which the verified file at ``path`` may be asked for, those that are known not computed again."""
     found = [f"sha256:{own.sha256 if own else file.sha256 or sha256_of(path)}"]
-    if file.md5 and not file.sha256:
+    if file.md5 and not file.sha256 and not path.is_dir():
         found.append(f"md5:{_digest(path, 'md5') if own else file.md5}")
     return found if own or file.digest else [*found, FIRST]
 
@@ -91,6 +107,11 @@ def obtain_all(
         missing = []
         for file in wanted:
             path = folder / file.name
+            if path.is_dir():
+                raise UserError(
+                    f"{path} is a folder, where the file {file.name} belongs. Move it elsewhere, and name it under "
+                    "`sources` in the configuration if it is that file unpacked."
+                )
             if path.exists() and _verified(file, path, say):
                 found[file.name] = path
             else:
@@ -115,9 +136,12 @@ def check_room(folder: Path, needed: int) -> None:
 
 def _local(file: RemoteFile, local: LocalCopy) -> Path:
     path = Path(os.path.expanduser(local.path))  # of a user who does not exist: left as it is
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"the local copy of {file.name} is not there: {path}. Correct its path under `sources`.")
-    found = sha256_of(path)
+    if path.is_dir() and not file.name.endswith(_ARCHIVES):
+        raise UserError(f"the local copy of {file.name} is a folder: {path}. Give the path of the file.")
+    with reading(path):
+        found = sha256_of(path)
     if found != local.sha256:
         raise UserError(
             f"{path} has SHA-256 {found}, the configuration says {local.sha256}. Correct the one or the other."
@@ -156,7 +180,7 @@ def _recorded(folder: Path) -> dict[str, str]:
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({' '.join(str(error).split())}). It holds the SHA-256 of files that are published "
-            "without one: delete it to take the files as they are now."
+            "without one: move it away to take the files as they are now."
         ) from None
 
 
@@ -188,7 +212,7 @@ def _record(file: RemoteFile, path: Path, say: Say) -> None:
 def _changed(file: RemoteFile, folder: Path) -> str:
     return (
         f"its SHA-256 is not {_recorded(folder)[file.name][:12]}…, which {folder / 'digests.json'} keeps. If you trust "
-        f"the new one, delete the line of {file.name} there."
+        f"the new one, take the line of {file.name} out of it."
     )
 
 

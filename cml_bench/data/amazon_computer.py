@@ -1,13 +1,15 @@
 """``amazon_computer``: 13,752 products in 10 categories, linked by being bought together (Shchur et al. 2018; MIT).
 
-Read by torch_geometric's ``Amazon``: 0/1 bag of words of the reviews, not normalised.
+As torch_geometric's ``Amazon`` reads it: 0/1 bag of words of the reviews, not normalised.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cml_bench.data._graph import TLP, GraphSet, TLPOptions, processed
+from cml_bench.data._graph import TLP, GraphSet, TLPOptions
+from cml_bench.data._graph_files import npz
 from cml_bench.data._source import RemoteFile
 from cml_bench.registry import datasets
 
@@ -34,6 +36,6 @@ class AmazonComputer(GraphSet):
         ),
     )
 
-    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See :func:`cml_bench.data._graph.processed`."""
-        return processed("Amazon", "Computers", "Computers/raw", paths)
+    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
+        """See :func:`cml_bench.data._graph_files.npz`."""
+        return npz(paths[_FILE])

@@ -255,8 +255,8 @@ class ClassSet(DataSet):
                 raise ValueError("its hash is not the stored one")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"the prepared data in {home} is damaged ({type(error).__name__}: {error}). Delete the folder and "
-                f"run {self._fetch(home)}, which makes it anew."
+                f"the prepared data in {home} is damaged ({type(error).__name__}: {error}). Move the folder away "
+                f"and run {self._fetch(home)}, which makes it anew."
             ) from None
         return _Prepared(arrays, digest, str(index.get("differs", "")))
 

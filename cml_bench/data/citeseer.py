@@ -1,13 +1,15 @@
 """``citeseer``: 3,327 papers in 6 subjects, linked by citations (Sen et al. 2008; Planetoid's files, MIT licence).
 
-Read by torch_geometric's ``Planetoid``: 0/1 bag of words, not normalised; 48 nodes have no link.
+As torch_geometric's ``Planetoid`` reads it: 0/1 bag of words, not normalised; 48 nodes have no link.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cml_bench.data._graph import TLP, GraphSet, TLPOptions, processed
+from cml_bench.data._graph import TLP, GraphSet, TLPOptions
+from cml_bench.data._graph_files import planetoid
 from cml_bench.data._source import RemoteFile
 from cml_bench.registry import datasets
 
@@ -40,6 +42,6 @@ class CiteSeer(GraphSet):
         _file("test.index", 5_000, "2af990671580b6b2df5d158d1038f8292e30c9cd821b5453f399659b25b723d4"),
     )
 
-    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See :func:`cml_bench.data._graph.processed`."""
-        return processed("Planetoid", "CiteSeer", "CiteSeer/raw", paths)
+    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
+        """See :func:`cml_bench.data._graph_files.planetoid`."""
+        return planetoid(paths)

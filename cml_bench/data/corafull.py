@@ -1,13 +1,15 @@
 """``corafull``: 19,793 papers in 70 fields, linked by citations (Bojchevski, Günnemann 2018; MIT licence).
 
-Read by torch_geometric's ``CitationFull``: 0/1 bag of words, not normalised.
+As torch_geometric's ``CitationFull`` reads it: 0/1 bag of words, not normalised.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cml_bench.data._graph import TLP, GraphSet, TLPOptions, processed
+from cml_bench.data._graph import TLP, GraphSet, TLPOptions
+from cml_bench.data._graph_files import npz
 from cml_bench.data._source import RemoteFile
 from cml_bench.registry import datasets
 
@@ -33,6 +35,6 @@ class CoraFull(GraphSet):
     named_splits = {TLP: {"train": _TRAIN, "validation": _VALIDATION, "test": _TEST}}
     files = (RemoteFile("cora.npz", (), 0, page="https://github.com/abojchevski/graph2gauss/raw/master/data/cora.npz"),)
 
-    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See :func:`cml_bench.data._graph.processed`."""
-        return processed("CitationFull", "cora", "cora/raw", paths)
+    def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
+        """See :func:`cml_bench.data._graph_files.npz`."""
+        return npz(paths["cora.npz"])

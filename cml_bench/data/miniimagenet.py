@@ -8,22 +8,20 @@ without effect on them. Classes stand in the order of their names, as in torchme
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cml_bench.data import _pickles
-from cml_bench.data._archives import AGAIN, members, reading
-from cml_bench.data._images import as_bytes
+from cml_bench.data import _mini_layouts
+from cml_bench.data._archives import AGAIN
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageSet
+from cml_bench.episodes import SPLITS
 from cml_bench.errors import UserError
 from cml_bench.registry import datasets
 from cml_bench.spec import Options
 
 _RECORD = "https://zenodo.org/records/7978538"
-_SIDE, _EACH = 84, 600
-_NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_SIDE, _EACH = _mini_layouts.SIDE, 600
 
 
 def _file(split: str, size: int, md5: str) -> RemoteFile:
@@ -67,37 +65,19 @@ class MiniImagenet(ImageSet):
         return f"miniimagenet/ravi/{_SIDE}px"
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """Split by split, so that no more than one of the pickles is in memory: the largest needs about 2 GB."""
+        """Split by split; see :mod:`cml_bench.data._mini_layouts` for what an own copy may look like."""
         seen: set[str] = set()
-        for split, suffixes in _NAMES.items():
-            path, content = _content(paths, suffixes)
-            with reading(path, f"its {split} split"):
-                images, rows = _pickles.field(content, "image_data"), _pickles.field(content, "class_dict")
-                del content
-                images = as_bytes(images, f"{path}, its {split} split,")
-                if images.shape[1:] != (_SIDE, _SIDE, 3):
-                    raise ValueError(f"images {images.dtype} {images.shape}")
-                if again := sorted(seen.intersection(rows)):
-                    raise UserError(f"{path}: class {again[0]} is in two splits. {AGAIN}")
-                seen.update(rows)
-                for name in sorted(rows):
-                    yield split, images[np.asarray(rows[name], dtype=np.int64)].transpose(0, 3, 1, 2)
-                del images
+        for path, split, name, images in self._found(paths):
+            if name in seen:
+                raise UserError(f"{path}: class {name} is in two splits. {AGAIN}")
+            seen.add(name)
+            yield split, images.transpose(0, 3, 1, 2)
 
-
-def _content(paths: dict[str, Path], suffixes: tuple[str, ...]) -> tuple[Path, Any]:
-    """The unpickled content of one split, and the file that it is from."""
-    names = [f"mini-imagenet-cache-{suffix}.pkl" for suffix in suffixes]
-    for name in names:
-        if name in paths:
-            with reading(paths[name]), open(paths[name], "rb") as file:
-                return paths[name], _pickles.load(file, str(paths[name]))
-    (path,) = paths.values()
-    found = None
-    with reading(path):
-        for member, file in members(path):  # to the end, so that every name is checked
-            if Path(member).name in names:
-                found = _pickles.load(file, f"{path}, {member}")
-    if found is None:
-        raise UserError(f"{path} has no {' or '.join(names)}. {AGAIN}")
-    return path, found
+    def _found(self, paths: dict[str, Path]) -> Iterator[tuple[Path, str, str, np.ndarray]]:
+        if len(paths) == 1:
+            (path,) = paths.values()
+            yield from ((path, *found) for found in _mini_layouts.of_archive(path))
+        else:
+            for split, file in zip(SPLITS, self.files, strict=True):
+                path = paths[file.name]
+                yield from ((path, *found) for found in _mini_layouts.of_pickle(path, split))

@@ -5,13 +5,12 @@ on white, resized to 28x28 as torchmeta does (bilinear, [0, 1], not inverted).
 """
 
 import json
-import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from pydantic import Field
 
-from cml_bench.data._archives import AGAIN, check_names, reading
+from cml_bench.data._archives import AGAIN, described, members, reading
 from cml_bench.data._images import decode
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageArrays, ImageSet
@@ -22,9 +21,6 @@ from cml_bench.spec import Options
 
 _SPLIT_FILE = Path(__file__).with_name("omniglot.json")
 _DRAWINGS = 20
-# Of damaged bytes zipfile and Pillow raise what they come upon: besides their own errors and OSError also RuntimeError
-# (an "encrypted" member), NotImplementedError, ValueError, SyntaxError (a broken PNG), EOFError, zlib.error and more.
-_DAMAGE = Exception
 _MIRRORS = (
     "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/",
     "https://github.com/brendenlake/omniglot/raw/master/python/",
@@ -89,46 +85,48 @@ class Omniglot(ImageSet):
         return f"{archive}/{alphabet}/character{number:02d}{turned}"
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
-        """Decode the two zips: classes of training, then validation, then test; turned copies follow each other."""
-        archives = {name.removesuffix(".zip"): _opened(path) for name, path in paths.items()}
-        names = {key: _drawings(archive, paths[f"{key}.zip"]) for key, archive in archives.items()}
+        """Decode the two zips: classes of training, then validation, then test; turned copies follow each other.
+
+        Own copies may be archives of another kind, or folders, and may have other folders around the alphabets.
+        """
+        drawings = {
+            name.removesuffix(".zip"): _drawings(path, name.removesuffix(".zip")) for name, path in paths.items()
+        }
         classes, splits = [], {}
         for split in SPLITS:
             first = len(classes)
             for archive, alphabet, number in self.characters[split]:
-                place = f"{archive}/{alphabet}/character{number:02d}"
-                found = names[archive].get(place, [])
+                place = f"{alphabet}/character{number:02d}"
+                found = drawings[archive].get(place, {})
                 path = paths[f"{archive}.zip"]
                 if len(found) != _DRAWINGS:
                     raise UserError(f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected. {AGAIN}")
-                pictures = np.stack([self._decode(archives[archive], name, path) for name in found])
+                pictures = np.stack([self._decode(found[name], name, path) for name in sorted(found)])
                 turns = range(4) if self.options.rotations else (0,)
                 classes += [np.rot90(pictures, k, axes=(1, 2)) for k in turns]
             splits[split] = np.arange(first, len(classes))
         images = np.stack(classes).reshape(-1, *self.input_shape)
         return ImageArrays(np.ascontiguousarray(images), np.full(len(classes), _DRAWINGS), splits)
 
-    def _decode(self, archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    def _decode(self, content: bytes, name: str, path: Path) -> np.ndarray:
         with reading(path, name):
-            return decode(archive.read(name), f"{path}, {name}", 1, self.options.size, "BILINEAR")[0]
+            return decode(content, f"{path}, {name}", 1, self.options.size, "BILINEAR")[0]
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        archive = zipfile.ZipFile(path)
-    except _DAMAGE as error:
-        raise UserError(f"{path} is no whole zip archive ({error}). {AGAIN}") from None
-    check_names(path, archive.namelist())
-    return archive
-
-
-def _drawings(archive: zipfile.ZipFile, path: Path) -> dict[str, list[str]]:
-    """``images_background/Greek/character03`` -> sorted names of its drawings."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(archive.namelist()):
-        parts = name.split("/")
-        if name.endswith(".png") and len(parts) >= 4:
-            found.setdefault("/".join(parts[-4:-1]), []).append(name)
+def _drawings(path: Path, part: str) -> dict[str, dict[str, bytes]]:
+    """``Greek/character03`` -> name -> PNG. Where a folder is called as the ``part``, only what is in it counts."""
+    every, pictures = [], {}
+    with reading(path):
+        for name, file in members(path):
+            every.append(name)
+            if name.lower().endswith(".png") and name.count("/") > 1:
+                pictures[name] = file.read()
+    inside = {name: content for name, content in pictures.items() if part in PurePosixPath(name).parts[:-3]}
+    found: dict[str, dict[str, bytes]] = {}
+    for name, content in (inside or pictures).items():
+        found.setdefault("/".join(PurePosixPath(name).parts[-3:-1]), {})[name] = content
     if not found:
-        raise UserError(f"{path} holds no drawings in folders alphabet/character. {AGAIN}")
+        raise UserError(
+            f"{path} holds {described(every)}. Wanted are drawings (.png) in folders ALPHABET/characterNN. {AGAIN}"
+        )
     return found

@@ -7,12 +7,12 @@ Pillow's default, bicubic since Pillow 7; it is named here. learn2learn leaves t
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from pydantic import Field
 
-from cml_bench.data._archives import AGAIN, members, reading
+from cml_bench.data._archives import AGAIN, MATLAB, described, members, printable, reading
 from cml_bench.data._images import decode
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageSet
@@ -75,25 +75,40 @@ class VggFlower(ImageSet):
     def _photographs(self, path: Path, count: int) -> np.ndarray:
         """All of them, squashed: uint8 (count, 3, size, size). Read in the archive's order, the only quick one."""
         images = np.empty((count, *self.input_shape), np.uint8)
-        missing = {f"image_{i:05d}.jpg": i - 1 for i in range(1, count + 1)}
+        rows = {f"image_{i:05d}.jpg": i - 1 for i in range(1, count + 1)}
+        missing, every = set(rows), []
         with reading(path):
             for name, file in members(path):
-                row = missing.pop(Path(name).name, None)
+                every.append(name)
+                place = PurePosixPath(name).name
+                row = rows.get(place)
                 if row is None:
                     continue
+                if place not in missing:
+                    raise UserError(f"{path} holds {place} twice, and nobody knows which is meant. {AGAIN}")
+                missing.remove(place)
                 with reading(path, name):
                     images[row] = decode(file.read(), f"{path}, {name}", 3, self.options.size, "BICUBIC")
         if missing:
-            raise UserError(f"{path} has no {min(missing)}, of {count:,} photographs. {AGAIN}")
+            raise UserError(
+                f"{path} has no {min(missing)}, of {count:,} photographs; it holds {described(every)}. {AGAIN}"
+            )
         return images
 
 
 def _labels(path: Path) -> np.ndarray:
     """Class numbers, from 1, of the photographs in their order."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
-    with reading(path):
-        labels = loadmat(path, variable_names=["labels"])["labels"].reshape(-1)
-        if labels.dtype.kind not in "ui" or not len(labels):
-            raise ValueError(f"labels of type {labels.dtype}")
-        return labels
+    with reading(path, wanted=MATLAB), open(path, "rb") as file:
+        content = loadmat(file, variable_names=["labels"])
+        if "labels" not in content:
+            held = ", ".join(name for name, *_ in whosmat(file))
+            raise UserError(f"{path} holds {printable(held) or 'nothing'}; labels are wanted. {AGAIN}")
+        labels = content["labels"].reshape(-1)
+        known = np.arange(1, 103)
+        if (
+            labels.dtype.kind not in "uif" or not len(labels) or not np.isin(labels, known).all()
+        ):  # MATLAB saves doubles
+            raise UserError(f"{path}: labels must be whole numbers from 1 to 102, one for each photograph. {AGAIN}")
+        return labels.astype(np.int64)

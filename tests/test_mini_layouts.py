@@ -1,0 +1,162 @@
+"""MiniImagenet in the layouts in which people keep it: the same data, or named for what it is."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cml_bench.episodes import SPLITS
+from tests import archives
+from tests.test_image_sets import make
+from tests.test_layouts import FORMS, folder_of, refused, zip_of
+
+CLASSES = {"train": ("n02", "n01"), "validation": ("n03",), "test": ("n05", "n04")}
+SHORT = {"train": "train", "validation": "val", "test": "test"}
+
+
+def pictures() -> dict[str, dict[str, np.ndarray]]:
+    """split -> class -> (4, 84, 84, 3)."""
+    return {s: {name: archives.images(int(name[1:]), 4, 84) for name in names} for s, names in CLASSES.items()}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png", compress_level=1)
+    return buffer.getvalue()
+
+
+def labelled(names: bool = True) -> dict[str, bytes]:
+    """``{data, labels, catname2label}``; labels count on from split to split, the classes are mixed."""
+    files, first = {}, 0
+    for split, found in pictures().items():
+        numbers = {name: first + i for i, name in enumerate(found)}
+        held = {
+            "data": np.stack(list(found.values()), axis=1).reshape(-1, 84, 84, 3),
+            "labels": list(numbers.values()) * 4, "catname2label": numbers,
+        }  # fmt: skip
+        held = held if names else {key: held[key] for key in ("data", "labels")}
+        phase = "_phase_train" * (split == "train")
+        files[f"miniImageNet_category_split_{SHORT[split]}{phase}.pickle"] = pickle.dumps(held, 4)
+        first += len(found)
+    more = pickle.dumps({"data": np.zeros((1, 84, 84, 3), np.uint8), "labels": [0]})
+    return {**files, "miniImageNet_category_split_train_phase_val.pickle": more}
+
+
+def rows() -> dict[str, bytes]:
+    """The published pickles, as Python 3 writes them with bytes for names."""
+    return {
+        f"mini-imagenet-cache-{SHORT[split]}.pkl": pickle.dumps({
+            b"image_data": np.concatenate(list(found.values())),
+            b"class_dict": {name.encode(): np.arange(4 * i, 4 * i + 4) for i, name in enumerate(found)},
+        })
+        for split, found in pictures().items()
+    }  # fmt: skip
+
+
+def listed(head: str = "filename,label", end: str = "\n") -> dict[str, bytes]:
+    """Ravi and Larochelle's lists, and a folder of all images."""
+    files = {}
+    for split, found in pictures().items():
+        lines = [head]
+        for name, images in found.items():
+            for i, pixels in enumerate(images):
+                files[f"images/{name}0000000{i}.png"] = png(pixels)
+                lines.append(f"{name}0000000{i}.png,{name}")
+        files[f"{SHORT[split]}.csv"] = (end.join(lines) + end).encode()
+    return files
+
+
+def unpacked(split_names: dict[str, str] = SHORT) -> dict[str, bytes]:
+    return {
+        f"{split_names[split]}/{name}/{name}0000000{i}.PNG": png(pixels)
+        for split, found in pictures().items()
+        for name, images in found.items()
+        for i, pixels in enumerate(images)
+    }
+
+
+LAYOUTS = {
+    "names and rows": rows, "labels": labelled, "labels without names": lambda: labelled(names=False), "lists": listed,
+    "lists of Windows": lambda: listed("\ufefffilename,label", "\r\n"), "class folders": unpacked,
+    "another name of a split": lambda: unpacked({**SHORT, "validation": "validation"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_miniimagenet_in_another_layout_is_the_same_data(layout, tmp_path):
+    expected = [(s, np.array(found[n])) for s, found in pictures().items() for n in sorted(found)]
+    if layout == "labels without names":  # their numbers are then their order
+        expected = [(s, images) for s, found in pictures().items() for images in found.values()]
+    for number, form in enumerate(FORMS):
+        if form == "without a top folder":
+            continue
+        path = FORMS[form](tmp_path / str(number), LAYOUTS[layout]())
+        found = list(make("miniimagenet").classes({"mini-imagenet.tar.gz": path}))
+        assert [split for split, _ in found] == [split for split, _ in expected]
+        for (_, images), (_, wanted) in zip(found, expected, strict=True):
+            assert np.array_equal(images, wanted.transpose(0, 3, 1, 2))
+
+
+def test_single_pickles_of_another_layout_are_named_by_their_split(tmp_path):
+    data = make("miniimagenet")
+    files = dict(zip(SPLITS, list(labelled().values())[:3], strict=True))
+    folder_of(tmp_path, {f"{split}.pickle": held for split, held in files.items()})
+    paths = {file.name: tmp_path / f"{s}.pickle" for s, file in zip(SPLITS, data.files, strict=True)}
+    assert [split for split, _ in data.classes(paths)] == ["train"] * 2 + ["validation"] + ["test"] * 2
+
+
+def test_larger_photographs_are_squashed_as_mamls_script_does(tmp_path):
+    large = Image.fromarray(archives.images(1, 1, 84)[0]).resize((500, 375))
+    files = unpacked()
+    first = next(iter(files))
+    buffer = io.BytesIO()
+    large.save(buffer, format="png")
+    folder_of(tmp_path, {**files, first: buffer.getvalue()})
+    assert first.startswith("train/n02/")
+    train = [i for s, i in make("miniimagenet").classes({"mini-imagenet.tar.gz": tmp_path}) if s == "train"][1]
+    wanted = np.asarray(large.resize((84, 84), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+    assert np.array_equal(train[0], wanted)
+
+
+def replaced(files: dict[str, bytes], **changes) -> dict[str, bytes]:
+    return {name: changes.get(name.partition(".")[0], held) for name, held in files.items() if name not in changes}
+
+
+def held(**changes) -> bytes:
+    good = {"data": np.zeros((2, 84, 84, 3), np.uint8), "labels": [0, 1]}
+    return pickle.dumps({k: v for k, v in {**good, **changes}.items() if v is not None})
+
+
+WRONG = {
+    "class folders without splits": ({"n01/a.jpg": b"", "n02/b.jpg": b""}, r"holds 2 files \(n01/a.jpg.*Wanted are"),
+    "nothing": ({}, "holds no files. Wanted are three pickles"),
+    "one list": ({"train.csv": b"filename,label\n"}, "and none of the validation split. Wanted"),
+    "two pickles of a split": ({**rows(), "x/train.pkl": b""}, r"holds 2 files of the train split \(mini-.*x/train"),
+    "other columns": (replaced(listed(), val=b"image,class\na,b\n"), "val.csv has the columns image, class; filename"),
+    "no columns": (replaced(listed(), val=b""), "val.csv has the columns none; filename and label are wanted"),
+    "an image that is not there": (replaced(listed(), val=b"filename,label\nx.jpg,a\n"), "names 'x.jpg', which is not"),
+    "an image twice": (replaced(listed(), val=b"filename,label\nn0300000000.png,a\nn0300000000.png,b\n"), "line 3 nam"),
+    "no label": (replaced(listed(), val=b"filename,label\nn0300000000.png\n"), "without a label"),
+    "two images of a name": ({**listed(), "more/n0300000000.png": b""}, "stands for images/n03.* and more/n03"),
+    "a list of bytes": (replaced(listed(), val=b"\xff\xfe\0"), "is damaged at val.csv"),
+    "another dict": (dict.fromkeys(rows(), pickle.dumps({"x": 1, b"y": 2})), "split is a dict of x, y. A dict of im"),
+    "a list": (dict.fromkeys(rows(), pickle.dumps([1])), "its train split is a list. A dict of image_data and class_d"),
+    "too few labels": (dict.fromkeys(rows(), held(labels=[0])), "2 images with labels int64"),
+    "a label without a name": (dict.fromkeys(rows(), held(catname2label={"n01": 0})), "KeyError: 1"),
+    "small images": (dict.fromkeys(rows(), held(data=np.zeros((2, 8, 8, 3), np.uint8))), r"images uint8 \(2, 8, 8, 3"),
+    "rows from the end": (dict.fromkeys(rows(), pickle.dumps({
+        "image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {"a": [-1]}})), "rows of classes that are neg"),
+    "a row in two classes": (dict.fromkeys(rows(), pickle.dumps({
+        "image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {"a": [0], "b": [0]}})), "or in two classes"),
+    "a class in two splits": ({**unpacked(), "test/n01/x.png": png(np.zeros((84, 84, 3), np.uint8))}, "n01 is in two"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_not_miniimagenet_is_named_for_what_it_is(wrong, tmp_path):
+    files, pattern = WRONG[wrong]
+    (tmp_path / "copy").mkdir()
+    refused("miniimagenet", folder_of(tmp_path / "copy", files), pattern)
+    refused("miniimagenet", zip_of(tmp_path / "copy.zip", files), pattern)
