@@ -92,7 +92,8 @@ class DataSet:
             if count < 1:
                 raise UserError(f"{self.name}: {what} must be a number from 1 on, not {count}.")
         if self.kind == "classification" and way < 2:
-            raise UserError(f"{self.name}: way must be a number from 2 on, not {way}: of one class every answer is right.")
+            told = f"{self.name}: way must be a number from 2 on, not {way}"
+            raise UserError(f"{told}: of one class every answer is right.")
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
         """Make the arrays under ``folder`` if they are not there. Nothing to do for generated data.
