@@ -1,4 +1,4 @@
-"""Where in a configuration a key belongs, for one that stands where nobody reads it. Imports torch only if asked that.
+"""Where in a configuration a key belongs, for one that stands where nobody reads it. Imports torch only when asked.
 
 Nothing is listed by hand: the places follow from the configuration's models and from the options of every plug-in.
 """
@@ -27,18 +27,17 @@ def instead_of(here: str = "") -> Belongs:
 
 def _place(path: tuple[str, ...]) -> str:
     *home, key = path
-    for every in (_of_models, _of_plugins):  # plug-ins are looked at only if they must be: that imports torch
-        found = [place for place, keys in every() if key in keys and not _is(place, home)]
-        if found:
-            return " or ".join(list(dict.fromkeys(place or "the top level" for place in found))[:_SHOWN])
-    return ""
+    found = [place for place, keys in (*_of_models(), *_of_plugins()) if key in keys and not _is(place, keys, home)]
+    found.sort(key=lambda place: not place.startswith("experiments"))
+    return " or ".join(list(dict.fromkeys(place or "the top level" for place in found))[:_SHOWN])
 
 
-def _is(place: str, home: list[str]) -> bool:
+def _is(place: str, keys: frozenset[str], home: list[str]) -> bool:
     """Whether ``home`` is the place, or an item of it (of a list, of a kind): what is unknown there is no use there."""
     pattern = list(filter(None, place.split(".")))
-    same = all(wanted in ("NAME", given) for wanted, given in zip(pattern, home, strict=False))
-    return same and len(home) - len(pattern) in (0, 1) and bool(pattern or not home)
+    same = len(pattern) <= len(home) and all(w in ("NAME", h) for w, h in zip(pattern, home, strict=False))
+    more = home[len(pattern) :]
+    return same and (not more or (len(more) == 1 and more[0] not in keys))
 
 
 @functools.cache

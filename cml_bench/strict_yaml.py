@@ -44,7 +44,7 @@ def parse(text: str, where: str) -> Any:
         # A tab is white space in JSON, and an error in YAML.
         loader = yaml.SafeLoader(text.replace("\t", " ") if is_json else text)
         node = loader.get_single_node()
-        _check(node, where, set())
+        _check(node, where, {})
         return content if is_json or node is None else loader.construct_document(node)
     # ValueError: 2024-02-31, an endless number; RecursionError: [[[[[[...
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -59,11 +59,13 @@ def _json(text: str) -> tuple[bool, Any]:
         return False, None
 
 
-def _check(node: yaml.Node | None, where: str, seen: set[yaml.Node]) -> None:
-    """Refuse what is ambiguous in a node and all below it; ``seen``: what aliases may name again."""
+def _check(node: yaml.Node | None, where: str, seen: dict[yaml.Node, bool]) -> None:
+    """Refuse what is ambiguous in a node and all below it; ``seen``: the nodes before it, and whether it is in them."""
     if node is None or node in seen:
+        if seen.get(node):
+            raise UserError(f"{_line(node, where)}: this part holds itself, by the alias of an anchor. Write it out.")
         return
-    seen.add(node)
+    seen[node] = True
     if isinstance(node, yaml.ScalarNode):
         _check_number(node, _line(node, where))
     elif isinstance(node, yaml.MappingNode):
@@ -71,6 +73,7 @@ def _check(node: yaml.Node | None, where: str, seen: set[yaml.Node]) -> None:
     for part in node.value if not isinstance(node, yaml.ScalarNode) else ():
         for inner in part if isinstance(part, tuple) else (part,):
             _check(inner, where, seen)
+    seen[node] = False
 
 
 def _check_keys(node: yaml.MappingNode, where: str) -> None:

@@ -17,7 +17,7 @@ def streams() -> None:
 
 
 def restart() -> None:
-    """Start this program again, in its place, in Python's UTF-8 mode, if the locale spells the names of files otherwise.
+    """Start this program again, in its place, in UTF-8 mode, if the locale spells the names of files otherwise.
 
     Only for a program that has done nothing yet. All that it starts is in UTF-8 mode, too.
     """
