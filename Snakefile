@@ -5,21 +5,25 @@ import os
 import sys
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cml_bench import allocator, hardware, preflight, targets
+from cml_bench import allocator, hardware, preflight, strict_yaml, targets, utf8
 from cml_bench import plan as planning
 from cml_bench.errors import UserError
 
 min_version("9.27")
 
+# Before anything is planned. Not where Snakemake is a part of another program, which cannot be started again.
+if "snakemake" in Path(sys.argv[0]).parts[-2:]:
+    utf8.restart()
+utf8.streams()
+
 DEFAULT_CONFIG = "configs/paper.yaml"
 if "study" not in config:
     if "experiments" in config:
         raise WorkflowError("the configuration has no `study`, its name: add a line such as `study: mine`.")
-    config = {**yaml.safe_load(Path(DEFAULT_CONFIG).read_text(encoding="utf-8")), **config}
+    config = {**strict_yaml.read(DEFAULT_CONFIG), **config}
 
 # `--config shard=1/4` with the target `trained`: the first of four parts of a study that takes several sittings.
 SHARD = config.pop("shard", "1/1")
@@ -29,6 +33,8 @@ SHARD = config.pop("shard", "1/1")
 AGAIN = set()
 if workflow.is_main_process:
     try:
+        for path in workflow.configfiles:  # Snakemake has read them, and its reader drops doubled keys
+            strict_yaml.read(os.path.relpath(path))
         PLAN = planning.cached(config, f"configuration of study {config['study']}")
     except UserError as error:
         raise WorkflowError(str(error))

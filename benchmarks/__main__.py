@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import measure, scaling, show, startup
 from benchmarks.measure import INSTALLED
 from benchmarks.workloads import QUICK, WORKLOADS
-from cml_bench import allocator, hardware
+from cml_bench import allocator, hardware, utf8
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
 
@@ -126,6 +126,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    utf8.restart()
+    utf8.streams()
     try:
         main()
     except UserError as error:

@@ -23,6 +23,7 @@ from benchmarks import limit, ours, restated
 from benchmarks.measure import made
 from benchmarks.problem import Problem
 from benchmarks.workloads import RATES, WAY
+from cml_bench import utf8
 from cml_bench.engine.precision import computing
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
@@ -156,6 +157,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    utf8.restart()
+    utf8.streams()
     try:
         main()
     except UserError as error:

@@ -23,7 +23,7 @@ import scipy
 import torch
 
 from benchmarks.measure import made
-from cml_bench import allocator, hardware, registry
+from cml_bench import allocator, hardware, registry, utf8
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
@@ -123,6 +123,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    utf8.restart()
+    utf8.streams()
     try:
         main()
     except UserError as error:

@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cml_bench import utf8
 from cml_bench.errors import UserError
 from cml_bench.planfile import read_json, read_plan
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a UserError is printed as one paragraph, exit code 2."""
+    if argv is None:  # as a program, not from Python
+        utf8.restart()
+    utf8.streams()
     args = _parser().parse_args(argv)
     try:
         args.run(args)

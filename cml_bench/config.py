@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from cml_bench import places, strict_yaml
 from cml_bench.errors import UserError
 from cml_bench.figure_config import Figure, FigureConfig, Positive, Row, Seed
 from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
@@ -30,6 +30,8 @@ MAX_SEEDS = 1000
 Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_counted), Field(max_length=MAX_SEEDS)]
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+# Some tools print digests in capitals.
+Digest = Annotated[str, AfterValidator(str.lower), Field(pattern="^[0-9a-fA-F]{64}$")]
 
 
 class LocalCopy(Model):
@@ -39,7 +41,7 @@ class LocalCopy(Model):
         None, description="where it is on this machine: a file, or the folder of what an archive holds"
     )
     url: str | None = Field(None, pattern=r"^https?://[^\s/]+/\S+$", description="where a mirror has it")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: Digest
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -210,7 +212,7 @@ def parse(content: Any, where: str) -> Study:
     """Check a configuration; a UserError names the file and every offending key."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: a configuration is a mapping of keys to values, not {type(content).__name__}.")
-    study = Study.read(content, where)
+    study = Study.read(content, where, places.instead_of())
     _check_references(study, where)
     named = {
         k: e if e.protocol else e.model_copy(update={"protocol": study.protocol}) for k, e in study.experiments.items()
@@ -238,12 +240,7 @@ def _joined(a: Any, b: Any) -> Any:
 
 
 def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no configuration file {path}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-02-31, an endless number, [[[[...
-        raise UserError(f"{path} is not readable as YAML: {error}".replace("\n", " ")) from None
+    return strict_yaml.read(path, missing=f"there is no configuration file {path}.")
 
 
 def serialised(content: dict[str, Any], where: str) -> str:

@@ -80,7 +80,9 @@ def load(run: str | Path, results: str | Path = "results", data_dir: str | Path 
     """
     folder = Path(run)
     if not (folder / "record.json").exists():
-        matches = [r for r in Store(results).all() if r.spec.id.startswith(str(run)) or r.folder.name == str(run)]
+        matches = [
+            r for r in Store(results).all() if r.spec.id.startswith(str(run).lower()) or r.folder.name == str(run)
+        ]
         if len(matches) != 1:
             problem = "no finished run" if not matches else f"{len(matches)} runs"
             raise UserError(f"{problem} at {run!s} (looked for a folder, and for an id under {results}/runs).")

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cml_bench import places
 from cml_bench.config import Experiment, MethodEntry, Study, included, parse, serialised
 from cml_bench.errors import UserError
 from cml_bench.figure_config import CosineFigure, FigureConfig
@@ -141,7 +142,11 @@ def _spec(
 
     method = registry.method(entry.method or key)
     data_class = registry.datasets.get(experiment.data)
-    data = data_class(data_class.Options.read(experiment.data_options, f"{where}, data set {experiment.data}"))
+    data = data_class(
+        data_class.Options.read(
+            experiment.data_options, f"{where}, data set {experiment.data}", places.instead_of(places.DATA)
+        )
+    )
     query = shot if experiment.query == "shot" else experiment.query
     evaluation = experiment.evaluation
     if experiment.evaluation_query == "shot":
@@ -160,7 +165,7 @@ def _spec(
             raise UserError(f"{where}, method {key}: it works on {method.needs}, and {net.name} takes {net.takes}.")
         mine = _merged(experiment, key, entry, "network_options")
         given = {**own.network, **method.network_defaults, **experiment.network_options, **mine}
-        options = net.Options.read(given, f"{where}, network {experiment.network}")
+        options = net.Options.read(given, f"{where}, network {experiment.network}", places.instead_of(places.NETWORK))
         built = net(options, data.input_shape, data.outputs(experiment.way))
         built.bind(data)
         network = Component(name=experiment.network, options=canonical(options))
@@ -169,7 +174,9 @@ def _spec(
     else:
         seed, steps, query, built = 0, 0, 1, None
     chosen = method.Options.read(
-        {**own.options, **_merged(experiment, key, entry, "options")}, f"{where}, method {key}"
+        {**own.options, **_merged(experiment, key, entry, "options")},
+        f"{where}, method {key}",
+        places.instead_of(places.METHOD),
     )
     if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:
         raise UserError(f"{where}, method {key}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}.")

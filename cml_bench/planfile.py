@@ -11,7 +11,7 @@ from cml_bench.spec import RunSpec
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no file {path}.") from None
     except ValueError as error:

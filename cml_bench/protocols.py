@@ -17,6 +17,7 @@ differs from x in the co-learner's keys alone.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cml_bench import places
 from cml_bench.errors import unknown
 from cml_bench.spec import Protocol, RunSpec, canonical
 
@@ -123,4 +124,4 @@ def protocol(
     preset: str, overrides: dict[str, Any], where: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] | None = None
 ) -> Protocol:
     """The preset's options with overrides. A UserError for an unknown preset or key."""
-    return Protocol.read({**recipe(preset, own, more).protocol, **overrides}, where)
+    return Protocol.read({**recipe(preset, own, more).protocol, **overrides}, where, places.instead_of(places.PROTOCOL))

@@ -6,10 +6,9 @@ What may be said is decided in verdict.py alone; here the two sides of a compari
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
-from cml_bench import verdict
+from cml_bench import strict_yaml, verdict
 from cml_bench.cells import Beside, Cell, Column, Table, TableRow
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import Model, RunSpec
@@ -73,13 +72,7 @@ class Published(Model):
 
 def read(path: Path | str) -> Published:
     """Read and check a file of published numbers; a UserError names the file and the key."""
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: correct `published` in the configuration.") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is not readable as YAML: {error}".replace("\n", " ")) from None
+    content = strict_yaml.read(path, missing=f"there is no file {path}: correct `published` in the configuration.")
     return Published.read(content, str(path))
 
 

@@ -6,11 +6,29 @@ method of its own: ``cooperative.py`` registers how it is made around any method
 
 import importlib
 import pkgutil
+import re
+import types
+import typing
 from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
 
 from cml_bench.errors import UserError, unknown
+from cml_bench.spec import NAME
 
 CML = "+cml"
+
+# Options that titles, tables and plans read by their name, the type that they rely on, and what they are.
+_RESERVED: dict[str, dict[str, tuple[type, str]]] = {
+    "data set": {"split": (str, "the class split, a word")},
+    "method": {
+        "cml": (BaseModel, "the options of a co-learner, with gamma"),
+        "inner_steps": (int, "the number of inner steps, a whole number"),
+        "inner_lr": (float, "the inner step size, a number"),
+        "inner_lr_init": (float, "the inner step size at the start, a number"),
+    },
+}
 
 
 class Registry:
@@ -25,6 +43,7 @@ class Registry:
         """Class decorator: make the class known under ``name``."""
 
         def add(cls: type) -> type:
+            self._check(name, cls)
             other = self._entries.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise UserError(
@@ -36,6 +55,18 @@ class Registry:
             return cls
 
         return add
+
+    def _check(self, name: str, cls: type) -> None:
+        """A UserError for a name or an option that would be taken for something else."""
+        place = f"{cls.__module__}: the {self.kind} {name!r}"
+        if not re.fullmatch(NAME, name):
+            raise UserError(f"{place} cannot be called so: folders are, so use a-z, 0-9 and _. Rename it.")
+        for option, (kind, meaning) in _RESERVED.get(self.kind, {}).items():
+            field = cls.Options.model_fields.get(option)
+            if field is not None and not _is(field.annotation, kind):
+                raise UserError(
+                    f"{place} has an option {option!r} of another kind: that name is for {meaning}. Rename it."
+                )
 
     def _scan(self) -> None:
         if not self._scanned:
@@ -56,6 +87,17 @@ class Registry:
         if name not in self._entries:
             raise unknown(self.kind, name, self.names())
         return self._entries[name]
+
+
+def _is(annotation: Any, kind: type) -> bool:
+    """Whether every value of a type is of this kind: ``str``, ``Literal["a", "b"]``, ``Annotated[...]`` of them."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return all(isinstance(value, kind) for value in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return all(_is(part, kind) for part in typing.get_args(annotation))
+    if kind is BaseModel:
+        return isinstance(annotation, type) and issubclass(annotation, kind) and "gamma" in annotation.model_fields
+    return annotation in ((int, float) if kind is float else (kind,))
 
 
 _wrappers: dict[str, Callable[[type], type]] = {}

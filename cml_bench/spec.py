@@ -9,6 +9,7 @@ results of the same model).
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,18 +26,24 @@ MOST_SEED = 2**63 - 1
 Precision = Literal["float32", "float64", "tf32", "bf16"]  # see engine/precision.py
 
 
+Belongs = Callable[[tuple[int | str, ...]], str]
+
+
 class Model(BaseModel):
     """Frozen; an unknown key is an error that names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
-    def read(cls, content: Any, where: str) -> Self:
-        """Check what a user or a file gave; a UserError names ``where`` it stands and every offending key."""
+    def read(cls, content: Any, where: str, belongs: Belongs | None = None) -> Self:
+        """Check what a user or a file gave; a UserError names ``where`` it stands and every offending key.
+
+        ``belongs``: see :func:`explain`.
+        """
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise UserError(explain(error, where, list(cls.model_fields))) from None
+            raise UserError(explain(error, where, list(cls.model_fields), belongs)) from None
 
 
 def added(default: Any, **constraints: Any) -> Any:
@@ -72,14 +79,18 @@ def _short(value: Any, length: int = 200) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
-def explain(error: ValidationError, where: str, known: list[str] | None = None) -> str:
-    """One paragraph for a pydantic error: the key, what is wrong with it, and what would be right."""
+def explain(error: ValidationError, where: str, known: list[str] | None = None, belongs: Belongs | None = None) -> str:
+    """One paragraph for a pydantic error: the key, what is wrong with it, and what would be right.
+
+    ``belongs``: says of an unknown key (its path) where it would be known; empty: nowhere.
+    """
     parts = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(top level)"
         if item["type"] == "extra_forbidden":
+            place = belongs(item["loc"]) if belongs else ""
             choices = f"; known keys: {', '.join(known)}" if known and len(item["loc"]) == 1 else ""
-            parts.append(f"unknown key {key!r}{choices}")
+            parts.append(f"unknown key {key!r}" + (f": it belongs under {place}" if place else choices))
         else:
             shown = "" if item["type"] == "missing" else f" (got {_short(item['input'])})"
             parts.append(f"{key}: {item['msg']}{shown}")

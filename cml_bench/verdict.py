@@ -23,26 +23,43 @@ GAIN, LOSS, UNDECIDED = "gain", "loss", "undecided"
 _UNIT_CHECK = 0.01
 
 
-def run_status(losses: ArrayLike, val_accuracies: ArrayLike | None = None, way: int | None = None) -> str:
+def run_status(
+    losses: ArrayLike, right: ArrayLike | None = None, answers: int | None = None, way: int | None = None
+) -> str:
     """How a run ended: ``diverged``, ``collapsed`` or ``finished``.
 
     ``losses``: the training losses, any shape; one that is not finite makes the run ``diverged``, whatever
-    the rest.  ``val_accuracies``: shape (episodes,), the accuracies (0 to 1) in the run's last validation; a
-    mean within 2 standard errors of 1/``way`` makes it ``collapsed``.  Leave ``way`` out for regression.
+    the rest.  ``right``: shape (episodes,), integers: the right answers among ``answers`` in each episode of the
+    run's last validation; a mean within 2 standard errors of ``answers`` / ``way`` makes it ``collapsed``.
+    Leave ``way`` out for regression.
 
-    Raises ``ValueError`` if ``way`` is given without at least two accuracies between 0 and 1.
+    Raises ``ValueError`` if ``way`` is given without counts from 0 to ``answers``, or is below 2: of one
+    class every answer is right.
     """
     if not np.isfinite(np.asarray(losses, dtype=np.float64)).all():
         return DIVERGED
     if way is None:
         return FINISHED
-    accuracies = np.asarray([] if val_accuracies is None else val_accuracies, dtype=np.float64)
-    if accuracies.ndim != 1 or accuracies.size < 2 or not np.all((accuracies >= 0) & (accuracies <= 1)):
-        raise ValueError("a classification run needs at least two validation accuracies between 0 and 1")
-    error = float(accuracies.std(ddof=1)) / math.sqrt(accuracies.size)
-    # A head that always names one class scores exactly 1/way in every episode: no spread, only rounding.
-    near_chance = abs(float(accuracies.mean()) - 1 / way) <= 2 * error + 1e-9
-    return COLLAPSED if near_chance else FINISHED
+    counts = np.asarray([] if right is None else right)
+    whole = counts.ndim == 1 and counts.size > 0 and np.issubdtype(counts.dtype, np.integer)
+    if not whole or answers is None or counts.min() < 0 or counts.max() > answers:
+        raise ValueError("a classification run needs its validation's right answers: whole numbers, one an episode")
+    if way < 2:
+        raise ValueError(f"a classification run needs at least 2 ways, got {way}")
+    return COLLAPSED if _at_chance([int(count) for count in counts], answers, way) else FINISHED
+
+
+def _at_chance(right: list[int], answers: int, way: int) -> bool:
+    """Whether the mean of the counts is within 2 standard errors of ``answers`` / ``way``.
+
+    The inequality |mean - chance| <= 2 sqrt(variance / n), squared and freed of fractions.  A head that always names
+    one class is exactly at chance in every episode, without spread: whole numbers leave no rounding to decide on it.
+    One episode has no spread, so it is at chance only if it is exactly there.
+    """
+    n, total = len(right), sum(right)
+    spread = n * sum(count * count for count in right) - total * total  # n (n - 1) times the variance
+    off = way * total - n * answers
+    return max(n - 1, 1) * off * off <= 4 * way * way * spread
 
 
 @dataclass(frozen=True)

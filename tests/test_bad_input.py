@@ -102,6 +102,22 @@ def test_episodes_of_nothing_are_refused(network, data, way, flag, what, capsys)
     assert f"{data}: {what} must be a number from 1 on, not 0" in said(capsys, "describe", *given)
 
 
+@pytest.mark.parametrize(("network", "data"), [("conv4", "glyphs"), ("conv4", "omniglot"), ("gcn", "sbm")])
+def test_classification_with_one_way_is_refused(network, data, capsys, tmp_path):
+    message = f"{data}: way must be a number from 2 on, not 1: of one class every answer is right"
+    given = ["--method", "maml", "--network", network, "--data", data, "--way", "1", "--shot", "1"]
+    assert message in said(capsys, "describe", *given)
+    content = changed("experiments.s.data", data) | {"tables": {}}
+    content["experiments"]["s"] |= {"network": network, "way": 1, "shots": [1]}
+    refused(content, message)
+    cls = registry.datasets.get(data)
+    own = {"network": {"name": network}, "data": {"name": data}, "data_id": cls(cls.Options()).data_id, "way": 1}
+    (tmp_path / "spec.json").write_text(json.dumps(canonical(glyph_spec()) | own))
+    told = said(capsys, "train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results"))
+    assert f"spec.json: {message}" in told
+    assert not (tmp_path / "results").exists()
+
+
 # -- names --------------------------------------------------------------------------------------------
 
 BAD_NAMES = ["../x", "../../../evil", "a/b", "A", "a b", "", "a\n", "é", ".", "x-y"]

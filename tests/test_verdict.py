@@ -5,46 +5,98 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cml_bench import stats, verdict
+from cml_bench.engine.readings import counted
+from cml_bench.methods.base import accuracy
 
 # ---- how a run ended
 
 
-def episodes(mean, spread=0.0):
-    """A hundred accuracies with this mean and a standard error of ``spread`` / 10 (nearly)."""
-    return mean + spread * np.tile([1.0, -1.0], 50)
+def right(mean, spread=0):
+    """A hundred counts of right answers with this mean and a standard error of ``spread`` / 10 (nearly)."""
+    return mean + spread * np.tile([1, -1], 50)
 
 
 def test_run_status_from_losses():
-    good = episodes(0.5, 0.1)
-    assert verdict.run_status([1.6, 1.2, 0.9], good, way=5) == "finished"
-    assert verdict.run_status([1.6, math.nan, 0.9], good, way=5) == "diverged"
-    assert verdict.run_status(math.inf, good, way=5) == "diverged"
+    good = right(500, 100)
+    assert verdict.run_status([1.6, 1.2, 0.9], good, 1000, way=5) == "finished"
+    assert verdict.run_status([1.6, math.nan, 0.9], good, 1000, way=5) == "diverged"
+    assert verdict.run_status(math.inf, good, 1000, way=5) == "diverged"
     # Divergence comes first: a diverged run has no validation to show, or one at chance.
-    assert verdict.run_status([math.nan], episodes(0.2), way=5) == "diverged"
+    assert verdict.run_status([math.nan], right(200), 1000, way=5) == "diverged"
     assert verdict.run_status([math.nan], None, way=5) == "diverged"
     # Regression has no chance level.
     assert verdict.run_status([3.0, 0.4]) == "finished"
 
 
 def test_run_status_at_chance():
-    # The standard error is 0.1 / sqrt(99), so two of them are 0.0201.
-    assert verdict.run_status(0.5, episodes(0.2, 0.1), way=5) == "collapsed"
-    assert verdict.run_status(0.5, episodes(0.2200, 0.1), way=5) == "collapsed"
-    assert verdict.run_status(0.5, episodes(0.1800, 0.1), way=5) == "collapsed"
-    assert verdict.run_status(0.5, episodes(0.2203, 0.1), way=5) == "finished"
-    assert verdict.run_status(0.5, episodes(0.2200, 0.1), way=20) == "finished"
-    # A head that names one class only: exactly 1/3 in every episode, up to rounding.
-    assert verdict.run_status(0.5, np.full(100, 1 / 3) + 1e-16, way=3) == "collapsed"
+    # The standard error is 1000 / sqrt(99), so two of them are 201.008.
+    assert verdict.run_status(0.5, right(2000, 1000), 10_000, way=5) == "collapsed"
+    assert verdict.run_status(0.5, right(2201, 1000), 10_000, way=5) == "collapsed"
+    assert verdict.run_status(0.5, right(1799, 1000), 10_000, way=5) == "collapsed"
+    assert verdict.run_status(0.5, right(2202, 1000), 10_000, way=5) == "finished"
+    assert verdict.run_status(0.5, right(1798, 1000), 10_000, way=5) == "finished"
+    assert verdict.run_status(0.5, right(2200, 1000), 10_000, way=20) == "finished"
+    # As few as can be: no spread without a second episode, so only what is exactly chance is called so.
+    assert [verdict.run_status([], [count], 15, way=3) for count in (4, 5, 6)] == ["finished", "collapsed", "finished"]
+    assert verdict.run_status([], [4, 6], 15, way=3) == "collapsed"
+    assert verdict.run_status([], [6, 6], 15, way=3) == "finished"
 
 
-@pytest.mark.parametrize("accuracies", [None, [0.2], [20.0, 21.0], [0.2, math.nan], [[0.2, 0.3]]])
-def test_run_status_needs_accuracies(accuracies):
-    with pytest.raises(ValueError, match="two validation accuracies"):
-        verdict.run_status(0.5, accuracies, way=5)
+@pytest.mark.parametrize("way", [2, 3, 5, 7, 10, 20])
+@pytest.mark.parametrize("query", [1, 3, 15])
+def test_a_head_that_always_names_one_class_is_collapsed(way, query):
+    """In every number format and after a validation of any size, though a third is no float."""
+    targets = torch.arange(way).repeat_interleave(query).expand(600, -1)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        logits = torch.zeros(600, way * query, way, dtype=dtype)
+        logits[..., way - 1] = 1
+        counts = counted(accuracy(logits, targets), way * query)
+        for tasks in (1, 2, 3, 20, 600):
+            assert verdict.run_status([], counts[:tasks], way * query, way) == "collapsed"
+        better = counts[:100].copy()
+        better[::2] += query  # another class, too, in every other episode
+        assert verdict.run_status([], better, way * query, way) == "finished"
+
+
+@given(
+    st.integers(2, 20),
+    st.integers(1, 15),
+    st.lists(st.floats(0, 1), min_size=2, max_size=30),
+)
+def test_counts_are_judged_as_their_means_were(way, query, shares):
+    """The statuses of stored records hold: away from the limit by more than rounding, nothing changes."""
+    answers = way * query
+    counts = np.round(np.asarray(shares) * answers).astype(np.uint16)
+    scores = counts / answers
+    slack = 2 * scores.std(ddof=1) / math.sqrt(len(scores)) - abs(scores.mean() - 1 / way)
+    assume(abs(slack) > 1e-9)
+    assert verdict.run_status([], counts, answers, way) == ("collapsed" if slack > 0 else "finished")
+
+
+@pytest.mark.parametrize("counts", [None, [], [0.2, 0.3], [76, 20], [-1, 20], [[15, 15]]])
+def test_run_status_needs_counts(counts):
+    with pytest.raises(ValueError, match="right answers: whole numbers"):
+        verdict.run_status(0.5, counts, 75, way=5)
+    with pytest.raises(ValueError, match="right answers: whole numbers"):
+        verdict.run_status(0.5, [15, 15], way=5)
+
+
+def test_one_way_has_no_chance_level():
+    with pytest.raises(ValueError, match="at least 2 ways"):
+        verdict.run_status([], [15, 15], 15, way=1)
+
+
+def test_counts_are_whole_whatever_the_number_of_answers():
+    for answers in (1, 3, 75, 65_535, 65_536, 200_001):
+        wanted = np.unique(np.linspace(0, answers, 50).astype(int))
+        for dtype in (torch.float32, torch.float64):
+            found = counted(torch.from_numpy(wanted / answers).to(dtype), answers)
+            assert (found == wanted).all()
 
 
 # ---- one cell

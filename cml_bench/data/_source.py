@@ -41,7 +41,7 @@ class RemoteFile(NamedTuple):
     @property
     def digest(self) -> str:
         """``sha256:...``, else ``md5:...``, else empty."""
-        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
+        return (f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else "").lower()
 
 
 def sha256_of(path: Path) -> str:
@@ -70,9 +70,9 @@ def _digest(path: Path, algorithm: str) -> str:
 
 def digests_of(file: RemoteFile, path: Path, own: LocalCopy | None) -> list[str]:
     """All digests by which the verified file at ``path`` may be asked for, those that are known not computed again."""
-    found = [f"sha256:{own.sha256 if own else file.sha256 or sha256_of(path)}"]
+    found = [f"sha256:{own.sha256 if own else file.sha256.lower() or sha256_of(path)}"]
     if file.md5 and not file.sha256 and not path.is_dir():
-        found.append(f"md5:{_digest(path, 'md5') if own else file.md5}")
+        found.append(f"md5:{_digest(path, 'md5') if own else file.md5.lower()}")
     return found if own or file.digest else [*found, FIRST]
 
 
@@ -153,7 +153,7 @@ def _mirrored(file: RemoteFile, own: LocalCopy | None) -> RemoteFile:
     """The file as the user's mirror has it; beside the published one, unless it is the same."""
     if own is None or own.url is None:
         return file
-    if own.sha256 == file.sha256:
+    if own.sha256 == file.sha256.lower():
         return file._replace(urls=(own.url, *file.urls))
     return RemoteFile(f"{own.sha256[:8]}-{file.name}", (own.url,), 0, own.sha256)
 
@@ -174,7 +174,7 @@ def _recorded(folder: Path) -> dict[str, str]:
     path = folder / "digests.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): str(digest) for name, digest in content.items()}
+        return {str(name): str(digest).lower() for name, digest in content.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:

@@ -91,6 +91,9 @@ class DataSet:
         for what, count in (("way", way), ("shot", shot), ("query", query)):
             if count < 1:
                 raise UserError(f"{self.name}: {what} must be a number from 1 on, not {count}.")
+        if self.kind == "classification" and way < 2:
+            told = f"{self.name}: way must be a number from 2 on, not {way}"
+            raise UserError(f"{told}: of one class every answer is right.")
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
         """Make the arrays under ``folder`` if they are not there. Nothing to do for generated data.

@@ -116,7 +116,11 @@ def test_results(
 
 
 def stored(kind: str, result: Result, answers: int) -> np.ndarray:
-    """Correct answers per episode (uint16), or squared error (float32)."""
-    if kind == "classification":
-        return torch.round(result.score.double() * answers).to(torch.int32).numpy().astype(np.uint16)
-    return result.score.float().numpy()
+    """Correct answers per episode (see :func:`counted`), or squared error (float32)."""
+    return counted(result.score, answers) if kind == "classification" else result.score.float().numpy()
+
+
+def counted(accuracies: torch.Tensor, answers: int) -> np.ndarray:
+    """Correct answers of each episode (tasks,), from their shares among ``answers``: uint16, or uint32 where needed."""
+    counts = torch.round(accuracies.cpu().double() * answers).to(torch.int64).numpy()
+    return counts.astype(np.uint16 if answers < 2**16 else np.uint32)

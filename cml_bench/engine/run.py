@@ -22,7 +22,7 @@ from cml_bench.engine.device import forget_peak_memory, peak_memory, placed
 from cml_bench.engine.evaluate import evaluate
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
-from cml_bench.engine.readings import Models, test_results
+from cml_bench.engine.readings import Models, counted, test_results
 from cml_bench.engine.step import snapshot
 from cml_bench.engine.train import (
     Settings,
@@ -103,6 +103,8 @@ def refuse(spec: RunSpec, settings: Settings) -> None:
     """A UserError for a spec that names what does not exist here, before anything is written. A finished run passes."""
     if not (Store(settings.results).folder(spec) / "record.json").exists():
         data = build_data(spec)
+        for split, query in (("train", spec.query), ("validation", spec.query), ("test", spec.evaluation.query)):
+            data.check(split, spec.way, spec.shot, query)
         if registry.method(spec.method).learns:
             build_method(spec, data)
 
@@ -158,11 +160,8 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
     write_episodes(folder, arrays)
     judged = method.kind == "classification" and training.last_validation is not None
-    status = run_status(
-        [float("nan")] if training.diverged else [],
-        _final_accuracies(training) if judged else None,
-        spec.way if judged else None,
-    )
+    losses = [float("nan")] if training.diverged else []
+    status = run_status(losses, *_final_answers(training)) if judged else run_status(losses)
     parameters = {"test": count(method.params)}
     parameters["co"] = count(method.co.params) if "co" in method.heads else 0
     parameters["train"] = parameters["test"] + parameters["co"]
@@ -183,18 +182,21 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     return record
 
 
-def _final_accuracies(training: Training) -> np.ndarray:
-    """Of the last model on validation tasks: those of its validation, or of more tasks if these were too few.
+def _final_answers(training: Training) -> tuple[np.ndarray, int, int]:
+    """Right answers of the last model on each validation task, answers in a task, and ways.
 
-    Whether an accuracy is chance cannot be told from the 20 tasks of TLP's code, say; asked only where it looks so.
+    The tasks are those of its validation, or more if these were too few: whether a score is chance cannot be told from
+    the 20 tasks of TLP's code, say; asked only where it looks so.
     """
-    found = training.last_validation
-    looks_so = run_status([], found.score.numpy(), training.spec.way) == COLLAPSED
-    if looks_so and len(found.score) < _STATUS_TASKS and not training.diverged:
+    spec, found = training.spec, training.last_validation
+    answers = spec.way * spec.query
+    right = counted(found.score, answers)
+    looks_so = not training.diverged and run_status([], right, answers, spec.way) == COLLAPSED
+    if looks_so and len(right) < _STATUS_TASKS:
         results = evaluate(training.method, training.groups, training.val_tasks, _STATUS_TASKS,
                            heads=("meta",), tasks_at_once=training.tested_at_once)  # fmt: skip
-        found = results["meta", training.method.inner_steps]
-    return found.score.numpy()
+        right = counted(results["meta", training.method.inner_steps].score, answers)
+    return right, answers, spec.way
 
 
 def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
@@ -206,7 +208,7 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
         method.evaluate(episodes.batch(i, min(16, wanted.tasks - i))).score["meta"] for i in range(0, wanted.tasks, 16)
     ]
     answers = spec.way * wanted.query
-    arrays = {"meta@0": torch.round(torch.cat(parts).cpu().double() * answers).numpy().astype(np.uint16)}
+    arrays = {"meta@0": counted(torch.cat(parts), answers)}
     write_episodes(folder, arrays)
     engine = {"device": settings.device, "threads": settings.threads, "path": "plain"}
     content = _content(spec, engine, data, arrays) | {

@@ -1,0 +1,75 @@
+"""Where in a configuration a key belongs, for one that stands where nobody reads it. Imports torch only when asked.
+
+Nothing is listed by hand: the places follow from the configuration's models and from the options of every plug-in.
+"""
+
+import functools
+import itertools
+import typing
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from cml_bench.spec import Belongs, Protocol
+
+DATA, NETWORK = "experiments.NAME.data_options", "experiments.NAME.network_options"
+METHOD, PROTOCOL = "experiments.NAME.methods.NAME.options", "experiments.NAME.protocol_options"
+_SHOWN = 3
+
+
+def instead_of(here: str = "") -> Belongs:
+    """A function that says of an unknown key, given by its path below ``here``, where it belongs; empty: nowhere.
+
+    ``instead_of()(("inner_lr",))`` is ``experiments.NAME.methods.NAME.options``.
+    """
+    return lambda path: _place((*filter(None, here.split(".")), *map(str, path)))
+
+
+def _place(path: tuple[str, ...]) -> str:
+    *home, key = path
+    found = [place for place, keys in (*_of_models(), *_of_plugins()) if key in keys and not _is(place, keys, home)]
+    found.sort(key=lambda place: not place.startswith("experiments"))
+    return " or ".join(list(dict.fromkeys(place or "the top level" for place in found))[:_SHOWN])
+
+
+def _is(place: str, keys: frozenset[str], home: list[str]) -> bool:
+    """Whether ``home`` is the place, or an item of it (of a list, of a kind): what is unknown there is no use there."""
+    pattern = list(filter(None, place.split(".")))
+    same = len(pattern) <= len(home) and all(w in ("NAME", h) for w, h in zip(pattern, home, strict=False))
+    more = home[len(pattern) :]
+    return same and (not more or (len(more) == 1 and more[0] not in keys))
+
+
+@functools.cache
+def _of_models() -> list[tuple[str, frozenset[str]]]:
+    from cml_bench.config import Study  # which imports this module
+
+    return [*_below("", Study), *_below(PROTOCOL, Protocol)]
+
+
+@functools.cache
+def _of_plugins() -> list[tuple[str, frozenset[str]]]:
+    from cml_bench import registry
+
+    methods = [(METHOD, registry.method(name)) for name in registry.method_names()]
+    networks = [(NETWORK, registry.networks.get(name)) for name in registry.networks.names()]
+    data = [(DATA, registry.datasets.get(name)) for name in registry.datasets.names()]
+    found = [_below(place, cls.Options) for place, cls in [*methods, *networks, *data]]
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+
+def _below(place: str, model: type[BaseModel]) -> Iterator[tuple[str, frozenset[str]]]:
+    """The keys of a model and of the models in it, each with its place."""
+    yield place, frozenset(model.model_fields)
+    for name, field in model.model_fields.items():
+        for names, inner in _models(field.annotation):
+            yield from _below(".".join(filter(None, (place, name, *names))), inner)
+
+
+def _models(annotation: object) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """The models in a type, each with ``NAME`` for every mapping around it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield (), annotation
+    names = ("NAME",) if typing.get_origin(annotation) is dict else ()
+    for part in typing.get_args(annotation):
+        yield from (((*names, *more), model) for more, model in _models(part))
