@@ -114,10 +114,11 @@ def html(text: str) -> Markup:
 def rst(text: str) -> str:
     """Text for a caption of Snakemake's report. Backticks stay what they are.
 
-    Snakemake puts the source of a caption into a script element, too: so behind ``<`` stands an empty escape.
+    Snakemake puts the source of a caption into a script element, too: an empty escape parts ``</`` and ``<!``.
     """
-    escaped = re.sub(r"[\\*`_|\[\]:]", r"\\\g<0>", _flat(text)).replace("<", "<\\ ")
-    return f"\\ {escaped}" if re.match(r"[^\w\\]|\w+[.)]\s", escaped) else escaped  # else a list, say, would begin
+    escaped = re.sub(r"[\\*`_|\[\]:]", r"\\\g<0>", _flat(text))
+    escaped = re.sub(r"<(?=[/!])", r"<\\ ", escaped)
+    return f"\\ {escaped}" if re.match(r"\W|\w+[.)]\s", escaped) else escaped  # else a list, say, would begin
 
 
 def snakemake_label(text: str) -> str:
