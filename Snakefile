@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cml_bench import allocator, hardware, preflight, strict_yaml, targets, utf8
+from cml_bench import allocator, hardware, preflight, strict_yaml, targets, texts, utf8
 from cml_bench import plan as planning
 from cml_bench.errors import UserError
 
@@ -59,6 +59,10 @@ for name, value in allocator.environment(STUDY["allocator"]).items():
 
 envvars:
     "CML_BENCH_PLAN",
+
+
+# What workflow/report/study.rst says of the study; Snakemake hands nothing but `config` to it.
+config["told"] = {key: texts.rst(STUDY[key]) for key in ("title", "summary")}
 
 
 report: "workflow/report/study.rst"

@@ -13,6 +13,7 @@ from cml_bench.cells import Table
 from cml_bench.records import Record
 from cml_bench.spec import RunSpec
 from cml_bench.status import STATES, State
+from cml_bench.texts import Prose
 from cml_bench.verdict import CANNOT_TELL, DIFFERS, FINISHED, GAIN, LOSS, REPRODUCED, UNDECIDED
 
 NOT_TESTED, NOT_JUDGED = "not tested", "not judged"
@@ -97,7 +98,7 @@ def _runs(states: dict[str, State]) -> list[str]:
     others = ", ".join(f"{counts[name]} {name}" for name in STATES[1:] if counts[name])
     text = f"{counts[FINISHED]} of {len(states)} runs are finished{f' ({others})' if others else ''}."
     reasons = sorted({state.more for state in states.values() if state.state == "not run"})
-    return [text, *(f"Not run: {reason}." for reason in reasons)]
+    return [text, *(Prose(f"Not run: {reason}.") for reason in reasons)]
 
 
 # -- the recipes --------------------------------------------------------------------------------------

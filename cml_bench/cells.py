@@ -27,7 +27,7 @@ class Column(NamedTuple):
     @property
     def place(self) -> str:
         """``5-shot``, or ``Omniglot, 5-shot``."""
-        return f"{self.group}, {self.shot}-shot".removeprefix(", ")
+        return f"{self.group}, {self.shot}-shot" if self.group else f"{self.shot}-shot"
 
     def title(self, kind: str) -> str:
         """The place, or for regression ``5-shot, 1 step, median``."""
@@ -165,6 +165,11 @@ class Table:
         for row in self.rows:
             for column in row.cells:
                 yield row, column, row.cells[column]
+
+    def compared(self, row: TableRow) -> str:
+        """A compared row's label; with its baseline where rows of one label are compared with several."""
+        alike = [other for other in self.rows if other.label == row.label and other.against]
+        return row.label if len(alike) < 2 else f"{row.label} − {row.against}"
 
     def differences(self) -> Iterator[tuple[TableRow, Column, Difference]]:
         """Every paired difference of means with its row and column; none where another table tells them."""

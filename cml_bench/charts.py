@@ -82,7 +82,8 @@ def forest(table: Table) -> Spec | None:
         place = column.title(table.kind).removesuffix(", mean")
         text = signed(value, table.kind)
         rows.append({
-            **dict(zip(grid.header, texts, strict=True)), "line": f"{row.label}|{place}", "value": _short(value),
+            **dict(zip(grid.header, texts, strict=True)),
+            "line": f"{table.compared(row)}\n{place}", "value": _short(value),
             "low": None if math.isnan(half) else _short(value - half),
             "high": None if math.isnan(half) else _short(value + half),
             "outcome": d.outcome if d.outcome in OUTCOMES else NOT_TESTED,
@@ -108,7 +109,7 @@ def _reach(differences: Sequence[Difference]) -> tuple[float, float]:
 def _forest(rows: list[Spec], tooltip: list[str], reach: list[float], unit: str, description: str) -> Spec:
     y = {"field": "line", "type": "nominal", "sort": None, "title": None}
     limit = {"expr": "containerSize()[0] < 480 ? 125 : 240"}  # a phone has room for the numbers, too
-    axis = {"labelExpr": "split(datum.label, '|')", "domain": False, "ticks": False, "labelLimit": limit}
+    axis = {"labelExpr": "split(datum.label, '\\n')", "domain": False, "ticks": False, "labelLimit": limit}
     x = {"type": "quantitative", "title": [unit, "95 % t interval"], "scale": {"domain": reach, "nice": False}}
     there = [outcome for outcome in OUTCOMES if outcome in {row["outcome"] for row in rows}]
     legend = {"columns": 2}

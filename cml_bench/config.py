@@ -11,6 +11,7 @@ from cml_bench import places, strict_yaml
 from cml_bench.errors import UserError
 from cml_bench.figure_config import Figure, FigureConfig, Positive, Row, Seed
 from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
+from cml_bench.texts import Line
 
 
 def _counted(value: Any) -> Any:
@@ -91,7 +92,7 @@ class ColumnGroup(Model):
     """Columns of a table: the shots of one experiment, under a title of their own if there are several groups."""
 
     experiment: str
-    title: str = ""
+    title: Line = ""
     shots: tuple[Positive, ...] = Field((), description="which of the experiment's shots; empty: all")
     fixed: str = Field("", description="kind splits: the experiment on one split with several seeds, a second line")
 
@@ -105,8 +106,8 @@ class TableConfig(Model):
     columns: tuple[ColumnGroup, ...] = Field(
         min_length=1, description="`experiment: NAME` is short for one group without title"
     )
-    title: str
-    caption: str = ""
+    title: Line
+    caption: Line = ""
     inner_steps: tuple[int, ...] = Field((), description="columns of a regression table; empty: all that are evaluated")
     rows: tuple[Row, ...] = Field(min_length=1)
     paper: str = Field("", description="key of the published table that the cells are set beside")
@@ -134,8 +135,8 @@ class Study(Model):
     """A whole configuration file."""
 
     study: Key
-    title: str = ""
-    summary: str = ""
+    title: Line = ""
+    summary: Line = ""
     seeds: Seeds = (0, 1, 2, 3, 4)
     precision: Precision = "float32"
     protocol: str = Field("matched", description="preset of the experiments that name none")
@@ -328,6 +329,9 @@ def _check_runs(item: TableConfig | FigureConfig, name: str, experiment: Experim
 
 
 def _check_columns(table: TableConfig, study: Study, place: str) -> None:
+    shown = [row.label for row in table.rows if row.shown]
+    if alike := next((label for label in shown if shown.count(label) > 1), None):
+        raise UserError(f"{place} has two rows called {alike!r}: give each a label of its own.")
     titles = [group.title for group in table.columns]
     if len(set(titles)) < len(titles):
         raise UserError(f"{place} has several groups of columns: give each a title of its own.")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cml_bench.spec import MOST_EXAMPLES, MOST_SEED, Model
+from cml_bench.texts import Line
 
 Positive = Annotated[int, Field(ge=1, le=MOST_EXAMPLES)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
@@ -18,7 +19,7 @@ Tasks = Annotated[int, Field(ge=1, le=10_000)]
 class Row(Model):
     """One row of a table, one line of a figure."""
 
-    label: str
+    label: Line
     run: str = Field(description="a key of the experiment's methods")
     reading: str = Field("meta", description="which result of the run: see the documentation of readings")
     against: str | None = Field(None, description="the baseline's key, for the paired difference")
@@ -34,8 +35,8 @@ class FigureConfig(Model):
     """What every figure has."""
 
     experiment: str
-    title: str
-    caption: str = ""
+    title: Line
+    caption: Line = ""
     runs: tuple[Row, ...] = Field(min_length=1, description="its lines; a reading is that of a head: meta or co")
     shots: tuple[Positive, ...] = Field((), description="which of the experiment's; empty: all")
 

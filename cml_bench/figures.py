@@ -15,6 +15,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 matplotlib.rcParams.update({"svg.hashsalt": "cml_bench", "font.size": 9, "axes.spines.top": False})
 matplotlib.rcParams.update({"axes.spines.right": False, "svg.fonttype": "path"})
+matplotlib.rcParams["text.parse_math"] = False  # a label's `$` and `_` mean themselves
 
 
 def line_style(k: int) -> dict[str, Any]:
@@ -31,11 +32,11 @@ def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
     for i, shot in enumerate(shots):
         for j, task in enumerate(tasks):
             axis, truth = axes[i][j], arrays[f"truth/{shot}"][j]
-            axis.plot(x, truth, color="black", linewidth=1, linestyle="--", label="truth")
+            axis.plot(x, truth, color="black", linewidth=1, linestyle="--", label="0")
             errors = []
             for k, label in enumerate(labels):
                 line = arrays[f"curves/{shot}"][k, j]
-                axis.plot(x, line, **line_style(k), linewidth=1.6, label=label)
+                axis.plot(x, line, **line_style(k), linewidth=1.6, label=str(k))
                 errors.append(f"{label} {np.mean((line - truth) ** 2):.2f}")
             points = arrays[f"support_x/{shot}"][j], arrays[f"support_y/{shot}"][j]
             axis.scatter(*points, color="black", s=14, zorder=3, label="support")
@@ -44,10 +45,15 @@ def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
         axis.set_xlabel("x")
     for row in axes:
         row[0].set_ylabel("y")
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    legend(figure, axes[0][0], ["truth", *labels, "support"], len(labels) + 2)
     figure.suptitle(options["title"])
     return figure
+
+
+def legend(figure: Figure, axis: Any, names: list[str], columns: int) -> None:
+    """A legend of what the panel has, by these names in their order; a name that begins with ``_`` is shown, too."""
+    handles, _ = axis.get_legend_handles_labels()  # matplotlib leaves out those whose own label begins so
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def forest(tables: list[Table]) -> Figure | None:
@@ -59,7 +65,7 @@ def forest(tables: list[Table]) -> Figure | None:
     panels = []
     for table in tables:
         lines = [
-            (f"{row.label}, {column.title(table.kind).removesuffix(', mean')}", difference)
+            (f"{table.compared(row)}, {column.title(table.kind).removesuffix(', mean')}", difference)
             for row, column, difference in table.differences()
         ]
         panels += [(table, lines)] if lines else []

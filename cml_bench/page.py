@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 import cml_bench
-from cml_bench import abstract, charts, render
+from cml_bench import abstract, charts, render, texts
 from cml_bench.cells import Table
 from cml_bench.files import write_text
 from cml_bench.records import Record, Store
@@ -62,7 +62,7 @@ def _html(plan: dict[str, Any], store: Store, found: dict[str, State], out: Path
     counts = abstract.tally(tables)
     return _environment().get_template("report.html").render(
         title=study["title"] or study["study"],
-        summary=study["summary"],
+        summary=texts.Prose(study["summary"]),
         tiles=_tiles(counts, len([r for r in records.values() if r.status == FINISHED]), len(specs)),
         abstract=abstract.sentences(plan, tables, found),
         facts=abstract.facts(plan),
@@ -88,17 +88,12 @@ def _environment() -> Environment:
         loader=PackageLoader("cml_bench", "templates"), autoescape=select_autoescape(), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"ticks": _ticks, "number": leading_number, "embedded": _embedded}
+    environment.filters |= {"told": texts.html, "number": leading_number, "embedded": _embedded}
     environment.globals |= {"sign": _sign}
     return environment
 
 
 # -- small parts --------------------------------------------------------------------------------------
-
-
-def _ticks(text: str) -> Markup:
-    """Text with `names in backticks` set as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _embedded(value: Any) -> Markup:
@@ -174,7 +169,8 @@ def _pictures(plan: dict[str, Any], out: Path) -> list[dict[str, Any]]:
         if path.exists():
             links = _existing(out, [f"figures/{key}.{kind}" for kind in ("svg", "pdf")])
             source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-            found.append({**figure, "key": key, "src": source, "links": links})
+            caption = texts.Prose(figure["caption"])
+            found.append({**figure, "caption": caption, "key": key, "src": source, "links": links})
     return found
 
 
@@ -266,7 +262,7 @@ def _failure(state: State, folder: Path) -> dict[str, Any]:
     for name in ("error.log", "run.log"):
         if (folder / name).exists():
             lines = (folder / name).read_text(errors="replace", encoding="utf-8").rstrip().splitlines()
-            logs.append((name, "\n".join(lines[-_LOG_LINES:]), len(lines)))
+            logs.append((name, texts.printable("\n".join(lines[-_LOG_LINES:])), len(lines)))
     return {"title": state.title, "state": state.state, "more": state.more, "folder": folder.name, "logs": logs}
 
 
@@ -283,9 +279,9 @@ def _runs(records: dict[str, Record]) -> Grid:
 
 
 def _harness(plan: dict[str, Any]) -> str:
-    study, version = plan["study"]["study"], cml_bench.__version__
+    study, version = texts.latex(plan["study"]["study"]), cml_bench.__version__
     return f"""@software{{cml_bench,
-  title   = {{cml_bench: a benchmark-reproduction harness for Cooperative Meta-Learning}},
+  title   = {{{texts.latex("cml_bench")}: a benchmark-reproduction harness for Cooperative Meta-Learning}},
   version = {{{version}}},
   note    = {{Study {study}, plan {abstract.plan_id(plan)}}}
 }}"""

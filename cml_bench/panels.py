@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cml_bench.analysis import band, smoothed
-from cml_bench.figures import COLOURS, line_style
+from cml_bench.figures import COLOURS, legend, line_style
 
 Arrays = dict[str, np.ndarray]
 _MARKERS = "osD^vP*X"
@@ -21,11 +21,10 @@ def accuracy(arrays: Arrays, figure: dict[str, Any]) -> Figure:
     for i, shot in enumerate(shots):
         for j, part in enumerate(("training", "validation")):
             axis = axes[i][j]
-            for k, label in enumerate(arrays["labels"].tolist()):
-                values = 100 * arrays[f"{part}/{shot}"][k]
-                _line(axis, arrays[f"steps/{shot}"], values, label, figure, k)
+            for k, values in enumerate(arrays[f"{part}/{shot}"]):
+                _line(axis, arrays[f"steps/{shot}"], 100 * values, figure, k)
             axis.set(title=f"{shot}-shot, {part}", xlabel="outer step", ylabel="accuracy, %")
-    return _with_legend(drawing, axes)
+    return _with_legend(drawing, axes, arrays)
 
 
 def cosine(arrays: Arrays, figure: dict[str, Any]) -> Figure:
@@ -33,16 +32,16 @@ def cosine(arrays: Arrays, figure: dict[str, Any]) -> Figure:
     shots = arrays["shots"].tolist()
     drawing, axes = _grid(figure, 1, len(shots))
     for axis, shot in zip(axes[0], shots, strict=True):
-        for k, label in enumerate(arrays["labels"].tolist()):
-            _line(axis, arrays[f"steps/{shot}"], arrays[f"cosine/{shot}"][k], label, figure, k)
+        for k, values in enumerate(arrays[f"cosine/{shot}"]):
+            _line(axis, arrays[f"steps/{shot}"], values, figure, k)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=f"{shot}-shot, {arrays['layer'].item()}", xlabel="outer step", ylabel="cosine")
-    return _with_legend(drawing, axes)
+    return _with_legend(drawing, axes, arrays)
 
 
 def gradients(arrays: Arrays, figure: dict[str, Any]) -> Figure:
     """Gradient norm of each layer: one panel for each shot."""
-    return _with_legend(*_bars(arrays, figure, "norms", "gradient norm"))
+    return _with_legend(*_bars(arrays, figure, "norms", "gradient norm"), arrays)
 
 
 def similarity(arrays: Arrays, figure: dict[str, Any]) -> Figure:
@@ -50,7 +49,7 @@ def similarity(arrays: Arrays, figure: dict[str, Any]) -> Figure:
     drawing, axes = _bars(arrays, figure, "cka", "CKA, before and after adaptation")
     for axis in axes[0]:
         axis.set_ylim(min(0, axis.get_ylim()[0]), 1.05)
-    return _with_legend(drawing, axes)
+    return _with_legend(drawing, axes, arrays)
 
 
 def embedding(arrays: Arrays, figure: dict[str, Any]) -> Figure:
@@ -81,11 +80,11 @@ def _grid(figure: dict[str, Any], rows: int, columns: int, share: bool = True) -
     return drawing, drawing.subplots(rows, columns, squeeze=False, sharey="row" if share else False)
 
 
-def _line(axis: Any, steps: np.ndarray, values: np.ndarray, label: str, figure: dict[str, Any], k: int) -> None:
+def _line(axis: Any, steps: np.ndarray, values: np.ndarray, figure: dict[str, Any], k: int) -> None:
     """Line k of the figure through ``values`` (seeds, steps), at the steps at which this method was validated."""
     there = np.isfinite(values).any(0)
     found, style = band(smoothed(values[:, there], figure["smooth"])), figure["styles"][k]
-    axis.plot(steps[there], found.mean, label=label, linewidth=1.6, **line_style(style))
+    axis.plot(steps[there], found.mean, label=str(k), linewidth=1.6, **line_style(style))
     sides = found.mean - found.half, found.mean + found.half
     axis.fill_between(steps[there], *sides, color=COLOURS[style % len(COLOURS)], alpha=0.2, linewidth=0)
 
@@ -96,18 +95,18 @@ def _bars(arrays: Arrays, figure: dict[str, Any], name: str, unit: str) -> tuple
     drawing, axes = _grid(figure, 1, len(shots))
     width = 0.8 / len(labels)
     for axis, shot in zip(axes[0], shots, strict=True):
-        for k, label in enumerate(labels):
+        for k in range(len(labels)):
             found = band(arrays[f"{name}/{shot}"][k])
             places = np.arange(len(layers)) + (k - (len(labels) - 1) / 2) * width
             style = {"color": COLOURS[figure["styles"][k] % len(COLOURS)], "hatch": _HATCHES[k % len(_HATCHES)]}
             half = found.half if np.isfinite(found.half).any() else None  # one seed has no interval
-            axis.bar(places, found.mean, width, yerr=half, capsize=2, label=label, edgecolor="white", **style)
+            axis.bar(places, found.mean, width, yerr=half, capsize=2, label=str(k), edgecolor="white", **style)
         axis.set_xticks(range(len(layers)), layers)
         axis.set(title=f"{shot}-shot", ylabel=unit)
     return drawing, axes
 
 
-def _with_legend(drawing: Figure, axes: Any) -> Figure:
-    handles, names = axes[0][0].get_legend_handles_labels()
-    drawing.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+def _with_legend(drawing: Figure, axes: Any, arrays: Arrays) -> Figure:
+    names = arrays["labels"].tolist()
+    legend(drawing, axes[0][0], names, min(len(names), 4))
     return drawing

@@ -5,12 +5,15 @@ study's markers (``<!-- NAME:begin ... -->``, ``<!-- NAME:end -->``). Imports no
 there; this is done by hand, after looking at the results.
 """
 
+import html
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tabulate import tabulate
 
@@ -21,6 +24,7 @@ from cml_bench.files import write_bytes, write_text
 from cml_bench.records import Store, evaluation_key, write_episodes
 from cml_bench.spec import RunSpec
 from cml_bench.tables import build
+from cml_bench.texts import Prose, markdown, paragraph
 
 REFERENCE = Path("results/reference")
 README, RESULTS, HARDWARE = Path("README.md"), Path("docs/results.md"), Path("docs/hardware.md")
@@ -107,25 +111,26 @@ def _tables(plan: dict[str, Any], home: Path) -> list[Table]:
 
 def _link(target: Path, page: Path) -> str:
     """The relative link to a file, as it must stand in the page."""
-    return Path(os.path.relpath(target, page.parent)).as_posix()
+    return quote(Path(os.path.relpath(target, page.parent)).as_posix())
 
 
 def block(plan: dict[str, Any], home: Path, page: Path) -> str:
     """What stands in docs/results.md: the study's tables, its pictures, and where the numbers come from."""
     study = plan["study"]
-    parts = [f"## {study['title'] or study['study']}", study["summary"].strip()]
+    parts = [f"## {markdown(_title(plan))}", paragraph(Prose(study["summary"].strip()))]
     parts += [(home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan["tables"]]
     forest = ("Paired differences", "Improvement is to the right; 95 % t intervals, as in the tables above", FOREST)
     drawn = [(f["title"], f["caption"], f"figures/{key}.png") for key, f in plan["figures"].items()]
     parts += [
-        f"![{title}]({_link(home / name, page)})\n\n{title}. {caption.removesuffix('.')}."
+        f"![{markdown(title, link=True)}]({_link(home / name, page)})\n\n"
+        f"{paragraph(title)}. {markdown(Prose(caption.removesuffix('.')))}."
         for title, caption, name in (forest, *drawn)
         if (home / name).exists()
     ]
     runs = Store(home).all()
     parts.append(
-        f"{_provenance(runs)}; records in [`{home.as_posix()}`]({_link(home, page)}), learning curves and what was run "
-        f"in [report.html]({_link(home / 'report.html', page)}). Computing time of the runs: "
+        f"{markdown(_provenance(runs))}; records in [`{home.as_posix()}`]({_link(home, page)}), learning curves and "
+        f"what was run in [report.html]({_link(home / 'report.html', page)}). Computing time of the runs: "
         f"{abstract.computing_time(runs)}."
     )
     return "\n\n".join(part for part in parts if part)
@@ -143,20 +148,36 @@ def _provenance(runs: list[Any]) -> str:
 
 def brief(plan: dict[str, Any], home: Path, page: Path) -> str:
     """What stands in the README: of each table its paired differences, and where the rest is."""
-    study = plan["study"]
-    title = study["title"] or study["study"]
-    parts = [f"### {title}"]
+    parts = [f"### {markdown(_title(plan))}"]
     for table in _tables(plan, home):
         if table.compares and (rows := _gains(table)):
             sign = " A negative difference is better." if table.kind == "regression" else ""
-            said = f"**{table.title}.** {table.caption.strip()}{sign}"
+            said = f"**{markdown(table.title)}.** {markdown(Prose(table.caption.strip()))}{sign}"
+            rows = [[*map(markdown, row)] for row in rows]
             parts += [said.strip(), tabulate(rows, "firstrow", "pipe", disable_numparse=True)]
-    anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
     parts.append(
-        f"{_provenance(Store(home).all())}. [All results]({_link(page.parent / RESULTS, page)}#{anchor}), "
+        f"{markdown(_provenance(Store(home).all()))}. "
+        f"[All results]({_link(page.parent / RESULTS, page)}#{_anchor(page.parent / RESULTS, plan)}), "
         f"[report.html]({_link(home / 'report.html', page)}), [records]({_link(home, page)})."
     )
     return "\n\n".join(parts)
+
+
+def _title(plan: dict[str, Any]) -> str:
+    return plan["study"]["title"] or plan["study"]["study"]
+
+
+def _anchor(page: Path, plan: dict[str, Any]) -> str:
+    """The anchor of the study's heading, as GitHub makes it: with a number where headings before it have it, too."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    before, found, _ = text.partition(f"\n<!-- {plan['study']['study']}:begin")
+    headings = re.findall(r"^#{1,6} (.*)", before, flags=re.MULTILINE) if found else []
+    mine, others = _slug(_title(plan)), Counter(_slug(html.unescape(heading)) for heading in headings)
+    return f"{mine}-{others[mine]}" if others[mine] else mine
+
+
+def _slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def _gains(table: Table) -> list[list[str]]:
@@ -197,7 +218,7 @@ def _fill(page: Path, name: str, content: Callable[[Path], str]) -> None:
 
 def between(text: str, name: str, content: str) -> str:
     """The text with what stands between the markers of ``name`` replaced; unchanged where it has none."""
-    pattern = re.compile(rf"(<!-- {name}:begin[^\n]*-->\n).*?(<!-- {name}:end -->)", flags=re.DOTALL)
+    pattern = re.compile(rf"^(<!-- {name}:begin[^\n]*-->\n).*?^(<!-- {name}:end -->)", flags=re.DOTALL | re.MULTILINE)
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 

@@ -12,6 +12,7 @@ from cml_bench import strict_yaml, verdict
 from cml_bench.cells import Beside, Cell, Column, Table, TableRow
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import Model, RunSpec
+from cml_bench.texts import Line
 
 PlusMinus = Literal["seeds", "episodes", "unknown", "none"]
 MEANS = {
@@ -33,10 +34,10 @@ class PublishedSetting(Model):
 class PublishedRow(Model):
     """One row: numbers by the title of their column, with the half-width where one is printed."""
 
-    label: str
-    values: dict[str, float | tuple[float, float] | None] = {}
+    label: Line
+    values: dict[Line, float | tuple[float, float] | None] = {}
     plus_minus: PlusMinus | None = Field(None, description="what the half-width is of; none: as the table says")
-    copied: str = Field("", description="the paper that the authors copied the row from, if they did not run it")
+    copied: Line = Field("", description="the paper that the authors copied the row from, if they did not run it")
     steps: int | None = Field(None, description="outer steps; none: the table's")
     structure: dict[str, Any] = Field(
         {},
@@ -56,16 +57,16 @@ class PublishedTable(Model):
     steps: int | None = None
     query: int | None = Field(None, description="query examples per class in training; none: not compared")
     test_query: int | None = Field(None, description="query examples per class at test; none: not compared")
-    settings: dict[str, PublishedSetting] = {}
-    structures: dict[str, dict[str, Any]] = Field({}, description="options that make a group of columns, by its title")
+    settings: dict[Line, PublishedSetting] = {}
+    structures: dict[Line, dict[str, Any]] = Field({}, description="options that make a group of columns, by its title")
     rows: tuple[PublishedRow, ...]
-    errata: tuple[str, ...] = ()
+    errata: tuple[Line, ...] = ()
 
 
 class Published(Model):
     """A whole file of published numbers."""
 
-    source: str
+    source: Line
     tables: dict[str, PublishedTable]
     errata: tuple[str, ...] = ()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from cml_bench import texts
 from cml_bench.cells import Beside, Cell, Column, Difference, Table, TableRow
 
 DASH = "–"
@@ -244,12 +245,12 @@ _KEY = "Mean ± half-width of the 95 % t interval over n {units} (in brackets: h
 _KEY_ONE = '; "one split": the same over n training seeds on one class split'
 
 
-def explanation(table: Table) -> str:
+def explanation(table: Table) -> texts.Prose:
     """The caption and how to read a cell."""
     key = _KEY.format(units="class splits" if table.kind == "splits" else "training seeds")
     if any(cell.fixed for _, _, cell in table.cells()):
         key += _KEY_ONE
-    return f"{table.caption} {key}.".strip()
+    return texts.Prose(f"{table.caption} {key}.".strip())
 
 
 def text(table: Table) -> str:
@@ -265,45 +266,33 @@ def markdown(table: Table) -> str:
     """With headings, ready for a README."""
     parts = []
     for number_, grid in enumerate(grids(table)):
-        plain = [[value.replace("*", r"\*") for value in row] for row in grid.rows]  # stars are no markup
+        header, *plain = ([texts.markdown(value) for value in row] for row in (grid.header, *grid.rows))
         rows = [[f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)] for i, row in enumerate(plain)]
-        frame = pd.DataFrame(rows, columns=grid.header)
-        heading = f"### {grid.heading}" if number_ == 0 else f"{grid.heading}:"
+        frame = pd.DataFrame(rows, columns=header)
+        heading = f"### {texts.markdown(grid.heading)}" if number_ == 0 else f"{texts.markdown(grid.heading)}:"
         parts += [heading, "", frame.to_markdown(index=False, disable_numparse=True), ""]
-    return "\n".join([*parts, explanation(table), "", *(f"* {note}" for note in table.notes), ""])
+    notes_ = (f"* {texts.paragraph(note)}" for note in table.notes)
+    return "\n".join([*parts, texts.paragraph(explanation(table)), "", *notes_, ""])
 
 
 _TEX_WIDTH = 80  # characters of a row that fit a page in small type
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
-    "×": r"$\times$", "−": r"$-$", "–": "--", "γ": r"$\gamma$", "<": r"$<$", ">": r"$>$",
-    "⋆": r"$^\star$", "α": r"$\alpha$", "β": r"$\beta$", "ρ": r"$\rho$", "φ": r"$\phi$", "ψ": r"$\psi$",
-    "θ": r"$\theta$", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\to$", "…": r"\ldots{}",
-}  # fmt: skip
-
-
-def tex_escape(value: str) -> str:
-    """Text for LaTeX, special characters and the few symbols that tables use included."""
-    return "".join(_TEX.get(character, character) for character in value)
 
 
 def latex(table: Table) -> str:
     """A table environment; needs the packages booktabs and graphicx (which fits wide tables to the page)."""
     lines = [r"\begin{table}", r"\centering", r"\small"]
-    lines.append(rf"\caption{{{tex_escape(table.title)}. {tex_escape(explanation(table))}}}")
+    lines.append(rf"\caption{{{texts.latex(table.title)}. {texts.latex(explanation(table))}}}")
     lines.append(rf"\label{{tab:{table.key.replace('_', '-')}}}")
     for grid in grids(table):
         left = 2 if grid.header[1] == "" else 1
         wide = max(len(" ".join(row)) for row in [grid.header, *grid.rows]) > _TEX_WIDTH
         lines += [r"\resizebox{\textwidth}{!}{"] if wide else []
         lines += [rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.header) - left)}}}", r"\toprule"]
-        lines += [" & ".join(map(tex_escape, grid.header)) + r" \\", r"\midrule"]
+        lines += [texts.latex_row([*map(texts.latex, grid.header)]), r"\midrule"]
         for i, row in enumerate(grid.rows):
-            cells = [
-                rf"\textbf{{{tex_escape(v)}}}" if (i, j) in grid.bold else tex_escape(v) for j, v in enumerate(row)
-            ]
-            lines.append(" & ".join(cells) + r" \\")
+            cells = [texts.latex(value) for value in row]
+            bold = (rf"\textbf{{{cell}}}" if (i, j) in grid.bold else cell for j, cell in enumerate(cells))
+            lines.append(texts.latex_row([*bold]))
         lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else ""), r"\par\medskip"]
     return "\n".join([*lines[:-1], r"\end{table}", ""])
 
@@ -335,5 +324,8 @@ def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, 
 
 
 def csv(table: Table) -> str:
-    """:func:`long_form` as CSV."""
-    return long_form(table).to_csv(index=False)
+    """:func:`long_form` as CSV; a label that a spreadsheet would take for a formula has an apostrophe before it."""
+    frame = long_form(table)
+    for name in frame.columns.intersection(["row", "columns", "against"]):
+        frame[name] = [texts.csv(value) if isinstance(value, str) else value for value in frame[name]]
+    return frame.to_csv(index=False)

@@ -8,6 +8,7 @@ from cml_bench import preflight
 from cml_bench.errors import UserError
 from cml_bench.records import Store, being_written
 from cml_bench.spec import RunSpec
+from cml_bench.texts import printable
 
 # In the order in which they are shown.
 STATES = ("finished", "diverged", "collapsed", "running", "interrupted", "failed", "missing", "not run")
@@ -86,4 +87,4 @@ def text(plan: dict[str, Any], results: Path) -> str:
             told = [s for s in found.values() if s.state == state and (s.more or state != "missing")]
             lines += [f"{state}: {s.title}{': ' + s.more if s.more else ''}" for s in told]
     reasons = {s.more for s in found.values() if s.state == "not run"}
-    return "\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))])
+    return printable("\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))]))

@@ -7,6 +7,7 @@ import numpy as np
 
 from cml_bench import preflight, stats
 from cml_bench.cells import Difference, Table, TableRow
+from cml_bench.texts import Prose
 
 
 def notes(table: Table) -> list[str]:
@@ -73,7 +74,7 @@ def not_run(plan: dict[str, Any], table: Table) -> list[str]:
     reasons, wanted = preflight.not_run(plan), {i for cell in every for i in cell.runs}
     there = {record.content["id"] for cell in every for record in cell.records.values()}
     lost = [reasons[i] for i in wanted - there if i in reasons]
-    return [f"{lost.count(reason)} runs not run: {reason}." for reason in sorted(set(lost))]
+    return [Prose(f"{lost.count(reason)} runs not run: {reason}.") for reason in sorted(set(lost))]
 
 
 def _comparison(table: Table, row: TableRow) -> str:

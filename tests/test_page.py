@@ -298,13 +298,13 @@ def test_a_difference_far_beyond_the_others_does_not_hide_them(tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, {"base": 50, "meta": 51, "co": 5}, seed_sd=0.2)
     values = {v["line"]: v for v in charts.forest(build(resolved, store, "table1"))["data"]["values"]}
-    assert values["MAML + CML|1-shot"]["left"] == ""
+    assert values["MAML + CML\n1-shot"]["left"] == ""
     many = study(seeds=5)
     rows = many["tables"]["table1"]["rows"]
     rows += [{**rows[1], "label": f"MAML + CML {k}"} for k in range(4)]
     spec = charts.forest(build(many, store, "table1"))
     values = {v["line"]: v for v in spec["data"]["values"]}
-    assert re.fullmatch(r"◀ −4\d\.\d\d", values["MAML + CML†|1-shot"]["left"])
+    assert re.fullmatch(r"◀ −4\d\.\d\d", values["MAML + CML†\n1-shot"]["left"])
     (low, high) = spec["layer"][2]["encoding"]["x"]["scale"]["domain"]
     assert -5 < low < 0 < high < 5
     assert drawn(spec).count(">◀ −4") == 2

@@ -58,7 +58,7 @@ def titled(kind, key):
 
     One label and no second: of two results whose second labels differ, Snakemake 9.27 makes a toggle that fails.
     """
-    return {kind: PLAN[f"{kind}s"].get(key, {}).get("title") or key}
+    return {kind: texts.snakemake_label(PLAN[f"{kind}s"].get(key, {}).get("title") or key)}
 
 
 def on_cluster():

@@ -22,7 +22,7 @@ rule figure:
     params:
         python=PYTHON,
         plan=PLAN_FILE,
-        caption=lambda wildcards: PLAN["figures"][wildcards.figure]["caption"],
+        caption=lambda wildcards: texts.rst(PLAN["figures"][wildcards.figure]["caption"]),
     message:
         "drawing {wildcards.figure}"
     shell:

@@ -1,0 +1,215 @@
+"""Awkward texts in Markdown, LaTeX, CSV and a terminal, each read by another reader than the one that wrote it."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from cml_bench import figures, publish, render, report, status, texts
+from cml_bench.cells import Column
+from cml_bench.errors import UserError
+from cml_bench.records import write_failure
+from cml_bench.spec import RunSpec
+from tests.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.simulated import finish
+from tests.test_page import written
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("awkward"))
+
+
+# -- Markdown: a reader that refuses whatever could be markup ----------------------------------------------------------
+
+_TOKEN = re.compile(
+    r"\\(?P<escaped>[!-/:-@\[-`{-~])|&(?P<entity>lt|amp);|`(?P<code>[^`]+)`|(?P<plain>(?<=[a-z0-9])_(?=[a-z0-9])|\](?![(\[:])"
+    r"|<(?![A-Za-z/!?])|&(?!#?\w+;)|[^\\`*_~$|<&\]])"
+)
+
+
+def markdown_read(source: str) -> str:
+    """The text of inline Markdown; fails at a character that could mean something."""
+    text, place = "", 0
+    while place < len(source):
+        found = _TOKEN.match(source, place)
+        assert found, f"markup at {source[place : place + 20]!r} of {source!r}"
+        text += {"lt": "<", "amp": "&"}.get(found["entity"]) or found["escaped"] or found["code"] or found["plain"]
+        place = found.end()
+    return text
+
+
+def pipe_rows(source: str) -> list[list[str]]:
+    lines = [line for line in source.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]] for line in lines]
+
+
+@pytest.mark.parametrize("text", ["*a*", "a_", "<b>", "a|b", "&amp ~", "[a](b)", "`a", "a\\"])
+def test_the_reader_of_markdown_refuses_markup(text):
+    with pytest.raises(AssertionError, match="markup at"):
+        markdown_read(text)
+
+
+def test_markdown(awkward):
+    _, _, table = awkward
+    source = render.markdown(table)
+    heading, *_ = source.splitlines()
+    assert markdown_read(heading.removeprefix("### ")) == TITLE
+    assert not re.search(r"(?<!\\)#+$", heading), "the end of a heading is no closing sequence"
+    header, _, *rows = pipe_rows(source)
+    assert {len(row) for row in (header, *rows)} == {4, 3}, "results have a column of n, differences have none"
+    assert markdown_read(header[2]) == f"{GROUP}, 1-shot"
+    assert [markdown_read(row[0]) for row in rows[: 1 + len(LABELS)]] == [BASE, *LABELS]
+    assert [line for line in source.splitlines() if line.startswith(r"\- C ")], "no list"
+    notes = [markdown_read(line.removeprefix("* ")) for line in source.splitlines() if line.startswith("* ")]
+    assert [label for label in LABELS if not any(note.startswith(f"{label} is above {BASE}") for note in notes)] == []
+    assert "where `a_b*c|d` is code" in source
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [("- a", r"\- a"), ("+1", r"\+1"), ("> a", r"\> a"), ("=", r"\="), ("12. a", r"12\. a"), ("1) a", r"1\) a"),
+     ("[x] a", r"\[x] a"), ("# a", r"\# a"), ("1.5 a", "1.5 a"), ("1-40-40-1 net", "1-40-40-1 net"), ("−1", "−1")],
+)  # fmt: skip
+def test_a_paragraph_begins_nothing_else(text, source):
+    assert texts.paragraph(text) == source
+
+
+# -- what is published -------------------------------------------------------------------------------------------------
+
+
+def pages_of(content: str) -> str:
+    return f"# A\n<!-- simulated:begin -->\n{content}\n<!-- simulated:end -->\nrest\n"
+
+
+def test_readme_and_docs(awkward, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "forest", lambda tables: None)  # takes long with so many lines
+    resolved, root, _ = awkward
+    pages = [tmp_path / page for page in (publish.README, publish.RESULTS)]
+    for page in pages:
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(pages_of("old"), encoding="utf-8")
+    publish.publish(resolved, root, tmp_path / "my (own) records", tmp_path)
+    readme, results = (page.read_text(encoding="utf-8") for page in pages)
+    for text in (readme, results):
+        assert publish.between(text, "simulated", "new") == pages_of("new"), "a marker within a text is none"
+    assert markdown_read(readme.splitlines()[2].removeprefix("### ")) == TITLE
+    assert markdown_read(results.splitlines()[2].removeprefix("## ")) == TITLE
+    (picture,) = (line for line in results.splitlines() if line.startswith("!["))
+    alt, place = re.fullmatch(r"!\[(.*)\]\((.*)\)", picture).groups()
+    assert (markdown_read(alt), place) == (TITLE, "../my%20%28own%29%20records/simulated/figures/f.png")
+    assert [line for line in results.splitlines() if line.startswith(f"{texts.markdown(TITLE)}. - C ")], "its caption"
+    assert [markdown_read(row[0]) for row in pipe_rows(readme)[2:]] == [f"{BASE} → {label}" for label in LABELS]
+    links = re.findall(r"\]\(([^)]*)\)", readme)
+    assert links[-1] == "my%20%28own%29%20records/simulated"
+
+
+def test_titles_that_differ_in_special_characters_have_anchors_of_their_own(tmp_path):
+    page = tmp_path / "results.md"
+    studies = [{"study": {"study": name, "title": title}} for name, title in
+               (("a", "C*"), ("b", "C#"), ("c", "C & <D>"), ("d", "C & D"), ("e", "a_b"))]  # fmt: skip
+    blocks = (f"<!-- {s['study']['study']}:begin -->\n## {texts.markdown(s['study']['title'])}\n" for s in studies)
+    page.write_text("# Results\n" + "".join(blocks), encoding="utf-8")
+    assert [publish._anchor(page, one) for one in studies] == ["c", "c-1", "c--d", "c--d-1", "a_b"]
+    assert publish._anchor(tmp_path / "none.md", studies[1]) == "c"
+
+
+# -- LaTeX: a reader that knows the commands of texts alone ------------------------------------------------------------
+
+_COMMANDS = {
+    r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textasciigrave{}": "`",
+    r"\textbar{}": "|", "$<$": "<", "$>$": ">", r"$\pm$": "±", r"$^\dagger$": "†", r"$^\star$": "⋆", r"$\psi$": "ψ",
+    r"$\gamma$": "γ", r"$\leq$": "≤", r"$^\ddagger$": "‡", r"$-$": "−", "--": "–", "{}": "",
+    **{f"\\{c}": c for c in "&%_#${}"},
+}  # fmt: skip
+_SPECIAL = set("\\&%_#${}~^<>|`")
+
+
+def latex_read(source: str) -> str:
+    text, place = "", 0
+    while place < len(source):
+        command = next((c for c in sorted(_COMMANDS, key=len)[::-1] if source.startswith(c, place)), None)
+        assert command or source[place] not in _SPECIAL, f"unescaped at {source[place : place + 20]!r}"
+        text += _COMMANDS[command] if command else source[place]
+        place += len(command or "x")
+    return text
+
+
+def test_latex(awkward):
+    _, _, table = awkward
+    source = render.latex(table)
+    caption = re.search(r"^\\caption\{(.*)\}$", source, flags=re.MULTILINE)[1]
+    code = r"\texttt{a\_b*c\textbar{}d}"
+    assert code in caption
+    assert latex_read(caption.replace(code, r"a\_b*c\textbar{}d")).startswith(f"{TITLE}. {SHOWN}")
+    body = re.search(r"\\midrule\n(.*?)\n\\bottomrule", source, flags=re.DOTALL)[1].splitlines()
+    assert all(line.endswith(r" \\") and not line.startswith(("[", "*")) for line in body)
+    cells = [re.split(r"(?<!\\) & ", line.removesuffix(r" \\")) for line in body]
+    assert {len(row) for row in cells} == {4}
+    assert [latex_read(row[0]) for row in cells] == [BASE, *LABELS]
+
+
+@pytest.mark.parametrize("text", ["a_b", "50 %", "a & b", "$x$", "{", "x^2", "~", "a|b", "`a"])
+def test_the_reader_of_latex_refuses_what_is_not_escaped(text):
+    with pytest.raises(AssertionError, match="unescaped"):
+        latex_read(text)
+
+
+# -- CSV, terminal -----------------------------------------------------------------------------------------------------
+
+
+def test_csv_has_every_label_and_no_formula(awkward):
+    _, _, table = awkward
+    lines = list(csv.DictReader(io.StringIO(render.csv(table))))
+    found = dict.fromkeys(line["row"] for line in lines)
+    assert [label.removeprefix("'") for label in found] == [BASE, *LABELS]
+    guarded = ["'- a -- b --- c", "'+CML", "'=1+1", "'@SUM(1)"]
+    assert [label for label in found if label.startswith("'")] == guarded
+    assert {line["columns"] for line in lines} == {GROUP}
+    assert all(line["diff"].startswith("-") and float(line["diff"]) < 0 for line in lines[2:]), "numbers keep a minus"
+
+
+def test_the_terminal(awkward):
+    resolved, root, _ = awkward
+    lines = report.text(resolved, root, []).splitlines()
+    assert lines[0] == TITLE
+    starts = dict.fromkeys(re.split(r" {2,}", line)[0] for line in lines[3:])
+    assert list(starts)[: 1 + len(LABELS)] == [BASE, *LABELS]
+
+
+def test_status_shows_control_characters_of_a_log_by_their_names(tmp_path):
+    resolved = study()
+    specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
+    store = finish(resolved, tmp_path, LEVEL, only=lambda spec: spec.id != specs[0].id)
+    write_failure(store.folder(specs[0]), "Traceback\nError: \x1b[31m *x* | \x07 <b> größe\n")
+    assert r"Error: \x1b[31m *x* | \x07 <b> größe" in status.text(resolved, tmp_path)
+    assert r"Error: \x1b[31m *x* | \x07 &lt;b&gt; größe" in written(resolved, tmp_path)
+
+
+# -- the configuration -------------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_one_line():
+    found = study(["a\n\n b\tc"], title=" T\r\nU ", group="G\u2028H", caption="C\n\n  D")
+    table = found["tables"]["t"]
+    assert (table["rows"][1]["label"], table["title"], table["caption"]) == ("a b c", "T U", "C D")
+    assert (table["columns"][0]["title"], found["study"]["summary"]) == ("G H", "C D")
+
+
+@pytest.mark.parametrize(("odd", "name"), [("\x1b[31m", "U+001B"), ("a\x00", "U+0000"), ("\ud800", "U+D800")])
+def test_what_cannot_be_shown_is_refused_by_name(odd, name):
+    with pytest.raises(UserError, match=rf"(?s)tables\.t\.rows\.1\.label.*control character {re.escape(name)}"):
+        study([odd])
+    with pytest.raises(UserError, match=r"tables\.t\.title"):
+        study(["a"], title=odd)
+
+
+def test_rows_have_labels_of_their_own():
+    with pytest.raises(UserError, match="t has two rows called 'a b': give each a label of its own"):
+        study(["a b", "c", "a\nb"])
+
+
+@pytest.mark.parametrize("group", [", a", "a", ", ", ""])
+def test_groups_of_columns_keep_their_titles(group):
+    assert Column(5, group=group).place == (f"{group}, 5-shot" if group else "5-shot")
