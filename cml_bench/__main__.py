@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cml_bench import paths
 from cml_bench.errors import UserError
 from cml_bench.planfile import read_json, read_plan
 
@@ -15,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; a UserError is printed as one paragraph, exit code 2."""
     args = _parser().parse_args(argv)
     try:
+        paths.from_command_line(args)
         args.run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

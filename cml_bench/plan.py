@@ -8,6 +8,7 @@ this module, and reading a cached plan, import no torch.
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -277,7 +278,9 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     study = parse(content, where)
     results = Path(results or study.results)
     text = serialised(content, where)
-    digest = hashlib.sha256(f"{source_hash()}\n{text}".encode()).hexdigest()[:16]
+    # The folders too: $SCRATCH may mean another one than when this was planned before.
+    folders = ascii((study.results, study.data_dir, study.published, study.sources))
+    digest = hashlib.sha256(f"{source_hash()}\n{text}\n{folders}".encode()).hexdigest()[:16]
     path = results / "plans" / f"{study.study}-{digest}.json"
     known = _known(path)
     if known is None:
@@ -297,7 +300,8 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
 def _resolve_apart(config: Path, path: Path, where: str) -> None:
     """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
     command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    environment = {**os.environ, "CML_BENCH_PLAN": str(path)}  # the two paths are expanded already: see paths.py
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
         raise UserError(

@@ -114,7 +114,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def _local(file: RemoteFile, local: LocalCopy) -> Path:
-    path = Path(os.path.expanduser(local.path))  # of a user who does not exist: left as it is
+    path = Path(local.path)
     if not path.is_file():
         raise UserError(f"the local copy of {file.name} is not there: {path}. Correct its path under `sources`.")
     found = sha256_of(path)
