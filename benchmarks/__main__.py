@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import measure, scaling, show, startup
 from benchmarks.measure import INSTALLED
 from benchmarks.workloads import QUICK, WORKLOADS
-from cml_bench import allocator, hardware, utf8
+from cml_bench import allocator, hardware, paths, utf8
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
 
@@ -122,6 +122,7 @@ def main() -> None:
         command.add_argument("--repeats", type=int, default=7, help="how often all workloads are gone through")
         command.add_argument("--seed", type=int, default=0, help="of the order of blocks")
     args = parser.parse_args()
+    paths.from_command_line(args)
     args.work(args)
 
 

@@ -23,7 +23,7 @@ from benchmarks import limit, ours, restated
 from benchmarks.measure import made
 from benchmarks.problem import Problem
 from benchmarks.workloads import RATES, WAY
-from cml_bench import utf8
+from cml_bench import paths, utf8
 from cml_bench.engine.precision import computing
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
+    paths.from_command_line(args)
     if not torch.cuda.is_available():
         raise UserError("torch sees no CUDA device: this measures a GPU.")
     machine = {"system": platform.platform(), "processor": torch.cuda.get_device_name(), "cores": os.cpu_count()}

@@ -23,7 +23,7 @@ import scipy
 import torch
 
 from benchmarks.measure import made
-from cml_bench import allocator, hardware, registry, utf8
+from cml_bench import allocator, hardware, paths, registry, utf8
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "graphs.json")
     args = parser.parse_args()
+    paths.from_command_line(args)
     if not allocator.KEEP.items() <= os.environ.items():  # as the jobs of a study have it
         again = [sys.executable, "-m", "benchmarks.graphs", *sys.argv[1:]]
         os.execve(sys.executable, again, {**os.environ, **allocator.KEEP})

@@ -12,7 +12,13 @@ def load(run, results="results", data_dir="data"):
 
     ``run`` is a run folder, or the id (or its first characters) of a run under ``results``. A run on the nodes of a
     graph needs the graph, prepared under ``data_dir``: ``load(run).adapt(nodes, labels, x_query=queries)``.
+
+    In all three paths ``~`` and ``$NAME`` are expanded. A UserError says why a run cannot be opened.
     """
+    from cml_bench import paths
     from cml_bench.learner import load as load_learner  # imports torch, so not at package import
 
+    run, results, data_dir = (
+        paths.given(path, name) for path, name in ((run, "run"), (results, "results"), (data_dir, "data_dir"))
+    )
     return load_learner(run, results, data_dir)

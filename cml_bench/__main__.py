@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cml_bench import utf8
+from cml_bench import paths, utf8
 from cml_bench.errors import UserError
 from cml_bench.planfile import read_json, read_plan
 
@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     utf8.streams()
     args = _parser().parse_args(argv)
     try:
+        paths.from_command_line(args)
         args.run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

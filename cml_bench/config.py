@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from cml_bench import places, strict_yaml
 from cml_bench.errors import UserError
 from cml_bench.figure_config import Figure, FigureConfig, Positive, Row, Seed
+from cml_bench.paths import expanded
 from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
 from cml_bench.texts import Line
 
@@ -197,7 +198,7 @@ def included(content: Any, where: str) -> Any:
     for path in [listed] if isinstance(listed, str) else listed if isinstance(listed, list) else [None]:
         if not isinstance(path, str):
             raise UserError(f"{where}: include lists configuration files, such as [configs/tables/table1.yaml].")
-        part = _yaml(Path(path))
+        part = _yaml(Path(expanded(path, f"{where}: include")))
         for key in _JOINED:
             mine, more = (side.get(key) or {} if isinstance(side, dict) else {} for side in (whole, part))
             if not isinstance(mine, dict) or not isinstance(more, dict):
@@ -210,7 +211,31 @@ def included(content: Any, where: str) -> Any:
 
 
 def parse(content: Any, where: str) -> Study:
-    """Check a configuration; a UserError names the file and every offending key."""
+    """Check a configuration and expand its paths; a UserError names the file and every offending key."""
+    return _expanded(checked(content, where), where)
+
+
+def _expanded(study: Study, where: str) -> Study:
+    """The study with every path as :mod:`cml_bench.paths` says."""
+
+    def there(path: str, key: str) -> str:
+        return expanded(path, f"{where}: {key}")
+
+    sources = {
+        data: {
+            name: copy.model_copy(update={"path": there(copy.path, f"sources.{data}.{name}.path")})
+            if copy.path
+            else copy
+            for name, copy in files.items()
+        }
+        for data, files in study.sources.items()
+    }
+    folders = {key: there(getattr(study, key), key) for key in ("results", "data_dir", "published")}
+    return study.model_copy(update={**folders, "sources": sources})
+
+
+def checked(content: Any, where: str) -> Study:
+    """:func:`parse` for what a plan holds, whose paths are expanded already."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: a configuration is a mapping of keys to values, not {type(content).__name__}.")
     study = Study.read(content, where, places.instead_of())

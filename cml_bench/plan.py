@@ -8,6 +8,7 @@ this module, and reading a cached plan, import no torch.
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -285,7 +286,9 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     study = parse(content, where)
     results = Path(results or study.results)
     text = serialised(content, where)
-    digest = hashlib.sha256(f"{source_hash()}\n{text}".encode()).hexdigest()[:16]
+    # The folders too: $SCRATCH may mean another one than when this was planned before.
+    folders = ascii((study.results, study.data_dir, study.published, study.sources))
+    digest = hashlib.sha256(f"{source_hash()}\n{text}\n{folders}".encode()).hexdigest()[:16]
     path = results / "plans" / f"{study.study}-{digest}.json"
     known = _known(path)
     if known is None:
@@ -309,7 +312,8 @@ def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> dict[str
     config = path.with_suffix(".config.json")
     write_json(config, content)
     command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    environment = {**os.environ, "CML_BENCH_PLAN": str(path)}  # the two paths are expanded already: see paths.py
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
         raise UserError(

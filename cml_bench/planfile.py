@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cml_bench.config import parse
+from cml_bench.config import checked
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec
 
@@ -31,7 +31,7 @@ def read_plan(path: Path) -> dict[str, Any]:
     plan = read_json(path)
     try:
         lists = {name: [[item[key] for key in keys] for item in plan[name]] for name, keys in _ITEMS.items()}
-        study = parse({**plan["study"], "tables": plan["tables"], "figures": plan["figures"]}, "study")
+        study = checked({**plan["study"], "tables": plan["tables"], "figures": plan["figures"]}, "study")
         known = {run for run, title, spec, _ in lists["runs"] if RunSpec.read(spec, f"run {title}")}
         used = [run for _, runs in lists["jobs"] for run in runs]
         used += [run for _, runs, against in lists["cells"] for run in [*runs, *(against or ())]]

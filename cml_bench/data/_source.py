@@ -135,7 +135,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def _local(file: RemoteFile, local: LocalCopy) -> Path:
-    path = Path(os.path.expanduser(local.path))  # of a user who does not exist: left as it is
+    path = Path(local.path)
     if not path.exists():
         raise UserError(f"the local copy of {file.name} is not there: {path}. Correct its path under `sources`.")
     if path.is_dir() and not file.name.endswith(_ARCHIVES):

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cml_bench import registry
+from cml_bench import given, paths, registry
 from cml_bench.data._source import shown
 from cml_bench.data.base import DataSet
-from cml_bench.episodes import Episodes
-from cml_bench.errors import UserError
+from cml_bench.episodes import SPLITS, Episodes
+from cml_bench.errors import UserError, unknown
+from cml_bench.spec import MOST_SEED, MOST_STEPS
 
 Batch = dict[str, tuple[Tensor, Tensor]]
 
@@ -22,11 +23,15 @@ def open_data(
 ) -> DataSet:
     """A data set by name, fetched and prepared under ``folder`` if it is not there: ``open_data("glyphs")``.
 
-    ``accept_terms``: you have read and accept the data's terms of use, where it has any; a UserError names them.
+    ``folder``: ``~`` and ``$NAME`` are expanded. ``accept_terms``: you have read and accept the data's terms of use,
+    where it has any; a UserError names them, and says what else is wrong with an argument.
     """
-    cls = registry.datasets.get(name)
+    cls = registry.datasets.get(given.word(name, "the name of a data set"))
     data = cls(cls.Options.read(options, f"data set {name}"))
-    target = Path(folder), torch.device(device), torch.float32
+    folder = paths.given(folder, "folder")
+    target = folder, given.device(device), torch.float32
+    if not isinstance(accept_terms, bool):
+        raise UserError(f"accept_terms must be True or False, not {accept_terms!r}.")
     with contextlib.suppress(UserError):  # not prepared, or damaged since
         data.open(*target)
         if data.differs:
@@ -34,7 +39,13 @@ def open_data(
         return data
     if cls.terms and not accept_terms:
         raise UserError(f"{name} has terms of use: read {cls.terms}. If you accept them, give accept_terms=True.")
-    data.prepare(Path(folder))
+    try:
+        data.prepare(folder)
+    except OSError as error:  # a file in a folder's place, no permission, a full disk
+        raise UserError(
+            f"{data.data_id} cannot be prepared in {folder} ({error.strerror or error}): mend that, or give another "
+            "folder."
+        ) from None
     return data.open(*target)
 
 
@@ -47,15 +58,26 @@ class EpisodeLoader:
 
     ``split``: train, validation or test. ``seed``: of the training stream; validation and test episodes have
     none, they are always the same. ``batches``: stop after so many; None: never. Training goes on with new
-    episodes at each further iteration; validation and test start again.
+    episodes at each further iteration; validation and test start again. A UserError for episodes that cannot be drawn.
     """
 
     def __init__(
         self, data: DataSet, way: int, shot: int, query: int, batch_size: int = 4, split: str = "train", seed: int = 0,
         batches: int | None = None,
     ):  # fmt: skip
+        if not isinstance(data, DataSet) or not hasattr(data, "device"):
+            raise UserError(
+                "data must be an open data set, as open_data(NAME) and wrap(SOURCE) give it, not such a "
+                f"{type(data).__name__}."
+            )
+        if split not in SPLITS:
+            raise unknown("split", str(split), SPLITS)
+        way = given.whole(way, "way", 2 if data.kind == "classification" else 1)
+        shot, query = given.whole(shot, "shot"), given.whole(query, "query")
+        seed = given.whole(seed, "seed", 0, MOST_SEED)
+        self.batch_size = given.whole(batch_size, "batch_size")
+        self.batches = None if batches is None else given.whole(batches, "batches", 0, MOST_STEPS)
         self.episodes = Episodes(data, split, way, shot, query, seed=seed if split == "train" else None)
-        self.batch_size, self.batches = batch_size, batches
         self._drawn = 0
 
     def __iter__(self) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cml_bench import hardware, registry
+from cml_bench import given, hardware, registry
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec
 
@@ -18,14 +18,7 @@ def resolve_device(name: str) -> str:
     """The name, checked. A UserError for a device that is unknown or not there."""
     if name == "auto":
         return name
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {name!r} was asked for, but torch sees no CUDA device. Use --device cpu.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"there is no {name}: torch sees {torch.cuda.device_count()} CUDA devices.")
+    given.device(name)
     return name
 
 

@@ -1,0 +1,71 @@
+"""What a user gives the Python API, checked where it comes in: a UserError says what was given and what is wanted.
+
+The command line checks the same before it starts. Training does not come through here.
+"""
+
+import operator
+import reprlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cml_bench.errors import UserError
+from cml_bench.spec import MOST_EXAMPLES
+
+
+def whole(value: Any, named: str, least: int = 1, most: int = MOST_EXAMPLES) -> int:
+    """A whole number in ``least`` .. ``most``."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        shown = " ".join(reprlib.repr(value).split())
+        raise UserError(f"{named} must be a whole number from {least:,} to {most:,}, not {shown}.")
+    return number
+
+
+def word(value: Any, named: str) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise UserError(f"{named} must be a word in quotes, not {reprlib.repr(value)}.")
+    return value
+
+
+def tensor(values: Any, named: str) -> Tensor:
+    """Numbers as a tensor of their own type, from a tensor, an array or lists."""
+    if not isinstance(values, Tensor):
+        try:
+            values = torch.from_numpy(np.array(values))
+        except (TypeError, ValueError, RuntimeError):  # words, objects, rows of several lengths
+            raise UserError(
+                f"{named} must be a tensor, an array or lists of numbers that form one, not such a "
+                f"{type(values).__name__}."
+            ) from None
+    if values.is_complex():
+        raise UserError(f"{named} must be real numbers, not {type_name(values)}.")
+    if values.is_floating_point() and not values.isfinite().all():
+        raise UserError(f"{named} has values that are not finite (NaN or infinite): finite numbers are wanted.")
+    return values
+
+
+def type_name(values: Tensor) -> str:
+    """``float32``, ``uint8``, ..."""
+    return str(values.dtype).removeprefix("torch.")
+
+
+def device(name: Any) -> torch.device:
+    """A device that is there: ``cpu``, ``cuda`` or ``cuda:N``."""
+    try:
+        found = torch.device(name)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise UserError(f"unknown device {str(name)!r}: use cpu, cuda or cuda:N.")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {str(name)!r} was asked for, but torch sees no CUDA device: use cpu.")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no {name}: torch sees {torch.cuda.device_count()} CUDA devices.")
+    return found
