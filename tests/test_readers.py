@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from cml_bench import files, plan, preflight, records
+from cml_bench import files, plan, preflight, records, regression
 from cml_bench.__main__ import main
 from cml_bench.data._source import obtain
 from cml_bench.data.glyphs import Glyphs
@@ -135,6 +135,8 @@ def test_tables_are_printed_where_nothing_can_be_written(number, made, locked_up
         assert told.err.startswith(f"{unwritten} cannot be written ({os.strerror(number)}: " if unwritten else "")
         assert told.err.count("\n") == bool(unwritten)
     assert main(["status", "--json", "--plan", path]) == 0
+    found = regression.check(json.loads(Path(path).read_text()), results)
+    assert found, "`check` reads only, too"
     assert tree(results) == before
 
 
@@ -222,6 +224,7 @@ READ_ONLY = """
 mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 99
 cd "$1"
 "$2" -m snakemake --cores 2 -n --configfile read.yaml
+"$2" -m cml_bench plan --config read.yaml --calibrate 0 || exit 1
 for command in status table report; do "$2" -m cml_bench $command --config read.yaml || exit 1; done
 """
 
@@ -241,21 +244,23 @@ def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):  #
     ahead = time.time() + 3600
     [item] = [i for i in plan.resolve(plan.parse(config, "test"), "test")["data"] if i["prepares"]]
     stamp = f"data/ready/{item['key']}.json"
-    assert snakemake(checkout, stamp, config="read.yaml").returncode == 0
+    assert snakemake(checkout, "--keep-going", stamp, config="read.yaml").returncode == 0
     os.utime(checkout / stamp, (ahead, ahead))
     assert counted(snakemake(checkout, config="read.yaml")) == (0, 3)
     for path in (results / "done").iterdir():
         os.utime(path, (ahead, ahead))
-    shutil.rmtree(results / "read" / "tables")
-    assert counted(snakemake(checkout, config="read.yaml")) == (0, 0), "finished, and only tables are made again"
-    assert (results / "read" / "tables" / "sinusoid.md").exists()
+    config["tables"]["sinusoid"]["title"] = "Another title"
+    (checkout / "read.yaml").write_text(yaml.safe_dump({**config, "seeds": 1}))
+    again = snakemake(checkout, config="read.yaml")
+    assert counted(again) == (0, 0), "finished, and only tables are made again"
+    assert "Another title" in again.stdout
 
     # A run was moved away: a dry run counts it, and removes nothing.
     folder = next((results / "runs").glob("maml-glyphs*"))
     folder.rename(checkout / "elsewhere")
     before = tree(results) | tree(checkout / "data")
     assert counted(snakemake(checkout, "-n", config="read.yaml")) == (0, 1)
-    assert counted(snakemake(checkout, "sinusoid", "-n", config="read.yaml")) == (0, 0), "it needs no glyphs"
+    assert counted(snakemake(checkout, "-n", "sinusoid", config="read.yaml")) == (0, 0), "it needs no glyphs"
     assert tree(results) | tree(checkout / "data") == before
     (checkout / "elsewhere").rename(folder)
 
