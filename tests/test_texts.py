@@ -105,6 +105,12 @@ def test_readme_and_docs(awkward, tmp_path, monkeypatch):
     assert links[-1] == "my%20%28own%29%20records/simulated"
 
 
+@pytest.mark.parametrize("said", ["`<!-- a:end -->`", "- <!-- a:end -->", "x <!-- a:begin -->"])
+def test_markers_within_a_line_are_none(said):
+    text = f"<!-- a:begin -->\n{said}\nmore\n<!-- a:end -->\nrest\n"
+    assert publish.between(text, "a", "new") == "<!-- a:begin -->\nnew\n<!-- a:end -->\nrest\n"
+
+
 def test_titles_that_differ_in_special_characters_have_anchors_of_their_own(tmp_path):
     page = tmp_path / "results.md"
     studies = [{"study": {"study": name, "title": title}} for name, title in
