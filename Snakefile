@@ -2,6 +2,7 @@
 # What runs is decided here; how it runs is decided in cml_bench.
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cml_bench import allocator, hardware, preflight, targets
+from cml_bench import allocator, hardware, preflight, shells, targets
 from cml_bench import plan as planning
 from cml_bench.errors import UserError
 
@@ -28,6 +29,7 @@ SHARD = config.pop("shard", "1/1")
 # for lost runs: a network file system may show it a new stamp before the record.
 if workflow.is_main_process:
     try:
+        shells.check_clone(workflow.basedir)
         PLAN = planning.cached(config, f"configuration of study {config['study']}")
     except UserError as error:
         raise WorkflowError(str(error))
@@ -57,6 +59,14 @@ envvars:
 
 
 report: "workflow/report/study.rst"
+
+
+# A wildcard is one name: no folder that a user chooses can make the output of one rule look like another's.
+wildcard_constraints:
+    data="[^/]+",
+    job="[^/]+",
+    table="[^/]+",
+    figure="[^/]+",
 
 
 # Runs whose data cannot be had here are left out, with the reason in the tables; all else goes on.
@@ -94,12 +104,13 @@ rule all:
         text=TABLES_TEXT,
     log:
         f"{RESULTS}/logs/all-{STUDY['study']}.log",
-    run:
-        Path(log[0]).write_text(f"{input.page}\n", encoding="utf-8")
-        print(Path(input.text).read_text(encoding="utf-8"))
+    shell:
+        "cat -- {input.text:q} 2> {log:q}"
 
 
 onstart:
+    if on_cluster():
+        refuse_names_for_cluster()
     print(preflight.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
     if STUDY["gpu"] == "expected" and not (GPUS or on_cluster() or STUDY["allow_cpu"]) and planned_gpu_jobs():
         raise WorkflowError(preflight.refusal(PLAN))
@@ -110,5 +121,5 @@ onerror:
         "Some runs failed; the tables below hold what is finished. Start again to go on where it stopped.",
         flush=True,
     )
-    shell("{PYTHON} -m cml_bench status --plan {PLAN_FILE} --results {RESULTS} || true")
-    shell("{PYTHON} -m cml_bench report --plan {PLAN_FILE} --results {RESULTS} || true")
+    for command in ("status", "report"):
+        subprocess.run([PYTHON, "-m", "cml_bench", command, f"--plan={PLAN_FILE}", f"--results={RESULTS}"])

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cml_bench.errors import UserError
 from cml_bench.figure_config import Figure, FigureConfig, Positive, Row, Seed
+from cml_bench.shells import plain
 from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
 
 
@@ -30,6 +31,7 @@ MAX_SEEDS = 1000
 Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_counted), Field(max_length=MAX_SEEDS)]
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+OwnFolder = Annotated[Folder, AfterValidator(plain)]  # what Snakemake makes files in
 
 
 class LocalCopy(Model):
@@ -138,9 +140,11 @@ class Study(Model):
     experiments: dict[Key, Experiment] = Field(min_length=1)
     tables: dict[Key, TableConfig] = {}
     figures: dict[Key, Figure] = {}
-    published: str = Field("", description="file of published numbers that tables with a `paper` key are set beside")
-    results: Folder = Field("results", description="folder for everything that is made")
-    data_dir: Folder = Field("data", description="folder for data sets")
+    published: Annotated[str, AfterValidator(plain)] = Field(
+        "", description="file of published numbers that tables with a `paper` key are set beside"
+    )
+    results: OwnFolder = Field("results", description="folder for everything that is made")
+    data_dir: OwnFolder = Field("data", description="folder for data sets")
     sources: dict[str, dict[str, LocalCopy]] = Field(
         {}, description="own copies of published files: data set -> file name -> path or url, and SHA-256"
     )

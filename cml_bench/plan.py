@@ -296,7 +296,7 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
 
 def _resolve_apart(config: Path, path: Path, where: str) -> None:
     """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
-    command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
+    command = [sys.executable, "-m", "cml_bench", "plan", f"--config={config}", f"--out={path}"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")

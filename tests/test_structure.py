@@ -15,7 +15,7 @@ PACKAGE = ROOT / "cml_bench"
 
 # From the bottom to the top: a module imports only from its own line or from lines above it.
 LAYERS = [
-    {"allocator", "errors", "files", "hardware", "prepared", "seeding"},
+    {"allocator", "errors", "files", "hardware", "prepared", "seeding", "shells"},
     {"spec"},
     {"config", "figure_config", "protocols", "records", "registry"},
     {"plan", "plan_checks", "planfile", "preflight", "stats", "targets"},
