@@ -104,6 +104,8 @@ rule all:
         text=TABLES_TEXT,
     log:
         f"{RESULTS}/logs/all-{STUDY['study']}.log",
+    conda:
+        "environment.yml"
     shell:
         "cat -- {input.text:q} 2> {log:q}"
 
