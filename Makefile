@@ -8,13 +8,22 @@
 # make benchmark   the engine's speed beside other libraries, into benchmarks/ (leave the machine idle)
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
+# ARGS=WORDS       further words for pytest or the benchmark, as they would be typed there
 SHELL := /bin/bash
 VENV ?= .venv
+ifneq ($(words $(value VENV)),1)
+$(error VENV is "$(value VENV)", and make cannot take a folder whose name has a space: name another. The path of the clone may have some)
+endif
 BIN := $(VENV)/bin
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+endif
 CORES ?= all
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+# $(call q,NAME): the value of the variable NAME as one word of the shell, whatever is in it.
+q = '$(subst ','\'',$(value $1))'
+# Modules are run by name. A script in $(BIN) would name its Python in its first line, which not every path survives.
+RUN := $(call q,BIN)/python -m
 # A test process has one thread: two processes of one beat one process of two, and results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
@@ -22,79 +31,80 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt pyproject.toml
-	@[ -n "$(PYTHON)" ] || { echo "error: Python 3.11, 3.12 or 3.13 is needed; none found on PATH. Set PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "setting up $(VENV) with $$($(PYTHON) --version) (torch with CUDA: 5.5 GB; see TORCH_INDEX)"
-	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet $$(grep -E '^torch(vision)?==' requirements.txt) --index-url $(TORCH_INDEX))
-	$(BIN)/pip install --quiet -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps --editable .
-	@touch $@
+	@[ -n $(call q,PYTHON) ] || { echo "error: Python 3.11, 3.12 or 3.13 is needed; none found on PATH. Set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo setting up $(call q,VENV) "with $$($(call q,PYTHON) --version) (torch with CUDA: 5.5 GB; see TORCH_INDEX)"
+	$(call q,PYTHON) -m venv $(call q,VENV)
+	$(if $(value TORCH_INDEX),$(RUN) pip install --quiet $$(grep -E '^torch(vision)?==' requirements.txt) --index-url=$(call q,TORCH_INDEX))
+	$(RUN) pip install --quiet -r requirements.txt
+	$(RUN) pip install --quiet --no-deps --editable .
+	@touch $(call q,@)
 
 demo: setup
-	snakemake --cores $(CORES) --configfile configs/demo.yaml
+	$(RUN) snakemake --cores=$(call q,CORES) --configfile configs/demo.yaml
 
 test: setup
-	$(TEST_ENV) pytest -n 2 -m "not slow and not gpu" $(ARGS)
+	$(TEST_ENV) $(RUN) pytest -n 2 -m "not slow and not gpu" $(ARGS)
 
 test-slow: setup
-	$(TEST_ENV) pytest -n 2 -m "slow and not gpu" $(ARGS)
+	$(TEST_ENV) $(RUN) pytest -n 2 -m "slow and not gpu" $(ARGS)
 
 test-all: test test-slow
 
 # Where a GPU is.
 test-gpu: setup
-	$(TEST_ENV) pytest -m gpu $(ARGS)
+	$(TEST_ENV) $(RUN) pytest -m gpu $(ARGS)
 
 # Finished runs are never trained again, so the gate starts from an empty folder.
 # When a training fails, the check still runs and lists its cells as offenders.
 gate: setup
 	rm -rf results/gate
-	failed=0; snakemake --quiet all --cores $(CORES) --configfile configs/ci.yaml --config results=results/gate \
-		|| failed=1; python -m cml_bench check --results results/gate && exit $$failed
+	failed=0; $(RUN) snakemake --quiet all --cores=$(call q,CORES) --configfile configs/ci.yaml --config results=results/gate \
+		|| failed=1; $(RUN) cml_bench check --results results/gate && exit $$failed
 
 gate-reference: setup
 	rm -rf results/gate
-	snakemake --quiet all --cores $(CORES) --configfile configs/ci.yaml --config results=results/gate seeds=10
-	python -m cml_bench check --results results/gate --seeds 10 --update
+	$(RUN) snakemake --quiet all --cores=$(call q,CORES) --configfile configs/ci.yaml --config results=results/gate seeds=10
+	$(RUN) cml_bench check --results results/gate --seeds 10 --update
 
 # One sitting of a study that takes hours: part i of n, and a commit of its records. LOCAL: a further configuration
 # file, say with your own copies of the data. After the last part: python -m cml_bench publish --config $(STUDY)
 STUDY ?= configs/omniglot_study.yaml
 SHARD ?= 1/4
 study: setup
-	snakemake --cores $(CORES) --configfile $(STUDY) $(LOCAL) --config shard=$(SHARD) -- trained
-	python -m cml_bench publish --partial --config $(STUDY)
+	$(RUN) snakemake --cores=$(call q,CORES) --configfile $(call q,STUDY) $(if $(value LOCAL),$(call q,LOCAL)) \
+		--config shard=$(call q,SHARD) -- trained
+	$(RUN) cml_bench publish --partial --config=$(call q,STUDY)
 	git add results/reference
-	git commit --quiet --message "Records of $(STUDY), part $(SHARD)" -- results/reference
+	git commit --quiet --message "Records of "$(call q,STUDY)", part "$(call q,SHARD) -- results/reference
 
 # What the full grid costs, measured here, into docs/hardware.md.
 PLAN := results/reference/paper_plan.txt
 plan: setup
-	python -m cml_bench plan --config configs/paper.yaml > $(PLAN).tmp && mv $(PLAN).tmp $(PLAN)
-	python -c "from cml_bench import publish; publish.show_plan()"
+	$(RUN) cml_bench plan --config configs/paper.yaml > $(call q,PLAN).tmp && mv -- $(call q,PLAN).tmp $(call q,PLAN)
+	$(call q,BIN)/python -c "from cml_bench import publish; publish.show_plan()"
 
 # The peers have an environment of their own on top of this one; what cannot be installed is reported as missing.
 PEERS := .venv-peers
 benchmark: setup $(PEERS)/installed.json
-	python -m benchmarks run $(ARGS)
-	python -m benchmarks show --page
+	$(RUN) benchmarks run $(ARGS)
+	$(RUN) benchmarks show --page
 
 $(PEERS)/installed.json: benchmarks/peers/requirements.txt benchmarks/peers/install.py $(VENV)/.ready
-	python benchmarks/peers/install.py $(PEERS)
+	$(call q,BIN)/python benchmarks/peers/install.py $(call q,PEERS)
 
 lint: setup
-	ruff check .
-	ruff format --check .
-	snakefmt --check Snakefile workflow
-	snakemake --lint
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) snakefmt --check Snakefile workflow
+	$(RUN) snakemake --lint
 
 format: setup
-	ruff check --fix .
-	ruff format .
-	snakefmt Snakefile workflow
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+	$(RUN) snakefmt Snakefile workflow
 
 traces: setup
-	$(TEST_ENV) python -m tests.make_traces
+	$(TEST_ENV) $(RUN) tests.make_traces
 
 clean:
 	rm -rf results/demo results/gate results/plans results/done .pytest_cache .ruff_cache .hypothesis

@@ -2,13 +2,14 @@
 # What runs is decided here; how it runs is decided in cml_bench.
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cml_bench import allocator, hardware, preflight, strict_yaml, targets, texts, utf8
+from cml_bench import allocator, hardware, preflight, shells, strict_yaml, targets, texts, utf8
 from cml_bench import plan as planning
 from cml_bench.errors import UserError
 
@@ -33,6 +34,7 @@ SHARD = config.pop("shard", "1/1")
 AGAIN = set()
 if workflow.is_main_process:
     try:
+        shells.check_clone(workflow.basedir)
         for path in workflow.configfiles:  # Snakemake has read them, and its reader drops doubled keys
             strict_yaml.read(os.path.relpath(path))
         PLAN = planning.cached(config, f"configuration of study {config['study']}")
@@ -66,6 +68,14 @@ config["told"] = {key: texts.rst(STUDY[key]) for key in ("title", "summary")}
 
 
 report: "workflow/report/study.rst"
+
+
+# A wildcard is one name: no folder that a user chooses can make the output of one rule look like another's.
+wildcard_constraints:
+    data="[^/]+",
+    job="[^/]+",
+    table="[^/]+",
+    figure="[^/]+",
 
 
 # Runs whose data cannot be had here, or whose record has neither the results nor the weights, are left out, with the
@@ -105,14 +115,17 @@ rule all:
         text=TABLES_TEXT,
     log:
         f"{RESULTS}/logs/all-{STUDY['study']}.log",
-    run:
-        Path(log[0]).write_text(f"{input.page}\n", encoding="utf-8")
-        print(Path(input.text).read_text(encoding="utf-8"))
+    conda:
+        "environment.yml"
+    shell:
+        "cat -- {input.text:q} 2> {log:q}"
 
 
 onstart:
     if not Path(PLAN_FILE).exists():  # a folder for reading only will do for a dry run, not for jobs
         raise WorkflowError(f"nothing can be written to {RESULTS}: name a folder of yours under `results`.")
+    if on_cluster():
+        refuse_names_for_cluster()
     print(preflight.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
     if STUDY["gpu"] == "expected" and not (GPUS or on_cluster() or STUDY["allow_cpu"]) and planned_gpu_jobs():
         raise WorkflowError(preflight.refusal(PLAN))
@@ -123,5 +136,5 @@ onerror:
         "Some runs failed; the tables below hold what is finished. Start again to go on where it stopped.",
         flush=True,
     )
-    shell("{PYTHON} -m cml_bench status --plan {PLAN_FILE} --results {RESULTS} || true")
-    shell("{PYTHON} -m cml_bench report --plan {PLAN_FILE} --results {RESULTS} || true")
+    for command in ("status", "report"):
+        subprocess.run([PYTHON, "-m", "cml_bench", command, f"--plan={PLAN_FILE}", f"--results={RESULTS}"])

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -50,9 +51,8 @@ def timed(arguments: list[str], log: Path, **environment: str) -> tuple[float, f
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise UserError(
-            f"python {' '.join(arguments)} ended with {process.returncode}:\n{log.read_text(encoding='utf-8')[-2000:]}"
-        )
+        said = log.read_text(encoding="utf-8")[-2000:]
+        raise UserError(f"python {shlex.join(arguments)} ended with {process.returncode}:\n{said}")
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 

@@ -311,7 +311,7 @@ def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> dict[str
     """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
     config = path.with_suffix(".config.json")
     write_json(config, content)
-    command = [sys.executable, "-m", "cml_bench", "plan", "--config", str(config), "--out", str(path)]
+    command = [sys.executable, "-m", "cml_bench", "plan", f"--config={config}", f"--out={path}"]
     environment = {**os.environ, "CML_BENCH_PLAN": str(path)}  # the two paths are expanded already: see paths.py
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
     if done.returncode:

@@ -143,13 +143,13 @@ def test_make_gate_checks_even_when_a_training_failed(trained, tmp_path):
     programs.mkdir(parents=True)
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
-    for name, code in (("snakemake", trained), ("python", 2)):
-        (programs / name).write_text(f"#!/bin/sh\necho called {name} $1 $2 $3\nexit {code}\n")
-        (programs / name).chmod(0o755)
+    said = f"#!/bin/sh\necho called $*\n[ $2 = snakemake ] && exit {trained}\nexit 2\n"
+    (programs / "python").write_text(said)
+    (programs / "python").chmod(0o755)
     (tmp_path / ".venv" / ".ready").touch()
     done = subprocess.run(["make", "gate", "CORES=1"], cwd=tmp_path, capture_output=True, text=True)
-    assert "called snakemake --quiet all" in done.stdout
-    assert "called python -m cml_bench check" in done.stdout
+    assert "called -m snakemake --quiet all" in done.stdout
+    assert "called -m cml_bench check" in done.stdout
     assert done.returncode != 0, "the offenders decide"
 
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "cml_bench"
 
 # From the bottom to the top: a module imports only from its own line or from lines above it.
 LAYERS = [
-    {"allocator", "errors", "files", "hardware", "locks", "paths", "prepared", "seeding", "texts", "utf8"},
+    {"allocator", "errors", "files", "hardware", "locks", "paths", "prepared", "seeding", "shells", "texts", "utf8"},
     {"spec", "strict_yaml"},
     {"config", "figure_config", "places", "protocols", "records", "registry"},
     {"plan", "plan_checks", "planfile", "preflight", "stats", "targets"},

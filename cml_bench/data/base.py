@@ -7,6 +7,7 @@ them on the device.
 
 import contextlib
 import json
+import shlex
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -243,8 +244,8 @@ class ClassSet(DataSet):
 
     def _fetch(self, home: Path) -> str:
         """The command that makes the arrays, for messages."""
-        options, folder = self.options.model_dump_json(), home.parent.parent
-        return f"`python -m cml_bench fetch {self.name} --options '{options}' --data-dir {folder}`"
+        options, folder = shlex.quote(self.options.model_dump_json()), shlex.quote(str(home.parent.parent))
+        return f"`python -m cml_bench fetch {self.name} --options={options} --data-dir={folder}`"
 
     def _read(self, home: Path) -> _Prepared:
         """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""

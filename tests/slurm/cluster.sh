@@ -103,6 +103,7 @@ CONF
 running() { [ -s "$dir/$1.pid" ] && kill -0 "$(cat "$dir/$1.pid")" 2> /dev/null; }
 
 up() {
+    [[ $dir =~ ^[[:alnum:]/._+-]+$ ]] || { echo "error: slurm.conf cannot hold the folder $dir" >&2; exit 3; }
     [ "$(id -u)" = 0 ] || { echo "error: munge and slurmd need root" >&2; exit 1; }
     install
     wrap

@@ -8,6 +8,11 @@ JOB_OF = {run: job for job, content in JOBS.items() for run in content["runs"]}
 RUNS = {run["id"]: run for run in PLAN["runs"]}
 
 
+def interpreter(wildcards):
+    """The Python of the jobs. A function, since Snakemake would take braces in a plain value for a wildcard."""
+    return PYTHON
+
+
 def stamps_of(runs):
     """Stamps of the jobs of these runs; runs that cannot be made here have none."""
     return sorted({f"{RESULTS}/done/{JOB_OF[run]}.json" for run in runs if run in JOB_OF})
@@ -65,6 +70,15 @@ def on_cluster():
     """Whether jobs are sent to other machines: the GPUs of this one, a login node, then say nothing."""
     dry = workflow.dryrun and workflow.resource_settings.nodes is not None
     return workflow.non_local_exec or workflow.remote_exec or dry
+
+
+def refuse_names_for_cluster():
+    """Stop if something that Snakemake writes into the command of a cluster's job would be read by a shell there."""
+    given = [os.getcwd(), workflow.basedir, RESULTS, STUDY["data_dir"], *workflow.overwrite_configfiles]
+    try:
+        shells.check_cluster(PYTHON, map(str, [*given, *(workflow.config_settings.config_args or [])]))
+    except UserError as error:
+        raise WorkflowError(str(error))
 
 
 def wants_gpu(job):

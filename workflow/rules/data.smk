@@ -17,7 +17,7 @@ rule fetch:
     conda:
         "../../environment.yml"
     params:
-        python=PYTHON,
+        python=interpreter,
         name=lambda wildcards: DATA[wildcards.data]["name"],
         options=lambda wildcards: json.dumps(DATA[wildcards.data]["options"]),
         # Not used in the command: other copies of the files make other data, so the rule runs again.
@@ -25,5 +25,5 @@ rule fetch:
     message:
         "preparing data set {wildcards.data}"
     shell:
-        "{params.python} -m cml_bench fetch {params.name} --options {params.options:q} --plan $CML_BENCH_PLAN"
-        " --stamp {output} 2>&1 | tee {log}"
+        "{params.python:q} -m cml_bench fetch {params.name:q} --options={params.options:q}"
+        ' --plan="$CML_BENCH_PLAN" --stamp={output:q} 2>&1 | tee -- {log:q}'

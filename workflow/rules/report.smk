@@ -20,13 +20,13 @@ rule figure:
     conda:
         "../../environment.yml"
     params:
-        python=PYTHON,
+        python=interpreter,
         plan=PLAN_FILE,
         caption=lambda wildcards: texts.rst(PLAN["figures"][wildcards.figure]["caption"]),
     message:
         "drawing {wildcards.figure}"
     shell:
-        "{params.python} -m cml_bench figure {wildcards.figure} --plan {params.plan} > {log} 2>&1"
+        "{params.python:q} -m cml_bench figure {wildcards.figure:q} --plan={params.plan:q} > {log:q} 2>&1"
 
 
 rule table:
@@ -46,12 +46,12 @@ rule table:
     conda:
         "../../environment.yml"
     params:
-        python=PYTHON,
+        python=interpreter,
         plan=PLAN_FILE,
     message:
         "rendering {wildcards.table}"
     shell:
-        "{params.python} -m cml_bench table {wildcards.table} --plan {params.plan} > {log} 2>&1"
+        "{params.python:q} -m cml_bench table {wildcards.table:q} --plan={params.plan:q} > {log:q} 2>&1"
 
 
 rule report:
@@ -67,12 +67,12 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        python=PYTHON,
+        python=interpreter,
         plan=PLAN_FILE,
     message:
         "writing the report"
     shell:
-        "{params.python} -m cml_bench report --plan {params.plan} > {output.text} 2> {log}"
+        "{params.python:q} -m cml_bench report --plan={params.plan:q} > {output.text:q} 2> {log:q}"
 
 
 # `snakemake table1` and `snakemake figure2` make one of them and everything it needs; so do parts of tables by data set

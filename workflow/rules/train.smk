@@ -22,14 +22,14 @@ rule train:
         gpu=lambda wildcards: int(on_cluster() and wants_gpu(wildcards.job)),
         runtime=lambda wildcards: minutes(wildcards.job),
     params:
-        python=PYTHON,
+        python=interpreter,
         runs=lambda wildcards: JOBS[wildcards.job]["runs"],
         title=lambda wildcards: JOBS[wildcards.job]["title"],
     message:
         "training {params.title}"
     shell:
-        "{params.python} -m cml_bench train $CML_BENCH_PLAN --job {wildcards.job} --stamp {output} --threads {threads}"
-        " 2>&1 | tee {log}"
+        "{params.python:q} -m cml_bench train --job={wildcards.job:q} --stamp={output:q} --threads={threads}"
+        ' -- "$CML_BENCH_PLAN" 2>&1 | tee -- {log:q}'
 
 
 # `snakemake trained`: every run of the study, or of the shard, without tables.

@@ -1,0 +1,47 @@
+"""Paths that Snakemake, or what sends jobs to a cluster, cannot take: refused by name before anything is made.
+
+Everything else is quoted where it is used. Imports no torch.
+"""
+
+import re
+from collections.abc import Iterable
+
+from cml_bench.errors import UserError
+
+_NO_NAME = re.compile(r"[{}\x00-\x1f\x7f]")  # braces are wildcards; control characters spoil matching and messages
+_ONE_WORD = re.compile(r"[\w@%+=:,./-]+")
+_EXPANDED = re.compile(r"^-|[$`\\]")  # an option, or expanded also within the quotes that Snakemake sets
+
+
+def plain(path: str) -> str:
+    """The path; a ValueError for one with braces or control characters, which Snakemake cannot take."""
+    if found := _NO_NAME.search(path):
+        raise ValueError(f"Snakemake cannot take {found[0]!r} in a path; choose one without braces and line breaks")
+    return path
+
+
+def check_clone(folder: str) -> None:
+    """A UserError if Snakemake cannot read a workflow that lies there."""
+    try:
+        plain(folder)
+    except ValueError as error:
+        raise UserError(f"the folder of the Snakefile, {folder!r}: {error}. Move it.") from None
+
+
+def check_cluster(python: str, others: Iterable[str]) -> None:
+    """A UserError if a job's command would not reach another machine as it is.
+
+    ``python`` is the interpreter, which Snakemake does not quote there. ``others`` are the paths and settings that it
+    does quote, in a way that does not keep ``$``, backticks, backslashes and a leading ``-``.
+    """
+    if not _ONE_WORD.fullmatch(python):
+        raise UserError(
+            f"a cluster's jobs cannot be started by {python!r}: Snakemake does not quote it. Make the environment in a "
+            "folder whose path has only letters, digits and @%+=:,./_- in it."
+        )
+    for text in others:
+        if found := _EXPANDED.search(text):
+            raise UserError(
+                f"{text!r} does not reach a cluster's jobs as it is, since the command there reads the {found[0]!r} "
+                "in it: choose a name without one."
+            )
