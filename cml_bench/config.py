@@ -11,7 +11,7 @@ from cml_bench import places, strict_yaml
 from cml_bench.errors import UserError
 from cml_bench.figure_config import Figure, FigureConfig, Positive, Row, Seed
 from cml_bench.paths import expanded
-from cml_bench.shells import plain
+from cml_bench.shells import check_path
 from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
 from cml_bench.texts import Line
 
@@ -35,7 +35,6 @@ Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_counted), Field(max_length=
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 # Some tools print digests in capitals.
 Digest = Annotated[str, AfterValidator(str.lower), Field(pattern="^[0-9a-fA-F]{64}$")]
-OwnFolder = Annotated[Folder, AfterValidator(plain)]  # what Snakemake makes files in
 
 
 class LocalCopy(Model):
@@ -146,11 +145,9 @@ class Study(Model):
     experiments: dict[Key, Experiment] = Field(min_length=1)
     tables: dict[Key, TableConfig] = {}
     figures: dict[Key, Figure] = {}
-    published: Annotated[str, AfterValidator(plain)] = Field(
-        "", description="file of published numbers that tables with a `paper` key are set beside"
-    )
-    results: OwnFolder = Field("results", description="folder for everything that is made")
-    data_dir: OwnFolder = Field("data", description="folder for data sets")
+    published: str = Field("", description="file of published numbers that tables with a `paper` key are set beside")
+    results: Folder = Field("results", description="folder for everything that is made")
+    data_dir: Folder = Field("data", description="folder for data sets")
     sources: dict[str, dict[str, LocalCopy]] = Field(
         {}, description="own copies of published files: data set -> file name -> path or url, and SHA-256"
     )
@@ -235,6 +232,8 @@ def _expanded(study: Study, where: str) -> Study:
         for data, files in study.sources.items()
     }
     folders = {key: there(getattr(study, key), key) for key in ("results", "data_dir", "published")}
+    for key, path in folders.items():
+        check_path(path, f"{where}: {key}")
     return study.model_copy(update={**folders, "sources": sources})
 
 

@@ -13,19 +13,21 @@ _ONE_WORD = re.compile(r"[\w@%+=:,./-]+")
 _EXPANDED = re.compile(r"^-|[$`\\]")  # an option, or expanded also within the quotes that Snakemake sets
 
 
-def plain(path: str) -> str:
-    """The path; a ValueError for one with braces or control characters, which Snakemake cannot take."""
+def check_path(path: str, named: str) -> None:
+    """A UserError that says what ``named`` the path, if Snakemake cannot take it."""
     if found := _NO_NAME.search(path):
-        raise ValueError(f"Snakemake cannot take {found[0]!r} in a path; choose one without braces and line breaks")
-    return path
+        raise UserError(
+            f"{named}: Snakemake cannot take {found[0]!r} in a path; choose one without braces and line breaks, not "
+            f"{path!r}."
+        )
 
 
 def check_clone(folder: str) -> None:
     """A UserError if Snakemake cannot read a workflow that lies there."""
     try:
-        plain(folder)
-    except ValueError as error:
-        raise UserError(f"the folder of the Snakefile, {folder!r}: {error}. Move it.") from None
+        check_path(folder, f"the folder of the Snakefile, {folder!r}")
+    except UserError as error:
+        raise UserError(f"{error} Move it.") from None
 
 
 def check_cluster(python: str, others: Iterable[str]) -> None:

@@ -258,16 +258,14 @@ class ClassSet(DataSet):
             if (digest := self.digest(arrays)) != index["sha256"]:
                 raise ValueError("its hash is not the stored one")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"the prepared data in {home} is damaged ({type(error).__name__}: {error}). Move the folder away "
-                f"and run {self._fetch(home)}, which makes it anew."
-            ) from None
+            problem = f"is damaged ({type(error).__name__}: {error}). Move the folder away"
+            again = f"and run {self._fetch(home)}, which makes it anew."
+            raise UserError(f"the prepared data in {home} {problem} {again}") from None
         return _Prepared(arrays, digest, str(index.get("differs", "")))
 
     def attach(self, arrays: Any, device: torch.device, dtype: torch.dtype) -> Self:
         """Use these arrays."""
-        self.device, self.dtype = device, dtype
-        self.arrays = arrays
+        self.device, self.dtype, self.arrays = device, dtype, arrays
         self.starts = np.concatenate(([0], np.cumsum(arrays.sizes)[:-1]))
         self._sha256 = None
         return self
