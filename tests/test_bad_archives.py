@@ -193,7 +193,7 @@ def test_damage_is_named_and_leaves_nothing(name, kind, minis, tmp_path):  # noq
 def test_contents_that_do_not_fit_are_named(minis, tmp_path):  # noqa: F811
     def mini(**changed):
         path = tmp_path / "mini-imagenet-cache-train.pkl"
-        content = {"image_data": np.zeros((4, 84, 84, 3), np.uint8), "class_dict": {"n1": [0, 1], "n2": [2, 3]}}
+        content = {"image_data": archives.images(0, 4, 84), "class_dict": {"n1": [0, 1], "n2": [2, 3]}}
         path.write_bytes(archives.python3_pickle(content | changed))
         return [path, *minis["miniimagenet"][1:]]
 

@@ -78,7 +78,11 @@ def test_learn2learn_rows_are_class_by_class_with_support_first(fake):
 def test_labels_are_those_of_the_source():
     """Images of class c are filled with c, so each task's inputs tell which class a label stands for."""
     source = [(np.full((16, 16), 10 * c, np.uint8), c) for c in (3, 1, 2, 5) for _ in range(6)]
-    for batch in EpisodeLoader(wrap(source), way=3, shot=2, query=4, batch_size=5, batches=4):
+    for x, _ in source:
+        x[0] = 200  # a class of one value only is refused
+    data = wrap(source)
+    data.pixels = data.pixels[:, :, 1:]
+    for batch in EpisodeLoader(data, way=3, shot=2, query=4, batch_size=5, batches=4):
         (xs, ys), (xq, yq) = batch["train"], batch["test"]
         for task in range(5):
             meaning = {int(y): float(x.unique()) for x, y in zip(xs[task], ys[task], strict=True)}
@@ -101,7 +105,7 @@ def test_wrap_reads_every_kind_of_image_alike():
 
 
 def test_wrap_takes_splits_and_refuses_nonsense():
-    source = [(np.zeros((16, 16), np.uint8), c) for c in (7, 8, 9) for _ in range(2)]
+    source = [(np.arange(256, dtype=np.uint8).reshape(16, 16), c) for c in (7, 8, 9) for _ in range(2)]
     data = wrap(source, {"train": [7], "validation": [8], "test": [9]})
     assert data.class_counts == {"train": 1, "validation": 1, "test": 1}
     assert data.arrays.splits["test"].tolist() == [2]
@@ -116,9 +120,9 @@ def test_wrap_takes_splits_and_refuses_nonsense():
 
 
 def test_the_id_of_a_wrapped_set_is_its_content(fake):
-    source = [(np.full((16, 16), c, np.uint8), c) for c in (0, 1) for _ in range(3)]
+    source = [(np.diag(np.full(16, c + 2, np.uint8)), c) for c in (0, 1, 2) for _ in range(3)]
     assert wrap(source).data_id == wrap(source).data_id
-    assert wrap(source).data_id != wrap(source, {"train": [0], "validation": [1], "test": [1]}).data_id
+    assert wrap(source).data_id != wrap(source, {"train": [0], "validation": [1], "test": [2]}).data_id
 
 
 def test_training_loaders_have_no_end(fake):

@@ -26,6 +26,20 @@ def write_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)  # leaves room for the first axis to grow
 
 
+def flaw(images: np.ndarray, name: str) -> str:
+    """Why the images (n, C, H, W) cannot be those of a class, which is called ``name``; empty: they can."""
+    if not len(images):
+        return f"there are no images of {name}"
+    colour = images[0, :, :1, :1]
+    if (images[0] != colour).any() or (images != colour).any():
+        return ""
+    value = ", ".join(map(str, colour.ravel().tolist()))
+    return (
+        f"all images of {name} are one constant value, {value}, and nothing can be learnt from them: they were stored "
+        "or decoded wrongly"
+    )
+
+
 def hash_images(arrays: ImageArrays) -> str:
     """SHA-256 over shape, pixels, class sizes and splits, and how images are grouped where they are."""
     digest = hashlib.sha256(repr(arrays.images.shape).encode())

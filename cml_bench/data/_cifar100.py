@@ -13,6 +13,7 @@ import numpy as np
 
 from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, described, members, reading
+from cml_bench.data._images import as_bytes
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageSet
 from cml_bench.episodes import SPLITS
@@ -53,6 +54,10 @@ class Cifar100(ImageSet):
     def data_id(self) -> str:
         """Split and size."""
         return f"{self.name}/{self.split_id}/{_SIDE}px"
+
+    def class_name(self, split: str, place: int) -> str:
+        """CIFAR-100's name of it."""
+        return f"class {self.names[split][place]}"
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
         """In the order of their names within each split."""
@@ -101,11 +106,9 @@ def _images(content: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     count, shape = len(labels), (3, _SIDE, _SIDE)
     if images.shape == (count, _SIDE, _SIDE, 3):
         images = images.transpose(0, 3, 1, 2)
-    if images.dtype != np.uint8:
-        raise ValueError("images that are no bytes")
     if images.shape not in ((count, 3 * _SIDE**2), (count, *shape)) or labels.dtype.kind not in "iu":
         raise UserError(
             f"{where} holds images {images.shape} and labels {labels.dtype} {labels.shape}; rows of 3,072 bytes and a "
             f"number for each are wanted. {AGAIN}"
         )
-    return images.reshape(-1, *shape), labels
+    return as_bytes(images, f"{where},").reshape(-1, *shape), labels

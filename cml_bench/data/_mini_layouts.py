@@ -14,6 +14,7 @@ import numpy as np
 
 from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, PICKLE, described, members, printable, reading
+from cml_bench.data._images import as_bytes, decode
 from cml_bench.episodes import SPLITS
 from cml_bench.errors import UserError
 
@@ -97,7 +98,7 @@ def _by_class(content: Any, path: Path, split: str) -> Found:
                 f"data and labels, is wanted. {AGAIN}"
             )
         kept = "image_data" if "image_data" in keys else "data"
-        images = _pictures(_pickles.field(content, kept))
+        images = _pictures(_pickles.field(content, kept), f"{path}, its {split} split,")
         rows = _pickles.field(content, "class_dict") if kept == "image_data" else _labelled(content, len(images))
         rows = {_pickles.text(name): np.asarray(found) for name, found in rows.items()}
         every = np.concatenate(list(rows.values()))
@@ -107,13 +108,13 @@ def _by_class(content: Any, path: Path, split: str) -> Found:
             yield split, printable(str(name)), images[rows[name]]
 
 
-def _pictures(images: np.ndarray) -> np.ndarray:
+def _pictures(images: np.ndarray, where: str) -> np.ndarray:
     """uint8 (N, 84, 84, 3)."""
     if images.shape[1:] == (3, SIDE, SIDE):
         images = images.transpose(0, 2, 3, 1)
-    if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3):
+    if images.shape[1:] != (SIDE, SIDE, 3):
         raise ValueError(f"images {images.dtype} {images.shape}")
-    return images
+    return as_bytes(images, where)
 
 
 def _labelled(content: Any, count: int) -> dict[Any, np.ndarray]:
@@ -185,7 +186,5 @@ def _of_images(path: Path, classes: Mapping[str, Mapping[str, list[str]]]) -> Fo
 
 def _decoded(read: Callable[[], bytes], path: Path, member: str) -> np.ndarray:
     """uint8 (84, 84, 3). Another size is squashed with Lanczos, as MAML's script for the lists does."""
-    from PIL import Image
-
-    with reading(path, member), Image.open(io.BytesIO(read())) as picture:
-        return np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+    with reading(path, member):
+        return decode(read(), f"{path}, {member}", 3, SIDE, "LANCZOS").transpose(1, 2, 0)

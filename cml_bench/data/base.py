@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cml_bench import prepared
 from cml_bench.data._archives import AGAIN
-from cml_bench.data._arrays import ImageArrays, hash_images, write_header
+from cml_bench.data._arrays import ImageArrays, flaw, hash_images, write_header
 from cml_bench.data._source import LocalCopy, RemoteFile, digests_of, obtain_all, shown
 from cml_bench.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError, unknown
@@ -345,12 +345,18 @@ class ImageSet(ClassSet):
         for split, images in self.classes(paths):
             if images.dtype != np.uint8 or images.shape[1:] != self.input_shape:
                 raise ValueError(f"a class of {images.dtype} {images.shape}, not of uint8 (n, *{self.input_shape})")
+            if problem := flaw(images, self.class_name(split, len(sizes[split]))):
+                raise UserError(f"{', '.join(map(str, paths.values())) or self.name}: {problem}.")
             file.write(np.ascontiguousarray(images).data)
             sizes[split].append(len(images))
         write_header(file, sum(map(sum, sizes.values())), self.input_shape)
         problem = self._differs(sizes)
         if problem and (exact or any(len(sizes[split]) != self.class_counts[split] for split in SPLITS)):
             raise UserError(f"{', '.join(map(str, paths.values()))}: {problem}. {AGAIN}")
+
+    def class_name(self, split: str, place: int) -> str:
+        """What messages call the class at this place, from 0, of a split."""
+        return f"class {place} (from 0) of the {split} split"
 
     def _differs(self, sizes: dict[str, list[int]]) -> str:
         """How the decoded images are not those that are published, as far as counting them tells; empty: not at all."""
@@ -370,7 +376,11 @@ class ImageSet(ClassSet):
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> ImageArrays:
         """Mapped, not read."""
         images = np.load(home / "images.npy", mmap_mode="c")
-        return ImageArrays(images, np.asarray(index["sizes"]), splits, index["group"])
+        sizes = np.asarray(index["sizes"], dtype=np.int64)
+        for number, part in enumerate(np.split(images, np.cumsum(sizes)[:-1])):  # prepared before it was refused
+            if problem := flaw(part, f"class {number}"):
+                raise ValueError(problem)
+        return ImageArrays(images, sizes, splits, index["group"])
 
     @staticmethod
     def digest(arrays: ImageArrays) -> str:

@@ -4,7 +4,6 @@ Classes are split as in torchmeta (Vinyals et al. 2016): 1,028 / 172 / 423 chara
 on white, resized to 28x28 as torchmeta does (bilinear, [0, 1], not inverted).
 """
 
-import io
 import json
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from cml_bench.data._archives import AGAIN, described, members, reading
+from cml_bench.data._images import decode
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageArrays, ImageSet
 from cml_bench.episodes import SPLITS
@@ -77,6 +77,13 @@ class Omniglot(ImageSet):
         rotated = "/rotations" if self.options.rotations else ""
         return f"omniglot/vinyals/{self.options.size}px{rotated}"
 
+    def class_name(self, split: str, place: int) -> str:
+        """Its folder, and that it may be a turned copy."""
+        turns = 4 if self.options.rotations else 1
+        archive, alphabet, number = self.characters[split][place // turns]
+        turned = f" turned by {place % turns * 90} degrees" if place % turns else ""
+        return f"{archive}/{alphabet}/character{number:02d}{turned}"
+
     def build(self, paths: dict[str, Path]) -> ImageArrays:
         """Decode the two zips: classes of training, then validation, then test; turned copies follow each other.
 
@@ -102,12 +109,8 @@ class Omniglot(ImageSet):
         return ImageArrays(np.ascontiguousarray(images), np.full(len(classes), _DRAWINGS), splits)
 
     def _decode(self, content: bytes, name: str, path: Path) -> np.ndarray:
-        from PIL import Image
-
-        size = (self.options.size, self.options.size)
         with reading(path, name):
-            picture = Image.open(io.BytesIO(content)).convert("L")
-            return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+            return decode(content, f"{path}, {name}", 1, self.options.size, "BILINEAR")[0]
 
 
 def _drawings(path: Path, part: str) -> dict[str, dict[str, bytes]]:

@@ -5,7 +5,6 @@ their code the whole photograph is squashed to 32x32, whatever its shape. That c
 Pillow's default, bicubic since Pillow 7; it is named here. learn2learn leaves the photographs as they are.
 """
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from cml_bench.data._archives import AGAIN, MATLAB, described, members, printable, reading
+from cml_bench.data._images import decode
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.base import ImageSet
 from cml_bench.episodes import SPLITS
@@ -60,6 +60,10 @@ class VggFlower(ImageSet):
         """Split and size."""
         return f"vgg_flower/meta-dataset/{self.options.size}px"
 
+    def class_name(self, split: str, place: int) -> str:
+        """By its number in ``imagelabels.mat``."""
+        return f"class {self.numbers[split][place]}"
+
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
         """Classes in the order of their numbers within each split, photographs in that of theirs."""
         labels = _labels(paths["imagelabels.mat"])
@@ -70,8 +74,6 @@ class VggFlower(ImageSet):
 
     def _photographs(self, path: Path, count: int) -> np.ndarray:
         """All of them, squashed: uint8 (count, 3, size, size). Read in the archive's order, the only quick one."""
-        from PIL import Image
-
         images = np.empty((count, *self.input_shape), np.uint8)
         rows = {f"image_{i:05d}.jpg": i - 1 for i in range(1, count + 1)}
         missing, every = set(rows), []
@@ -85,9 +87,8 @@ class VggFlower(ImageSet):
                 if place not in missing:
                     raise UserError(f"{path} holds {place} twice, and nobody knows which is meant. {AGAIN}")
                 missing.remove(place)
-                with reading(path, name), Image.open(io.BytesIO(file.read())) as picture:
-                    small = picture.convert("RGB").resize(self.input_shape[1:], Image.Resampling.BICUBIC)
-                    images[row] = np.asarray(small).transpose(2, 0, 1)
+                with reading(path, name):
+                    images[row] = decode(file.read(), f"{path}, {name}", 3, self.options.size, "BICUBIC")
         if missing:
             raise UserError(
                 f"{path} has no {min(missing)}, of {count:,} photographs; it holds {described(every)}. {AGAIN}"
@@ -105,9 +106,7 @@ def _labels(path: Path) -> np.ndarray:
             held = ", ".join(name for name, *_ in whosmat(file))
             raise UserError(f"{path} holds {printable(held) or 'nothing'}; labels are wanted. {AGAIN}")
         labels = content["labels"].reshape(-1)
-        known = np.arange(1, 103)
-        if (
-            labels.dtype.kind not in "uif" or not len(labels) or not np.isin(labels, known).all()
-        ):  # MATLAB saves doubles
+        number = labels.dtype.kind in "uif"  # MATLAB saves doubles
+        if not number or not len(labels) or not np.isin(labels, np.arange(1, 103)).all():
             raise UserError(f"{path}: labels must be whole numbers from 1 to 102, one for each photograph. {AGAIN}")
         return labels.astype(np.int64)

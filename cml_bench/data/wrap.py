@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from cml_bench.data._arrays import flaw
+from cml_bench.data._images import as_bytes, decode
 from cml_bench.data.base import ImageArrays, ImageSet, hash_images
 from cml_bench.episodes import SPLITS
-from cml_bench.errors import UserError
+from cml_bench.errors import UserError, unknown
 from cml_bench.spec import Options
 
 
@@ -34,50 +36,122 @@ class Wrapped(ImageSet):
 def wrap(source: Any, splits: Mapping[str, Sequence[int]] | None = None) -> Wrapped:
     """Wrap anything with ``__len__`` and items (x, y): a torchvision or learn2learn data set, a list.
 
-    x: image as a PIL image, a uint8 array or tensor (H, W), (H, W, C) or (C, H, W), or a float one in [0, 1];
-    all of one size. y: class, any integer. ``splits``: which classes (values of y) are train, validation and
-    test; without it every split has all classes, as learn2learn's task data sets do. Every image is read once
-    and kept as bytes, so transforms that differ from call to call do not.
+    x: image, all of one size and one number of channels: a PIL image, see :mod:`cml_bench.data._images` for what
+    becomes of its mode; an array (H, W), (H, W, C) or (C, H, W); or a tensor (H, W) or (C, H, W). Numbers are integers
+    0..255, floats 0..1, or booleans. y: class, any integer. ``splits``: which classes (values of y) are train,
+    validation and test, none of them in two; without it every split has all classes, as learn2learn's task data sets
+    do. Every image is read once and kept as bytes, so transforms that differ from call to call do not. A UserError
+    names the image or class that cannot be taken.
     """
-    images, labels = [], []
+    images, labels, brightest = [], [], 0
     for i in range(len(source)):
-        x, y = source[i]
-        images.append(_to_bytes(x, i))
-        labels.append(int(y))
+        x, y = _pair(source[i], i)
+        images.append(_to_bytes(x, f"image {i}"))
+        labels.append(_label(y, f"the class of image {i}"))
+        brightest = max(brightest, images[-1].max())
         if images[-1].shape != images[0].shape:
-            raise UserError(f"image {i} has shape {images[-1].shape}, image 0 {images[0].shape}: resize them first.")
+            raise UserError(
+                f"image {i} has shape {images[-1].shape}, image 0 {images[0].shape}: resize them first, and convert "
+                "them to one number of channels."
+            )
     if not images:
         raise UserError("the source holds no images.")
+    if brightest == 1:
+        raise UserError("the brightest value of all images is 1 of 255: give images of 0 and 1 as booleans or floats.")
     classes, numbers, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    order = np.argsort(numbers, kind="stable")
-    chosen = {split: np.arange(len(classes)) for split in SPLITS}
-    if splits is not None:
-        chosen = {split: _positions(classes, splits.get(split, ()), split) for split in SPLITS}
-    return Wrapped(ImageArrays(np.stack(images)[order], sizes, chosen))
+    chosen = _chosen(classes, splits)
+    stacked = np.stack(images)[np.argsort(numbers, kind="stable")]
+    for name, part in zip(classes, np.split(stacked, np.cumsum(sizes)[:-1]), strict=True):
+        if problem := flaw(part, f"class {name}"):
+            raise UserError(f"{problem}.")
+    return Wrapped(ImageArrays(stacked, sizes, chosen))
 
 
-def _positions(classes: np.ndarray, wanted: Sequence[int], split: str) -> np.ndarray:
-    missing = sorted(set(wanted) - set(classes.tolist()))
-    if missing:
-        raise UserError(f"the {split} split names classes that no image has: {missing[:5]}.")
-    return np.searchsorted(classes, sorted(wanted))
+def _pair(item: Any, number: int) -> tuple[Any, Any]:
+    try:
+        x, y = item
+    except (TypeError, ValueError):
+        raise UserError(f"item {number} of the source is of {type(item)}: a pair (image, class) is wanted.") from None
+    return x, y
 
 
-def _to_bytes(x: Any, number: int) -> np.ndarray:
+def _label(y: Any, what: str) -> int:
+    """A whole number, also as a float or in an array of one."""
+    try:
+        value = y.item() if hasattr(y, "item") else y
+        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+            return int(value)
+    except (ValueError, RuntimeError):  # an array, a tensor of more than one
+        pass
+    raise UserError(f"{what} is {' '.join(str(y).split())[:40]!r}: an integer is wanted.")
+
+
+def _chosen(classes: np.ndarray, splits: Mapping[str, Sequence[int]] | None) -> dict[str, np.ndarray]:
+    """Positions among the sorted classes of those of each split."""
+    if splits is None:
+        return {split: np.arange(len(classes)) for split in SPLITS}
+    if not isinstance(splits, Mapping):
+        raise UserError(f"splits is of {type(splits)}: a dict is wanted, of lists of classes for {', '.join(SPLITS)}.")
+    for name in splits:
+        if name not in SPLITS:
+            raise unknown("split", str(name), SPLITS)
+    chosen, seen = {}, {}
+    for split in SPLITS:
+        wanted = splits.get(split, ())
+        if not np.iterable(wanted) or isinstance(wanted, str):
+            raise UserError(f"the {split} split is {str(wanted)[:40]!r}: a list of classes is wanted.")
+        wanted = sorted(_label(y, f"a class of the {split} split") for y in wanted)
+        if missing := sorted(set(wanted) - set(classes.tolist())):
+            raise UserError(f"the {split} split names classes that no image has: {missing[:5]}.")
+        for name in wanted:
+            if name in seen:
+                twice = "twice in it" if seen[name] == split else f"in the {seen[name]} split too"
+                raise UserError(f"the {split} split: class {name} is {twice}; give each class once.")
+            seen[name] = split
+        chosen[split] = np.searchsorted(classes, wanted)
+    return chosen
+
+
+def _to_bytes(x: Any, where: str) -> np.ndarray:
     """One image as uint8 (C, H, W)."""
-    channels_first = isinstance(x, torch.Tensor)
-    array = x.numpy() if channels_first else np.asarray(x)
-    if array.dtype.kind == "f":
-        if array.min() < 0 or array.max() > 1:
-            raise UserError(f"image {number} has values outside [0, 1]: wrap the data set before normalising it.")
-        array = np.round(array * 255)
-    elif array.dtype == bool:
-        array = array * 255
-    array = array.astype(np.uint8)
+    from PIL import Image
+
+    if isinstance(x, Image.Image):
+        try:
+            array = decode(x, where)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # of a damaged file that is read only now, Pillow raises what it comes upon
+            raise UserError(f"{where} cannot be decoded ({type(error).__name__}: {error}).") from None
+    else:
+        array = _channels_first(x, where)
+    if not array.size:
+        raise UserError(f"{where} has shape {array.shape}, no pixels.")
+    return array
+
+
+def _channels_first(x: Any, where: str) -> np.ndarray:
+    """Numbers as uint8 (C, H, W)."""
+    tensor = isinstance(x, torch.Tensor)
+    if tensor:
+        x = x.detach().cpu()
+        x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise UserError(f"{where} is a list of rows of different lengths.") from None
+    array = as_bytes(array, where)
     if array.ndim == 2:
         return array[None]
     if array.ndim != 3:
-        raise UserError(f"image {number} has shape {array.shape}; (H, W), (H, W, C) or (C, H, W) is needed.")
-    if not channels_first and array.shape[0] not in (1, 3):
-        array = np.moveaxis(array, 2, 0)
-    return array
+        raise UserError(f"{where} has shape {array.shape}; (H, W), (H, W, C) or (C, H, W) is needed.")
+    first, height, last = array.shape
+    if tensor:
+        if last in (3, 4) and first > 4 and height != last:
+            raise UserError(f"{where} has shape {array.shape}; of a tensor (C, H, W) is needed: permute it.")
+        return array
+    if first in (1, 3) or (last not in (1, 3) and first < last):
+        return array
+    if first == last:
+        raise UserError(f"{where} has shape {array.shape}, where the axis of the channels is unclear: give a tensor.")
+    return np.moveaxis(array, 2, 0)
