@@ -267,7 +267,7 @@ def test_black_images_that_an_earlier_version_prepared_are_not_trained_on(tmp_pa
         patched.setattr(base, "flaw", lambda *args: "")
         Black(Black.Options()).prepare(tmp_path)
         Black(Black.Options()).open(tmp_path, torch.device("cpu"), torch.float32)
-    with pytest.raises(UserError, match=r"all images of class 0 are one constant value, 0.*Delete the folder and run"):
+    with pytest.raises(UserError, match=r"all images of class 0 are one constant value, 0.*Move the folder away"):
         Black(Black.Options()).open(tmp_path, torch.device("cpu"), torch.float32)
     with pytest.raises(UserError, match=r"^black: all images of class 0 \(from 0\) of the train split"):
         Black(Black.Options()).prepare(tmp_path)

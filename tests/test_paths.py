@@ -163,7 +163,7 @@ def test_a_plan_holds_paths_as_they_are(home):
 
 
 def test_a_variable_that_means_another_folder_is_another_plan(home, monkeypatch):
-    monkeypatch.setattr(plan, "_resolve_apart", lambda content, path, where: path.write_text("{}", encoding="utf-8"))
+    monkeypatch.setattr(plan, "_resolved_apart", lambda *_: {})
     content = study(results="r", data_dir="$SCRATCH/d")
     one = plan.cached(content, "t")["path"]
     assert plan.cached(content, "t")["path"] == one

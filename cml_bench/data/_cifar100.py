@@ -106,10 +106,9 @@ def _images(content: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     count, shape = len(labels), (3, _SIDE, _SIDE)
     if images.shape == (count, _SIDE, _SIDE, 3):
         images = images.transpose(0, 3, 1, 2)
-    images = as_bytes(images, f"{where},")
     if images.shape not in ((count, 3 * _SIDE**2), (count, *shape)) or labels.dtype.kind not in "iu":
         raise UserError(
             f"{where} holds images {images.shape} and labels {labels.dtype} {labels.shape}; rows of 3,072 bytes and a "
             f"number for each are wanted. {AGAIN}"
         )
-    return images.reshape(-1, *shape), labels
+    return as_bytes(images, f"{where},").reshape(-1, *shape), labels

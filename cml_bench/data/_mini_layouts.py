@@ -98,7 +98,7 @@ def _by_class(content: Any, path: Path, split: str) -> Found:
                 f"data and labels, is wanted. {AGAIN}"
             )
         kept = "image_data" if "image_data" in keys else "data"
-        images = _pictures(as_bytes(_pickles.field(content, kept), f"{path}, its {split} split,"))
+        images = _pictures(_pickles.field(content, kept), f"{path}, its {split} split,")
         rows = _pickles.field(content, "class_dict") if kept == "image_data" else _labelled(content, len(images))
         rows = {_pickles.text(name): np.asarray(found) for name, found in rows.items()}
         every = np.concatenate(list(rows.values()))
@@ -108,13 +108,13 @@ def _by_class(content: Any, path: Path, split: str) -> Found:
             yield split, printable(str(name)), images[rows[name]]
 
 
-def _pictures(images: np.ndarray) -> np.ndarray:
+def _pictures(images: np.ndarray, where: str) -> np.ndarray:
     """uint8 (N, 84, 84, 3)."""
     if images.shape[1:] == (3, SIDE, SIDE):
         images = images.transpose(0, 2, 3, 1)
     if images.shape[1:] != (SIDE, SIDE, 3):
         raise ValueError(f"images {images.dtype} {images.shape}")
-    return images
+    return as_bytes(images, where)
 
 
 def _labelled(content: Any, count: int) -> dict[Any, np.ndarray]:

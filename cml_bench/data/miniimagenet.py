@@ -74,8 +74,7 @@ class MiniImagenet(ImageSet):
             yield split, images.transpose(0, 3, 1, 2)
 
     def _found(self, paths: dict[str, Path]) -> Iterator[tuple[Path, str, str, np.ndarray]]:
-        if len(paths) == 1:
-            (path,) = paths.values()
+        if path := paths.get(self.editions[0][0].name):
             yield from ((path, *found) for found in _mini_layouts.of_archive(path))
         else:
             for split, file in zip(SPLITS, self.files, strict=True):

@@ -106,9 +106,7 @@ def _labels(path: Path) -> np.ndarray:
             held = ", ".join(name for name, *_ in whosmat(file))
             raise UserError(f"{path} holds {printable(held) or 'nothing'}; labels are wanted. {AGAIN}")
         labels = content["labels"].reshape(-1)
-        known = np.arange(1, 103)
-        if (
-            labels.dtype.kind not in "uif" or not len(labels) or not np.isin(labels, known).all()
-        ):  # MATLAB saves doubles
+        number = labels.dtype.kind in "uif"  # MATLAB saves doubles
+        if not number or not len(labels) or not np.isin(labels, np.arange(1, 103)).all():
             raise UserError(f"{path}: labels must be whole numbers from 1 to 102, one for each photograph. {AGAIN}")
         return labels.astype(np.int64)
