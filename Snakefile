@@ -1,6 +1,5 @@
 # Reads the resolved plan of a configuration, includes the rules, names the targets.
 # What runs is decided here; how it runs is decided in cml_bench.
-import json
 import os
 import sys
 from pathlib import Path
@@ -31,7 +30,7 @@ if workflow.is_main_process:
         PLAN = planning.cached(config, f"configuration of study {config['study']}")
     except UserError as error:
         raise WorkflowError(str(error))
-    PLAN_FILE = PLAN["path"]
+    PLAN_FILE = PLAN.path
     preflight.forget_lost_runs(PLAN)
     if not workflow.dryrun:  # the data folder may be another running study's, too
         preflight.forget_other_data(PLAN)
@@ -40,15 +39,15 @@ if workflow.is_main_process:
         print(line, file=sys.stderr)
 else:
     PLAN_FILE = os.environ["CML_BENCH_PLAN"]
-    PLAN = json.loads(Path(PLAN_FILE).read_text(encoding="utf-8"))
+    PLAN = planning.read_plan(Path(PLAN_FILE))
 
-STUDY = PLAN["study"]
-RESULTS = STUDY["results"]
-OUT = f"{RESULTS}/{STUDY['study']}"
+STUDY = PLAN.study
+RESULTS = STUDY.results
+OUT = f"{RESULTS}/{STUDY.study}"
 PYTHON = sys.executable
 # Jobs get the plan's path by the environment: as a parameter it would run them again after every edit of the source.
 os.environ["CML_BENCH_PLAN"] = PLAN_FILE
-for name, value in allocator.environment(STUDY["allocator"]).items():
+for name, value in allocator.environment(STUDY.allocator).items():
     os.environ.setdefault(name, value)  # what the user set holds
 
 
@@ -61,12 +60,12 @@ report: "workflow/report/study.rst"
 
 # Runs whose data cannot be had here are left out, with the reason in the tables; all else goes on.
 BLOCKED = preflight.blocked(PLAN)
-JOBS = {job["id"]: job for job in PLAN["jobs"] if not BLOCKED.keys() & set(job["data"])}
+JOBS = {job.id: job for job in PLAN.jobs if not BLOCKED.keys() & set(job.data)}
 
 # One training per place on a GPU. setdefault, because a limit in a profile is wiped by any --resources flag; this one is
 # only overridden by --resources gpu_slots=N itself. On a cluster jobs ask for a `gpu` instead, see the rule `train`.
 GPUS = hardware.gpus()
-workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY["runs_per_gpu"]))
+workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY.runs_per_gpu))
 
 
 include: "workflow/rules/common.smk"
@@ -93,7 +92,7 @@ rule all:
         page=REPORT,
         text=TABLES_TEXT,
     log:
-        f"{RESULTS}/logs/all-{STUDY['study']}.log",
+        f"{RESULTS}/logs/all-{STUDY.study}.log",
     run:
         Path(log[0]).write_text(f"{input.page}\n", encoding="utf-8")
         print(Path(input.text).read_text(encoding="utf-8"))
@@ -101,7 +100,7 @@ rule all:
 
 onstart:
     print(preflight.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
-    if STUDY["gpu"] == "expected" and not (GPUS or on_cluster() or STUDY["allow_cpu"]) and planned_gpu_jobs():
+    if STUDY.gpu == "expected" and not (GPUS or on_cluster() or STUDY.allow_cpu) and planned_gpu_jobs():
         raise WorkflowError(preflight.refusal(PLAN))
 
 

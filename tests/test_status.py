@@ -7,7 +7,7 @@ import pytest
 from cml_bench import preflight, status
 from cml_bench.__main__ import main
 from cml_bench.records import Store, run_lock, write_failure, write_progress
-from cml_bench.spec import RunSpec
+from tests.plans import dumped, edited
 from tests.simulated import finish, study
 from tests.test_workflow import changed, checkout, start, trained  # noqa: F401  (a fixture)
 
@@ -20,7 +20,7 @@ def mixed(tmp_path):
     resolved = study(seeds=3)
     shots = {True: "diverged", False: "finished"}
     store = finish(resolved, tmp_path, LEVEL, status=lambda s: shots[s.seed == 2], only=lambda s: s.shot == 1)
-    others = [RunSpec.model_validate(r["spec"]) for r in resolved["runs"] if r["spec"]["shot"] == 5]
+    others = [r.spec for r in resolved.runs if r.spec.shot == 5]
     for spec in others[:4]:
         store.folder(spec).mkdir()
     write_progress(store.folder(others[0]), {"step": 1200, "steps": 30000, "loss": 0.5, "left": 3725})
@@ -100,23 +100,22 @@ def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):  #
 
 def test_as_json_on_the_command_line(mixed, tmp_path, capsys):
     resolved, _, _, results = mixed
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     assert main(["status", "--plan", str(tmp_path / "plan.json"), "--results", str(results), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert sorted({item["state"] for item in told}) == ["diverged", "failed", "finished", "interrupted", "missing"]
 
 
 def test_stamps_of_runs_that_were_moved_away_are_dropped(tmp_path):
-    resolved = study(seeds=1)
-    resolved["study"]["results"] = str(tmp_path)
+    resolved = edited(study(seeds=1), lambda plan: plan["study"].update(results=str(tmp_path)))
     store = finish(resolved, tmp_path, LEVEL)
     (tmp_path / "done").mkdir()
-    stamps = [tmp_path / "done" / f"{job['id']}.json" for job in resolved["jobs"]]
+    stamps = [tmp_path / "done" / f"{job.id}.json" for job in resolved.jobs]
     for stamp in stamps:
         stamp.write_text("{}")
     preflight.forget_lost_runs(resolved)
     assert all(stamp.exists() for stamp in stamps)
-    gone = Store(tmp_path).folder(RunSpec.model_validate(resolved["runs"][0]["spec"]))
+    gone = Store(tmp_path).folder(resolved.runs[0].spec)
     gone.rename(tmp_path / "elsewhere")
     preflight.forget_lost_runs(resolved)
     assert [stamp.exists() for stamp in stamps].count(False) == 1

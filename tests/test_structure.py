@@ -18,7 +18,7 @@ LAYERS = [
     {"allocator", "errors", "files", "hardware", "prepared", "seeding"},
     {"spec"},
     {"config", "figure_config", "protocols", "records", "registry"},
-    {"plan", "plan_checks", "planfile", "preflight", "stats", "targets"},
+    {"plan", "plan_checks", "preflight", "resolve", "stats", "targets"},
     {"analysis", "episodes", "status", "verdict"},
     {"regression"},
     {"data"},

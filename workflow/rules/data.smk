@@ -2,12 +2,12 @@
 # since Snakemake deletes those before a rule runs again; the stamp is.
 import json
 
-DATA = {item["key"]: item for item in PLAN["data"] if item["prepares"]}
+DATA = {item.key: item for item in PLAN.data if item.prepares}
 
 
 rule fetch:
     output:
-        f"{STUDY['data_dir']}/ready/{{data}}.json",
+        f"{STUDY.data_dir}/ready/{{data}}.json",
     log:
         f"{RESULTS}/logs/fetch-{{data}}.log",
     retries: 2
@@ -15,10 +15,10 @@ rule fetch:
         "../../environment.yml"
     params:
         python=PYTHON,
-        name=lambda wildcards: DATA[wildcards.data]["name"],
-        options=lambda wildcards: json.dumps(DATA[wildcards.data]["options"]),
+        name=lambda wildcards: DATA[wildcards.data].name,
+        options=lambda wildcards: json.dumps(DATA[wildcards.data].options),
         # Not used in the command: other copies of the files make other data, so the rule runs again.
-        sources=lambda wildcards: preflight.own_digests(STUDY, DATA[wildcards.data]["name"]),
+        sources=lambda wildcards: preflight.own_digests(STUDY, DATA[wildcards.data].name),
     message:
         "preparing data set {wildcards.data}"
     shell:
