@@ -75,7 +75,7 @@ def refuse_other_data(plan: Plan, folder: Path, data_ids: set[str]) -> None:
     for item in other_data(plan, folder):
         if item.data_id in data_ids:
             raise UserError(
-                f"the prepared data in {prepared.home(folder, item['data_id'])} was made from other files than the "
+                f"the prepared data in {prepared.home(folder, item.data_id)} was made from other files than the "
                 f"study {plan.study.study} asks for (`sources`, or the published ones). Start the study again, "
                 "which prepares it anew; studies on different copies of it need a `data_dir` each."
             )

@@ -23,6 +23,7 @@ from cml_bench.networks import _template, base
 from cml_bench.resolve import resolve
 from cml_bench.spec import RunSpec, canonical
 from tests.cases import said
+from tests.plans import dumped
 from tests.specs import glyph_spec, sinusoid_spec
 from tests.test_omniglot import sha256_of, without_the_end
 from tests.test_plan import changed, study
@@ -241,7 +242,7 @@ def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
         without_the_end(path)
         copies[file.name] = {"path": str(path), "sha256": sha256_of(path)}
     resolved = resolve(parse(study(sources={"omniglot": copies}, data_dir=str(tmp_path / "data")), "t"), "t")
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     stamp = tmp_path / "data" / "ready.json"
     text = said(capsys, "fetch", "omniglot", "--plan", str(tmp_path / "plan.json"), "--stamp", str(stamp))
     assert f"{tmp_path / 'images_background.zip'} is no whole zip archive" in text

@@ -237,7 +237,7 @@ def test_imagenets_terms_wait_for_the_user(minis, tmp_path, capsys):
     assert preflight.blocked(resolved) == {}
     assert preflight.downloads(resolved) == 0
     assert [file.name for file in resolved.data[0].files] == ["mini-imagenet.tar.gz"]
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     assert main(["fetch", "miniimagenet", "--plan", str(tmp_path / "plan.json")]) == 0
     assert open_data("miniimagenet", tmp_path).differs, "prepared already: nothing is fetched"
 
