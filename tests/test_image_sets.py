@@ -25,6 +25,7 @@ from cml_bench.episodes import SPLITS, Episodes
 from cml_bench.errors import UserError
 from cml_bench.resolve import resolve
 from tests import archives
+from tests.plans import dumped
 
 # name -> (id, shape, classes of each split, published images, the smallest class)
 SETS = {
