@@ -1,6 +1,5 @@
 # Reads the resolved plan of a configuration, includes the rules, names the targets.
 # What runs is decided here; how it runs is decided in cml_bench.
-import json
 import os
 import subprocess
 import sys
@@ -40,22 +39,22 @@ if workflow.is_main_process:
         PLAN = planning.cached(config, f"configuration of study {config['study']}")
     except UserError as error:
         raise WorkflowError(str(error))
-    PLAN_FILE = PLAN["path"]
-    AGAIN = preflight.lost_jobs(PLAN) | {item["key"] for item in preflight.other_data(PLAN)}
+    PLAN_FILE = PLAN.path
+    AGAIN = preflight.lost_jobs(PLAN) | {item.key for item in preflight.other_data(PLAN)}
     # Here too, since a dry run and a start with nothing to do have no `onstart`.
     for line in [*preflight.told_of_data(PLAN), *preflight.told_of_lost(preflight.lost(PLAN))]:
         print(line, file=sys.stderr)
 else:
     PLAN_FILE = os.environ["CML_BENCH_PLAN"]
-    PLAN = json.loads(Path(PLAN_FILE).read_text(encoding="utf-8"))
+    PLAN = planning.read_plan(Path(PLAN_FILE))
 
-STUDY = PLAN["study"]
-RESULTS = STUDY["results"]
-OUT = f"{RESULTS}/{STUDY['study']}"
+STUDY = PLAN.study
+RESULTS = STUDY.results
+OUT = f"{RESULTS}/{STUDY.study}"
 PYTHON = sys.executable
 # Jobs get the plan's path by the environment: as a parameter it would run them again after every edit of the source.
 os.environ["CML_BENCH_PLAN"] = PLAN_FILE
-for name, value in allocator.environment(STUDY["allocator"]).items():
+for name, value in allocator.environment(STUDY.allocator).items():
     os.environ.setdefault(name, value)  # what the user set holds
 
 
@@ -64,7 +63,7 @@ envvars:
 
 
 # What workflow/report/study.rst says of the study; Snakemake hands nothing but `config` to it.
-config["told"] = {key: texts.rst(STUDY[key]) for key in ("title", "summary")}
+config["told"] = {"title": texts.rst(STUDY.title), "summary": texts.rst(STUDY.summary)}
 
 
 report: "workflow/report/study.rst"
@@ -81,12 +80,12 @@ wildcard_constraints:
 # Runs whose data cannot be had here, or whose record has neither the results nor the weights, are left out, with the
 # reason in the tables; all else goes on.
 BLOCKED, LOST = preflight.blocked(PLAN), preflight.lost(PLAN).keys()
-JOBS = {job["id"]: job for job in PLAN["jobs"] if not BLOCKED.keys() & set(job["data"]) and set(job["runs"]) - LOST}
+JOBS = {job.id: job for job in PLAN.jobs if not BLOCKED.keys() & set(job.data) and set(job.runs) - LOST}
 
 # One training per place on a GPU. setdefault, because a limit in a profile is wiped by any --resources flag; this one is
 # only overridden by --resources gpu_slots=N itself. On a cluster jobs ask for a `gpu` instead, see the rule `train`.
 GPUS = hardware.gpus()
-workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY["runs_per_gpu"]))
+workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY.runs_per_gpu))
 
 
 include: "workflow/rules/internals.smk"
@@ -114,7 +113,7 @@ rule all:
         page=REPORT,
         text=TABLES_TEXT,
     log:
-        f"{RESULTS}/logs/all-{STUDY['study']}.log",
+        f"{RESULTS}/logs/all-{STUDY.study}.log",
     conda:
         "environment.yml"
     shell:
@@ -127,7 +126,7 @@ onstart:
     if on_cluster():
         refuse_names_for_cluster()
     print(preflight.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
-    if STUDY["gpu"] == "expected" and not (GPUS or on_cluster() or STUDY["allow_cpu"]) and planned_gpu_jobs():
+    if STUDY.gpu == "expected" and not (GPUS or on_cluster() or STUDY.allow_cpu) and planned_gpu_jobs():
         raise WorkflowError(preflight.refusal(PLAN))
 
 

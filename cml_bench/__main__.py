@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cml_bench import paths, utf8
+from cml_bench.config import Study
 from cml_bench.errors import UserError
-from cml_bench.planfile import read_json, read_plan
+from cml_bench.files import read_json
+from cml_bench.plan import Plan, read_plan
+from cml_bench.spec import RunSpec
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -162,20 +165,19 @@ def _positive(text: str) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from cml_bench import config, files, prepared, registry
+    from cml_bench import files, prepared, registry
 
+    study = read_plan(args.plan).study if args.plan else None
     for name in args.data:
         cls = registry.datasets.get(name)
         data = cls(cls.Options.read(args.options, f"data set {name}"))
-        study = _study_of(args.plan)
-        folder = args.data_dir or Path(study["data_dir"])
-        if cls.terms and name not in [*study.get("acknowledged", []), *args.acknowledge]:
+        folder = args.data_dir or Path(_of(study, "data_dir"))
+        if cls.terms and name not in [*_of(study, "acknowledged"), *args.acknowledge]:
             raise UserError(
                 f"{name} has terms of use: read {cls.terms}. If you accept them, add {name} to `acknowledged` in the "
                 f"configuration, or --acknowledge {name} here."
             )
-        own = study.get("sources", {}).get(name, {})
-        data.prepare(folder, {file: config.LocalCopy.model_validate(copy) for file, copy in own.items()})
+        data.prepare(folder, _of(study, "sources").get(name, {}))
         if args.stamp:
             # What depends on the stamp runs again when its content changes: when it is other data.
             index = prepared.index(folder, data.data_id)
@@ -183,41 +185,41 @@ def _fetch(args: argparse.Namespace) -> None:
         print(f"{data.data_id} is ready in {folder}")
 
 
-def _study_of(path: Path | None) -> dict[str, Any]:
-    return read_plan(path)["study"] if path else {"data_dir": "data"}
+def _of(study: Study | None, name: str) -> Any:
+    """What the study says of a key; without a study the key's default."""
+    return Study.model_fields[name].get_default() if study is None else getattr(study, name)
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from cml_bench import config, estimate, files, hardware, plan, preflight
+    from cml_bench import config, estimate, files, hardware, preflight, resolve
 
     where = ", ".join(map(str, args.config))
-    resolved = estimate.add(plan.resolve(config.parse(config.merged(args.config), where), where))
+    resolved = estimate.add(resolve.resolve(config.parse(config.merged(args.config), where), where))
     if args.out:
-        files.write_json(args.out, resolved)
+        files.write_json(args.out, resolved.json_values())
     if args.json:
-        print(json.dumps(resolved, indent=1))
+        print(json.dumps(resolved.json_values(), indent=1))
     elif not args.out:
         from cml_bench import calibrate
 
-        rates = calibrate.rates(resolved, args.calibrate, resolved["study"]["device"]) if args.calibrate > 0 else None
-        gpus = 0 if resolved["study"]["device"] == "cpu" else len(hardware.gpus())
+        device = resolved.study.device
+        rates = calibrate.rates(resolved, args.calibrate, device) if args.calibrate > 0 else None
+        gpus = 0 if device == "cpu" else len(hardware.gpus())
         print(preflight.summary(resolved, gpus if rates is None else int(rates.gpu), rates))
 
 
-def _settings(args: argparse.Namespace, study: dict[str, str] | None = None):
+def _settings(args: argparse.Namespace, study: Study | None = None):
     from cml_bench.engine.device import resolve_device
     from cml_bench.engine.train import Settings
 
-    study = study or {}
     return Settings(
-        runs_per_gpu=study.get("runs_per_gpu", 1), memory_fraction=study.get("memory_fraction"),
-        gpu_expected=study.get("gpu") == "expected" and not study["allow_cpu"],
-        tasks_at_once=study.get("tasks_at_once"), seeds_at_once=study.get("seeds_at_once"),
+        **{name: _of(study, name) for name in ("runs_per_gpu", "memory_fraction", "tasks_at_once", "seeds_at_once")},
+        gpu_expected=_of(study, "gpu") == "expected" and not _of(study, "allow_cpu"),
         wait=bool(getattr(args, "job", None)),
-        results=args.results or Path(study.get("results", "results")),
-        data_dir=args.data_dir or Path(study.get("data_dir", "data")),
-        device=resolve_device(args.device or study.get("device", "auto")), threads=args.threads,
-        path=args.engine or study.get("engine", "auto"),
+        results=args.results or Path(_of(study, "results")),
+        data_dir=args.data_dir or Path(_of(study, "data_dir")),
+        device=resolve_device(args.device or _of(study, "device")), threads=args.threads,
+        path=args.engine or _of(study, "engine"),
         checkpoint_seconds=args.checkpoint_seconds, diagnostics=args.diagnostics == "on",
         report=lambda text: print(text, flush=True),
     )  # fmt: skip
@@ -227,12 +229,11 @@ def _train(args: argparse.Namespace) -> None:
     from cml_bench import preflight
     from cml_bench.engine.jobs import run_all
     from cml_bench.engine.run import refuse
-    from cml_bench.spec import RunSpec
 
     content = read_json(args.spec)
     if args.job or (isinstance(content, dict) and "jobs" in content):
         plan = read_plan(args.spec)
-        specs, settings = _specs_of_job(plan, args), _settings(args, plan["study"])
+        specs, settings = _specs_of_job(plan, args), _settings(args, plan.study)
         preflight.refuse_other_data(plan, settings.data_dir, {spec.data_id for spec in specs})
         run_all(specs, settings, args.stamp)
         return
@@ -245,17 +246,14 @@ def _train(args: argparse.Namespace) -> None:
     run_all([spec], settings, args.stamp)
 
 
-def _specs_of_job(plan: dict[str, Any], args: argparse.Namespace) -> list[Any]:
-    from cml_bench.spec import RunSpec
-
-    jobs = {job["id"]: job["runs"] for job in plan["jobs"]}
+def _specs_of_job(plan: Plan, args: argparse.Namespace) -> list[RunSpec]:
+    jobs = {job.id: job.runs for job in plan.jobs}
     names = ", ".join(list(jobs)[:3])
     if not args.job:
         raise UserError(f"{args.spec} is a plan of several jobs: name one with --job, such as {names}.")
     if args.job not in jobs:
         raise UserError(f"{args.spec} has no job {args.job!r}: name one that it has, such as {names}.")
-    specs = {run["id"]: run["spec"] for run in plan["runs"]}
-    return [RunSpec.model_validate(specs[run]) for run in jobs[args.job]]
+    return [plan.specs[run] for run in jobs[args.job]]
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -268,7 +266,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f"{key:20s} {value:.4f}")
 
 
-def _resolved(args: argparse.Namespace) -> dict[str, Any]:
+def _resolved(args: argparse.Namespace) -> Plan:
     if args.plan:
         return read_plan(args.plan)
 
@@ -281,9 +279,9 @@ def _resolved(args: argparse.Namespace) -> dict[str, Any]:
     return plan.cached(content, where)
 
 
-def _plan_and_results(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+def _plan_and_results(args: argparse.Namespace) -> tuple[Plan, Path]:
     plan = _resolved(args)
-    return plan, args.results or Path(plan["study"]["results"])
+    return plan, args.results or Path(plan.study.results)
 
 
 def _table(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cml_bench.cells import Table
+from cml_bench.plan import Plan
 from cml_bench.records import Record
 from cml_bench.spec import RunSpec
 from cml_bench.status import STATES, State
@@ -33,7 +34,7 @@ def tally(tables: Iterable[Table]) -> dict[str, int]:
     return counts
 
 
-def sentences(plan: dict[str, Any], tables: list[Table], states: dict[str, State]) -> list[str]:
+def sentences(plan: Plan, tables: list[Table], states: dict[str, State]) -> list[str]:
     """The abstract: what came of the comparisons, what was run and how, what is missing."""
     counts = tally(tables)
     found = [_differences(tables, counts), _levels(tables, counts), _what(plan), *_runs(states)]
@@ -70,14 +71,13 @@ def counted(count: int, name: str) -> str:
     return f"{count} {name if count == 1 else _PLURAL.get(name, name)}"
 
 
-def _what(plan: dict[str, Any]) -> str:
+def _what(plan: Plan) -> str:
     """Data, methods, protocols, gammas and numbers of repetitions, each once."""
-    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
-    experiments = plan["study"]["experiments"].values()
+    specs, experiments = plan.specs.values(), plan.study.experiments.values()
     gammas = sorted({spec.options["cml"]["gamma"] for spec in specs if "cml" in spec.options})
-    seeds = {len(e["seeds"] or plan["study"]["seeds"]) for e in experiments if not e["splits"]}
-    splits = {len(e["splits"]) for e in experiments if e["splits"]}
-    protocols = [e["protocol"] for e in experiments]
+    seeds = {len(e.seeds or plan.study.seeds) for e in experiments if not e.splits}
+    splits = {len(e.splits) for e in experiments if e.splits}
+    protocols = [e.protocol for e in experiments]
     n = [
         f"n = {_numbers(found)} {unit}"
         for found, unit in ((seeds, "training seeds"), (splits, "class splits"))
@@ -104,28 +104,27 @@ def _runs(states: dict[str, State]) -> list[str]:
 # -- the recipes --------------------------------------------------------------------------------------
 
 
-def facts(plan: dict[str, Any]) -> list[str]:
+def facts(plan: Plan) -> list[str]:
     """How it was run, one sentence an experiment."""
-    study = plan["study"]
-    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    study, specs = plan.study, plan.specs
     found = []
-    for name, experiment in study["experiments"].items():
-        members = plan["members"][name].items()
+    for name, experiment in study.experiments.items():
+        members = plan.members[name].items()
         mine = [(key, specs[run]) for key, shots in members for ids in shots.values() for run in ids]
-        text = f"{name}: {experiment['data']}, {experiment['network']}, {experiment['way']}-way, "
-        text += f"{', '.join(map(str, experiment['shots']))} shots"
-        text += f", class splits {', '.join(experiment['splits'])}" if experiment["splits"] else ""
+        text = f"{name}: {experiment.data}, {experiment.network}, {experiment.way}-way, "
+        text += f"{', '.join(map(str, experiment.shots))} shots"
+        text += f", class splits {', '.join(experiment.splits)}" if experiment.splits else ""
         text += f", training seeds {_numbers({spec.seed for _, spec in mine})}"
         if recipes := _recipes(mine):
-            text += f", {_queries(experiment['query'])} per class in training; protocol {experiment['protocol']}: "
+            text += f", {_queries(experiment.query)} per class in training; protocol {experiment.protocol}: "
             text += "; ".join(recipes)
-        query = experiment["evaluation_query"] or experiment["evaluation"]["query"]
-        found.append(f"{text}; {experiment['evaluation']['tasks']} test tasks with {_queries(query)} per class.")
+        query = experiment.evaluation_query or experiment.evaluation.query
+        found.append(f"{text}; {experiment.evaluation.tasks} test tasks with {_queries(query)} per class.")
     found.append(
         "Batch-norm, where there is any, is transductive: all queries of a task are normalised together, at test too."
     )
-    if not any(table["paper"] for table in plan["tables"].values()):
-        differ = all(experiment["protocol"] != "official" for experiment in study["experiments"].values())
+    if not any(table.paper for table in plan.tables.values()):
+        differ = all(experiment.protocol != "official" for experiment in study.experiments.values())
         why = ": data, budget or protocol differ from the paper's" if differ else ""
         found.append(f"No number here is set beside one of the paper{why}.")
     return found
@@ -174,19 +173,19 @@ def _numbers(values: Iterable[float]) -> str:
 # -- provenance ---------------------------------------------------------------------------------------
 
 
-def plan_id(plan: dict[str, Any]) -> str:
+def plan_id(plan: Plan) -> str:
     """What a study is, in 16 digits: SHA-256 of its runs' ids and of what its tables show; no paths, no titles."""
-    text = json.dumps([sorted(run["id"] for run in plan["runs"]), plan["cells"]], sort_keys=True)
+    text = json.dumps([sorted(plan.specs), [cell.model_dump(mode="json") for cell in plan.cells]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def provenance(plan: dict[str, Any], records: list[Record]) -> list[tuple[str, str]]:
+def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
     """Versions, machines, data hashes and time, each with all the values that occur."""
 
     def values(get) -> str:
         return "; ".join(sorted({get(r.content) for r in records})) or "–"
 
-    rows = [("study", f"{plan['study']['study']}, plan {plan_id(plan)}")]
+    rows = [("study", f"{plan.study.study}, plan {plan_id(plan)}")]
     rows += [
         (name, values(lambda c, name=name: str(c["versions"][name])))
         for name in ("cml_bench", "torch", "numpy", "python")

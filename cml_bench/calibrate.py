@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from cml_bench import registry
+from cml_bench.config import Study
 from cml_bench.engine.device import resolve_device
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
@@ -13,13 +14,14 @@ from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import STEPS, build_data, build_method, choose_path
 from cml_bench.episodes import Examples, Task
 from cml_bench.hardware import processor
+from cml_bench.plan import Plan
 from cml_bench.preflight import Rates, workload
 from cml_bench.spec import RunSpec
 
 _LEAST_STEPS = 2
 
 
-def rates(plan: dict[str, Any], seconds: float, device: str = "auto") -> Rates:
+def rates(plan: Plan, seconds: float, device: str = "auto") -> Rates:
     """FLOP/s of outer steps on ``device``, per network and size of its inputs, measured in about ``seconds`` in all.
 
     Of each such workload the plan's commonest run is timed, which is MAML or its +CML version in every table; the rate
@@ -31,27 +33,27 @@ def rates(plan: dict[str, Any], seconds: float, device: str = "auto") -> Rates:
     start, measured = time.perf_counter(), {}
     for key, spec in chosen.items():
         with computing(spec.precision, name):
-            measured[key] = _flops_per_second(spec, torch.device(name), seconds / len(chosen), plan["study"])
+            measured[key] = _flops_per_second(spec, torch.device(name), seconds / len(chosen), plan.study)
     title = torch.cuda.get_device_name(name) if name.startswith("cuda") else f"one core of {processor()}"
     return Rates(title, name.startswith("cuda"), time.perf_counter() - start, measured)
 
 
-def _commonest(plan: dict[str, Any]) -> dict[str, RunSpec]:
-    counted: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for run in plan["runs"]:
-        if run["gpu"]:
-            counted.setdefault(workload(run), {}).setdefault(run["spec"]["method"], []).append(run["spec"])
-    return {key: RunSpec.model_validate(max(found.values(), key=len)[0]) for key, found in counted.items()}
+def _commonest(plan: Plan) -> dict[str, RunSpec]:
+    counted: dict[str, dict[str, list[RunSpec]]] = {}
+    for run in plan.runs:
+        if run.gpu:
+            counted.setdefault(workload(run), {}).setdefault(run.spec.method, []).append(run.spec)
+    return {key: max(by_method.values(), key=len)[0] for key, by_method in counted.items()}
 
 
-def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, study: dict[str, Any]) -> float:
+def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, study: Study) -> float:
     source, dtype = build_data(spec), dtype_of(spec.precision)
-    path = choose_path(study["engine"], spec, registry.networks.get(spec.network.name), device)
+    path = choose_path(study.engine, spec, registry.networks.get(spec.network.name), device)
     method = build_method(spec, source, path)
     groups = leaves(method.init(0), device, dtype)
     tasks = spec.protocol.meta_batch
     make = STEPS.get(path, MetaStep)
-    at_once = study["tasks_at_once"] or method.network.tasks_at_once(device)
+    at_once = study.tasks_at_once or method.network.tasks_at_once(device)
     step = make(method, groups, adam(groups, 0.0), at_once)
     batch = Task(*(_random(source, tasks, spec.way, each, device) for each in (spec.shot, spec.query)))
     flops = tasks * task_flops(build_method(spec, source, "plain"), source, spec.way, spec.shot, spec.query)["training"]

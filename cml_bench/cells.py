@@ -81,7 +81,7 @@ class Cell:
     In a table over class splits what is said of seeds holds of splits, by their place in the experiment's list.
     """
 
-    runs: list[str]
+    runs: tuple[str, ...]
     records: dict[int, Record]
     values: dict[int, float] = field(default_factory=dict)  # finished seeds only
     scores: dict[int, np.ndarray] = field(default_factory=dict)  # of each of them, per episode

@@ -4,7 +4,7 @@ The paper leaves open what exactly its figures 3 and 4 show: each definition is 
 :meth:`FigureConfig.definition` puts the choice into the caption.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,10 +25,10 @@ class Row(Model):
     against: str | None = Field(None, description="the baseline's key, for the paired difference")
     shown: bool = Field(True, description="no: the row stands among the paired differences only")
 
-
-def head_of(row: dict[str, Any]) -> str:
-    """The head whose result a row of a resolved figure shows: meta or co."""
-    return "meta" if row["reading"] == "meta" else "co"
+    @property
+    def head(self) -> str:
+        """The head whose result it shows in a figure: meta or co."""
+        return "meta" if self.reading == "meta" else "co"
 
 
 class FigureConfig(Model):
@@ -164,6 +164,7 @@ def _smoothed(points: int) -> str:
     return "not smoothed" if points == 1 else f"each point the mean of the last {points}"
 
 
+OneSeed = CurvesFigure | TSNEFigure  # kinds that show one seed's models
 Figure = Annotated[
     CurvesFigure | AccuracyFigure | CosineFigure | GradientsFigure | CKAFigure | TSNEFigure,
     Field(discriminator="kind"),

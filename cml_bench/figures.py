@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cml_bench.cells import Table
+from cml_bench.figure_config import FigureConfig
 
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -23,7 +25,7 @@ def line_style(k: int) -> dict[str, Any]:
     return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k // len(COLOURS) % len(DASHES)]}
 
 
-def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
+def curves(arrays: dict[str, np.ndarray], config: FigureConfig, styles: Sequence[int] = ()) -> Figure:
     """Truth, support points and adapted curves: one row for each shot, one column for each task (as Figure 2)."""
     shots, tasks = arrays["shots"].tolist(), arrays["tasks"].tolist()
     x, labels = arrays["x"], arrays["labels"].tolist()
@@ -46,7 +48,7 @@ def curves(arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Figure:
     for row in axes:
         row[0].set_ylabel("y")
     legend(figure, axes[0][0], ["truth", *labels, "support"], len(labels) + 2)
-    figure.suptitle(options["title"])
+    figure.suptitle(config.title)
     return figure
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cml_bench.errors import UserError
+
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}  # a folder that is there for others to read
 
 
@@ -57,3 +59,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """:func:`write_bytes` for JSON (one line unless ``indent``); NaN is refused by JSON, so use null."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. A UserError names a file that is missing or holds something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}.") from None

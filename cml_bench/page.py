@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ import cml_bench
 from cml_bench import abstract, charts, render, texts
 from cml_bench.cells import Table
 from cml_bench.files import write_text
+from cml_bench.plan import Plan
 from cml_bench.records import Record, Store
 from cml_bench.render import DASH, Grid
-from cml_bench.spec import RunSpec
 from cml_bench.status import State, states
 from cml_bench.verdict import CANNOT_TELL, DIFFERS, FINISHED, GAIN, LOSS, REPRODUCED, UNDECIDED
 
@@ -47,22 +48,21 @@ PAPER = """@inproceedings{shin2024cml,
 }"""  # names as on OpenReview, ymjADRNzvu
 
 
-def write(plan: dict[str, Any], results: Path, out: Path, tables: list[Table]) -> Path:
+def write(plan: Plan, results: Path, out: Path, tables: list[Table]) -> Path:
     """Write ``report.html`` to ``out``; it links those tables and figures that are there."""
     path = out / "report.html"
     write_text(path, _html(plan, Store(results), states(plan, results), out, tables))
     return path
 
 
-def _html(plan: dict[str, Any], store: Store, found: dict[str, State], out: Path, tables: list[Table]) -> str:
-    study = plan["study"]
-    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+def _html(plan: Plan, store: Store, found: dict[str, State], out: Path, tables: list[Table]) -> str:
+    study, specs = plan.study, plan.specs
     usable = {i: store.usable(spec)[0] for i, spec in specs.items()}
     records = {i: record for i, record in usable.items() if record is not None}
     counts = abstract.tally(tables)
     return _environment().get_template("report.html").render(
-        title=study["title"] or study["study"],
-        summary=texts.Prose(study["summary"]),
+        title=study.title or study.study,
+        summary=texts.Prose(study.summary),
         tiles=_tiles(counts, len([r for r in records.values() if r.status == FINISHED]), len(specs)),
         abstract=abstract.sentences(plan, tables, found),
         facts=abstract.facts(plan),
@@ -162,28 +162,26 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pictures(plan: dict[str, Any], out: Path) -> list[dict[str, Any]]:
+def _pictures(plan: Plan, out: Path) -> list[dict[str, Any]]:
     found = []
-    for key, figure in plan["figures"].items():
+    for key, figure in plan.figures.items():
         path = out / "figures" / f"{key}.png"
         if path.exists():
             links = _existing(out, [f"figures/{key}.{kind}" for kind in ("svg", "pdf")])
             source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-            caption = texts.Prose(figure["caption"])
-            found.append({**figure, "caption": caption, "key": key, "src": source, "links": links})
+            caption = texts.Prose(figure.caption)
+            found.append({"title": figure.title, "caption": caption, "key": key, "src": source, "links": links})
     return found
 
 
-def _learning_curves(plan: dict[str, Any], records: dict[str, Record]) -> list[dict[str, Any]]:
+def _learning_curves(plan: Plan, records: dict[str, Record]) -> list[dict[str, Any]]:
     """For each experiment its charts: for each shot, validation and training."""
     found, labels = [], _labels(plan)
     most = max(8, charts.MOST_POINTS // max(1, 2 * len(records)))
-    for name, methods in plan["members"].items():
+    for name, methods in plan.members.items():
         drawn: dict[str, list[charts.Curve]] = {}
-        for shot in sorted({int(shot) for by_shot in methods.values() for shot in by_shot}):
-            here = [
-                (labels[name, k], records[i]) for k in methods for i in methods[k].get(str(shot), ()) if i in records
-            ]
+        for shot in sorted({shot for by_shot in methods.values() for shot in by_shot}):
+            here = [(labels[name, k], records[i]) for k in methods for i in methods[k].get(shot, ()) if i in records]
             for part, word in (("validation", "validation"), ("train", "training")):
                 if curves := charts.curves(here, part):
                     drawn[f"{shot}-shot, {word}"] = curves
@@ -196,36 +194,36 @@ def _learning_curves(plan: dict[str, Any], records: dict[str, Record]) -> list[d
     return found
 
 
-def _members(methods: dict[str, dict[str, list[str]]]) -> set[str]:
+def _members(methods: Mapping[str, Mapping[int, Sequence[str]]]) -> set[str]:
     return {i for by_shot in methods.values() for ids in by_shot.values() for i in ids}
 
 
-def _labels(plan: dict[str, Any]) -> dict[tuple[str, str], str]:
+def _labels(plan: Plan) -> dict[tuple[str, str], str]:
     """Experiment and run -> how tables call it; its key where none does, or where they call two alike."""
     told: dict[tuple[str, str], str] = {}
-    for table in plan["tables"].values():
-        for group in table["columns"]:
-            for row in sorted(table["rows"], key=lambda row: row["reading"] != "meta"):
-                told.setdefault((group["experiment"], row["run"]), row["label"])
+    for table in plan.tables.values():
+        for group in table.columns:
+            for row in sorted(table.rows, key=lambda row: row.reading != "meta"):
+                told.setdefault((group.experiment, row.run), row.label)
     found = {}
-    for name, methods in plan["members"].items():
+    for name, methods in plan.members.items():
         every = [told.get((name, key), key) for key in methods]
         for key, label in zip(methods, every, strict=True):
             found[name, key] = label if every.count(label) == 1 else key
     return found
 
 
-def _costs(plan: dict[str, Any], records: dict[str, Record]) -> Grid:
+def _costs(plan: Plan, records: dict[str, Record]) -> Grid:
     """A line for each method, experiment and shot: means over its runs."""
     header = ["method", "experiment", "shots", "runs", "training, s a run", "validation, %", "test, %",
               "training, MFLOP a task", "training, TFLOP a run", "parameters", "peak memory, MB"]  # fmt: skip
     labels, rows = _labels(plan), []
-    for name, methods in plan["members"].items():
+    for name, methods in plan.members.items():
         for key, by_shot in methods.items():
-            for shot, ids in sorted(by_shot.items(), key=lambda item: int(item[0])):
+            for shot, ids in sorted(by_shot.items()):
                 here = [records[i] for i in ids if i in records]
                 if here:
-                    rows.append([labels[name, key], name, shot, *_cost(here)])
+                    rows.append([labels[name, key], name, str(shot), *_cost(here)])
     return Grid("Cost of each method, mean over its runs; memory: the largest", header, rows, set())
 
 
@@ -278,8 +276,8 @@ def _runs(records: dict[str, Record]) -> Grid:
     return Grid("All runs", header, rows, set())
 
 
-def _harness(plan: dict[str, Any]) -> str:
-    study, version = texts.latex(plan["study"]["study"]), cml_bench.__version__
+def _harness(plan: Plan) -> str:
+    study, version = texts.latex(plan.study.study), cml_bench.__version__
     return f"""@software{{cml_bench,
   title   = {{{texts.latex("cml_bench")}: a benchmark-reproduction harness for Cooperative Meta-Learning}},
   version = {{{version}}},
@@ -287,12 +285,12 @@ def _harness(plan: dict[str, Any]) -> str:
 }}"""
 
 
-def _downloads(plan: dict[str, Any], out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+def _downloads(plan: Plan, out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """Title and links of everything that can be taken along."""
-    found = [(table["title"], _table_links(key, out)) for key, table in plan["tables"].items()]
+    found = [(table.title, _table_links(key, out)) for key, table in plan.tables.items()]
     kinds = ("png", "svg", "pdf")
     found += [
-        (figure["title"], _existing(out, [f"figures/{key}.{kind}" for kind in kinds]))
-        for key, figure in plan["figures"].items()
+        (figure.title, _existing(out, [f"figures/{key}.{kind}" for kind in kinds]))
+        for key, figure in plan.figures.items()
     ]
     return [(title, links) for title, links in found if links]

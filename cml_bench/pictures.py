@@ -13,8 +13,9 @@ import numpy as np
 from cml_bench import figures as drawing
 from cml_bench import panels
 from cml_bench.errors import UserError, unknown
-from cml_bench.figure_config import head_of
+from cml_bench.figure_config import CosineFigure, CurvesFigure, FigureConfig, OneSeed, Row
 from cml_bench.files import write_bytes
+from cml_bench.plan import Plan
 from cml_bench.records import Record, Store, read_arrays, write_arrays
 from cml_bench.spec import RunSpec
 from cml_bench.targets import expand_figures
@@ -22,7 +23,7 @@ from cml_bench.verdict import FINISHED
 
 Arrays = dict[str, np.ndarray]
 Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a seed
-_DRAWN: dict[str, Callable[[Arrays, dict[str, Any]], Any]] = {
+_DRAWN: dict[str, Callable[[Arrays, Any, list[int]], Any]] = {
     "curves": drawing.curves,
     "accuracy": panels.accuracy,
     "cosine": panels.cosine,
@@ -35,18 +36,17 @@ _PROBES = {"curves": "curves", "gradients": "gradients", "cka": "similarity", "t
 _LOOKS = {"title", "caption", "smooth", "experiment", "runs", "shots", "kind"}
 
 
-def figures(plan: dict[str, Any], results: Path, keys: list[str], out: Path) -> list[Path]:
+def figures(plan: Plan, results: Path, keys: list[str], out: Path) -> list[Path]:
     """Draw figures into ``out``; the arrays behind each are kept beside it. ``figure3`` means figure3a and so on."""
     made = []
     for key in expand_figures(plan, keys):
-        if key not in plan["figures"]:
-            raise unknown("figure", key, plan["figures"])
-        figure = plan["figures"][key]
+        if key not in plan.figures:
+            raise unknown("figure", key, plan.figures)
+        figure = plan.figures[key]
         # A method has one colour in all figures of its experiment.
-        order = list(plan["members"][figure["experiment"]])
-        figure = figure | {"styles": _styles(order, [row["run"] for row in figure["runs"]])}
+        styles = _styles(list(plan.members[figure.experiment]), [row.run for row in figure.runs])
         arrays = _arrays(plan, Store(results), key, out / "probes" / f"{key}.npz")
-        picture = _DRAWN[figure["kind"]](arrays, figure)
+        picture = _DRAWN[figure.kind](arrays, figure, styles)
         for kind in ("png", "svg", "pdf"):
             path = out / "figures" / f"{key}.{kind}"
             write_bytes(path, drawing.encode(picture, kind))
@@ -59,11 +59,11 @@ def _styles(order: list[str], runs: list[str]) -> list[int]:
     return [order.index(run) + len(drawing.COLOURS) * runs[:i].count(run) for i, run in enumerate(runs)]
 
 
-def _arrays(plan: dict[str, Any], store: Store, key: str, path: Path) -> Arrays:
+def _arrays(plan: Plan, store: Store, key: str, path: Path) -> Arrays:
     """What a figure shows: from its runs, or as kept at ``path`` where their models are gone (committed results)."""
-    figure, wanted = _finished(plan["figures"][key], wanted_runs(plan, key), store, key)
+    figure, wanted = _finished(plan.figures[key], wanted_runs(plan, key), store, key)
     runs = [spec for rows in wanted.values() for row in rows for spec in row]
-    probed = figure["kind"] in _PROBES
+    probed = figure.kind in _PROBES
     lost = [store.folder(spec) for spec in runs if not (store.folder(spec) / "model.safetensors").exists()]
     if probed and lost and path.exists():
         return _kept(path, _shown(figure, wanted), key)
@@ -76,15 +76,15 @@ def _arrays(plan: dict[str, Any], store: Store, key: str, path: Path) -> Arrays:
     if probed:
         from cml_bench import probes  # stored models need torch; drawing does not
 
-        data_dir = Path(plan["study"]["data_dir"])
-        arrays |= getattr(probes, _PROBES[figure["kind"]])(wanted, figure, store, data_dir)
+        data_dir = Path(plan.study.data_dir)
+        arrays |= getattr(probes, _PROBES[figure.kind])(wanted, figure, store, data_dir)
     else:
-        arrays |= {"accuracy": _accuracies, "cosine": _cosines}[figure["kind"]](wanted, figure, store, key)
+        arrays |= {"accuracy": _accuracies, "cosine": _cosines}[figure.kind](wanted, figure, store, key)
     write_arrays(path, arrays)
     return arrays
 
 
-def _finished(figure: dict[str, Any], wanted: Wanted, store: Store, key: str) -> tuple[dict[str, Any], Wanted]:
+def _finished(figure: FigureConfig, wanted: Wanted, store: Store, key: str) -> tuple[FigureConfig, Wanted]:
     """Without runs that diverged or collapsed; the label of a row that misses some says how many it has."""
     good = set()
     for spec in (spec for rows in wanted.values() for row in rows for spec in row):
@@ -93,28 +93,29 @@ def _finished(figure: dict[str, Any], wanted: Wanted, store: Store, key: str) ->
             raise UserError(f"{key} needs a run that is not finished: {spec.title}.")
         good |= {spec.id} if record.status == FINISHED else set()
     found = {shot: [[spec for spec in row if spec.id in good] for row in rows] for shot, rows in wanted.items()}
-    rows = [dict(row) for row in figure["runs"]]
-    for i, row in enumerate(rows):
+    rows = []
+    for i, row in enumerate(figure.runs):
         kept, every = ([spec for specs in some.values() for spec in specs[i]] for some in (found, wanted))
         drawn = all(specs[i] for specs in found.values())
-        if not drawn or ("seed" in figure and figure["seed"] not in {spec.seed for spec in kept}):
-            raise UserError(f"{key}, row {row['label']!r}: its runs diverged or collapsed; there is nothing to draw.")
-        row["label"] += f" ({len(kept)} of {len(every)} runs)" if len(kept) < len(every) else ""
-    return figure | {"runs": rows}, found
+        if not drawn or (isinstance(figure, OneSeed) and figure.seed not in {spec.seed for spec in kept}):
+            raise UserError(f"{key}, row {row.label!r}: its runs diverged or collapsed; there is nothing to draw.")
+        some_lost = f" ({len(kept)} of {len(every)} runs)" if len(kept) < len(every) else ""
+        rows.append(row.model_copy(update={"label": row.label + some_lost}))
+    return figure.model_copy(update={"runs": tuple(rows)}), found
 
 
-def _shown(figure: dict[str, Any], wanted: Wanted) -> Arrays:
+def _shown(figure: FigureConfig, wanted: Wanted) -> Arrays:
     """What the arrays of a figure are of; stored with them, so that an edited figure is never drawn from old ones."""
     arrays = {
         "shots": np.array(list(wanted)),
-        "readings": np.array([row["reading"] for row in figure["runs"]]),
-        "labels": np.array([row["label"] for row in figure["runs"]]),
+        "readings": np.array([row.reading for row in figure.runs]),
+        "labels": np.array([row.label for row in figure.runs]),
     }
-    if figure["kind"] == "curves":
+    if isinstance(figure, CurvesFigure):
         first = [[runs[0].id for runs in rows] for rows in wanted.values()]
-        return arrays | {"tasks": np.array(figure["tasks"]), "runs": np.array(first)}
+        return arrays | {"tasks": np.array(figure.tasks), "runs": np.array(first)}
     ids = [[" ".join(spec.id for spec in runs) for runs in rows] for rows in wanted.values()]
-    options = {name: value for name, value in figure.items() if name not in _LOOKS}
+    options = figure.model_dump(mode="json", exclude=_LOOKS)
     return arrays | {"runs": np.array(ids), "options": np.array(json.dumps(options, sort_keys=True))}
 
 
@@ -132,17 +133,16 @@ def _kept(path: Path, shown: Arrays, key: str) -> Arrays:
     return arrays | {"labels": shown["labels"]}
 
 
-def wanted_runs(plan: dict[str, Any], key: str) -> Wanted:
+def wanted_runs(plan: Plan, key: str) -> Wanted:
     """Shot -> for each row of a figure the runs that it shows: every seed's, or for curves the named seed's."""
-    figure = plan["figures"][key]
-    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+    figure = plan.figures[key]
     found: Wanted = {}
-    for shot in figure["shots"] or sorted(plan["study"]["experiments"][figure["experiment"]]["shots"]):
-        for row in figure["runs"]:
-            ids = plan["members"][figure["experiment"]][row["run"]][str(shot)]
-            chosen = [specs[i] for i in ids if figure["kind"] != "curves" or specs[i].seed == figure["seed"]]
-            if "seed" in figure and all(spec.seed != figure["seed"] for spec in chosen):
-                raise UserError(f"{key}: the run {row['run']!r} at {shot}-shot has no seed {figure['seed']}.")
+    for shot in figure.shots or sorted(plan.study.experiments[figure.experiment].shots):
+        for row in figure.runs:
+            runs = [plan.specs[i] for i in plan.members[figure.experiment][row.run][shot]]
+            chosen = [spec for spec in runs if not isinstance(figure, CurvesFigure) or spec.seed == figure.seed]
+            if isinstance(figure, OneSeed) and all(spec.seed != figure.seed for spec in chosen):
+                raise UserError(f"{key}: the run {row.run!r} at {shot}-shot has no seed {figure.seed}.")
             found.setdefault(shot, []).append(chosen)
     return found
 
@@ -150,11 +150,11 @@ def wanted_runs(plan: dict[str, Any], key: str) -> Wanted:
 # -- from records -------------------------------------------------------------------------------------
 
 
-def _accuracies(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) -> Arrays:
+def _accuracies(wanted: Wanted, figure: FigureConfig, store: Store, key: str) -> Arrays:
     """For each shot K: ``steps/K`` (steps,), ``training/K`` and ``validation/K`` (rows, seeds, steps) in [0, 1]."""
 
-    def one(record: Record, row: dict[str, Any]) -> dict[str, dict[int, float]]:
-        curves, head = record.content["curves"], head_of(row)
+    def one(record: Record, row: Row) -> dict[str, dict[int, float]]:
+        curves, head = record.content["curves"], row.head
         found = {}
         for name, part in (("training", "train"), ("validation", "validation")):
             values = curves.get(part, {}).get(f"score_{head}", [])
@@ -164,15 +164,15 @@ def _accuracies(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) 
     return _series(wanted, figure, store, ("training", "validation"), one)
 
 
-def _cosines(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) -> Arrays:
+def _cosines(wanted: Wanted, figure: CosineFigure, store: Store, key: str) -> Arrays:
     """``layer``, and for each shot K: ``steps/K`` (steps,), ``cosine/K`` (rows, seeds, steps)."""
-    layer = figure["layer"]  # which the plan has made sure of
+    layer = figure.layer  # which the plan has made sure of
 
-    def one(record: Record, row: dict[str, Any]) -> dict[str, dict[int, float]]:
+    def one(record: Record, row: Row) -> dict[str, dict[int, float]]:
         points = record.content["curves"].get("diagnostics", [])
         if not points or "cosine" not in points[0]:
             raise UserError(
-                f"{key}, row {row['label']!r}: {record.folder} has no cosine of two heads in its record: its method "
+                f"{key}, row {row.label!r}: {record.folder} has no cosine of two heads in its record: its method "
                 "has one head, or it was trained with --diagnostics off."
             )
         return {"cosine": {p["step"]: p["cosine"][layer] for p in points if layer in p["cosine"]}}
@@ -180,11 +180,11 @@ def _cosines(wanted: Wanted, figure: dict[str, Any], store: Store, key: str) -> 
     return _series(wanted, figure, store, ("cosine",), one) | {"layer": np.array(layer)}
 
 
-def _series(wanted: Wanted, figure: dict[str, Any], store: Store, names: tuple[str, ...], one) -> Arrays:
+def _series(wanted: Wanted, figure: FigureConfig, store: Store, names: tuple[str, ...], one) -> Arrays:
     """``one(record, row)`` gives name -> step -> value: all rows and seeds over the steps of any, nan where missing."""
     out: Arrays = {}
     for shot, rows in wanted.items():
-        found = [[one(store.read(spec), row) for spec in runs] for row, runs in zip(figure["runs"], rows, strict=True)]
+        found = [[one(store.read(spec), row) for spec in runs] for row, runs in zip(figure.runs, rows, strict=True)]
         steps = sorted({step for row in found for run in row for name in names for step in run[name]})
         out[f"steps/{shot}"] = np.array(steps)
         for name in names:

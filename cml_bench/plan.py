@@ -1,268 +1,187 @@
-"""From a configuration to runs, jobs, and what every table cell needs.
+"""A resolved study: its runs, the jobs that make them, and what every table and figure needs.
 
-Resolving options needs the plug-ins, which import torch; that happens inside :func:`resolve` only, in a
-process of its own, and its result is cached under the hash of configuration and package source. Importing
-this module, and reading a cached plan, import no torch.
+:func:`cached` makes a plan from a configuration. Resolving the options of methods, networks and data sets needs the
+plug-ins, which import torch. That happens in a process of its own (:mod:`cml_bench.resolve`), whose result is kept
+under the hash of configuration and package source. Importing this module, and reading a plan, import no torch.
 """
 
 import hashlib
-import itertools
-import json
 import os
 import subprocess
 import sys
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cml_bench import places
-from cml_bench.config import Experiment, MethodEntry, Study, included, parse, serialised
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
+
+from cml_bench.config import Study, TableConfig, checked, included, parse, serialised
 from cml_bench.errors import UserError
-from cml_bench.figure_config import CosineFigure, FigureConfig
-from cml_bench.files import DENIED, write_json
-from cml_bench.plan_checks import check_names, check_rows, layers, told
-from cml_bench.protocols import deviation, protocol, recipe, released_row
-from cml_bench.registry import CML
-from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
+from cml_bench.figure_config import Figure
+from cml_bench.files import DENIED, read_json, write_json
+from cml_bench.spec import RunSpec, canonical, explain
 
 PACKAGE = Path(__file__).parent
-KEYS = {"study", "runs", "jobs", "cells", "tables", "figures", "members", "data"}  # of a plan, among others
 
 
-def resolve(study: Study, where: str) -> dict[str, Any]:
-    """The plan: ``runs``, ``jobs``, ``cells``, ``tables``, ``figures`` as plain values.
+class Part(BaseModel):
+    """Base of a plan and its parts: frozen. Keys that an older or newer version wrote besides are passed over."""
 
-    Equal specs wanted by several experiments are one run; it gets the most demanding evaluation.
-    """
-    specs: dict[str, RunSpec] = {}
-    wanted: dict[tuple[str, str, int], list[str]] = {}
-    jobs: list[dict[str, Any]] = []
-    named: set[str] = set()  # runs whose gamma stands in the configuration, or that have none
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Work(Part):
+    """How much a run is: outer steps, FLOPs of training, validation and test, bytes that it leaves on disk."""
+
+    steps: int
+    flops: int
+    bytes: int
+
+
+class PlannedRun(Part):
+    """One training. ``deviates``: option -> (value here, official value), where the two differ."""
+
+    id: str
+    folder: str
+    title: str
+    deviates: dict[str, tuple[Any, Any]] = {}
+    gamma_named: bool = Field(True, description="the configuration names gamma, or there is none")
+    gpu: bool = Field(False, description="the network is large enough to gain by a GPU")
+    spec: RunSpec
+    work: Work | None = None
+
+    @field_serializer("spec")
+    def _plain(self, spec: RunSpec) -> dict[str, Any]:
+        return {**canonical(spec), "evaluation": spec.evaluation.model_dump(mode="json")}
+
+
+class Job(Part):
+    """Runs that share a process. ``data``: ids of the data sets that must be prepared before."""
+
+    runs: tuple[str, ...]
+    id: str
+    data: tuple[str, ...] = ()
+    gpu: bool = False
+    title: str = ""
+
+
+class PlannedFile(Part):
+    """A published file of a data set. ``manual``: a person must fetch it, from ``page``."""
+
+    name: str
+    size: int
+    manual: bool
+    page: str
+
+
+class PlannedData(Part):
+    """A data set with its options. ``published``: the digests by file name of each published edition."""
+
+    data_id: str
+    key: str = Field(description="the id as a file name")
+    prepares: bool
+    terms: str
+    store: str
+    published: list[dict[str, str]]
+    files: tuple[PlannedFile, ...]
+    name: str
+    options: dict[str, Any] = {}
+
+
+class PlannedCell(Part):
+    """What one cell of a table needs. ``runs``, ``against``: ids, one a replication."""
+
+    table: str
+    row: str = ""
+    columns: str = ""
+    shot: int = 0
+    reading: str = "meta"
+    tasks: int = 0
+    runs: tuple[str, ...]
+    against: tuple[str, ...] | None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the runs of the cell and of its baseline."""
+        return self.runs + (self.against or ())
+
+
+class PlannedTable(TableConfig):
+    """A table, or a part of one: the whole has ``whole_columns`` times as many columns."""
+
+    whole_columns: float = Field(1.0, exclude=True)
+
+
+Members = dict[str, dict[str, dict[int, tuple[str, ...]]]]  # experiment -> method's key -> shot -> run ids
+
+
+class Plan(Part):
+    """A resolved study. Its JSON is what ``plan --json`` prints and what is cached."""
+
+    members: Members
+    study: Study
+    runs: tuple[PlannedRun, ...]
+    jobs: tuple[Job, ...]
+    data: tuple[PlannedData, ...]
+    cells: tuple[PlannedCell, ...]
+    tables: dict[str, PlannedTable]
+    figures: dict[str, Figure]
+    path: str = Field("", exclude=True, description="the file that holds it")
+
+    @cached_property
+    def specs(self) -> dict[str, RunSpec]:
+        """Run id -> its specification."""
+        return {run.id: run.spec for run in self.runs}
+
+    def used(self) -> set[str]:
+        """Ids of all runs that jobs, cells and experiments name."""
+        ids = {i for job in self.jobs for i in job.runs} | {i for cell in self.cells for i in cell.needs}
+        return ids | {i for methods in self.members.values() for shots in methods.values()
+                      for found in shots.values() for i in found}  # fmt: skip
+
+    def json_values(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return self.model_dump(mode="json", exclude_none=False)
+
+
+def read_plan(path: Path) -> Plan:
+    """A resolved plan. A UserError for any other file, and for a plan that lacks what a command will read."""
+    content = read_json(path)
+    try:
+        plan = _checked(content)
+    except UserError as error:
+        way_out = "make one with `python -m cml_bench plan --config FILE --out PLAN`"
+        raise UserError(f"{path} is no resolved plan ({str(error).removesuffix('.')}): {way_out}.") from None
+    return plan.model_copy(update={"path": str(path)})
+
+
+def _checked(content: Any) -> Plan:
+    """The plan in these plain values, if its parts belong together."""
+    if not isinstance(content, dict):
+        raise UserError("its parts are of other kinds")
+    try:
+        plan = Plan.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_problem(error)) from None
+    study = checked({**content["study"], "tables": content["tables"], "figures": content["figures"]}, "study")
     for name, experiment in study.experiments.items():
-        ids: list[str] = []
-        for shot in experiment.shots:
-            for seed, split, key, entry in _entries(study, experiment):
-                with told(f"{where}, experiment {name!r}") as place:
-                    spec = _spec(study, _on_split(experiment, split), key, entry, shot, seed, place)
-                    known = specs.get(spec.id)
-                    specs[spec.id] = spec if known is None else _most(known, spec)
-                if known is None:
-                    ids.append(spec.id)
-                if "cml" not in spec.options or "gamma" in _merged(experiment, key, entry, "options").get("cml", {}):
-                    named.add(spec.id)
-                cell = wanted.setdefault((name, key, shot), [])
-                if spec.id not in cell:
-                    cell.append(spec.id)
-        jobs += _jobs(ids, experiment.runs_per_job)
-    for job in jobs:
-        text = json.dumps([(i, specs[i].evaluation.model_dump(mode="json")) for i in job["runs"]])
-        job["id"] = hashlib.sha256(text.encode()).hexdigest()[:12]
-        job["data"] = sorted({specs[i].data_id for i in job["runs"]})
-        job["gpu"] = any(_gains_by_gpu(specs[i]) for i in job["runs"])
-        job["title"] = _job_title([specs[i] for i in job["runs"]])
-    members: dict[str, Any] = {}
-    for (name, key, shot), ids in wanted.items():
-        members.setdefault(name, {}).setdefault(key, {})[str(shot)] = ids
-    check_names(study, where)
-    check_rows(study, members, specs, where)
-    return {
-        "members": members,
-        "study": study.model_dump(mode="json"),
-        "runs": [_run(s, s.id in named) for s in specs.values()],
-        "jobs": jobs,
-        "data": _data(specs, study),
-        "cells": _cells(study, wanted),
-        "tables": {key: table.model_dump(mode="json") for key, table in study.tables.items()},
-        "figures": {
-            key: _figure(figure, bool(study.experiments[figure.experiment].splits), _first(figure, members, specs))
-            for key, figure in study.figures.items()
-        },
-    }
+        for key in experiment.methods:
+            shots = plan.members.get(name, {}).get(key, {})
+            if missing := [shot for shot in experiment.shots if shot not in shots]:
+                raise UserError(f"it has no {name!r} with the runs of {key} at {missing[0]} shots")
+    if strange := plan.used() - plan.specs.keys():
+        raise UserError(f"there is no run {min(strange)!r}")
+    return plan
 
 
-def _first(figure: FigureConfig, members: dict[str, Any], specs: dict[str, RunSpec]) -> RunSpec:
-    """A run of the figure's first row: all its rows have one network."""
-    return specs[next(iter(members[figure.experiment][figure.runs[0].run].values()))[0]]
-
-
-def _figure(figure: FigureConfig, splits: bool, spec: RunSpec) -> dict[str, Any]:
-    """With the choices that its options make in the caption, and the layer that is meant where none is named."""
-    if isinstance(figure, CosineFigure) and not figure.layer:
-        figure = figure.model_copy(update={"layer": layers(spec)[-1]})
-    caption = f"{figure.caption} {figure.definition('class splits' if splits else 'seeds')}".strip()
-    return figure.model_dump(mode="json") | {"caption": caption}
-
-
-def _run(spec: RunSpec, named: bool) -> dict[str, Any]:
-    from cml_bench import registry
-
-    fields = {"id": spec.id, "folder": spec.folder, "title": spec.title}
-    method, net = registry.method(spec.method), spec.network and registry.networks.get(spec.network.name)
-    told = {"deviates": deviation(spec, method, net), "gamma_named": named}
-    return {**fields, **told, "gpu": _gains_by_gpu(spec), "spec": _plain(spec)}
-
-
-def _gains_by_gpu(spec: RunSpec) -> bool:
-    from cml_bench import registry
-
-    return spec.network is not None and not registry.networks.get(spec.network.name).small
-
-
-def _plain(spec: RunSpec) -> dict[str, Any]:
-    return {**canonical(spec), "evaluation": spec.evaluation.model_dump(mode="json")}
-
-
-def _entries(study: Study, experiment: Experiment) -> list[tuple[int, str, str, MethodEntry]]:
-    """Seed by seed (and class split by class split), so that an interrupted study has whole replications."""
-    seeds = {key: entry.seeds or experiment.seeds or study.seeds for key, entry in experiment.methods.items()}
-    every = sorted({seed for chosen in seeds.values() for seed in chosen})
-    return [
-        (seed, split, key, entry)
-        for seed, split in itertools.product(every, experiment.splits or ("",))
-        for key, entry in experiment.methods.items()
-        if seed in seeds[key] and split in (entry.splits or experiment.splits or ("",))
-    ]
-
-
-def _on_split(experiment: Experiment, split: str) -> Experiment:
-    """The experiment on one of its class splits."""
-    options = {**experiment.data_options, **({"split": split} if split else {})}
-    return experiment.model_copy(update={"data_options": options})
-
-
-def _merged(experiment: Experiment, key: str, entry: MethodEntry, field: str) -> dict[str, Any]:
-    """The entry's options of one kind; x+cml starts from those of x."""
-    base = experiment.methods.get(key.removesuffix(CML)) if key.endswith(CML) else None
-    return {**(getattr(base, field) if base else {}), **getattr(entry, field)}
-
-
-def _spec(
-    study: Study, experiment: Experiment, key: str, entry: MethodEntry, shot: int, seed: int, where: str
-) -> RunSpec:
-    from cml_bench import registry  # plug-ins import torch
-
-    method = registry.method(entry.method or key)
-    data_class = registry.datasets.get(experiment.data)
-    data = data_class(
-        data_class.Options.read(
-            experiment.data_options, f"{where}, data set {experiment.data}", places.instead_of(places.DATA)
-        )
-    )
-    query = shot if experiment.query == "shot" else experiment.query
-    evaluation = experiment.evaluation
-    if experiment.evaluation_query == "shot":
-        evaluation = evaluation.model_copy(update={"query": shot})
-    data.check("train", experiment.way, shot, query)
-    data.check("validation", experiment.way, shot, query)
-    data.check("test", experiment.way, shot, evaluation.query)
-    network, training = None, protocol("matched", {}, where)
-    net = registry.networks.get(experiment.network) if method.learns else None
-    released = released_row(method, net)
-    rows = (released, method.more_recipes)
-    own = recipe(experiment.protocol, *rows)
-    steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
-    if method.learns:
-        if method.needs not in (None, net.takes):
-            raise UserError(f"{where}, method {key}: it works on {method.needs}, and {net.name} takes {net.takes}.")
-        mine = _merged(experiment, key, entry, "network_options")
-        given = {**own.network, **method.network_defaults, **experiment.network_options, **mine}
-        options = net.Options.read(given, f"{where}, network {experiment.network}", places.instead_of(places.NETWORK))
-        built = net(options, data.input_shape, data.outputs(experiment.way))
-        built.bind(data)
-        network = Component(name=experiment.network, options=canonical(options))
-        changed = {**experiment.protocol_options, **_merged(experiment, key, entry, "protocol_options")}
-        training = protocol(experiment.protocol, changed, f"{where}, protocol_options", *rows)
-    else:
-        seed, steps, query, built = 0, 0, 1, None
-    chosen = method.Options.read(
-        {**own.options, **_merged(experiment, key, entry, "options")},
-        f"{where}, method {key}",
-        places.instead_of(places.METHOD),
-    )
-    if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:
-        raise UserError(f"{where}, method {key}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}.")
-    learner = method(chosen, built, data.kind) if method.learns else None
-    if learner:
-        learner.check_task(experiment.way * (shot + min(query, evaluation.query)))
-    if not evaluation.inner_steps:
-        evaluation = evaluation.model_copy(update={"inner_steps": (learner.inner_steps if learner else 0,)})
-    return RunSpec(
-        method=method.name,
-        version=method.version,
-        options=canonical(chosen),
-        network=network,
-        data=Component(name=experiment.data, options=canonical(data.options)),
-        data_id=data.data_id,
-        protocol=training,
-        way=experiment.way,
-        shot=shot,
-        query=query,
-        steps=steps,
-        seed=seed,
-        precision=study.precision,
-        evaluation=evaluation,
-    )
-
-
-def _most(a: RunSpec, b: RunSpec) -> RunSpec:
-    """One run for both, evaluated for both."""
-    x, y = a.evaluation, b.evaluation
-    if x.query != y.query:
-        raise UserError(f"{a.title} is wanted with {x.query} and with {y.query} test queries; choose one.")
-    steps = tuple(sorted({*x.inner_steps, *y.inner_steps}))
-    both = Evaluation(tasks=max(x.tasks, y.tasks), query=x.query, inner_steps=steps)
-    return a.model_copy(update={"evaluation": both})
-
-
-def _jobs(ids: list[str], size: int) -> list[dict[str, Any]]:
-    return [{"runs": ids[i : i + size]} for i in range(0, len(ids), size)]
-
-
-def _job_title(specs: list[RunSpec]) -> str:
-    """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``; ``... on sbm, split r1, r2, ...`` of class splits."""
-    methods = ", ".join(dict.fromkeys(spec.method for spec in specs))
-    splits = ", ".join(dict.fromkeys(s.data.options["split"] for s in specs if "split" in s.data.options))
-    where = specs[0].data.name + (f", split {splits}" if splits else "")
-    shots, seeds = (", ".join(map(str, sorted(v))) for v in ({s.shot for s in specs}, {s.seed for s in specs}))
-    return f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {where}, {shots}-shot, seed {seeds}"
-
-
-def _data(specs: dict[str, RunSpec], study: Study) -> list[dict[str, Any]]:
-    from cml_bench import registry
-
-    found = {}
-    for spec in specs.values():
-        cls = registry.datasets.get(spec.data.name)
-        files = cls.edition(study.sources.get(spec.data.name, ()))
-        found[spec.data_id] = {
-            "data_id": spec.data_id, "key": spec.data_id.replace("/", "-"),  # for file names
-            "prepares": cls.has_files, "terms": cls.terms, "store": cls.store or spec.data.name,
-            "published": cls.published(),
-            "files": [{"name": f.name, "size": f.size, "manual": not f.urls, "page": f.page} for f in files],
-            **spec.data.model_dump(mode="json"),
-        }  # fmt: skip
-    return [found[key] for key in sorted(found)]
-
-
-def _cells(study: Study, wanted: dict[tuple[str, str, int], list[str]]) -> list[dict[str, Any]]:
-    cells = []
-    for key, table in study.tables.items():
-        for row, group, name in table.places():
-            experiment = study.experiments[name]
-            for shot in group.shots or experiment.shots:
-                cells.append(
-                    {
-                        "table": key,
-                        "row": row.label,
-                        "columns": group.title,
-                        "shot": shot,
-                        "reading": row.reading,
-                        "tasks": experiment.evaluation.tasks,
-                        "runs": wanted[name, row.run, shot],
-                        "against": wanted[name, row.against, shot] if row.against else None,
-                    }
-                )
-    return cells
+def _problem(error: ValidationError) -> str:
+    """What is wrong with a plan's own keys in a few words; with what a configuration could hold, its key too."""
+    first = error.errors()[0]
+    *outer, last = first["loc"]
+    if {"spec", "study", "tables", "figures"} & set(outer):
+        return explain(error, "plan")
+    return f"it has no {last!r}" if first["type"] == "missing" else "its parts are of other kinds"
 
 
 # -- cache --------------------------------------------------------------------------------------------
@@ -276,10 +195,10 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-def cached(content: dict[str, Any], where: str, results: Path | None = None) -> dict[str, Any]:
+def cached(content: dict[str, Any], where: str, results: Path | None = None) -> Plan:
     """The plan of a configuration, resolved in a subprocess unless it is cached under ``results/plans``.
 
-    ``plan["path"]`` is that file. It never changes, so a job reads the plan that it was started with, whatever is
+    ``plan.path`` is that file. It never changes, so a job reads the plan that it was started with, whatever is
     planned beside it. In a folder that one may only read there is no such file, and the plan is there all the same.
     """
     content = included(content, where)
@@ -304,10 +223,10 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
                   file=sys.stderr, flush=True)  # fmt: skip
             with tempfile.TemporaryDirectory() as folder:
                 known = _resolved_apart(content, Path(folder) / path.name, where)
-    return {**known, "path": str(path)}
+    return known.model_copy(update={"path": str(path)})
 
 
-def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> dict[str, Any]:
+def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
     """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
     config = path.with_suffix(".config.json")
     write_json(config, content)
@@ -320,13 +239,12 @@ def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> dict[str
             said.replace(str(config), where)
             or f"{where}: planning was stopped (exit code {done.returncode}), perhaps for want of memory."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return Plan.model_validate_json(path.read_bytes())
 
 
-def _known(path: Path) -> dict[str, Any] | None:
+def _known(path: Path) -> Plan | None:
     """A plan resolved before, unless its file is missing or damaged."""
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        return Plan.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return plan if isinstance(plan, dict) and plan.keys() >= KEYS else None

@@ -15,7 +15,7 @@ from cml_bench.engine.run import refuse_other_data
 from cml_bench.engine.train import Settings, build_data
 from cml_bench.episodes import Episodes, Examples, Task
 from cml_bench.errors import UserError, unknown
-from cml_bench.figure_config import head_of
+from cml_bench.figure_config import CKAFigure, CurvesFigure, GradientsFigure, ProbeFigure, TSNEFigure
 from cml_bench.learner import Learner, load
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.records import Store
@@ -26,20 +26,20 @@ Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a s
 _POINTS = 201
 
 
-def curves(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Path) -> Arrays:
+def curves(wanted: Wanted, figure: CurvesFigure, store: Store, data_dir: Path) -> Arrays:
     """Adapted curves of a sinusoid figure, of one seed.
 
     Returns ``x`` (points,) and for each shot K: ``truth/K`` (tasks, points), ``support_x/K`` and ``support_y/K``
     (tasks, K), ``curves/K`` (rows, tasks, points).
     """
-    tasks, x = figure["tasks"], np.linspace(*RANGE, _POINTS)
+    tasks, x = figure.tasks, np.linspace(*RANGE, _POINTS)
     out: Arrays = {"x": x}
     for shot, rows in wanted.items():
         specs = [runs[0] for runs in rows]
         out |= {f"{name}/{shot}": value for name, value in _waves(specs[0], tasks, x).items()}
         lines = []
-        for row, spec in zip(figure["runs"], specs, strict=True):
-            lines.append(_lines(store, spec, tasks, x, head_of(row)))
+        for row, spec in zip(figure.runs, specs, strict=True):
+            lines.append(_lines(store, spec, tasks, x, row.head))
         out[f"curves/{shot}"] = np.stack(lines)
     return out
 
@@ -109,31 +109,31 @@ def meetings(learner: Learner, episodes: Episodes, tasks: int, first: int = 0) -
         yield Met(task, wide, before, after)
 
 
-def gradients(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Path) -> Arrays:
+def gradients(wanted: Wanted, figure: GradientsFigure, store: Store, data_dir: Path) -> Arrays:
     """Gradient norms for figure 3c: ``layers`` (layers,) and for each shot K ``norms/K`` (rows, seeds, layers)."""
 
     def measure(learner: Learner, episodes: Episodes, row: dict[str, Any]) -> dict[str, float]:
-        heads = (head_of(row),) if figure["loss"] == "head" else learner.method.heads
+        heads = (row.head,) if figure.loss == "head" else learner.method.heads
         total: dict[str, float] = {}
-        for met in meetings(learner, episodes, figure["tasks"]):
+        for met in meetings(learner, episodes, figure.tasks):
             for name, value in gradient_norms(learner.method, met, heads, figure).items():
                 total[name] = total.get(name, 0.0) + value.sum().item()
-        return {name: value / figure["tasks"] for name, value in total.items()}
+        return {name: value / figure.tasks for name, value in total.items()}
 
     return _by_layer(wanted, figure, store, data_dir, "norms", measure)
 
 
-def gradient_norms(method: Method, met: Met, heads: tuple[str, ...], figure: dict[str, Any]) -> dict[str, Tensor]:
+def gradient_norms(method: Method, met: Met, heads: tuple[str, ...], figure: GradientsFigure) -> dict[str, Tensor]:
     """Norm (T,) of the gradient of each layer's weights, by the layer's name; see GradientsFigure for the options."""
-    examples, names = met.examples(figure["examples"]), [f"{layer}.weight" for layer in method.network.layers]
-    if figure["at"] == "initial":
+    examples, names = met.examples(figure.examples), [f"{layer}.weight" for layer in method.network.layers]
+    if figure.at == "initial":
         start = met.groups["base"]
         order = {"create_graph": method.second_order}
         *_, params = method.trajectory(met.groups, met.task.support, method.inner_steps, **order)
     else:
         start = params = {name: p.requires_grad_() for name, p in met.after.items()}
     outputs = method.outputs(met.groups, params, examples.x, heads)
-    weight = {head: method.head_weight(head) if figure["loss"] == "outer" else 1.0 for head in heads}
+    weight = {head: method.head_weight(head) if figure.loss == "outer" else 1.0 for head in heads}
     loss = sum(weight[head] * method.criterion(outputs[head], examples.y).sum() for head in heads)
     grads = torch.autograd.grad(loss, [start[name] for name in names], materialize_grads=True)
     return {
@@ -142,21 +142,21 @@ def gradient_norms(method: Method, met: Met, heads: tuple[str, ...], figure: dic
     }
 
 
-def similarity(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Path) -> Arrays:
+def similarity(wanted: Wanted, figure: CKAFigure, store: Store, data_dir: Path) -> Arrays:
     """CKA before and after adaptation for figure 3d: ``layers``, and for each shot K ``cka/K``.
 
     ``cka/K`` is (rows, seeds, layers).
     """
 
     def measure(learner: Learner, episodes: Episodes, row: dict[str, Any]) -> dict[str, float]:
-        head, values = head_of(row), {}
-        for met in meetings(learner, episodes, figure["tasks"]):
-            x = met.examples(figure["examples"]).x
+        head, values = row.head, {}
+        for met in meetings(learner, episodes, figure.tasks):
+            x = met.examples(figure.examples).x
             before, after = (layers(learner.method, met.groups, p, x, head) for p in (met.before, met.after))
             for name in before:
                 pairs = zip(before[name], after[name], strict=True)
                 values.setdefault(name, []).extend(
-                    analysis.linear_cka(a, b, figure["estimator"]) for a, b in pairs
+                    analysis.linear_cka(a, b, figure.estimator) for a, b in pairs
                 )  # fmt: skip
         return {name: float(np.nanmean(found)) for name, found in values.items()}
 
@@ -170,12 +170,12 @@ def layers(method: Method, groups: Groups, params: Params, x: Tensor, head: str)
     return {name: value.double().numpy() for name, value in found.items()}
 
 
-def _by_layer(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Path, name: str, measure) -> Arrays:
+def _by_layer(wanted: Wanted, figure: ProbeFigure, store: Store, data_dir: Path, name: str, measure) -> Arrays:
     """``measure(learner, episodes, row)`` gives a number by layer: all rows, seeds and shots as arrays."""
     found = {
         shot: [
             [measure(*_opened(store, spec, data_dir), row) for spec in runs]
-            for row, runs in zip(figure["runs"], rows, strict=True)
+            for row, runs in zip(figure.runs, rows, strict=True)
         ]
         for shot, rows in wanted.items()
     }
@@ -194,7 +194,7 @@ def _by_layer(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Pa
 PANELS = ("before", "after", "queries")
 
 
-def embedding(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Path) -> Arrays:
+def embedding(wanted: Wanted, figure: TSNEFigure, store: Store, data_dir: Path) -> Arrays:
     """t-SNE of one task and silhouettes of many, for figure 4.
 
     For each shot K: ``labels/K/PANEL`` (n,), ``points/K/PANEL`` (rows, n, 2), ``score/K/PANEL`` (rows, seeds) mean
@@ -211,16 +211,16 @@ def embedding(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Pa
             for j, spec in enumerate(runs):
                 learner, episodes = _opened(store, spec, data_dir)
                 scores: dict[str, list[float]] = {panel: [] for panel in PANELS}
-                for met in meetings(learner, episodes, figure["tasks"]):
+                for met in meetings(learner, episodes, figure.tasks):
                     for panel, (features, labels) in _clouds(learner.method, met, figure).items():
                         pairs = zip(features, labels, strict=True)
                         scores[panel] += [analysis.silhouette(*pair) for pair in pairs]
                 for panel in PANELS:
                     out[f"score/{shot}/{panel}"][i, j] = np.mean(scores[panel])
-                if spec.seed == figure["seed"] and len(points["before"]) == i:  # of several class splits the first
-                    (met,) = meetings(learner, episodes, 1, figure["task"])
+                if spec.seed == figure.seed and len(points["before"]) == i:  # of several class splits the first
+                    (met,) = meetings(learner, episodes, 1, figure.task)
                     for panel, (features, labels) in _clouds(learner.method, met, figure).items():
-                        points[panel].append(analysis.tsne(features[0], figure["perplexity"]))
+                        points[panel].append(analysis.tsne(features[0], figure.perplexity))
                         drawn[panel].append(analysis.silhouette(features[0], labels[0]))
                         out[f"labels/{shot}/{panel}"] = labels[0]
         for panel in PANELS:
@@ -228,21 +228,21 @@ def embedding(wanted: Wanted, figure: dict[str, Any], store: Store, data_dir: Pa
     return out
 
 
-def _clouds(method: Method, met: Met, figure: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _clouds(method: Method, met: Met, figure: TSNEFigure) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Panel -> features (T, n, ...) and labels (T, n)."""
-    shown, found = met.examples(figure["examples"]), {}
+    shown, found = met.examples(figure.examples), {}
     for panel, params, examples in (
         ("before", met.before, shown),
         ("after", met.after, shown),
         ("queries", met.after, met.task.query),
     ):
         with torch.no_grad():
-            if not figure["layer"]:
+            if not figure.layer:
                 features = method.features(met.groups, params, examples.x)
             else:
                 by_name = method.activations(met.groups, params, examples.x)
-                if figure["layer"] not in by_name:
-                    raise unknown("layer", figure["layer"], by_name)
-                features = by_name[figure["layer"]]
+                if figure.layer not in by_name:
+                    raise unknown("layer", figure.layer, by_name)
+                features = by_name[figure.layer]
         found[panel] = features.double().numpy(), examples.y.numpy()
     return found

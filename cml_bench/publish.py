@@ -21,8 +21,8 @@ from cml_bench import abstract, figures, preflight, render, report
 from cml_bench.cells import Cell, Column, Table, TableRow
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes, write_text
+from cml_bench.plan import Plan
 from cml_bench.records import Store, evaluation_key, write_episodes
-from cml_bench.spec import RunSpec
 from cml_bench.tables import build
 from cml_bench.texts import Prose, markdown, paragraph
 
@@ -31,9 +31,7 @@ README, RESULTS, HARDWARE = Path("README.md"), Path("docs/results.md"), Path("do
 FOREST = "figures/forest.png"
 
 
-def publish(
-    plan: dict[str, Any], results: Path, reference: Path = REFERENCE, root: Path = Path(), partial: bool = False
-) -> None:
+def publish(plan: Plan, results: Path, reference: Path = REFERENCE, root: Path = Path(), partial: bool = False) -> None:
     """Copy the study's finished records (not the models) and figures, render its tables, fill the blocks of the pages.
 
     Of the test episodes only those series are kept that the study's tables show; the means of all are in the record.
@@ -43,12 +41,12 @@ def publish(
     Runs that the configuration no longer has are removed. Those it has stay in ``reference`` if ``results`` has them
     not, so tables can be made again from the committed records alone.
     """
-    study = plan["study"]["study"]
+    study = plan.study.study
     home = Path(reference) / study
     _copy_records(plan, Store(results), Store(home))
     if partial:
         return
-    specs = [RunSpec.model_validate(run["spec"]) for run in plan["runs"]]
+    specs = list(plan.specs.values())
     target = Store(home)
     lost = preflight.not_run(plan)  # runs whose data cannot be had here: the tables say so
     missing = [spec.title for spec in specs if spec.id not in lost and target.read(spec) is None]
@@ -67,9 +65,9 @@ def publish(
         _fill(Path(root) / page, study, lambda path, content=content: content(plan, home, path))
 
 
-def _copy_records(plan: dict[str, Any], source: Store, target: Store) -> None:
+def _copy_records(plan: Plan, source: Store, target: Store) -> None:
     shown = series(plan)
-    for spec in (RunSpec.model_validate(run["spec"]) for run in plan["runs"]):
+    for spec in plan.specs.values():
         record = source.read(spec)
         if record is not None:
             kept = {key: values for key, values in record.arrays.items() if key in shown.get(spec.id, ())}
@@ -77,36 +75,36 @@ def _copy_records(plan: dict[str, Any], source: Store, target: Store) -> None:
             write_bytes(target.folder(spec) / "record.json", (record.folder / "record.json").read_bytes())
 
 
-def _copy_figures(plan: dict[str, Any], source: Path, home: Path) -> None:
+def _copy_figures(plan: Plan, source: Path, home: Path) -> None:
     """The pictures, and the arrays to draw them again without models; without those that the study no longer has."""
     for folder, kind in (("figures", "png"), ("probes", "npz")):
         for path in (home / folder).glob(f"*.{kind}"):
-            if path.stem not in plan["figures"] and path != home / FOREST:
+            if path.stem not in plan.figures and path != home / FOREST:
                 path.unlink()
-        for key in plan["figures"]:
+        for key in plan.figures:
             if (path := source / folder / f"{key}.{kind}").exists():
                 write_bytes(home / folder / path.name, path.read_bytes())
 
 
-def series(plan: dict[str, Any]) -> dict[str, set[str]]:
+def series(plan: Plan) -> dict[str, set[str]]:
     """Run id -> the keys of its test series that a table shows."""
     found: dict[str, set[tuple[str, int | None]]] = {}
-    for key in plan["tables"]:
+    for key in plan.tables:
         for row, column, cell in build(plan, Store("nowhere"), key).cells():
             shown = [(one, row.reading) for one in (cell, cell.fixed) if one]
             shown += [(one.base, "meta") for one, _ in shown if one.base]
             for part, reading in shown:
                 for run in part.runs:
                     found.setdefault(run, set()).add((reading, column.steps))
-    own = {run["id"]: run["spec"]["options"].get("inner_steps", 0) for run in plan["runs"]}
+    own = {i: spec.options.get("inner_steps", 0) for i, spec in plan.specs.items()}
     return {
         run: {evaluation_key(reading, own[run] if steps is None else steps) for reading, steps in keys}
         for run, keys in found.items()
     }
 
 
-def _tables(plan: dict[str, Any], home: Path) -> list[Table]:
-    return [build(plan, Store(home), key) for key in plan["tables"]]
+def _tables(plan: Plan, home: Path) -> list[Table]:
+    return [build(plan, Store(home), key) for key in plan.tables]
 
 
 def _link(target: Path, page: Path) -> str:
@@ -114,13 +112,13 @@ def _link(target: Path, page: Path) -> str:
     return quote(Path(os.path.relpath(target, page.parent)).as_posix())
 
 
-def block(plan: dict[str, Any], home: Path, page: Path) -> str:
+def block(plan: Plan, home: Path, page: Path) -> str:
     """What stands in docs/results.md: the study's tables, its pictures, and where the numbers come from."""
-    study = plan["study"]
-    parts = [f"## {markdown(_title(plan))}", paragraph(Prose(study["summary"].strip()))]
-    parts += [(home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan["tables"]]
+    study = plan.study
+    parts = [f"## {markdown(_title(plan))}", paragraph(Prose(study.summary.strip()))]
+    parts += [(home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan.tables]
     forest = ("Paired differences", "Improvement is to the right; 95 % t intervals, as in the tables above", FOREST)
-    drawn = [(f["title"], f["caption"], f"figures/{key}.png") for key, f in plan["figures"].items()]
+    drawn = [(f.title, f.caption, f"figures/{key}.png") for key, f in plan.figures.items()]
     parts += [
         f"![{markdown(title, link=True)}]({_link(home / name, page)})\n\n"
         f"{paragraph(title)}. {markdown(Prose(caption.removesuffix('.')))}."
@@ -146,7 +144,7 @@ def _provenance(runs: list[Any]) -> str:
     return f"{len(runs)} runs of {made}, {', '.join(torches)}, {'; '.join(machines)}"
 
 
-def brief(plan: dict[str, Any], home: Path, page: Path) -> str:
+def brief(plan: Plan, home: Path, page: Path) -> str:
     """What stands in the README: of each table its paired differences, and where the rest is."""
     parts = [f"### {markdown(_title(plan))}"]
     for table in _tables(plan, home):
@@ -164,7 +162,7 @@ def brief(plan: dict[str, Any], home: Path, page: Path) -> str:
 
 
 def _title(plan: dict[str, Any]) -> str:
-    return plan["study"]["title"] or plan["study"]["study"]
+    return plan.study.title or plan.study.study
 
 
 def _anchor(page: Path, plan: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from cml_bench import strict_yaml, verdict
 from cml_bench.cells import Beside, Cell, Column, Table, TableRow
 from cml_bench.errors import UserError, unknown
+from cml_bench.plan import Plan, PlannedRun
 from cml_bench.spec import Model, RunSpec
 from cml_bench.texts import Line
 
@@ -77,9 +78,9 @@ def read(path: Path | str) -> Published:
     return Published.read(content, str(path))
 
 
-def published_table(table: Table, plan: dict[str, Any]) -> tuple[str, PublishedTable] | None:
+def published_table(table: Table, plan: Plan) -> tuple[str, PublishedTable] | None:
     """The paper, and its table that a table's configuration names by ``paper``; None: it names none."""
-    key, path = plan["tables"][table.key]["paper"], plan["study"]["published"]
+    key, path = plan.tables[table.key].paper, plan.study.published
     if not key:
         return None
     if not path:
@@ -90,10 +91,10 @@ def published_table(table: Table, plan: dict[str, Any]) -> tuple[str, PublishedT
     return f"{key.replace('table', 'Table ')} of {found.source}", found.tables[key]
 
 
-def beside(table: Table, source: PublishedTable, plan: dict[str, Any]) -> list[Beside]:
+def beside(table: Table, source: PublishedTable, plan: Plan) -> list[Beside]:
     """Each cell of the table that the paper has too."""
     rows = {row.label: row for row in source.rows}
-    runs = {run["id"]: run for run in plan["runs"]}
+    runs = {run.id: run for run in plan.runs}
     found = []
     for row in table.results:
         theirs = rows.get(row.label)
@@ -105,7 +106,7 @@ def beside(table: Table, source: PublishedTable, plan: dict[str, Any]) -> list[B
 
 def _beside(
     row: TableRow, column: Column, theirs: PublishedRow, source: PublishedTable, rows: dict[str, PublishedRow],
-    runs: dict[str, Any],
+    runs: dict[str, PlannedRun],
 ) -> Beside:  # fmt: skip
     cell, (value, half) = row.cells[column].fixed or row.cells[column], _pair(theirs.values[column.place])
     base = rows.get(row.against)
@@ -126,7 +127,9 @@ def _beside(
     return line
 
 
-def _reason(cell: Cell, column: Column, theirs: PublishedRow, source: PublishedTable, runs: dict[str, Any]) -> str:
+def _reason(
+    cell: Cell, column: Column, theirs: PublishedRow, source: PublishedTable, runs: dict[str, PlannedRun]
+) -> str:
     """Empty, or why a cell may not be set beside the published row."""
     if not cell.records:
         return "no run yet"
@@ -134,11 +137,11 @@ def _reason(cell: Cell, column: Column, theirs: PublishedRow, source: PublishedT
 
 
 def _deviation(
-    spec: RunSpec, run: dict[str, Any], column: Column, theirs: PublishedRow, source: PublishedTable
+    spec: RunSpec, run: PlannedRun, column: Column, theirs: PublishedRow, source: PublishedTable
 ) -> tuple[str, str]:
     """The protocol ("official", or an option that is not), and an option that is not the published row's."""
     structure = {**source.structures.get(column.group, {}), **theirs.structure}
-    deviates = {**run["deviates"]}
+    deviates = {**run.deviates}
     for key, value in structure.items():
         mine, _ = deviates.pop(key, (_option(spec, key), None))
         if mine != value:
@@ -146,7 +149,7 @@ def _deviation(
     deviates.pop("cml.gamma", None)
     for key, (mine, official) in deviates.items():
         return f"{key} {mine} instead of {official}", ""
-    asked = run["spec"]["evaluation"]["query"]
+    asked = run.spec.evaluation.query
     for what, mine, wanted in (("query", spec.query, source.query), ("test query", asked, source.test_query)):
         if wanted is not None and mine != wanted:
             return "official", f"{what} {mine}, the paper's code {wanted}"
@@ -166,7 +169,7 @@ def _pair(value: float | tuple[float, float] | None) -> tuple[float | None, floa
 
 
 def _claim(
-    cell: Cell, column: Column, theirs: PublishedRow, source: PublishedTable, runs: dict[str, Any]
+    cell: Cell, column: Column, theirs: PublishedRow, source: PublishedTable, runs: dict[str, PlannedRun]
 ) -> verdict.Claim:
     spec = next(iter(cell.records.values())).spec
     data, split, size = spec.data_id.split("/")[0], *_split_and_size(spec.data_id)
@@ -184,7 +187,7 @@ def _claim(
         other_option=other_option,
         ours=mine,
         paper=paper,
-        gamma_fixed_beforehand=all(run["gamma_named"] for run in used),
+        gamma_fixed_beforehand=all(run.gamma_named for run in used),
         statuses=tuple(record.status for record in cell.records.values()),
         data_hashes=tuple(record.content["data_sha256"] for record in cell.records.values()),
         data_differs=tuple(record.content.get("data_differs", "") for record in cell.records.values()),

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from cml_bench import stats
 from cml_bench.errors import UserError
 from cml_bench.files import write_json
+from cml_bench.plan import Plan
 from cml_bench.records import Record, Store, evaluation_key
 from cml_bench.registry import CML
 from cml_bench.spec import RunSpec, canonical, explain
@@ -61,7 +62,7 @@ def recipe(spec: RunSpec) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check(plan: dict[str, Any], results: Path, reference: Path = REFERENCE) -> list[Finding]:
+def check(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[Finding]:
     """Every cell of the plan, and every reference that the plan no longer has."""
     known, found = read_reference(reference), []
     for name, (specs, reading) in _cells(plan).items():
@@ -73,7 +74,7 @@ def check(plan: dict[str, Any], results: Path, reference: Path = REFERENCE) -> l
     return found + [Finding(name, "is in the reference and no longer in the configuration") for name in known]
 
 
-def update(plan: dict[str, Any], results: Path, reference: Path = REFERENCE) -> list[str]:
+def update(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[str]:
     """Write references from finished runs; returns what moved, a line a cell. A UserError if a run is not usable."""
     old = read_reference(reference) if Path(reference).exists() else {}
     new, lines = {}, []
@@ -124,11 +125,11 @@ def read_reference(path: Path) -> dict[str, Any]:
     return content
 
 
-def _cells(plan: dict[str, Any]) -> dict[str, tuple[list[RunSpec], str]]:
-    specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+def _cells(plan: Plan) -> dict[str, tuple[list[RunSpec], str]]:
+    specs = plan.specs
     return {
         f"{experiment}/{method}/{shot}-shot/{reading}": ([specs[i] for i in ids], reading)
-        for experiment, methods in plan["members"].items()
+        for experiment, methods in plan.members.items()
         for method, shots in methods.items()
         for shot, ids in shots.items()
         for reading in (("meta", "co") if specs[ids[0]].method.endswith(CML) else ("meta",))

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cml_bench import preflight
 from cml_bench.errors import UserError
+from cml_bench.plan import Plan, PlannedRun
 from cml_bench.records import Store, being_written
-from cml_bench.spec import RunSpec
 from cml_bench.texts import printable
 
 # In the order in which they are shown.
@@ -23,34 +23,33 @@ class State(NamedTuple):
     more: str = ""
 
 
-def states(plan: dict[str, Any], results: Path) -> dict[str, State]:
+def states(plan: Plan, results: Path) -> dict[str, State]:
     """Run id -> its state."""
     store, reasons = Store(results), preflight.lost(plan, results)
-    return {run["id"]: _state(run, store, reasons.get(run["id"])) for run in plan["runs"]}
+    return {run.id: _state(run, store, reasons.get(run.id)) for run in plan.runs}
 
 
-def _state(run: dict[str, Any], store: Store, reason: str | None) -> State:
-    spec = RunSpec.model_validate(run["spec"])
-    folder = store.folder(spec)
-    record, problem = store.usable(spec)
+def _state(run: PlannedRun, store: Store, reason: str | None) -> State:
+    folder = store.folder(run.spec)
+    record, problem = store.usable(run.spec)
     if problem:
-        return State(run["id"], run["title"], "failed", problem)
-    if record is not None and not (lacks := record.lacks(spec.evaluation)):
-        return State(run["id"], run["title"], record.status)
+        return State(run.id, run.title, "failed", problem)
+    if record is not None and not (lacks := record.lacks(run.spec.evaluation)):
+        return State(run.id, run.title, record.status)
     try:
         if being_written(folder):
-            return State(run["id"], run["title"], "running", _progress(folder))
+            return State(run.id, run.title, "running", _progress(folder))
         hidden = ""
     except UserError as error:
         hidden = f"whether it is running cannot be told: {error}"
     if (folder / "error.log").exists():
         last = (folder / "error.log").read_text(errors="replace", encoding="utf-8").strip().splitlines()
-        return State(run["id"], run["title"], "failed", f"{last[-1] if last else ''} (see {folder / 'error.log'})")
+        return State(run.id, run.title, "failed", f"{last[-1] if last else ''} (see {folder / 'error.log'})")
     if any(folder.glob("checkpoint-*.pt")):
         more = hidden or "goes on from its checkpoint"
-        return State(run["id"], run["title"], "interrupted", f"{_progress(folder)}; {more}")
+        return State(run.id, run.title, "interrupted", f"{_progress(folder)}; {more}")
     more = f"{lacks}; the next start tests the stored model further" if record else hidden
-    return State(run["id"], run["title"], "not run" if reason else "missing", reason or more)
+    return State(run.id, run.title, "not run" if reason else "missing", reason or more)
 
 
 def _progress(folder: Path) -> str:
@@ -64,18 +63,18 @@ def _progress(folder: Path) -> str:
         return "starting"
 
 
-def counts(plan: dict[str, Any], found: dict[str, State]) -> dict[str, dict[str, int]]:
+def counts(plan: Plan, found: dict[str, State]) -> dict[str, dict[str, int]]:
     """Table key -> state -> number of runs; the key ``all runs`` counts the whole study."""
     groups = {"all runs": set(found)}
-    for cell in plan["cells"]:
-        groups.setdefault(cell["table"], set()).update(cell["runs"], cell["against"] or ())
+    for cell in plan.cells:
+        groups.setdefault(cell.table, set()).update(cell.needs)
     return {
         key: {state: n for state in STATES if (n := sum(found[run].state == state for run in runs))}
         for key, runs in groups.items()
     }
 
 
-def text(plan: dict[str, Any], results: Path) -> str:
+def text(plan: Plan, results: Path) -> str:
     """For people: counts per table, then every run that is under way, failed, cannot run or lacks results."""
     found = states(plan, results)
     lines = [

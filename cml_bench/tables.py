@@ -7,7 +7,9 @@ import numpy as np
 
 from cml_bench import published, stats
 from cml_bench.cells import Cell, Column, Difference, Table, TableRow
+from cml_bench.config import Experiment, TableConfig
 from cml_bench.errors import UserError
+from cml_bench.plan import Plan
 from cml_bench.records import Record, Store, evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.verdict import FINISHED, cell_summary
@@ -16,24 +18,24 @@ from cml_bench.words import not_run, notes
 STATISTICS = {"mean": np.mean, "median": np.median}
 
 
-def build(plan: dict[str, Any], store: Store, key: str) -> Table:
+def build(plan: Plan, store: Store, key: str) -> Table:
     """The table ``key`` of a plan from whatever runs are finished."""
-    config = plan["tables"][key]
+    config = plan.tables[key]
     reader = _Reader(plan, store)
     columns = _columns(config, reader)
     rows = []
-    for row in config["rows"]:
-        cells = {column: reader.cell(config, row["run"], row["reading"], column) for column in columns}
-        if row["against"]:
+    for row in config.rows:
+        cells = {column: reader.cell(config, row.run, row.reading, column) for column in columns}
+        if row.against:
             for column in columns:
-                cells[column].base = reader.cell(config, row["against"], "meta", column)
+                cells[column].base = reader.cell(config, row.against, "meta", column)
         for column, cell in cells.items():
-            cell.fixed = reader.fixed(config, row["run"], row["reading"], column)
-            if cell.fixed and row["against"]:
-                cell.fixed.base = reader.fixed(config, row["against"], "meta", column)
-        rows.append(TableRow(row["label"], row["reading"], _label_of(config, row["against"]), cells, row["shown"]))
-    table = Table(key, config["kind"], config["title"], config["caption"], columns, rows, [])
-    _compare(table, config.get("whole_columns", 1.0))
+            cell.fixed = reader.fixed(config, row.run, row.reading, column)
+            if cell.fixed and row.against:
+                cell.fixed.base = reader.fixed(config, row.against, "meta", column)
+        rows.append(TableRow(row.label, row.reading, _label_of(config, row.against), cells, row.shown))
+    table = Table(key, config.kind, config.title, config.caption, columns, rows, [])
+    _compare(table, config.whole_columns)
     _embolden(table)
     told = []
     if found := published.published_table(table, plan):
@@ -49,37 +51,37 @@ def build(plan: dict[str, Any], store: Store, key: str) -> Table:
 class _Reader:
     """Finished runs of a plan as cells; each record is read once, and what is wrong with a file is kept."""
 
-    def __init__(self, plan: dict[str, Any], store: Store):
+    def __init__(self, plan: Plan, store: Store):
         self.plan, self.store = plan, store
-        self.specs = {run["id"]: RunSpec.model_validate(run["spec"]) for run in plan["runs"]}
+        self.specs = plan.specs
         self.found: dict[tuple[str, str], Record | None] = {}
         self.damaged: dict[str, None] = {}  # in order, each once
 
-    def experiment(self, config: dict[str, Any], group: str) -> tuple[str, dict[str, Any]]:
+    def experiment(self, config: TableConfig, group: str) -> tuple[str, Experiment]:
         """Name and content of the experiment behind a group of columns."""
-        name = next(g["experiment"] for g in config["columns"] if g["title"] == group)
-        return name, self.plan["study"]["experiments"][name]
+        name = next(g.experiment for g in config.columns if g.title == group)
+        return name, self.plan.study.experiments[name]
 
-    def cell(self, config: dict[str, Any], run: str, reading: str, column: Column) -> Cell:
+    def cell(self, config: TableConfig, run: str, reading: str, column: Column) -> Cell:
         """The cell of a run's reading in a column."""
         return self._cell(self.experiment(config, column.group)[0], run, reading, column)
 
-    def fixed(self, config: dict[str, Any], run: str, reading: str, column: Column) -> Cell | None:
+    def fixed(self, config: TableConfig, run: str, reading: str, column: Column) -> Cell | None:
         """The same on one class split, where the columns say on which."""
-        name = next(g["fixed"] for g in config["columns"] if g["title"] == column.group)
+        name = next(g.fixed for g in config.columns if g.title == column.group)
         return self._cell(name, run, reading, column) if name else None
 
     def _cell(self, name: str, run: str, reading: str, column: Column) -> Cell:
-        experiment = self.plan["study"]["experiments"][name]
-        ids = self.plan["members"][name][run][str(column.shot)]
+        experiment = self.plan.study.experiments[name]
+        ids = self.plan.members[name][run][column.shot]
         records = {
             _unit(self.specs[i], experiment): r for i in ids if (r := self._record(i, name, experiment)) is not None
         }
-        scores, problems = _scores(records, reading, column, experiment["evaluation"]["tasks"])
+        scores, problems = _scores(records, reading, column, experiment.evaluation.tasks)
         self.damaged.update(dict.fromkeys(problems.values()))
         return _cell(ids, {s: r for s, r in records.items() if s not in problems}, scores, column)
 
-    def _record(self, i: str, name: str, experiment: dict[str, Any]) -> Record | None:
+    def _record(self, i: str, name: str, experiment: Experiment) -> Record | None:
         if (i, name) not in self.found:
             record, problem = self.store.usable(self.specs[i])
             asked = _asked(self.specs[i], experiment)
@@ -90,16 +92,16 @@ class _Reader:
         return self.found[i, name]
 
 
-def _asked(spec: RunSpec, experiment: dict[str, Any]) -> Evaluation:
+def _asked(spec: RunSpec, experiment: Experiment) -> Evaluation:
     """The test results that this study shows of a run: another evaluation must not be mixed in."""
-    wanted = experiment["evaluation"]
-    steps = tuple(wanted["inner_steps"]) or (_own_steps(spec),)
-    return Evaluation(tasks=wanted["tasks"], query=spec.evaluation.query, inner_steps=steps)
+    wanted = experiment.evaluation
+    steps = wanted.inner_steps or (_own_steps(spec),)
+    return Evaluation(tasks=wanted.tasks, query=spec.evaluation.query, inner_steps=steps)
 
 
-def _unit(spec: RunSpec, experiment: dict[str, Any]) -> int:
+def _unit(spec: RunSpec, experiment: Experiment) -> int:
     """What is replicated: the training seed, or the place of the class split among the experiment's."""
-    splits = experiment["splits"]
+    splits = experiment.splits
     return splits.index(spec.data.options["split"]) if splits else spec.seed
 
 
@@ -107,25 +109,25 @@ def _own_steps(spec: RunSpec) -> int:
     return spec.options.get("inner_steps", 0)
 
 
-def _columns(config: dict[str, Any], reader: _Reader) -> list[Column]:
+def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
     columns = []
-    for group in config["columns"]:
-        name, experiment = reader.experiment(config, group["title"])
-        shots = sorted(group["shots"] or experiment["shots"])
-        if config["kind"] != "regression":
-            columns += [Column(shot, group=group["title"]) for shot in shots]
+    for group in config.columns:
+        name, experiment = reader.experiment(config, group.title)
+        shots = sorted(group.shots or experiment.shots)
+        if config.kind != "regression":
+            columns += [Column(shot, group=group.title) for shot in shots]
             continue
-        members = reader.plan["members"][name]
-        used = [reader.specs[i] for row in config["rows"] for ids in members[row["run"]].values() for i in ids]
-        every = experiment["evaluation"]["inner_steps"] or sorted({_own_steps(spec) for spec in used})
-        steps = config["inner_steps"] or every
+        members = reader.plan.members[name]
+        used = [reader.specs[i] for row in config.rows for ids in members[row.run].values() for i in ids]
+        every = experiment.evaluation.inner_steps or sorted({_own_steps(spec) for spec in used})
+        steps = config.inner_steps or every
         columns += [Column(shot, k, statistic) for shot in shots for statistic in STATISTICS for k in steps]
     return columns
 
 
-def _label_of(config: dict[str, Any], run: str | None) -> str | None:
+def _label_of(config: TableConfig, run: str | None) -> str | None:
     """How the baseline is called: as its own row, or by its key where the table has no such row."""
-    return next((row["label"] for row in config["rows"] if row["run"] == run and row["reading"] == "meta"), run)
+    return next((row.label for row in config.rows if row.run == run and row.reading == "meta"), run)
 
 
 def _scores(
@@ -144,7 +146,7 @@ def _scores(
     return scores, problems
 
 
-def _cell(ids: list[str], records: dict[int, Record], scores: dict[int, np.ndarray], column: Column) -> Cell:
+def _cell(ids: tuple[str, ...], records: dict[int, Record], scores: dict[int, np.ndarray], column: Column) -> Cell:
     cell = Cell(ids, records)
     if not records:
         return cell

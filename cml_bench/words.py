@@ -1,12 +1,12 @@
 """What holds in a table and what does not, and what is missing, in sentences. Imports no torch."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from cml_bench import preflight, stats
 from cml_bench.cells import Difference, Table, TableRow
+from cml_bench.plan import Plan
 from cml_bench.texts import Prose
 
 
@@ -68,7 +68,7 @@ def _missing(table: Table) -> list[str]:
     return [f"{len(there)} of {len(wanted)} runs are made and evaluated as asked; missing: {places}."]
 
 
-def not_run(plan: dict[str, Any], table: Table) -> list[str]:
+def not_run(plan: Plan, table: Table) -> list[str]:
     """Why runs of this table cannot be made here."""
     every = [one for _, _, cell in table.cells() for one in (cell, cell.fixed) if one]
     reasons, wanted = preflight.not_run(plan), {i for cell in every for i in cell.runs}

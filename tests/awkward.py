@@ -1,7 +1,8 @@
 """A study whose labels, titles and captions hold every awkward character."""
 
-from cml_bench import plan, report
+from cml_bench import report
 from cml_bench.config import parse
+from cml_bench.resolve import resolve
 from cml_bench.tables import build
 from tests.simulated import finish
 
@@ -33,7 +34,7 @@ def study(labels=LABELS, base=BASE, group=GROUP, title=TITLE, caption=CAPTION):
     figure = {"kind": "accuracy", "experiment": "e", "runs": lines}
     config = {"study": "simulated", "title": title, "summary": caption, "seeds": 3, "experiments": {"e": experiment},
               "tables": {"t": table}, "figures": {"f": {**figure, "title": title, "caption": caption}}}  # fmt: skip
-    return plan.resolve(parse(config, "test"), "test")
+    return resolve(parse(config, "test"), "test")
 
 
 def made(root):

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cml_bench import plan
 from cml_bench.config import parse
 from cml_bench.records import Store, write_episodes, write_record
+from cml_bench.resolve import resolve
 from cml_bench.spec import RunSpec, canonical
 
 ANSWERS = 100
@@ -31,7 +31,7 @@ def study(seeds: int = 5, kind: str = "accuracy", tasks: int = 400) -> dict[str,
         "study": "simulated", "title": "A 100 % made-up study", "seeds": seeds, "experiments": {"e": experiment},
         "tables": {"table1": {"kind": kind, "experiment": "e", "title": "T & U", "caption": "C_1", "rows": rows}},
     }  # fmt: skip
-    return plan.resolve(parse(config, "test"), "test")
+    return resolve(parse(config, "test"), "test")
 
 
 def finish(
@@ -44,8 +44,8 @@ def finish(
     """
     store, rng = Store(results), np.random.default_rng(0)
     seed_part = rng.normal(0, seed_sd, 100)
-    for run in resolved["runs"]:
-        spec = RunSpec.model_validate(run["spec"])
+    for run in resolved.runs:
+        spec = run.spec
         if only is None or only(spec):
             folder = store.folder(spec)
             folder.mkdir(parents=True)

@@ -10,6 +10,7 @@ import pytest
 from cml_bench import plan, registry, shells
 from cml_bench.config import parse
 from cml_bench.errors import UserError
+from cml_bench.resolve import resolve
 from tests import awkward_clone
 
 ROOT = Path(__file__).parent.parent
@@ -37,8 +38,8 @@ def test_a_failing_study_in_such_folders_still_tells_how_far_it_is_and_writes_no
     data_dir = awkward_clone.DATA_DIR
     config = awkward_clone.study(data_dir=data_dir, results=f"{data_dir}/ready/{awkward_clone.RESULTS}")
     home = awkward_clone.clone(tmp_path)
-    run = plan.resolve(parse(config, "t"), "t")["runs"][0]
-    bad = home / config["results"] / "runs" / run["folder"]
+    run = resolve(parse(config, "t"), "t").runs[0]
+    bad = home / config["results"] / "runs" / run.folder
     bad.mkdir(parents=True)
     (bad / "record.json").write_text("{")
     before = awkward_clone.around(tmp_path, home, config)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from cml_bench import plan, plan_checks, registry
+from cml_bench import plan_checks, registry
 from cml_bench.__main__ import main
 from cml_bench.config import FOLDERS, TARGETS, parse
 from cml_bench.data.omniglot import Omniglot
@@ -20,8 +20,10 @@ from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.networks import _template, base
+from cml_bench.resolve import resolve
 from cml_bench.spec import RunSpec, canonical
 from tests.cases import said
+from tests.plans import dumped
 from tests.specs import glyph_spec, sinusoid_spec
 from tests.test_omniglot import sha256_of, without_the_end
 from tests.test_plan import changed, study
@@ -33,7 +35,7 @@ CURVES = {"kind": "curves", "experiment": "s", "title": "F", "runs": [{"label": 
 def refused(content: dict, message: str) -> None:
     """Planning ends with this error, in one paragraph."""
     with pytest.raises(UserError, match=message) as found:
-        plan.resolve(parse(content, "my.yaml"), "my.yaml")
+        resolve(parse(content, "my.yaml"), "my.yaml")
     assert "my.yaml" in str(found.value)
     assert "\n" not in str(found.value)
 
@@ -141,7 +143,7 @@ def test_only_methods_have_a_plus_in_their_name():
     table = study()["tables"]["sinusoid"]
     refused(study(tables={"a+b": table}), "should match pattern")
     content = changed("experiments.s.methods", {"maml": {}, "maml+cml": {}, "slow+cml": {"method": "maml+cml"}})
-    assert len(plan.resolve(parse(content, "my.yaml"), "my.yaml")["members"]["s"]) == 3
+    assert len(resolve(parse(content, "my.yaml"), "my.yaml").members["s"]) == 3
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -255,8 +257,8 @@ def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
         shutil.make_archive(str(path.with_suffix("")), "zip", ROOT / "configs")
         without_the_end(path)
         copies[file.name] = {"path": str(path), "sha256": sha256_of(path)}
-    resolved = plan.resolve(parse(study(sources={"omniglot": copies}, data_dir=str(tmp_path / "data")), "t"), "t")
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    resolved = resolve(parse(study(sources={"omniglot": copies}, data_dir=str(tmp_path / "data")), "t"), "t")
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     stamp = tmp_path / "data" / "ready.json"
     text = said(capsys, "fetch", "omniglot", "--plan", str(tmp_path / "plan.json"), "--stamp", str(stamp))
     assert f"{tmp_path / 'images_background.zip'} is damaged (BadZipFile" in text

@@ -13,6 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from cml_bench import report
+from tests.plans import labelled
 from tests.simulated import finish, study
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -30,11 +31,9 @@ FLAGS = (
 def address(tmp_path_factory):
     """A page with gains, losses and a failed run."""
     root = tmp_path_factory.mktemp("browser")
-    resolved = study(seeds=5)
-    for row in resolved["tables"]["table1"]["rows"]:
-        row["label"] += " <i>"
+    resolved = labelled(study(seeds=5), lambda label: f"{label} <i>")
     store = finish(resolved, root, {"base": 50, "meta": 53, "co": 46})
-    lost = store.runs / resolved["runs"][0]["folder"]
+    lost = store.runs / resolved.runs[0].folder
     shutil.rmtree(lost)
     lost.mkdir()
     (lost / "error.log").write_text("RuntimeError: <b>out of memory</b>\n")

@@ -2,24 +2,25 @@
 
 import pytest
 
-from cml_bench import calibrate, estimate, plan, preflight
+from cml_bench import calibrate, estimate, preflight
 from cml_bench.__main__ import main
 from cml_bench.config import parse
+from cml_bench.resolve import resolve
 from tests.test_workflow import CONFIG
 
 
 @pytest.fixture(scope="module")
 def resolved():
-    return estimate.add(plan.resolve(parse(CONFIG, "test"), "test"))
+    return estimate.add(resolve(parse(CONFIG, "test"), "test"))
 
 
 def test_a_network_that_gains_by_a_gpu_is_timed_and_its_hours_follow(resolved):
     rates = calibrate.rates(resolved, 0.2, "cpu")
     assert (set(rates.flops), rates.gpu) == ({"conv4 16px"}, False), "the sinusoid's steps are no matter of FLOPs"
     assert 1e6 < rates.flops["conv4 16px"] < 1e14
-    runs = [run for run in resolved["runs"] if run["gpu"]]
+    runs = [run for run in resolved.runs if run.gpu]
     seconds = 3600 * preflight.hours(runs, False, rates)
-    assert seconds == pytest.approx(sum(run["work"]["flops"] for run in runs) / rates.flops["conv4 16px"])
+    assert seconds == pytest.approx(sum(run.work.flops for run in runs) / rates.flops["conv4 16px"])
     half = rates._replace(flops={"conv4 16px": rates.flops["conv4 16px"] / 2})
     assert preflight.hours(runs, False, half) == pytest.approx(2 * preflight.hours(runs, False, rates))
 

@@ -207,7 +207,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_lock(tmp_path):
 def test_files_that_are_not_what_they_should_be(tmp_path, capsys):
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "list.json").write_text("[]")
-    resolved = study(seeds=1)
+    resolved = study(seeds=1).json_values()
     (tmp_path / "plan.json").write_text(json.dumps(resolved))
     for name in ("empty", "list"):
         for command in ("status", "table", "report"):
@@ -239,7 +239,7 @@ EDITS = {
 
 @pytest.mark.parametrize(("change", "message"), EDITS.values(), ids=EDITS)
 def test_a_plan_that_was_edited_is_refused_by_every_command(change, message, tmp_path, capsys):
-    plan, path = study(seeds=1), str(tmp_path / "plan.json")
+    plan, path = study(seeds=1).json_values(), str(tmp_path / "plan.json")
     change(plan)
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     for command in ("status", "table", "report", "figure", "publish"):

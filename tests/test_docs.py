@@ -18,7 +18,8 @@ import yaml
 
 import cml_bench
 from cml_bench import __main__ as cli
-from cml_bench import config, plan, publish, targets
+from cml_bench import config, publish, targets
+from cml_bench.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -105,9 +106,9 @@ def names():
 
     @functools.cache
     def known(path: str) -> set[str]:
-        resolved = plan.resolve(config.read(path), path)
+        resolved = resolve(config.read(path), path)
         groups = {*targets.groups(resolved), *targets.figure_groups(resolved)}
-        return {*targets.parts(resolved), *groups, *resolved["figures"], *config.TARGETS}
+        return {*targets.parts(resolved), *groups, *resolved.figures, *config.TARGETS}
 
     return known
 

@@ -1,7 +1,6 @@
 """Letters beyond ASCII in every output and every name of a file, whatever the locale says."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -10,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import plan, utf8
+from cml_bench import utf8
 from cml_bench.config import parse
+from cml_bench.resolve import resolve
+from tests.plans import dumped
 from tests.test_plan import changed
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,7 @@ def content(folder: Path) -> dict:
 def test_tables_are_utf8_in_every_locale(locale, tmp_path):
     made = content(tmp_path)
     path = tmp_path / "plän.json"
-    path.write_text(json.dumps(plan.resolve(parse(made, "my.yaml"), "my.yaml")), encoding="utf-8")
+    path.write_text(dumped(resolve(parse(made, "my.yaml"), "my.yaml")), encoding="utf-8")
     done = started(locale, "cml_bench", "table", "--plan", str(path))
     assert done.returncode == 0, done.stderr
     assert "Größe ± 1, γ und ψ⋆" in done.stdout

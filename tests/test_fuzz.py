@@ -13,6 +13,7 @@ from cml_bench import estimate, plan, preflight, registry
 from cml_bench.__main__ import main
 from cml_bench.config import parse
 from cml_bench.errors import UserError
+from cml_bench.resolve import resolve
 from cml_bench.spec import Evaluation, Protocol
 
 BASE = {
@@ -82,14 +83,14 @@ def check(config) -> str:
     try:
         study = parse(config, "my.yaml")
         plan.serialised(config, "my.yaml")  # plan.cached does so before it asks another process to resolve
-        resolved = estimate.add(plan.resolve(study, "my.yaml"))
+        resolved = estimate.add(resolve(study, "my.yaml"))
     except UserError as error:
         said = str(error)
         assert "my.yaml" in said or said.startswith(f"study {config['study']}, "), said
         assert "\n" not in said, "one paragraph"
         assert len(said) < 4000
         return said
-    assert resolved["runs"]
+    assert resolved.runs
     for gpus in (0, 1):
         assert preflight.summary(resolved, gpus)
     json.dumps(resolved, allow_nan=False)
@@ -155,7 +156,7 @@ def test_a_file_that_is_no_configuration_is_named(text, tmp_path, capsys):
 
 def test_the_unchanged_configuration_is_a_plan():
     assert check(yaml.safe_load(yaml.safe_dump(BASE))) == ""
-    assert len(plan.resolve(parse(BASE, "my.yaml"), "my.yaml")["runs"]) == 4
+    assert len(resolve(parse(BASE, "my.yaml"), "my.yaml").runs) == 4
 
 
 def test_two_changes_are_both_there():

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cml_bench import plan, registry, regression
+from cml_bench import registry, regression
 from cml_bench.__main__ import main
 from cml_bench.config import read
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.records import Store, write_episodes, write_record
-from cml_bench.spec import RunSpec
+from cml_bench.resolve import resolve
 from tests import mutations
 from tests.make_traces import FOLDER, trace
 from tests.simulated import finish, study
@@ -166,12 +166,12 @@ def prepared(tmp_path_factory):
 
 def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[str, str]:
     """Train the gate's runs of one method as they are now; its cells with their problems."""
-    resolved = plan.resolve(read(ROOT / "configs" / "ci.yaml"), "ci")
+    resolved = resolve(read(ROOT / "configs" / "ci.yaml"), "ci")
     settings = Settings(results=results, data_dir=data, report=lambda text: None, diagnostics=False)
-    wanted = {i for ids in resolved["members"][experiment][method].values() for i in ids}
-    for item in resolved["runs"]:
-        if item["id"] in wanted:
-            run(RunSpec.model_validate(item["spec"]), settings)
+    wanted = {i for ids in resolved.members[experiment][method].values() for i in ids}
+    for item in resolved.runs:
+        if item.id in wanted:
+            run(item.spec, settings)
     found = regression.check(resolved, results, ROOT / regression.REFERENCE)
     return {f.cell: f.problem for f in found if f.cell.startswith(f"{experiment}/{method}/")}
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import config, plan, preflight, published, render, targets
+from cml_bench import config, preflight, published, render, targets
 from cml_bench.errors import UserError
+from cml_bench.resolve import resolve
 from cml_bench.tables import build
+from tests.plans import with_tasks
 from tests.simulated import finish
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +21,7 @@ RUNS = {"table1": 80, "table2": 80, "table4": 40, "table5": 50, "table7": 40, "t
 
 def resolved(changes=(), path="configs/paper.yaml"):
     content = config.included(yaml.safe_load(Path(path).read_text()), path)
-    return plan.resolve(config.parse({**content, **dict(changes)}, path), path)
+    return resolve(config.parse({**content, **dict(changes)}, path), path)
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +34,17 @@ def grid():
 def cells(found, table, row, reading=None):
     """Shot (or column) -> run ids of a row."""
     return {
-        (c["columns"], c["shot"]): c["runs"] for c in found["cells"]
-        if c["table"] == table and c["row"] == row and reading in (None, c["reading"])
+        (c.columns, c.shot): c.runs for c in found.cells
+        if c.table == table and c.row == row and reading in (None, c.reading)
     }  # fmt: skip
 
 
 def test_every_image_table_is_there_with_five_seeds(grid):
     counts = {key: len(ids) for key, ids in preflight.runs_by_table(grid).items()}
     assert RUNS.items() <= counts.items()
-    assert all(len(cell["runs"]) == 5 for cell in grid["cells"] if not cell["table"].startswith("table3"))
-    assert len(grid["runs"]) == len({run["id"] for run in grid["runs"]})
-    assert {item["name"] for item in grid["data"]} >= {
+    assert all(len(cell.runs) == 5 for cell in grid.cells if not cell.table.startswith("table3"))
+    assert len(grid.runs) == len({run.id for run in grid.runs})
+    assert {item.name for item in grid.data} >= {
         "miniimagenet", "omniglot", "cifar_fs", "fc100", "vgg_flower", "sinusoid",
     }  # fmt: skip
 
@@ -58,26 +60,26 @@ def test_equal_runs_of_several_tables_are_one(grid):
 
 
 def test_image_runs_are_official_and_name_their_gamma(grid):
-    image = [run for run in grid["runs"] if run["gpu"]]
-    found = {key for run in image for key in run["deviates"]}
+    image = [run for run in grid.runs if run.gpu]
+    found = {key for run in image for key in run.deviates}
     assert found == {"level", "cml.gamma", "cml.depth", "network.head_blocks"}, "what makes rows of the tables"
-    assert all(run["gamma_named"] for run in image)
-    steps = {run["spec"]["method"].removesuffix("+cml"): run["spec"]["steps"] for run in image}
+    assert all(run.gamma_named for run in image)
+    steps = {run.spec.method.removesuffix("+cml"): run.spec.steps for run in image}
     assert (steps["maml"], steps["mamlpp"], steps["sharp_maml"]) == (30_000, 50_000, 60_000)
-    resnet = next(run["spec"] for run in image if run["spec"]["network"]["name"] == "resnet12")
+    resnet = next(run.spec for run in image if run.spec.network.name == "resnet12")
     assert (resnet["options"]["inner_lr"], resnet["protocol"]["outer_lr"]) == (0.3, 6e-4)
 
 
 def test_seeds_and_protocol_are_settable(monkeypatch):
     monkeypatch.chdir(ROOT)
     found = resolved({"seeds": 3, "protocol": "matched"})
-    assert {run["spec"]["seed"] for run in found["runs"]} == {0, 1, 2}
-    assert {len(cell["runs"]) for cell in found["cells"] if not cell["table"].startswith("table3")} == {3}
-    image = [run["spec"] for run in found["runs"] if run["spec"]["data"]["name"] == "miniimagenet"]
+    assert {run.spec.seed for run in found.runs} == {0, 1, 2}
+    assert {len(cell.runs) for cell in found.cells if not cell.table.startswith("table3")} == {3}
+    image = [run.spec for run in found.runs if run.spec.data.name == "miniimagenet"]
     assert {spec["steps"] for spec in image} == {30_000}
     assert {spec["protocol"]["selection"] for spec in image} == {"joint"}
     clean = resolved({"seeds": 1, "protocol": "clean"})
-    assert {run["spec"]["protocol"]["selection"] for run in clean["runs"] if run["gpu"]} == {"joint"}
+    assert {run.spec.protocol.selection for run in clean.runs if run.gpu} == {"joint"}
     with pytest.raises(UserError, match="unknown protocol preset 'offical'"):
         resolved({"protocol": "offical"})
 
@@ -86,8 +88,8 @@ def test_seeds_and_protocol_are_settable(monkeypatch):
 def test_each_table_is_a_study_of_its_own_with_the_same_runs(path, grid, monkeypatch):
     monkeypatch.chdir(ROOT)
     alone = resolved(path=str(path))
-    assert {run["id"] for run in alone["runs"]} <= {run["id"] for run in grid["runs"]}
-    assert set(alone["tables"]) <= set(grid["tables"])
+    assert {run.id for run in alone.runs} <= {run.id for run in grid.runs}
+    assert set(alone.tables) <= set(grid.tables)
 
 
 def test_parts_of_tables_by_name(grid):
@@ -95,34 +97,30 @@ def test_parts_of_tables_by_name(grid):
     assert {"table1", "table1_n3", "table2_cifar_fs", "table2_cifar_fs_n1", "table9_fc100"} <= set(names)
     assert targets.expand(grid, ["n5", "table1"])[-1] == "table1"
     assert set(targets.expand(grid, ["cifar_fs"])) == {"table2_cifar_fs", "table9_cifar_fs"}
-    assert targets.expand(grid, []) == list(grid["tables"])
+    assert targets.expand(grid, []) == list(grid.tables)
     assert set(groups["cifar_fs"]) == {"table2_cifar_fs", "table9_cifar_fs"}
     assert "table1" in groups["miniimagenet"]
     assert "table1_n3" in groups["n3"]
     assert targets.expand(grid, ["sinusoid_n3"]) == ["sinusoid_n3"], "the table's part, not all of the data set's"
     three = targets.restrict(grid, "table1_n3")
-    assert {len(cell["runs"]) for cell in three["cells"]} == {3}
-    assert len({i for cell in three["cells"] for i in cell["runs"]}) == 48
+    assert {len(cell.runs) for cell in three.cells} == {3}
+    assert len({i for cell in three.cells for i in cell.runs}) == 48
     part = targets.restrict(grid, "table2_fc100")
-    assert {cell["columns"] for cell in part["cells"]} == {"FC100"}
-    assert part["tables"]["table2_fc100"]["title"].endswith("(Table 2) (fc100)")
+    assert {cell.columns for cell in part.cells} == {"FC100"}
+    assert part.tables["table2_fc100"].title.endswith("(Table 2) (fc100)")
     with pytest.raises(UserError, match=r"unknown table 'table1_n9'.*Parts of them are"):
         targets.restrict(grid, "table1_n9")
 
 
 def test_every_published_row_and_column_has_a_cell(grid):
     paper = published.read(ROOT / "configs" / "reference" / "paper.yaml")
-    for key, table in grid["tables"].items():
+    for key, table in grid.tables.items():
         if not table["paper"]:
             continue
-        mine = {
-            (c["row"], f"{c['columns']}, {c['shot']}-shot".removeprefix(", "))
-            for c in grid["cells"]
-            if c["table"] == key
-        }
+        mine = {(c.row, f"{c.columns}, {c.shot}-shot".removeprefix(", ")) for c in grid.cells if c.table == key}
         theirs = {(row.label, place) for row in paper.tables[table["paper"]].rows for place in row.values}
         assert theirs <= mine, f"{key}: {theirs - mine}"
-    assert {table["paper"] for table in grid["tables"].values()} >= set(RUNS)
+    assert {table.paper for table in grid.tables.values()} >= set(RUNS)
 
 
 def test_the_published_numbers_agree_with_each_other():
@@ -153,10 +151,7 @@ def test_finished_official_runs_of_the_grid_get_verdicts(key, monkeypatch, tmp_p
     """The settings that the paper's numbers are held against are those of the shipped configuration."""
     monkeypatch.chdir(ROOT)
     found = resolved(path=f"configs/tables/{key}.yaml")
-    for experiment in found["study"]["experiments"].values():
-        experiment["evaluation"]["tasks"] = 50
-    for run in found["runs"]:
-        run["spec"]["evaluation"]["tasks"] = 50
+    found = with_tasks(found, 50)
     store = finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1)
     table = build(found, store, key)
     verdicts = {line.level.verdict if line.level else line.reason for line in table.published}
@@ -206,8 +201,7 @@ def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch
     """Table 4: CML against MAML, More-MAML and CL⋆, six differences of one family; its own row is shown once."""
     monkeypatch.chdir(ROOT)
     found = resolved(path="configs/tables/table4.yaml")
-    for part in (*found["study"]["experiments"].values(), *(run["spec"] for run in found["runs"])):
-        part["evaluation"]["tasks"] = 30
+    found = with_tasks(found, 30)
     table = build(found, finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1), "table4")
     main, differences, _ = render.grids(table)
     assert [row[0] for row in main.rows].count("CML") == 1

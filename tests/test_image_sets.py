@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cml_bench import config, plan, preflight, registry
+from cml_bench import config, preflight, registry
 from cml_bench.__main__ import main
 from cml_bench.config import LocalCopy
 from cml_bench.data import base
@@ -23,7 +23,9 @@ from cml_bench.data.loader import open_data
 from cml_bench.describe import describe
 from cml_bench.episodes import SPLITS, Episodes
 from cml_bench.errors import UserError
+from cml_bench.resolve import resolve
 from tests import archives
+from tests.plans import dumped
 
 # name -> (id, shape, classes of each split, published images, the smallest class)
 SETS = {
@@ -224,7 +226,7 @@ def study(**more) -> dict:
 
 
 def test_imagenets_terms_wait_for_the_user(minis, tmp_path, capsys):
-    resolved = plan.resolve(config.parse(study(data_dir=str(tmp_path)), "t"), "t")
+    resolved = resolve(config.parse(study(data_dir=str(tmp_path)), "t"), "t")
     assert "read ImageNet's terms of access" in preflight.blocked(resolved)["miniimagenet/ravi/84px"]
     assert preflight.downloads(resolved) == 1_791_769_987
     assert main(["fetch", "miniimagenet", "--data-dir", str(tmp_path)]) == 2
@@ -232,11 +234,11 @@ def test_imagenets_terms_wait_for_the_user(minis, tmp_path, capsys):
     with pytest.raises(UserError, match="accept_terms=True"):
         open_data("miniimagenet", tmp_path)
     tar = archives.sources({"miniimagenet": minis["tar"]})
-    resolved = plan.resolve(config.parse(study(data_dir=str(tmp_path), **tar), "t"), "t")
+    resolved = resolve(config.parse(study(data_dir=str(tmp_path), **tar), "t"), "t")
     assert preflight.blocked(resolved) == {}
     assert preflight.downloads(resolved) == 0
-    assert [file["name"] for file in resolved["data"][0]["files"]] == ["mini-imagenet.tar.gz"]
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    assert [file.name for file in resolved.data[0].files] == ["mini-imagenet.tar.gz"]
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     assert main(["fetch", "miniimagenet", "--plan", str(tmp_path / "plan.json")]) == 0
     assert open_data("miniimagenet", tmp_path).differs, "prepared already: nothing is fetched"
 
@@ -246,7 +248,7 @@ def test_sets_of_one_archive_share_its_download(tmp_path):
         name: {"data": name, "network": "conv4", "shots": [1], "methods": {"maml": {}}, "steps": 10}
         for name in ("cifar_fs", "fc100")
     }
-    resolved = plan.resolve(config.parse({**study(data_dir=str(tmp_path)), "experiments": experiments}, "t"), "t")
+    resolved = resolve(config.parse({**study(data_dir=str(tmp_path)), "experiments": experiments}, "t"), "t")
     assert preflight.downloads(resolved) == 169_001_437
 
 

@@ -22,7 +22,6 @@ from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.hardware import claim
 from cml_bench.records import Store, being_written, run_lock, write_progress
-from cml_bench.spec import RunSpec
 from tests.simulated import study
 from tests.specs import sinusoid_spec
 
@@ -152,7 +151,7 @@ def test_a_folder_for_places_that_cannot_be_written_is_named(tmp_path):
 def begun(tmp_path):
     """A study whose first run has a lock file, progress and a checkpoint; the second a lock file only."""
     resolved, store = study(seeds=1), Store(tmp_path)
-    first, second = (store.folder(RunSpec.model_validate(item["spec"])) for item in resolved["runs"][:2])
+    first, second = (store.folder(run.spec) for run in resolved.runs[:2])
     for folder in (first, second):
         with run_lock(folder):
             pass

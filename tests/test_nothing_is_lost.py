@@ -16,7 +16,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from cml_bench import files, plan, registry, regression, report
+from cml_bench import files, registry, regression, report
 from cml_bench.config import parse
 from cml_bench.data import _glyphs
 from cml_bench.engine import checkpoint
@@ -27,7 +27,8 @@ from cml_bench.errors import UserError
 from cml_bench.hardware import claim
 from cml_bench.publish import publish
 from cml_bench.records import Store, being_written, read, run_lock
-from cml_bench.spec import RunSpec
+from cml_bench.resolve import resolve
+from tests.plans import dumped
 from tests.specs import sinusoid_spec
 from tests.test_workflow import checkout, snakemake  # noqa: F401  (a fixture)
 
@@ -50,14 +51,14 @@ STUDY = {
 
 @pytest.fixture(scope="module")
 def resolved():
-    return plan.resolve(parse(STUDY, "test"), "test")
+    return resolve(parse(STUDY, "test"), "test")
 
 
 @pytest.fixture(scope="module")
 def untouched(resolved, tmp_path_factory):
     """The same runs without interruption."""
     settings = Settings(results=tmp_path_factory.mktemp("untouched"), report=lambda text: None)
-    return [run(RunSpec.model_validate(item["spec"]), settings) for item in resolved["runs"]]
+    return [run(item.spec, settings) for item in resolved.runs]
 
 
 def assert_identical(folder: Path, twin) -> None:
@@ -79,9 +80,9 @@ def wait_for(condition, seconds: float = 60.0) -> None:
 
 
 def start(tmp_path: Path, resolved) -> subprocess.Popen:
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     command = [
-        sys.executable, "-m", "cml_bench", "train", "plan.json", "--job", resolved["jobs"][0]["id"],
+        sys.executable, "-m", "cml_bench", "train", "plan.json", "--job", resolved.jobs[0].id,
         "--stamp", "done.json", "--checkpoint-seconds", "0",
     ]  # fmt: skip
     return subprocess.Popen(
@@ -98,7 +99,7 @@ def start(tmp_path: Path, resolved) -> subprocess.Popen:
 
 @pytest.mark.slow
 def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(tmp_path, resolved, untouched):
-    folders = [tmp_path / "results" / "runs" / item["folder"] for item in resolved["runs"]]
+    folders = [tmp_path / "results" / "runs" / item.folder for item in resolved.runs]
     process = start(tmp_path, resolved)
     wait_for(lambda: any(folders[2].glob("checkpoint-*.pt")))
     process.send_signal(signal.SIGKILL)
@@ -108,7 +109,7 @@ def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(tmp_pa
     before = {path: path.read_bytes() for folder in folders[:2] for path in folder.iterdir() if path.is_file()}
     again = start(tmp_path, resolved)
     assert again.wait(timeout=120) == 0
-    assert set(json.loads((tmp_path / "done.json").read_text())["runs"]) == {item["id"] for item in resolved["runs"]}
+    assert set(json.loads((tmp_path / "done.json").read_text())["runs"]) == {item.id for item in resolved.runs}
     for path, content in before.items():
         if path.name != ".lock":
             assert path.read_bytes() == content, f"{path} was finished"
@@ -122,7 +123,7 @@ def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(tmp_pa
 @pytest.mark.slow
 def test_snakemake_killed_and_started_again_while_its_training_goes_on(checkout, untouched, resolved):  # noqa: F811
     (checkout / "killed.yaml").write_text(yaml.safe_dump(STUDY))
-    folders = [checkout / "results" / "runs" / item["folder"] for item in resolved["runs"]]
+    folders = [checkout / "results" / "runs" / item.folder for item in resolved.runs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "killed.yaml"], cwd=checkout,
@@ -239,7 +240,7 @@ def everything(resolved, results: Path, data: Path) -> None:
     cls = registry.datasets.get("glyphs")
     cls(cls.Options(size=16)).prepare(data)
     often = Settings(results=results, report=lambda text: None, checkpoint_seconds=0.0)
-    specs = [RunSpec.model_validate(item["spec"]) for item in resolved["runs"]]
+    specs = [item.spec for item in resolved.runs]
     run_all(specs, often, results / "done" / "job.json")
     files.write_json(results / "plans" / "plan.json", resolved)
     report.tables(resolved, results, [])
@@ -256,7 +257,7 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
     small["experiments"]["s"] |= {"steps": 3, "network_options": {"hidden": [4, 4]}}
     row = {"label": "CML", "run": "maml+cml"}
     small["figures"] = {"f": {"kind": "curves", "experiment": "s", "title": "F", "tasks": [0], "runs": [row]}}
-    resolved = plan.resolve(parse(small, "test"), "test")
+    resolved = resolve(parse(small, "test"), "test")
     monkeypatch.setattr(regression, "MIN_REFERENCE_SEEDS", 1)
     images = _glyphs.render(_glyphs.load_class_list(), 16)  # once: each of over a thousand passes would draw them
     monkeypatch.setattr(_glyphs, "render", lambda classes, size: images)

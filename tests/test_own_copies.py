@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from cml_bench import config, estimate, plan, planfile, preflight, prepared, registry
+from cml_bench import config, estimate, plan, preflight, prepared, registry
 from cml_bench.__main__ import main
 from cml_bench.config import LocalCopy
 from cml_bench.data import base
@@ -23,7 +23,9 @@ from cml_bench.engine import checkpoint
 from cml_bench.engine.run import extend, run
 from cml_bench.errors import UserError
 from cml_bench.records import Store
+from cml_bench.resolve import resolve
 from tests import archives
+from tests.plans import dumped
 from tests.specs import glyph_spec
 from tests.test_workflow import checkout, snakemake, trained  # noqa: F401  (a fixture)
 
@@ -43,7 +45,7 @@ def study(folder: Path, **more) -> dict:
 
 
 def resolved(content: dict) -> dict:
-    return estimate.add(plan.resolve(config.parse(content, "t"), "t"))
+    return estimate.add(resolve(config.parse(content, "t"), "t"))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def copies(tmp_path_factory) -> list[dict]:
 def fetch(content: dict, folder: Path) -> tuple[int, dict]:
     """(exit code of `fetch` with the study's plan, its stamp)."""
     folder.mkdir(exist_ok=True)
-    (folder / "plan.json").write_text(json.dumps(resolved(content)))
+    (folder / "plan.json").write_text(dumped(resolved(content)))
     stamp = folder / "data" / "ready" / f"{KEY}.json"
     code = main(["fetch", "cifar_fs", "--plan", str(folder / "plan.json"), "--stamp", str(stamp)])
     return code, json.loads(stamp.read_text())
@@ -121,7 +123,7 @@ def test_a_job_does_not_train_on_what_another_study_prepared_meanwhile(copies, t
     first = tmp_path / "first.json"
     (tmp_path / "plan.json").rename(first)
     fetch(two, tmp_path)
-    job = resolved(one)["jobs"][0]["id"]
+    job = resolved(one).jobs[0].id
     assert main(["train", str(first), "--job", job]) == 2
     assert f"{KEY} was made from other files than the study own asks for" in capsys.readouterr().err
     assert not list(tmp_path.glob("results/runs/*"))
@@ -291,6 +293,6 @@ def test_table3_is_a_target_of_its_study(checkout):  # noqa: F811
 
 
 def test_a_plan_keeps_what_is_published(tmp_path):
-    (tmp_path / "plan.json").write_text(json.dumps(resolved(study(tmp_path))))
-    found = planfile.read_plan(tmp_path / "plan.json")["data"][0]
-    assert found["published"] == [{"cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"}]
+    (tmp_path / "plan.json").write_text(dumped(resolved(study(tmp_path))))
+    found = plan.read_plan(tmp_path / "plan.json").data[0]
+    assert found.published == [{"cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"}]

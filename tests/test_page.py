@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import vl_convert
 
-from cml_bench import abstract, charts, figures, page, plan, render, report
+from cml_bench import abstract, charts, figures, page, render, report
 from cml_bench.config import parse
 from cml_bench.records import write_record
-from cml_bench.spec import RunSpec
+from cml_bench.resolve import resolve
 from cml_bench.status import states
 from cml_bench.tables import build
 from tests import test_published
+from tests.plans import edited, labelled
 from tests.simulated import finish, study
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -90,17 +91,14 @@ def test_the_page_stands_alone(tmp_path):
 
 
 def test_the_page_links_only_to_files_that_are_there(tmp_path):
-    resolved = study(seeds=3)
-    resolved["tables"]["other"] = resolved["tables"]["table1"]
+    resolved = edited(study(seeds=3), lambda plan: plan["tables"].update(other=plan["tables"]["table1"]))
     report.tables(resolved, tmp_path, ["table1"])
     links = re.findall(r'href="([^#"]+)"', report.page(resolved, tmp_path).read_text())
     assert set(links) == {"tables/table1.csv", "tables/table1.md", "tables/table1.tex"}
 
 
 def test_text_of_a_study_cannot_end_the_element_it_stands_in(tmp_path):
-    resolved = study(seeds=2)
-    for row in resolved["tables"]["table1"]["rows"]:
-        row["label"] += " </script><b>&"
+    resolved = labelled(study(seeds=2), lambda label: f"{label} </script><b>&")
     finish(resolved, tmp_path, LEVEL)
     html = written(resolved, tmp_path)
     assert "MAML </script><b>&" in text_of(html), "shown as it is"
@@ -110,12 +108,15 @@ def test_text_of_a_study_cannot_end_the_element_it_stands_in(tmp_path):
 def test_the_page_tells_methods_of_different_recipes_apart():
     """MAML++ has another meta-batch, number of steps and validation than MAML under `official`."""
     resolved = study()
-    experiment = resolved["study"]["experiments"]["e"] | {"protocol": "official", "data": "miniimagenet"}
+    experiment = resolved.study.model_dump(mode="json")["experiments"]["e"] | {
+        "protocol": "official",
+        "data": "miniimagenet",
+    }
     del experiment["steps"]
     experiment["methods"] = {"maml": {}, "boil": {}, "mamlpp": {}}
     tables = {"t": {"kind": "accuracy", "experiment": "e", "title": "T", "rows": [{"label": "MAML", "run": "maml"}]}}
     content = {"study": "s", "seeds": 1, "experiments": {"e": experiment}, "tables": tables}
-    found = plan.resolve(parse(content, "test"), "test")
+    found = resolve(parse(content, "test"), "test")
     (fact,) = [fact for fact in abstract.facts(found) if fact.startswith("e: ")]
     assert "maml, boil: 30,000 outer steps of 4 tasks, Adam 0.001, validation every 100 steps on 100 tasks" in fact
     assert "mamlpp: 50,000 outer steps of 2 tasks, Adam 0.001, validation every 500 steps on 600 tasks" in fact
@@ -127,7 +128,7 @@ def test_the_page_tells_methods_of_different_recipes_apart():
 def told(resolved, root) -> list[str]:
     from cml_bench.records import Store
 
-    tables = [build(resolved, Store(root), key) for key in resolved["tables"]]
+    tables = [build(resolved, Store(root), key) for key in resolved.tables]
     return abstract.sentences(resolved, tables, states(resolved, root))
 
 
@@ -186,8 +187,8 @@ def test_levels_beside_the_paper_are_counted(tmp_path):
 
 
 def test_the_plan_id_is_of_what_is_run_and_shown():
-    first, again, more, fewer = study(), study(), study(seeds=6), study(tasks=300)
-    again["study"]["title"], again["study"]["results"] = "Another", "elsewhere"
+    first, more, fewer = study(), study(seeds=6), study(tasks=300)
+    again = edited(study(), lambda plan: plan["study"].update(title="Another", results="elsewhere"))
     assert abstract.plan_id(first) == abstract.plan_id(again)
     assert len({abstract.plan_id(p) for p in (first, more, fewer)}) == 3
 
@@ -197,7 +198,7 @@ def test_the_plan_id_is_of_what_is_run_and_shown():
 
 def test_runs_that_failed_are_told_with_the_ends_of_their_logs(tmp_path):
     resolved = study(seeds=2)
-    specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
+    specs = [run.spec for run in resolved.runs]
     store = finish(
         resolved, tmp_path, LEVEL, only=lambda s: s.id != specs[0].id,
         status=lambda s: "diverged" if s.id == specs[1].id else "finished",
@@ -212,13 +213,13 @@ def test_runs_that_failed_are_told_with_the_ends_of_their_logs(tmp_path):
     assert "error.log, the last lines of 52: deep" in text
     assert "Traceback" not in text, "the end, not the beginning"
     assert "run.log, the last lines of 1: 12:00:00 step 1" in text
-    assert f"{resolved['runs'][1]['title']}: diverged" in text
+    assert f"{resolved.runs[1].title}: diverged" in text
     assert "6 of 8 runs are finished (1 diverged, 1 failed)." in text_of(html)
     assert "None: no run has diverged" not in text
 
 
 def costs(resolved, store) -> list[dict[str, str]]:
-    records = {run["id"]: store.read(RunSpec.model_validate(run["spec"])) for run in resolved["runs"]}
+    records = {run.id: store.read(run.spec) for run in resolved.runs}
     grid = page._costs(resolved, {i: r for i, r in records.items() if r})
     return [dict(zip(grid.header, row, strict=True)) for row in grid.rows]
 
@@ -235,7 +236,7 @@ def test_cost_of_each_method(tmp_path):
     assert cml["training, MFLOP a task"] == "0.0"
     assert cml["parameters"] == "1,500"
     assert {line["peak memory, MB"] for line in lines} == {"–"}, "records of before have none"
-    runs = [store.read(RunSpec.model_validate(run["spec"])) for run in resolved["runs"]]
+    runs = [store.read(run.spec) for run in resolved.runs]
     for peak, record in enumerate(r for r in runs if r.spec.method == "maml" and r.spec.shot == 1):
         write_record(record.folder, record.content | {"memory": {"peak": 10**6 * (peak + 7), "of": "process"}})
     assert costs(resolved, store)[0]["peak memory, MB"] == "8 (process)", "the largest of its runs"
@@ -244,8 +245,8 @@ def test_cost_of_each_method(tmp_path):
 def test_flops_of_a_whole_run(tmp_path):
     resolved = study(seeds=1)
     store = finish(resolved, tmp_path, LEVEL)
-    for run in resolved["runs"]:
-        record = store.read(RunSpec.model_validate(run["spec"]))
+    for run in resolved.runs:
+        record = store.read(run.spec)
         write_record(record.folder, record.content | {"flops": {"training": 5 * 10**9}})
     line = costs(resolved, store)[0]
     assert line["training, MFLOP a task"] == "5,000.0"
@@ -299,9 +300,12 @@ def test_a_difference_far_beyond_the_others_does_not_hide_them(tmp_path):
     store = finish(resolved, tmp_path, {"base": 50, "meta": 51, "co": 5}, seed_sd=0.2)
     values = {v["line"]: v for v in charts.forest(build(resolved, store, "table1"))["data"]["values"]}
     assert values["MAML + CML\n1-shot"]["left"] == ""
-    many = study(seeds=5)
-    rows = many["tables"]["table1"]["rows"]
-    rows += [{**rows[1], "label": f"MAML + CML {k}"} for k in range(4)]
+
+    def more(plan):
+        rows = plan["tables"]["table1"]["rows"]
+        rows += [{**rows[1], "label": f"MAML + CML {k}"} for k in range(4)]
+
+    many = edited(study(seeds=5), more)
     spec = charts.forest(build(many, store, "table1"))
     values = {v["line"]: v for v in spec["data"]["values"]}
     assert re.fullmatch(r"◀ −4\d\.\d\d", values["MAML + CML†\n1-shot"]["left"])
@@ -325,9 +329,7 @@ def test_learning_curves_keep_a_methods_colour_where_another_has_no_runs(tmp_pat
 
 
 def test_methods_of_equal_labels_are_told_by_their_keys(tmp_path):
-    resolved = study(seeds=2)
-    for row in resolved["tables"]["table1"]["rows"]:
-        row["label"] = "The same"
+    resolved = labelled(study(seeds=2), lambda _: "The same")
     assert page._labels(resolved) == {("e", "maml"): "maml", ("e", "maml+cml"): "maml+cml"}
 
 
@@ -354,9 +356,8 @@ def test_scores_that_an_axis_cannot_show_are_left_out(kind, steps):
 
 def test_ids_on_the_page_are_of_one_element_each(tmp_path):
     """Whatever a study calls its tables and figures."""
-    resolved = study(seeds=3)
-    for key in ("cost", "runs", "curves"):
-        resolved["tables"][key] = resolved["tables"]["table1"]
+    keys = ("cost", "runs", "curves")
+    resolved = edited(study(seeds=3), lambda plan: plan["tables"].update(dict.fromkeys(keys, plan["tables"]["table1"])))
     finish(resolved, tmp_path, LEVEL)
     ids = re.findall(r'(?<= id=")[^"]+', written(resolved, tmp_path))
     assert len(ids) == len(set(ids)) > 20
@@ -366,7 +367,7 @@ def test_accuracies_are_in_percent_and_errors_as_they_are(tmp_path):
     for kind, scale in (("accuracy", 100), ("regression", 1)):
         resolved = study(seeds=1, kind=kind)
         store = finish(resolved, tmp_path / kind, LEVEL)
-        record = store.read(RunSpec.model_validate(resolved["runs"][0]["spec"]))
+        record = store.read(resolved.runs[0].spec)
         (curve,) = charts.curves([("MAML", record)], "validation")
         assert curve == ("MAML", "0", [0, 50, 100], [0.2 * scale, 0.4 * scale, 0.5 * scale])
         (training,) = charts.curves([("MAML", record)], "train")

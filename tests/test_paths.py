@@ -16,8 +16,10 @@ from cml_bench import config, paths, plan, registry
 from cml_bench.__main__ import main
 from cml_bench.data.loader import open_data
 from cml_bench.errors import UserError
-from cml_bench.planfile import read_plan
+from cml_bench.plan import read_plan
+from cml_bench.resolve import resolve
 from tests.cases import said
+from tests.plans import dumped
 from tests.test_plan import study
 
 ROOT = Path(__file__).parent.parent
@@ -151,24 +153,23 @@ def test_what_the_workflow_starts_is_given_paths_that_are_expanded_already(home,
 
 def test_a_plan_holds_paths_as_they_are(home):
     content = study(results="~/r", data_dir="$SCRATCH/d")
-    found = plan.resolve(config.parse(content, "t"), "t")
+    found = resolve(config.parse(content, "t"), "t")
     wanted = (f"{home}/r", f"{home.parent}/s$$x/d")
-    assert (found["study"]["results"], found["study"]["data_dir"]) == wanted
-    Path("plan.json").write_text(json.dumps(found), encoding="utf-8")
-    again = read_plan(Path("plan.json"))["study"]
-    assert (again["results"], again["data_dir"]) == wanted
-    assert [run["id"] for run in found["runs"]] == [
-        run["id"] for run in plan.resolve(config.parse(study(), "t"), "t")["runs"]
-    ]
+    assert (found.study.results, found.study.data_dir) == wanted
+    Path("plan.json").write_text(dumped(found), encoding="utf-8")
+    again = read_plan(Path("plan.json")).study
+    assert (again.results, again.data_dir) == wanted
+    assert list(found.specs) == list(resolve(config.parse(study(), "t"), "t").specs)
 
 
 def test_a_variable_that_means_another_folder_is_another_plan(home, monkeypatch):
-    monkeypatch.setattr(plan, "_resolved_apart", lambda *_: {})
+    made = resolve(config.parse(study(), "t"), "t")
+    monkeypatch.setattr(plan, "_resolved_apart", lambda *_: made)
     content = study(results="r", data_dir="$SCRATCH/d")
-    one = plan.cached(content, "t")["path"]
-    assert plan.cached(content, "t")["path"] == one
+    one = plan.cached(content, "t").path
+    assert plan.cached(content, "t").path == one
     monkeypatch.setenv("SCRATCH", str(home))
-    assert plan.cached(content, "t")["path"] != one
+    assert plan.cached(content, "t").path != one
 
 
 def test_included_files_are_found(home):

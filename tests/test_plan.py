@@ -14,6 +14,7 @@ import yaml
 from cml_bench import estimate, plan, preflight
 from cml_bench.config import parse, read
 from cml_bench.errors import UserError
+from cml_bench.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,8 +58,8 @@ def test_what_json_does_not_know_is_named_with_its_key(value, message, tmp_path)
 def test_a_damaged_cached_plan_is_resolved_anew(tmp_path, monkeypatch):
     content = study(results=str(tmp_path))
     first = plan.cached(content, "test")
-    path, whole = Path(first["path"]), Path(first["path"]).read_bytes()
-    monkeypatch.setattr(plan, "_resolved_apart", lambda *_: path.write_bytes(whole) and json.loads(whole))
+    path, whole = Path(first.path), Path(first.path).read_bytes()
+    monkeypatch.setattr(plan, "_resolved_apart", lambda *_: path.write_bytes(whole) and first)
     for damaged in (b"{", b"[]", b"{}", b"\xff", whole[:-9]):
         path.write_bytes(damaged)
         assert plan.cached(content, "test") == first
@@ -79,7 +80,7 @@ def test_data_that_a_person_must_fetch_makes_its_runs_not_run(tmp_path, monkeypa
         "steps": 1,
         "methods": {"maml": {}},
     }
-    resolved = estimate.add(plan.resolve(parse(content, "test"), "test"))
+    resolved = estimate.add(resolve(parse(content, "test"), "test"))
     reasons = preflight.not_run(resolved)
     assert len(reasons) == 2
     reason = next(iter(reasons.values()))
@@ -92,23 +93,23 @@ def test_data_that_a_person_must_fetch_makes_its_runs_not_run(tmp_path, monkeypa
 
 
 def test_runs_jobs_and_cells():
-    resolved = plan.resolve(parse(study(), "test"), "test")
-    assert len(resolved["runs"]) == 2 * 2 * 2
-    assert [len(job["runs"]) for job in resolved["jobs"]] == [1] * 8
-    assert len(resolved["cells"]) == 2 * 2
-    cell = next(c for c in resolved["cells"] if c["row"] == "CML" and c["shot"] == 10)
-    titles = {run["id"]: run["title"] for run in resolved["runs"]}
-    assert [titles[i] for i in cell["runs"]] == [f"maml+cml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)]
-    assert [titles[i] for i in cell["against"]] == [f"maml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)]
-    assert set(resolved["tables"]) == {"sinusoid"}
+    resolved = resolve(parse(study(), "test"), "test")
+    assert len(resolved.runs) == 2 * 2 * 2
+    assert [len(job.runs) for job in resolved.jobs] == [1] * 8
+    assert len(resolved.cells) == 2 * 2
+    cell = next(c for c in resolved.cells if c.row == "CML" and c.shot == 10)
+    titles = {run.id: run.title for run in resolved.runs}
+    assert [titles[i] for i in cell.runs] == [f"maml+cml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)]
+    assert [titles[i] for i in cell.against] == [f"maml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)]
+    assert set(resolved.tables) == {"sinusoid"}
 
 
 def test_cml_inherits_its_baselines_options_and_differs_in_its_own_keys_only():
-    resolved = plan.resolve(parse(study(), "test"), "test")
-    by_title = {run["title"]: run["spec"] for run in resolved["runs"]}
+    resolved = resolve(parse(study(), "test"), "test")
+    by_title = {run.title: run.spec for run in resolved.runs}
     base, cml = (by_title[f"{m} on sinusoid, 1-way 5-shot, seed 1"] for m in ("maml", "maml+cml"))
-    assert {key for key in base if base[key] != cml[key]} == {"method", "options"}
-    assert {key: value for key, value in cml["options"].items() if key != "cml"} == base["options"]
+    assert {key for key in type(base).model_fields if getattr(base, key) != getattr(cml, key)} == {"method", "options"}
+    assert {key: value for key, value in cml.options.items() if key != "cml"} == base.options
 
 
 def test_equal_runs_of_two_experiments_are_one_and_get_the_larger_evaluation():
@@ -116,19 +117,19 @@ def test_equal_runs_of_two_experiments_are_one_and_get_the_larger_evaluation():
     second = json.loads(json.dumps(content["experiments"]["s"]))
     second["evaluation"] = {"tasks": 900, "inner_steps": [0, 1]}
     content["experiments"]["t"] = second
-    resolved = plan.resolve(parse(content, "test"), "test")
-    assert len(resolved["runs"]) == 8
-    assert all(run["spec"]["evaluation"]["tasks"] == 900 for run in resolved["runs"])
+    resolved = resolve(parse(content, "test"), "test")
+    assert len(resolved.runs) == 8
+    assert all(run.spec.evaluation.tasks == 900 for run in resolved.runs)
 
 
 def test_runs_per_job_groups_runs():
-    resolved = plan.resolve(parse(changed("experiments.s.runs_per_job", 3), "test"), "test")
-    assert [len(job["runs"]) for job in resolved["jobs"]] == [3, 3, 2]
-    assert sorted(i for job in resolved["jobs"] for i in job["runs"]) == sorted(run["id"] for run in resolved["runs"])
+    resolved = resolve(parse(changed("experiments.s.runs_per_job", 3), "test"), "test")
+    assert [len(job.runs) for job in resolved.jobs] == [3, 3, 2]
+    assert sorted(i for job in resolved.jobs for i in job.runs) == sorted(run.id for run in resolved.runs)
 
 
 def test_an_added_seed_leaves_the_other_runs_as_they_are():
-    two, three = ({r["id"] for r in plan.resolve(parse(study(seeds=n), "t"), "t")["runs"]} for n in (2, 3))
+    two, three = ({r.id for r in resolve(parse(study(seeds=n), "t"), "t").runs} for n in (2, 3))
     assert two < three
     assert len(three - two) == 4
 
@@ -179,14 +180,14 @@ def test_bad_configurations_are_refused_by_name(path, value, message):
     if path == "experiments.s.methods":
         content["tables"] = {}
     with pytest.raises(UserError, match=message):
-        plan.resolve(parse(content, "test"), "test")
+        resolve(parse(content, "test"), "test")
 
 
 def test_impossible_episodes_are_refused_when_planning():
     content = changed("experiments.s.data", "glyphs")
     content["experiments"]["s"] |= {"network": "conv4", "way": 5, "shots": [12], "query": 5}
     with pytest.raises(UserError, match="12 support and 5 query images of one class are impossible"):
-        plan.resolve(parse(content, "test"), "test")
+        resolve(parse(content, "test"), "test")
 
 
 def test_a_task_too_small_for_a_method_is_refused_when_planning():
@@ -197,7 +198,7 @@ def test_a_task_too_small_for_a_method_is_refused_when_planning():
     }  # fmt: skip
     content["tables"] = {}
     with pytest.raises(UserError, match=r"amm_gnn: a task of 8 nodes has no set of 10: raise shot"):
-        plan.resolve(parse(content, "test"), "test")
+        resolve(parse(content, "test"), "test")
 
 
 def test_files_that_are_no_configuration(tmp_path):
@@ -219,9 +220,9 @@ SHIPPED = [  # counting the operations of all that the paper has takes a minute;
 
 @pytest.mark.parametrize("path", SHIPPED)
 def test_a_shipped_configuration_resolves(path):
-    resolved = estimate.add(plan.resolve(read(path), str(path)))
-    assert resolved["runs"]
-    assert preflight.summary(resolved).startswith(f"study {resolved['study']['study']}")
+    resolved = estimate.add(resolve(read(path), str(path)))
+    assert resolved.runs
+    assert preflight.summary(resolved).startswith(f"study {resolved.study.study}")
 
 
 def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):
@@ -229,7 +230,7 @@ def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):
     first = plan.cached(content, "test")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("resolved again"))
     assert plan.cached(content, "test") == first
-    assert json.loads(Path(first["path"]).read_text())["runs"] == first["runs"]
+    assert json.loads(Path(first.path).read_text())["runs"] == first.json_values()["runs"]
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -297,7 +298,7 @@ def test_a_study_names_the_path_of_computing_and_the_command_line_overrides_it()
 
     args = Namespace(results=None, data_dir=None, device="cpu", threads=1, engine=None, checkpoint_seconds=60.0,
                      diagnostics="on")  # fmt: skip
-    planned = parse(study(engine="plain"), "test").model_dump()
+    planned = parse(study(engine="plain"), "test")
     assert _settings(args).path == "auto"
     assert _settings(args, planned).path == "plain"
     args.engine = "fast"

@@ -1,22 +1,23 @@
 """Figures 3 and 4: what they measure in stored models and records, and that they are drawn from what is kept."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from cml_bench import pictures, plan, probes, registry, report
+from cml_bench import pictures, probes, registry, report
 from cml_bench.config import parse
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.step import expand
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
+from cml_bench.figure_config import CosineFigure, GradientsFigure
 from cml_bench.records import Store, read_arrays
-from cml_bench.spec import RunSpec
+from cml_bench.resolve import resolve
 from tests.cases import Case, images, random
+from tests.plans import edited
 
 FOUR = {
     "maml": {"options": {"inner_lr": 0.4}},
@@ -54,14 +55,17 @@ def resolved(data_dir="data", **changes) -> dict:
     content = config() | {"data_dir": str(data_dir)}
     for key, change in changes.items():
         content["figures"][key] |= change
-    return plan.resolve(parse(content, "my.yaml"), "my.yaml")
+    return resolve(parse(content, "my.yaml"), "my.yaml")
+
+
+NAMED = {"experiment": "e", "title": "T", "runs": [{"label": "a", "run": "a"}]}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir):
     """Results of a tiny trained study, and the arrays of its figures."""
     root, found = tmp_path_factory.mktemp("figures"), resolved(data_dir)
-    specs = [RunSpec.model_validate(run["spec"]) for run in found["runs"]]
+    specs = [run.spec for run in found.runs]
     run_all(specs, Settings(results=root, data_dir=data_dir, report=lambda text: None))
     for path in root.glob("runs/*/record.json"):  # after six steps some count as collapsed, which figures leave out
         path.write_text(path.read_text().replace('"status": "collapsed"', '"status": "finished"'))
@@ -70,7 +74,7 @@ def trained(tmp_path_factory, data_dir):
         root,
         found,
         made,
-        {key: read_arrays(root / "drawn" / "probes" / f"{key}.npz", "") for key in found["figures"]},
+        {key: read_arrays(root / "drawn" / "probes" / f"{key}.npz", "") for key in found.figures},
     )
 
 
@@ -82,14 +86,14 @@ def test_all_figures_are_drawn_and_say_in_their_captions_what_they_show(trained)
         "figure3a": "each point the mean of the last 2", "figure3b": "(not the biases) of conv4 before adaptation",
         "figure3c": "with respect to the adapted weights", "figure3d": "biased estimator", "figure4": "perplexity 3",
     }.items():  # fmt: skip
-        assert found["figures"][key]["caption"].startswith("Small. ")
-        assert words in found["figures"][key]["caption"]
+        assert found.figures[key].caption.startswith("Small. ")
+        assert words in found.figures[key].caption
 
 
 def test_accuracies_and_cosines_are_those_of_the_records(trained):
     root, found, _, arrays = trained
-    for run in found["runs"]:
-        spec = RunSpec.model_validate(run["spec"])
+    for run in found.runs:
+        spec = run.spec
         if spec.method != "maml+cml":
             continue
         curves = Store(root).read(spec).content["curves"]
@@ -130,7 +134,7 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
     from tests import reference
 
     case, task = Case(gamma=0.7), images(way=3, shot=2)
-    figure = {"examples": "query", "at": at, "loss": loss}
+    figure = GradientsFigure(kind="gradients", examples="query", at=at, loss=loss, **NAMED)
     wide = {
         group: {name: p.detach().requires_grad_() for name, p in params.items()}
         for group, params in expand(case.groups, len(task)).items()
@@ -207,7 +211,7 @@ def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_s
     home = tmp_path / "drawn"
     shutil.copytree(root / "runs", home / "runs", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(root / "drawn" / "probes", home / "probes")
-    made = report.figures(json.loads(json.dumps(found)), home, [], out=home)
+    made = report.figures(edited(found, lambda plan: None), home, [], out=home)
     same = [(root / "drawn" / "figures" / path.name).read_bytes() == path.read_bytes() for path in made]
     assert all(same)
     report.figures(resolved(figure3c={"title": "Another"}), home, ["figure3c"], out=home)
@@ -222,7 +226,7 @@ def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_s
 def test_one_name_means_all_parts_of_a_figure(trained, tmp_path):
     root, found, _, _ = trained
     made = report.figures(found, root, ["figure3", "figure4"], out=tmp_path)
-    assert {path.stem for path in made} == set(found["figures"])
+    assert {path.stem for path in made} == set(found.figures)
     with pytest.raises(UserError, match="figure 'figure5'"):
         report.figures(found, root, ["figure5"])
 
@@ -279,7 +283,7 @@ def test_the_last_layer_of_psi_is_below_the_heads_and_no_shortcut(network, optio
 def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
     root, found, _, _ = trained
     shutil.copytree(root / "runs", tmp_path / "runs")
-    lost = [RunSpec.model_validate(run["spec"]) for run in found["runs"] if run["spec"]["method"] == "cl"]
+    lost = [run.spec for run in found.runs if run.spec.method == "cl"]
     for spec in lost[:1]:
         path = Store(tmp_path).folder(spec) / "record.json"
         path.write_text(path.read_text().replace('"status": "finished"', '"status": "collapsed"'))
@@ -303,7 +307,7 @@ def test_a_line_is_drawn_at_the_steps_of_its_own_method():
     values[1][:, steps % 500 != 0] = np.nan
     arrays = {"shots": np.array([5]), "labels": np.array(["a", "b"]), "layer": np.array("conv4"),
               "steps/5": steps, "cosine/5": values}  # fmt: skip
-    figure = panels.cosine(arrays, {"title": "T", "smooth": 2, "styles": [0, 1]})
+    figure = panels.cosine(arrays, CosineFigure(kind="cosine", smooth=2, **NAMED), [0, 1])
     first, second = figure.axes[0].get_lines()[:2]
     assert first.get_xdata().tolist() == steps.tolist()
     assert second.get_xdata().tolist() == [0, 500, 1000]
@@ -325,9 +329,9 @@ def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
               "runs": [line("gmeta"), line("gmeta+cml")]}  # fmt: skip
     content = {"study": "s", "experiments": {"g": experiment}, "figures": {"figure4": figure},
                "data_dir": str(settings.data_dir)}  # fmt: skip
-    found = plan.resolve(parse(content, "test"), "test")
-    assert "all class splits" in found["figures"]["figure4"]["caption"]
-    specs = [RunSpec.model_validate(run["spec"]) for run in found["runs"]]
+    found = resolve(parse(content, "test"), "test")
+    assert "all class splits" in found.figures["figure4"].caption
+    specs = [run.spec for run in found.runs]
     run_all(specs, settings)
     report.figures(found, settings.results, [], out=tmp_path)
     arrays = read_arrays(tmp_path / "probes" / "figure4.npz", "")
@@ -341,7 +345,7 @@ def test_bars_of_one_seed_have_no_whisker():
     def drawn(seeds: int):
         values = np.random.default_rng(0).random((1, seeds, 2))
         arrays = {"shots": np.array([5]), "labels": np.array(["a"]), "layers": np.array(["x", "y"]), "norms/5": values}
-        (axis,) = panels.gradients(arrays, {"title": "T", "styles": [0]}).axes
+        (axis,) = panels.gradients(arrays, GradientsFigure(kind="gradients", **NAMED), [0]).axes
         return [bars.errorbar for bars in axis.containers if hasattr(bars, "errorbar")]
 
     assert drawn(1) == [None]

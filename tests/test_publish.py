@@ -1,6 +1,5 @@
 """What is committed: records, tables and the blocks of README.md and docs agree."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cml_bench import figures, plan, publish, report
+from cml_bench import figures, publish, report
 from cml_bench.config import parse, read
 from cml_bench.errors import UserError
 from cml_bench.records import Store
-from cml_bench.spec import RunSpec
+from cml_bench.resolve import resolve
 from cml_bench.tables import build
+from tests.plans import dumped, edited
 from tests.simulated import finish, study
 from tests.test_workflow import CONFIG
 
@@ -34,10 +34,10 @@ def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
     """Tables made again from the committed records are the committed ones, and the pages' blocks are of them."""
     monkeypatch.chdir(ROOT)
     configs = (read(path) for path in Path("configs").glob("*.yaml"))
-    resolved = plan.resolve(next(config for config in configs if config.study == name), name)
+    resolved = resolve(next(config for config in configs if config.study == name), name)
     home = publish.REFERENCE / name
     report.tables(resolved, home, [], out=tmp_path)
-    for key in resolved["tables"]:
+    for key in resolved.tables:
         for kind in ("md", "tex", "csv"):
             assert (tmp_path / "tables" / f"{key}.{kind}").read_text() == (
                 home / "tables" / f"{key}.{kind}"
@@ -160,7 +160,7 @@ def two_graphs(data_dir: Path) -> dict:
         },
         "tables": {"t": {"kind": "splits", "columns": columns, "title": "T", "rows": rows}},
     }  # fmt: skip
-    return plan.resolve(parse(config, "test"), "test")
+    return resolve(parse(config, "test"), "test")
 
 
 def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_path, pages):
@@ -189,8 +189,8 @@ def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("drawn")
     config = {**CONFIG, "experiments": {"sinusoid": CONFIG["experiments"]["sinusoid"]}}
     config["tables"] = {"sinusoid": CONFIG["tables"]["sinusoid"]}
-    resolved = plan.resolve(parse(config, "test"), "test")
-    specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
+    resolved = resolve(parse(config, "test"), "test")
+    specs = [run.spec for run in resolved.runs]
     run_all(specs, Settings(results=root / "results", report=lambda text: None))
     report.figures(resolved, root / "results", [])
     publish.publish(resolved, root / "results", root / "reference", root)
@@ -203,7 +203,7 @@ def published(drawn, tmp_path):
     resolved, home = drawn
     shutil.copytree(home, tmp_path / "tiny")
     (tmp_path / "tiny" / "figures" / "figure2.png").unlink()
-    return json.loads(json.dumps(resolved)), tmp_path / "tiny"
+    return resolved, tmp_path / "tiny"
 
 
 def test_a_figure_is_drawn_again_from_what_is_committed(drawn, published, tmp_path):
@@ -213,7 +213,7 @@ def test_a_figure_is_drawn_again_from_what_is_committed(drawn, published, tmp_pa
     other = home / "runs" / "of-another-study"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"")
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     code = "import sys; from cml_bench.__main__ import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
     arguments = ["figure", "--plan", str(tmp_path / "plan.json"), "--results", str(home)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
@@ -224,11 +224,15 @@ def test_a_figure_is_drawn_again_from_what_is_committed(drawn, published, tmp_pa
 
 def test_an_edited_figure_is_drawn_from_committed_arrays_only_if_they_are_of_it(published):
     resolved, home = published
-    figure = resolved["figures"]["figure2"]
-    figure["title"] = figure["runs"][0]["label"] = "Another"
+
+    def another(plan):
+        figure = plan["figures"]["figure2"]
+        figure["title"] = figure["runs"][0]["label"] = "Another"
+
+    resolved = edited(resolved, another)
     report.figures(resolved, home, [])
     assert (home / "figures" / "figure2.svg").exists()
-    figure["tasks"] = [3, 4]
+    resolved = edited(resolved, lambda plan: plan["figures"]["figure2"].update(tasks=[3, 4]))
     with pytest.raises(UserError, match=r"figure2\.npz is of other runs, readings or tasks than figure2 shows now"):
         report.figures(resolved, home, [])
 
@@ -239,7 +243,7 @@ def test_arrays_of_before_ids_were_kept_are_known_by_their_labels(published):
     old = {name: values for name, values in np.load(path).items() if name not in ("runs", "readings")}
     np.savez(path, **old)
     report.figures(resolved, home, [])
-    resolved["figures"]["figure2"]["runs"][0]["label"] = "Another"
+    resolved = edited(resolved, lambda plan: plan["figures"]["figure2"]["runs"][0].update(label="Another"))
     with pytest.raises(UserError, match="is of other runs, readings or tasks"):
         report.figures(resolved, home, [])
 
@@ -249,8 +253,8 @@ def test_committed_arrays_draw_the_committed_figures(name, tmp_path):
     home = shutil.copytree(REFERENCE / name, tmp_path / name)
     shutil.rmtree(home / "figures")
     configs = (read(path) for path in (ROOT / "configs").glob("*.yaml"))
-    resolved = plan.resolve(next(config for config in configs if config.study == name), name)
-    assert len(report.figures(resolved, home, [])) == 3 * len(resolved["figures"]) > 0
+    resolved = resolve(next(config for config in configs if config.study == name), name)
+    assert len(report.figures(resolved, home, [])) == 3 * len(resolved.figures) > 0
 
 
 def test_without_models_and_arrays_a_figure_says_what_is_missing(published):

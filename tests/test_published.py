@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import plan, published, render, report
+from cml_bench import published, render, report
 from cml_bench.config import parse
 from cml_bench.errors import UserError
+from cml_bench.resolve import resolve
 from cml_bench.tables import build
 from tests.simulated import finish
 
@@ -52,7 +53,7 @@ def study(tmp_path, seeds=6, paper=PAPER, **changes):
     table = {"kind": "accuracy", "experiment": "e", "title": "Beside", "rows": rows, "paper": "t9"}
     config = {"study": "s", "seeds": seeds, "published": str(path), "experiments": {"e": experiment},
               "tables": {"beside": table}}  # fmt: skip
-    return plan.resolve(parse(config, "test"), "test")
+    return resolve(parse(config, "test"), "test")
 
 
 def built(tmp_path, level=LEVEL, seed_sd=0.3, status=None, only=None, **options):

@@ -22,6 +22,8 @@ from cml_bench.__main__ import main
 from cml_bench.data._source import obtain
 from cml_bench.data.glyphs import Glyphs
 from cml_bench.data.loader import open_data
+from cml_bench.resolve import resolve
+from tests.plans import dumped, edited
 from tests.simulated import finish, study
 from tests.test_fetch import CONTENT, remote, server, unknown_length  # noqa: F401  (a fixture)
 from tests.test_workflow import changed, checkout, snakemake, trained  # noqa: F401  (a fixture)
@@ -115,11 +117,10 @@ def test_threads_that_write_at_once_leave_the_umask_alone(tmp_path):
 @pytest.fixture
 def made(tmp_path):
     """The results of a study, and its plan elsewhere."""
-    resolved = study(seeds=2)
     results = tmp_path / "results"
-    resolved["study"]["results"] = str(results)
+    resolved = edited(study(seeds=2), lambda plan: plan["study"].update(results=str(results)))
     finish(resolved, results, LEVEL)
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     return results, str(tmp_path / "plan.json")
 
 
@@ -161,15 +162,15 @@ def test_a_plan_is_made_where_it_cannot_be_kept(number, tmp_path, locked_up, cap
     (tmp_path / "results").mkdir()
     locked_up(tmp_path / "results", number)
 
-    def resolve(command, **_):
-        out = Path(command[command.index("--out") + 1])
-        out.write_text(json.dumps(plan.resolve(plan.parse(content, "test"), "test")))
+    def resolved(command, **_):
+        out = next(word.removeprefix("--out=") for word in command if word.startswith("--out="))
+        Path(out).write_text(dumped(resolve(plan.parse(content, "test"), "test")))
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(plan.subprocess, "run", resolve)
+    monkeypatch.setattr(plan.subprocess, "run", resolved)
     found = plan.cached(content, "test")
-    assert len(found["runs"]) == 4
-    assert Path(found["path"]).parent == tmp_path / "results" / "plans", "where it would be"
+    assert len(found.runs) == 4
+    assert Path(found.path).parent == tmp_path / "results" / "plans", "where it would be"
     assert capsys.readouterr().err == (
         f"the plan cannot be kept in {tmp_path}/results/plans ({os.strerror(number)}): it is made again each time.\n"
     )
@@ -200,12 +201,12 @@ def test_prepared_data_of_others_needs_no_stamp(data_dir, tmp_path, monkeypatch)
     content = {"study": "s", "data_dir": str(folder), "experiments": {"e": {
         "data": "glyphs", "data_options": {"size": 16}, "network": "conv4", "way": 5, "shots": [1], "query": 5,
         "steps": 2, "methods": {"maml": {}}}}}  # fmt: skip
-    resolved = plan.resolve(plan.parse(content, "test"), "test")
-    [item] = resolved["data"]
+    resolved = resolve(plan.parse(content, "test"), "test")
+    [item] = resolved.data
     assert preflight.without_stamp(resolved) == set(), "the folder is ours: the rule makes a stamp"
     monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)
-    assert preflight.without_stamp(resolved) == {item["key"]}
-    files.write_json(folder / "ready" / f"{item['key']}.json", {})
+    assert preflight.without_stamp(resolved) == {item.key}
+    files.write_json(folder / "ready" / f"{item.key}.json", {})
     assert preflight.without_stamp(resolved) == set()
     shutil.rmtree(folder)
     assert preflight.without_stamp(resolved) == set(), "nothing is prepared there"
@@ -242,8 +243,8 @@ def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):  #
 
     # The data's stamp is from a machine whose clock is ahead; then so is the stamp of a run.
     ahead = time.time() + 3600
-    [item] = [i for i in plan.resolve(plan.parse(config, "test"), "test")["data"] if i["prepares"]]
-    stamp = f"data/ready/{item['key']}.json"
+    [item] = [i for i in resolve(plan.parse(config, "test"), "test").data if i.prepares]
+    stamp = f"data/ready/{item.key}.json"
     assert snakemake(checkout, "--keep-going", stamp, config="read.yaml").returncode == 0
     os.utime(checkout / stamp, (ahead, ahead))
     assert counted(snakemake(checkout, config="read.yaml")) == (0, 3)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from cml_bench import abstract, figures, plan, report
+from cml_bench import abstract, figures, report
 from cml_bench.config import parse
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
-from cml_bench.spec import RunSpec
+from cml_bench.figure_config import CurvesFigure
+from cml_bench.resolve import resolve
 from tests.simulated import finish, study
 from tests.test_plan import study as small_config
 
@@ -50,16 +51,15 @@ def test_a_study_with_nothing_finished_still_has_a_page(tmp_path):
 
 
 def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
-    from cml_bench import plan
     from cml_bench.config import parse
 
     config = small_config(results=str(tmp_path))
     rows = [{"label": "MAML", "run": "maml"}, {"label": "CML†", "run": "maml+cml", "reading": "co"}]
     config["figures"] = {"figure2": {"kind": "curves", "experiment": "s", "title": "F", "runs": rows, "tasks": [0, 4]}}
     config["experiments"]["s"]["evaluation"] = {"tasks": 5, "query": 10}
-    resolved = plan.resolve(parse(config, "test"), "test")
+    resolved = resolve(parse(config, "test"), "test")
     settings = Settings(results=tmp_path, report=lambda text: None)
-    specs = [RunSpec.model_validate(item["spec"]) for item in resolved["runs"]]
+    specs = [item.spec for item in resolved.runs]
     records = {(s.method, s.shot): run(s, settings) for s in specs if s.seed == 0}
     made = report.figures(resolved, tmp_path, [])
     assert [path.suffix for path in made] == [".png", ".svg", ".pdf"]
@@ -83,14 +83,16 @@ def test_what_a_cost_table_lacks_stands_on_the_page(tmp_path):
 
 
 def test_an_experiment_without_training_has_a_page(tmp_path):
-    from cml_bench import plan
     from cml_bench.config import parse
 
     experiment = {"data": "glyphs", "network": "conv4", "shots": [1], "query": 5, "steps": 0,
                   "methods": {"pixel_nn": {}}}  # fmt: skip
-    resolved = plan.resolve(parse({"study": "nearest", "experiments": {"e": experiment}}, "test"), "test")
+    resolved = resolve(parse({"study": "nearest", "experiments": {"e": experiment}}, "test"), "test")
     write(resolved, tmp_path)
     assert "0 of 1 runs are finished" in (tmp_path / "nearest" / "report.html").read_text()
+
+
+FIGURE = CurvesFigure(kind="curves", experiment="e", title="T", runs=[{"label": "MAML", "run": "maml"}])
 
 
 def test_figures_are_the_same_bytes_each_time():
@@ -99,7 +101,7 @@ def test_figures_are_the_same_bytes_each_time():
         "truth/5": np.ones((1, 9)), "curves/5": np.zeros((1, 1, 9)), "support_x/5": np.zeros((1, 5)),
         "support_y/5": np.ones((1, 5)),
     }  # fmt: skip
-    first, second = (figures.encode(figures.curves(arrays, {"title": "T"}), "svg") for _ in range(2))
+    first, second = (figures.encode(figures.curves(arrays, FIGURE), "svg") for _ in range(2))
     assert first == second
 
 
@@ -108,7 +110,7 @@ def test_the_facts_name_splits_seeds_and_what_a_row_is_that_is_not_called_like_i
                "noise": {"method": "gmeta", "protocol_options": {"gradient_noise": 0.5}}}  # fmt: skip
     experiment = {"data": "sbm", "network": "gcn", "way": 2, "shots": [5], "query": 5, "protocol": "official",
                   "seeds": [3], "splits": ["r0", "r4"], "methods": methods}  # fmt: skip
-    found = plan.resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
+    found = resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
     (fact,) = [fact for fact in abstract.facts(found) if fact.startswith("e: ")]
     assert "5 shots, class splits r0, r4, training seeds 3," in fact
     assert "frozen (gmeta+cml, co-learner frozen)" in fact

@@ -11,7 +11,7 @@ from cml_bench.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.resnet12 import ResNet12, ResNet12Options
-from cml_bench.plan import resolve
+from cml_bench.resolve import resolve
 from tests import reference, reference_methods
 from tests.cases import CPU, follow, images, random, relative, values
 from tests.specs import rate
@@ -187,7 +187,7 @@ def resolved(protocol: str, method: str = "maml"):
         "experiments": {"e": {"data": "glyphs", "network": "resnet12", "shots": [1], "query": 5, "protocol": protocol,
                               "evaluation": {"query": 5}, "methods": {method: {}}}},
     }  # fmt: skip
-    return resolve(parse(content, "test"), "test")["runs"][0]["spec"]
+    return resolve(parse(content, "test"), "test").runs[0].spec
 
 
 def test_presets_have_boils_row_for_this_network():

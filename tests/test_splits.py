@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
-from cml_bench import plan as planning
 from cml_bench import render
 from cml_bench.config import parse
 from cml_bench.errors import UserError
 from cml_bench.records import Store, write_episodes, write_record
-from cml_bench.spec import RunSpec
+from cml_bench.resolve import resolve
 from cml_bench.tables import build
 from cml_bench.targets import restrict
 from tests.simulated import ANSWERS, _content, finish
@@ -34,33 +33,33 @@ CONFIG = {
 def planned(change=lambda config: None):
     config = copy.deepcopy(CONFIG)
     change(config)
-    return planning.resolve(parse(config, "test"), "test")
+    return resolve(parse(config, "test"), "test")
 
 
 def splits_of(plan, run):
-    specs = {r["id"]: RunSpec.model_validate(r["spec"]) for r in plan["runs"]}
-    return [(specs[i].data.options["split"], specs[i].data_id, specs[i].seed) for i in plan["members"]["g"][run]["1"]]
+    specs = {r.id: r.spec for r in plan.runs}
+    return [(specs[i].data.options["split"], specs[i].data_id, specs[i].seed) for i in plan.members["g"][run][1]]
 
 
 def test_each_split_is_a_run_with_one_seed():
     plan = planned()
     assert splits_of(plan, "gmeta") == [("r0", "sbm/v1/r0", 0), ("r1", "sbm/v1/r1", 0), ("r2", "sbm/v1/r2", 0)]
     assert [split for split, *_ in splits_of(plan, "gmeta+cml")] == ["r0", "r2"]
-    assert len(plan["runs"]) == 2 * (3 + 2) + 2 * (2 + 2)
-    assert {r for c in plan["cells"] for r in c["runs"]} == {r["id"] for r in plan["runs"]}, "the second line's too"
-    assert len({item["data_id"] for item in plan["data"]}) == 4
-    titles = {run["title"] for run in plan["runs"]}
-    assert len(titles) == len(plan["runs"]), "told apart"
+    assert len(plan.runs) == 2 * (3 + 2) + 2 * (2 + 2)
+    assert {r for c in plan.cells for r in c.runs} == {r.id for r in plan.runs}, "the second line's too"
+    assert len({item.data_id for item in plan.data}) == 4
+    titles = {run.title for run in plan.runs}
+    assert len(titles) == len(plan.runs), "told apart"
     assert "gmeta+cml on sbm, split r2, 2-way 5-shot, seed 0" in titles
-    jobs = planned(lambda config: config["experiments"]["g"].update(runs_per_job=2))["jobs"]
-    assert "2 runs: gmeta on sbm, split r1, r2, 1-shot, seed 0" in [job["title"] for job in jobs]
+    jobs = planned(lambda config: config["experiments"]["g"].update(runs_per_job=2)).jobs
+    assert "2 runs: gmeta on sbm, split r1, r2, 1-shot, seed 0" in [job.title for job in jobs]
 
 
 def record(plan, folder, level):
     """Made-up results of every run: ``level`` in percent, as a function of its spec, and episodes that vary by 3."""
     rng = np.random.default_rng(0)
-    for run in plan["runs"]:
-        spec = RunSpec.model_validate(run["spec"])
+    for run in plan.runs:
+        spec = run.spec
         home = Store(folder).folder(spec)
         home.mkdir(parents=True)
         scores = np.clip(np.round(level(spec) / 100 * ANSWERS + rng.normal(0, 3, 50)), 0, ANSWERS)

@@ -7,7 +7,7 @@ import pytest
 from cml_bench import estimate, preflight, report, status
 from cml_bench.__main__ import main
 from cml_bench.records import run_lock, write_failure, write_progress
-from cml_bench.spec import RunSpec
+from tests.plans import dumped, edited
 from tests.simulated import finish, study
 from tests.test_workflow import changed, checkout, start, trained  # noqa: F401  (a fixture)
 
@@ -20,7 +20,7 @@ def mixed(tmp_path):
     resolved = study(seeds=3)
     shots = {True: "diverged", False: "finished"}
     store = finish(resolved, tmp_path, LEVEL, status=lambda s: shots[s.seed == 2], only=lambda s: s.shot == 1)
-    others = [RunSpec.model_validate(r["spec"]) for r in resolved["runs"] if r["spec"]["shot"] == 5]
+    others = [r.spec for r in resolved.runs if r.spec.shot == 5]
     for spec in others[:4]:
         store.folder(spec).mkdir()
     write_progress(store.folder(others[0]), {"step": 1200, "steps": 30000, "loss": 0.5, "left": 3725})
@@ -100,33 +100,32 @@ def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):  #
 
 def test_as_json_on_the_command_line(mixed, tmp_path, capsys):
     resolved, _, _, results = mixed
-    (tmp_path / "plan.json").write_text(json.dumps(resolved))
+    (tmp_path / "plan.json").write_text(dumped(resolved))
     assert main(["status", "--plan", str(tmp_path / "plan.json"), "--results", str(results), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert sorted({item["state"] for item in told}) == ["diverged", "failed", "finished", "interrupted", "missing"]
 
 
 def test_jobs_of_runs_that_were_moved_away_are_named_and_their_stamps_stay(tmp_path):
-    resolved = study(seeds=1)
-    resolved["study"]["results"] = str(tmp_path)
+    resolved = edited(study(seeds=1), lambda plan: plan["study"].update(results=str(tmp_path)))
     finish(resolved, tmp_path, LEVEL)
     (tmp_path / "done").mkdir()
-    stamps = [tmp_path / "done" / f"{job['id']}.json" for job in resolved["jobs"]]
+    stamps = [tmp_path / "done" / f"{job.id}.json" for job in resolved.jobs]
     for stamp in stamps[1:]:
         stamp.write_text("{}")
     assert preflight.lost_jobs(resolved) == set()
-    for job in resolved["jobs"][:2]:
-        run = next(run for run in resolved["runs"] if run["id"] in job["runs"])
-        (tmp_path / "runs" / run["folder"]).rename(tmp_path / f"elsewhere-{job['id']}")
-    assert preflight.lost_jobs(resolved) == {resolved["jobs"][1]["id"]}, "the first had no stamp"
+    for job in resolved.jobs[:2]:
+        run = next(run for run in resolved.runs if run.id in job.runs)
+        (tmp_path / "runs" / run.folder).rename(tmp_path / f"elsewhere-{job.id}")
+    assert preflight.lost_jobs(resolved) == {resolved.jobs[1]["id"]}, "the first had no stamp"
     assert [stamp.exists() for stamp in stamps] == [False, True, True, True]
 
 
 def test_a_record_with_fewer_tasks_than_asked_and_no_weights_is_not_called_finished(tmp_path):
     asked, made = study(seeds=1, tasks=500), study(seeds=1, tasks=400)
     finish(made, tmp_path, LEVEL)
-    asked["study"]["results"] = str(tmp_path)
-    (tmp_path / "runs" / asked["runs"][0]["folder"] / "model.safetensors").write_bytes(b"")
+    asked = edited(asked, lambda plan: plan["study"].update(results=str(tmp_path)))
+    (tmp_path / "runs" / asked.runs[0].folder / "model.safetensors").write_bytes(b"")
     found = list(status.states(asked, tmp_path).values())
     assert [state.state for state in found] == ["missing", "not run", "not run", "not run"]
     lacks = "400 test tasks are stored, and 500 are asked for"

@@ -7,10 +7,11 @@ import pytest
 import yaml
 from pydantic import Field
 
-from cml_bench import config, places, plan, published, registry, strict_yaml
+from cml_bench import config, places, published, registry, strict_yaml
 from cml_bench.config import LocalCopy, parse
 from cml_bench.data._source import RemoteFile
 from cml_bench.errors import UserError
+from cml_bench.resolve import resolve
 from cml_bench.spec import Options
 from tests.test_plan import changed, study
 
@@ -143,7 +144,7 @@ def test_an_unknown_key_is_told_where_it_belongs(path, key, place):
 def test_an_unknown_option_is_told_where_it_belongs(path, key, told):
     content = changed(f"experiments.s.{path}", {key: 1})
     with pytest.raises(UserError, match=rf"my\.yaml, .*unknown key '{re.escape(key)}'[:;] .*{re.escape(told)}"):
-        plan.resolve(parse(content, "my.yaml"), "my.yaml")
+        resolve(parse(content, "my.yaml"), "my.yaml")
 
 
 def test_what_is_known_nowhere_has_no_place():

@@ -18,7 +18,7 @@ LAYERS = [
     {"allocator", "errors", "files", "hardware", "locks", "paths", "prepared", "seeding", "shells", "texts", "utf8"},
     {"spec", "strict_yaml"},
     {"config", "figure_config", "places", "protocols", "records", "registry"},
-    {"plan", "plan_checks", "planfile", "preflight", "stats", "targets"},
+    {"plan", "plan_checks", "preflight", "resolve", "stats", "targets"},
     {"analysis", "episodes", "given", "status", "verdict"},
     {"regression"},
     {"data"},

@@ -13,8 +13,8 @@ from cml_bench import render, report
 from cml_bench.cells import Column
 from cml_bench.errors import UserError
 from cml_bench.records import Store, write_record
-from cml_bench.spec import RunSpec
 from cml_bench.tables import build
+from tests.plans import edited
 from tests.simulated import ANSWERS, finish, study
 
 FLAT = {"base": 50.0, "meta": 50.0, "co": 50.0}
@@ -143,15 +143,15 @@ def test_bold_never_goes_to_a_row_behind_one_that_was_left_out(tmp_path):
     level = {"base": 50, "meta": 60, "co": 55}
     broken = table_of(tmp_path / "a", level, 6, status=lambda s: "finished" if s.method == "maml" else "diverged")
     assert not any(cell.bold for _, _, cell in broken.cells())
-    resolved = study(6)
-    members, config = resolved["members"]["e"], resolved["tables"]["table1"]
-    members["once"] = {shot: ids[:1] for shot, ids in members["maml+cml"].items()}
-    store = finish(resolved, tmp_path / "b", {"base": 50, "meta": 40, "co": 70})
+    store = finish(study(6), tmp_path / "b", {"base": 50, "meta": 40, "co": 70})
+
+    def once(plan, reading):
+        members, config = plan["members"]["e"], plan["tables"]["table1"]
+        members["once"] = {shot: ids[:1] for shot, ids in members["maml+cml"].items()}
+        config["rows"][1:] = [{"label": "Once", "run": "once", "reading": reading, "against": None, "shown": True}]
+
     for reading, bold in (("meta", True), ("co", False)):
-        config["rows"] = [
-            config["rows"][0],
-            {"label": "Once", "run": "once", "reading": reading, "against": None, "shown": True},
-        ]
+        resolved = edited(study(6), lambda plan, reading=reading: once(plan, reading))
         rows = build(resolved, store, "table1").rows
         assert [row.cells[Column(1)].bold for row in rows] == [bold, False]
 
@@ -174,8 +174,7 @@ def test_a_baseline_need_not_be_a_row(tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, GAIN)
     whole = build(resolved, store, "table1")
-    del resolved["tables"]["table1"]["rows"][0]
-    alone = build(resolved, store, "table1")
+    alone = build(edited(resolved, lambda plan: plan["tables"]["table1"]["rows"].pop(0)), store, "table1")
     for column in alone.columns:
         assert alone.rows[0].cells[column].difference.paired == whole.rows[1].cells[column].difference.paired
     assert alone.notes[0].startswith("MAML + CML is above maml in both columns")
@@ -262,7 +261,7 @@ def test_an_unknown_table_is_named(tmp_path):
 def test_a_pair_that_is_made_in_two_ways_is_not_tested(other, tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, GAIN)
-    specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
+    specs = [run.spec for run in resolved.runs]
     spec = next(s for s in specs if (s.method, s.seed, s.shot) == ("maml", 3, 1))
     record = store.read(spec)
     content = {**record.content, "engine": {**record.content["engine"], **other}}

@@ -10,7 +10,6 @@ from cml_bench import figures, publish, render, report, status, texts
 from cml_bench.cells import Column
 from cml_bench.errors import UserError
 from cml_bench.records import write_failure
-from cml_bench.spec import RunSpec
 from tests.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
 from tests.simulated import finish
 from tests.test_page import written
@@ -186,7 +185,7 @@ def test_the_terminal(awkward):
 
 def test_status_shows_control_characters_of_a_log_by_their_names(tmp_path):
     resolved = study()
-    specs = [RunSpec.model_validate(run["spec"]) for run in resolved["runs"]]
+    specs = [run.spec for run in resolved.runs]
     store = finish(resolved, tmp_path, LEVEL, only=lambda spec: spec.id != specs[0].id)
     write_failure(store.folder(specs[0]), "Traceback\nError: \x1b[31m *x* | \x07 <b> größe\n")
     assert r"Error: \x1b[31m *x* | \x07 <b> größe" in status.text(resolved, tmp_path)
@@ -198,9 +197,9 @@ def test_status_shows_control_characters_of_a_log_by_their_names(tmp_path):
 
 def test_a_text_is_one_line():
     found = study(["a\n\n b\tc"], title=" T\r\nU ", group="G\u2028H", caption="C\n\n  D")
-    table = found["tables"]["t"]
-    assert (table["rows"][1]["label"], table["title"], table["caption"]) == ("a b c", "T U", "C D")
-    assert (table["columns"][0]["title"], found["study"]["summary"]) == ("G H", "C D")
+    table = found.tables["t"]
+    assert (table.rows[1].label, table.title, table.caption) == ("a b c", "T U", "C D")
+    assert (table.columns[0].title, found.study.summary) == ("G H", "C D")
 
 
 @pytest.mark.parametrize(("odd", "name"), [("\x1b[31m", "U+001B"), ("a\x00", "U+0000"), ("\ud800", "U+D800")])

@@ -20,6 +20,7 @@ from cml_bench import charts, figures, page, panels, report, texts
 from cml_bench.records import Store
 from cml_bench.tables import build
 from tests.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.plans import edited
 from tests.simulated import finish
 from tests.test_page import specs_in, written
 from tests.test_publish import ROOT
@@ -93,16 +94,17 @@ def test_the_charts_of_the_page(awkward):
 
 
 def test_rows_of_one_label_are_told_apart_by_their_baselines():
-    again = study(("x",))
-    rows = again["tables"]["t"]["rows"]
-    rows[1:] = [rows[1] | {"reading": "co"}, rows[1] | {"run": "maml", "against": "maml+cml", "shown": False}]
-    two = build(again, Store("nowhere"), "t")
+    def alike(plan):
+        rows = plan["tables"]["t"]["rows"]
+        rows[1:] = [rows[1] | {"reading": "co"}, rows[1] | {"run": "maml", "against": "maml+cml", "shown": False}]
+
+    two = build(edited(study(("x",)), alike), Store("nowhere"), "t")
     assert [two.compared(row) for row in two.rows] == [BASE, f"x − {BASE}", "x − maml+cml"]
 
 
 def test_bibtex(awkward):
     resolved, _, _ = awkward
-    renamed = {**resolved, "study": {**resolved["study"], "study": "my_study"}}
+    renamed = edited(resolved, lambda plan: plan["study"].update(study="my_study"))
     note = re.search(r"note    = \{Study (.*), plan", page._harness(renamed))[1]
     assert note == r"my\_study"
     assert r"{cml\_bench: a " in page._harness(resolved)

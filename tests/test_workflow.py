@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import plan
 from cml_bench.config import parse
+from cml_bench.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 
@@ -265,8 +265,8 @@ def test_a_run_that_was_moved_away_is_trained_again_and_no_other(checkout):
 def test_when_a_run_fails_the_tables_of_the_others_are_shown(checkout):
     """One record is damaged, so its training refuses; everything else is made and told."""
     config = {**changed(), "study": "failing", "results": "failing"}
-    resolved = plan.resolve(parse(config, "test"), "test")
-    bad = checkout / "failing" / "runs" / resolved["runs"][0]["folder"]
+    resolved = resolve(parse(config, "test"), "test")
+    bad = checkout / "failing" / "runs" / resolved.runs[0].folder
     bad.mkdir(parents=True)
     (bad / "record.json").write_text("{")
     done = start(checkout, config)

@@ -1,11 +1,11 @@
 # Which jobs and stamps a target needs: functions that the rules share.
 NAMED = {key: [f"{OUT}/tables/{key}.md"] for key in targets.parts(PLAN)}
-NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN["figures"]}
+NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN.figures}
 NAMED |= {key: [f"{OUT}/figures/{part}.png" for part in found] for key, found in targets.figure_groups(PLAN).items()}
 NAMED |= {key: [f"{OUT}/tables/{part}.md" for part in found] for key, found in targets.groups(PLAN).items()}
-PUBLISHED = [STUDY["published"]] if STUDY["published"] else []
-JOB_OF = {run: job for job, content in JOBS.items() for run in content["runs"]}
-RUNS = {run["id"]: run for run in PLAN["runs"]}
+PUBLISHED = [STUDY.published] if STUDY.published else []
+JOB_OF = {run: job for job, content in JOBS.items() for run in content.runs}
+RUNS = {run.id: run for run in PLAN.runs}
 
 
 def interpreter(wildcards):
@@ -38,16 +38,15 @@ def stamps_of_shard(shard):
 
 
 def stamps_of_table(wildcards):
-    cells = targets.restrict(PLAN, wildcards.table)["cells"]
-    cells = [cell for cell in cells if cell["table"] == wildcards.table]
-    return stamps_of(run for cell in cells for run in [*cell["runs"], *(cell["against"] or [])])
+    cells = targets.restrict(PLAN, wildcards.table).cells
+    return stamps_of(run for cell in cells if cell.table == wildcards.table for run in cell.needs)
 
 
 def runs_of_figure(key):
-    figure = PLAN["figures"][key]
-    methods = PLAN["members"][figure["experiment"]]
-    shown = [methods[row["run"]] for row in figure["runs"]]
-    return [run for shots in shown for shot in figure["shots"] or shots for run in shots[str(shot)]]
+    figure = PLAN.figures[key]
+    methods = PLAN.members[figure.experiment]
+    shown = [methods[row.run] for row in figure.runs]
+    return [run for shots in shown for shot in figure.shots or shots for run in shots[shot]]
 
 
 def stamps_of_figure(wildcards):
@@ -55,7 +54,7 @@ def stamps_of_figure(wildcards):
 
 
 # A figure of runs that cannot be made here does not hold up the page.
-DRAWN = [key for key in PLAN["figures"] if JOB_OF.keys() >= set(runs_of_figure(key))]
+DRAWN = [key for key in PLAN.figures if JOB_OF.keys() >= set(runs_of_figure(key))]
 
 
 def titled(kind, key):
@@ -63,7 +62,8 @@ def titled(kind, key):
 
     One label and no second: of two results whose second labels differ, Snakemake 9.27 makes a toggle that fails.
     """
-    return {kind: texts.snakemake_label(PLAN[f"{kind}s"].get(key, {}).get("title") or key)}
+    named = (PLAN.tables if kind == "table" else PLAN.figures).get(key)
+    return {kind: texts.snakemake_label(named.title if named else key)}
 
 
 def on_cluster():
@@ -74,7 +74,7 @@ def on_cluster():
 
 def refuse_names_for_cluster():
     """Stop if something that Snakemake writes into the command of a cluster's job would be read by a shell there."""
-    given = [os.getcwd(), workflow.basedir, RESULTS, STUDY["data_dir"], *workflow.overwrite_configfiles]
+    given = [os.getcwd(), workflow.basedir, RESULTS, STUDY.data_dir, *workflow.overwrite_configfiles]
     try:
         shells.check_cluster(PYTHON, map(str, [*given, *(workflow.config_settings.config_args or [])]))
     except UserError as error:
@@ -82,16 +82,16 @@ def refuse_names_for_cluster():
 
 
 def wants_gpu(job):
-    return JOBS[job]["gpu"] and STUDY["device"] != "cpu"
+    return JOBS[job].gpu and STUDY.device != "cpu"
 
 
 def minutes(job):
     """A generous time limit, at most a day: queues prefer short jobs, and a run that is cut off goes on when retried."""
-    hours = preflight.hours([RUNS[run] for run in JOBS[job]["runs"]], gpu=wants_gpu(job))
+    hours = preflight.hours([RUNS[run] for run in JOBS[job].runs], gpu=wants_gpu(job))
     return min(24 * 60, 30 + int(3 * 60 * hours))
 
 
 def planned_gpu_jobs():
     """Jobs about to run that a CPU would need very long for."""
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
-    return [job for job in jobs if JOBS[job.wildcards.job]["gpu"]]
+    return [job for job in jobs if JOBS[job.wildcards.job].gpu]

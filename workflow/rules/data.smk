@@ -3,14 +3,14 @@
 import json
 
 USED = preflight.without_stamp(PLAN)
-DATA = {item["key"]: item for item in PLAN["data"] if item["prepares"] and item["key"] not in USED}
+DATA = {item.key: item for item in PLAN.data if item.prepares and item.key not in USED}
 
 
 rule fetch:
     input:
-        lambda wildcards: forced(f"{STUDY['data_dir']}/ready/{wildcards.data}.json", wildcards.data),
+        lambda wildcards: forced(f"{STUDY.data_dir}/ready/{wildcards.data}.json", wildcards.data),
     output:
-        f"{STUDY['data_dir']}/ready/{{data}}.json",
+        f"{STUDY.data_dir}/ready/{{data}}.json",
     log:
         f"{RESULTS}/logs/fetch-{{data}}.log",
     retries: 2
@@ -18,10 +18,10 @@ rule fetch:
         "../../environment.yml"
     params:
         python=interpreter,
-        name=lambda wildcards: DATA[wildcards.data]["name"],
-        options=lambda wildcards: json.dumps(DATA[wildcards.data]["options"]),
+        name=lambda wildcards: DATA[wildcards.data].name,
+        options=lambda wildcards: json.dumps(DATA[wildcards.data].options),
         # Not used in the command: other copies of the files make other data, so the rule runs again.
-        sources=lambda wildcards: preflight.own_digests(STUDY, DATA[wildcards.data]["name"]),
+        sources=lambda wildcards: preflight.own_digests(STUDY, DATA[wildcards.data].name),
     message:
         "preparing data set {wildcards.data}"
     shell:

@@ -16,13 +16,13 @@ rule figure:
             labels=lambda wildcards: titled("figure", wildcards.figure),
         ),
     log:
-        f"{RESULTS}/logs/{STUDY['study']}-{{figure}}.log",
+        f"{RESULTS}/logs/{STUDY.study}-{{figure}}.log",
     conda:
         "../../environment.yml"
     params:
         python=interpreter,
         plan=PLAN_FILE,
-        caption=lambda wildcards: texts.rst(PLAN["figures"][wildcards.figure]["caption"]),
+        caption=lambda wildcards: texts.rst(PLAN.figures[wildcards.figure].caption),
     message:
         "drawing {wildcards.figure}"
     shell:
@@ -42,7 +42,7 @@ rule table:
             labels=lambda wildcards: titled("table", wildcards.table),
         ),
     log:
-        f"{RESULTS}/logs/{STUDY['study']}-{{table}}.log",
+        f"{RESULTS}/logs/{STUDY.study}-{{table}}.log",
     conda:
         "../../environment.yml"
     params:
@@ -57,13 +57,13 @@ rule table:
 rule report:
     input:
         stamps_of(JOB_OF),
-        expand("{out}/tables/{table}.md", out=OUT, table=PLAN["tables"]),
+        expand("{out}/tables/{table}.md", out=OUT, table=PLAN.tables),
         expand("{out}/figures/{figure}.png", out=OUT, figure=DRAWN),
     output:
-        page=report(REPORT, caption="../report/page.rst", category="Page", labels={"study": STUDY["study"]}),
+        page=report(REPORT, caption="../report/page.rst", category="Page", labels={"study": STUDY.study}),
         text=TABLES_TEXT,
     log:
-        f"{RESULTS}/logs/{STUDY['study']}-report.log",
+        f"{RESULTS}/logs/{STUDY.study}-report.log",
     conda:
         "../../environment.yml"
     params:

@@ -6,9 +6,9 @@ rule train:
     input:
         lambda wildcards: forced(f"{RESULTS}/done/{wildcards.job}.json", wildcards.job)
         + [
-            f"{STUDY['data_dir']}/ready/{key}.json"
+            f"{STUDY.data_dir}/ready/{key}.json"
             for key, item in DATA.items()
-            if item["data_id"] in JOBS[wildcards.job]["data"]
+            if item.data_id in JOBS[wildcards.job].data
         ],
     output:
         f"{RESULTS}/done/{{job}}.json",
@@ -23,8 +23,8 @@ rule train:
         runtime=lambda wildcards: minutes(wildcards.job),
     params:
         python=interpreter,
-        runs=lambda wildcards: JOBS[wildcards.job]["runs"],
-        title=lambda wildcards: JOBS[wildcards.job]["title"],
+        runs=lambda wildcards: list(JOBS[wildcards.job].runs),
+        title=lambda wildcards: JOBS[wildcards.job].title,
     message:
         "training {params.title}"
     shell:
