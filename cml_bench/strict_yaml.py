@@ -28,7 +28,7 @@ def read(path: Path | str, missing: str = "") -> Any:
     except FileNotFoundError:
         raise UserError(missing or f"there is no file {path}.") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a file.") from None
+        raise UserError(f"{path}: Is a directory, not a file.") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(
