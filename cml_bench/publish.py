@@ -19,6 +19,7 @@ from tabulate import tabulate
 
 from cml_bench import abstract, figures, preflight, render, report
 from cml_bench.cells import Cell, Column, Table, TableRow
+from cml_bench.config import Study
 from cml_bench.errors import UserError
 from cml_bench.files import write_bytes, write_text
 from cml_bench.plan import Plan
@@ -115,7 +116,7 @@ def _link(target: Path, page: Path) -> str:
 def block(plan: Plan, home: Path, page: Path) -> str:
     """What stands in docs/results.md: the study's tables, its pictures, and where the numbers come from."""
     study = plan.study
-    parts = [f"## {markdown(_title(plan))}", paragraph(Prose(study.summary.strip()))]
+    parts = [f"## {markdown(_title(plan.study))}", paragraph(Prose(study.summary.strip()))]
     parts += [(home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan.tables]
     forest = ("Paired differences", "Improvement is to the right; 95 % t intervals, as in the tables above", FOREST)
     drawn = [(f.title, f.caption, f"figures/{key}.png") for key, f in plan.figures.items()]
@@ -146,7 +147,7 @@ def _provenance(runs: list[Any]) -> str:
 
 def brief(plan: Plan, home: Path, page: Path) -> str:
     """What stands in the README: of each table its paired differences, and where the rest is."""
-    parts = [f"### {markdown(_title(plan))}"]
+    parts = [f"### {markdown(_title(plan.study))}"]
     for table in _tables(plan, home):
         if table.compares and (rows := _gains(table)):
             sign = " A negative difference is better." if table.kind == "regression" else ""
@@ -155,22 +156,22 @@ def brief(plan: Plan, home: Path, page: Path) -> str:
             parts += [said.strip(), tabulate(rows, "firstrow", "pipe", disable_numparse=True)]
     parts.append(
         f"{markdown(_provenance(Store(home).all()))}. "
-        f"[All results]({_link(page.parent / RESULTS, page)}#{_anchor(page.parent / RESULTS, plan)}), "
+        f"[All results]({_link(page.parent / RESULTS, page)}#{_anchor(page.parent / RESULTS, plan.study)}), "
         f"[report.html]({_link(home / 'report.html', page)}), [records]({_link(home, page)})."
     )
     return "\n\n".join(parts)
 
 
 def _title(plan: dict[str, Any]) -> str:
-    return plan.study.title or plan.study.study
+    return study.title or study.study
 
 
-def _anchor(page: Path, plan: dict[str, Any]) -> str:
+def _anchor(page: Path, study: Study) -> str:
     """The anchor of the study's heading, as GitHub makes it: with a number where headings before it have it, too."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    before, found, _ = text.partition(f"\n<!-- {plan['study']['study']}:begin")
+    before, found, _ = text.partition(f"\n<!-- {study.study}:begin")
     headings = re.findall(r"^#{1,6} (.*)", before, flags=re.MULTILINE) if found else []
-    mine, others = _slug(_title(plan)), Counter(_slug(html.unescape(heading)) for heading in headings)
+    mine, others = _slug(_title(study)), Counter(_slug(html.unescape(heading)) for heading in headings)
     return f"{mine}-{others[mine]}" if others[mine] else mine
 
 

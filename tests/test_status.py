@@ -117,7 +117,7 @@ def test_jobs_of_runs_that_were_moved_away_are_named_and_their_stamps_stay(tmp_p
     for job in resolved.jobs[:2]:
         run = next(run for run in resolved.runs if run.id in job.runs)
         (tmp_path / "runs" / run.folder).rename(tmp_path / f"elsewhere-{job.id}")
-    assert preflight.lost_jobs(resolved) == {resolved.jobs[1]["id"]}, "the first had no stamp"
+    assert preflight.lost_jobs(resolved) == {resolved.jobs[1].id}, "the first had no stamp"
     assert [stamp.exists() for stamp in stamps] == [False, True, True, True]
 
 

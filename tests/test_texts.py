@@ -8,6 +8,7 @@ import pytest
 
 from cml_bench import figures, publish, render, report, status, texts
 from cml_bench.cells import Column
+from cml_bench.config import Study
 from cml_bench.errors import UserError
 from cml_bench.records import write_failure
 from tests.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
@@ -112,9 +113,9 @@ def test_markers_within_a_line_are_none(said):
 
 def test_titles_that_differ_in_special_characters_have_anchors_of_their_own(tmp_path):
     page = tmp_path / "results.md"
-    studies = [{"study": {"study": name, "title": title}} for name, title in
-               (("a", "C*"), ("b", "C#"), ("c", "C & <D>"), ("d", "C & D"), ("e", "a_b"))]  # fmt: skip
-    blocks = (f"<!-- {s['study']['study']}:begin -->\n## {texts.markdown(s['study']['title'])}\n" for s in studies)
+    titles = {"a": "C*", "b": "C#", "c": "C & <D>", "d": "C & D", "e": "a_b"}
+    studies = [Study.model_construct(study=name, title=title) for name, title in titles.items()]
+    blocks = (f"<!-- {study.study}:begin -->\n## {texts.markdown(study.title)}\n" for study in studies)
     page.write_text("# Results\n" + "".join(blocks), encoding="utf-8")
     assert [publish._anchor(page, one) for one in studies] == ["c", "c-1", "c--d", "c--d-1", "a_b"]
     assert publish._anchor(tmp_path / "none.md", studies[1]) == "c"

@@ -17,6 +17,7 @@ from jinja2 import Environment
 from matplotlib.text import Text
 
 from cml_bench import charts, figures, page, panels, report, texts
+from cml_bench.figure_config import CosineFigure, CurvesFigure, GradientsFigure
 from cml_bench.records import Store
 from cml_bench.tables import build
 from tests.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
@@ -137,9 +138,13 @@ def test_pictures_of_curves_and_bars():
         "support_y/5": np.ones((1, 5)), "steps/5": np.arange(3), "cosine/5": np.zeros((count, 2, 3)),
         "layer": np.array("conv_1$"), "layers": np.array(["conv_1", "$x"]), "norms/5": np.ones((count, 2, 2)),
     }  # fmt: skip
-    looks = {"title": TITLE, "styles": list(range(count)), "smooth": 1}
-    for draw in (figures.curves, panels.cosine, panels.gradients):
-        picture = draw(arrays, looks)
+    looks = {"experiment": "e", "title": TITLE, "runs": [{"label": "MAML", "run": "maml"}]}
+    for draw, config in (
+        (figures.curves, CurvesFigure(kind="curves", **looks)),
+        (panels.cosine, CosineFigure(kind="cosine", **looks)),
+        (panels.gradients, GradientsFigure(kind="gradients", **looks)),
+    ):
+        picture = draw(arrays, config, list(range(count)))
         assert picture.get_suptitle() == TITLE
         (legend,) = picture.legends
         names = [text.get_text() for text in legend.get_texts()]
