@@ -162,7 +162,7 @@ def brief(plan: Plan, home: Path, page: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _title(plan: dict[str, Any]) -> str:
+def _title(study: Study) -> str:
     return study.title or study.study
 
 
