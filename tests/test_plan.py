@@ -58,7 +58,7 @@ def test_a_damaged_cached_plan_is_resolved_anew(tmp_path, monkeypatch):
     content = study(results=str(tmp_path))
     first = plan.cached(content, "test")
     path, whole = Path(first["path"]), Path(first["path"]).read_bytes()
-    monkeypatch.setattr(plan, "_resolve_apart", lambda config, path, where: path.write_bytes(whole))
+    monkeypatch.setattr(plan, "_resolved_apart", lambda content, path, where: json.loads(whole))
     for damaged in (b"{", b"[]", b"{}", b"\xff", whole[:-9]):
         path.write_bytes(damaged)
         assert plan.cached(content, "test") == first
