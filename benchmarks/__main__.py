@@ -15,9 +15,9 @@ from typing import Any
 from benchmarks import measure, scaling, show, startup
 from benchmarks.measure import INSTALLED
 from benchmarks.workloads import QUICK, WORKLOADS
-from cml_bench import allocator, hardware, paths, utf8
 from cml_bench.errors import UserError
-from cml_bench.files import write_json
+from cml_bench.system import allocator, hardware, paths, utf8
+from cml_bench.system.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 GPU = RESULTS.with_name("gpu.json")

@@ -23,10 +23,10 @@ from benchmarks import limit, ours, restated
 from benchmarks.measure import made
 from benchmarks.problem import Problem
 from benchmarks.workloads import RATES, WAY
-from cml_bench import paths, utf8
 from cml_bench.engine.precision import computing
 from cml_bench.errors import UserError
-from cml_bench.files import write_json
+from cml_bench.system import paths, utf8
+from cml_bench.system.files import write_json
 
 _TASKS = 4  # meta-batches that are made beforehand and taken in turn
 _BLOCK_SECONDS = 0.15

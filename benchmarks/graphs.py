@@ -23,11 +23,12 @@ import scipy
 import torch
 
 from benchmarks.measure import made
-from cml_bench import allocator, hardware, paths, registry, utf8
+from cml_bench import registry
+from cml_bench.data.episodes import Episodes
 from cml_bench.engine.step import MetaStep, adam, leaves
-from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
-from cml_bench.files import write_json
+from cml_bench.system import allocator, hardware, paths, utf8
+from cml_bench.system.files import write_json
 
 WORKLOADS = {  # data set, method: tasks that are timed in a block, fast and plain; blocks of each
     ("citeseer", "gmeta"): (10, 5, 5),

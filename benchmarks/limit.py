@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.problem import Problem
-from cml_bench.episodes import Task
+from cml_bench.data.episodes import Task
 
 _REPEATS = 3
 

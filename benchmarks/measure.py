@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import IMPLEMENTATIONS, PROFILED, RATES, WAY, Workload
-from cml_bench import allocator
 from cml_bench.errors import UserError
+from cml_bench.system import allocator
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers"

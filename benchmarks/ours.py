@@ -9,11 +9,11 @@ from benchmarks.problem import Problem
 from cml_bench import seeding
 from cml_bench.data._arrays import ImageArrays
 from cml_bench.data.base import ImageSet
+from cml_bench.data.episodes import Episodes, Task
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.seeds import Together
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import STEPS
-from cml_bench.episodes import Episodes, Task
 from cml_bench.spec import Options
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from cml_bench import registry
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.flops import task_flops
-from cml_bench.episodes import Examples, Task
 from cml_bench.methods.base import Groups, Method
 
 

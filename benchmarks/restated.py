@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks import modules
 from benchmarks.problem import Problem, split
-from cml_bench.episodes import Task
+from cml_bench.data.episodes import Task
 from tests import reference
 
 Named = dict[tuple[str, str], Tensor]

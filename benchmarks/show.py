@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.workloads import RATES, TARGETS, WAY
-from cml_bench.files import write_text
+from cml_bench.system.files import write_text
 
 BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end of results -->"
 BRIEF = ("<!-- speed: made by `python -m benchmarks show` -->", "<!-- end of speed -->")

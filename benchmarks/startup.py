@@ -66,7 +66,7 @@ def measure(
     commands = {
         ("start-up", "python", 1): ["-c", "pass"],
         ("start-up", "import torch", 1): ["-c", "import torch"],
-        ("start-up", "import cml_bench.plan", 1): ["-c", "import cml_bench.plan"],
+        ("start-up", "import cml_bench.study.plan", 1): ["-c", "import cml_bench.study.plan"],
         ("start-up", "import cml_bench.engine.train", 1): ["-c", "import cml_bench.engine.train"],
     }
     first = {}

@@ -15,8 +15,8 @@ def load(run, results="results", data_dir="data"):
 
     In all three paths ``~`` and ``$NAME`` are expanded. A UserError says why a run cannot be opened.
     """
-    from cml_bench import paths
-    from cml_bench.learner import load as load_learner  # imports torch, so not at package import
+    from cml_bench.engine.learner import load as load_learner
+    from cml_bench.system import paths
 
     run, results, data_dir = (
         paths.given(path, name) for path, name in ((run, "run"), (results, "results"), (data_dir, "data_dir"))

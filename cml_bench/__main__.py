@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cml_bench import paths, utf8
-from cml_bench.config import Study
 from cml_bench.errors import UserError
-from cml_bench.files import read_json
-from cml_bench.plan import Plan, read_plan
 from cml_bench.spec import RunSpec
+from cml_bench.study.config import Study
+from cml_bench.study.plan import Plan, read_plan
+from cml_bench.system import paths, utf8
+from cml_bench.system.files import read_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -165,7 +165,9 @@ def _positive(text: str) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from cml_bench import files, prepared, registry
+    from cml_bench import registry
+    from cml_bench.data import prepared
+    from cml_bench.system import files
 
     study = read_plan(args.plan).study if args.plan else None
     for name in args.data:
@@ -191,7 +193,9 @@ def _of(study: Study | None, name: str) -> Any:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from cml_bench import config, estimate, files, hardware, preflight, resolve
+    from cml_bench.costs import estimate
+    from cml_bench.study import config, preflight, resolve
+    from cml_bench.system import files, hardware
 
     where = ", ".join(map(str, args.config))
     resolved = estimate.add(resolve.resolve(config.parse(config.merged(args.config), where), where))
@@ -200,7 +204,7 @@ def _plan(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(resolved.json_values(), indent=1))
     elif not args.out:
-        from cml_bench import calibrate
+        from cml_bench.costs import calibrate
 
         device = resolved.study.device
         rates = calibrate.rates(resolved, args.calibrate, device) if args.calibrate > 0 else None
@@ -226,9 +230,9 @@ def _settings(args: argparse.Namespace, study: Study | None = None):
 
 
 def _train(args: argparse.Namespace) -> None:
-    from cml_bench import preflight
     from cml_bench.engine.jobs import run_all
     from cml_bench.engine.run import refuse
+    from cml_bench.study import preflight
 
     content = read_json(args.spec)
     if args.job or (isinstance(content, dict) and "jobs" in content):
@@ -270,7 +274,7 @@ def _resolved(args: argparse.Namespace) -> Plan:
     if args.plan:
         return read_plan(args.plan)
 
-    from cml_bench import config, plan
+    from cml_bench.study import config, plan
 
     content, where = config.merged(args.config), ", ".join(map(str, args.config))
     config.parse(content, where)
@@ -285,40 +289,42 @@ def _plan_and_results(args: argparse.Namespace) -> tuple[Plan, Path]:
 
 
 def _table(args: argparse.Namespace) -> None:
-    from cml_bench import files, report
+    from cml_bench.report import write
+    from cml_bench.system import files
 
     plan, results = _plan_and_results(args)
     with files.said_if_denied("the files of the tables"):
-        report.tables(plan, results, args.tables)
-    print(report.text(plan, results, args.tables))
+        write.tables(plan, results, args.tables)
+    print(write.text(plan, results, args.tables))
 
 
 def _report(args: argparse.Namespace) -> None:
-    from cml_bench import files, report
+    from cml_bench.report import write
+    from cml_bench.system import files
 
     plan, results = _plan_and_results(args)
     with files.said_if_denied("the page"):
-        report.page(plan, results)
-    print(report.text(plan, results, []))
-    print("\n".join(f"  {path}" for path in report.files(plan, results)))
+        write.page(plan, results)
+    print(write.text(plan, results, []))
+    print("\n".join(f"  {path}" for path in write.files(plan, results)))
 
 
 def _figure(args: argparse.Namespace) -> None:
-    from cml_bench import report
+    from cml_bench.report import write
 
-    for path in report.figures(*_plan_and_results(args), args.figures):
+    for path in write.figures(*_plan_and_results(args), args.figures):
         print(path)
 
 
 def _check(args: argparse.Namespace) -> None:
-    from cml_bench import regression
+    from cml_bench.evidence import gate
 
     plan, results = _plan_and_results(args)
     if args.update:
-        print("\n".join(regression.update(plan, results, args.reference)))
+        print("\n".join(gate.update(plan, results, args.reference)))
         return
-    found = regression.check(plan, results, args.reference)
-    print(regression.table(found))
+    found = gate.check(plan, results, args.reference)
+    print(gate.table(found))
     offenders = sum(bool(item.problem) for item in found)
     if offenders:
         raise UserError(
@@ -328,7 +334,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _status(args: argparse.Namespace) -> None:
-    from cml_bench import status
+    from cml_bench.study import status
 
     plan, results = _plan_and_results(args)
     if args.json:
@@ -338,7 +344,7 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _publish(args: argparse.Namespace) -> None:
-    from cml_bench.publish import publish
+    from cml_bench.report.publish import publish
 
     publish(*_plan_and_results(args), partial=args.partial)
 
@@ -355,7 +361,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _describe(args: argparse.Namespace) -> None:
-    from cml_bench.describe import describe
+    from cml_bench.costs.describe import describe
 
     found = describe(
         args.method, args.network, args.data, args.way, args.shot, args.query, args.options, args.network_options,

@@ -15,25 +15,66 @@ The report side reads these files and imports no torch.
 import contextlib
 import io
 import json
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cml_bench.errors import UserError
-from cml_bench.files import write_bytes, write_json
-from cml_bench.locks import holder, sign, try_lock
 from cml_bench.spec import Evaluation, RunSpec, explain
+from cml_bench.system.files import write_bytes, write_json
 
 FORMAT = 1
 _AGAIN = "Move the folder away and start again: the run is then trained anew."
+
+
+FINISHED, DIVERGED, COLLAPSED = "finished", "diverged", "collapsed"
+STATUSES = (FINISHED, DIVERGED, COLLAPSED)
+
+
+def run_status(
+    losses: ArrayLike, right: ArrayLike | None = None, answers: int | None = None, way: int | None = None
+) -> str:
+    """How a run ended: ``diverged``, ``collapsed`` or ``finished``.
+
+    ``losses``: the training losses, any shape; one that is not finite makes the run ``diverged``, whatever
+    the rest.  ``right``: shape (episodes,), integers: the right answers among ``answers`` in each episode of the
+    run's last validation; a mean within 2 standard errors of ``answers`` / ``way`` makes it ``collapsed``.
+    Leave ``way`` out for regression.
+
+    Raises ``ValueError`` if ``way`` is given without counts from 0 to ``answers``, or is below 2: of one
+    class every answer is right.
+    """
+    if not np.isfinite(np.asarray(losses, dtype=np.float64)).all():
+        return DIVERGED
+    if way is None:
+        return FINISHED
+    counts = np.asarray([] if right is None else right)
+    whole = counts.ndim == 1 and counts.size > 0 and np.issubdtype(counts.dtype, np.integer)
+    if not whole or answers is None or counts.min() < 0 or counts.max() > answers:
+        raise ValueError("a classification run needs its validation's right answers: whole numbers, one an episode")
+    if way < 2:
+        raise ValueError(f"a classification run needs at least 2 ways, got {way}")
+    return COLLAPSED if _at_chance([int(count) for count in counts], answers, way) else FINISHED
+
+
+def _at_chance(right: list[int], answers: int, way: int) -> bool:
+    """Whether the mean of the counts is within 2 standard errors of ``answers`` / ``way``.
+
+    The inequality |mean - chance| <= 2 sqrt(variance / n), squared and freed of fractions.  A head that always names
+    one class is exactly at chance in every episode, without spread: whole numbers leave no rounding to decide on it.
+    One episode has no spread, so it is at chance only if it is exactly there.
+    """
+    n, total = len(right), sum(right)
+    spread = n * sum(count * count for count in right) - total * total  # n (n - 1) times the variance
+    off = way * total - n * answers
+    return max(n - 1, 1) * off * off <= 4 * way * way * spread
 
 
 class _Shape(BaseModel):
@@ -291,7 +332,7 @@ def write_record(folder: Path, content: dict[str, Any]) -> Record:
 
 
 def write_progress(folder: Path, progress: dict[str, Any]) -> None:
-    """``progress.json``: step, steps, loss and seconds left of a training under way, for :mod:`cml_bench.status`."""
+    """``progress.json``: step, steps, loss and seconds left of a training under way, for ``status``."""
     write_json(folder / "progress.json", progress)
 
 
@@ -309,47 +350,3 @@ def write_failure(folder: Path, text: str) -> Path:
 def forget_failure(folder: Path) -> None:
     """A new attempt begins."""
     (folder / "error.log").unlink(missing_ok=True)
-
-
-_POLL_SECONDS = 0.5
-_GLANCE_SECONDS = 0.1  # longer than another process needs to look whether a run is being written
-
-
-@contextlib.contextmanager
-def run_lock(folder: Path, wait: Callable[[str], None] | None = None, setting: str = "`results`") -> Iterator[None]:
-    """Hold the run's lock. The kernel frees it when the holder dies.
-
-    A second process gets a UserError, or waits for the first if it says where to announce that (``wait``). So it does
-    where the file system has no locks, which names ``setting``: where another folder is set.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
-        glanced = announced = False
-        while not try_lock(file, setting):
-            if not glanced:
-                glanced = True
-                time.sleep(_GLANCE_SECONDS)
-                continue
-            name, stop = holder(file)
-            if wait is None:
-                stop = f", or stop it ({stop})" if stop else ""
-                raise UserError(f"{folder} is being written by {name}. Wait for it{stop}.")
-            if not announced:
-                wait(f"waiting for {name}, which is writing {folder}")
-            announced = True
-            time.sleep(_POLL_SECONDS)
-        sign(file)
-        for half in folder.glob(".*.tmp"):  # of a writer that was killed; nobody else writes here now
-            half.unlink(missing_ok=True)
-        yield
-
-
-def being_written(folder: Path) -> bool:
-    """Whether a process holds the run's lock just now. A UserError where that cannot be told."""
-    try:
-        with open(folder / ".lock", encoding="utf-8") as file:
-            return not try_lock(file, "`results`", shared=True)
-    except FileNotFoundError:
-        return False
-    except PermissionError as error:
-        raise UserError(f"{folder / '.lock'} cannot be read ({error.strerror}).") from None

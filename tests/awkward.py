@@ -1,9 +1,9 @@
 """A study whose labels, titles and captions hold every awkward character."""
 
-from cml_bench import report
-from cml_bench.config import parse
-from cml_bench.resolve import resolve
-from cml_bench.tables import build
+from cml_bench.evidence.build import build
+from cml_bench.report import write
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
 from tests.simulated import finish
 
 LEVEL = {"base": 50, "meta": 45, "co": 46}
@@ -41,5 +41,5 @@ def made(root):
     """The plan, the folder of its results, and the table."""
     resolved = study()
     store = finish(resolved, root, LEVEL)
-    report.figures(resolved, root, [])
+    write.figures(resolved, root, [])
     return resolved, root, build(resolved, store, "t")

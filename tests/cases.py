@@ -6,8 +6,8 @@ import torch
 
 from cml_bench import registry, seeding
 from cml_bench.__main__ import main
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, adam, leaves
-from cml_bench.episodes import Examples, Task
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from cml_bench.networks.mlp import MLP, MLPOptions
 from tests import reference, reference_methods

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from cml_bench import registry
-from cml_bench.data._graph import GraphArrays, GraphSet
+from cml_bench.data.episodes import Episodes, Task
+from cml_bench.data.graphs import GraphArrays, GraphSet
 from cml_bench.engine.step import MetaStep, adam, leaves
-from cml_bench.episodes import Episodes, Task
 from cml_bench.networks.gcn import GCN, GCNOptions
 from tests.cases import CPU, random
 
@@ -129,7 +129,7 @@ def linear(p, name, z):
 def masks(case: Case, a, nodes, step: int):
     """The factors of one support pass, as the package draws them."""
     from cml_bench import seeding
-    from cml_bench.networks._graph import Dropout
+    from cml_bench.networks._sparse import Dropout
 
     if not case.options.dropout:
         return None

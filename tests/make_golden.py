@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from cml_bench import seeding
+from cml_bench.data.episodes import Episodes, draw_picks
 from cml_bench.data.sinusoid import Sinusoid
-from cml_bench.episodes import Episodes, draw_picks
 from cml_bench.spec import Options, canonical
 from tests.specs import glyph_spec, sinusoid_spec
 

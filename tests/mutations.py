@@ -5,9 +5,9 @@ import itertools
 import torch
 
 from cml_bench import registry
+from cml_bench.data.episodes import Examples
 from cml_bench.engine import readings, train
 from cml_bench.engine.step import MetaStep
-from cml_bench.episodes import Examples
 from cml_bench.methods.base import Adapted, Method
 from cml_bench.methods.maml import MAML
 

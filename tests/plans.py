@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from cml_bench.plan import Plan
+from cml_bench.study.plan import Plan
 
 
 def edited(plan: Plan, change: Callable[[dict[str, Any]], object]) -> Plan:

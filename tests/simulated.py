@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from cml_bench.config import parse
 from cml_bench.records import Store, write_episodes, write_record
-from cml_bench.resolve import resolve
 from cml_bench.spec import RunSpec, canonical
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
 
 ANSWERS = 100
 

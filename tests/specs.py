@@ -3,8 +3,8 @@
 from typing import Any
 
 from cml_bench import registry
-from cml_bench.protocols import protocol
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
+from cml_bench.study.protocols import protocol
 
 
 def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cml_bench.analysis import band, linear_cka, silhouette, smoothed, tsne
 from cml_bench.errors import UserError
-from cml_bench.stats import t_interval
+from cml_bench.evidence.stats import t_interval
+from cml_bench.figures.measures import band, linear_cka, silhouette, smoothed, tsne
 
 
 def points(*shape: int, seed: int = 0) -> np.ndarray:

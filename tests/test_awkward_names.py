@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cml_bench import plan, registry, shells
-from cml_bench.config import parse
+from cml_bench import registry
 from cml_bench.errors import UserError
-from cml_bench.resolve import resolve
+from cml_bench.study import plan
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
+from cml_bench.system import shells
 from tests import awkward_clone
 
 ROOT = Path(__file__).parent.parent

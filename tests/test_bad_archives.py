@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cml_bench.config import LocalCopy
 from cml_bench.data import _pickles
 from cml_bench.data._archives import check_names, members
 from cml_bench.data._source import sha256_of
 from cml_bench.errors import UserError
+from cml_bench.study.config import LocalCopy
 from tests import archives
 from tests.test_image_sets import copies, make, minis  # noqa: F401  (a fixture)
 

@@ -12,16 +12,17 @@ import pytest
 import torch
 import yaml
 
-from cml_bench import plan_checks, registry
+from cml_bench import registry
 from cml_bench.__main__ import main
-from cml_bench.config import FOLDERS, TARGETS, parse
 from cml_bench.data.omniglot import Omniglot
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.networks import _template, base
-from cml_bench.resolve import resolve
 from cml_bench.spec import RunSpec, canonical
+from cml_bench.study import checks
+from cml_bench.study.config import FOLDERS, TARGETS, parse
+from cml_bench.study.resolve import resolve
 from tests.cases import said
 from tests.plans import dumped
 from tests.specs import glyph_spec, sinusoid_spec
@@ -194,11 +195,11 @@ ENSEMBLE = {"protocol_options": {"ensemble_top_k": 2, "val_every": 5}}
 )  # fmt: skip
 def test_the_readings_known_when_planning_are_those_of_the_run(spec, tmp_path):
     record = run(spec, Settings(results=tmp_path, report=lambda text: None))
-    assert sorted({key.split("@")[0] for key in record.arrays}) == sorted(plan_checks.readings(spec))
+    assert sorted({key.split("@")[0] for key in record.arrays}) == sorted(checks.readings(spec))
 
 
 def test_a_method_that_learns_nothing_has_one_reading():
-    assert plan_checks.readings(glyph_spec().model_copy(update={"method": "pixel_nn"})) == ["meta"]
+    assert checks.readings(glyph_spec().model_copy(update={"method": "pixel_nn"})) == ["meta"]
 
 
 # -- prepared data ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from cml_bench import report
+from cml_bench.report import write
 from tests.plans import labelled
 from tests.simulated import finish, study
 
@@ -37,8 +37,8 @@ def address(tmp_path_factory):
     shutil.rmtree(lost)
     lost.mkdir()
     (lost / "error.log").write_text("RuntimeError: <b>out of memory</b>\n")
-    report.tables(resolved, root, [])
-    return report.page(resolved, root).as_uri()
+    write.tables(resolved, root, [])
+    return write.page(resolved, root).as_uri()
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,11 @@
 
 import pytest
 
-from cml_bench import calibrate, estimate, preflight
 from cml_bench.__main__ import main
-from cml_bench.config import parse
-from cml_bench.resolve import resolve
+from cml_bench.costs import calibrate, estimate
+from cml_bench.study import preflight
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
 from tests.test_workflow import CONFIG
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.diagnostics import diagnose, head_gradients
 from cml_bench.engine.evaluate import evaluate, score_tasks
 from cml_bench.engine.step import expand, leaves
-from cml_bench.episodes import Examples, Task
 from cml_bench.networks.base import count
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from cml_bench.networks.mlp import MLP, MLPOptions

@@ -6,17 +6,22 @@ import shutil
 import numpy as np
 import pytest
 
-from cml_bench import registry, regression, report, status
+from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.data.base import ImageArrays
 from cml_bench.engine.jobs import run_all
-from cml_bench.engine.run import read_models, run
+from cml_bench.engine.models import read_models
+from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
-from cml_bench.records import Store, run_lock, write_episodes
+from cml_bench.evidence import gate
+from cml_bench.evidence.build import build
+from cml_bench.records import Store, write_episodes
 from cml_bench.registry import datasets
+from cml_bench.report import write
 from cml_bench.spec import RunSpec, canonical
-from cml_bench.tables import build
+from cml_bench.study import status
+from cml_bench.system.locks import run_lock
 from tests.cases import said
 from tests.simulated import finish, study
 from tests.specs import sinusoid_spec
@@ -68,12 +73,12 @@ def test_a_damaged_run_is_missing_from_its_tables_and_named_there(damage, tmp_pa
     store = finish(resolved, tmp_path, LEVEL)
     folder = first(store)
     damage(folder)
-    text = report.text(resolved, tmp_path, [])
+    text = write.text(resolved, tmp_path, [])
     assert f"Counted as missing: {folder}" in text.replace("\n", " ")
     assert "Move the folder away and start again" in text.replace("\n", " ")
     assert [cell.summary.finished for cell in build(resolved, store, "table1").rows[0].cells.values()] == [4, 5]
-    report.tables(resolved, tmp_path, [])
-    page = report.page(resolved, tmp_path).read_text()
+    write.tables(resolved, tmp_path, [])
+    page = write.page(resolved, tmp_path).read_text()
     assert folder.name in page
     assert "19 of 20 runs are finished" in page
 
@@ -82,10 +87,10 @@ def test_a_damaged_run_is_missing_from_its_tables_and_named_there(damage, tmp_pa
 def test_a_damaged_run_is_an_offender_of_the_gate(damage, tmp_path, capsys):
     reference = tmp_path / "ci.json"
     finish(study(seeds=10), tmp_path / "reference", LEVEL)
-    regression.update(study(seeds=10), tmp_path / "reference", reference)
+    gate.update(study(seeds=10), tmp_path / "reference", reference)
     resolved = study(seeds=3)
     damage(first(finish(resolved, tmp_path / "now", LEVEL)))
-    found = {f.cell: f.problem for f in regression.check(resolved, tmp_path / "now", reference)}
+    found = {f.cell: f.problem for f in gate.check(resolved, tmp_path / "now", reference)}
     assert [cell for cell, problem in found.items() if problem] == ["e/maml/1-shot/meta"]
 
 
@@ -93,7 +98,7 @@ def test_check_prints_its_table_although_a_run_is_damaged(tmp_path, capsys, monk
     from cml_bench import __main__ as cli
 
     finish(study(seeds=10), tmp_path / "reference", LEVEL)
-    regression.update(study(seeds=10), tmp_path / "reference", tmp_path / "ci.json")
+    gate.update(study(seeds=10), tmp_path / "reference", tmp_path / "ci.json")
     folder = first(finish(study(seeds=3), tmp_path / "now", LEVEL))
     (folder / "episodes.npz").unlink()
     monkeypatch.setattr(cli, "_resolved", lambda args: study(seeds=3))
@@ -143,7 +148,7 @@ BAD_CELLS = [{"kind": "other"}, {"seeds": 1}, {"seeds": "10"}, {"mean": None}, {
 def test_a_reference_of_another_shape_is_named(content, tmp_path):
     (tmp_path / "ci.json").write_text(content)
     with pytest.raises(UserError, match=r"ci\.json is damaged"):
-        regression.read_reference(tmp_path / "ci.json")
+        gate.read_reference(tmp_path / "ci.json")
 
 
 VALUES = {"gone": ..., "null": None, "{}": {}, "word": "x", "number": 3, "[]": []}
@@ -165,8 +170,8 @@ def test_no_key_of_a_record_brings_tables_page_status_or_gate_down(value, tmp_pa
             assert f"{folder / 'record.json'} " in problem
             assert "Move the folder away" in problem
         else:
-            report.text(resolved, tmp_path / "r", [])
-            report.page(resolved, tmp_path / "r")
+            write.text(resolved, tmp_path / "r", [])
+            write.page(resolved, tmp_path / "r")
             status.text(resolved, tmp_path / "r")
     assert refused >= 12
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from cml_bench.config import LocalCopy
 from cml_bench.data import _cifar100, base
 from cml_bench.data._arrays import ImageArrays
 from cml_bench.data._images import as_bytes, decode
@@ -18,6 +17,7 @@ from cml_bench.data._source import sha256_of
 from cml_bench.data.base import ImageSet
 from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
+from cml_bench.study.config import LocalCopy
 from tests import archives
 from tests.pictures import png, saved
 from tests.test_image_sets import make

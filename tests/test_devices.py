@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.data.episodes import Episodes
 from cml_bench.engine import train
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.jobs import run_all
@@ -14,9 +15,8 @@ from cml_bench.engine.precision import computing, dtype_of, out_of_memory
 from cml_bench.engine.run import run
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import Settings, Training, choose_path
-from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
-from cml_bench.networks import _maps
+from cml_bench.networks import _convolution
 from cml_bench.spec import canonical
 from tests.cases import Case, images
 from tests.specs import glyph_spec, sinusoid_spec
@@ -125,7 +125,7 @@ def test_what_is_below_the_smallest_normal_number_counts_as_zero_while_a_run_com
 
 @pytest.mark.parametrize("method", ["maml+cml", "boil", "sharp_maml"])
 def test_bf16_trains_and_is_close_to_float32(method, settings, monkeypatch):
-    monkeypatch.setattr(_maps, "_CACHED", 1)  # one image at a time, as of large ones
+    monkeypatch.setattr(_convolution, "_CACHED", 1)  # one image at a time, as of large ones
     spec = glyph_spec(method, steps=8)
     exact, rough = (run(spec.model_copy(update={"precision": p}), settings) for p in ("float32", "bf16"))
     assert rough.status != "diverged"

@@ -18,8 +18,9 @@ import yaml
 
 import cml_bench
 from cml_bench import __main__ as cli
-from cml_bench import config, publish, targets
-from cml_bench.resolve import resolve
+from cml_bench.report import publish
+from cml_bench.study import config, targets
+from cml_bench.study.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

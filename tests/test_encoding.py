@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import utf8
-from cml_bench.config import parse
-from cml_bench.resolve import resolve
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
+from cml_bench.system import utf8
 from tests.plans import dumped
 from tests.test_plan import changed
 

@@ -12,17 +12,19 @@ import torch
 from safetensors.torch import load_file
 
 import cml_bench
-from cml_bench import allocator, registry
+from cml_bench import registry
 from cml_bench.data.base import ImageSet
+from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint, compiled
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import reevaluate, run
 from cml_bench.engine.train import Settings, Training
-from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
 from cml_bench.networks.resnet12 import ResNet12Options
-from cml_bench.records import Store, read, run_lock
+from cml_bench.records import Store, read
 from cml_bench.spec import Component, Evaluation, canonical
+from cml_bench.system import allocator
+from cml_bench.system.locks import run_lock
 from tests.specs import glyph_spec, sinusoid_spec
 
 
@@ -180,7 +182,7 @@ def test_two_processes_never_write_one_run(settings):
     folder = Store(settings.results).folder(spec)
     code = f"""
 from pathlib import Path
-from cml_bench.records import run_lock
+from cml_bench.system.locks import run_lock
 with run_lock(Path({str(folder)!r})):
     print("held", flush=True)
     input()
@@ -374,7 +376,7 @@ def test_a_stored_run_adapts_and_predicts(finished):
 
 def test_runs_are_found_by_their_id(finished):
     record, settings = finished[0]["sinusoid", "maml"], finished[1]
-    from cml_bench.learner import load
+    from cml_bench.engine.learner import load
 
     assert load(record.spec.id[:10], settings.results).record.spec.id == record.spec.id
     with pytest.raises(UserError, match="no finished run at nothing"):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cml_bench import seeding
 from cml_bench.data.base import ImageArrays
+from cml_bench.data.episodes import SPLITS, Episodes, draw_picks
 from cml_bench.data.sinusoid import Sinusoid
 from cml_bench.data.wrap import Wrapped
-from cml_bench.episodes import SPLITS, Episodes, draw_picks
 from cml_bench.errors import UserError
 from cml_bench.spec import Options
 from tests.make_golden import first_episodes

@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import pytest
 
-from cml_bench.config import LocalCopy
 from cml_bench.data import _download, _source
 from cml_bench.data._source import RemoteFile, obtain, obtain_all, sha256_of
 from cml_bench.errors import UserError
+from cml_bench.study.config import LocalCopy
 from tests.test_nothing_is_lost import wait_for
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: several chunks

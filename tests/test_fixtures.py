@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, adam, expand
-from cml_bench.episodes import Examples, Task
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 
 FOLDER = Path(__file__).parent / "fixtures"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.step import MetaStep, adam, expand
-from cml_bench.episodes import Examples, Task
 from cml_bench.networks.gcn import GCN, GCNOptions
 from tests.graphs import METHODS, Piece
 

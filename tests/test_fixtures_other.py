@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, adam, clamp, expand
-from cml_bench.episodes import Examples, Task
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from tests.test_fixtures import close, compared
 

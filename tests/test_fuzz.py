@@ -9,12 +9,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cml_bench import estimate, plan, preflight, registry
+from cml_bench import registry
 from cml_bench.__main__ import main
-from cml_bench.config import parse
+from cml_bench.costs import estimate
 from cml_bench.errors import UserError
-from cml_bench.resolve import resolve
 from cml_bench.spec import Evaluation, Protocol
+from cml_bench.study import plan, preflight
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
 
 BASE = {
     "study": "fuzz", "seeds": [0],

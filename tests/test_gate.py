@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cml_bench import registry, regression
+from cml_bench import registry
 from cml_bench.__main__ import main
-from cml_bench.config import read
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
+from cml_bench.evidence import gate as the_gate
 from cml_bench.records import Store, write_episodes, write_record
-from cml_bench.resolve import resolve
+from cml_bench.study.config import read
+from cml_bench.study.resolve import resolve
 from tests import mutations
 from tests.make_traces import FOLDER, trace
 from tests.simulated import finish, study
@@ -30,13 +31,13 @@ def gate(tmp_path):
     """A reference from ten simulated seeds; ``judge(level, seeds, change)`` checks other runs against it."""
     reference = tmp_path / "ci.json"
     finish(study(seeds=10), tmp_path / "reference", LEVEL)
-    regression.update(study(seeds=10), tmp_path / "reference", reference)
+    the_gate.update(study(seeds=10), tmp_path / "reference", reference)
 
     def judge(level=LEVEL, seeds=3, change=lambda store: None, name="now"):
         resolved = study(seeds=seeds)
         store = finish(resolved, tmp_path / name, level)
         change(store)
-        return {f.cell: f for f in regression.check(resolved, tmp_path / name, reference)}
+        return {f.cell: f for f in the_gate.check(resolved, tmp_path / name, reference)}
 
     return judge, reference
 
@@ -117,13 +118,13 @@ def test_update_says_what_moved_and_refuses_what_cannot_be_a_reference(gate, tmp
     _, reference = gate
     before = reference.read_bytes()
     finish(study(seeds=10), tmp_path / "better", {**LEVEL, "base": 70.0})
-    lines = regression.update(study(seeds=10), tmp_path / "better", tmp_path / "other.json")
+    lines = the_gate.update(study(seeds=10), tmp_path / "better", tmp_path / "other.json")
     assert all(line.endswith("(new)") for line in lines)
     finish(study(seeds=3), tmp_path / "few", LEVEL)
     with pytest.raises(UserError, match=r"3 seeds, 10 are needed.*Nothing was written"):
-        regression.update(study(seeds=3), tmp_path / "few", reference)
+        the_gate.update(study(seeds=3), tmp_path / "few", reference)
     assert reference.read_bytes() == before
-    moved = regression.update(study(seeds=10), tmp_path / "better", reference)
+    moved = the_gate.update(study(seeds=10), tmp_path / "better", reference)
     assert any("+" in line.rsplit("(", 1)[1] and "+0.0000" not in line for line in moved)
 
 
@@ -172,7 +173,7 @@ def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[s
     for item in resolved.runs:
         if item.id in wanted:
             run(item.spec, settings)
-    found = regression.check(resolved, results, ROOT / regression.REFERENCE)
+    found = the_gate.check(resolved, results, ROOT / the_gate.REFERENCE)
     return {f.cell: f.problem for f in found if f.cell.startswith(f"{experiment}/{method}/")}
 
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
+from cml_bench.engine.learner import load
 from cml_bench.engine.run import run
 from cml_bench.engine.step import expand
 from cml_bench.engine.train import Training, build_method
-from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
-from cml_bench.learner import load
 from cml_bench.networks.base import count
 from cml_bench.networks.gcn import GCN
-from cml_bench.protocols import protocol, recipe
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
+from cml_bench.study.protocols import protocol, recipe
 from tests.cases import CPU, follow, values
 from tests.graphs import METHODS, Case, largest, small
 from tests.reference import Adam
@@ -267,7 +267,7 @@ def test_dropout_acts_in_training_only_and_depends_on_seed_and_step(name):
 
 def test_half_of_the_values_are_dropped_and_the_rest_doubled():
     from cml_bench import seeding
-    from cml_bench.networks._graph import Dropout
+    from cml_bench.networks._sparse import Dropout
 
     like = torch.empty(4000, 16, dtype=torch.float64)
     for share in (0.5, 0.3):

@@ -10,14 +10,14 @@ import scipy.sparse as sp
 import torch
 
 from cml_bench import registry
-from cml_bench.config import LocalCopy
-from cml_bench.data._graph import GraphSet
+from cml_bench.costs.describe import describe
 from cml_bench.data._source import sha256_of
-from cml_bench.describe import describe
+from cml_bench.data.episodes import SPLITS, Episodes
+from cml_bench.data.graphs import GraphSet
 from cml_bench.engine.step import expand
-from cml_bench.episodes import SPLITS, Episodes
 from cml_bench.errors import UserError
-from cml_bench.networks._graph import Sparse
+from cml_bench.networks._sparse import Sparse
+from cml_bench.study.config import LocalCopy
 from tests.cases import CPU, random
 from tests.graphs import Case, Piece, embeddings, matrices, small, two_hops
 
@@ -369,9 +369,9 @@ def test_graphs_and_other_data_do_not_mix(tmp_path):
 
 
 def test_a_large_graph_keeps_no_more_subgraphs_than_allowed(monkeypatch):
-    from cml_bench.networks import _graph
+    from cml_bench.networks import _sparse
 
-    monkeypatch.setattr(_graph, "_KEPT", 60)
+    monkeypatch.setattr(_sparse, "_KEPT", 60)
     case, want = Case("gmeta"), Case("gmeta")
     got = case.gradient(case.task())[1]
     assert 0 < sum(s.block.nnz for s in case.network.graph._subgraphs.values()) <= 60

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import config, preflight, published, render, targets
 from cml_bench.errors import UserError
-from cml_bench.resolve import resolve
-from cml_bench.tables import build
+from cml_bench.evidence import paper
+from cml_bench.evidence.build import build
+from cml_bench.report import forms
+from cml_bench.study import config, preflight, targets
+from cml_bench.study.resolve import resolve
 from tests.plans import with_tasks
 from tests.simulated import finish
 
@@ -113,19 +115,19 @@ def test_parts_of_tables_by_name(grid):
 
 
 def test_every_published_row_and_column_has_a_cell(grid):
-    paper = published.read(ROOT / "configs" / "reference" / "paper.yaml")
+    source = paper.read(ROOT / "configs" / "reference" / "paper.yaml")
     for key, table in grid.tables.items():
-        if not table["paper"]:
+        if not table.paper:
             continue
         mine = {(c.row, f"{c.columns}, {c.shot}-shot".removeprefix(", ")) for c in grid.cells if c.table == key}
-        theirs = {(row.label, place) for row in paper.tables[table["paper"]].rows for place in row.values}
+        theirs = {(row.label, place) for row in source.tables[table.paper].rows for place in row.values}
         assert theirs <= mine, f"{key}: {theirs - mine}"
     assert {table.paper for table in grid.tables.values()} >= set(RUNS)
 
 
 def test_the_published_numbers_agree_with_each_other():
     """The paper prints some numbers several times, and its text computes gains from them."""
-    tables = published.read(ROOT / "configs" / "reference" / "paper.yaml").tables
+    tables = paper.read(ROOT / "configs" / "reference" / "paper.yaml").tables
     rows = {key: {row.label: row.values for row in table.rows} for key, table in tables.items()}
     one = rows["table1"]
     assert rows["table4"]["CML"] == one["MAML + CML"]
@@ -203,7 +205,7 @@ def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch
     found = resolved(path="configs/tables/table4.yaml")
     found = with_tasks(found, 30)
     table = build(found, finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1), "table4")
-    main, differences, _ = render.grids(table)
+    main, differences, _ = forms.grids(table)
     assert [row[0] for row in main.rows].count("CML") == 1
     rows = [row[0] for row in differences.rows]
     assert [row.partition(" (")[0] for row in rows] == ["CML − MAML", "CML − More-MAML", "CML − CL⋆", "CML† − MAML"]

@@ -13,17 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from cml_bench import config, preflight, registry
+from cml_bench import registry
 from cml_bench.__main__ import main
-from cml_bench.config import LocalCopy
+from cml_bench.costs.describe import describe
 from cml_bench.data import base
 from cml_bench.data._source import sha256_of
 from cml_bench.data.base import ImageArrays, hash_images
+from cml_bench.data.episodes import SPLITS, Episodes
 from cml_bench.data.loader import open_data
-from cml_bench.describe import describe
-from cml_bench.episodes import SPLITS, Episodes
 from cml_bench.errors import UserError
-from cml_bench.resolve import resolve
+from cml_bench.study import config, preflight
+from cml_bench.study.config import LocalCopy
+from cml_bench.study.resolve import resolve
 from tests import archives
 from tests.plans import dumped
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, expand
-from cml_bench.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.conv4 import Conv4, Conv4Options

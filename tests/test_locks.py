@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cml_bench import locks, status
 from cml_bench.data import _source
 from cml_bench.data._source import RemoteFile, obtain
 from cml_bench.data.glyphs import Glyphs
@@ -20,8 +19,11 @@ from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import extend, run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
-from cml_bench.hardware import claim
-from cml_bench.records import Store, being_written, run_lock, write_progress
+from cml_bench.records import Store, write_progress
+from cml_bench.study import status
+from cml_bench.system import locks
+from cml_bench.system.hardware import claim
+from cml_bench.system.locks import being_written, run_lock
 from tests.simulated import study
 from tests.specs import sinusoid_spec
 
@@ -85,7 +87,7 @@ def test_what_another_holds_is_waited_for(number, tmp_path, monkeypatch):
     said: list[str] = []
     left = [failing(number)] * 4
     monkeypatch.setattr(fcntl, "flock", lambda *_: left.pop()() if left else None)
-    monkeypatch.setattr("cml_bench.records._POLL_SECONDS", 0)
+    monkeypatch.setattr("cml_bench.locks._POLL_SECONDS", 0)
     with run_lock(tmp_path, wait=said.append):
         assert said == [f"waiting for another process, which is writing {tmp_path}"]
 
@@ -131,7 +133,7 @@ def test_who_waits_for_a_gpu_is_told_who_has_it(tmp_path):
 
 
 def test_machines_that_share_a_folder_for_temporary_files_have_places_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("cml_bench.hardware.tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("cml_bench.system.hardware.tempfile.gettempdir", lambda: str(tmp_path))
     with claim([0], say=never):
         monkeypatch.setattr(platform, "node", lambda: "another")
         with claim([0], say=never):
@@ -217,7 +219,7 @@ from pathlib import Path
 from cml_bench.data._source import RemoteFile, obtain
 from cml_bench.errors import UserError
 from cml_bench.hardware import claim
-from cml_bench.records import being_written, run_lock
+from cml_bench.system.locks import being_written, run_lock
 folder = Path(sys.argv[1])
 (folder / "seen").mkdir()
 (folder / "seen" / ".lock").write_text("")

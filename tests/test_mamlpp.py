@@ -5,12 +5,12 @@ import itertools
 import pytest
 import torch
 
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.step import expand, leaves
 from cml_bench.engine.train import annealed
-from cml_bench.episodes import Examples, Task
 from cml_bench.methods.mamlpp import loss_weights
-from cml_bench.protocols import protocol
+from cml_bench.study.protocols import protocol
 from tests.cases import CPU, Case, images, relative
 
 OFF = {"learn_inner_lr": False, "per_step_norm": False, "msl_epochs": 0}

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cml_bench import registry
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine import compiled, seeds
 from cml_bench.engine.compiled import CompiledStep, available
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.step import MetaStep, expand, leaves
-from cml_bench.episodes import Examples, Task
 from tests import reference
 from tests.cases import CPU, Case, follow, images, random, relative, values, waves
 from tests.reference_methods import STATES

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cml_bench.episodes import SPLITS
+from cml_bench.data.episodes import SPLITS
 from tests import archives
 from tests.test_image_sets import make
 from tests.test_layouts import FORMS, folder_of, refused, zip_of

@@ -5,7 +5,8 @@ import json
 import pytest
 import yaml
 
-from cml_bench import config, registry
+from cml_bench import registry
+from cml_bench.study import config
 from tests import archives
 from tests.test_workflow import ROOT, checkout, snakemake, trained  # noqa: F401  (a fixture)
 

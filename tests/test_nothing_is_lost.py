@@ -16,18 +16,22 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from cml_bench import files, registry, regression, report
-from cml_bench.config import parse
+from cml_bench import registry
 from cml_bench.data import _glyphs
 from cml_bench.engine import checkpoint
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
-from cml_bench.hardware import claim
-from cml_bench.publish import publish
-from cml_bench.records import Store, being_written, read, run_lock
-from cml_bench.resolve import resolve
+from cml_bench.evidence import gate
+from cml_bench.records import Store, read
+from cml_bench.report import write
+from cml_bench.report.publish import publish
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
+from cml_bench.system import files
+from cml_bench.system.hardware import claim
+from cml_bench.system.locks import being_written, run_lock
 from tests.plans import dumped
 from tests.specs import sinusoid_spec
 from tests.test_workflow import checkout, snakemake  # noqa: F401  (a fixture)
@@ -243,11 +247,11 @@ def everything(resolved, results: Path, data: Path) -> None:
     specs = [item.spec for item in resolved.runs]
     run_all(specs, often, results / "done" / "job.json")
     files.write_json(results / "plans" / "plan.json", resolved)
-    report.tables(resolved, results, [])
-    report.figures(resolved, results, [])
-    report.page(resolved, results)
+    write.tables(resolved, results, [])
+    write.figures(resolved, results, [])
+    write.page(resolved, results)
     publish(resolved, results, results / "reference", results)
-    regression.update(resolved, results, results / "ci.json")
+    gate.update(resolved, results, results / "ci.json")
 
 
 @pytest.mark.slow
@@ -258,7 +262,7 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
     row = {"label": "CML", "run": "maml+cml"}
     small["figures"] = {"f": {"kind": "curves", "experiment": "s", "title": "F", "tasks": [0], "runs": [row]}}
     resolved = resolve(parse(small, "test"), "test")
-    monkeypatch.setattr(regression, "MIN_REFERENCE_SEEDS", 1)
+    monkeypatch.setattr(gate, "MIN_REFERENCE_SEEDS", 1)
     images = _glyphs.render(_glyphs.load_class_list(), 16)  # once: each of over a thousand passes would draw them
     monkeypatch.setattr(_glyphs, "render", lambda classes, size: images)
     with monkeypatch.context() as patch:

@@ -9,13 +9,14 @@ from safetensors.torch import load_file
 
 import cml_bench
 from cml_bench import registry
+from cml_bench.data.episodes import Episodes
 from cml_bench.engine import readings
 from cml_bench.engine import run as running
 from cml_bench.engine import train as training
 from cml_bench.engine.evaluate import Result, evaluate
-from cml_bench.engine.run import read_models, reevaluate, run
+from cml_bench.engine.models import read_models
+from cml_bench.engine.run import reevaluate, run
 from cml_bench.engine.train import Settings, Training
-from cml_bench.episodes import Episodes
 from cml_bench.records import Store
 from cml_bench.spec import Evaluation, canonical
 from tests.specs import glyph_spec, sinusoid_spec

@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 
-from cml_bench import config, estimate, plan, preflight, prepared, registry
+from cml_bench import registry
 from cml_bench.__main__ import main
-from cml_bench.config import LocalCopy
-from cml_bench.data import base
+from cml_bench.costs import estimate
+from cml_bench.data import base, prepared
 from cml_bench.data._source import sha256_of
 from cml_bench.data.base import ImageArrays, ImageSet
 from cml_bench.data.loader import open_data
@@ -23,7 +23,9 @@ from cml_bench.engine import checkpoint
 from cml_bench.engine.run import extend, run
 from cml_bench.errors import UserError
 from cml_bench.records import Store
-from cml_bench.resolve import resolve
+from cml_bench.study import config, plan, preflight
+from cml_bench.study.config import LocalCopy
+from cml_bench.study.resolve import resolve
 from tests import archives
 from tests.plans import dumped
 from tests.specs import glyph_spec

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import vl_convert
 
-from cml_bench import abstract, charts, figures, page, render, report
-from cml_bench.config import parse
+from cml_bench.evidence.build import build
+from cml_bench.figures import style
 from cml_bench.records import write_record
-from cml_bench.resolve import resolve
-from cml_bench.status import states
-from cml_bench.tables import build
+from cml_bench.report import charts, forms, page, summary, write
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
+from cml_bench.study.status import states
 from tests import test_published
 from tests.plans import edited, labelled
 from tests.simulated import finish, study
@@ -44,8 +45,8 @@ class WellFormed(HTMLParser):
 
 def written(resolved, root) -> str:
     """The page of a study, without the library that draws its charts."""
-    report.tables(resolved, root, [])
-    html = report.page(resolved, root).read_text()
+    write.tables(resolved, root, [])
+    html = write.page(resolved, root).read_text()
     assert html.count(charts.script()) == 1
     return html.replace(charts.script(), "")
 
@@ -83,7 +84,7 @@ def test_the_page_stands_alone(tmp_path):
     for needed in (
         "A 100 % made-up study", "n = 3: shown, not tested", "transductive", "training seeds 0, 1, 2", "γ = 1",
         "protocol: matched", "n = 3 training seeds", "12 of 12 runs are finished.", "shin2024cml",
-        f"plan {abstract.plan_id(resolved)}", "version = {0.1.0}",
+        f"plan {summary.plan_id(resolved)}", "version = {0.1.0}",
     ):  # fmt: skip
         assert needed in text
     assert list(specs_in(html)) == ["forest-table1", *(f"curve-1-{k}" for k in (1, 2, 3, 4))]
@@ -92,8 +93,8 @@ def test_the_page_stands_alone(tmp_path):
 
 def test_the_page_links_only_to_files_that_are_there(tmp_path):
     resolved = edited(study(seeds=3), lambda plan: plan["tables"].update(other=plan["tables"]["table1"]))
-    report.tables(resolved, tmp_path, ["table1"])
-    links = re.findall(r'href="([^#"]+)"', report.page(resolved, tmp_path).read_text())
+    write.tables(resolved, tmp_path, ["table1"])
+    links = re.findall(r'href="([^#"]+)"', write.page(resolved, tmp_path).read_text())
     assert set(links) == {"tables/table1.csv", "tables/table1.md", "tables/table1.tex"}
 
 
@@ -117,7 +118,7 @@ def test_the_page_tells_methods_of_different_recipes_apart():
     tables = {"t": {"kind": "accuracy", "experiment": "e", "title": "T", "rows": [{"label": "MAML", "run": "maml"}]}}
     content = {"study": "s", "seeds": 1, "experiments": {"e": experiment}, "tables": tables}
     found = resolve(parse(content, "test"), "test")
-    (fact,) = [fact for fact in abstract.facts(found) if fact.startswith("e: ")]
+    (fact,) = [fact for fact in summary.facts(found) if fact.startswith("e: ")]
     assert "maml, boil: 30,000 outer steps of 4 tasks, Adam 0.001, validation every 100 steps on 100 tasks" in fact
     assert "mamlpp: 50,000 outer steps of 2 tasks, Adam 0.001, validation every 500 steps on 600 tasks" in fact
 
@@ -129,14 +130,14 @@ def told(resolved, root) -> list[str]:
     from cml_bench.records import Store
 
     tables = [build(resolved, Store(root), key) for key in resolved.tables]
-    return abstract.sentences(resolved, tables, states(resolved, root))
+    return summary.sentences(resolved, tables, states(resolved, root))
 
 
 def test_the_abstract_counts_what_the_tables_say(tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, LEVEL | {"meta": 51}, seed_sd=1.0)
     table = build(resolved, store, "table1")
-    verdicts = [row[-1] for row in render.difference_grid(table).rows]
+    verdicts = [row[-1] for row in forms.difference_grid(table).rows]
     assert verdicts == ["undecided", "gain", "loss", "loss"]
     first, methods, runs = told(resolved, tmp_path)
     assert first == "4 paired differences were tested: 1 gain, 2 losses, 1 undecided."
@@ -154,7 +155,7 @@ def test_a_smaller_error_is_a_gain(tmp_path):
     resolved = study(seeds=5, kind="regression")
     store = finish(resolved, tmp_path, {"base": 3.0, "meta": 2.0, "co": 4.0}, seed_sd=0.01)
     table = build(resolved, store, "table1")
-    grid = render.difference_grid(table)
+    grid = forms.difference_grid(table)
     assert {row[0]: (row[2][0], row[-1]) for row in grid.rows} == {
         "MAML + CML − MAML": ("−", "gain"), "MAML + CML† − MAML": ("+", "loss")
     }  # fmt: skip
@@ -189,8 +190,8 @@ def test_levels_beside_the_paper_are_counted(tmp_path):
 def test_the_plan_id_is_of_what_is_run_and_shown():
     first, more, fewer = study(), study(seeds=6), study(tasks=300)
     again = edited(study(), lambda plan: plan["study"].update(title="Another", results="elsewhere"))
-    assert abstract.plan_id(first) == abstract.plan_id(again)
-    assert len({abstract.plan_id(p) for p in (first, more, fewer)}) == 3
+    assert summary.plan_id(first) == summary.plan_id(again)
+    assert len({summary.plan_id(p) for p in (first, more, fewer)}) == 3
 
 
 # -- cost and failures --------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ def test_cells_are_sorted_by_the_number_they_begin_with(text, value):
 def test_a_difference_without_spread_has_no_interval(tmp_path):
     resolved = study(seeds=1)
     store = finish(resolved, tmp_path, LEVEL)
-    grid = render.difference_grid(build(resolved, store, "table1"))
+    grid = forms.difference_grid(build(resolved, store, "table1"))
     assert [row[3] for row in grid.rows] == ["–"] * 4
     assert [row[5] for row in grid.rows] == ["–"] * 4
     spec = charts.forest(build(resolved, store, "table1"))
@@ -323,7 +324,7 @@ def test_learning_curves_keep_a_methods_colour_where_another_has_no_runs(tmp_pat
     assert [c["method"] for c in first["data"]["values"]] == ["MAML"] * 2 + ["MAML + CML"] * 2 + ["MAML", "MAML + CML"]
     assert {c["method"] for c in second["data"]["values"]} == {"MAML + CML"}
     assert first["encoding"]["color"]["scale"] == second["encoding"]["color"]["scale"]
-    assert first["encoding"]["color"]["scale"]["range"] == list(figures.COLOURS[:2])
+    assert first["encoding"]["color"]["scale"]["range"] == list(style.COLOURS[:2])
     assert first["encoding"]["strokeDash"]["scale"]["range"] == [[1, 0], [6, 2]], "not by colour alone"
     assert drawn(first).count("aria-label=") > 4
 

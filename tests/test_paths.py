@@ -12,12 +12,14 @@ import pytest
 import yaml
 
 import cml_bench
-from cml_bench import config, paths, plan, registry
+from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.data.loader import open_data
 from cml_bench.errors import UserError
-from cml_bench.plan import read_plan
-from cml_bench.resolve import resolve
+from cml_bench.study import config, plan
+from cml_bench.study.plan import read_plan
+from cml_bench.study.resolve import resolve
+from cml_bench.system import paths
 from tests.cases import said
 from tests.plans import dumped
 from tests.test_plan import study

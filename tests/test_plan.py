@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import estimate, plan, preflight
-from cml_bench.config import parse, read
+from cml_bench.costs import estimate
 from cml_bench.errors import UserError
-from cml_bench.resolve import resolve
+from cml_bench.study import plan, preflight
+from cml_bench.study.config import parse, read
+from cml_bench.study.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 

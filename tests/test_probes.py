@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from cml_bench import pictures, probes, registry, report
-from cml_bench.config import parse
+from cml_bench import registry
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.step import expand
 from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
-from cml_bench.figure_config import CosineFigure, GradientsFigure
+from cml_bench.figures import make, probes
 from cml_bench.records import Store, read_arrays
-from cml_bench.resolve import resolve
+from cml_bench.report import write
+from cml_bench.study.config import parse
+from cml_bench.study.figure_config import CosineFigure, GradientsFigure
+from cml_bench.study.resolve import resolve
 from tests.cases import Case, images, random
 from tests.plans import edited
 
@@ -69,7 +71,7 @@ def trained(tmp_path_factory, data_dir):
     run_all(specs, Settings(results=root, data_dir=data_dir, report=lambda text: None))
     for path in root.glob("runs/*/record.json"):  # after six steps some count as collapsed, which figures leave out
         path.write_text(path.read_text().replace('"status": "collapsed"', '"status": "finished"'))
-    made = report.figures(found, root, [])
+    made = write.figures(found, root, [])
     return (
         root,
         found,
@@ -211,24 +213,24 @@ def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_s
     home = tmp_path / "drawn"
     shutil.copytree(root / "runs", home / "runs", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(root / "drawn" / "probes", home / "probes")
-    made = report.figures(edited(found, lambda plan: None), home, [], out=home)
+    made = write.figures(edited(found, lambda plan: None), home, [], out=home)
     same = [(root / "drawn" / "figures" / path.name).read_bytes() == path.read_bytes() for path in made]
     assert all(same)
-    report.figures(resolved(figure3c={"title": "Another"}), home, ["figure3c"], out=home)
+    write.figures(resolved(figure3c={"title": "Another"}), home, ["figure3c"], out=home)
     for change in ({"tasks": 4}, {"at": "initial"}, {"loss": "head"}, {"runs": [line("cl")]}):
         with pytest.raises(UserError, match=r"figure3c\.npz is of other runs, readings or tasks than figure3c shows"):
-            report.figures(resolved(figure3c=change), home, ["figure3c"], out=home)
+            write.figures(resolved(figure3c=change), home, ["figure3c"], out=home)
     (home / "probes" / "figure3d.npz").unlink()
     with pytest.raises(UserError, match="holds a record without weights"):
-        report.figures(found, home, ["figure3d"], out=home)
+        write.figures(found, home, ["figure3d"], out=home)
 
 
 def test_one_name_means_all_parts_of_a_figure(trained, tmp_path):
     root, found, _, _ = trained
-    made = report.figures(found, root, ["figure3", "figure4"], out=tmp_path)
+    made = write.figures(found, root, ["figure3", "figure4"], out=tmp_path)
     assert {path.stem for path in made} == set(found.figures)
     with pytest.raises(UserError, match="figure 'figure5'"):
-        report.figures(found, root, ["figure5"])
+        write.figures(found, root, ["figure5"])
 
 
 @pytest.mark.parametrize(
@@ -253,13 +255,13 @@ def test_figures_that_cannot_be_are_refused_before_training(change, message):
 
 def test_unknown_layers_are_named_with_those_that_there_are(trained, data_dir):
     with pytest.raises(UserError, match=r"layer 'conv9'.*conv1"):
-        report.figures(resolved(data_dir, figure4={"layer": "conv9"}), trained[0], ["figure4"])
+        write.figures(resolved(data_dir, figure4={"layer": "conv9"}), trained[0], ["figure4"])
 
 
 def test_figures_of_other_data_than_is_prepared_are_refused(trained, data_dir, monkeypatch):
-    monkeypatch.setattr("cml_bench.prepared.index", lambda folder, data_id: {"sha256": "0" * 64})
+    monkeypatch.setattr("cml_bench.data.prepared.index", lambda folder, data_id: {"sha256": "0" * 64})
     with pytest.raises(UserError, match="was trained on other data"):
-        pictures.figures(resolved(data_dir), trained[0], ["figure3d"], trained[0] / "elsewhere")
+        make.figures(resolved(data_dir), trained[0], ["figure3d"], trained[0] / "elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
     for spec in lost[:1]:
         path = Store(tmp_path).folder(spec) / "record.json"
         path.write_text(path.read_text().replace('"status": "finished"', '"status": "collapsed"'))
-    report.figures(found, tmp_path, ["figure3b"], out=tmp_path)
+    write.figures(found, tmp_path, ["figure3b"], out=tmp_path)
     arrays = read_arrays(tmp_path / "probes" / "figure3b.npz", "")
     assert arrays["labels"].tolist() == ["CL (1 of 2 runs)", "MAML+CML"]
     assert np.isnan(arrays["cosine/2"][0, 1]).all()
@@ -295,19 +297,19 @@ def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
     path = Store(tmp_path).folder(lost[1]) / "record.json"
     path.write_text(path.read_text().replace('"status": "finished"', '"status": "diverged"'))
     with pytest.raises(UserError, match="its runs diverged or collapsed; there is nothing to draw"):
-        report.figures(found, tmp_path, ["figure3b"], out=tmp_path)
+        write.figures(found, tmp_path, ["figure3b"], out=tmp_path)
 
 
 def test_a_line_is_drawn_at_the_steps_of_its_own_method():
     """One method validated every 100 steps, one every 500: neither line is cut by the other's steps."""
-    from cml_bench import panels
+    from cml_bench.figures import draw
 
     steps = np.arange(0, 1001, 100)
     values = np.random.default_rng(0).random((2, 3, 11))
     values[1][:, steps % 500 != 0] = np.nan
     arrays = {"shots": np.array([5]), "labels": np.array(["a", "b"]), "layer": np.array("conv4"),
               "steps/5": steps, "cosine/5": values}  # fmt: skip
-    figure = panels.cosine(arrays, CosineFigure(kind="cosine", smooth=2, **NAMED), [0, 1])
+    figure = draw.cosine(arrays, CosineFigure(kind="cosine", smooth=2, **NAMED), [0, 1])
     first, second = figure.axes[0].get_lines()[:2]
     assert first.get_xdata().tolist() == steps.tolist()
     assert second.get_xdata().tolist() == [0, 500, 1000]
@@ -333,19 +335,19 @@ def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
     assert "all class splits" in found.figures["figure4"].caption
     specs = [run.spec for run in found.runs]
     run_all(specs, settings)
-    report.figures(found, settings.results, [], out=tmp_path)
+    write.figures(found, settings.results, [], out=tmp_path)
     arrays = read_arrays(tmp_path / "probes" / "figure4.npz", "")
     assert arrays["points/4/before"].shape == (2, 8, 2)
     assert arrays["score/4/before"].shape == (2, 2)
 
 
 def test_bars_of_one_seed_have_no_whisker():
-    from cml_bench import panels
+    from cml_bench.figures import draw
 
     def drawn(seeds: int):
         values = np.random.default_rng(0).random((1, seeds, 2))
         arrays = {"shots": np.array([5]), "labels": np.array(["a"]), "layers": np.array(["x", "y"]), "norms/5": values}
-        (axis,) = panels.gradients(arrays, GradientsFigure(kind="gradients", **NAMED), [0]).axes
+        (axis,) = draw.gradients(arrays, GradientsFigure(kind="gradients", **NAMED), [0]).axes
         return [bars.errorbar for bars in axis.containers if hasattr(bars, "errorbar")]
 
     assert drawn(1) == [None]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cml_bench import registry
-from cml_bench.describe import describe
+from cml_bench.costs.describe import describe
 from cml_bench.errors import UserError
 from cml_bench.networks.conv4 import Conv4Options
 from cml_bench.networks.gcn import GCNOptions
-from cml_bench.protocols import PRESETS, protocol, recipe
+from cml_bench.study.protocols import PRESETS, protocol, recipe
 
 GOLDEN = Path(__file__).parent / "golden" / "presets.json"
 NAMES = [n for n in registry.method_names() if registry.method(n).learns]

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cml_bench import figures, publish, report
-from cml_bench.config import parse, read
 from cml_bench.errors import UserError
+from cml_bench.evidence.build import build
+from cml_bench.figures import style
 from cml_bench.records import Store
-from cml_bench.resolve import resolve
-from cml_bench.tables import build
+from cml_bench.report import publish, write
+from cml_bench.study.config import parse, read
+from cml_bench.study.resolve import resolve
 from tests.plans import dumped, edited
 from tests.simulated import finish, study
 from tests.test_workflow import CONFIG
@@ -36,7 +37,7 @@ def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
     configs = (read(path) for path in Path("configs").glob("*.yaml"))
     resolved = resolve(next(config for config in configs if config.study == name), name)
     home = publish.REFERENCE / name
-    report.tables(resolved, home, [], out=tmp_path)
+    write.tables(resolved, home, [], out=tmp_path)
     for key in resolved.tables:
         for kind in ("md", "tex", "csv"):
             assert (tmp_path / "tables" / f"{key}.{kind}").read_text() == (
@@ -69,19 +70,19 @@ def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path
         replace(table, title="Other", rows=table.rows[:1] + table.rows[2:]),
         replace(table, rows=table.rows[:1]),
     )
-    (alone,), (apart,) = (figures.forest([one]).axes for one in (table, other))
+    (alone,), (apart,) = (style.forest([one]).axes for one in (table, other))
     assert alone.get_xlim() != apart.get_xlim()
     assert alone.get_title() == ""
     assert len(alone.get_yticklabels()) == len(list(table.differences()))
-    first, second = figures.forest([table, empty, other]).axes
+    first, second = style.forest([table, empty, other]).axes
     assert (first.get_title(), second.get_title()) == (table.title, "Other")
     assert len(second.get_yticklabels()) == len(list(other.differences())) < len(first.get_yticklabels())
     assert first.get_xlim() == second.get_xlim() == alone.get_xlim()
-    assert figures.forest([empty]) is None
+    assert style.forest([empty]) is None
 
     finish(resolved, tmp_path / "far", {"base": 50, "meta": 53, "co": 95})
     far = build(resolved, Store(tmp_path / "far"), "table1")
-    for axis in figures.forest([table, far]).axes:
+    for axis in style.forest([table, far]).axes:
         low, high = axis.get_xlim()
         assert low < 0 < high
         assert all(low < d.paired.diff < high for one in (table, far) for _, _, d in one.differences())
@@ -192,7 +193,7 @@ def drawn(tmp_path_factory):
     resolved = resolve(parse(config, "test"), "test")
     specs = [run.spec for run in resolved.runs]
     run_all(specs, Settings(results=root / "results", report=lambda text: None))
-    report.figures(resolved, root / "results", [])
+    write.figures(resolved, root / "results", [])
     publish.publish(resolved, root / "results", root / "reference", root)
     return resolved, root / "reference" / "tiny"
 
@@ -230,11 +231,11 @@ def test_an_edited_figure_is_drawn_from_committed_arrays_only_if_they_are_of_it(
         figure["title"] = figure["runs"][0]["label"] = "Another"
 
     resolved = edited(resolved, another)
-    report.figures(resolved, home, [])
+    write.figures(resolved, home, [])
     assert (home / "figures" / "figure2.svg").exists()
     resolved = edited(resolved, lambda plan: plan["figures"]["figure2"].update(tasks=[3, 4]))
     with pytest.raises(UserError, match=r"figure2\.npz is of other runs, readings or tasks than figure2 shows now"):
-        report.figures(resolved, home, [])
+        write.figures(resolved, home, [])
 
 
 def test_arrays_of_before_ids_were_kept_are_known_by_their_labels(published):
@@ -242,10 +243,10 @@ def test_arrays_of_before_ids_were_kept_are_known_by_their_labels(published):
     path = home / "probes" / "figure2.npz"
     old = {name: values for name, values in np.load(path).items() if name not in ("runs", "readings")}
     np.savez(path, **old)
-    report.figures(resolved, home, [])
+    write.figures(resolved, home, [])
     resolved = edited(resolved, lambda plan: plan["figures"]["figure2"]["runs"][0].update(label="Another"))
     with pytest.raises(UserError, match="is of other runs, readings or tasks"):
-        report.figures(resolved, home, [])
+        write.figures(resolved, home, [])
 
 
 @pytest.mark.parametrize("name", [name for name in published_studies() if list((REFERENCE / name).glob("probes/*"))])
@@ -254,7 +255,7 @@ def test_committed_arrays_draw_the_committed_figures(name, tmp_path):
     shutil.rmtree(home / "figures")
     configs = (read(path) for path in (ROOT / "configs").glob("*.yaml"))
     resolved = resolve(next(config for config in configs if config.study == name), name)
-    assert len(report.figures(resolved, home, [])) == 3 * len(resolved.figures) > 0
+    assert len(write.figures(resolved, home, [])) == 3 * len(resolved.figures) > 0
 
 
 def test_without_models_and_arrays_a_figure_says_what_is_missing(published):
@@ -262,13 +263,13 @@ def test_without_models_and_arrays_a_figure_says_what_is_missing(published):
     arrays = home / "probes" / "figure2.npz"
     arrays.write_bytes(arrays.read_bytes()[:99])
     with pytest.raises(UserError, match=r"figure2\.npz is missing or damaged .*Restore it from the repository"):
-        report.figures(resolved, home, [])
+        write.figures(resolved, home, [])
     arrays.unlink()
     with pytest.raises(UserError, match=r"holds a record without weights .* no arrays .*figure2\.npz to draw from"):
-        report.figures(resolved, home, [])
+        write.figures(resolved, home, [])
     shutil.rmtree(home / "runs")
     with pytest.raises(UserError, match="figure2 needs a run that is not finished: maml on sinusoid"):
-        report.figures(resolved, home, [])
+        write.figures(resolved, home, [])
 
 
 def test_a_picture_of_a_figure_that_is_gone_goes_too(drawn, tmp_path):

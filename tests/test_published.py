@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench import published, render, report
-from cml_bench.config import parse
 from cml_bench.errors import UserError
-from cml_bench.resolve import resolve
-from cml_bench.tables import build
+from cml_bench.evidence import paper
+from cml_bench.evidence.build import build
+from cml_bench.report import forms, write
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
 from tests.simulated import finish
 
 GOLDEN = Path(__file__).parent / "golden" / "beside"
@@ -153,7 +154,7 @@ def test_a_pair_on_different_data_is_neither_tested_nor_judged(tmp_path):
     store = finish(resolved, tmp_path / "r", LEVEL, 0.3)
     rewritten(resolved, tmp_path / "r", lambda s: s["method"] == "maml", data_sha256="1" * 64)
     table = build(resolved, store, "beside")
-    text = render.text(table)
+    text = forms.text(table)
     assert "runs on different data: not tested" in text
     assert "***" not in text
     assert not any(cell.bold for _, _, cell in table.cells())
@@ -166,7 +167,7 @@ def test_there_is_no_verdict_on_a_gain_that_was_not_tested(tmp_path):
     broken = built(tmp_path, seeds=7, status=lambda s: "diverged" if (s.seed, s.method) == (3, "maml") else "finished")
     line = next(b for b in broken.published if b.label == "MAML + CML")
     assert (line.gain, line.gain_reason) == (None, "runs missing: not tested")
-    assert "undecided" not in render.text(broken)
+    assert "undecided" not in forms.text(broken)
 
 
 def test_a_family_is_that_of_the_whole_table(tmp_path):
@@ -220,7 +221,7 @@ def test_a_missing_file_of_published_numbers_is_named(tmp_path):
         build(resolved, finish(resolved, tmp_path / "r", LEVEL), "beside")
 
 
-FORMS = {"md": render.markdown, "tex": render.latex, "csv": render.csv, "txt": render.text}
+FORMS = {"md": forms.markdown, "tex": forms.latex, "csv": forms.csv, "txt": forms.text}
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +244,7 @@ def test_the_forms_are_the_golden_ones(form, whole):
 
 def test_the_page_has_the_comparison(whole):
     resolved, _, folder = whole
-    text = report.page(resolved, folder / "r").read_text()
+    text = write.page(resolved, folder / "r").read_text()
     assert "<h3>Beside the paper</h3>" in text
     assert '<td data-sort="54.9">54.90</td>' in text
     assert "not comparable: cml.gamma 1.0, the paper 0.5" in text
@@ -255,7 +256,7 @@ def test_the_latex_compiles(whole):
     resolved, store, folder = whole
     table = build(resolved, store, "beside")
     table.rows[0].label = "CL⋆, γ = 1 & 100 % of #1_a^b {x} ~ \\ $ < > × ± † ‡ −"
-    body = render.latex(table)
+    body = forms.latex(table)
     (folder / "t.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
     )
@@ -269,4 +270,4 @@ def test_the_latex_compiles(whole):
 def test_a_file_of_published_numbers_reads_as_one(tmp_path):
     (tmp_path / "p.yaml").write_text("[")
     with pytest.raises(UserError, match=r"p\.yaml is not readable as YAML"):
-        published.read(tmp_path / "p.yaml")
+        paper.read(tmp_path / "p.yaml")

@@ -16,12 +16,15 @@ import pytest
 import torch
 import yaml
 
-from cml_bench import files, plan, preflight, records, regression
+from cml_bench import records
 from cml_bench.__main__ import main
 from cml_bench.data._source import obtain
 from cml_bench.data.glyphs import Glyphs
 from cml_bench.data.loader import open_data
-from cml_bench.resolve import resolve
+from cml_bench.evidence import gate
+from cml_bench.study import plan, preflight
+from cml_bench.study.resolve import resolve
+from cml_bench.system import files, locks
 from tests.plans import dumped, edited
 from tests.simulated import finish, study
 from tests.test_fetch import CONTENT, remote, server, unknown_length  # noqa: F401  (a fixture)
@@ -84,7 +87,7 @@ def test_what_is_written_has_the_mode_that_the_umask_leaves(umask, tmp_path, ser
     files.write_json(tmp_path / "old.json", {})
     records.write_arrays(tmp_path / "new" / "episodes.npz", {"a": np.zeros(2)})
     records.write_failure(tmp_path / "new", "why")
-    with records.run_lock(tmp_path / "run"):
+    with locks.run_lock(tmp_path / "run"):
         pass
     server.behaviour["file.bin"] = unknown_length()
     obtain(remote(f"{server.address}/file.bin"), tmp_path / "downloads", say=lambda text: None)
@@ -135,7 +138,7 @@ def test_tables_are_printed_where_nothing_can_be_written(number, made, locked_up
         assert told.err.startswith(f"{unwritten} cannot be written ({os.strerror(number)}: " if unwritten else "")
         assert told.err.count("\n") == bool(unwritten)
     assert main(["status", "--json", "--plan", path]) == 0
-    found = regression.check(plan.read_plan(Path(path)), results)
+    found = gate.check(plan.read_plan(Path(path)), results)
     assert found, "`check` reads only, too"
     assert tree(results) == before
 

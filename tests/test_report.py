@@ -3,33 +3,34 @@
 import numpy as np
 import pytest
 
-from cml_bench import abstract, figures, report
-from cml_bench.config import parse
 from cml_bench.engine.run import run
 from cml_bench.engine.train import Settings
-from cml_bench.figure_config import CurvesFigure
-from cml_bench.resolve import resolve
+from cml_bench.figures import style
+from cml_bench.report import summary, write
+from cml_bench.study.config import parse
+from cml_bench.study.figure_config import CurvesFigure
+from cml_bench.study.resolve import resolve
 from tests.simulated import finish, study
 from tests.test_plan import study as small_config
 
 
-def write(resolved, root, keys=()):
+def written(resolved, root, keys=()):
     """All files for people: tables, then the page that links them."""
-    return [*report.tables(resolved, root, list(keys)), report.page(resolved, root)]
+    return [*write.tables(resolved, root, list(keys)), write.page(resolved, root)]
 
 
 @pytest.fixture
 def page(tmp_path):
     resolved = study(seeds=3)
     finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})
-    paths = write(resolved, tmp_path)
-    return tmp_path, paths, report.text(resolved, tmp_path, []), (tmp_path / "simulated" / "report.html").read_text()
+    paths = written(resolved, tmp_path)
+    return tmp_path, paths, write.text(resolved, tmp_path, []), (tmp_path / "simulated" / "report.html").read_text()
 
 
 def test_everything_is_written_and_named(page):
     root, paths, printed, _ = page
     assert {root / "simulated" / "report.html", root / "simulated" / "tables" / "table1.md"} <= {
-        *report.files(study(seeds=3), root)
+        *write.files(study(seeds=3), root)
     }
     for path in paths:
         assert path.exists()
@@ -41,17 +42,17 @@ def test_everything_is_written_and_named(page):
 
 def test_equal_records_give_equal_pages(page):
     root, _, _, html = page
-    write(study(seeds=3), root)
+    written(study(seeds=3), root)
     assert (root / "simulated" / "report.html").read_text() == html
 
 
 def test_a_study_with_nothing_finished_still_has_a_page(tmp_path):
-    write(study(), tmp_path)
+    written(study(), tmp_path)
     assert "0 of 20 runs are finished" in (tmp_path / "simulated" / "report.html").read_text()
 
 
 def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
-    from cml_bench.config import parse
+    from cml_bench.study.config import parse
 
     config = small_config(results=str(tmp_path))
     rows = [{"label": "MAML", "run": "maml"}, {"label": "CML†", "run": "maml+cml", "reading": "co"}]
@@ -61,7 +62,7 @@ def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
     settings = Settings(results=tmp_path, report=lambda text: None)
     specs = [item.spec for item in resolved.runs]
     records = {(s.method, s.shot): run(s, settings) for s in specs if s.seed == 0}
-    made = report.figures(resolved, tmp_path, [])
+    made = write.figures(resolved, tmp_path, [])
     assert [path.suffix for path in made] == [".png", ".svg", ".pdf"]
     assert made[0].read_bytes()[:4] == b"\x89PNG"
     arrays = dict(np.load(tmp_path / "small" / "probes" / "figure2.npz"))
@@ -78,17 +79,17 @@ def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
 def test_what_a_cost_table_lacks_stands_on_the_page(tmp_path):
     resolved = study(seeds=3, kind="cost")
     finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54}, only=lambda s: s.seed > 0)
-    write(resolved, tmp_path)
+    written(resolved, tmp_path)
     assert "8 of 12 runs are made and evaluated" in (tmp_path / "simulated" / "report.html").read_text()
 
 
 def test_an_experiment_without_training_has_a_page(tmp_path):
-    from cml_bench.config import parse
+    from cml_bench.study.config import parse
 
     experiment = {"data": "glyphs", "network": "conv4", "shots": [1], "query": 5, "steps": 0,
                   "methods": {"pixel_nn": {}}}  # fmt: skip
     resolved = resolve(parse({"study": "nearest", "experiments": {"e": experiment}}, "test"), "test")
-    write(resolved, tmp_path)
+    written(resolved, tmp_path)
     assert "0 of 1 runs are finished" in (tmp_path / "nearest" / "report.html").read_text()
 
 
@@ -101,7 +102,7 @@ def test_figures_are_the_same_bytes_each_time():
         "truth/5": np.ones((1, 9)), "curves/5": np.zeros((1, 1, 9)), "support_x/5": np.zeros((1, 5)),
         "support_y/5": np.ones((1, 5)),
     }  # fmt: skip
-    first, second = (figures.encode(figures.curves(arrays, FIGURE), "svg") for _ in range(2))
+    first, second = (style.encode(style.curves(arrays, FIGURE), "svg") for _ in range(2))
     assert first == second
 
 
@@ -111,7 +112,7 @@ def test_the_facts_name_splits_seeds_and_what_a_row_is_that_is_not_called_like_i
     experiment = {"data": "sbm", "network": "gcn", "way": 2, "shots": [5], "query": 5, "protocol": "official",
                   "seeds": [3], "splits": ["r0", "r4"], "methods": methods}  # fmt: skip
     found = resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
-    (fact,) = [fact for fact in abstract.facts(found) if fact.startswith("e: ")]
+    (fact,) = [fact for fact in summary.facts(found) if fact.startswith("e: ")]
     assert "5 shots, class splits r0, r4, training seeds 3," in fact
     assert "frozen (gmeta+cml, co-learner frozen)" in fact
     assert "noise (gmeta, Gaussian gradient noise 0.5)" in fact

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from cml_bench import registry
-from cml_bench.config import parse
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, adam, expand, leaves
-from cml_bench.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.resnet12 import ResNet12, ResNet12Options
-from cml_bench.resolve import resolve
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
 from tests import reference, reference_methods
 from tests.cases import CPU, follow, images, random, relative, values
 from tests.specs import rate

@@ -294,7 +294,7 @@ def test_a_program_that_cannot_be_made_fails_every_run_of_its_own_and_no_other(t
 
 
 def test_a_run_that_another_process_holds_fails_alone(together):
-    from cml_bench.records import run_lock
+    from cml_bench.system.locks import run_lock
 
     specs = seeded()
     with run_lock(Store(together.results).folder(specs[1])), pytest.raises(UserError, match="seed 1"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from cml_bench import hardware
+from cml_bench.system import hardware
 from tests.test_workflow import CONFIG, ROOT, checkout, trained  # noqa: F401
 
 SCRIPT = ROOT / "tests" / "slurm" / "cluster.sh"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import yaml
 
-from cml_bench import render
-from cml_bench.config import parse
 from cml_bench.errors import UserError
+from cml_bench.evidence.build import build
 from cml_bench.records import Store, write_episodes, write_record
-from cml_bench.resolve import resolve
-from cml_bench.tables import build
-from cml_bench.targets import restrict
+from cml_bench.report import forms
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
+from cml_bench.study.targets import restrict
 from tests.simulated import ANSWERS, _content, finish
 
 EXPERIMENT = {
@@ -80,7 +80,7 @@ def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
     assert cml.difference.paired.n == 2, "paired by split"
     assert base.fixed.summary.mean == pytest.approx(51, abs=2)
     assert sorted(base.fixed.values) == [0, 1]
-    text = render.text(table)
+    text = forms.text(table)
     for words in ("G-Meta, one split", "t intervals over class splits", "over n class splits", "G-Meta + CML − G-Meta"):
         assert words in text
     assert '"one split": the same' in text
@@ -97,7 +97,7 @@ def test_a_table_without_a_second_line_does_not_explain_one(tmp_path):
 
     plan = planned(change)
     record(plan, tmp_path, lambda spec: 60.0)
-    text = render.text(build(plan, Store(tmp_path), "t"))
+    text = forms.text(build(plan, Store(tmp_path), "t"))
     assert "over n class splits (in brackets" in text
     assert "one split" not in text
 
@@ -133,7 +133,7 @@ def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
     assert (line.cell.difference.paired.n, line.published_gain) == (5, 4.0)
     assert line.gain.low == pytest.approx(3.5, abs=0.7)
     assert line.cell.difference.holm_p == pytest.approx(line.cell.difference.paired.p), "a family of its own"
-    assert "gain, paper's inside" in render.text(table)
+    assert "gain, paper's inside" in forms.text(table)
     assert any("on one split are families of their own" in note for note in table.notes)
 
 

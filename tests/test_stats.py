@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cml_bench import stats
+from cml_bench.evidence import stats
 
 some = settings(deadline=None, max_examples=60)
 points = st.integers(-1000, 1000).map(lambda tenths: tenths / 10)

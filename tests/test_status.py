@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from cml_bench import estimate, preflight, report, status
 from cml_bench.__main__ import main
-from cml_bench.records import run_lock, write_failure, write_progress
+from cml_bench.costs import estimate
+from cml_bench.records import write_failure, write_progress
+from cml_bench.report import write
+from cml_bench.study import preflight, status
+from cml_bench.system.locks import run_lock
 from tests.plans import dumped, edited
 from tests.simulated import finish, study
 from tests.test_workflow import changed, checkout, start, trained  # noqa: F401  (a fixture)
@@ -135,5 +138,5 @@ def test_a_record_with_fewer_tasks_than_asked_and_no_weights_is_not_called_finis
     assert "all runs: 1 missing, 3 not run" in text
     assert "missing: maml on glyphs, 5-way 1-shot, seed 0: 400 test tasks" in text
     assert f"not run, 3 runs: {found[1].more}" in preflight.summary(estimate.add(asked)), "so does `plan`"
-    assert f"Counted as missing: runs whose results do not suffice: {lacks}." in report.text(asked, tmp_path, [])
+    assert f"Counted as missing: runs whose results do not suffice: {lacks}." in write.text(asked, tmp_path, [])
     assert {state.state for state in status.states(made, tmp_path).values()} == {"finished"}

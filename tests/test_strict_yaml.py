@@ -7,12 +7,14 @@ import pytest
 import yaml
 from pydantic import Field
 
-from cml_bench import config, places, published, registry, strict_yaml
-from cml_bench.config import LocalCopy, parse
+from cml_bench import registry
 from cml_bench.data._source import RemoteFile
 from cml_bench.errors import UserError
-from cml_bench.resolve import resolve
+from cml_bench.evidence import paper
 from cml_bench.spec import Options
+from cml_bench.study import config, places, strict_yaml
+from cml_bench.study.config import LocalCopy, parse
+from cml_bench.study.resolve import resolve
 from tests.test_plan import changed, study
 
 
@@ -104,7 +106,7 @@ def test_configurations_their_parts_and_published_numbers_have_the_one_reader(tm
     with pytest.raises(UserError, match=r"more\.yaml, line 2"):
         config.merged(["whole.yaml", "more.yaml"])
     with pytest.raises(UserError, match=r"part\.yaml, line 3"):
-        published.read("part.yaml")
+        paper.read("part.yaml")
 
 
 # -- where a key belongs --------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from cml_bench import render, report
-from cml_bench.cells import Column
 from cml_bench.errors import UserError
+from cml_bench.evidence.build import build
+from cml_bench.evidence.table import Column
 from cml_bench.records import Store, write_record
-from cml_bench.tables import build
+from cml_bench.report import forms, write
 from tests.plans import edited
 from tests.simulated import ANSWERS, finish, study
 
@@ -38,7 +38,7 @@ def test_a_cell_is_the_mean_over_seeds_with_both_half_widths(tmp_path):
     per_episode = scores.mean(0)
     assert cell.episode_half == pytest.approx(1.96 * per_episode.std(ddof=1) / 20)
     shown = f"{means.mean():.2f} ± {cell.summary.half:.2f} ({cell.episode_half:.2f})"
-    assert shown in render.markdown(build(resolved, store, "table1"))
+    assert shown in forms.markdown(build(resolved, store, "table1"))
 
 
 def test_differences_are_paired_by_seed(tmp_path):
@@ -75,14 +75,14 @@ def test_a_true_gain_gets_stars_and_bold_and_noise_does_not(tmp_path):
     assert any("exact sign flips" in note and "p cannot be below 0.00781 here" in note for note in gain.notes)
     assert any(note.startswith("Stars: ") for note in gain.notes)
     assert any(note.startswith("Bold: ") for note in gain.notes)
-    assert "***" in render.text(gain).replace("**", "**")
-    assert "*" not in render.text(noise)
+    assert "***" in forms.text(gain).replace("**", "**")
+    assert "*" not in forms.text(noise)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4])
 def test_below_five_seeds_there_is_no_star_no_bold_and_no_p(tmp_path, seeds):
     table = table_of(tmp_path, GAIN, seeds=seeds)
-    text = render.text(table) + render.markdown(table) + render.latex(table)
+    text = forms.text(table) + forms.markdown(table) + forms.latex(table)
     assert f"n = {seeds}: shown, not tested" in text
     assert "p =" not in text
     assert not re.search(r"\d\)?\*", text)
@@ -92,7 +92,7 @@ def test_below_five_seeds_there_is_no_star_no_bold_and_no_p(tmp_path, seeds):
 
 def test_a_table_renders_from_whatever_is_finished(tmp_path):
     resolved = study(seeds=5)
-    assert "–" in render.text(build(resolved, Store(tmp_path / "none"), "table1"))
+    assert "–" in forms.text(build(resolved, Store(tmp_path / "none"), "table1"))
     store = finish(resolved, tmp_path, GAIN, only=lambda s: not (s.method == "maml+cml" and s.shot == 5 and s.seed > 1))
     table = build(resolved, store, "table1")
     cell = table.rows[1].cells[Column(5)]
@@ -114,12 +114,12 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
     )
     base, cml = (row.cells[Column(1)] for row in table.rows[:2])
     assert (base.summary.finished, base.summary.total) == (6, 7)
-    assert "‡" in render.cell_text(base, "accuracy")
+    assert "‡" in forms.cell_text(base, "accuracy")
     assert cml.difference.paired.n == 6
     assert cml.difference.verdict == "runs missing: not tested"
     assert not base.bold
     lost = table_of(tmp_path / "all", GAIN, status=lambda s: "collapsed" if s.method == "maml" else "finished")
-    assert render.cell_text(lost.rows[0].cells[Column(1)], "accuracy") == "–‡", "which is not the same as not run"
+    assert forms.cell_text(lost.rows[0].cells[Column(1)], "accuracy") == "–‡", "which is not the same as not run"
     assert not any(row.cells[Column(1)].bold for row in table.rows)
     assert table.rows[2].cells[Column(5)].bold
     assert any("6 of 7 finished (1 diverged)" in note for note in table.notes)
@@ -167,7 +167,7 @@ def test_results_of_another_evaluation_are_not_mixed_in(tmp_path):
     assert [len(row.cells[Column(1)].values) for row in table.rows] == [5, 0, 0]
     assert any("10 of 20 runs are made and evaluated as asked" in note for note in table.notes)
     fewer = finish(study(seeds=5, tasks=100), tmp_path / "tasks", GAIN)
-    assert "0 of 20 runs" in render.text(build(resolved, fewer, "table1"))
+    assert "0 of 20 runs" in forms.text(build(resolved, fewer, "table1"))
 
 
 def test_a_baseline_need_not_be_a_row(tmp_path):
@@ -197,35 +197,35 @@ def test_regression_shows_mean_and_median_and_lower_is_better(tmp_path):
 
 def test_costs_are_relative_to_the_first_row(tmp_path):
     table = table_of(tmp_path, GAIN, seeds=3, kind="cost")
-    costs = render.costs(table)
+    costs = forms.costs(table)
     assert costs["MAML + CML"]["relative_flops"] == pytest.approx(1.2)
     assert costs["MAML + CML†"]["relative_seconds"] == pytest.approx(1.3)
     assert [costs[row.label]["test"] for row in table.rows] == [1000, 1000, 1400]
-    assert "1,500" in render.text(table)
+    assert "1,500" in forms.text(table)
 
 
 def test_a_cost_is_over_the_runs_that_both_rows_have(tmp_path):
     resolved = study(3, "cost")
     store = finish(resolved, tmp_path, GAIN, only=lambda s: s.method == "maml" or s.seed == 0)
-    assert render.costs(build(resolved, store, "table1"))["MAML + CML"]["relative_seconds"] == pytest.approx(1.3)
+    assert forms.costs(build(resolved, store, "table1"))["MAML + CML"]["relative_seconds"] == pytest.approx(1.3)
     for path in store.runs.glob("*/record.json"):
         content = json.loads(path.read_text())
         del content["flops"]
         path.write_text(json.dumps(content))
     table = build(resolved, store, "table1")
-    assert np.isnan(render.costs(table)["MAML"]["relative_flops"])
-    assert "1.30×" in render.text(table)
-    assert "nan" not in render.text(table)
+    assert np.isnan(forms.costs(table)["MAML"]["relative_flops"])
+    assert "1.30×" in forms.text(table)
+    assert "nan" not in forms.text(table)
 
 
 def test_markdown_shows_stars_as_stars(tmp_path):
-    source = render.markdown(table_of(tmp_path, GAIN, seeds=8))
+    source = forms.markdown(table_of(tmp_path, GAIN, seeds=8))
     assert re.search(r"\*\*[\d.]+ ± [\d.]+ \([\d.]+\)\\\*\\\*\\\*\*\*", source)
 
 
 def test_latex_is_well_formed(tmp_path):
     for kind, level in (("accuracy", GAIN), ("regression", {"base": 4, "meta": 3, "co": 5}), ("cost", GAIN)):
-        source = render.latex(table_of(tmp_path / kind, level, seeds=6, kind=kind))
+        source = forms.latex(table_of(tmp_path / kind, level, seeds=6, kind=kind))
         assert source.count(r"\begin{") == source.count(r"\end{")
         assert source.count("{") == source.count("}")
         body = re.sub(r"\\[%&_#${}]", "", source)
@@ -240,7 +240,7 @@ def test_latex_is_well_formed(tmp_path):
 
 def test_csv_has_the_numbers(tmp_path):
     table = table_of(tmp_path, GAIN, seeds=6)
-    frame = pd.read_csv(io.StringIO(render.csv(table)))
+    frame = pd.read_csv(io.StringIO(forms.csv(table)))
     assert len(frame) == 6
     row = frame[(frame.row == "MAML + CML") & (frame.shot == 5)].iloc[0]
     cell = table.rows[1].cells[Column(5)]
@@ -252,7 +252,7 @@ def test_csv_has_the_numbers(tmp_path):
 
 def test_an_unknown_table_is_named(tmp_path):
     with pytest.raises(UserError, match=r"unknown table 'tabel1'\. Did you mean 'table1'"):
-        report.tables(study(), tmp_path, ["tabel1"])
+        write.tables(study(), tmp_path, ["tabel1"])
 
 
 @pytest.mark.parametrize(

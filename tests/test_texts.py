@@ -6,11 +6,14 @@ import re
 
 import pytest
 
-from cml_bench import figures, publish, render, report, status, texts
-from cml_bench.cells import Column
-from cml_bench.config import Study
+from cml_bench import texts
 from cml_bench.errors import UserError
+from cml_bench.evidence.table import Column
+from cml_bench.figures import style
 from cml_bench.records import write_failure
+from cml_bench.report import forms, publish, write
+from cml_bench.study import status
+from cml_bench.study.config import Study
 from tests.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
 from tests.simulated import finish
 from tests.test_page import written
@@ -53,7 +56,7 @@ def test_the_reader_of_markdown_refuses_markup(text):
 
 def test_markdown(awkward):
     _, _, table = awkward
-    source = render.markdown(table)
+    source = forms.markdown(table)
     heading, *_ = source.splitlines()
     assert markdown_read(heading.removeprefix("### ")) == TITLE
     assert not re.search(r"(?<!\\)#+$", heading), "the end of a heading is no closing sequence"
@@ -84,7 +87,7 @@ def pages_of(content: str) -> str:
 
 
 def test_readme_and_docs(awkward, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "forest", lambda tables: None)  # takes long with so many lines
+    monkeypatch.setattr(style, "forest", lambda tables: None)  # takes long with so many lines
     resolved, root, _ = awkward
     pages = [tmp_path / page for page in (publish.README, publish.RESULTS)]
     for page in pages:
@@ -144,7 +147,7 @@ def latex_read(source: str) -> str:
 
 def test_latex(awkward):
     _, _, table = awkward
-    source = render.latex(table)
+    source = forms.latex(table)
     caption = re.search(r"^\\caption\{(.*)\}$", source, flags=re.MULTILINE)[1]
     code = r"\texttt{a\_b*c\textbar{}d}"
     assert code in caption
@@ -167,7 +170,7 @@ def test_the_reader_of_latex_refuses_what_is_not_escaped(text):
 
 def test_csv_has_every_label_and_no_formula(awkward):
     _, _, table = awkward
-    lines = list(csv.DictReader(io.StringIO(render.csv(table))))
+    lines = list(csv.DictReader(io.StringIO(forms.csv(table))))
     found = dict.fromkeys(line["row"] for line in lines)
     assert [label.removeprefix("'") for label in found] == [BASE, *LABELS]
     guarded = ["'- a -- b --- c", "'+CML", "'=1+1", "'@SUM(1)"]
@@ -178,7 +181,7 @@ def test_csv_has_every_label_and_no_formula(awkward):
 
 def test_the_terminal(awkward):
     resolved, root, _ = awkward
-    lines = report.text(resolved, root, []).splitlines()
+    lines = write.text(resolved, root, []).splitlines()
     assert lines[0] == TITLE
     starts = dict.fromkeys(re.split(r" {2,}", line)[0] for line in lines[3:])
     assert list(starts)[: 1 + len(LABELS)] == [BASE, *LABELS]

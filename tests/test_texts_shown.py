@@ -16,10 +16,12 @@ from docutils.core import publish_parts
 from jinja2 import Environment
 from matplotlib.text import Text
 
-from cml_bench import charts, figures, page, panels, report, texts
-from cml_bench.figure_config import CosineFigure, CurvesFigure, GradientsFigure
+from cml_bench import texts
+from cml_bench.evidence.build import build
+from cml_bench.figures import draw, style
 from cml_bench.records import Store
-from cml_bench.tables import build
+from cml_bench.report import charts, page, write
+from cml_bench.study.figure_config import CosineFigure, CurvesFigure, GradientsFigure
 from tests.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
 from tests.plans import edited
 from tests.simulated import finish
@@ -66,7 +68,7 @@ def test_the_page_has_every_label_and_no_element_more(awkward, tmp_path):
     found = Page(html)
     plain = study([f"label {k}" for k in range(len(LABELS))], "base", "G", "T", "C, where `x` is code")
     finish(plain, tmp_path, LEVEL)
-    report.figures(plain, tmp_path, [])
+    write.figures(plain, tmp_path, [])
     assert found.tags == Page(written(plain, tmp_path)).tags
     assert found.ids == Page(html.replace(TITLE, "T")).ids
     assert len(set(found.ids)) == len(found.ids)
@@ -117,7 +119,7 @@ def test_bibtex(awkward):
 def shown_in(figure) -> list[str]:
     """Every text of a picture that can be drawn."""
     found = [text for text in figure.findobj(Text) if text.get_text()]
-    ElementTree.fromstring(figures.encode(figure, "svg"))
+    ElementTree.fromstring(style.encode(figure, "svg"))
     assert not any(text.get_parse_math() for text in found)
     return [text.get_text() for text in found]
 
@@ -125,7 +127,7 @@ def shown_in(figure) -> list[str]:
 def test_pictures_of_differences(awkward):
     _, _, table = awkward
     few = replace(table, rows=table.rows[:12])
-    drawn = shown_in(figures.forest([few, few]))
+    drawn = shown_in(style.forest([few, few]))
     assert [label for label in LABELS[:11] if f"{label}, {GROUP}, 1-shot" not in drawn] == []
     assert any(text.replace("\n", " ") == TITLE for text in drawn)
 
@@ -139,12 +141,12 @@ def test_pictures_of_curves_and_bars():
         "layer": np.array("conv_1$"), "layers": np.array(["conv_1", "$x"]), "norms/5": np.ones((count, 2, 2)),
     }  # fmt: skip
     looks = {"experiment": "e", "title": TITLE, "runs": [{"label": "MAML", "run": "maml"}]}
-    for draw, config in (
-        (figures.curves, CurvesFigure(kind="curves", **looks)),
-        (panels.cosine, CosineFigure(kind="cosine", **looks)),
-        (panels.gradients, GradientsFigure(kind="gradients", **looks)),
+    for drawn, config in (
+        (style.curves, CurvesFigure(kind="curves", **looks)),
+        (draw.cosine, CosineFigure(kind="cosine", **looks)),
+        (draw.gradients, GradientsFigure(kind="gradients", **looks)),
     ):
-        picture = draw(arrays, config, list(range(count)))
+        picture = drawn(arrays, config, list(range(count)))
         assert picture.get_suptitle() == TITLE
         (legend,) = picture.legends
         names = [text.get_text() for text in legend.get_texts()]

@@ -9,8 +9,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cml_bench import stats, verdict
+from cml_bench import records
 from cml_bench.engine.readings import counted
+from cml_bench.evidence import stats, verdict
 from cml_bench.methods.base import accuracy
 
 # ---- how a run ended
@@ -23,28 +24,28 @@ def right(mean, spread=0):
 
 def test_run_status_from_losses():
     good = right(500, 100)
-    assert verdict.run_status([1.6, 1.2, 0.9], good, 1000, way=5) == "finished"
-    assert verdict.run_status([1.6, math.nan, 0.9], good, 1000, way=5) == "diverged"
-    assert verdict.run_status(math.inf, good, 1000, way=5) == "diverged"
+    assert records.run_status([1.6, 1.2, 0.9], good, 1000, way=5) == "finished"
+    assert records.run_status([1.6, math.nan, 0.9], good, 1000, way=5) == "diverged"
+    assert records.run_status(math.inf, good, 1000, way=5) == "diverged"
     # Divergence comes first: a diverged run has no validation to show, or one at chance.
-    assert verdict.run_status([math.nan], right(200), 1000, way=5) == "diverged"
-    assert verdict.run_status([math.nan], None, way=5) == "diverged"
+    assert records.run_status([math.nan], right(200), 1000, way=5) == "diverged"
+    assert records.run_status([math.nan], None, way=5) == "diverged"
     # Regression has no chance level.
-    assert verdict.run_status([3.0, 0.4]) == "finished"
+    assert records.run_status([3.0, 0.4]) == "finished"
 
 
 def test_run_status_at_chance():
     # The standard error is 1000 / sqrt(99), so two of them are 201.008.
-    assert verdict.run_status(0.5, right(2000, 1000), 10_000, way=5) == "collapsed"
-    assert verdict.run_status(0.5, right(2201, 1000), 10_000, way=5) == "collapsed"
-    assert verdict.run_status(0.5, right(1799, 1000), 10_000, way=5) == "collapsed"
-    assert verdict.run_status(0.5, right(2202, 1000), 10_000, way=5) == "finished"
-    assert verdict.run_status(0.5, right(1798, 1000), 10_000, way=5) == "finished"
-    assert verdict.run_status(0.5, right(2200, 1000), 10_000, way=20) == "finished"
+    assert records.run_status(0.5, right(2000, 1000), 10_000, way=5) == "collapsed"
+    assert records.run_status(0.5, right(2201, 1000), 10_000, way=5) == "collapsed"
+    assert records.run_status(0.5, right(1799, 1000), 10_000, way=5) == "collapsed"
+    assert records.run_status(0.5, right(2202, 1000), 10_000, way=5) == "finished"
+    assert records.run_status(0.5, right(1798, 1000), 10_000, way=5) == "finished"
+    assert records.run_status(0.5, right(2200, 1000), 10_000, way=20) == "finished"
     # As few as can be: no spread without a second episode, so only what is exactly chance is called so.
-    assert [verdict.run_status([], [count], 15, way=3) for count in (4, 5, 6)] == ["finished", "collapsed", "finished"]
-    assert verdict.run_status([], [4, 6], 15, way=3) == "collapsed"
-    assert verdict.run_status([], [6, 6], 15, way=3) == "finished"
+    assert [records.run_status([], [count], 15, way=3) for count in (4, 5, 6)] == ["finished", "collapsed", "finished"]
+    assert records.run_status([], [4, 6], 15, way=3) == "collapsed"
+    assert records.run_status([], [6, 6], 15, way=3) == "finished"
 
 
 @pytest.mark.parametrize("way", [2, 3, 5, 7, 10, 20])
@@ -57,10 +58,10 @@ def test_a_head_that_always_names_one_class_is_collapsed(way, query):
         logits[..., way - 1] = 1
         counts = counted(accuracy(logits, targets), way * query)
         for tasks in (1, 2, 3, 20, 600):
-            assert verdict.run_status([], counts[:tasks], way * query, way) == "collapsed"
+            assert records.run_status([], counts[:tasks], way * query, way) == "collapsed"
         better = counts[:100].copy()
         better[::2] += query  # another class, too, in every other episode
-        assert verdict.run_status([], better, way * query, way) == "finished"
+        assert records.run_status([], better, way * query, way) == "finished"
 
 
 @given(
@@ -75,20 +76,20 @@ def test_counts_are_judged_as_their_means_were(way, query, shares):
     scores = counts / answers
     slack = 2 * scores.std(ddof=1) / math.sqrt(len(scores)) - abs(scores.mean() - 1 / way)
     assume(abs(slack) > 1e-9)
-    assert verdict.run_status([], counts, answers, way) == ("collapsed" if slack > 0 else "finished")
+    assert records.run_status([], counts, answers, way) == ("collapsed" if slack > 0 else "finished")
 
 
 @pytest.mark.parametrize("counts", [None, [], [0.2, 0.3], [76, 20], [-1, 20], [[15, 15]]])
 def test_run_status_needs_counts(counts):
     with pytest.raises(ValueError, match="right answers: whole numbers"):
-        verdict.run_status(0.5, counts, 75, way=5)
+        records.run_status(0.5, counts, 75, way=5)
     with pytest.raises(ValueError, match="right answers: whole numbers"):
-        verdict.run_status(0.5, [15, 15], way=5)
+        records.run_status(0.5, [15, 15], way=5)
 
 
 def test_one_way_has_no_chance_level():
     with pytest.raises(ValueError, match="at least 2 ways"):
-        verdict.run_status([], [15, 15], 15, way=1)
+        records.run_status([], [15, 15], 15, way=1)
 
 
 def test_counts_are_whole_whatever_the_number_of_answers():

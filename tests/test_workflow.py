@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cml_bench.config import parse
-from cml_bench.resolve import resolve
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 

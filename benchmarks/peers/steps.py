@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.problem import Problem, split
 from benchmarks.restated import LearnToLearn, Peer
-from cml_bench.episodes import Task
+from cml_bench.data.episodes import Task
 
 
 class LearnToLearnPackage(LearnToLearn):

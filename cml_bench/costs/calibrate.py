@@ -6,17 +6,17 @@ from typing import Any
 import torch
 
 from cml_bench import registry
-from cml_bench.config import Study
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.device import resolve_device
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import STEPS, build_data, build_method, choose_path
-from cml_bench.episodes import Examples, Task
-from cml_bench.hardware import processor
-from cml_bench.plan import Plan
-from cml_bench.preflight import Rates, workload
 from cml_bench.spec import RunSpec
+from cml_bench.study.config import Study
+from cml_bench.study.plan import Plan
+from cml_bench.study.preflight import Rates, workload
+from cml_bench.system.hardware import processor
 
 _LEAST_STEPS = 2
 

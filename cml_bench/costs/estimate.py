@@ -7,8 +7,8 @@ from cml_bench.engine.flops import task_flops
 from cml_bench.engine.train import build_data, build_method
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
-from cml_bench.plan import Plan, Work
 from cml_bench.spec import RunSpec, canonical
+from cml_bench.study.plan import Plan, Work
 
 
 def add(plan: Plan) -> Plan:

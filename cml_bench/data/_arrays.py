@@ -10,7 +10,7 @@ class ImageArrays(NamedTuple):
     """Decoded images, class by class.
 
     images uint8 (N, C, H, W); sizes (classes,) images per class; splits: class numbers of each split;
-    group: see :func:`cml_bench.episodes.draw_picks`.
+    group: see :func:`cml_bench.data.episodes.draw_picks`.
     """
 
     images: np.ndarray

@@ -15,7 +15,7 @@ import requests
 import urllib3
 
 from cml_bench.errors import UserError
-from cml_bench.files import write_json
+from cml_bench.system.files import write_json
 
 CONNECT_SECONDS, STALL_SECONDS = 30.0, 60.0  # a slow server may take for ever, a silent one may not
 PAUSE_SECONDS, TRIES = 2.0, 20  # after a cut that brought new bytes; after one that did not, the next address is tried

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cml_bench.files import write_text
+from cml_bench.system.files import write_text
 
 VERSION = 1  # part of the data id: raise it with any change that moves a pixel or a class
 CLASS_LIST = Path(__file__).with_name("glyphs.json")

@@ -21,7 +21,7 @@ _NPZ = [f"{matrix}_{part}" for matrix in ("adj", "attr") for part in ("data", "i
 
 
 def planetoid(paths: Mapping[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-    """What the files ``ind.NAME.x`` and so on hold: see :meth:`cml_bench.data._graph.GraphSet.graph`.
+    """What the files ``ind.NAME.x`` and so on hold: see :meth:`cml_bench.data.graphs.GraphSet.graph`.
 
     Nodes of the test part stand where ``test.index`` says. Numbers that it leaves out are nodes without a word, a
     link or, as far as the files say, a class: they count as of class 0.
@@ -79,7 +79,7 @@ def _pairs(content: Any, path: Path) -> np.ndarray:
 
 
 def npz(path: Path) -> tuple[np.ndarray, Any, np.ndarray]:
-    """What an npz of two sparse matrices and ``labels`` holds: see :meth:`cml_bench.data._graph.GraphSet.graph`.
+    """What an npz of two sparse matrices and ``labels`` holds: see :meth:`cml_bench.data.graphs.GraphSet.graph`.
 
     Links are taken in both directions; a word is there or not.
     """

@@ -15,7 +15,7 @@ import numpy as np
 from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, PICKLE, described, members, printable, reading
 from cml_bench.data._images import as_bytes, decode
-from cml_bench.episodes import SPLITS
+from cml_bench.data.episodes import SPLITS
 from cml_bench.errors import UserError
 
 SIDE = 84

@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cml_bench.config import LocalCopy
 from cml_bench.data._archives import files_of, reading
+from cml_bench.data.prepared import FIRST, LocalCopy
 from cml_bench.errors import UserError
-from cml_bench.files import write_json
-from cml_bench.prepared import FIRST
-from cml_bench.records import run_lock
+from cml_bench.system.files import write_json
+from cml_bench.system.locks import run_lock
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz")  # in place of one, a folder of what it holds will do
 Say = Callable[[str], None]

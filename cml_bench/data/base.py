@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cml_bench import prepared
+from cml_bench.data import prepared
 from cml_bench.data._archives import AGAIN
 from cml_bench.data._arrays import ImageArrays, flaw, hash_images, write_header
 from cml_bench.data._source import LocalCopy, RemoteFile, digests_of, obtain_all, shown
-from cml_bench.episodes import SPLITS, Examples, Picks, Task, draw_picks
+from cml_bench.data.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError, unknown
-from cml_bench.files import write_bytes, write_json
-from cml_bench.records import run_lock
 from cml_bench.spec import Options
+from cml_bench.system.files import write_bytes, write_json
+from cml_bench.system.locks import run_lock
 
 
 class DataSet:
@@ -80,7 +80,7 @@ class DataSet:
 
     @classmethod
     def published(cls) -> list[dict[str, str]]:
-        """The published digests of each edition's files, by name; see :func:`cml_bench.prepared.is_wanted`."""
+        """The published digests of each edition's files, by name; see :func:`cml_bench.data.prepared.is_wanted`."""
         return [{file.name: file.digest for file in files} for files in (cls.files, *cls.editions)]
 
     def outputs(self, way: int) -> int:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cml_bench.data import _glyphs
 from cml_bench.data.base import ImageArrays, ImageSet
-from cml_bench.episodes import SPLITS
+from cml_bench.data.episodes import SPLITS
 from cml_bench.registry import datasets
 from cml_bench.spec import Options
 

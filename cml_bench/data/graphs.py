@@ -16,10 +16,10 @@ from torch import Tensor
 from cml_bench import seeding
 from cml_bench.data._archives import AGAIN
 from cml_bench.data.base import ClassSet
-from cml_bench.episodes import SPLITS
+from cml_bench.data.episodes import SPLITS
 from cml_bench.errors import UserError
-from cml_bench.files import write_bytes
 from cml_bench.spec import Options
+from cml_bench.system.files import write_bytes
 
 TLP = "tlp-1234"  # the split that TLP's code draws with its seed 1234, if the set is the first one of the process
 _STORED = ("indptr", "indices", "feature_indptr", "feature_indices", "feature_values", "labels")

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cml_bench import given, paths, registry
+from cml_bench import registry
+from cml_bench.data import given
 from cml_bench.data._source import shown
 from cml_bench.data.base import DataSet
-from cml_bench.episodes import SPLITS, Episodes
+from cml_bench.data.episodes import SPLITS, Episodes
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import MOST_SEED, MOST_STEPS
+from cml_bench.system import paths
 
 Batch = dict[str, tuple[Tensor, Tensor]]
 

@@ -7,7 +7,32 @@ own copy must not be taken for those of another copy, or of the published files.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from cml_bench.spec import Model
+
+Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+# Some tools print digests in capitals.
+Digest = Annotated[str, AfterValidator(str.lower), Field(pattern="^[0-9a-fA-F]{64}$")]
+
+
+class LocalCopy(Model):
+    """A user's own copy of a published file, perhaps repacked: on this machine or on a mirror, and its SHA-256."""
+
+    path: Folder | None = Field(
+        None, description="where it is on this machine: a file, or the folder of what an archive holds"
+    )
+    url: str | None = Field(None, pattern=r"^https?://[^\s/]+/\S+$", description="where a mirror has it")
+    sha256: Digest
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either path (a file on this machine) or url (of a mirror)")
+        return self
+
 
 FIRST = "first download"  # stands for the digest of a file that is published without one, and is no own copy
 

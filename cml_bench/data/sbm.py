@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cml_bench import seeding
-from cml_bench.data._graph import GraphSet
+from cml_bench.data.graphs import GraphSet
 from cml_bench.registry import datasets
 
 VERSION = 1

@@ -11,7 +11,7 @@ import torch
 
 from cml_bench import seeding
 from cml_bench.data.base import DataSet
-from cml_bench.episodes import Examples, Task
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.registry import datasets
 

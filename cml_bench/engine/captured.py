@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep
-from cml_bench.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Scores
 

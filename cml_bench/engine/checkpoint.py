@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cml_bench.files import write_bytes
+from cml_bench.system.files import write_bytes
 
 _NAMES = ("checkpoint-a.pt", "checkpoint-b.pt")
 _DIGEST = 64

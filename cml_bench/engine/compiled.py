@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, expand
-from cml_bench.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Scores
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from cml_bench import given, hardware, registry
+from cml_bench import registry
+from cml_bench.data import given
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec
+from cml_bench.system import hardware
 
 
 def resolve_device(name: str) -> str:

@@ -8,8 +8,8 @@ in the order the method trains with), and only weights count, not biases (its fi
 import torch
 from torch import Tensor
 
+from cml_bench.data.episodes import Task
 from cml_bench.engine.step import expand
-from cml_bench.episodes import Task
 from cml_bench.methods.base import Groups, Method
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cml_bench.data.episodes import Episodes, Examples, Task
 from cml_bench.engine.step import expand
-from cml_bench.episodes import Episodes, Examples, Task
 from cml_bench.methods.base import Groups, Method, Params
 
 

@@ -4,8 +4,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cml_bench.data.base import DataSet
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import expand
-from cml_bench.episodes import Examples, Task
 from cml_bench.methods.base import Method
 
 

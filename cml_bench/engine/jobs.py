@@ -20,9 +20,9 @@ from cml_bench.engine.run import run, stages
 from cml_bench.engine.seeds import Together, fits
 from cml_bench.engine.train import Settings, Training, choose_path
 from cml_bench.errors import UserError
-from cml_bench.files import write_json
 from cml_bench.records import Record, Store, write_failure
 from cml_bench.spec import RunSpec
+from cml_bench.system.files import write_json
 
 
 def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None) -> None:

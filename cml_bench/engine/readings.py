@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 from cml_bench.data.base import DataSet
+from cml_bench.data.episodes import Episodes
 from cml_bench.engine.evaluate import Asked, Result, evaluate_all
 from cml_bench.engine.step import leaves
-from cml_bench.episodes import Episodes
 from cml_bench.methods.base import Groups, Method
 from cml_bench.records import evaluation_key
 from cml_bench.spec import Evaluation, RunSpec

@@ -1,8 +1,6 @@
 """One run, whole: lock, train or resume, evaluate, store. A finished run is never trained again."""
 
 import datetime
-import os
-import platform
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -10,17 +8,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load_file
-from safetensors.torch import save as safetensors_bytes
 
-import cml_bench
-from cml_bench import allocator, prepared, registry
+from cml_bench import registry
+from cml_bench.data import prepared
+from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint
-from cml_bench.engine.device import forget_peak_memory, peak_memory, placed
+from cml_bench.engine.content import content_of, evaluation_content, rounded
+from cml_bench.engine.device import forget_peak_memory, placed
 from cml_bench.engine.evaluate import evaluate
 from cml_bench.engine.flops import task_flops
+from cml_bench.engine.models import read_models, write_models
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.readings import Models, counted, test_results
 from cml_bench.engine.step import snapshot
@@ -32,26 +30,22 @@ from cml_bench.engine.train import (
     made_from_other_data,
     tested_at_once,
 )
-from cml_bench.episodes import Episodes
 from cml_bench.errors import UserError
-from cml_bench.files import write_bytes
-from cml_bench.hardware import processor
-from cml_bench.methods.base import Groups
 from cml_bench.networks.base import count
 from cml_bench.records import (
-    FORMAT,
+    COLLAPSED,
     Record,
     Store,
     forget_failure,
     forget_progress,
     read,
     refuse_untestable,
-    run_lock,
+    run_status,
     write_episodes,
     write_record,
 )
-from cml_bench.spec import Evaluation, RunSpec, canonical
-from cml_bench.verdict import COLLAPSED, run_status
+from cml_bench.spec import Evaluation, RunSpec
+from cml_bench.system.locks import run_lock
 
 _STATUS_TASKS = 100  # validation tasks from which a run may be said to have collapsed
 
@@ -150,7 +144,7 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     for head, entries in training.top.items():
         models |= {f"top_{head}.{i}": entry["groups"] for i, entry in enumerate(entries)}
         steps |= {f"top_{head}.{i}": entry["step"] for i, entry in enumerate(entries)}
-    _write_models(folder, models, steps, spec)
+    write_models(folder, models, steps, spec)
     start = time.perf_counter()
     arrays = {}
     if not training.diverged:
@@ -167,14 +161,14 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     parameters["train"] = parameters["test"] + parameters["co"]
     theta = sum(method.network.params[name].size for name in method.network.head_names)
     parameters["co_at_test"] = parameters["train"] - theta
-    content = _content(spec, training.engine, training.data, arrays) | {
+    content = content_of(spec, training.engine, training.data, arrays) | {
         "status": status,
         "selected": steps,
         "parameters": parameters,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "tasks_at_once": training.tasks_at_once,
         "flops": task_flops(build_method(spec, training.data, "plain"), training.data, spec.way, spec.shot, spec.query),
-        "curves": _rounded(training.curves),
+        "curves": rounded(training.curves),
     }
     record = write_record(folder, content)
     checkpoint.clear(folder)
@@ -211,7 +205,7 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
     arrays = {"meta@0": counted(torch.cat(parts), answers)}
     write_episodes(folder, arrays)
     engine = {"device": settings.device, "threads": settings.threads, "path": "plain"}
-    content = _content(spec, engine, data, arrays) | {
+    content = content_of(spec, engine, data, arrays) | {
         "status": "finished",
         "parameters": {"test": 0, "co": 0, "train": 0, "co_at_test": 0},
         "flops": {"adaptation": 0, "inference": 0, "training": 0},
@@ -236,7 +230,7 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
         arrays = {**record.arrays, **arrays}  # a deleted co-learner cannot be evaluated again: its results stay
     write_episodes(folder, arrays)
     content = dict(record.content)
-    content |= _evaluation_content(arrays, wanted, spec, data.kind)
+    content |= evaluation_content(arrays, wanted, spec, data.kind)
     return write_record(folder, content)
 
 
@@ -283,117 +277,3 @@ def _union(done: Evaluation | None, wanted: Evaluation) -> Evaluation:
         return wanted
     steps = tuple(sorted({*done.inner_steps, *wanted.inner_steps}))
     return Evaluation(tasks=max(done.tasks, wanted.tasks), query=wanted.query, inner_steps=steps)
-
-
-# -- models -------------------------------------------------------------------------------------------
-
-
-def _flat(groups: Groups, prefix: str = "") -> dict[str, torch.Tensor]:
-    return {
-        f"{prefix}{group}/{name}": value.contiguous()
-        for group, params in groups.items()
-        for name, value in params.items()
-    }
-
-
-def _write_models(folder: Path, models: Models, steps: dict[str, int], spec: RunSpec) -> None:
-    def save(name: str, tensors: dict[str, torch.Tensor], model: str) -> None:
-        meta = {"run": spec.id, "step": str(steps[model])}
-        write_bytes(folder / f"{name}.safetensors", safetensors_bytes(tensors, metadata=meta))
-
-    save("model", {k: v.contiguous() for k, v in models["best_meta"]["base"].items()}, "best_meta")
-    if "co" in models["best_meta"]:
-        save("colearner", {k: v.contiguous() for k, v in models["best_meta"]["co"].items()}, "best_meta")
-        save("best_co", _flat(models["best_co"]), "best_co")
-    save("last", _flat(models["last"]), "last")
-    ensemble: dict[str, torch.Tensor] = {}
-    for key, groups in models.items():
-        if key.startswith("top_"):
-            ensemble |= _flat(groups, f"{key}/")
-    if ensemble:
-        save("ensemble", ensemble, "top_meta.0")
-
-
-def read_models(folder: Path) -> Models:
-    """The stored models; without ``colearner.safetensors`` the selected one has psi and theta only."""
-
-    def grouped(tensors: dict[str, torch.Tensor]) -> Groups:
-        groups: Groups = {}
-        for key, value in tensors.items():
-            group, param = key.split("/", 1)
-            groups.setdefault(group, {})[param] = value
-        return groups
-
-    if not (folder / "model.safetensors").exists():
-        raise UserError(f"{folder} holds a record without weights (committed results have none): train the run first.")
-    models: Models = {"best_meta": {"base": _tensors(folder, "model")}}
-    if last := _tensors(folder, "last"):
-        models["last"] = grouped(last)
-    if co := _tensors(folder, "colearner"):
-        models["best_meta"]["co"] = co
-    if co and (best := _tensors(folder, "best_co")):
-        models["best_co"] = grouped(best)
-    models |= {key: grouped(member) for key, member in grouped(_tensors(folder, "ensemble")).items()}
-    return models
-
-
-def _tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """The content of a model file; nothing if it is not there."""
-    path = folder / f"{name}.safetensors"
-    try:
-        return load_file(path) if path.exists() else {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}). Move the folder {folder} away and start again: the run is trained anew."
-        ) from None
-
-
-# -- the record ---------------------------------------------------------------------------------------
-
-
-def _content(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "id": spec.id,
-        "spec": canonical(spec),
-        "kind": data.kind,
-        "data_sha256": data.sha256,
-        "data_differs": data.differs,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "cml_bench": cml_bench.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "safetensors": safetensors.__version__,
-        },
-        "machine": {
-            "system": platform.platform(),
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "allocator": allocator.in_force(),
-        },
-        "engine": engine,
-        "memory": peak_memory(engine["device"]),
-        **_evaluation_content(arrays, spec.evaluation, spec, data.kind),
-    }
-
-
-def _evaluation_content(arrays: dict[str, np.ndarray], wanted: Evaluation, spec: RunSpec, kind: str) -> dict[str, Any]:
-    steps = sorted({int(key.split("@")[1]) for key in arrays})
-    answers = spec.way * wanted.query
-    scale = answers if kind == "classification" else 1
-    return {
-        "evaluation": wanted.model_copy(update={"inner_steps": tuple(steps)}).model_dump(mode="json"),
-        "answers_per_episode": answers,
-        "results": {key: round(float(values.mean()) / scale, 6) for key, values in arrays.items()},
-    }
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to six significant digits: curves are for plots, and records stay small."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from cml_bench import seeding
-from cml_bench.episodes import Task
+from cml_bench.data.episodes import Task
 from cml_bench.methods.base import Groups, Method, Scores
 
 

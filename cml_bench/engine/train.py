@@ -15,13 +15,13 @@ import torch
 
 from cml_bench import registry
 from cml_bench.data.base import DataSet
+from cml_bench.data.episodes import Episodes, Task
 from cml_bench.engine import checkpoint, compiled
 from cml_bench.engine.captured import CapturedStep
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, leaves, snapshot
-from cml_bench.episodes import Episodes, Task
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method
 from cml_bench.networks.base import Network

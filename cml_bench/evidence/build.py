@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from cml_bench import published, stats
-from cml_bench.cells import Cell, Column, Difference, Table, TableRow
-from cml_bench.config import Experiment, TableConfig
 from cml_bench.errors import UserError
-from cml_bench.plan import Plan
-from cml_bench.records import Record, Store, evaluation_key
+from cml_bench.evidence import paper, stats
+from cml_bench.evidence.notes import not_run, notes
+from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
+from cml_bench.evidence.verdict import cell_summary
+from cml_bench.records import FINISHED, Record, Store, evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
-from cml_bench.verdict import FINISHED, cell_summary
-from cml_bench.words import not_run, notes
+from cml_bench.study.config import Experiment, TableConfig
+from cml_bench.study.plan import Plan
 
 STATISTICS = {"mean": np.mean, "median": np.median}
 
@@ -38,10 +38,10 @@ def build(plan: Plan, store: Store, key: str) -> Table:
     _compare(table, config.whole_columns)
     _embolden(table)
     told = []
-    if found := published.published_table(table, plan):
+    if found := paper.published_table(table, plan):
         name, source = found
-        table.published = published.beside(table, source, plan)
-        told = published.sentences(table, name, source)
+        table.published = paper.beside(table, source, plan)
+        told = paper.sentences(table, name, source)
     table.notes = (
         notes(table) + told + not_run(plan, table) + [f"Counted as missing: {what}" for what in reader.damaged]
     )

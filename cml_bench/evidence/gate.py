@@ -16,14 +16,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cml_bench import stats
 from cml_bench.errors import UserError
-from cml_bench.files import write_json
-from cml_bench.plan import Plan
-from cml_bench.records import Record, Store, evaluation_key
+from cml_bench.evidence import stats
+from cml_bench.records import FINISHED, Record, Store, evaluation_key
 from cml_bench.registry import CML
 from cml_bench.spec import RunSpec, canonical, explain
-from cml_bench.verdict import FINISHED
+from cml_bench.study.plan import Plan
+from cml_bench.system.files import write_json
 
 REFERENCE = Path("configs/reference/ci.json")
 LEAST = {"classification": 1.0, "regression": 0.01}

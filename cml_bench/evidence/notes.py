@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from cml_bench import preflight, stats
-from cml_bench.cells import Difference, Table, TableRow
-from cml_bench.plan import Plan
+from cml_bench.evidence import stats
+from cml_bench.evidence.table import Difference, Table, TableRow
+from cml_bench.study import preflight
+from cml_bench.study.plan import Plan
 from cml_bench.texts import Prose
 
 

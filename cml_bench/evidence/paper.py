@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cml_bench import strict_yaml, verdict
-from cml_bench.cells import Beside, Cell, Column, Table, TableRow
 from cml_bench.errors import UserError, unknown
-from cml_bench.plan import Plan, PlannedRun
+from cml_bench.evidence import verdict
+from cml_bench.evidence.table import Beside, Cell, Column, Table, TableRow
 from cml_bench.spec import Model, RunSpec
+from cml_bench.study import strict_yaml
+from cml_bench.study.plan import Plan, PlannedRun
 from cml_bench.texts import Line
 
 PlusMinus = Literal["seeds", "episodes", "unknown", "none"]
@@ -23,7 +24,7 @@ MEANS = {
 
 
 class PublishedSetting(Model):
-    """What the paper's number was measured on; see :class:`cml_bench.verdict.Setting`."""
+    """What the paper's number was measured on; see :class:`cml_bench.evidence.verdict.Setting`."""
 
     data: str
     split: str | None = None

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cml_bench import stats
+from cml_bench.evidence import stats
+from cml_bench.evidence.verdict import CellSummary, GainVerdict, LevelVerdict, gain_verdict
 from cml_bench.records import Record
-from cml_bench.verdict import CellSummary, GainVerdict, LevelVerdict, gain_verdict
 
 
 class Column(NamedTuple):
@@ -134,7 +134,7 @@ class Beside:
 
 @dataclass
 class Table:
-    """A table with everything computed; see ``render.py`` for its forms."""
+    """A table with everything computed; see ``report/forms.py`` for its forms."""
 
     key: str
     kind: str

@@ -1,4 +1,4 @@
-"""What may be said about a cell: how a run ended, whether it may be held against the paper, and the result.
+"""What may be said about a cell: whether it may be held against the paper, and the result.
 
 Decisions only, in percentage points of accuracy unless said otherwise.  Each rule is written down here once,
 and the same rule serves every table.
@@ -12,54 +12,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cml_bench import stats
-
-FINISHED, DIVERGED, COLLAPSED = "finished", "diverged", "collapsed"
-STATUSES = (FINISHED, DIVERGED, COLLAPSED)
+from cml_bench.evidence import stats
+from cml_bench.records import COLLAPSED, DIVERGED, FINISHED, STATUSES
 
 REPRODUCED, DIFFERS, CANNOT_TELL = "reproduced", "differs", "cannot tell"
 GAIN, LOSS, UNDECIDED = "gain", "loss", "undecided"
 
 _UNIT_CHECK = 0.01
-
-
-def run_status(
-    losses: ArrayLike, right: ArrayLike | None = None, answers: int | None = None, way: int | None = None
-) -> str:
-    """How a run ended: ``diverged``, ``collapsed`` or ``finished``.
-
-    ``losses``: the training losses, any shape; one that is not finite makes the run ``diverged``, whatever
-    the rest.  ``right``: shape (episodes,), integers: the right answers among ``answers`` in each episode of the
-    run's last validation; a mean within 2 standard errors of ``answers`` / ``way`` makes it ``collapsed``.
-    Leave ``way`` out for regression.
-
-    Raises ``ValueError`` if ``way`` is given without counts from 0 to ``answers``, or is below 2: of one
-    class every answer is right.
-    """
-    if not np.isfinite(np.asarray(losses, dtype=np.float64)).all():
-        return DIVERGED
-    if way is None:
-        return FINISHED
-    counts = np.asarray([] if right is None else right)
-    whole = counts.ndim == 1 and counts.size > 0 and np.issubdtype(counts.dtype, np.integer)
-    if not whole or answers is None or counts.min() < 0 or counts.max() > answers:
-        raise ValueError("a classification run needs its validation's right answers: whole numbers, one an episode")
-    if way < 2:
-        raise ValueError(f"a classification run needs at least 2 ways, got {way}")
-    return COLLAPSED if _at_chance([int(count) for count in counts], answers, way) else FINISHED
-
-
-def _at_chance(right: list[int], answers: int, way: int) -> bool:
-    """Whether the mean of the counts is within 2 standard errors of ``answers`` / ``way``.
-
-    The inequality |mean - chance| <= 2 sqrt(variance / n), squared and freed of fractions.  A head that always names
-    one class is exactly at chance in every episode, without spread: whole numbers leave no rounding to decide on it.
-    One episode has no spread, so it is at chance only if it is exactly there.
-    """
-    n, total = len(right), sum(right)
-    spread = n * sum(count * count for count in right) - total * total  # n (n - 1) times the variance
-    off = way * total - n * answers
-    return max(n - 1, 1) * off * off <= 4 * way * way * spread
 
 
 @dataclass(frozen=True)

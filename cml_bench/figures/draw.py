@@ -1,13 +1,13 @@
-"""Drawings of figures 3 and 4 from arrays: see :mod:`cml_bench.probes` for their shapes. Imports no torch."""
+"""Drawings of figures 3 and 4 from arrays: see :mod:`cml_bench.figures.probes` for their shapes. Imports no torch."""
 
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from cml_bench.analysis import band, smoothed
-from cml_bench.figure_config import AccuracyFigure, CosineFigure, FigureConfig
-from cml_bench.figures import COLOURS, legend, line_style
+from cml_bench.figures.measures import band, smoothed
+from cml_bench.figures.style import COLOURS, legend, line_style
+from cml_bench.study.figure_config import AccuracyFigure, CosineFigure, FigureConfig
 
 Arrays = dict[str, np.ndarray]
 _MARKERS = "osD^vP*X"

@@ -10,26 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from cml_bench import figures as drawing
-from cml_bench import panels
 from cml_bench.errors import UserError, unknown
-from cml_bench.figure_config import CosineFigure, CurvesFigure, FigureConfig, OneSeed, Row
-from cml_bench.files import write_bytes
-from cml_bench.plan import Plan
-from cml_bench.records import Record, Store, read_arrays, write_arrays
+from cml_bench.figures import draw
+from cml_bench.figures import style as drawing
+from cml_bench.records import FINISHED, Record, Store, read_arrays, write_arrays
 from cml_bench.spec import RunSpec
-from cml_bench.targets import expand_figures
-from cml_bench.verdict import FINISHED
+from cml_bench.study.figure_config import CosineFigure, CurvesFigure, FigureConfig, OneSeed, Row
+from cml_bench.study.plan import Plan
+from cml_bench.study.targets import expand_figures
+from cml_bench.system.files import write_bytes
 
 Arrays = dict[str, np.ndarray]
 Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a seed
 _DRAWN: dict[str, Callable[[Arrays, Any, list[int]], Any]] = {
     "curves": drawing.curves,
-    "accuracy": panels.accuracy,
-    "cosine": panels.cosine,
-    "gradients": panels.gradients,
-    "cka": panels.similarity,
-    "tsne": panels.embedding,
+    "accuracy": draw.accuracy,
+    "cosine": draw.cosine,
+    "gradients": draw.gradients,
+    "cka": draw.similarity,
+    "tsne": draw.embedding,
 }
 _PROBES = {"curves": "curves", "gradients": "gradients", "cka": "similarity", "tsne": "embedding"}  # need models
 # What changes a drawing and not the arrays behind it.
@@ -74,7 +73,7 @@ def _arrays(plan: Plan, store: Store, key: str, path: Path) -> Arrays:
         )
     arrays = _shown(figure, wanted)
     if probed:
-        from cml_bench import probes  # stored models need torch; drawing does not
+        from cml_bench.figures import probes
 
         data_dir = Path(plan.study.data_dir)
         arrays |= getattr(probes, _PROBES[figure.kind])(wanted, figure, store, data_dir)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cml_bench.errors import UserError
-from cml_bench.stats import t_interval
+from cml_bench.evidence.stats import t_interval
 
 Array = NDArray[np.float64]
 

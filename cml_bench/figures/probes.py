@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cml_bench import analysis
+from cml_bench.data.episodes import Episodes, Examples, Task
 from cml_bench.data.sinusoid import RANGE, Sinusoid
 from cml_bench.engine.evaluate import ready
+from cml_bench.engine.learner import Learner, load
 from cml_bench.engine.run import refuse_other_data
 from cml_bench.engine.train import Settings, build_data
-from cml_bench.episodes import Episodes, Examples, Task
 from cml_bench.errors import UserError, unknown
-from cml_bench.figure_config import CKAFigure, CurvesFigure, GradientsFigure, ProbeFigure, TSNEFigure
-from cml_bench.learner import Learner, load
+from cml_bench.figures import measures
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.records import Store
 from cml_bench.spec import RunSpec
+from cml_bench.study.figure_config import CKAFigure, CurvesFigure, GradientsFigure, ProbeFigure, TSNEFigure
 
 Arrays = dict[str, np.ndarray]
 Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a seed
@@ -156,7 +156,7 @@ def similarity(wanted: Wanted, figure: CKAFigure, store: Store, data_dir: Path) 
             for name in before:
                 pairs = zip(before[name], after[name], strict=True)
                 values.setdefault(name, []).extend(
-                    analysis.linear_cka(a, b, figure.estimator) for a, b in pairs
+                    measures.linear_cka(a, b, figure.estimator) for a, b in pairs
                 )  # fmt: skip
         return {name: float(np.nanmean(found)) for name, found in values.items()}
 
@@ -214,14 +214,14 @@ def embedding(wanted: Wanted, figure: TSNEFigure, store: Store, data_dir: Path) 
                 for met in meetings(learner, episodes, figure.tasks):
                     for panel, (features, labels) in _clouds(learner.method, met, figure).items():
                         pairs = zip(features, labels, strict=True)
-                        scores[panel] += [analysis.silhouette(*pair) for pair in pairs]
+                        scores[panel] += [measures.silhouette(*pair) for pair in pairs]
                 for panel in PANELS:
                     out[f"score/{shot}/{panel}"][i, j] = np.mean(scores[panel])
                 if spec.seed == figure.seed and len(points["before"]) == i:  # of several class splits the first
                     (met,) = meetings(learner, episodes, 1, figure.task)
                     for panel, (features, labels) in _clouds(learner.method, met, figure).items():
-                        points[panel].append(analysis.tsne(features[0], figure.perplexity))
-                        drawn[panel].append(analysis.silhouette(features[0], labels[0]))
+                        points[panel].append(measures.tsne(features[0], figure.perplexity))
+                        drawn[panel].append(measures.silhouette(features[0], labels[0]))
                         out[f"labels/{shot}/{panel}"] = labels[0]
         for panel in PANELS:
             out |= {f"points/{shot}/{panel}": np.stack(points[panel]), f"drawn/{shot}/{panel}": np.array(drawn[panel])}

@@ -9,8 +9,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from cml_bench.cells import Table
-from cml_bench.figure_config import FigureConfig
+from cml_bench.evidence.table import Table
+from cml_bench.study.figure_config import FigureConfig
 
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -8,11 +8,11 @@ from pydantic import Field
 from torch import Tensor
 
 from cml_bench import seeding
-from cml_bench.episodes import Examples
+from cml_bench.data.episodes import Examples
 from cml_bench.methods.base import Adapted, Groups, Method, Params
-from cml_bench.networks._graph import Dropout
-from cml_bench.protocols import Recipe
+from cml_bench.networks._sparse import Dropout
 from cml_bench.spec import Options
+from cml_bench.study.protocols import Recipe
 
 
 class NodeOptions(Options):

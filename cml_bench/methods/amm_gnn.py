@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cml_bench import seeding
-from cml_bench.episodes import Task
+from cml_bench.data.episodes import Task
 from cml_bench.errors import UserError
 from cml_bench.methods._nodes import NodeMethod, NodeOptions, tlp_recipe
 from cml_bench.methods.base import Groups

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cml_bench.episodes import Examples, Task
+from cml_bench.data.episodes import Examples, Task
 from cml_bench.errors import UserError
 from cml_bench.networks.base import Network, Param, Params, initialise
-from cml_bench.protocols import RELEASED, Recipe
 from cml_bench.spec import Options
+from cml_bench.study.protocols import RELEASED, Recipe
 
 Groups = dict[str, Params]
 

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor
 
-from cml_bench.episodes import Examples
+from cml_bench.data.episodes import Examples
 from cml_bench.methods.base import Groups, Params, Reading
 from cml_bench.methods.cooperative import cooperative
 from cml_bench.methods.maml import MAML

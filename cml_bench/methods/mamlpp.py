@@ -6,13 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cml_bench.episodes import Examples
+from cml_bench.data.episodes import Examples
 from cml_bench.methods.base import Adapted, Groups, Params
 from cml_bench.methods.maml import MAML
 from cml_bench.networks.base import Param
-from cml_bench.protocols import Recipe
 from cml_bench.registry import methods
 from cml_bench.spec import Options
+from cml_bench.study.protocols import Recipe
 
 _RATE = ".inner_lr"  # suffix of a tensor's learned step sizes
 _FLOOR = 0.03  # of the weight of a step that is not the last, hard-coded in the released code (its option is not read)

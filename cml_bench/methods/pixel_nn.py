@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cml_bench.episodes import Task
+from cml_bench.data.episodes import Task
 from cml_bench.methods.base import Method, Scores
 from cml_bench.registry import methods
 

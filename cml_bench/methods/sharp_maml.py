@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cml_bench.episodes import Examples
+from cml_bench.data.episodes import Examples
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.methods.maml import MAML, MAMLOptions
-from cml_bench.protocols import Recipe
 from cml_bench.registry import methods
+from cml_bench.study.protocols import Recipe
 
 _TINY = 1e-12  # added to the norm, as in the released code
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.errors import UserError
-from cml_bench.networks._maps import Conv, Pooled, PooledProduct, ScaledReLU, layout, patches
-from cml_bench.protocols import Recipe
+from cml_bench.networks._convolution import Conv, Pooled, PooledProduct, ScaledReLU, layout, patches
 from cml_bench.spec import Options
+from cml_bench.study.protocols import Recipe
 
 Params = dict[str, Tensor]
 BN_EPS = 1e-5  # torch's default

@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import Tensor
 
 from cml_bench.errors import UserError
-from cml_bench.networks._graph import Dropout, Graph
-from cml_bench.networks._graph import Field as NodeField
+from cml_bench.networks._sparse import Dropout, Graph
+from cml_bench.networks._sparse import Field as NodeField
 from cml_bench.networks.base import CoLearner, Network, Param, Params, linear
 from cml_bench.networks.mlp import VectorHead
 from cml_bench.registry import networks

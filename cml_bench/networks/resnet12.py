@@ -25,9 +25,9 @@ from cml_bench.networks.base import (
     unfold,
     uniform,
 )
-from cml_bench.protocols import Recipe
 from cml_bench.registry import networks
 from cml_bench.spec import Options
+from cml_bench.study.protocols import Recipe
 
 _SLOPE = 0.1  # of every leaky ReLU
 _BLOCKS = (1, 2, 3, 4)

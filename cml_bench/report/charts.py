@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cml_bench.abstract import NOT_TESTED
-from cml_bench.cells import Difference, Table
-from cml_bench.figures import COLOURS
+from cml_bench.evidence.table import Difference, Table
+from cml_bench.evidence.verdict import GAIN, LOSS, UNDECIDED
+from cml_bench.figures.style import COLOURS
 from cml_bench.records import Record
-from cml_bench.render import difference_grid, signed
-from cml_bench.verdict import GAIN, LOSS, UNDECIDED
+from cml_bench.report.forms import difference_grid, signed
+from cml_bench.report.summary import NOT_TESTED
 
 Spec = dict[str, Any]
 

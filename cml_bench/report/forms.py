@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cml_bench import texts
-from cml_bench.cells import Beside, Cell, Column, Difference, Table, TableRow
+from cml_bench.evidence.table import Beside, Cell, Column, Difference, Table, TableRow
 
 DASH = "–"
 
@@ -311,7 +311,7 @@ def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, 
         "half_episodes": cell.episode_half, "against": row.against,
     }  # fmt: skip
     if cell.difference:
-        from cml_bench.stats import MAX_SIGN_FLIPS, sign_flip
+        from cml_bench.evidence.stats import MAX_SIGN_FLIPS, sign_flip
 
         d = cell.difference
         out |= {"diff": d.paired.diff, "diff_half": d.paired.half, "p": d.paired.p, "p_holm": d.holm_p}

@@ -19,21 +19,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 import cml_bench
-from cml_bench import abstract, charts, render, texts
-from cml_bench.cells import Table
-from cml_bench.files import write_text
-from cml_bench.plan import Plan
-from cml_bench.records import Record, Store
-from cml_bench.render import DASH, Grid
-from cml_bench.status import State, states
-from cml_bench.verdict import CANNOT_TELL, DIFFERS, FINISHED, GAIN, LOSS, REPRODUCED, UNDECIDED
+from cml_bench import texts
+from cml_bench.evidence.table import Table
+from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
+from cml_bench.records import FINISHED, Record, Store
+from cml_bench.report import charts, forms, summary
+from cml_bench.report.forms import DASH, Grid
+from cml_bench.study.plan import Plan
+from cml_bench.study.status import State, states
+from cml_bench.system.files import write_text
 
 _LOG_LINES = 20
 
 # A sign beside each word, so that a verdict is seen at a glance and not by its colour alone.
 SIGNS = {
-    GAIN: "▲", LOSS: "▼", UNDECIDED: "◆", abstract.NOT_TESTED: "●", REPRODUCED: "✓", DIFFERS: "≠", CANNOT_TELL: "?",
-    abstract.NOT_JUDGED: "○",
+    GAIN: "▲", LOSS: "▼", UNDECIDED: "◆", summary.NOT_TESTED: "●", REPRODUCED: "✓", DIFFERS: "≠", CANNOT_TELL: "?",
+    summary.NOT_JUDGED: "○",
 }  # fmt: skip
 _JUDGED = {"verdict", "level", "verdict on the gain"}  # columns of verdicts
 
@@ -59,19 +60,19 @@ def _html(plan: Plan, store: Store, found: dict[str, State], out: Path, tables: 
     study, specs = plan.study, plan.specs
     usable = {i: store.usable(spec)[0] for i, spec in specs.items()}
     records = {i: record for i, record in usable.items() if record is not None}
-    counts = abstract.tally(tables)
+    counts = summary.tally(tables)
     return _environment().get_template("report.html").render(
         title=study.title or study.study,
         summary=texts.Prose(study.summary),
         tiles=_tiles(counts, len([r for r in records.values() if r.status == FINISHED]), len(specs)),
-        abstract=abstract.sentences(plan, tables, found),
-        facts=abstract.facts(plan),
+        abstract=summary.sentences(plan, tables, found),
+        facts=summary.facts(plan),
         tables=[_section(table, out) for table in tables],
         pictures=_pictures(plan, out),
         curves=_learning_curves(plan, records),
         costs=_costs(plan, records),
         failures=[_failure(state, store.folder(specs[i])) for i, state in found.items() if state.state in _FAILED],
-        provenance=abstract.provenance(plan, list(records.values())),
+        provenance=summary.provenance(plan, list(records.values())),
         runs=_runs(records),
         cite={"paper": PAPER, "harness": _harness(plan)},
         downloads=_downloads(plan, out),
@@ -115,7 +116,7 @@ def _sign(column: str, text: str) -> tuple[str, str] | None:
     """Sign and class of a verdict in a column of verdicts; None elsewhere, and where there is none."""
     if column not in _JUDGED or text == DASH:
         return None
-    other = abstract.NOT_TESTED if column == "verdict" else abstract.NOT_JUDGED
+    other = summary.NOT_TESTED if column == "verdict" else summary.NOT_JUDGED
     name = next((name for name in SIGNS if re.match(rf"{name}\b", text)), other)
     return SIGNS[name], name.replace(" ", "-")
 
@@ -123,10 +124,10 @@ def _sign(column: str, text: str) -> tuple[str, str] | None:
 def _tiles(counts: dict[str, int], finished: int, wanted: int) -> list[tuple[str, str, str, str]]:
     """Number, word, sign and class of what stands on top in large type; nothing of what was not asked."""
     found = []
-    for names in (abstract.DIFFERENCES, abstract.LEVELS):
+    for names in (summary.DIFFERENCES, summary.LEVELS):
         *judged, other = names
         shown = [*(judged if any(counts[name] for name in judged) else ()), *([other] if counts[other] else ())]
-        found += [(*abstract.counted(counts[n], n).split(" ", 1), SIGNS[n], n.replace(" ", "-")) for n in shown]
+        found += [(*summary.counted(counts[n], n).split(" ", 1), SIGNS[n], n.replace(" ", "-")) for n in shown]
     return [*found, (f"{finished} of {wanted}", "runs finished", "", "runs")]
 
 
@@ -144,7 +145,7 @@ def _table_links(key: str, out: Path) -> list[tuple[str, str]]:
 
 def _section(table: Table, out: Path) -> dict[str, Any]:
     """A table with its differences, drawn and told, and what the paper has."""
-    main, *others = render.grids(table)
+    main, *others = forms.grids(table)
     if table.kind == "regression":
         main = replace(main, header=["shots", "method", *main.header[2:]])
     else:
@@ -152,13 +153,13 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
     beside = None
     if table.published:
         beside = replace(others[-1], header=["method", "where", *others[-1].header[2:]])
-    differences = render.difference_grid(table)
-    counts = abstract.tally([table])
+    differences = forms.difference_grid(table)
+    counts = summary.tally([table])
     return {
         "key": table.key, "title": table.title, "main": main, "labels": 2 if table.kind == "regression" else 1,
         "forest": charts.forest(table), "differences": differences if differences.rows else None, "beside": beside,
-        "explanation": render.explanation(table), "notes": table.notes, "links": _table_links(table.key, out),
-        "counts": [(SIGNS[n], n.replace(" ", "-"), abstract.counted(counts[n], n)) for n in counts if counts[n]],
+        "explanation": forms.explanation(table), "notes": table.notes, "links": _table_links(table.key, out),
+        "counts": [(SIGNS[n], n.replace(" ", "-"), summary.counted(counts[n], n)) for n in counts if counts[n]],
     }  # fmt: skip
 
 
@@ -281,7 +282,7 @@ def _harness(plan: Plan) -> str:
     return f"""@software{{cml_bench,
   title   = {{{texts.latex("cml_bench")}: a benchmark-reproduction harness for Cooperative Meta-Learning}},
   version = {{{version}}},
-  note    = {{Study {study}, plan {abstract.plan_id(plan)}}}
+  note    = {{Study {study}, plan {summary.plan_id(plan)}}}
 }}"""
 
 

@@ -17,14 +17,16 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
-from cml_bench import abstract, figures, preflight, render, report
-from cml_bench.cells import Cell, Column, Table, TableRow
-from cml_bench.config import Study
 from cml_bench.errors import UserError
-from cml_bench.files import write_bytes, write_text
-from cml_bench.plan import Plan
+from cml_bench.evidence.build import build
+from cml_bench.evidence.table import Cell, Column, Table, TableRow
+from cml_bench.figures import style
 from cml_bench.records import Store, evaluation_key, write_episodes
-from cml_bench.tables import build
+from cml_bench.report import forms, summary, write
+from cml_bench.study import preflight
+from cml_bench.study.config import Study
+from cml_bench.study.plan import Plan
+from cml_bench.system.files import write_bytes, write_text
 from cml_bench.texts import Prose, markdown, paragraph
 
 REFERENCE = Path("results/reference")
@@ -58,10 +60,10 @@ def publish(plan: Plan, results: Path, reference: Path = REFERENCE, root: Path =
         if record.folder.name not in wanted:
             shutil.rmtree(record.folder)
     _copy_figures(plan, Path(results) / study, home)
-    report.tables(plan, home, [], out=home)
-    report.page(plan, home, out=home)
-    if forest := figures.forest(_tables(plan, home)):
-        write_bytes(home / FOREST, figures.encode(forest, "png"))
+    write.tables(plan, home, [], out=home)
+    write.page(plan, home, out=home)
+    if forest := style.forest(_tables(plan, home)):
+        write_bytes(home / FOREST, style.encode(forest, "png"))
     for page, content in ((README, brief), (RESULTS, block)):
         _fill(Path(root) / page, study, lambda path, content=content: content(plan, home, path))
 
@@ -130,7 +132,7 @@ def block(plan: Plan, home: Path, page: Path) -> str:
     parts.append(
         f"{markdown(_provenance(runs))}; records in [`{home.as_posix()}`]({_link(home, page)}), learning curves and "
         f"what was run in [report.html]({_link(home / 'report.html', page)}). Computing time of the runs: "
-        f"{abstract.computing_time(runs)}."
+        f"{summary.computing_time(runs)}."
     )
     return "\n\n".join(part for part in parts if part)
 
@@ -200,9 +202,9 @@ def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
 
     def text(cell: Cell) -> str:
         if cell.difference is None:
-            return render.DASH
-        levels = (render.number(c.summary.mean, table.kind) for c in (cell.base, cell))
-        return f"{' → '.join(levels)} ({render.difference_text(cell.difference, table.kind)})"
+            return forms.DASH
+        levels = (forms.number(c.summary.mean, table.kind) for c in (cell.base, cell))
+        return f"{' → '.join(levels)} ({forms.difference_text(cell.difference, table.kind)})"
 
     cells = [row.cells[column] for column in columns]
     counts = sorted({cell.difference.paired.n for cell in cells if cell.difference})

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from cml_bench.cells import Table
-from cml_bench.plan import Plan
-from cml_bench.records import Record
+from cml_bench.evidence.table import Table
+from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
+from cml_bench.records import FINISHED, Record
 from cml_bench.spec import RunSpec
-from cml_bench.status import STATES, State
+from cml_bench.study.plan import Plan
+from cml_bench.study.status import STATES, State
 from cml_bench.texts import Prose
-from cml_bench.verdict import CANNOT_TELL, DIFFERS, FINISHED, GAIN, LOSS, REPRODUCED, UNDECIDED
 
 NOT_TESTED, NOT_JUDGED = "not tested", "not judged"
 DIFFERENCES = (GAIN, LOSS, UNDECIDED, NOT_TESTED)

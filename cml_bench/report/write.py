@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from cml_bench import page as pages
-from cml_bench import pictures, render
-from cml_bench.files import write_text
-from cml_bench.plan import Plan
+from cml_bench.evidence.build import build
+from cml_bench.figures import make
 from cml_bench.records import Store
-from cml_bench.tables import build
-from cml_bench.targets import expand, restrict
+from cml_bench.report import forms
+from cml_bench.report import page as pages
+from cml_bench.study.plan import Plan
+from cml_bench.study.targets import expand, restrict
+from cml_bench.system.files import write_text
 
 
 def tables(plan: Plan, results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
@@ -16,7 +17,7 @@ def tables(plan: Plan, results: Path, keys: list[str], out: Path | None = None) 
     out, paths = out or _home(plan, results), []
     for key in expand(plan, keys):
         built = build(restrict(plan, key), Store(results), key)
-        for kind, form in (("md", render.markdown), ("tex", render.latex), ("csv", render.csv)):
+        for kind, form in (("md", forms.markdown), ("tex", forms.latex), ("csv", forms.csv)):
             path = out / "tables" / f"{key}.{kind}"
             write_text(path, form(built))
             paths.append(path)
@@ -26,7 +27,7 @@ def tables(plan: Plan, results: Path, keys: list[str], out: Path | None = None) 
 def text(plan: Plan, results: Path, keys: list[str]) -> str:
     """Tables for a terminal."""
     built = (build(restrict(plan, key), Store(results), key) for key in expand(plan, keys))
-    return "\n".join(f"{render.text(table)}\n" for table in built)
+    return "\n".join(f"{forms.text(table)}\n" for table in built)
 
 
 def page(plan: Plan, results: Path, out: Path | None = None) -> Path:
@@ -50,5 +51,5 @@ def _home(plan: Plan, results: Path) -> Path:
 
 
 def figures(plan: Plan, results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
-    """Draw figures from finished runs, by default into the study's folder; see :mod:`cml_bench.pictures`."""
-    return pictures.figures(plan, results, keys, out or _home(plan, results))
+    """Draw figures from finished runs, by default into the study's folder; see :mod:`cml_bench.figures.make`."""
+    return make.figures(plan, results, keys, out or _home(plan, results))

@@ -4,10 +4,18 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from cml_bench.config import Experiment, Study, TableConfig
 from cml_bench.errors import UserError, unknown
-from cml_bench.figure_config import AccuracyFigure, CKAFigure, CosineFigure, CurvesFigure, FigureConfig, Row, TSNEFigure
 from cml_bench.spec import RunSpec
+from cml_bench.study.config import Experiment, Study, TableConfig
+from cml_bench.study.figure_config import (
+    AccuracyFigure,
+    CKAFigure,
+    CosineFigure,
+    CurvesFigure,
+    FigureConfig,
+    Row,
+    TSNEFigure,
+)
 
 
 @contextlib.contextmanager

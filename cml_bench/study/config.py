@@ -3,16 +3,17 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from cml_bench import places, strict_yaml
+from cml_bench.data.prepared import Folder, LocalCopy
 from cml_bench.errors import UserError
-from cml_bench.figure_config import Figure, FigureConfig, Positive, Row, Seed
-from cml_bench.paths import expanded
-from cml_bench.shells import check_path
 from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
+from cml_bench.study import places, strict_yaml
+from cml_bench.study.figure_config import Figure, FigureConfig, Positive, Row, Seed
+from cml_bench.system.paths import expanded
+from cml_bench.system.shells import check_path
 from cml_bench.texts import Line
 
 
@@ -32,25 +33,6 @@ FOLDERS = ("runs", "plans", "done", "logs", "reference")  # of the results folde
 MAX_SEEDS = 1000
 Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_counted), Field(max_length=MAX_SEEDS)]
-Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
-# Some tools print digests in capitals.
-Digest = Annotated[str, AfterValidator(str.lower), Field(pattern="^[0-9a-fA-F]{64}$")]
-
-
-class LocalCopy(Model):
-    """A user's own copy of a published file, perhaps repacked: on this machine or on a mirror, and its SHA-256."""
-
-    path: Folder | None = Field(
-        None, description="where it is on this machine: a file, or the folder of what an archive holds"
-    )
-    url: str | None = Field(None, pattern=r"^https?://[^\s/]+/\S+$", description="where a mirror has it")
-    sha256: Digest
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.path is None) == (self.url is None):
-            raise ValueError("give either path (a file on this machine) or url (of a mirror)")
-        return self
 
 
 class MethodEntry(Model):
@@ -217,7 +199,7 @@ def parse(content: Any, where: str) -> Study:
 
 
 def _expanded(study: Study, where: str) -> Study:
-    """The study with every path as :mod:`cml_bench.paths` says."""
+    """The study with every path as :mod:`cml_bench.system.paths` says."""
 
     def there(path: str, key: str) -> str:
         return expanded(path, f"{where}: {key}")

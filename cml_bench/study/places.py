@@ -42,7 +42,7 @@ def _is(place: str, keys: frozenset[str], home: list[str]) -> bool:
 
 @functools.cache
 def _of_models() -> list[tuple[str, frozenset[str]]]:
-    from cml_bench.config import Study  # which imports this module
+    from cml_bench.study.config import Study
 
     return [*_below("", Study), *_below(PROTOCOL, Protocol)]
 

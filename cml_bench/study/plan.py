@@ -1,8 +1,8 @@
 """A resolved study: its runs, the jobs that make them, and what every table and figure needs.
 
 :func:`cached` makes a plan from a configuration. Resolving the options of methods, networks and data sets needs the
-plug-ins, which import torch. That happens in a process of its own (:mod:`cml_bench.resolve`), whose result is kept
-under the hash of configuration and package source. Importing this module, and reading a plan, import no torch.
+plug-ins, which import torch. That happens in a process of its own (:mod:`cml_bench.study.resolve`), whose result is
+kept under the hash of configuration and package source. Importing this module, and reading a plan, import no torch.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
-from cml_bench.config import Study, TableConfig, checked, included, parse, serialised
 from cml_bench.errors import UserError
-from cml_bench.figure_config import Figure
-from cml_bench.files import DENIED, read_json, write_json
 from cml_bench.spec import RunSpec, canonical, explain
+from cml_bench.study.config import Study, TableConfig, checked, included, parse, serialised
+from cml_bench.study.figure_config import Figure
+from cml_bench.system.files import DENIED, read_json, write_json
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 
 
 class Part(BaseModel):

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from cml_bench import prepared
-from cml_bench.config import Study
+from cml_bench.data import prepared
 from cml_bench.errors import UserError
-from cml_bench.plan import Plan, PlannedData, PlannedRun
 from cml_bench.records import Store, untestable
+from cml_bench.study.config import Study
+from cml_bench.study.plan import Plan, PlannedData, PlannedRun
 
 CPU_FLOPS, CPU_STEP = 40e9, 0.0015  # one core: FLOP/s of Conv4's outer step; seconds to start a small network's step
 GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed

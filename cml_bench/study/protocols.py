@@ -17,9 +17,9 @@ differs from x in the co-learner's keys alone.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cml_bench import places
 from cml_bench.errors import unknown
 from cml_bench.spec import Protocol, RunSpec, canonical
+from cml_bench.study import places
 
 
 class Recipe(NamedTuple):
@@ -67,8 +67,8 @@ def released_row(method: type, network: type | None) -> Recipe:
 def deviation(spec: RunSpec, method: type, network: type | None) -> dict[str, list[Any]]:
     """Where a run is not of the preset ``official`` of its method on its network: dotted key -> [its value, official].
 
-    Options that make a row of a table (``cml.gamma``, ``network.head_blocks``) are among them: published.py knows which
-    of them the paper's row has too.
+    Options that make a row of a table (``cml.gamma``, ``network.head_blocks``) are among them:
+    evidence/paper.py knows which of them the paper's row has too.
     """
     if network is None:
         return {}

@@ -1,7 +1,7 @@
 """From a configuration to a plan: runs, jobs, and what every table cell needs.
 
 :func:`resolve` loads the plug-ins, which import torch. Commands that only read a plan go through
-:func:`cml_bench.plan.cached`, which calls it in a process of its own.
+:func:`cml_bench.study.plan.cached`, which calls it in a process of its own.
 """
 
 import hashlib
@@ -9,15 +9,15 @@ import itertools
 import json
 from typing import Any
 
-from cml_bench import places
-from cml_bench.config import Experiment, MethodEntry, Study
 from cml_bench.errors import UserError
-from cml_bench.figure_config import CosineFigure, Figure, FigureConfig
-from cml_bench.plan import Job, Members, Plan, PlannedCell, PlannedData, PlannedFile, PlannedRun, PlannedTable
-from cml_bench.plan_checks import check_names, check_rows, layers, told
-from cml_bench.protocols import deviation, protocol, recipe, released_row
 from cml_bench.registry import CML
 from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
+from cml_bench.study import places
+from cml_bench.study.checks import check_names, check_rows, layers, told
+from cml_bench.study.config import Experiment, MethodEntry, Study
+from cml_bench.study.figure_config import CosineFigure, Figure, FigureConfig
+from cml_bench.study.plan import Job, Members, Plan, PlannedCell, PlannedData, PlannedFile, PlannedRun, PlannedTable
+from cml_bench.study.protocols import deviation, protocol, recipe, released_row
 
 Wanted = dict[tuple[str, str, int], list[str]]  # experiment, method's key, shot -> run ids
 

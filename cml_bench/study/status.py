@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from cml_bench import preflight
 from cml_bench.errors import UserError
-from cml_bench.plan import Plan, PlannedRun
-from cml_bench.records import Store, being_written
+from cml_bench.records import Store
+from cml_bench.study import preflight
+from cml_bench.study.plan import Plan, PlannedRun
+from cml_bench.system.locks import being_written
 from cml_bench.texts import printable
 
 # In the order in which they are shown.

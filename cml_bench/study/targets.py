@@ -7,9 +7,9 @@
 import re
 from collections.abc import Sequence
 
-from cml_bench.config import ColumnGroup, TableConfig
 from cml_bench.errors import UserError, unknown
-from cml_bench.plan import Plan, PlannedCell
+from cml_bench.study.config import ColumnGroup, TableConfig
+from cml_bench.study.plan import Plan, PlannedCell
 
 _PART = re.compile(r"(figure\d+)[a-z]")
 

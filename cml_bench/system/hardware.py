@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cml_bench.errors import UserError
-from cml_bench.locks import holder, sign, try_lock
+from cml_bench.system.locks import holder, sign, try_lock
 
 _POLL_SECONDS = 1.0
 _INSTEAD = "`TMPDIR` in the environment"

@@ -4,10 +4,14 @@ Not the library `filelock`: where a file system has no locks it goes over to fil
 does not say who holds a lock. What is left to write is these few lines.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 from cml_bench.errors import UserError
@@ -55,3 +59,47 @@ def holder(file: TextIO) -> tuple[str, str]:
         return f"process {pid}", ""
     stop = f"kill {pid}" if host == platform.node() else f"on {host}"
     return f"process {pid} on {host}", stop
+
+
+_POLL_SECONDS = 0.5
+_GLANCE_SECONDS = 0.1  # longer than another process needs to look whether a run is being written
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path, wait: Callable[[str], None] | None = None, setting: str = "`results`") -> Iterator[None]:
+    """Hold the run's lock. The kernel frees it when the holder dies.
+
+    A second process gets a UserError, or waits for the first if it says where to announce that (``wait``). So it does
+    where the file system has no locks, which names ``setting``: where another folder is set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        glanced = announced = False
+        while not try_lock(file, setting):
+            if not glanced:
+                glanced = True
+                time.sleep(_GLANCE_SECONDS)
+                continue
+            name, stop = holder(file)
+            if wait is None:
+                stop = f", or stop it ({stop})" if stop else ""
+                raise UserError(f"{folder} is being written by {name}. Wait for it{stop}.")
+            if not announced:
+                wait(f"waiting for {name}, which is writing {folder}")
+            announced = True
+            time.sleep(_POLL_SECONDS)
+        sign(file)
+        for half in folder.glob(".*.tmp"):  # of a writer that was killed; nobody else writes here now
+            half.unlink(missing_ok=True)
+        yield
+
+
+def being_written(folder: Path) -> bool:
+    """Whether a process holds the run's lock just now. A UserError where that cannot be told."""
+    try:
+        with open(folder / ".lock", encoding="utf-8") as file:
+            return not try_lock(file, "`results`", shared=True)
+    except FileNotFoundError:
+        return False
+    except PermissionError as error:
+        raise UserError(f"{folder / '.lock'} cannot be read ({error.strerror}).") from None
