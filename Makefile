@@ -96,6 +96,7 @@ lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) snakefmt --check Snakefile workflow
+	$(call q,BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' --no-cache
 	$(RUN) snakemake --lint
 
 format: setup
