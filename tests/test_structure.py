@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cml_bench"
 
+
 def sources() -> list[Path]:
     return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
@@ -56,7 +57,9 @@ def test_parsing_and_records_import_nothing_heavy(module):
     assert not loaded(f"import cml_bench.{module}") & HEAVY
 
 
-@pytest.mark.parametrize("module", ["evidence.build", "figures.style", "report.charts", "report.write", "report.publish"])
+@pytest.mark.parametrize(
+    "module", ["evidence.build", "figures.style", "report.charts", "report.write", "report.publish"]
+)
 def test_the_report_side_imports_no_torch(module):
     assert "torch" not in loaded(f"import cml_bench.{module}")
 
