@@ -271,9 +271,8 @@ def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):  #
         if not kept:
             shutil.rmtree(checkout / ".snakemake")
         before = tree(checkout)
-        done = subprocess.run(
-            ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", checkout, sys.executable], capture_output=True, text=True
-        )
+        command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", checkout, sys.executable]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 99:
             pytest.skip("no mounts here; all else of this test has passed")
         assert counted(done) == (0, 0), done.stderr[-3000:]
