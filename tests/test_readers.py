@@ -134,6 +134,7 @@ def test_tables_are_printed_where_nothing_can_be_written(number, made, locked_up
         assert ("all runs: 8 finished" if command == "status" else "MAML + CML") in told.out
         assert told.err.startswith(f"{unwritten} cannot be written ({os.strerror(number)}: " if unwritten else "")
         assert told.err.count("\n") == bool(unwritten)
+        assert "report.html" not in told.out, "a page that is not there"
     assert main(["status", "--json", "--plan", path]) == 0
     found = regression.check(json.loads(Path(path).read_text()), results)
     assert found, "`check` reads only, too"
