@@ -163,7 +163,7 @@ def test_a_plan_is_made_where_it_cannot_be_kept(number, tmp_path, locked_up, cap
     locked_up(tmp_path / "results", number)
 
     def resolve(command, **_):
-        out = Path(command[command.index("--out") + 1])
+        out = Path(command[-1].removeprefix("--out="))
         out.write_text(json.dumps(plan.resolve(plan.parse(content, "test"), "test")))
         return subprocess.CompletedProcess(command, 0)
 
