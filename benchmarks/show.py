@@ -191,4 +191,4 @@ def into(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     begin, end = marks
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
-    write_text(page, f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+    write_text(page, f"{before}{begin}\n\n{text}\n{end}{after}")

@@ -97,7 +97,7 @@ def test_targets_of_make_are_there(page):
     for command in commands(page, "make"):
         for word in shlex.split(command)[1:]:
             name, variable, _ = word.partition("=")
-            pattern = rf"\$\({name}\)" if variable else rf"^{re.escape(name)}:"
+            pattern = rf"\$\((call q,)?{name}\)" if variable else rf"^{re.escape(name)}:"
             assert re.search(pattern, makefile, flags=re.MULTILINE), command
 
 

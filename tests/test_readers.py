@@ -137,6 +137,7 @@ def test_tables_are_printed_where_nothing_can_be_written(number, made, locked_up
         assert ("all runs: 8 finished" if command == "status" else "MAML + CML") in told.out
         assert told.err.startswith(f"{unwritten} cannot be written ({os.strerror(number)}: " if unwritten else "")
         assert told.err.count("\n") == bool(unwritten)
+        assert "report.html" not in told.out, "a page that is not there"
     assert main(["status", "--json", "--plan", path]) == 0
     found = gate.check(plan.read_plan(Path(path)), results)
     assert found, "`check` reads only, too"
@@ -274,9 +275,8 @@ def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):  #
         if not kept:
             shutil.rmtree(checkout / ".snakemake")
         before = tree(checkout)
-        done = subprocess.run(
-            ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", checkout, sys.executable], capture_output=True, text=True
-        )
+        command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", checkout, sys.executable]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 99:
             pytest.skip("no mounts here; all else of this test has passed")
         assert counted(done) == (0, 0), done.stderr[-3000:]

@@ -79,7 +79,7 @@ def test_byte_order_marks_and_other_encodings(tmp_path):
         path.write_bytes("a: 1\nstudy: größe".encode(encoding))
         with pytest.raises(UserError, match=rf"größe\.yaml, line [12]: byte {byte} is not UTF-8\. Save the file as"):
             strict_yaml.read(path)
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match="Is a directory, not a file"):
         strict_yaml.read(tmp_path)
 
 

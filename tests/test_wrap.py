@@ -68,6 +68,12 @@ def test_images_are_refused_by_number(images, pattern):
         wrap([(image, 0) for image in images])
 
 
+@pytest.mark.parametrize("source", [None, 7, {(0, 0)}, iter([(PICTURE, 0)])], ids=lambda x: str(type(x)))
+def test_a_source_has_a_length_and_items(source):
+    with pytest.raises(UserError, match=r"the source is of <class .* a list of pairs .* is wanted"):
+        wrap(source)
+
+
 @pytest.mark.parametrize("item", [7, (PICTURE,), (PICTURE, 0, 1), {"image": PICTURE}], ids=lambda x: str(type(x)))
 def test_items_are_pairs(item):
     with pytest.raises(UserError, match=r"item 1 of the source .* a pair"):

@@ -43,6 +43,11 @@ def wrap(source: Any, splits: Mapping[str, Sequence[int]] | None = None) -> Wrap
     do. Every image is read once and kept as bytes, so transforms that differ from call to call do not. A UserError
     names the image or class that cannot be taken.
     """
+    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        raise UserError(
+            f"the source is of {type(source)}: a list of pairs (image, class) is wanted, or a data set with a length; "
+            "make a list of what has none."
+        )
     images, labels, brightest = [], [], 0
     for i in range(len(source)):
         x, y = _pair(source[i], i)

@@ -41,7 +41,7 @@ def page(plan: Plan, results: Path, out: Path | None = None) -> Path:
 def files(plan: Plan, results: Path) -> list[Path]:
     """What the study's folder holds for people."""
     out = _home(plan, results)
-    return [out / "report.html", *sorted((out / "tables").glob("*.md")), *sorted((out / "figures").glob("*.png"))]
+    return [*out.glob("report.html"), *sorted((out / "tables").glob("*.md")), *sorted((out / "figures").glob("*.png"))]
 
 
 def _home(plan: Plan, results: Path) -> Path:

@@ -5,6 +5,7 @@ plug-ins, which import torch. That happens in a process of its own (:mod:`cml_be
 kept under the hash of configuration and package source. Importing this module, and reading a plan, import no torch.
 """
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -234,6 +235,10 @@ def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
     environment = {**os.environ, "CML_BENCH_PLAN": str(path)}  # the two paths are expanded already: see paths.py
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
     if done.returncode:
+        config.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # folders that hold something else stay
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
         said = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
         raise UserError(
             said.replace(str(config), where)
