@@ -81,7 +81,7 @@ study: setup
 PLAN := results/reference/paper_plan.txt
 plan: setup
 	$(RUN) cml_bench plan --config configs/paper.yaml > $(call q,PLAN).tmp && mv -- $(call q,PLAN).tmp $(call q,PLAN)
-	$(call q,BIN)/python -c "from cml_bench import publish; publish.show_plan()"
+	$(call q,BIN)/python -c "from cml_bench.report import publish; publish.show_plan()"
 
 # The peers have an environment of their own on top of this one; what cannot be installed is reported as missing.
 PEERS := .venv-peers

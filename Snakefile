@@ -8,9 +8,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cml_bench import allocator, hardware, preflight, shells, strict_yaml, targets, texts, utf8
-from cml_bench import plan as planning
+from cml_bench import texts
 from cml_bench.errors import UserError
+from cml_bench.study import plan as planning
+from cml_bench.study import preflight, strict_yaml, targets
+from cml_bench.system import allocator, hardware, shells, utf8
 
 min_version("9.27")
 

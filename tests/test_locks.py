@@ -87,7 +87,7 @@ def test_what_another_holds_is_waited_for(number, tmp_path, monkeypatch):
     said: list[str] = []
     left = [failing(number)] * 4
     monkeypatch.setattr(fcntl, "flock", lambda *_: left.pop()() if left else None)
-    monkeypatch.setattr("cml_bench.locks._POLL_SECONDS", 0)
+    monkeypatch.setattr("cml_bench.system.locks._POLL_SECONDS", 0)
     with run_lock(tmp_path, wait=said.append):
         assert said == [f"waiting for another process, which is writing {tmp_path}"]
 
