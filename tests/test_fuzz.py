@@ -95,7 +95,7 @@ def check(config) -> str:
     assert resolved.runs
     for gpus in (0, 1):
         assert preflight.summary(resolved, gpus)
-    json.dumps(resolved, allow_nan=False)
+    json.dumps(resolved.json_values(), allow_nan=False)
     return ""
 
 

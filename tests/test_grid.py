@@ -69,7 +69,7 @@ def test_image_runs_are_official_and_name_their_gamma(grid):
     steps = {run.spec.method.removesuffix("+cml"): run.spec.steps for run in image}
     assert (steps["maml"], steps["mamlpp"], steps["sharp_maml"]) == (30_000, 50_000, 60_000)
     resnet = next(run.spec for run in image if run.spec.network.name == "resnet12")
-    assert (resnet["options"]["inner_lr"], resnet["protocol"]["outer_lr"]) == (0.3, 6e-4)
+    assert (resnet.options["inner_lr"], resnet.protocol.outer_lr) == (0.3, 6e-4)
 
 
 def test_seeds_and_protocol_are_settable(monkeypatch):
@@ -78,8 +78,8 @@ def test_seeds_and_protocol_are_settable(monkeypatch):
     assert {run.spec.seed for run in found.runs} == {0, 1, 2}
     assert {len(cell.runs) for cell in found.cells if not cell.table.startswith("table3")} == {3}
     image = [run.spec for run in found.runs if run.spec.data.name == "miniimagenet"]
-    assert {spec["steps"] for spec in image} == {30_000}
-    assert {spec["protocol"]["selection"] for spec in image} == {"joint"}
+    assert {spec.steps for spec in image} == {30_000}
+    assert {spec.protocol.selection for spec in image} == {"joint"}
     clean = resolved({"seeds": 1, "protocol": "clean"})
     assert {run.spec.protocol.selection for run in clean.runs if run.gpu} == {"joint"}
     with pytest.raises(UserError, match="unknown protocol preset 'offical'"):

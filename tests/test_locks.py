@@ -245,7 +245,7 @@ def test_with_a_c_library_whose_flock_finds_no_locks(tmp_path):
     subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "none.so", tmp_path / "none.c"], check=True)
     done = subprocess.run(
         [sys.executable, "-c", SNIPPET, tmp_path], capture_output=True, text=True, timeout=60,
-        cwd=Path(locks.__file__).parent.parent, env={**os.environ, "LD_PRELOAD": str(tmp_path / "none.so")},
+        cwd=Path(__file__).parent.parent, env={**os.environ, "LD_PRELOAD": str(tmp_path / "none.so")},
     )  # fmt: skip
     lines = done.stdout.splitlines()
     assert len(lines) == 4, done.stderr
