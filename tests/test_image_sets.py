@@ -294,7 +294,7 @@ PREPARE = """
 import json, resource, sys
 from pathlib import Path
 from cml_bench import registry
-from cml_bench.config import LocalCopy
+from cml_bench.data.prepared import LocalCopy
 resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
 cls = registry.datasets.get("miniimagenet")
 own = {name: LocalCopy.model_validate(copy) for name, copy in json.load(open(sys.argv[1])).items()}

@@ -218,7 +218,7 @@ import sys
 from pathlib import Path
 from cml_bench.data._source import RemoteFile, obtain
 from cml_bench.errors import UserError
-from cml_bench.hardware import claim
+from cml_bench.system.hardware import claim
 from cml_bench.system.locks import being_written, run_lock
 folder = Path(sys.argv[1])
 (folder / "seen").mkdir()

@@ -236,7 +236,7 @@ def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):
 
 
 def test_an_error_in_the_subprocess_is_the_users_error(tmp_path):
-    content = changed("experiments.s.network", "conv5") | {"results": str(tmp_path)}
+    content = changed("experiments.s.network", "conv5") | {"results": str(tmp_path / "a" / "results")}
     with pytest.raises(UserError, match=r"^my\.yaml, experiment 's': unknown network 'conv5'"):
         plan.cached(content, "my.yaml")
     assert not list(tmp_path.iterdir()), "nothing is left behind"

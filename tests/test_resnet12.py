@@ -187,7 +187,7 @@ def resolved(protocol: str, method: str = "maml"):
         "experiments": {"e": {"data": "glyphs", "network": "resnet12", "shots": [1], "query": 5, "protocol": protocol,
                               "evaluation": {"query": 5}, "methods": {method: {}}}},
     }  # fmt: skip
-    return resolve(parse(content, "test"), "test").runs[0].spec
+    return resolve(parse(content, "test"), "test").json_values()["runs"][0]["spec"]
 
 
 def test_presets_have_boils_row_for_this_network():

@@ -230,15 +230,16 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
 def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
     """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
     config = path.with_suffix(".config.json")
+    made = [folder for folder in path.parents if not folder.exists()]
     write_json(config, content)
     command = [sys.executable, "-m", "cml_bench", "plan", f"--config={config}", f"--out={path}"]
     environment = {**os.environ, "CML_BENCH_PLAN": str(path)}  # the two paths are expanded already: see paths.py
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
     if done.returncode:
         config.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # folders that hold something else stay
-            path.parent.rmdir()
-            path.parent.parent.rmdir()
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
         said = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
         raise UserError(
             said.replace(str(config), where)
