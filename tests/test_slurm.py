@@ -146,7 +146,10 @@ def wait_for(what, seconds: float = 60):
 
 @pytest.mark.slow
 def test_a_job_sees_the_gpus_that_it_was_given(cluster):
-    code = "import os; from cml_bench.system import hardware as h; print(os.environ['SLURM_JOB_ID'], h.gpus(), h.slot_folder())"
+    code = (
+        "import os; from cml_bench.system import hardware as h; "
+        "print(os.environ['SLURM_JOB_ID'], h.gpus(), h.slot_folder())"
+    )
     for request, numbers in [((), "[]"), (("--gpus=1",), "[0]"), (("--gpus=2",), "[0, 1]")]:
         asked = ["srun", "--quiet", *request, "--mem=500", "--time=1", sys.executable, "-c", code]
         job, said = subprocess.check_output(asked, text=True, cwd=ROOT).strip().split(" ", 1)
