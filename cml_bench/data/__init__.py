@@ -2,5 +2,6 @@
 
 ``base`` is the interface, ``sinusoid`` and ``glyphs`` are examples, ``_template`` is where a new set begins.
 ``episodes`` draws tasks as a function of their number, ``loader`` and ``wrap`` are the public face. What begins with an
-underscore helps: downloads, archives, pictures, pickles. A change of what is decoded moves the digest that every record holds.
+underscore helps: downloads, archives, pictures, pickles. A change of what is decoded moves the digest that
+every record holds.
 """
