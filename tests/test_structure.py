@@ -144,3 +144,9 @@ def test_an_unsaid_encoding_is_found(line):
     assert _unsaid_encodings(line) == [1]
     said = line.removesuffix(")") + "encoding='utf-8')" if line.endswith("()") else line[:-1] + ", encoding='utf-8')"
     assert not _unsaid_encodings(said)
+
+
+def test_the_picture_of_the_rooms_is_of_this_code():
+    from tests.make_rooms import PAGE, picture
+
+    assert picture() in PAGE.read_text(encoding="utf-8"), "python -m tests.make_rooms"
