@@ -47,7 +47,8 @@ def picture() -> str:
     """A Mermaid graph, as GitHub draws it."""
     every = arrows()
     lines = [f"    {a} --> {b}" for a, b in needed(set(every))]
-    told = f"{sum(every.values())} imports between rooms, {len(every)} arrows; drawn are those that do not follow from others."
+    told = f"{sum(every.values())} imports between rooms, {len(every)} arrows; drawn are those that do not follow from "
+    told += "others."
     return "\n".join(["```mermaid", "graph TD", *lines, "```", "", told, ""])
 
 

@@ -110,6 +110,12 @@ def test_parts_of_tables_by_name(grid):
     part = targets.restrict(grid, "table2_fc100")
     assert {cell.columns for cell in part.cells} == {"FC100"}
     assert part.tables["table2_fc100"].title.endswith("(Table 2) (fc100)")
+    shot = targets.restrict(grid, "table2_cifar_fs_1shot_n3")
+    assert {(cell.columns, cell.shot, len(cell.runs)) for cell in shot.cells} == {("CIFAR-FS", 1, 3)}
+    title, whole = shot.tables["table2_cifar_fs_1shot_n3"].title, shot.tables["table2_cifar_fs_1shot_n3"].whole_columns
+    assert title.endswith("(Table 2) (cifar_fs, 1-shot, the first 3 seeds)")
+    assert whole == 8, "one of its eight columns: Holm's family is that of the whole table"
+    assert targets.groups(grid)["fc100_5shot_n2"] == ["table2_fc100_5shot_n2", "table9_fc100_5shot_n2"]
     with pytest.raises(UserError, match=r"unknown table 'table1_n9'.*Parts of them are"):
         targets.restrict(grid, "table1_n9")
 

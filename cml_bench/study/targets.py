@@ -1,11 +1,13 @@
-"""Parts of a study by name: ``table2``, ``table2_cifar_fs``, ``table1_n3``, ``table2_cifar_fs_n3``. Imports no torch.
+"""Parts of a study by name: ``table2``, ``table2_cifar_fs``, ``table1_n3``, ``table2_cifar_fs_1shot_n3``.
 
-``_DATA`` keeps the columns on one data set, ``_nK`` the first K seeds. A data set's own name (``cifar_fs``,
-``cifar_fs_n3``) is every table that has it, ``nK`` every table with so many seeds.
+``_DATA`` keeps the columns on one data set, ``_Kshot`` those of K shots, ``_nK`` the first K seeds. A data set's own
+name (``cifar_fs``, ``cifar_fs_1shot``, ``cifar_fs_n3``) is every table that has it, ``nK`` every table with so many
+seeds. Imports no torch.
 """
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cml_bench.errors import UserError, unknown
 from cml_bench.study.config import ColumnGroup, TableConfig
@@ -28,30 +30,70 @@ def _columns(plan: Plan, shown: Sequence[ColumnGroup]) -> int:
     return sum(len(group.shots or plan.study.experiments[group.experiment].shots) for group in shown)
 
 
-def parts(plan: Plan) -> dict[str, tuple[str, str, int]]:
-    """Name of every part of every table -> (table, data set or "", number of seeds or 0), whole tables included."""
+class Part(NamedTuple):
+    """A part of a table: its columns on one data set, of one number of shots, of the first seeds. Empty or 0: all."""
+
+    table: str
+    data: str = ""
+    shot: int = 0
+    seeds: int = 0
+
+    @property
+    def suffix(self) -> str:
+        """What stands behind the data set in its name."""
+        return (f"_{self.shot}shot" if self.shot else "") + (f"_n{self.seeds}" if self.seeds else "")
+
+    @property
+    def name(self) -> str:
+        """``table2_cifar_fs_1shot_n3``."""
+        return self.table + (f"_{self.data}" if self.data else "") + self.suffix
+
+
+def _columns_of(plan: Plan, part: Part) -> tuple[ColumnGroup, ...]:
+    """The part's groups of columns, those of one number of shots with these alone."""
+    found = []
+    for group in plan.tables[part.table].columns:
+        experiment = plan.study.experiments[group.experiment]
+        if not part.data or experiment.data == part.data:
+            shots = group.shots or experiment.shots
+            if not part.shot:
+                found.append(group)
+            elif part.shot in shots:
+                found.append(group.model_copy(update={"shots": (part.shot,)}))
+    return tuple(found)
+
+
+def _shots_of(plan: Plan, part: Part) -> list[int]:
+    experiments = plan.study.experiments
+    return sorted({shot for g in _columns_of(plan, part) for shot in g.shots or experiments[g.experiment].shots})
+
+
+def parts(plan: Plan) -> dict[str, Part]:
+    """Name of every part of every table -> the part, whole tables included."""
     found = {}
     for key, table in plan.tables.items():
         data = _data_of(plan, table)
         for name in ["", *(data if len(data) > 1 else [])]:
-            for n in [0, *range(1, _most_seeds(plan, table) + 1)]:
-                whole = key + (f"_{name}" if name else "") + (f"_n{n}" if n else "")
-                if whole not in plan.tables or whole == key:
-                    found[whole] = (key, name, n)
+            shots = _shots_of(plan, Part(key, name))
+            for shot in [0, *(shots if len(shots) > 1 else [])]:
+                for n in [0, *range(1, _most_seeds(plan, table) + 1)]:
+                    part = Part(key, name, shot, n)
+                    if part.name not in plan.tables or part.name == key:
+                        found[part.name] = part
     return found
 
 
 def groups(plan: Plan) -> dict[str, list[str]]:
     """Names that mean several tables -> the parts that they mean; names of tables and figures come first."""
     found: dict[str, list[str]] = {}
-    for part, (key, name, n) in parts(plan).items():
-        data = _data_of(plan, plan.tables[key])
-        suffix = f"_n{n}" if n else ""
-        if n and not name:
-            found.setdefault(f"n{n}", []).append(part)
-        for each in [name] if name else data if len(data) == 1 else []:
-            found.setdefault(each + suffix, []).append(part)
-    taken = {*parts(plan), *plan.figures}
+    known = parts(plan)
+    for name, part in known.items():
+        data = _data_of(plan, plan.tables[part.table])
+        if part.seeds and not part.data and not part.shot:
+            found.setdefault(f"n{part.seeds}", []).append(name)
+        for each in [part.data] if part.data else data if len(data) == 1 else []:
+            found.setdefault(each + part.suffix, []).append(name)
+    taken = {*known, *plan.figures}
     return {name: tables for name, tables in found.items() if name not in taken}
 
 
@@ -62,28 +104,28 @@ def restrict(plan: Plan, name: str) -> Plan:
     known = parts(plan)
     if name not in known:
         raise UserError(
-            f"{unknown('table', name, plan.tables)} Parts of them are TABLE_DATA (one data set), TABLE_nK (the "
-            "first K seeds) and TABLE_DATA_nK."
+            f"{unknown('table', name, plan.tables)} Parts of them are TABLE_DATA (one data set), TABLE_Kshot (one "
+            "number of shots), TABLE_nK (the first K seeds), and these together, in this order: TABLE_DATA_Kshot_nK."
         )
-    key, data, n = known[name]
-    table, experiments = plan.tables[key], plan.study.experiments
-    columns = tuple(g for g in table.columns if not data or experiments[g.experiment].data == data)
+    part = known[name]
+    table, columns, n = plan.tables[part.table], _columns_of(plan, part), part.seeds
     unit = "class split" if table.kind == "splits" else "seed"
-    told = [data] * bool(data) + [f"the first {n} {unit}{'s' * (n > 1)}"] * bool(n)
+    told = [part.data] * bool(part.data) + [f"{part.shot}-shot"] * bool(part.shot)
+    told += [f"the first {n} {unit}{'s' * (n > 1)}"] * bool(n)
     members = {
         experiment: {run: {shot: ids[: n or None] for shot, ids in shots.items()} for run, shots in methods.items()}
         for experiment, methods in plan.members.items()
     }
     share = _columns(plan, table.columns) / _columns(plan, columns)
     title = f"{table.title} ({', '.join(told)})"
-    part = table.model_copy(update={"whole_columns": share, "columns": columns, "title": title})
+    shown = table.model_copy(update={"whole_columns": share, "columns": columns, "title": title})
     titles = {group.title for group in columns}
     cells = tuple(
         _first(cell, n).model_copy(update={"table": name})
         for cell in plan.cells
-        if cell.table == key and cell.columns in titles
+        if cell.table == part.table and cell.columns in titles and part.shot in (0, cell.shot)
     )
-    return plan.model_copy(update={"tables": {name: part}, "members": members, "cells": cells})
+    return plan.model_copy(update={"tables": {name: shown}, "members": members, "cells": cells})
 
 
 def _first(cell: PlannedCell, n: int) -> PlannedCell:

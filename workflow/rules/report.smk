@@ -75,8 +75,9 @@ rule report:
         "{params.python:q} -m cml_bench report --plan={params.plan:q} > {output.text:q} 2> {log:q}"
 
 
-# `snakemake table1` and `snakemake figure2` make one of them and everything it needs; so do parts of tables by data set
-# and number of seeds (table2_cifar_fs, table1_n3), and every table of a data set (cifar_fs, cifar_fs_n3).
+# `snakemake table1` and `snakemake figure2` make one of them and everything it needs; so do parts of tables by data set,
+# shots and number of seeds (table2_cifar_fs, table1_n3, table2_cifar_fs_1shot_n3), and every table of a data set
+# (cifar_fs, cifar_fs_n3).
 for key, made in NAMED.items():
 
     rule:
