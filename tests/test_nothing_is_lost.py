@@ -246,7 +246,7 @@ def everything(resolved, results: Path, data: Path) -> None:
     often = Settings(results=results, report=lambda text: None, checkpoint_seconds=0.0)
     specs = [item.spec for item in resolved.runs]
     run_all(specs, often, results / "done" / "job.json")
-    files.write_json(results / "plans" / "plan.json", resolved)
+    files.write_json(results / "plans" / "plan.json", resolved.json_values())
     write.tables(resolved, results, [])
     write.figures(resolved, results, [])
     write.page(resolved, results)
