@@ -11,15 +11,14 @@ import torch
 
 import cml_bench
 from cml_bench.engine.device import peak_memory
-from cml_bench.records import (
-    FORMAT,
-)
+from cml_bench.records import FORMAT
 from cml_bench.spec import Evaluation, RunSpec, canonical
 from cml_bench.system import allocator
 from cml_bench.system.hardware import processor
 
 
 def content_of(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What a record says of a run: specification, data, versions, machine, engine and test results."""
     return {
         "format": FORMAT,
         "id": spec.id,
@@ -48,6 +47,7 @@ def content_of(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[st
 
 
 def evaluation_content(arrays: dict[str, np.ndarray], wanted: Evaluation, spec: RunSpec, kind: str) -> dict[str, Any]:
+    """The mean of every series of test results, and which evaluation they are of."""
     steps = sorted({int(key.split("@")[1]) for key in arrays})
     answers = spec.way * wanted.query
     scale = answers if kind == "classification" else 1

@@ -143,7 +143,7 @@ class Plan(Part):
 
     def json_values(self) -> dict[str, Any]:
         """The plan as plain values."""
-        return self.model_dump(mode="json", exclude_none=False)
+        return self.model_dump(mode="json")
 
 
 def read_plan(path: Path) -> Plan:
