@@ -22,9 +22,11 @@ endif
 CORES ?= all
 # $(call q,NAME): the value of the variable NAME as one word of the shell, whatever is in it.
 q = '$(subst ','\'',$(value $1))'
-# Modules are run by name. A script in $(BIN) would name its Python in its first line, which not every path survives.
+# Modules are run by name. A script in $(BIN) would name its Python in its first line, which not
+# every path survives.
 RUN := $(call q,BIN)/python -m
-# A test process has one thread: two processes of one beat one process of two, and results do not depend on the machine.
+# A test process has one thread: two processes of one beat one process of two, and results do not
+# depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint format traces clean
@@ -66,8 +68,9 @@ gate-reference: setup
 	$(RUN) snakemake --quiet all --cores=$(call q,CORES) --configfile configs/ci.yaml --config results=results/gate seeds=10
 	$(RUN) cml_bench check --results results/gate --seeds 10 --update
 
-# One sitting of a study that takes hours: part i of n, and a commit of its records. LOCAL: a further configuration
-# file, say with your own copies of the data. After the last part: python -m cml_bench publish --config $(STUDY)
+# One sitting of a study that takes hours: part i of n, and a commit of its records. LOCAL: a
+# further configuration file, say with your own copies of the data. After the last part: python -m
+# cml_bench publish --config $(STUDY)
 STUDY ?= configs/omniglot_study.yaml
 SHARD ?= 1/4
 study: setup
@@ -83,7 +86,8 @@ plan: setup
 	$(RUN) cml_bench plan --config configs/paper.yaml > $(call q,PLAN).tmp && mv -- $(call q,PLAN).tmp $(call q,PLAN)
 	$(call q,BIN)/python -c "from cml_bench.report import publish; publish.show_plan()"
 
-# The peers have an environment of their own on top of this one; what cannot be installed is reported as missing.
+# The peers have an environment of their own on top of this one; what cannot be installed is
+# reported as missing.
 PEERS := .venv-peers
 benchmark: setup $(PEERS)/installed.json
 	$(RUN) benchmarks run $(ARGS)

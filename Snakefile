@@ -16,7 +16,8 @@ from cml_bench.system import allocator, hardware, shells, utf8
 
 min_version("9.27")
 
-# Before anything is planned. Not where Snakemake is a part of another program, which cannot be started again.
+# Before anything is planned. Not where Snakemake is a part of another program, which cannot be
+# started again.
 if "snakemake" in Path(sys.argv[0]).parts[-2:]:
     utf8.restart()
 utf8.streams()
@@ -24,19 +25,25 @@ utf8.streams()
 DEFAULT_CONFIG = "configs/paper.yaml"
 if "study" not in config:
     if "experiments" in config:
-        raise WorkflowError("the configuration has no `study`, its name: add a line such as `study: mine`.")
+        raise WorkflowError(
+            "the configuration has no `study`, its name: add a line such as `study: mine`."
+        )
     config = {**strict_yaml.read(DEFAULT_CONFIG), **config}
 
-# `--config shard=1/4` with the target `trained`: the first of four parts of a study that takes several sittings.
+# `--config shard=1/4` with the target `trained`: the first of four parts of a study that takes
+# several sittings.
 SHARD = config.pop("shard", "1/1")
 
-# A job on another machine takes the plan that the study was started with, whatever was edited since. Nor does it look
-# for lost runs: a network file system may show it a new stamp before the record.
+# A job on another machine takes the plan that the study was started with, whatever was edited
+# since. Nor does it look for lost runs: a network file system may show it a new stamp before the
+# record.
 AGAIN = set()
 if workflow.is_main_process:
     try:
         shells.check_clone(workflow.basedir)
-        for path in workflow.configfiles:  # Snakemake has read them, and its reader drops doubled keys
+        for (
+            path
+        ) in workflow.configfiles:  # Snakemake has read them, and its reader drops doubled keys
             strict_yaml.read(os.path.relpath(path))
         PLAN = planning.cached(config, f"configuration of study {config['study']}")
     except UserError as error:
@@ -54,7 +61,8 @@ STUDY = PLAN.study
 RESULTS = STUDY.results
 OUT = f"{RESULTS}/{STUDY.study}"
 PYTHON = sys.executable
-# Jobs get the plan's path by the environment: as a parameter it would run them again after every edit of the source.
+# Jobs get the plan's path by the environment: as a parameter it would run them again after every
+# edit of the source.
 os.environ["CML_BENCH_PLAN"] = PLAN_FILE
 for name, value in allocator.environment(STUDY.allocator).items():
     os.environ.setdefault(name, value)  # what the user set holds
@@ -71,7 +79,8 @@ config["told"] = {"title": texts.rst(STUDY.title), "summary": texts.rst(STUDY.su
 report: "workflow/report/study.rst"
 
 
-# A wildcard is one name: no folder that a user chooses can make the output of one rule look like another's.
+# A wildcard is one name: no folder that a user chooses can make the output of one rule look like
+# another's.
 wildcard_constraints:
     data="[^/]+",
     job="[^/]+",
@@ -79,13 +88,16 @@ wildcard_constraints:
     figure="[^/]+",
 
 
-# Runs whose data cannot be had here, or whose record has neither the results nor the weights, are left out, with the
-# reason in the tables; all else goes on.
+# Runs whose data cannot be had here, or whose record has neither the results nor the weights, are
+# left out, with the reason in the tables; all else goes on.
 BLOCKED, LOST = preflight.blocked(PLAN), preflight.lost(PLAN).keys()
-JOBS = {job.id: job for job in PLAN.jobs if not BLOCKED.keys() & set(job.data) and set(job.runs) - LOST}
+JOBS = {
+    job.id: job for job in PLAN.jobs if not BLOCKED.keys() & set(job.data) and set(job.runs) - LOST
+}
 
-# One training per place on a GPU. setdefault, because a limit in a profile is wiped by any --resources flag; this one is
-# only overridden by --resources gpu_slots=N itself. On a cluster jobs ask for a `gpu` instead, see the rule `train`.
+# One training per place on a GPU. setdefault, because a limit in a profile is wiped by any
+# --resources flag; this one is only overridden by --resources gpu_slots=N itself. On a cluster jobs
+# ask for a `gpu` instead, see the rule `train`.
 GPUS = hardware.gpus()
 workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY.runs_per_gpu))
 
@@ -97,8 +109,8 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
 
 
-# On a cluster only trainings are submitted. The rest takes seconds, less than a place in the queue, and downloads need
-# the network, which compute nodes often lack.
+# On a cluster only trainings are submitted. The rest takes seconds, less than a place in the queue,
+# and downloads need the network, which compute nodes often lack.
 localrules:
     all,
     trained,
@@ -108,7 +120,8 @@ localrules:
     report,
 
 
-# Has no output, so it is run at every start: the tables end in the terminal also when nothing was left to do.
+# Has no output, so it is run at every start: the tables end in the terminal also when nothing was
+# left to do.
 rule all:
     default_target: True
     input:
@@ -123,12 +136,20 @@ rule all:
 
 
 onstart:
-    if not Path(PLAN_FILE).exists():  # a folder for reading only will do for a dry run, not for jobs
-        raise WorkflowError(f"nothing can be written to {RESULTS}: name a folder of yours under `results`.")
+    if not Path(
+        PLAN_FILE
+    ).exists():  # a folder for reading only will do for a dry run, not for jobs
+        raise WorkflowError(
+            f"nothing can be written to {RESULTS}: name a folder of yours under `results`."
+        )
     if on_cluster():
         refuse_names_for_cluster()
     print(preflight.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
-    if STUDY.gpu == "expected" and not (GPUS or on_cluster() or STUDY.allow_cpu) and planned_gpu_jobs():
+    if (
+        STUDY.gpu == "expected"
+        and not (GPUS or on_cluster() or STUDY.allow_cpu)
+        and planned_gpu_jobs()
+    ):
         raise WorkflowError(preflight.refusal(PLAN))
 
 
@@ -138,4 +159,6 @@ onerror:
         flush=True,
     )
     for command in ("status", "report"):
-        subprocess.run([PYTHON, "-m", "cml_bench", command, f"--plan={PLAN_FILE}", f"--results={RESULTS}"])
+        subprocess.run(
+            [PYTHON, "-m", "cml_bench", command, f"--plan={PLAN_FILE}", f"--results={RESULTS}"]
+        )

@@ -1,1 +1,3 @@
-"""What the engine costs beside other ways of computing the same: ``python -m benchmarks``, see README.md."""
+"""What the engine costs beside other ways of computing the same: ``python -m benchmarks``, see
+README.md.
+"""

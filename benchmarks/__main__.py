@@ -1,4 +1,6 @@
-"""``python -m benchmarks run`` measures; ``python -m benchmarks show`` makes tables and a picture of the results."""
+"""``python -m benchmarks run`` measures; ``python -m benchmarks show`` makes tables and a picture
+of the results.
+"""
 
 import argparse
 import fnmatch
@@ -48,13 +50,19 @@ def _context(args: argparse.Namespace) -> dict[str, Any]:
     packages = {name: version(name) for name in ("torch", "numpy", "snakemake")}
     return {
         "machine": {
-            "system": platform.platform(), "processor": hardware.processor(), "cores": os.cpu_count(),
-            "vectors": _vectors(), "allocator": allocator.KEEP, "load_before": round(load, 2),
+            "system": platform.platform(),
+            "processor": hardware.processor(),
+            "cores": os.cpu_count(),
+            "vectors": _vectors(),
+            "allocator": allocator.KEEP,
+            "load_before": round(load, 2),
         },
-        "versions": {"python": platform.python_version(), **packages}, "peers": _peers(),
+        "versions": {"python": platform.python_version(), **packages},
+        "peers": _peers(),
         **measure.made(),
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "provisional": "; ".join(doubts),
-    }  # fmt: skip
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "provisional": "; ".join(doubts),
+    }
 
 
 def run(args: argparse.Namespace) -> None:
@@ -63,16 +71,25 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--repeats {args.repeats}: at least 1 is needed.")
     rng, context, rows = random.Random(args.seed), _context(args), []
 
-    def keep(rows: list[dict[str, Any]], doubts: tuple[str, ...] = ("it was stopped before its end",)) -> None:
+    def keep(
+        rows: list[dict[str, Any]], doubts: tuple[str, ...] = ("it was stopped before its end",)
+    ) -> None:
         context["machine"]["load_after"] = round(os.getloadavg()[0], 2)
         provisional = "; ".join(filter(None, (context["provisional"], *doubts)))
-        results = {**context, "provisional": provisional, "targets": show.targets(rows), "rows": rows}
+        results = {
+            **context,
+            "provisional": provisional,
+            "targets": show.targets(rows),
+            "rows": rows,
+        }
         write_json(args.out, results, indent=1)
 
     def say(text: str) -> None:
         print(text, flush=True)
 
-    chosen = [w for w in WORKLOADS if any(fnmatch.fnmatch(w.name, pattern) for pattern in args.only)]
+    chosen = [
+        w for w in WORKLOADS if any(fnmatch.fnmatch(w.name, pattern) for pattern in args.only)
+    ]
     if args.quick:
         chosen = [workload.quick() for workload in chosen if workload.name in QUICK]
     for rows in measure.measure(chosen, args.repeats, rng, say):
@@ -88,7 +105,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def shown(args: argparse.Namespace) -> None:
-    """Draw the picture beside the results; print the tables, or put them into benchmarks/README.md."""
+    """Draw the picture beside the results; print the tables, or put them into
+    benchmarks/README.md.
+    """
     try:
         results = json.loads(args.out.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -111,15 +130,27 @@ def main() -> None:
     for name, work in (("run", run), ("show", shown)):
         command = commands.add_parser(name, help=work.__doc__)
         command.set_defaults(work=work)
-        command.add_argument("--out", type=Path, default=RESULTS, help="the results file (default: %(default)s)")
+        command.add_argument(
+            "--out", type=Path, default=RESULTS, help="the results file (default: %(default)s)"
+        )
         if work is shown:
-            command.add_argument("--page", action="store_true", help="put the tables into benchmarks/README.md")
+            command.add_argument(
+                "--page", action="store_true", help="put the tables into benchmarks/README.md"
+            )
             continue
         command.add_argument("--quick", action="store_true", help="sizes that only try the harness")
-        command.add_argument("--only", nargs="*", default=["*"], help="names of workloads, with * and ?")
-        command.add_argument("--scaling", action="store_true", help="the curves too (without --only: always)")
-        command.add_argument("--startup", action="store_true", help="start-up too (without --only: always)")
-        command.add_argument("--repeats", type=int, default=7, help="how often all workloads are gone through")
+        command.add_argument(
+            "--only", nargs="*", default=["*"], help="names of workloads, with * and ?"
+        )
+        command.add_argument(
+            "--scaling", action="store_true", help="the curves too (without --only: always)"
+        )
+        command.add_argument(
+            "--startup", action="store_true", help="start-up too (without --only: always)"
+        )
+        command.add_argument(
+            "--repeats", type=int, default=7, help="how often all workloads are gone through"
+        )
         command.add_argument("--seed", type=int, default=0, help="of the order of blocks")
     args = parser.parse_args()
     paths.from_command_line(args)

@@ -1,9 +1,11 @@
-"""Meta-steps on a GPU: the engine's paths beside the official and learn2learn's way, side by side in one process.
+"""Meta-steps on a GPU: the engine's paths beside the official and learn2learn's way, side by side
+in one process.
 
-``python -m benchmarks.gpu`` writes ``benchmarks/results/gpu.json``. Blocks of calls in random order; medians over
-blocks with their quartiles. Seconds are those between two waits for the device. ``memory`` is the most that tensors
-took, from the making of an implementation to its third call. The engine's steps run where torch forbids to wait for the
-device; the peers read a number of every task, as their scripts do.
+``python -m benchmarks.gpu`` writes ``benchmarks/results/gpu.json``. Blocks of calls in random
+order; medians over blocks with their quartiles. Seconds are those between two waits for the device.
+``memory`` is the most that tensors took, from the making of an implementation to its third call.
+The engine's steps run where torch forbids to wait for the device; the peers read a number of every
+task, as their scripts do.
 """
 
 import argparse
@@ -57,7 +59,11 @@ TESTS = {
 _MINI = {"size": 84, "tasks": 4, "method": "maml+cml"}
 _SMALL = {"size": 28, "channels": 1, "tasks": 4, "method": "maml+cml"}
 WORKLOADS = {  # name: problem, precision, work
-    "Conv4-64 84x84 5-shot, 1 step, MAML": (_MINI | {"shot": 5, "method": "maml"}, "float32", "step"),
+    "Conv4-64 84x84 5-shot, 1 step, MAML": (
+        _MINI | {"shot": 5, "method": "maml"},
+        "float32",
+        "step",
+    ),
     "Conv4-64 84x84 5-shot, 1 step, MAML+CML": (_MINI | {"shot": 5}, "float32", "step"),
     "Conv4-64 84x84 1-shot, 1 step, MAML+CML": (_MINI, "float32", "step"),
     "Conv4-64 84x84 1-shot, 5 steps, MAML+CML": (_MINI | {"inner_steps": 5}, "float32", "step"),
@@ -65,8 +71,16 @@ WORKLOADS = {  # name: problem, precision, work
     "Conv4-64 28x28 1-shot, 5 steps, MAML+CML": (_SMALL | {"inner_steps": 5}, "float32", "step"),
     "Conv4-64 84x84 5-shot, 1 step, MAML+CML, tf32": (_MINI | {"shot": 5}, "tf32", "step"),
     "Conv4-64 84x84 5-shot, 1 step, MAML+CML, bf16": (_MINI | {"shot": 5}, "bf16", "step"),
-    "evaluation, Conv4-64 84x84 5-shot": (_MINI | {"shot": 5, "tasks": 32, "method": "maml"}, "float32", "evaluate"),
-    "evaluation, Conv4-64 28x28 5-shot": (_SMALL | {"shot": 5, "tasks": 32, "method": "maml"}, "float32", "evaluate"),
+    "evaluation, Conv4-64 84x84 5-shot": (
+        _MINI | {"shot": 5, "tasks": 32, "method": "maml"},
+        "float32",
+        "evaluate",
+    ),
+    "evaluation, Conv4-64 28x28 5-shot": (
+        _SMALL | {"shot": 5, "tasks": 32, "method": "maml"},
+        "float32",
+        "evaluate",
+    ),
 }
 
 
@@ -110,12 +124,15 @@ def measure(name: str, repeats: int, rng: random.Random) -> list[dict[str, Any]]
     problem, rows = Problem(**fields, device="cuda"), []
     unit, units = ("meta-step", 1) if work == "step" else ("task", problem.tasks)
     common = {"workload": name, "precision": precision, "unit": unit}
-    # Small convolutions show how long one takes to start; derivatives alone are not cast to 16 bits as a step's are.
+    # Small convolutions show how long one takes to start; derivatives alone are not cast to 16 bits
+    # as a step's are.
     limited = work == "step" and problem.size > 32 and precision != "bf16"
     with computing(precision, "cuda"):
         rates = limit.Rates(problem).rate(None) if limited else {}
         ways = STEPS if work == "step" else TESTS
-        running = {title: Running(problem, make, work, "way" in title) for title, make in ways.items()}
+        running = {
+            title: Running(problem, make, work, "way" in title) for title, make in ways.items()
+        }
         for _ in range(repeats):
             for title in rng.sample(list(running), len(running)):
                 running[title].measure()
@@ -124,12 +141,19 @@ def measure(name: str, repeats: int, rng: random.Random) -> list[dict[str, Any]]
         rows.append({**common, "implementation": RATES, "seconds": _short(seconds), **rates})
     for title, one in running.items():
         low, middle, high = np.percentile(one.seconds, (25, 50, 75)) / units
-        row = {**common, "implementation": title, "blocks": len(one.seconds), "seconds": _short(middle)}
+        row = {
+            **common,
+            "implementation": title,
+            "blocks": len(one.seconds),
+            "seconds": _short(middle),
+        }
         row |= {"seconds_quartiles": [_short(low), _short(high)], "memory": one.memory}
         if limited:
             row["limit_multiple"] = _short(middle / seconds)
         if title != WAY:
-            row["times_faster"] = _short(float(np.median(np.array(running[WAY].seconds) / one.seconds)))
+            row["times_faster"] = _short(
+                float(np.median(np.array(running[WAY].seconds) / one.seconds))
+            )
         rows.append(row)
     for row in rows:
         print(name, row["implementation"], row["seconds"], row.get("times_faster", ""), flush=True)
@@ -142,19 +166,31 @@ def _short(value: float) -> float:
 
 def main() -> None:
     """Measure all workloads and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
     paths.from_command_line(args)
     if not torch.cuda.is_available():
         raise UserError("torch sees no CUDA device: this measures a GPU.")
-    machine = {"system": platform.platform(), "processor": torch.cuda.get_device_name(), "cores": os.cpu_count()}
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    machine = {
+        "system": platform.platform(),
+        "processor": torch.cuda.get_device_name(),
+        "cores": os.cpu_count(),
+    }
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
     rows, rng = [], random.Random(0)
     for name in WORKLOADS:
         rows += measure(name, args.repeats, rng)
-        write_json(args.out, {"machine": machine, "versions": versions, **made(), "rows": rows}, indent=1)
+        write_json(
+            args.out, {"machine": machine, "versions": versions, **made(), "rows": rows}, indent=1
+        )
 
 
 if __name__ == "__main__":

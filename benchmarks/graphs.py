@@ -1,13 +1,15 @@
-"""Seconds per training task of the graph methods, the plain implementation and the fast path side by side in one run.
+"""Seconds per training task of the graph methods, the plain implementation and the fast path side
+by side in one run.
 
-``python -m benchmarks.graphs --data-dir DIR`` (where ``citeseer`` and ``amazon_computer`` are prepared) writes
-``benchmarks/results/graphs.json``. Float32, 2-way 5-shot with 5 queries, the CML paper's 20 inner steps; with two
-threads, as TLP's code was timed, and with one, as a study trains.
+``python -m benchmarks.graphs --data-dir DIR`` (where ``citeseer`` and ``amazon_computer`` are
+prepared) writes ``benchmarks/results/graphs.json``. Float32, 2-way 5-shot with 5 queries, the CML
+paper's 20 inner steps; with two threads, as TLP's code was timed, and with one, as a study trains.
 
-Plain: every task node's subgraph as a dense block (G-Meta), or the dense features of the whole graph (AMM-GNN), and
-autograd for every inner step, as TLP's code. Blocks of tasks go round among the four in random order, so that other
-load meets all; the first task of a block, which finds the caches full of another's data, is not counted. On a machine
-that is not idle only ``processor`` of one thread, the median of the processor's own seconds, says what a task costs.
+Plain: every task node's subgraph as a dense block (G-Meta), or the dense features of the whole
+graph (AMM-GNN), and autograd for every inner step, as TLP's code. Blocks of tasks go round among
+the four in random order, so that other load meets all; the first task of a block, which finds the
+caches full of another's data, is not counted. On a machine that is not idle only ``processor`` of
+one thread, the median of the processor's own seconds, says what a task costs.
 """
 
 import argparse
@@ -40,7 +42,8 @@ WORKLOADS = {  # data set, method: tasks that are timed in a block, fast and pla
     ("amazon_computer", "gmeta"): (6, 1, 3),
     ("amazon_computer", "gmeta+cml"): (6, 1, 3),
 }
-# Seconds of TLP's own code where it was measured (another machine of two cores), and what the fast path is to reach.
+# Seconds of TLP's own code where it was measured (another machine of two cores), and what the fast
+# path is to reach.
 TARGETS = {
     ("citeseer", "gmeta"): (0.085, 0.02),
     ("citeseer", "amm_gnn"): (0.80, 0.02),
@@ -51,7 +54,9 @@ CPU = torch.device("cpu")
 
 
 def stepper(data, method: str, path: str):
-    """A function that makes outer step number i and returns its seconds, and those of the processor in it."""
+    """A function that makes outer step number i and returns its seconds, and those of the processor
+    in it.
+    """
     cls, net = registry.method(method), registry.networks.get("gcn")
     network = net(net.Options.read(cls.network_defaults, "gcn"), data.input_shape, 2, path)
     network.bind(data)
@@ -84,23 +89,38 @@ def measure(data, method: str, blocks: tuple[int, int, int], rng: random.Random)
     rows = []
     for (path, threads), found in seconds.items():
         found, used = np.array(found).T
-        rows.append({
-            "workload": f"{method} on {data.name}, 2-way 5-shot, training task", "implementation": path,
-            "threads": threads,
-            "seconds": round(float(np.median(found)), 5), "mean": round(float(found.mean()), 5),
-            "fastest": round(float(found.min()), 5), "processor": round(float(np.median(used)), 5), "tasks": len(found),
-        })  # fmt: skip
-        print(f"{rows[-1]['workload']}: {path}, {threads} threads: {rows[-1]['seconds']:.4f} s", flush=True)
+        rows.append(
+            {
+                "workload": f"{method} on {data.name}, 2-way 5-shot, training task",
+                "implementation": path,
+                "threads": threads,
+                "seconds": round(float(np.median(found)), 5),
+                "mean": round(float(found.mean()), 5),
+                "fastest": round(float(found.min()), 5),
+                "processor": round(float(np.median(used)), 5),
+                "tasks": len(found),
+            }
+        )
+        print(
+            f"{rows[-1]['workload']}: {path}, {threads} threads: {rows[-1]['seconds']:.4f} s",
+            flush=True,
+        )
     rows[0]["times_faster"] = round(rows[1]["seconds"] / rows[0]["seconds"], 1)
-    rows[0]["official_elsewhere"], rows[0]["target"] = TARGETS[data.name, method.removesuffix("+cml")]
+    rows[0]["official_elsewhere"], rows[0]["target"] = TARGETS[
+        data.name, method.removesuffix("+cml")
+    ]
     return rows
 
 
 def main() -> None:
     """Measure all workloads and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "graphs.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "graphs.json"
+    )
     args = parser.parse_args()
     paths.from_command_line(args)
     if not allocator.KEEP.items() <= os.environ.items():  # as the jobs of a study have it
@@ -111,7 +131,9 @@ def main() -> None:
         cls = registry.datasets.get(name)
         data = cls(cls.Options()).open(args.data_dir, CPU, torch.float32)
         rows += measure(data, method, blocks, rng)
-    versions = {m.__name__: m.__version__ for m in (torch, np, scipy)} | {"python": platform.python_version()}
+    versions = {m.__name__: m.__version__ for m in (torch, np, scipy)} | {
+        "python": platform.python_version()
+    }
     load = os.getloadavg()[0]
     machine = {
         "system": platform.platform(),
@@ -121,7 +143,9 @@ def main() -> None:
         "load": round(load, 2),
         "allocator": allocator.KEEP,
     }
-    write_json(args.out, {"machine": machine, "versions": versions, **made(), "rows": rows}, indent=1)
+    write_json(
+        args.out, {"machine": machine, "versions": versions, **made(), "rows": rows}, indent=1
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How fast this core convolves: the rates that bound a meta-step from below.
 
-The FLOP limit of a workload is its counted FLOPs over the best rate seen on the network's own convolutions (forward,
-input gradient, weight gradient; both memory formats), measured in the same run, turn by turn with the implementations.
+The FLOP limit of a workload is its counted FLOPs over the best rate seen on the network's own
+convolutions (forward, input gradient, weight gradient; both memory formats), measured in the same
+run, turn by turn with the implementations.
 """
 
 import time
@@ -17,7 +18,9 @@ _REPEATS = 3
 
 
 class Rates:
-    """One call measures every shape: the best rate, that of all shapes together (FLOP/s), a meta-step's FLOPs."""
+    """One call measures every shape: the best rate, that of all shapes together (FLOP/s), a
+    meta-step's FLOPs.
+    """
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         sizes = [problem.size // 2**i for i in range(4)]
@@ -28,7 +31,9 @@ class Rates:
             for i, size in enumerate(sizes):
                 inputs = problem.channels if i == 0 else problem.filters
                 flops = 2 * 9 * n * size * size * inputs * problem.filters
-                self.work.append((flops, _operations(n, inputs, problem.filters, size, i == 0, problem.device)))
+                self.work.append(
+                    (flops, _operations(n, inputs, problem.filters, size, i == 0, problem.device))
+                )
 
     def rate(self, task: Task) -> dict[str, float]:
         """Measure."""
@@ -63,12 +68,18 @@ def _operations(
     for layout in (torch.contiguous_format, torch.channels_last):
         x, w, grad = (
             torch.rand(shape, device=device).contiguous(memory_format=layout)
-            for shape in ((n, inputs, size, size), (outputs, inputs, 3, 3), (n, outputs, size, size))
+            for shape in (
+                (n, inputs, size, size),
+                (outputs, inputs, 3, 3),
+                (n, outputs, size, size),
+            )
         )
 
         def backward(of_x: bool, of_w: bool, x=x, w=w, grad=grad) -> object:
             one, mask = [1, 1], [of_x, of_w, False]
-            return torch.ops.aten.convolution_backward(grad, x, w, None, one, one, one, False, [0, 0], 1, mask)
+            return torch.ops.aten.convolution_backward(
+                grad, x, w, None, one, one, one, False, [0, 0], 1, mask
+            )
 
         kinds[0].append(lambda x=x, w=w: F.conv2d(x, w, padding=1))
         kinds[1].append(lambda backward=backward: backward(False, True))

@@ -48,15 +48,29 @@ class Worker:
     """A fresh process with one implementation; its first block is the warm-up."""
 
     def __init__(self, implementation: str, workload: Workload):
-        order = {"implementation": implementation, "problem": workload.problem, "work": workload.work}
+        order = {
+            "implementation": implementation,
+            "problem": workload.problem,
+            "work": workload.work,
+        }
         order |= {"threads": workload.threads}
         self.name, self.errors = implementation, tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the process)
         threads = str(workload.threads)
         self.process = subprocess.Popen(
             [interpreter(implementation), "-m", "benchmarks.worker", json.dumps(order)],
-            env={**os.environ, **allocator.KEEP, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=ROOT, encoding="utf-8"
-        )  # fmt: skip
+            env={
+                **os.environ,
+                **allocator.KEEP,
+                "OMP_NUM_THREADS": threads,
+                "MKL_NUM_THREADS": threads,
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            cwd=ROOT,
+            encoding="utf-8",
+        )
         first = self._answer()
         if "missing" in first:
             self.stop()
@@ -73,7 +87,9 @@ class Worker:
 
     def _ask(self, line: str) -> dict[str, Any]:
         with suppress(BrokenPipeError):  # it has ended: its answer says so
-            os.write(self.process.stdin.fileno(), f"{line}\n".encode())  # no buffer that closing would write again
+            os.write(
+                self.process.stdin.fileno(), f"{line}\n".encode()
+            )  # no buffer that closing would write again
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -94,7 +110,9 @@ class Worker:
 
 
 def interpreter(implementation: str) -> str:
-    """The Python that runs it; :class:`Missing` where that would be the peers' and they, or it, are not installed."""
+    """The Python that runs it; :class:`Missing` where that would be the peers' and they, or it, are
+    not installed.
+    """
     package = IMPLEMENTATIONS[implementation][2]
     if package is None:
         return sys.executable
@@ -108,7 +126,10 @@ def interpreter(implementation: str) -> str:
 
 def _spare() -> int:
     """Bytes that may be taken with a quarter of the memory left to others."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+    lines = dict(
+        line.split(":", 1)
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    )
     available, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
     return available - total // 4
 
@@ -163,10 +184,11 @@ class Turns:
 def measure(
     workloads: list[Workload], repeats: int, rng: random.Random, say: Callable[[str], None]
 ) -> Iterator[list[dict[str, Any]]]:
-    """After each sitting of a workload the rows of all so far: one for each implementation, see :func:`rows`.
+    """After each sitting of a workload the rows of all so far: one for each implementation, see
+    :func:`rows`.
 
-    Every repeat goes through all workloads, so that what slows a machine for some minutes meets one sitting of each,
-    and no workload with all of its blocks.
+    Every repeat goes through all workloads, so that what slows a machine for some minutes meets one
+    sitting of each, and no workload with all of its blocks.
     """
     every, found = [Turns(workload, rng) for workload in workloads], {}
     try:
@@ -181,8 +203,14 @@ def measure(
                 for row in found[turns.workload.name]:
                     if row["implementation"] in profiles:
                         row["shares"] = profiles[row["implementation"]]
-                    shown = row.get("missing") or f"{row['seconds']:.4g} s (processor {row['processor']:.4g})"
-                    say(f"{row['workload']} ({repeat} of {repeats}): {row['implementation']}: {shown}")
+                    shown = (
+                        row.get("missing")
+                        or f"{row['seconds']:.4g} s (processor {row['processor']:.4g})"
+                    )
+                    say(
+                        f"{row['workload']} ({repeat} of {repeats}): {row['implementation']}:"
+                        f" {shown}"
+                    )
                 yield [row for of_one in found.values() for row in of_one]
     finally:
         for turns in every:
@@ -198,12 +226,15 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def rows(workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, str]) -> list[dict[str, Any]]:
+def rows(
+    workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, str]
+) -> list[dict[str, Any]]:
     """Medians over blocks and their quartiles, of one unit of the workload.
 
-    ``times_faster`` is the median over rounds of learn2learn's way's processor time over this one's: the two blocks of
-    a round met the same other load. ``limit_multiple``: processor time over the FLOP limit, at the best rate of all
-    rounds; ``limit_multiple_in_round``: at the best rate of its own round, the median over rounds.
+    ``times_faster`` is the median over rounds of learn2learn's way's processor time over this
+    one's: the two blocks of a round met the same other load. ``limit_multiple``: processor time
+    over the FLOP limit, at the best rate of all rounds; ``limit_multiple_in_round``: at the best
+    rate of its own round, the median over rounds.
     """
     common = {"workload": workload.name, "unit": workload.unit, "threads": workload.threads}
     arrays = {
@@ -215,12 +246,26 @@ def rows(workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, s
     if RATES in arrays:
         best, flops = arrays[RATES]["best_rate"].max(), int(arrays[RATES]["flops"][0])
         limit = flops / best
-        rates = {"flops": flops, "best_rate": _short(best), "rate": _short(np.median(arrays[RATES]["rate"]))}
-        out.append({**common, "implementation": RATES, "seconds": _short(limit), "processor": _short(limit), **rates})
+        rates = {
+            "flops": flops,
+            "best_rate": _short(best),
+            "rate": _short(np.median(arrays[RATES]["rate"])),
+        }
+        out.append(
+            {
+                **common,
+                "implementation": RATES,
+                "seconds": _short(limit),
+                "processor": _short(limit),
+                **rates,
+            }
+        )
     for name, array in arrays.items():
         if name == RATES:
             continue
-        units = workload.units * (workload.problem.get("seeds", 1) if name == "engine, many seeds" else 1)
+        units = workload.units * (
+            workload.problem.get("seeds", 1) if name == "engine, many seeds" else 1
+        )
         row = {**common, "implementation": name, "blocks": len(array["seconds"])}
         for key in ("seconds", "processor"):
             row[key], row[f"{key}_quartiles"] = _quartiles(array[key] / units)
@@ -230,10 +275,15 @@ def rows(workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, s
             ratio = arrays[WAY]["processor"] / workload.units / (array["processor"] / units)
             row["times_faster"], row["times_faster_quartiles"] = _quartiles(ratio)
         if "official way" in arrays:
-            row["memory_share"] = _short(row["memory"] / np.median(arrays["official way"]["memory"]))
+            row["memory_share"] = _short(
+                row["memory"] / np.median(arrays["official way"]["memory"])
+            )
         if RATES in arrays:
             row["limit_multiple"] = _short(row["processor"] / limit)
             own = array["processor"] / units * arrays[RATES]["best_rate"] / flops
             row["limit_multiple_in_round"] = _short(np.median(own))
         out.append(row)
-    return out + [{**common, "implementation": name, "seconds": None, "missing": why} for name, why in missing.items()]
+    return out + [
+        {**common, "implementation": name, "seconds": None, "missing": why}
+        for name, why in missing.items()
+    ]

@@ -1,6 +1,7 @@
 """The networks as ``torch.nn`` modules, as one writes them for learn2learn, higher and torchopt.
 
-Parameters have the engine's names. ``forward`` gives the outputs, and the features that the co-learner reads.
+Parameters have the engine's names. ``forward`` gives the outputs, and the features that the
+co-learner reads.
 """
 
 from collections import OrderedDict
@@ -16,7 +17,9 @@ class _Conv4(nn.Module):
     def __init__(self, channels: int, filters: int, pooled: int, outputs: int):
         super().__init__()
         for i in range(1, 5):
-            setattr(self, f"conv{i}", nn.Conv2d(channels if i == 1 else filters, filters, 3, padding=1))
+            setattr(
+                self, f"conv{i}", nn.Conv2d(channels if i == 1 else filters, filters, 3, padding=1)
+            )
             setattr(self, f"norm{i}", nn.BatchNorm2d(filters, track_running_stats=False))
         self.head = nn.Linear(pooled, outputs)
 
@@ -32,7 +35,9 @@ class _ConvCoLearner(nn.Module):
     def __init__(self, filters: int, pooled: int, outputs: int):
         super().__init__()
         self.conv1, self.conv2 = (nn.Conv2d(filters, filters, 3, padding=1) for _ in range(2))
-        self.norm1, self.norm2 = (nn.BatchNorm2d(filters, track_running_stats=False) for _ in range(2))
+        self.norm1, self.norm2 = (
+            nn.BatchNorm2d(filters, track_running_stats=False) for _ in range(2)
+        )
         self.head = nn.Linear(pooled, outputs)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -43,7 +48,11 @@ class _ConvCoLearner(nn.Module):
 class _MLP(nn.Module):
     def __init__(self):
         super().__init__()
-        self.hidden1, self.hidden2, self.head = nn.Linear(1, 40), nn.Linear(40, 40), nn.Linear(40, 1)
+        self.hidden1, self.hidden2, self.head = (
+            nn.Linear(1, 40),
+            nn.Linear(40, 40),
+            nn.Linear(40, 1),
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = F.relu(self.hidden2(F.relu(self.hidden1(x))))
@@ -59,7 +68,9 @@ class _VectorCoLearner(nn.Module):
         return self.head(F.relu(self.hidden1(z)))
 
 
-def build(problem: Problem, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module | None]:
+def build(
+    problem: Problem, dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, nn.Module | None]:
     """Network and co-learner (None: the method has none) at the problem's start."""
     start = problem.start(dtype)
     if problem.size:
@@ -75,13 +86,18 @@ def build(problem: Problem, dtype: torch.dtype = torch.float32) -> tuple[nn.Modu
     return net, co
 
 
-# -- the same network as a function of given parameters ------------------------------------------------------
+# -- the same network as a function of given parameters
+# ------------------------------------------------------
 
 
 def _sub(params: OrderedDict, layer: str) -> OrderedDict:
-    """The parameters of one layer under their own names, looked for by prefix in every forward pass."""
+    """The parameters of one layer under their own names, looked for by prefix in every forward
+    pass.
+    """
     prefix = layer + "."
-    return OrderedDict((name.removeprefix(prefix), p) for name, p in params.items() if name.startswith(prefix))
+    return OrderedDict(
+        (name.removeprefix(prefix), p) for name, p in params.items() if name.startswith(prefix)
+    )
 
 
 def _block(params: OrderedDict, i: int, x: Tensor) -> Tensor:

@@ -25,11 +25,15 @@ class Engine:
 
     path = "fast"
 
-    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32, at_once: int | None = None):
+    def __init__(
+        self, problem: Problem, dtype: torch.dtype = torch.float32, at_once: int | None = None
+    ):
         device = torch.device(problem.device)
         self.method = problem.learner(self.path)
         self.groups = leaves(problem.start(), device, dtype)
-        self.leaves = {(group, name): p for group, params in self.groups.items() for name, p in params.items()}
+        self.leaves = {
+            (group, name): p for group, params in self.groups.items() for name, p in params.items()
+        }
         self.at_once = at_once or self.method.network.tasks_at_once(device)
         step = STEPS.get(self.path, MetaStep)
         self.meta_step = step(self.method, self.groups, adam(self.groups, 1e-3), self.at_once)
@@ -45,7 +49,9 @@ class Engine:
     def evaluate(self, task: Task) -> list:
         """Scores after the inner loop, as validation asks for them."""
         steps = (self.method.inner_steps,)
-        parts = [task.part(first, first + self.at_once) for first in range(0, len(task), self.at_once)]
+        parts = [
+            task.part(first, first + self.at_once) for first in range(0, len(task), self.at_once)
+        ]
         return [score_tasks(self.method, self.groups, part, ("meta",), steps) for part in parts]
 
 
@@ -63,7 +69,9 @@ class TaskByTask(Engine):
 
 
 class FourAtOnce(Engine):
-    """The fast path with four tasks at a time: on a CPU it takes fewer of images that are not small."""
+    """The fast path with four tasks at a time: on a CPU it takes fewer of images that are not
+    small.
+    """
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         super().__init__(problem, dtype, at_once=4)
@@ -124,7 +132,9 @@ class _Pictures(ImageSet):
     def __init__(self, channels: int, size: int, smallest: int):
         super().__init__(Options())
         self.input_shape, self.smallest_class = (channels, size, size), smallest
-        images = np.random.default_rng(0).integers(0, 256, (64 * smallest, *self.input_shape), np.uint8, endpoint=False)
+        images = np.random.default_rng(0).integers(
+            0, 256, (64 * smallest, *self.input_shape), np.uint8, endpoint=False
+        )
         everything = {"train": np.arange(64), "validation": np.arange(0), "test": np.arange(0)}
         self.attach(ImageArrays(images, np.full(64, smallest), everything), CPU, torch.float32)
 
@@ -133,7 +143,12 @@ class Draws:
     """Episodes as image numbers; a call draws :data:`DRAWN`."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
-        self.data, self.problem, self.key, self.first = _Pictures(1, 1, 600), problem, seeding.key("benchmark"), 0
+        self.data, self.problem, self.key, self.first = (
+            _Pictures(1, 1, 600),
+            problem,
+            seeding.key("benchmark"),
+            0,
+        )
 
     def draw(self, task: None) -> None:
         """The next episodes."""

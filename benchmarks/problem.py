@@ -1,4 +1,6 @@
-"""What all implementations of a workload compute: the network, the method, and the same random tasks."""
+"""What all implementations of a workload compute: the network, the method, and the same random
+tasks.
+"""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -14,7 +16,9 @@ from cml_bench.methods.base import Groups, Method
 
 @dataclass(frozen=True)
 class Problem:
-    """A meta-step of MAML or MAML+CML on ``tasks`` tasks; ``size`` 0: the sinusoid, else images of so many pixels."""
+    """A meta-step of MAML or MAML+CML on ``tasks`` tasks; ``size`` 0: the sinusoid, else images of
+    so many pixels.
+    """
 
     method: str = "maml"
     size: int = 0
@@ -47,11 +51,15 @@ class Problem:
         network = net(options, self.input_shape, self.way if self.size else 1, path)
         cls = registry.method(self.method)
         cml = {"cml": {"gamma": self.gamma}} if "co" in cls.heads else {}
-        options = cls.Options.read({"inner_steps": self.inner_steps, "inner_lr": self.inner_lr, **cml}, self.method)
+        options = cls.Options.read(
+            {"inner_steps": self.inner_steps, "inner_lr": self.inner_lr, **cml}, self.method
+        )
         return cls(options, network, self.kind)
 
     def start(self, dtype: torch.dtype = torch.float32) -> Groups:
-        """The parameters from which every implementation starts; norms are moved, some scales below 0."""
+        """The parameters from which every implementation starts; norms are moved, some scales below
+        0.
+        """
         generator = torch.Generator().manual_seed(1)
 
         def moved(name: str, p: Tensor) -> Tensor:
@@ -59,7 +67,10 @@ class Problem:
             return p.to(self.device, dtype)
 
         groups = self.learner().init(0)
-        return {group: {name: moved(name, p) for name, p in params.items()} for group, params in groups.items()}
+        return {
+            group: {name: moved(name, p) for name, p in params.items()}
+            for group, params in groups.items()
+        }
 
     def task(self, number: int, dtype: torch.dtype = torch.float32) -> Task:
         """Meta-batch ``number``: noise with a mean of its own for every class, or sines."""
@@ -83,11 +94,15 @@ class Problem:
     def flops(self) -> int:
         """Of convolutions and matrix products in one meta-step, with all derivatives."""
         data = SimpleNamespace(
-            input_shape=self.input_shape, kind=self.kind, outputs=lambda way: way if self.size else 1
+            input_shape=self.input_shape,
+            kind=self.kind,
+            outputs=lambda way: way if self.size else 1,
         )
         return (
             self.tasks
-            * task_flops(self.learner(), data, self.way if self.size else 1, self.shot, self.query)["training"]
+            * task_flops(self.learner(), data, self.way if self.size else 1, self.shot, self.query)[
+                "training"
+            ]
         )
 
 

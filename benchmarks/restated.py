@@ -1,10 +1,11 @@
 """The ways of stepping that the engine is compared with, written anew from their description.
 
-``LearnToLearn``: learn2learn's. The module tree is copied with clones as parameters, the copy takes inner steps by
-``torch.autograd.grad(create_graph=True)``, and every task has a ``backward`` of its own, as in learn2learn's examples.
-``Official``: the released CML code's, which is that of torchmeta. Parameters are an ordered dictionary that each layer
-searches for its own; the losses of the meta-batch are added up, with one ``backward`` at the end.
-``PlainLoop``: tests/reference.py, one gradient of the whole meta-batch.
+``LearnToLearn``: learn2learn's. The module tree is copied with clones as parameters, the copy takes
+inner steps by ``torch.autograd.grad(create_graph=True)``, and every task has a ``backward`` of its
+own, as in learn2learn's examples. ``Official``: the released CML code's, which is that of
+torchmeta. Parameters are an ordered dictionary that each layer searches for its own; the losses of
+the meta-batch are added up, with one ``backward`` at the end. ``PlainLoop``: tests/reference.py,
+one gradient of the whole meta-batch.
 """
 
 from collections import OrderedDict
@@ -22,7 +23,9 @@ Named = dict[tuple[str, str], Tensor]
 
 
 class Peer:
-    """What scripts for other libraries have in common: two modules, Adam, a loss; per task the accuracy is read."""
+    """What scripts for other libraries have in common: two modules, Adam, a loss; per task the
+    accuracy is read.
+    """
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         self.problem = problem
@@ -58,7 +61,11 @@ class Peer:
     def score(self, outputs: Tensor, y: Tensor) -> float:
         """Accuracy, or the squared error."""
         with torch.no_grad():
-            return ((outputs.argmax(1) == y).float().mean() if self.problem.size else F.mse_loss(outputs, y)).item()
+            return (
+                (outputs.argmax(1) == y).float().mean()
+                if self.problem.size
+                else F.mse_loss(outputs, y)
+            ).item()
 
 
 def cloned(module: nn.Module, seen: dict[int, Tensor]) -> nn.Module:
@@ -83,7 +90,9 @@ def cloned(module: nn.Module, seen: dict[int, Tensor]) -> nn.Module:
 
 
 def move(module: nn.Module, seen: dict[int, Tensor]) -> None:
-    """Replace every parameter of the tree that carries an ``update`` by their sum; ``seen``: sums by ``id``."""
+    """Replace every parameter of the tree that carries an ``update`` by their sum; ``seen``: sums
+    by ``id``.
+    """
     for tensors in (module._parameters, module._buffers):
         for name, p in tensors.items():
             if p is None or getattr(p, "update", None) is None:
@@ -151,7 +160,8 @@ class Official(Peer):
             loss = self.criterion(modules.functional(self.problem, x, params)[0], y)
             grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
             params = OrderedDict(
-                (name, p - self.problem.inner_lr * g) for (name, p), g in zip(params.items(), grads, strict=True)
+                (name, p - self.problem.inner_lr * g)
+                for (name, p), g in zip(params.items(), grads, strict=True)
             )
         return params
 
@@ -159,7 +169,9 @@ class Official(Peer):
         total = torch.zeros((), dtype=task.support.x.dtype)
         for x, y, x_query, y_query in split(task):
             params = self.adapted(x, y)
-            total = total + self.query_loss(*modules.functional(self.problem, x_query, params), y_query)
+            total = total + self.query_loss(
+                *modules.functional(self.problem, x_query, params), y_query
+            )
         (total / len(task)).backward()
 
     def evaluate(self, task: Task) -> list[float]:
@@ -175,10 +187,20 @@ class PlainLoop(Peer):
 
     def gradients(self, task: Task) -> None:
         problem, net = self.problem, reference.Conv4() if self.problem.size else reference.MLP()
-        base, co = ({n: p for (g, n), p in self.leaves.items() if g == group} for group in ("base", "co"))
+        base, co = (
+            {n: p for (g, n), p in self.leaves.items() if g == group} for group in ("base", "co")
+        )
         depth = 2 if problem.size else 1
         _, grads = reference.meta_gradient(
-            net, base, co, task, problem.kind, problem.gamma, depth, steps=problem.inner_steps, lr=problem.inner_lr
+            net,
+            base,
+            co,
+            task,
+            problem.kind,
+            problem.gamma,
+            depth,
+            steps=problem.inner_steps,
+            lr=problem.inner_lr,
         )
         for key, grad in grads.items():
             self.leaves[key].grad = grad

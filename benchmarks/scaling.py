@@ -1,4 +1,6 @@
-"""Cost against tasks, inner steps, image size, seeds, and runs in the graph: points, and their picture."""
+"""Cost against tasks, inner steps, image size, seeds, and runs in the graph: points, and their
+picture.
+"""
 
 import random
 from collections.abc import Callable
@@ -27,23 +29,36 @@ CURVES = [
     Curve("Conv4-64 28x28 1-shot", "tasks", (1, 2, 4, 8, 16), _CONV),
     Curve("Conv4-64 28x28 1-shot", "inner_steps", (1, 2, 3, 5, 8), _CONV),
     Curve(
-        "Conv4-64 1-shot, 4 tasks", "size", (16, 28, 42, 64, 84), _CONV,
+        "Conv4-64 1-shot, 4 tasks",
+        "size",
+        (16, 28, 42, 64, 84),
+        _CONV,
         (WAY, "engine, fast", "engine, fast, task by task", "engine, fast, four at once"),
     ),
     Curve("sinusoid", "tasks", (1, 4, 25, 100, 400), _SINE),
     Curve("sinusoid, 4 tasks", "inner_steps", (1, 2, 3, 5, 8), _SINE),
     Curve("sinusoid, 4 tasks, compiled", "seeds", (1, 4, 16, 64), _SINE, ("engine, many seeds",)),
-    Curve("sinusoid, 25 tasks, compiled", "seeds", (1, 5, 16, 64), _SINE | {"tasks": 25}, ("engine, many seeds",)),
-]  # fmt: skip
+    Curve(
+        "sinusoid, 25 tasks, compiled",
+        "seeds",
+        (1, 5, 16, 64),
+        _SINE | {"tasks": 25},
+        ("engine, many seeds",),
+    ),
+]
 
 
-def measure_curves(quick: bool, repeats: int, rng: random.Random, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure_curves(
+    quick: bool, repeats: int, rng: random.Random, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """Rows with ``axis`` and ``value``; an implementation that is missing has one row a curve."""
     found = []
     for curve in CURVES[:1] if quick else CURVES:
         for value in curve.values[:2] if quick else curve.values:
             title = f"cost against {curve.axis.replace('_', ' ')}: {curve.name}"
-            workload = Workload(title, curve.problem | {curve.axis: value}, curve.implementations, block_seconds=0.5)
+            workload = Workload(
+                title, curve.problem | {curve.axis: value}, curve.implementations, block_seconds=0.5
+            )
             *_, rows = measure([workload.quick() if quick else workload], repeats, rng, say)
             found += [{**row, "axis": curve.axis, "value": value} for row in rows]
             if all("missing" in row for row in rows):
@@ -68,7 +83,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         return
     columns = min(3, len(panels))
     height = -(-len(panels) // columns)
-    figure, axes = plt.subplots(height, columns, figsize=(4.2 * columns, 3.2 * height), squeeze=False)
+    figure, axes = plt.subplots(
+        height, columns, figsize=(4.2 * columns, 3.2 * height), squeeze=False
+    )
     for ax in axes.flat[len(panels) :]:
         ax.remove()
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):

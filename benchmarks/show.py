@@ -22,11 +22,20 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         value = target.value(rows)
         state = "not measured"
         if value is not None:
-            reached = [value >= bound if target.more else value <= bound for bound in (target.floor, target.aim)]
+            reached = [
+                value >= bound if target.more else value <= bound
+                for bound in (target.floor, target.aim)
+            ]
             state = ("below the floor", "floor", "aim")[sum(reached)]
-        found.append({
-            "target": target.title, "measured": value, "floor": target.floor, "aim": target.aim, "reached": state,
-        })  # fmt: skip
+        found.append(
+            {
+                "target": target.title,
+                "measured": value,
+                "floor": target.floor,
+                "aim": target.aim,
+                "reached": state,
+            }
+        )
     return found
 
 
@@ -44,15 +53,19 @@ def _spread(row: dict[str, Any], key: str) -> str:
 
 
 def _table(rows: list[list[str]], head: list[str]) -> str:
-    return tabulate(rows, head, "pipe", disable_numparse=True, colalign=["left"] + ["right"] * (len(head) - 1))
+    return tabulate(
+        rows, head, "pipe", disable_numparse=True, colalign=["left"] + ["right"] * (len(head) - 1)
+    )
 
 
 def _workload(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"\n#### {name}\n"
     titles = {
-        "times_faster": "times faster", "limit_multiple": "x FLOP limit",
-        "limit_multiple_in_round": "x limit in its round", "memory": "peak GiB",
-    }  # fmt: skip
+        "times_faster": "times faster",
+        "limit_multiple": "x FLOP limit",
+        "limit_multiple_in_round": "x limit in its round",
+        "memory": "peak GiB",
+    }
     keys = {key: title for key, title in titles.items() if any(key in row for row in rows)}
     head = ["", f"s per {rows[0].get('unit', 'command')}", "processor s", *keys.values()]
     body = []
@@ -65,12 +78,25 @@ def _workload(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
             if row["implementation"] == RATES
             else row["implementation"]
         )
-        body.append([title, _spread(row, "seconds"), _spread(row, "processor"), *(_spread(shown, k) for k in keys)])
+        body.append(
+            [
+                title,
+                _spread(row, "seconds"),
+                _spread(row, "processor"),
+                *(_spread(shown, k) for k in keys),
+            ]
+        )
     if body:
         yield _table(body, head)
-    package = next((row for row in rows if row["implementation"] == "learn2learn" and "missing" not in row), None)
+    package = next(
+        (row for row in rows if row["implementation"] == "learn2learn" and "missing" not in row),
+        None,
+    )
     if package:
-        yield f"\nThe restated way takes {_spread(package, 'times_faster')} times learn2learn's own processor time."
+        yield (
+            f"\nThe restated way takes {_spread(package, 'times_faster')} times learn2learn's own"
+            " processor time."
+        )
     for row in rows:
         if "missing" in row:
             yield f"\n{row['implementation']}: not here: {row['missing']}."
@@ -84,7 +110,13 @@ def _profiles(rows: list[dict[str, Any]]) -> Iterator[str]:
     body, last = [], ""
     for row in profiled:
         title = row["workload"] if row["workload"] != last else ""
-        body.append([title, row["implementation"], *(f"{100 * share:.0f}" for share in row["shares"].values())])
+        body.append(
+            [
+                title,
+                row["implementation"],
+                *(f"{100 * share:.0f}" for share in row["shares"].values()),
+            ]
+        )
         last = row["workload"]
     yield f"\n#### where the time of a call goes\n\n{_table(body, head)}"
 
@@ -96,12 +128,24 @@ def _curve(name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
     names = list(dict.fromkeys(row["implementation"] for row in rows))
     body = [[n, *(_spread(by.get((n, value), {}), "processor") for value in values)] for n in names]
     yield _table(body, [f"processor s, {rows[0]['axis'].replace('_', ' ')}:", *map(str, values)])
-    yield from (f"\n{row['implementation']}: not here: {row['missing']}." for row in rows if "missing" in row)
+    yield from (
+        f"\n{row['implementation']}: not here: {row['missing']}."
+        for row in rows
+        if "missing" in row
+    )
 
 
 def _targets(results: dict[str, Any]) -> str:
-    body = [[t["target"], _number(t["measured"], 4), _number(t["floor"]), _number(t["aim"]), t["reached"]] for t in
-            targets(results["rows"])]  # fmt: skip
+    body = [
+        [
+            t["target"],
+            _number(t["measured"], 4),
+            _number(t["floor"]),
+            _number(t["aim"]),
+            t["reached"],
+        ]
+        for t in targets(results["rows"])
+    ]
     return _table(body, ["", "measured", "floor", "aim", "reached"])
 
 
@@ -117,12 +161,16 @@ def markdown(results: dict[str, Any]) -> str:
     machine, versions = results["machine"], results["versions"]
     processor = " with ".join(filter(None, (machine["processor"], machine.get("vectors"))))
     lines = [
-        f"{results['date']}, commit {results['commit']}; {processor}, {machine['cores']} cores, load "
-        f"{machine['load_before']} before and {machine['load_after']} after; "
+        f"{results['date']}, commit {results['commit']}; {processor}, {machine['cores']} cores,"
+        f" load {machine['load_before']} before and {machine['load_after']} after; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + "."
     ]
-    lines += [f"\n{name}: not here: {peer['missing']}." for name, peer in results["peers"].items() if "missing" in peer]
+    lines += [
+        f"\n{name}: not here: {peer['missing']}."
+        for name, peer in results["peers"].items()
+        if "missing" in peer
+    ]
     if results["provisional"]:
         lines.append("\n**Provisional:** " + results["provisional"])
     lines += ["\n### Targets\n", _targets(results)]
@@ -130,8 +178,8 @@ def markdown(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         groups.setdefault(row["workload"], []).append(row)
     lines.append(
-        "\n### Workloads\n\nMedians over blocks, in brackets their quartiles. Times faster: than learn2learn's way, by "
-        "processor time, paired within rounds."
+        "\n### Workloads\n\nMedians over blocks, in brackets their quartiles. Times faster: than"
+        " learn2learn's way, by processor time, paired within rounds."
     )
     for name, rows in groups.items():
         lines += (_curve if "axis" in rows[0] and name != "start-up" else _workload)(name, rows)
@@ -140,45 +188,78 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def graphs(results: dict[str, Any]) -> str:
-    """The table of ``graphs.json``: a line for each method and data set, with what is to be reached."""
+    """The table of ``graphs.json``: a line for each method and data set, with what is to be
+    reached.
+    """
     machine, versions = results["machine"], results["versions"]
-    rows = {(row["workload"], row["implementation"], row["threads"]): row for row in results["rows"]}
+    rows = {
+        (row["workload"], row["implementation"], row["threads"]): row for row in results["rows"]
+    }
     body = []
     for (name, implementation, threads), fast in rows.items():
         if (implementation, threads) == ("fast", 2):
-            target, single = fast["target"], [rows[name, path, 1]["processor"] for path in ("plain", "fast")]
-            state = "reached" if fast["seconds"] <= target else f"missed by {fast['seconds'] / target - 1:.0%}"
+            target, single = (
+                fast["target"],
+                [rows[name, path, 1]["processor"] for path in ("plain", "fast")],
+            )
+            state = (
+                "reached"
+                if fast["seconds"] <= target
+                else f"missed by {fast['seconds'] / target - 1:.0%}"
+            )
             both = (rows[name, "plain", 2]["seconds"], fast["seconds"], fast["times_faster"])
-            official = None if "+cml " in name else fast["official_elsewhere"]  # TLP's code has no co-learner
+            official = (
+                None if "+cml " in name else fast["official_elsewhere"]
+            )  # TLP's code has no co-learner
             numbers = [_number(v) for v in (*single, *both, official, target)]
             body.append([name, *numbers, state])
-    head = ["s per task", "plain, one thread", "fast, one thread", "plain, two threads", "fast, two threads"]
+    head = [
+        "s per task",
+        "plain, one thread",
+        "fast, one thread",
+        "plain, two threads",
+        "fast, two threads",
+    ]
     head += ["times faster with two", "TLP's code with two, elsewhere", "target", ""]
     where = (
-        f"{results['date']}, commit {results['commit']}; {machine['processor']}, load {machine['load_before']} before "
-        f"and {machine['load']} at the end; "
+        f"{results['date']}, commit {results['commit']}; {machine['processor']}, load"
+        f" {machine['load_before']} before and {machine['load']} at the end; "
     )
     return f"{where}{', '.join(f'{k} {v}' for k, v in versions.items())}.\n\n{_table(body, head)}\n"
 
 
 def gpu(results: dict[str, Any]) -> str:
-    """The tables of ``gpu.json``: milliseconds of a meta-step and of a test task, a line for each workload."""
+    """The tables of ``gpu.json``: milliseconds of a meta-step and of a test task, a line for each
+    workload.
+    """
     by: dict[str, dict[str, dict[str, Any]]] = {}
     for row in results["rows"]:
         by.setdefault(row["workload"], {})[row["implementation"]] = row
     machine = results["machine"]["processor"]
     lines = [
         f"{results['date']}, commit {results['commit']}; {machine}; "
-        f"{', '.join(f'{k} {v}' for k, v in results['versions'].items())}.{' ' * ('note' in results)}"
-        f"{results.get('note', '')}\n"
+        f"{', '.join(f'{k} {v}' for k, v in results['versions'].items())}."
+        f"{' ' * ('note' in results)}{results.get('note', '')}\n"
     ]
-    for unit, best in (("meta-step", "engine, captured"), ("task", "engine, fast, 16 tasks at once")):
+    for unit, best in (
+        ("meta-step", "engine, captured"),
+        ("task", "engine, fast, 16 tasks at once"),
+    ):
         found = {name: rows for name, rows in by.items() if best in rows}
         ways = [way for way in next(iter(found.values())) if way != RATES]
-        keys = {"times_faster": f"{best}: times faster than {WAY}", "limit_multiple": "x FLOP limit"}
-        keys = {key: title for key, title in keys.items() if key in next(iter(found.values()))[best]}
+        keys = {
+            "times_faster": f"{best}: times faster than {WAY}",
+            "limit_multiple": "x FLOP limit",
+        }
+        keys = {
+            key: title for key, title in keys.items() if key in next(iter(found.values()))[best]
+        }
         body = [
-            [name, *(_number(1e3 * rows[w]["seconds"]) for w in ways), *(_number(rows[best].get(key)) for key in keys)]
+            [
+                name,
+                *(_number(1e3 * rows[w]["seconds"]) for w in ways),
+                *(_number(rows[best].get(key)) for key in keys),
+            ]
             for name, rows in found.items()
         ]
         head = [f"ms per {unit}", *ways, *keys.values()]

@@ -1,7 +1,9 @@
-"""One implementation in a process of its own: ``python -m benchmarks.worker JSON``, asked line by line.
+"""One implementation in a process of its own: ``python -m benchmarks.worker JSON``, asked line by
+line.
 
-Answers are JSON lines. The first says that it is ready, or what is missing. A number of seconds asks for a block of
-calls, "profile" for where the time of a call goes; an empty line ends the process.
+Answers are JSON lines. The first says that it is ready, or what is missing. A number of seconds
+asks for a block of calls, "profile" for where the time of a call goes; an empty line ends the
+process.
 """
 
 import importlib
@@ -27,8 +29,14 @@ _BETWEEN = "between operations"
 
 def resident() -> dict[str, int]:
     """Bytes of this process in memory: now, and at most so far."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
-    return {key: int(lines[name].split()[0]) * 1024 for key, name in (("now", "VmRSS"), ("peak", "VmHWM"))}
+    lines = dict(
+        line.split(":", 1)
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    )
+    return {
+        key: int(lines[name].split()[0]) * 1024
+        for key, name in (("now", "VmRSS"), ("peak", "VmHWM"))
+    }
 
 
 class Served:
@@ -50,7 +58,9 @@ class Served:
         self.calls, self.before = 0, resident()["now"]
 
     def block(self, seconds: float) -> dict[str, Any]:
-        """Calls for so many seconds, at least one: wall-clock and processor seconds of one call, peak memory."""
+        """Calls for so many seconds, at least one: wall-clock and processor seconds of one call,
+        peak memory.
+        """
         calls, start, used = 0, time.perf_counter(), time.process_time()
         while not calls or time.perf_counter() - start < seconds:
             answer = self.call(self.tasks[self.calls % len(self.tasks)])
@@ -74,13 +84,20 @@ class Served:
 
 
 def kind(operation: str) -> str:
-    """``arithmetic`` is all that normalises, rectifies, adds and sums; what is no operation is Python and autograd."""
-    return next((name for name, parts in _KINDS.items() if any(part in operation for part in parts)), _BETWEEN)
+    """``arithmetic`` is all that normalises, rectifies, adds and sums; what is no operation is
+    Python and autograd.
+    """
+    return next(
+        (name for name, parts in _KINDS.items() if any(part in operation for part in parts)),
+        _BETWEEN,
+    )
 
 
 def main() -> None:
     """Serve."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")  # whatever a library prints goes to the errors
+    answers = os.fdopen(
+        os.dup(1), "w", buffering=1, encoding="utf-8"
+    )  # whatever a library prints goes to the errors
     os.dup2(2, 1)
     order = json.loads(sys.argv[1])
 

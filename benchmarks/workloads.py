@@ -31,7 +31,9 @@ PACKAGES = ("learn2learn", "higher", "torchopt")
 
 @dataclass(frozen=True)
 class Workload:
-    """``problem``: fields of :class:`benchmarks.problem.Problem`. A call of ``work`` does ``units`` of ``unit``."""
+    """``problem``: fields of :class:`benchmarks.problem.Problem`. A call of ``work`` does ``units``
+    of ``unit``.
+    """
 
     name: str
     problem: dict[str, Any]
@@ -50,7 +52,9 @@ class Workload:
         fewer = {"tasks": min(2, self.problem["tasks"])} if "tasks" in self.problem else {}
         left_out = {"engine, compiled", "engine, many seeds", "plain loop", "learn2learn", "higher"}
         kept = tuple(name for name in self.implementations if name not in left_out)
-        return replace(self, problem=self.problem | small | fewer, implementations=kept, block_seconds=0.0)
+        return replace(
+            self, problem=self.problem | small | fewer, implementations=kept, block_seconds=0.0
+        )
 
 
 _SINUSOID = {"seeds": 5, "tasks": 25, "way": 1, "shot": 10, "query": 10, "inner_lr": 0.01}
@@ -107,7 +111,9 @@ WORKLOADS = [
         unit="task",
         units=4,
     ),
-    Workload("episodes, 5-way 5-shot", {"shot": 5}, ("episodes",), work="draw", unit="episode", units=256),
+    Workload(
+        "episodes, 5-way 5-shot", {"shot": 5}, ("episodes",), work="draw", unit="episode", units=256
+    ),
     Workload(
         "episodes with 28x28 images, 5-way 5-shot",
         {"shot": 5, "size": 28, "channels": 1, "tasks": 4},
@@ -125,15 +131,19 @@ WORKLOADS = [
         units=4,
     ),
 ]
-QUICK = {WORKLOADS[0].name, "Conv4-64 28x28 1-shot, MAML+CML", *(w.name for w in WORKLOADS if w.work != "step")}
+QUICK = {
+    WORKLOADS[0].name,
+    "Conv4-64 28x28 1-shot, MAML+CML",
+    *(w.name for w in WORKLOADS if w.work != "step"),
+}
 
 
 @dataclass(frozen=True)
 class Target:
     """``key`` of the row of ``implementation`` must reach ``floor``, and better ``aim``.
 
-    With ``beside``, an implementation and a number: in units in which that one has that number, as on the machine that
-    the target was set on.
+    With ``beside``, an implementation and a number: in units in which that one has that number, as
+    on the machine that the target was set on.
     """
 
     title: str
@@ -153,11 +163,15 @@ class Target:
         """The worst over its workloads; None where one is not measured."""
         values = {(row["workload"], row["implementation"]): row.get(self.key) for row in rows}
         found = [values.get((workload, self.implementation)) for workload in self.workloads]
-        units = [self.beside and values.get((workload, self.beside[0])) for workload in self.workloads]
+        units = [
+            self.beside and values.get((workload, self.beside[0])) for workload in self.workloads
+        ]
         if None in found or (self.beside and None in units):
             return None
         if self.beside:
-            found = [value / unit * self.beside[1] for value, unit in zip(found, units, strict=True)]
+            found = [
+                value / unit * self.beside[1] for value, unit in zip(found, units, strict=True)
+            ]
         return (min if self.more else max)(found)
 
 
@@ -169,7 +183,11 @@ _BOTH = ("MAML", "MAML+CML")
 TARGETS = [
     *(
         Target(
-            f"sinusoid, 25 tasks, {title}: times faster", ("sinusoid, 25 tasks, MAML",), "times_faster", *reach, name
+            f"sinusoid, 25 tasks, {title}: times faster",
+            ("sinusoid, 25 tasks, MAML",),
+            "times_faster",
+            *reach,
+            name,
         )
         for title, reach, name in (
             ("operation by operation", (10, 13), "engine, fast"),
@@ -177,7 +195,13 @@ TARGETS = [
             ("compiled, many seeds", (60, 100), "engine, many seeds"),
         )
     ),
-    Target("Conv4-64 84x84 5-shot: times faster", _mini("5-shot, 1 step", *_BOTH), "times_faster", 1.6, 2.5),
+    Target(
+        "Conv4-64 84x84 5-shot: times faster",
+        _mini("5-shot, 1 step", *_BOTH),
+        "times_faster",
+        1.6,
+        2.5,
+    ),
     Target(
         "Conv4-64 84x84 1-shot: times faster",
         (*_mini("1-shot, 1 step", *_BOTH), *_mini("1-shot, 5 steps", *_BOTH)),
@@ -203,7 +227,9 @@ TARGETS = [
         )
         for where, beside in (("", None), (", where a plain loop takes 0.54", ("plain loop", 0.54)))
     ),
-    Target("evaluation: times faster", ("evaluation, Conv4-64 84x84 5-shot",), "times_faster", 1.5, 2.5),
+    Target(
+        "evaluation: times faster", ("evaluation, Conv4-64 84x84 5-shot",), "times_faster", 1.5, 2.5
+    ),
     Target(
         "Conv4-64 84x84: peak memory, share of the official way's",
         tuple(name for shape in _SHAPES for name in _mini(shape, *_BOTH)),
@@ -218,5 +244,12 @@ TARGETS = [
         0.5,
         0.35,
     ),
-    Target("episodes drawn per second", ("episodes, 5-way 5-shot",), "per_second", 5_000, 20_000, "episodes"),
+    Target(
+        "episodes drawn per second",
+        ("episodes, 5-way 5-shot",),
+        "per_second",
+        5_000,
+        20_000,
+        "episodes",
+    ),
 ]

@@ -31,7 +31,10 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a folder in a file's place, no permission, a full disk
         where = f" {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}:{where}. Nothing half-written was left.", file=sys.stderr)
+        print(
+            f"error: {error.strerror or error}:{where}. Nothing half-written was left.",
+            file=sys.stderr,
+        )
         return 2
     return 0
 
@@ -48,20 +51,37 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("fetch", _fetch, "Get and prepare data sets.")
     sub.add_argument("data", nargs="+", help="names, see `list data`")
     sub.add_argument("--options", type=_mapping, default={}, help="the data set's options as JSON")
-    sub.add_argument("--plan", type=Path, help="a resolved plan, for its folder and its own copies of files")
+    sub.add_argument(
+        "--plan", type=Path, help="a resolved plan, for its folder and its own copies of files"
+    )
     sub.add_argument("--stamp", type=Path, help="file to write when it is ready")
     sub.add_argument(
-        "--acknowledge", nargs="*", default=[], help="data sets whose terms of use you have read and accept"
+        "--acknowledge",
+        nargs="*",
+        default=[],
+        help="data sets whose terms of use you have read and accept",
     )
     _folders(sub)
 
-    sub = command("plan", _plan, "Resolve a configuration into runs, jobs and table cells. Starts nothing.")
+    sub = command(
+        "plan", _plan, "Resolve a configuration into runs, jobs and table cells. Starts nothing."
+    )
     sub.add_argument(
-        "--config", required=True, type=Path, nargs="+", help="configuration files, joined as by Snakemake"
+        "--config",
+        required=True,
+        type=Path,
+        nargs="+",
+        help="configuration files, joined as by Snakemake",
     )
     sub.add_argument("--out", type=Path, help="write the plan to this file")
     sub.add_argument("--json", action="store_true", help="print the plan as JSON")
-    sub.add_argument("--calibrate", type=float, default=60.0, metavar="SECONDS", help="time outer steps; 0: do not")
+    sub.add_argument(
+        "--calibrate",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="time outer steps; 0: do not",
+    )
 
     sub = command("train", _train, "Train and evaluate one run, or the runs of one job of a plan.")
     sub.add_argument("spec", type=Path, help="a run's spec as JSON, or a plan (then --job)")
@@ -69,46 +89,70 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--stamp", type=Path, help="file to write when every run is stored")
     _engine(sub)
 
-    sub = command("evaluate", _evaluate, "Evaluate a stored run on more test tasks, queries or inner steps.")
+    sub = command(
+        "evaluate", _evaluate, "Evaluate a stored run on more test tasks, queries or inner steps."
+    )
     sub.add_argument("run_folder", type=Path)
     sub.add_argument("--tasks", type=int)
     sub.add_argument("--query", type=int, help="query examples per class")
     sub.add_argument("--inner-steps", type=int, nargs="+")
-    sub.add_argument("--replace", action="store_true", help="replace results of another number of queries")
+    sub.add_argument(
+        "--replace", action="store_true", help="replace results of another number of queries"
+    )
     _engine(sub)
 
     sub = command("table", _table, "Render tables from whatever runs are finished.")
     sub.add_argument("tables", nargs="*", help="keys; default: all of the study")
     _study(sub)
 
-    sub = command("report", _report, "Write the study's page from whatever runs are finished, and print its tables.")
+    sub = command(
+        "report",
+        _report,
+        "Write the study's page from whatever runs are finished, and print its tables.",
+    )
     _study(sub)
 
     sub = command("figure", _figure, "Draw figures from stored runs.")
     sub.add_argument("figures", nargs="*", help="keys; default: all of the study")
     _study(sub)
 
-    sub = command("check", _check, "Compare the finished runs of a configuration with committed references.")
+    sub = command(
+        "check", _check, "Compare the finished runs of a configuration with committed references."
+    )
     sub.add_argument("--config", type=Path, nargs="+", default=[Path("configs/ci.yaml")])
     sub.add_argument("--results", type=Path, help="default: the configuration's")
     sub.add_argument("--reference", type=Path, default=Path("configs/reference/ci.json"))
-    sub.add_argument("--update", action="store_true", help="make these runs the reference and print what moved")
+    sub.add_argument(
+        "--update", action="store_true", help="make these runs the reference and print what moved"
+    )
     sub.add_argument("--seeds", type=_positive, help="seeds 0..N-1 instead of the configuration's")
     sub.set_defaults(plan=None)
 
-    sub = command("status", _status, "How far a study is: finished, running, failed and missing runs per table.")
+    sub = command(
+        "status",
+        _status,
+        "How far a study is: finished, running, failed and missing runs per table.",
+    )
     _study(sub)
     sub.add_argument("--json", action="store_true", help="the state of every run, as JSON")
 
-    sub = command("publish", _publish, "Copy a study's records to results/reference, its tables into docs and README.")
+    sub = command(
+        "publish",
+        _publish,
+        "Copy a study's records to results/reference, its tables into docs and README.",
+    )
     _study(sub)
-    sub.add_argument("--partial", action="store_true", help="copy what is finished; leave tables and pages alone")
+    sub.add_argument(
+        "--partial", action="store_true", help="copy what is finished; leave tables and pages alone"
+    )
 
     sub = command("list", _list, "Names of methods, data sets or networks.")
     sub.add_argument("kind", choices=("methods", "data", "networks"))
     sub.add_argument("--json", action="store_true")
 
-    sub = command("describe", _describe, "Parameters and FLOPs of a method on a network and data set.")
+    sub = command(
+        "describe", _describe, "Parameters and FLOPs of a method on a network and data set."
+    )
     for name in ("method", "network", "data"):
         sub.add_argument(f"--{name}", required=True)
     sub.add_argument("--way", type=int, required=True)
@@ -121,14 +165,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _folders(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--data-dir", type=Path, help="where data sets are kept; default: the plan's, or data")
+    sub.add_argument(
+        "--data-dir", type=Path, help="where data sets are kept; default: the plan's, or data"
+    )
 
 
 def _engine(sub: argparse.ArgumentParser) -> None:
     _folders(sub)
     sub.add_argument("--results", type=Path, help="default: the plan's, or results")
     sub.add_argument("--device", help="cpu, cuda, cuda:N, or auto: cuda if there is one")
-    sub.add_argument("--threads", type=_positive, default=1, help="two runs of one thread beat one run of two")
+    sub.add_argument(
+        "--threads", type=_positive, default=1, help="two runs of one thread beat one run of two"
+    )
     sub.add_argument(
         "--engine",
         choices=("auto", "fast", "plain", "compiled", "captured"),
@@ -140,7 +188,9 @@ def _engine(sub: argparse.ArgumentParser) -> None:
 
 def _study(sub: argparse.ArgumentParser) -> None:
     source = sub.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", type=Path, nargs="+", help="configuration files, joined as by Snakemake")
+    source.add_argument(
+        "--config", type=Path, nargs="+", help="configuration files, joined as by Snakemake"
+    )
     source.add_argument("--plan", type=Path, help="a resolved plan")
     sub.add_argument("--results", type=Path, help="default: the configuration's")
 
@@ -149,7 +199,9 @@ def _mapping(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, such as '{{\"size\": 28}}' ({error})") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no JSON object, such as '{{\"size\": 28}}' ({error})"
+        ) from None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, such as '{{\"size\": 28}}'")
     return value
@@ -161,7 +213,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-# -- commands -----------------------------------------------------------------------------------------
+# -- commands
+# -----------------------------------------------------------------------------------------
 
 
 def _fetch(args: argparse.Namespace) -> None:
@@ -176,14 +229,16 @@ def _fetch(args: argparse.Namespace) -> None:
         folder = args.data_dir or Path(_of(study, "data_dir"))
         if cls.terms and name not in [*_of(study, "acknowledged"), *args.acknowledge]:
             raise UserError(
-                f"{name} has terms of use: read {cls.terms}. If you accept them, add {name} to `acknowledged` in the "
-                f"configuration, or --acknowledge {name} here."
+                f"{name} has terms of use: read {cls.terms}. If you accept them, add {name} to"
+                f" `acknowledged` in the configuration, or --acknowledge {name} here."
             )
         data.prepare(folder, _of(study, "sources").get(name, {}))
         if args.stamp:
             # What depends on the stamp runs again when its content changes: when it is other data.
             index = prepared.index(folder, data.data_id)
-            files.write_json(args.stamp, {key: index.get(key) for key in ("data_id", "sha256", "files")})
+            files.write_json(
+                args.stamp, {key: index.get(key) for key in ("data_id", "sha256", "files")}
+            )
         print(f"{data.data_id} is ready in {folder}")
 
 
@@ -217,16 +272,21 @@ def _settings(args: argparse.Namespace, study: Study | None = None):
     from cml_bench.engine.train import Settings
 
     return Settings(
-        **{name: _of(study, name) for name in ("runs_per_gpu", "memory_fraction", "tasks_at_once", "seeds_at_once")},
+        **{
+            name: _of(study, name)
+            for name in ("runs_per_gpu", "memory_fraction", "tasks_at_once", "seeds_at_once")
+        },
         gpu_expected=_of(study, "gpu") == "expected" and not _of(study, "allow_cpu"),
         wait=bool(getattr(args, "job", None)),
         results=args.results or Path(_of(study, "results")),
         data_dir=args.data_dir or Path(_of(study, "data_dir")),
-        device=resolve_device(args.device or _of(study, "device")), threads=args.threads,
+        device=resolve_device(args.device or _of(study, "device")),
+        threads=args.threads,
         path=args.engine or _of(study, "engine"),
-        checkpoint_seconds=args.checkpoint_seconds, diagnostics=args.diagnostics == "on",
+        checkpoint_seconds=args.checkpoint_seconds,
+        diagnostics=args.diagnostics == "on",
         report=lambda text: print(text, flush=True),
-    )  # fmt: skip
+    )
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -241,10 +301,14 @@ def _train(args: argparse.Namespace) -> None:
         preflight.refuse_other_data(plan, settings.data_dir, {spec.data_id for spec in specs})
         run_all(specs, settings, args.stamp)
         return
-    content = content["spec"] if isinstance(content, dict) and "spec" in content else content  # a record has one
+    content = (
+        content["spec"] if isinstance(content, dict) and "spec" in content else content
+    )  # a record has one
     spec, settings = RunSpec.read(content, str(args.spec)), _settings(args)
     try:
-        refuse(spec, settings)  # here, so that not even an error.log is written: that is for a study's `status`
+        refuse(
+            spec, settings
+        )  # here, so that not even an error.log is written: that is for a study's `status`
     except UserError as error:
         raise UserError(f"{args.spec}: {error}") from None
     run_all([spec], settings, args.stamp)
@@ -254,9 +318,13 @@ def _specs_of_job(plan: Plan, args: argparse.Namespace) -> list[RunSpec]:
     jobs = {job.id: job.runs for job in plan.jobs}
     names = ", ".join(list(jobs)[:3])
     if not args.job:
-        raise UserError(f"{args.spec} is a plan of several jobs: name one with --job, such as {names}.")
+        raise UserError(
+            f"{args.spec} is a plan of several jobs: name one with --job, such as {names}."
+        )
     if args.job not in jobs:
-        raise UserError(f"{args.spec} has no job {args.job!r}: name one that it has, such as {names}.")
+        raise UserError(
+            f"{args.spec} has no job {args.job!r}: name one that it has, such as {names}."
+        )
     return [plan.specs[run] for run in jobs[args.job]]
 
 
@@ -328,8 +396,9 @@ def _check(args: argparse.Namespace) -> None:
     offenders = sum(bool(item.problem) for item in found)
     if offenders:
         raise UserError(
-            f"{offenders} of {len(found)} cells do not hold against {args.reference}. Find the change that did it; if "
-            "it is meant, run `make gate-reference` and commit what moved, with the reason."
+            f"{offenders} of {len(found)} cells do not hold against {args.reference}. Find the"
+            " change that did it; if it is meant, run `make gate-reference` and commit what moved,"
+            " with the reason."
         )
 
 
@@ -338,7 +407,11 @@ def _status(args: argparse.Namespace) -> None:
 
     plan, results = _plan_and_results(args)
     if args.json:
-        print(json.dumps([state._asdict() for state in status.states(plan, results).values()], indent=1))
+        print(
+            json.dumps(
+                [state._asdict() for state in status.states(plan, results).values()], indent=1
+            )
+        )
     else:
         print(status.text(plan, results))
 
@@ -364,9 +437,16 @@ def _describe(args: argparse.Namespace) -> None:
     from cml_bench.costs.describe import describe
 
     found = describe(
-        args.method, args.network, args.data, args.way, args.shot, args.query, args.options, args.network_options,
+        args.method,
+        args.network,
+        args.data,
+        args.way,
+        args.shot,
+        args.query,
+        args.options,
+        args.network_options,
         args.data_options,
-    )  # fmt: skip
+    )
     if args.json:
         print(json.dumps(found, indent=1))
         return

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input: one paragraph that names the culprit and the way out. Shown without a traceback."""
+    """Bad input: one paragraph that names the culprit and the way out. Shown without a
+    traceback.
+    """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

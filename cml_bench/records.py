@@ -2,12 +2,14 @@
 
 A run folder ``results/runs/<method>-<data>-<way>w<shot>s-s<seed>-<id8>/`` holds
 
-* ``record.json``: complete on its own: spec, versions, machine, engine, timings, peak memory, hash of the decoded data,
-  curves, diagnostics, selected steps, and the mean of every evaluation;
+* ``record.json``: complete on its own: spec, versions, machine, engine, timings, peak memory, hash
+  of the decoded data, curves, diagnostics, selected steps, and the mean of every evaluation;
 * ``episodes.npz``: the result of every test episode (number of correct answers, or squared error);
-* ``model.safetensors`` (psi, theta of the selected step), ``colearner.safetensors`` (phi of the same step),
-  ``best_co.safetensors`` and ``last.safetensors`` (complete), ``ensemble.safetensors`` where models are averaged;
-* ``run.log``; while it trains also a lock, checkpoints and ``progress.json``; after a failure ``error.log``.
+* ``model.safetensors`` (psi, theta of the selected step), ``colearner.safetensors`` (phi of the
+  same step), ``best_co.safetensors`` and ``last.safetensors`` (complete), ``ensemble.safetensors``
+  where models are averaged;
+* ``run.log``; while it trains also a lock, checkpoints and ``progress.json``; after a failure
+  ``error.log``.
 
 The report side reads these files and imports no torch.
 """
@@ -39,17 +41,20 @@ STATUSES = (FINISHED, DIVERGED, COLLAPSED)
 
 
 def run_status(
-    losses: ArrayLike, right: ArrayLike | None = None, answers: int | None = None, way: int | None = None
+    losses: ArrayLike,
+    right: ArrayLike | None = None,
+    answers: int | None = None,
+    way: int | None = None,
 ) -> str:
     """How a run ended: ``diverged``, ``collapsed`` or ``finished``.
 
-    ``losses``: the training losses, any shape; one that is not finite makes the run ``diverged``, whatever
-    the rest.  ``right``: shape (episodes,), integers: the right answers among ``answers`` in each episode of the
-    run's last validation; a mean within 2 standard errors of ``answers`` / ``way`` makes it ``collapsed``.
-    Leave ``way`` out for regression.
+    ``losses``: the training losses, any shape; one that is not finite makes the run ``diverged``,
+    whatever the rest.  ``right``: shape (episodes,), integers: the right answers among ``answers``
+    in each episode of the run's last validation; a mean within 2 standard errors of ``answers`` /
+    ``way`` makes it ``collapsed``. Leave ``way`` out for regression.
 
-    Raises ``ValueError`` if ``way`` is given without counts from 0 to ``answers``, or is below 2: of one
-    class every answer is right.
+    Raises ``ValueError`` if ``way`` is given without counts from 0 to ``answers``, or is below 2:
+    of one class every answer is right.
     """
     if not np.isfinite(np.asarray(losses, dtype=np.float64)).all():
         return DIVERGED
@@ -58,7 +63,10 @@ def run_status(
     counts = np.asarray([] if right is None else right)
     whole = counts.ndim == 1 and counts.size > 0 and np.issubdtype(counts.dtype, np.integer)
     if not whole or answers is None or counts.min() < 0 or counts.max() > answers:
-        raise ValueError("a classification run needs its validation's right answers: whole numbers, one an episode")
+        raise ValueError(
+            "a classification run needs its validation's right answers: whole numbers, one an"
+            " episode"
+        )
     if way < 2:
         raise ValueError(f"a classification run needs at least 2 ways, got {way}")
     return COLLAPSED if _at_chance([int(count) for count in counts], answers, way) else FINISHED
@@ -67,12 +75,15 @@ def run_status(
 def _at_chance(right: list[int], answers: int, way: int) -> bool:
     """Whether the mean of the counts is within 2 standard errors of ``answers`` / ``way``.
 
-    The inequality |mean - chance| <= 2 sqrt(variance / n), squared and freed of fractions.  A head that always names
-    one class is exactly at chance in every episode, without spread: whole numbers leave no rounding to decide on it.
-    One episode has no spread, so it is at chance only if it is exactly there.
+    The inequality |mean - chance| <= 2 sqrt(variance / n), squared and freed of fractions.  A head
+    that always names one class is exactly at chance in every episode, without spread: whole numbers
+    leave no rounding to decide on it. One episode has no spread, so it is at chance only if it is
+    exactly there.
     """
     n, total = len(right), sum(right)
-    spread = n * sum(count * count for count in right) - total * total  # n (n - 1) times the variance
+    spread = (
+        n * sum(count * count for count in right) - total * total
+    )  # n (n - 1) times the variance
     off = way * total - n * answers
     return max(n - 1, 1) * off * off <= 4 * way * way * spread
 
@@ -124,7 +135,9 @@ class _Curves(_Shape):
 
 
 class _Content(_Shape):
-    """The keys of ``record.json`` that tables, page, gate and status rely on, so that none has to expect less."""
+    """The keys of ``record.json`` that tables, page, gate and status rely on, so that none has to
+    expect less.
+    """
 
     id: str
     spec: RunSpec
@@ -174,14 +187,18 @@ class Record:
         return Evaluation.model_validate(stored) if stored else None
 
     def lacks(self, wanted: Evaluation) -> str:
-        """Which test results are wanted and not stored, in words; empty: none, or no model to get any from."""
+        """Which test results are wanted and not stored, in words; empty: none, or no model to get
+        any from.
+        """
         done = self.evaluated
         if self.status == "diverged" or (done and done.covers(wanted)):
             return ""
         if not done:
             return "no test results are stored"
         if done.query != wanted.query:
-            return f"it was tested with {done.query} queries a class, and {wanted.query} are asked for"
+            return (
+                f"it was tested with {done.query} queries a class, and {wanted.query} are asked for"
+            )
         if done.tasks < wanted.tasks:
             return f"{done.tasks:,} test tasks are stored, and {wanted.tasks:,} are asked for"
         steps = ", ".join(map(str, sorted({*wanted.inner_steps} - {*done.inner_steps})))
@@ -189,16 +206,24 @@ class Record:
 
     @property
     def testable(self) -> bool:
-        """Whether more test results can be had: from stored weights, or of a method that has none."""
-        return (self.folder / "model.safetensors").exists() or not self.content["parameters"]["train"]
+        """Whether more test results can be had: from stored weights, or of a method that has
+        none.
+        """
+        return (self.folder / "model.safetensors").exists() or not self.content["parameters"][
+            "train"
+        ]
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The stored results of every test episode. A UserError if the file is missing or damaged."""
+        """The stored results of every test episode. A UserError if the file is missing or
+        damaged.
+        """
         return read_arrays(self.folder / "episodes.npz", _AGAIN)
 
     def episodes(self, key: str, tasks: int | None = None) -> np.ndarray:
-        """Scores of the first ``tasks`` test episodes: accuracy in [0, 1], or squared error. float64 (tasks,)."""
+        """Scores of the first ``tasks`` test episodes: accuracy in [0, 1], or squared error.
+        float64 (tasks,).
+        """
         if key not in self.arrays:
             raise UserError(
                 f"{self.folder / 'episodes.npz'} has no results for {key!r}, only for "
@@ -207,10 +232,15 @@ class Record:
         values = self.arrays[key]
         if tasks is not None and len(values) < tasks:
             raise UserError(
-                f"{self.folder} has {len(values)} test episodes for {key!r}; {tasks} are asked for. {_AGAIN}"
+                f"{self.folder} has {len(values)} test episodes for {key!r}; {tasks} are asked for."
+                f" {_AGAIN}"
             )
         values = values[:tasks].astype(np.float64)
-        return values / self.content["answers_per_episode"] if self.content["kind"] == "classification" else values
+        return (
+            values / self.content["answers_per_episode"]
+            if self.content["kind"] == "classification"
+            else values
+        )
 
 
 class Store:
@@ -228,7 +258,9 @@ class Store:
         return read(self.folder(spec), spec)
 
     def all(self) -> list[Record]:
-        """Every finished run; those whose record is damaged are passed over (``status`` names them)."""
+        """Every finished run; those whose record is damaged are passed over (``status`` names
+        them).
+        """
         folders = sorted(self.runs.iterdir()) if self.runs.is_dir() else []
         found = []
         for folder in folders:
@@ -237,7 +269,9 @@ class Store:
         return [record for record in found if record]
 
     def usable(self, spec: RunSpec) -> tuple[Record | None, str]:
-        """The record, if it and its episodes can be read; else None and, where there is something, what is wrong."""
+        """The record, if it and its episodes can be read; else None and, where there is something,
+        what is wrong.
+        """
         try:
             record = self.read(spec)
             if record is not None and record.status != "diverged":
@@ -274,24 +308,27 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
     stored, computed = checked.id, checked.spec.id
     if stored != computed:
         raise UserError(
-            f"{path} was changed: its specification does not belong to its id {stored[:8]} (which would be "
-            f"{computed[:8]}). {_AGAIN}"
+            f"{path} was changed: its specification does not belong to its id {stored[:8]} (which"
+            f" would be {computed[:8]}). {_AGAIN}"
         )
     if spec is not None and stored != spec.id:
         raise UserError(
-            f"{path} belongs to another run (its id {stored[:8]}, expected {spec.id[:8]}). Move the folder away."
+            f"{path} belongs to another run (its id {stored[:8]}, expected {spec.id[:8]}). Move the"
+            " folder away."
         )
     return Record(Path(folder), content)
 
 
 def untestable(record: Record, wanted: Evaluation) -> str:
-    """Why test results that are wanted of a record cannot be had, and the way out; empty: they are there, or can."""
+    """Why test results that are wanted of a record cannot be had, and the way out; empty: they are
+    there, or can.
+    """
     lacks = record.lacks(wanted)
     if not lacks or record.testable:
         return ""
     return (
-        f"its record is without weights (committed results have none), and {lacks}: ask for what it has, or move its "
-        "folder away and start again, which trains it anew"
+        f"its record is without weights (committed results have none), and {lacks}: ask for what it"
+        " has, or move its folder away and start again, which trains it anew"
     )
 
 
@@ -304,13 +341,27 @@ def refuse_untestable(record: Record, wanted: Evaluation) -> None:
 def read_arrays(path: Path, way_out: str) -> dict[str, np.ndarray]:
     """The arrays of an npz file. A UserError with the way out if it is missing or damaged."""
     try:
-        with open(path, "rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file open
+        with (
+            open(path, "rb") as file,
+            np.load(file) as arrays,
+        ):  # np.load leaves a damaged file open
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise UserError(f"{path} is missing or damaged (no such file). {way_out}") from None
-    # TypeError: a single array under this name; RuntimeError: an archive that says it is packed in another way.
-    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is missing or damaged ({' '.join(str(error).split())}). {way_out}") from None
+    # TypeError: a single array under this name; RuntimeError: an archive that says it is packed in
+    # another way.
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise UserError(
+            f"{path} is missing or damaged ({' '.join(str(error).split())}). {way_out}"
+        ) from None
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -326,13 +377,17 @@ def write_episodes(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write_record(folder: Path, content: dict[str, Any]) -> Record:
-    """``record.json``, the last file of a run to be written: where it stands, the run is finished."""
+    """``record.json``, the last file of a run to be written: where it stands, the run is
+    finished.
+    """
     write_json(folder / "record.json", content)
     return Record(folder, content)
 
 
 def write_progress(folder: Path, progress: dict[str, Any]) -> None:
-    """``progress.json``: step, steps, loss and seconds left of a training under way, for ``status``."""
+    """``progress.json``: step, steps, loss and seconds left of a training under way, for
+    ``status``.
+    """
     write_json(folder / "progress.json", progress)
 
 

@@ -1,7 +1,7 @@
 """Methods, data sets and networks: one file each, found by scanning their folders.
 
-A file registers its class with ``@methods.register("name")``. ``+cml`` is no
-method of its own: ``cooperative.py`` registers how it is made around any method that accepts a co-learner.
+A file registers its class with ``@methods.register("name")``. ``+cml`` is no method of its own:
+``cooperative.py`` registers how it is made around any method that accepts a co-learner.
 """
 
 import importlib
@@ -19,7 +19,8 @@ from cml_bench.spec import NAME
 
 CML = "+cml"
 
-# Options that titles, tables and plans read by their name, the type that they rely on, and what they are.
+# Options that titles, tables and plans read by their name, the type that they rely on, and what
+# they are.
 _RESERVED: dict[str, dict[str, tuple[type, str]]] = {
     "data set": {"split": (str, "the class split, a word")},
     "method": {
@@ -45,10 +46,13 @@ class Registry:
         def add(cls: type) -> type:
             self._check(name, cls)
             other = self._entries.get(name)
-            if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            if other is not None and (other.__module__, other.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
                 raise UserError(
-                    f"two files register the {self.kind} {name!r}: {other.__module__} and {cls.__module__}. "
-                    "Rename one of them."
+                    f"two files register the {self.kind} {name!r}: {other.__module__} and"
+                    f" {cls.__module__}. Rename one of them."
                 )
             cls.name = name
             self._entries[name] = cls
@@ -60,12 +64,15 @@ class Registry:
         """A UserError for a name or an option that would be taken for something else."""
         place = f"{cls.__module__}: the {self.kind} {name!r}"
         if not re.fullmatch(NAME, name):
-            raise UserError(f"{place} cannot be called so: folders are, so use a-z, 0-9 and _. Rename it.")
+            raise UserError(
+                f"{place} cannot be called so: folders are, so use a-z, 0-9 and _. Rename it."
+            )
         for option, (kind, meaning) in _RESERVED.get(self.kind, {}).items():
             field = cls.Options.model_fields.get(option)
             if field is not None and not _is(field.annotation, kind):
                 raise UserError(
-                    f"{place} has an option {option!r} of another kind: that name is for {meaning}. Rename it."
+                    f"{place} has an option {option!r} of another kind: that name is for {meaning}."
+                    " Rename it."
                 )
 
     def _scan(self) -> None:
@@ -90,13 +97,19 @@ class Registry:
 
 
 def _is(annotation: Any, kind: type) -> bool:
-    """Whether every value of a type is of this kind: ``str``, ``Literal["a", "b"]``, ``Annotated[...]`` of them."""
+    """Whether every value of a type is of this kind: ``str``, ``Literal["a", "b"]``,
+    ``Annotated[...]`` of them.
+    """
     if typing.get_origin(annotation) is typing.Literal:
         return all(isinstance(value, kind) for value in typing.get_args(annotation))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return all(_is(part, kind) for part in typing.get_args(annotation))
     if kind is BaseModel:
-        return isinstance(annotation, type) and issubclass(annotation, kind) and "gamma" in annotation.model_fields
+        return (
+            isinstance(annotation, type)
+            and issubclass(annotation, kind)
+            and "gamma" in annotation.model_fields
+        )
     return annotation in ((int, float) if kind is float else (kind,))
 
 
@@ -104,7 +117,9 @@ _wrappers: dict[str, Callable[[type], type]] = {}
 
 
 def wraps(suffix: str) -> Callable[[Callable[[type], type]], Callable[[type], type]]:
-    """Decorator of a function that makes the class of ``<name><suffix>`` from the class of ``<name>``."""
+    """Decorator of a function that makes the class of ``<name><suffix>`` from the class of
+    ``<name>``.
+    """
 
     def add(make: Callable[[type], type]) -> Callable[[type], type]:
         _wrappers[suffix] = make

@@ -35,9 +35,15 @@ def uniform(raw: np.ndarray) -> np.ndarray:
 
 
 def smallest(raw: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k smallest words along the last axis, in ascending order: a random k-permutation."""
+    """Indices of the k smallest words along the last axis, in ascending order: a random
+    k-permutation.
+    """
     if k > raw.shape[-1]:
         raise ValueError(f"cannot choose {k} of {raw.shape[-1]}")
-    part = np.argpartition(raw, k - 1, axis=-1)[..., :k] if k < raw.shape[-1] else np.argsort(raw, axis=-1)
+    part = (
+        np.argpartition(raw, k - 1, axis=-1)[..., :k]
+        if k < raw.shape[-1]
+        else np.argsort(raw, axis=-1)
+    )
     order = np.argsort(np.take_along_axis(raw, part, axis=-1), axis=-1)
     return np.take_along_axis(part, order, axis=-1)

@@ -2,9 +2,9 @@
 
 A :class:`RunSpec` holds every option resolved to a value, so that it can be run, compared and
 re-created without any configuration file. Its id is the SHA-256 of the canonical JSON of everything
-that can change the trained model. Left out, because they cannot: paths, device, threads, engine path,
-checkpoint interval, diagnostics, and :class:`Evaluation` (more test episodes extend the list of
-results of the same model).
+that can change the trained model. Left out, because they cannot: paths, device, threads, engine
+path, checkpoint interval, diagnostics, and :class:`Evaluation` (more test episodes extend the list
+of results of the same model).
 """
 
 import hashlib
@@ -18,7 +18,8 @@ from cml_bench.errors import UserError
 
 NAME = r"^[a-z0-9_+]+$"  # of methods, networks, data sets: they become folders
 
-# Far above anything that can be trained; beyond them numbers overflow, or planning and training do not end.
+# Far above anything that can be trained; beyond them numbers overflow, or planning and training do
+# not end.
 MOST_STEPS, MOST_TASKS, MOST_EXAMPLES, MOST_INNER_STEPS = 10**9, 10**7, 100_000, 200
 MOST_SEED = 2**63 - 1
 
@@ -32,11 +33,14 @@ Belongs = Callable[[tuple[int | str, ...]], str]
 class Model(BaseModel):
     """Frozen; an unknown key is an error that names it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
     @classmethod
     def read(cls, content: Any, where: str, belongs: Belongs | None = None) -> Self:
-        """Check what a user or a file gave; a UserError names ``where`` it stands and every offending key.
+        """Check what a user or a file gave; a UserError names ``where`` it stands and every
+        offending key.
 
         ``belongs``: see :func:`explain`.
         """
@@ -79,7 +83,12 @@ def _short(value: Any, length: int = 200) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
-def explain(error: ValidationError, where: str, known: list[str] | None = None, belongs: Belongs | None = None) -> str:
+def explain(
+    error: ValidationError,
+    where: str,
+    known: list[str] | None = None,
+    belongs: Belongs | None = None,
+) -> str:
     """One paragraph for a pydantic error: the key, what is wrong with it, and what would be right.
 
     ``belongs``: says of an unknown key (its path) where it would be known; empty: nowhere.
@@ -90,7 +99,9 @@ def explain(error: ValidationError, where: str, known: list[str] | None = None, 
         if item["type"] == "extra_forbidden":
             place = belongs(item["loc"]) if belongs else ""
             choices = f"; known keys: {', '.join(known)}" if known and len(item["loc"]) == 1 else ""
-            parts.append(f"unknown key {key!r}" + (f": it belongs under {place}" if place else choices))
+            parts.append(
+                f"unknown key {key!r}" + (f": it belongs under {place}" if place else choices)
+            )
         else:
             shown = "" if item["type"] == "missing" else f" (got {_short(item['input'])})"
             parts.append(f"{key}: {item['msg']}{shown}")
@@ -120,52 +131,80 @@ class Protocol(Model):
     )
     val_every: int = Field(100, ge=1, le=MOST_STEPS, description="outer steps between validations")
     val_tasks: int = Field(600, ge=2, le=MOST_TASKS, description="validation tasks each time")
-    val_fresh: bool = Field(False, description="new validation tasks each time instead of the same ones")
+    val_fresh: bool = Field(
+        False, description="new validation tasks each time instead of the same ones"
+    )
     selection: Literal["joint", "separate", "last"] = Field(
         "joint",
-        description="joint: (psi, theta, phi) of the step with the best meta head; separate: phi is that of the step "
-        "with the best co head, as in the released CML code (reading co_unpaired); last: no selection",
+        description=(
+            "joint: (psi, theta, phi) of the step with the best meta head; separate: phi is that of"
+            " the step with the best co head, as in the released CML code (reading co_unpaired);"
+            " last: no selection"
+        ),
     )
     save_last: bool = added(
         False,
-        description="the best-model bug of pytorch-maml and Sharp-MAML: from the first improvement on every validated "
-        "step is stored, so the last one is tested whatever ``selection`` says",
+        description=(
+            "the best-model bug of pytorch-maml and Sharp-MAML: from the first improvement on every"
+            " validated step is stored, so the last one is tested whatever ``selection`` says"
+        ),
     )
     ensemble_top_k: int = added(
         1,
         ge=1,
         le=1000,
-        description="test the averaged logits of the so many best validated models (MAML++: 5; its paper: 3)",
+        description=(
+            "test the averaged logits of the so many best validated models (MAML++: 5; its"
+            " paper: 3)"
+        ),
     )
     clamp: float = added(
         0.0,
         ge=0,
-        description="clamp outer gradients to +-this value, as MAML and MAML++ do on MiniImagenet (10); 0: no",
+        description=(
+            "clamp outer gradients to +-this value, as MAML and MAML++ do on MiniImagenet (10);"
+            " 0: no"
+        ),
     )
     outer_lr_min: float | None = added(
         None,
         ge=0,
-        description="cosine annealing of Adam's learning rate from ``outer_lr`` to this value over the training, epoch "
-        "by epoch (MAML++ on Omniglot: 1e-5; on MiniImagenet it equals outer_lr); none: constant",
+        description=(
+            "cosine annealing of Adam's learning rate from ``outer_lr`` to this value over the"
+            " training, epoch by epoch (MAML++ on Omniglot: 1e-5; on MiniImagenet it equals"
+            " outer_lr); none: constant"
+        ),
     )
     epoch_steps: int = added(
-        500, ge=1, le=MOST_STEPS, description="outer steps of an epoch, the grain of cosine annealing (MAML++)"
+        500,
+        ge=1,
+        le=MOST_STEPS,
+        description="outer steps of an epoch, the grain of cosine annealing (MAML++)",
     )
     weight_decay: float = added(
-        0.0, ge=0, description="Adam's, coupled: so much of each parameter is added to its gradient (TLP: 5e-4)"
+        0.0,
+        ge=0,
+        description=(
+            "Adam's, coupled: so much of each parameter is added to its gradient (TLP: 5e-4)"
+        ),
     )
     patience: int = added(
         0,
         ge=0,
         le=MOST_STEPS,
-        description="stop after so many validations in a row without a better meta head (TLP: 10); 0: never",
+        description=(
+            "stop after so many validations in a row without a better meta head (TLP: 10); 0: never"
+        ),
     )
     gradient_noise: float = added(
         0.0,
         ge=0,
-        description="add to the outer gradient of every tensor of psi Gaussian noise of this multiple of its norm (of "
-        "the whole gradient, since without a co-learner there is no other): a control for figure 3a, whose own noise "
-        "is the gradient of a frozen random co-learner (``cml.frozen``)",
+        description=(
+            "add to the outer gradient of every tensor of psi Gaussian noise of this multiple of"
+            " its norm (of the whole gradient, since without a co-learner there is no other): a"
+            " control for figure 3a, whose own noise is the gradient of a frozen random co-learner"
+            " (``cml.frozen``)"
+        ),
     )
 
 
@@ -181,7 +220,11 @@ class Evaluation(Model):
     def covers(self, other: "Evaluation") -> bool:
         """Whether results made for this evaluation contain those asked for by the other."""
         same_query = self.query == other.query
-        return same_query and self.tasks >= other.tasks and set(self.inner_steps) >= set(other.inner_steps)
+        return (
+            same_query
+            and self.tasks >= other.tasks
+            and set(self.inner_steps) >= set(other.inner_steps)
+        )
 
 
 class RunSpec(Model):
@@ -196,7 +239,9 @@ class RunSpec(Model):
     protocol: Protocol
     way: int = Field(ge=1, le=MOST_EXAMPLES)
     shot: int = Field(ge=1, le=MOST_EXAMPLES)
-    query: int = Field(ge=1, le=MOST_EXAMPLES, description="query examples per class in training and validation")
+    query: int = Field(
+        ge=1, le=MOST_EXAMPLES, description="query examples per class in training and validation"
+    )
     steps: int = Field(ge=0, le=MOST_STEPS)
     seed: int = Field(ge=0, le=MOST_SEED)
     precision: Precision = "float32"
@@ -215,6 +260,11 @@ class RunSpec(Model):
 
     @property
     def title(self) -> str:
-        """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``; ``... on sbm, split r1, ...`` of a class split."""
+        """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``; ``... on sbm, split r1, ...``
+        of a class split.
+        """
         split = f", split {self.data.options['split']}" if "split" in self.data.options else ""
-        return f"{self.method} on {self.data.name}{split}, {self.way}-way {self.shot}-shot, seed {self.seed}"
+        return (
+            f"{self.method} on {self.data.name}{split}, {self.way}-way {self.shot}-shot, seed"
+            f" {self.seed}"
+        )

@@ -1,8 +1,10 @@
-"""Miniature archives in the exact formats of the published ones: every class, but few and small images of each.
+"""Miniature archives in the exact formats of the published ones: every class, but few and small
+images of each.
 
-``python -m tests.archives FOLDER`` writes all of them and ``FOLDER/sources.yaml``, a piece of configuration that names
-them with their digests: a study runs on them as ``snakemake --configfile STUDY.yaml FOLDER/sources.yaml``. Images of a
-class share a pattern, so that there is something to learn. The bytes depend on ``seed`` only.
+``python -m tests.archives FOLDER`` writes all of them and ``FOLDER/sources.yaml``, a piece of
+configuration that names them with their digests: a study runs on them as ``snakemake --configfile
+STUDY.yaml FOLDER/sources.yaml``. Images of a class share a pattern, so that there is something to
+learn. The bytes depend on ``seed`` only.
 """
 
 import gzip
@@ -28,17 +30,24 @@ MINI = {"train": 64, "validation": 16, "test": 20}
 
 
 def images(number: int, each: int, side: int, seed: int = 0, channels: int = 3) -> np.ndarray:
-    """Pictures of class ``number``: uint8 (each, side, side, channels), its coarse squares with a little noise.
+    """Pictures of class ``number``: uint8 (each, side, side, channels), its coarse squares with a
+    little noise.
 
     They use the upper half of the bytes as much as the lower, as photographs do.
     """
     cells = 7 if side % 7 == 0 else 8
     pattern = np.random.default_rng((seed, number)).integers(0, 200, (1, cells, cells, channels))
     noise = np.random.default_rng((seed, number, 1)).integers(0, 56, (each, cells, cells, channels))
-    return (pattern + noise).astype(np.uint8).repeat(side // cells, axis=1).repeat(side // cells, axis=2)
+    return (
+        (pattern + noise)
+        .astype(np.uint8)
+        .repeat(side // cells, axis=1)
+        .repeat(side // cells, axis=2)
+    )
 
 
-# -- pickles ------------------------------------------------------------------------------------------
+# -- pickles
+# ------------------------------------------------------------------------------------------
 
 
 def python3_pickle(value: Any) -> bytes:
@@ -66,11 +75,14 @@ def python2_pickle(value: Any) -> bytes:
     return buffer.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
 
 
-# -- data sets ----------------------------------------------------------------------------------------
+# -- data sets
+# ----------------------------------------------------------------------------------------
 
 
 def mini_contents(each: int = EACH, seed: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(split, what its pickle holds); the rows of a class do not stand together, and not in the order of the names."""
+    """(split, what its pickle holds); the rows of a class do not stand together, and not in the
+    order of the names.
+    """
     first = 0
     for split, count in MINI.items():
         pictures = np.stack([images(first + c, each, 84, seed) for c in range(count)], axis=1)
@@ -100,7 +112,10 @@ def miniimagenet_tar(folder: Path, each: int = EACH, seed: int = 0) -> list[Path
 
 def packed(path: Path, members: dict[str, bytes]) -> Path:
     """A tar.gz of these members, the same bytes each time."""
-    with gzip.GzipFile(path, "wb", compresslevel=1, mtime=0) as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+    with (
+        gzip.GzipFile(path, "wb", compresslevel=1, mtime=0) as raw,
+        tarfile.open(fileobj=raw, mode="w") as archive,
+    ):
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -113,24 +128,32 @@ def _split(name: str) -> dict[str, Any]:
 
 
 def cifar100(folder: Path, train: int = 20, test: int = 5, seed: int = 0) -> list[Path]:
-    """``cifar-100-python.tar.gz``: pickles train, test and meta of Python 2; rows in mixed order."""
+    """``cifar-100-python.tar.gz``: pickles train, test and meta of Python 2; rows in mixed
+    order.
+    """
     split = _split("cifar_fs")
     tree: dict[str, list[str]] = {}
     for part in ("train", "validation", "test"):
         for coarse, names in split[part].items():
             tree.setdefault(coarse, []).extend(names)
     coarse_names = sorted(tree)
-    fine = sorted((name, coarse_names.index(coarse)) for coarse, names in tree.items() for name in names)
-    every = [images(number, train + test, 32, seed).transpose(0, 3, 1, 2) for number in range(len(fine))]
+    fine = sorted(
+        (name, coarse_names.index(coarse)) for coarse, names in tree.items() for name in names
+    )
+    every = [
+        images(number, train + test, 32, seed).transpose(0, 3, 1, 2) for number in range(len(fine))
+    ]
     members = {}
     for part, rows in (("test", slice(train, None)), ("train", slice(0, train))):
         pictures = np.stack([of_class[rows] for of_class in every], axis=1).reshape(-1, 3 * 32 * 32)
         labels = list(range(len(fine))) * (len(pictures) // len(fine))
         content = {
-            "data": pictures, "fine_labels": labels, "coarse_labels": [fine[label][1] for label in labels],
+            "data": pictures,
+            "fine_labels": labels,
+            "coarse_labels": [fine[label][1] for label in labels],
             "filenames": [f"{fine[label][0]}_s_{i:06d}.png" for i, label in enumerate(labels)],
             "batch_label": f"{part}ing batch 1 of 1",
-        }  # fmt: skip
+        }
         members[f"cifar-100-python/{part}"] = python2_pickle(content)
     names = {"fine_label_names": [name for name, _ in fine], "coarse_label_names": coarse_names}
     members["cifar-100-python/meta"] = python2_pickle(names)
@@ -139,10 +162,14 @@ def cifar100(folder: Path, train: int = 20, test: int = 5, seed: int = 0) -> lis
 
 
 def flowers(folder: Path, each: int = EACH, seed: int = 0) -> list[Path]:
-    """``102flowers.tgz`` with jpg/image_00001.jpg and on, of many shapes and in mixed order; ``imagelabels.mat``."""
+    """``102flowers.tgz`` with jpg/image_00001.jpg and on, of many shapes and in mixed order;
+    ``imagelabels.mat``.
+    """
     from scipy.io import savemat
 
-    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(1, 103), each + np.arange(102) % 3))
+    labels = np.random.default_rng(seed).permutation(
+        np.repeat(np.arange(1, 103), each + np.arange(102) % 3)
+    )
     pictures = {number: iter(images(number, each + 2, 40, seed)) for number in range(1, 103)}
     members = {}
     for i, label in enumerate(labels, start=1):
@@ -158,7 +185,9 @@ def flowers(folder: Path, each: int = EACH, seed: int = 0) -> list[Path]:
 
 
 def omniglot(folder: Path, seed: int = 0) -> list[Path]:
-    """The two zips with all 1,623 characters and 20 drawings of each: a character's bars, moved a little."""
+    """The two zips with all 1,623 characters and 20 drawings of each: a character's bars, moved a
+    little.
+    """
     split = _split("omniglot")
     rng = np.random.default_rng(seed)
     found = []
@@ -173,10 +202,13 @@ def omniglot(folder: Path, seed: int = 0) -> list[Path]:
                 for character in sorted(alphabets[alphabet]):
                     cells = rng.random((7, 7)) < 0.3
                     for drawing in range(1, 21):
-                        ink = np.roll(cells.repeat(15, 0).repeat(15, 1), rng.integers(-3, 4, 2), (0, 1))
+                        ink = np.roll(
+                            cells.repeat(15, 0).repeat(15, 1), rng.integers(-3, 4, 2), (0, 1)
+                        )
                         buffer = io.BytesIO()
                         Image.fromarray(~ink).save(buffer, format="png", compress_level=1)
-                        place = f"{name}/{alphabet}/character{character:02d}/{character:04d}_{drawing:02d}.png"
+                        drawn = f"{character:04d}_{drawing:02d}.png"
+                        place = f"{name}/{alphabet}/character{character:02d}/{drawn}"
                         archive.writestr(zipfile.ZipInfo(place), buffer.getvalue())
     return found
 
@@ -184,7 +216,9 @@ def omniglot(folder: Path, seed: int = 0) -> list[Path]:
 def sources(files: dict[str, list[Path]]) -> dict[str, Any]:
     """What a configuration says of files of data sets: ``sources`` and ``acknowledged``."""
     own = {
-        name: {path.name: {"path": str(path.absolute()), "sha256": sha256_of(path)} for path in paths}
+        name: {
+            path.name: {"path": str(path.absolute()), "sha256": sha256_of(path)} for path in paths
+        }
         for name, paths in files.items()
     }
     return {"sources": own, "acknowledged": ["miniimagenet"] if "miniimagenet" in files else []}
@@ -196,9 +230,12 @@ def write_all(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     cifar = cifar100(folder)
     files = {
-        "miniimagenet": miniimagenet(folder), "cifar_fs": cifar, "fc100": cifar, "vgg_flower": flowers(folder),
+        "miniimagenet": miniimagenet(folder),
+        "cifar_fs": cifar,
+        "fc100": cifar,
+        "vgg_flower": flowers(folder),
         "omniglot": omniglot(folder),
-    }  # fmt: skip
+    }
     (folder / "sources.yaml").write_text(yaml.safe_dump(sources(files)))
     return folder / "sources.yaml"
 

@@ -8,12 +8,33 @@ from tests.simulated import finish
 
 LEVEL = {"base": 50, "meta": 45, "co": 46}
 LABELS = (
-    "_hidden", "$x_{$ $$ 1$", "a | b||c|", "*a* **b** c*", "_a_ b_c __d__ e_", "R&D &amp; &lt;b&gt; &#65;",
-    "a < b <c> d>", "</script><b>x</b><!-- y -->", "<!-- simulated:end -->", "100 % %s %(x)s %a",
-    "\\ \\alpha \\n a\\", "# a #1 #", "{x} {table} {{ y }} }{", "~a~ ~~b~~", "x^2 [^1] ^", "`a` ``b`` `",
-    "\"a\" 'b' ''c'' “d”", "[a](b) [c] ]( ![d](e)", "[1pt] a", "- a -- b --- c", "+CML", "=1+1", "@SUM(1)", "1. a",
-    "> a", "† ⋆ ± ψ ≤ γ größe",
-)  # fmt: skip
+    "_hidden",
+    "$x_{$ $$ 1$",
+    "a | b||c|",
+    "*a* **b** c*",
+    "_a_ b_c __d__ e_",
+    "R&D &amp; &lt;b&gt; &#65;",
+    "a < b <c> d>",
+    "</script><b>x</b><!-- y -->",
+    "<!-- simulated:end -->",
+    "100 % %s %(x)s %a",
+    "\\ \\alpha \\n a\\",
+    "# a #1 #",
+    "{x} {table} {{ y }} }{",
+    "~a~ ~~b~~",
+    "x^2 [^1] ^",
+    "`a` ``b`` `",
+    "\"a\" 'b' ''c'' “d”",
+    "[a](b) [c] ]( ![d](e)",
+    "[1pt] a",
+    "- a -- b --- c",
+    "+CML",
+    "=1+1",
+    "@SUM(1)",
+    "1. a",
+    "> a",
+    "† ⋆ ± ψ ≤ γ größe",
+)
 BASE, GROUP = "base | *b* _c_ & <i> % \\ # $ { } ~ ^ ` ' \" =", "G | *g* $_g_$ <u> &amp; `g` \\"
 TITLE = "T | *t* _t_ </h2> <!-- simulated:end --> & % \\ $x^{$ {y} ~t~ `t` #"
 CAPTION = "- C | *c* _c_ </p> & % \\ $x^{$ {y} ~c~, where `a_b*c|d` is code #"
@@ -23,17 +44,34 @@ SHOWN = CAPTION.replace("`", "")
 def study(labels=LABELS, base=BASE, group=GROUP, title=TITLE, caption=CAPTION):
     """MAML and MAML + CML at two shots; the latter in a row for each label."""
     experiment = {
-        "data": "glyphs", "network": "conv4", "shots": [1, 5], "query": 5, "steps": 100,
-        "evaluation": {"tasks": 20, "query": 5}, "methods": {"maml": {}, "maml+cml": {}},
-    }  # fmt: skip
+        "data": "glyphs",
+        "network": "conv4",
+        "shots": [1, 5],
+        "query": 5,
+        "steps": 100,
+        "evaluation": {"tasks": 20, "query": 5},
+        "methods": {"maml": {}, "maml+cml": {}},
+    }
     rows = [{"label": base, "run": "maml"}]
     rows += [{"label": label, "run": "maml+cml", "against": "maml"} for label in labels]
-    table = {"kind": "accuracy", "title": title, "caption": caption, "rows": rows,
-             "columns": [{"experiment": "e", "title": group}]}  # fmt: skip
+    table = {
+        "kind": "accuracy",
+        "title": title,
+        "caption": caption,
+        "rows": rows,
+        "columns": [{"experiment": "e", "title": group}],
+    }
     lines = [rows[0], *({"label": label, "run": "maml+cml"} for label in labels[:3])]
     figure = {"kind": "accuracy", "experiment": "e", "runs": lines}
-    config = {"study": "simulated", "title": title, "summary": caption, "seeds": 3, "experiments": {"e": experiment},
-              "tables": {"t": table}, "figures": {"f": {**figure, "title": title, "caption": caption}}}  # fmt: skip
+    config = {
+        "study": "simulated",
+        "title": title,
+        "summary": caption,
+        "seeds": 3,
+        "experiments": {"e": experiment},
+        "tables": {"t": table},
+        "figures": {"f": {**figure, "title": title, "caption": caption}},
+    }
     return resolve(parse(config, "test"), "test")
 
 

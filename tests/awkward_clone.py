@@ -1,4 +1,6 @@
-"""A checkout in an awkward place, its tiny study, and a watch over the files around them: for test_awkward_names.py."""
+"""A checkout in an awkward place, its tiny study, and a watch over the files around them: for
+test_awkward_names.py.
+"""
 
 import hashlib
 import json
@@ -15,7 +17,8 @@ import yaml
 from tests.test_workflow import CONFIG, ROOT
 
 PLACE = "my drive/$x & o'neil/-n"  # of the clone, with its .venv
-# Each word of these is a file that stands beside the folders: a path that a shell splits would end in it.
+# Each word of these is a file that stands beside the folders: a path that a shell splits would end
+# in it.
 RESULTS = "precious data/R&D/o'neil/copy (1)/größe ü/-n/#h;a,b [c] *? ~ `d` !e \\f/results"
 DATA_DIR = "-n data/R&D (2)'s"
 STUDY = "my study's $x.yaml"
@@ -26,19 +29,32 @@ def study(**changes) -> dict:
     """One job on prepared images, a table, a figure; ``changes`` of top-level keys."""
     config = json.loads(json.dumps(CONFIG))
     glyphs = config["experiments"]["glyphs"]
-    glyphs |= {"runs_per_job": 2, "steps": 1, "methods": {"maml": {"options": {"inner_lr": 0.4}}, "pixel_nn": {}}}
+    glyphs |= {
+        "runs_per_job": 2,
+        "steps": 1,
+        "methods": {"maml": {"options": {"inner_lr": 0.4}}, "pixel_nn": {}},
+    }
     table = config["tables"]["table1"]
     table["rows"] = [row for row in table["rows"] if row["run"] in glyphs["methods"]]
     line = {"label": "MAML", "run": "maml"}
     figure = {"kind": "accuracy", "experiment": "glyphs", "title": "Accuracy", "runs": [line]}
     return {
-        **config, "study": "awkward", "seeds": 1, "results": RESULTS, "data_dir": DATA_DIR,
-        "experiments": {"glyphs": glyphs}, "tables": {"table1": table}, "figures": {"figure3a": figure}, **changes,
-    }  # fmt: skip
+        **config,
+        "study": "awkward",
+        "seeds": 1,
+        "results": RESULTS,
+        "data_dir": DATA_DIR,
+        "experiments": {"glyphs": glyphs},
+        "tables": {"table1": table},
+        "figures": {"figure3a": figure},
+        **changes,
+    }
 
 
 def clone(folder: Path) -> Path:
-    """A checkout under :data:`PLACE` with a .venv that has this environment's packages, and the files that stand."""
+    """A checkout under :data:`PLACE` with a .venv that has this environment's packages, and the
+    files that stand.
+    """
     home = folder / PLACE
     for name in ("workflow", "profiles", "configs"):
         shutil.copytree(ROOT / name, home / name)
@@ -47,7 +63,9 @@ def clone(folder: Path) -> Path:
     venv.create(home / ".venv", symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     paths = f"{ROOT}\n{sysconfig.get_path('purelib')}\n"
-    (home / ".venv" / "lib" / version / "site-packages" / "shared.pth").write_text(paths, encoding="utf-8")
+    (home / ".venv" / "lib" / version / "site-packages" / "shared.pth").write_text(
+        paths, encoding="utf-8"
+    )
     for name in STANDING:
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text("a year's work\n", encoding="utf-8")
@@ -57,18 +75,36 @@ def clone(folder: Path) -> Path:
 def snakemake(home: Path, config: dict, *args: str) -> subprocess.CompletedProcess:
     """Snakemake by the clone's own Python."""
     (home / STUDY).write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-    command = [home / ".venv/bin/python", "-m", "snakemake", "--cores", "2", "--configfile", STUDY, *args]
+    command = [
+        home / ".venv/bin/python",
+        "-m",
+        "snakemake",
+        "--cores",
+        "2",
+        "--configfile",
+        STUDY,
+        *args,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "x": "expanded"}
-    return subprocess.run(command, cwd=home, capture_output=True, text=True, encoding="utf-8", env=environment)
+    return subprocess.run(
+        command, cwd=home, capture_output=True, text=True, encoding="utf-8", env=environment
+    )
 
 
 def around(folder: Path, home: Path, config: dict) -> dict[str, str]:
-    """Path -> digest and time of every file below ``folder``, "" of a folder: but the study's and Snakemake's own."""
-    own = {home / name for name in (config["results"], config["data_dir"], ".snakemake", ".venv", STUDY)}
+    """Path -> digest and time of every file below ``folder``, "" of a folder: but the study's and
+    Snakemake's own.
+    """
+    own = {
+        home / name
+        for name in (config["results"], config["data_dir"], ".snakemake", ".venv", STUDY)
+    }
     found = {}
     for path in sorted(folder.rglob("*")):
         if own & {path, *path.parents} or any(path in place.parents for place in own):
             continue
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        found[str(path.relative_to(folder))] = f"{content} {path.lstat().st_mtime_ns}" if content else ""
+        found[str(path.relative_to(folder))] = (
+            f"{content} {path.lstat().st_mtime_ns}" if content else ""
+        )
     return found

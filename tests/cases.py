@@ -1,4 +1,6 @@
-"""Methods on small networks with perturbed parameters, and tasks to try them on (float64); a command's error."""
+"""Methods on small networks with perturbed parameters, and tasks to try them on (float64); a
+command's error.
+"""
 
 import math
 
@@ -26,7 +28,10 @@ def images(tasks=3, way=3, shot=1, query=2, channels=1, size=16, name="task") ->
 
     def part(each: int, kind: str) -> Examples:
         y = torch.arange(way).repeat_interleave(each).expand(tasks, -1)
-        x = random(tasks, way * each, channels, size, size, name=f"{name} {kind}") + 0.1 * y[..., None, None, None]
+        x = (
+            random(tasks, way * each, channels, size, size, name=f"{name} {kind}")
+            + 0.1 * y[..., None, None, None]
+        )
         return Examples(x, y)
 
     return Task(part(shot, "support"), part(query, "query"))
@@ -40,36 +45,66 @@ def waves(tasks=3, shot=4, query=5, name="wave") -> Task:
 class Case:
     """A method on a small network with perturbed parameters, beside the reference's view of it."""
 
-    def __init__(self, name="maml+cml", net="conv4", path="fast", way=3, channels=1, size=16, filters=4,
-                 activation="relu", gamma=0.7, depth=None, network=None, cml=None, **options):  # fmt: skip
+    def __init__(
+        self,
+        name="maml+cml",
+        net="conv4",
+        path="fast",
+        way=3,
+        channels=1,
+        size=16,
+        filters=4,
+        activation="relu",
+        gamma=0.7,
+        depth=None,
+        network=None,
+        cml=None,
+        **options,
+    ):
         cls = registry.method(name)
         own = {**cls.network_defaults, **(network or {})}
         late = tuple(range(1, 1 + own.get("extra_blocks", 0)))
         if net == "conv4":
-            self.network = Conv4(Conv4Options(filters=filters, **own), (channels, size, size), way, path)
+            self.network = Conv4(
+                Conv4Options(filters=filters, **own), (channels, size, size), way, path
+            )
             self.ref = reference.Conv4(tuple(4 + i for i in late), own.get("slope", 0.0))
             self.kind, lr = "classification", 0.4
         else:
-            self.network = MLP(MLPOptions(hidden=(7, 7), activation=activation, **own), (1,), 1, path)
-            self.ref = (reference.SmoothMLP if activation == "tanh" else reference.MLP)(tuple(2 + i for i in late))
+            self.network = MLP(
+                MLPOptions(hidden=(7, 7), activation=activation, **own), (1,), 1, path
+            )
+            self.ref = (reference.SmoothMLP if activation == "tanh" else reference.MLP)(
+                tuple(2 + i for i in late)
+            )
             self.kind, lr = "regression", 0.05
         self.network.name, self.name = net, name
-        extra = {"cml": {"gamma": gamma, "depth": depth, **(cml or {})}} if "co" in cls.heads else {}
+        extra = (
+            {"cml": {"gamma": gamma, "depth": depth, **(cml or {})}} if "co" in cls.heads else {}
+        )
         self.options = cls.Options.read({rate(name): lr, **options, **extra}, name)
         self.method = cls(self.options, self.network, self.kind)
         self.gamma, self.depth = gamma, self.network.colearner_depth if depth is None else depth
         self.groups = leaves(self.method.init(3), CPU, torch.float64)
-        with torch.no_grad():  # scales of both signs, so that the sign trick of the fast path is exercised
+        with (
+            torch.no_grad()
+        ):  # scales of both signs, so that the sign trick of the fast path is exercised
             for params in self.groups.values():
                 for key, value in params.items():
-                    value += 0.8 * (random(*value.shape, name=key) - 0.5) * (3 if key.startswith("norm") else 0.2)
+                    value += (
+                        0.8
+                        * (random(*value.shape, name=key) - 0.5)
+                        * (3 if key.startswith("norm") else 0.2)
+                    )
 
     def inner(self) -> dict:
         norm = self.network.norm_names
         return {
-            "steps": self.options.inner_steps, "lr": self.options.inner_lr, "first_order": self.options.first_order,
+            "steps": self.options.inner_steps,
+            "lr": self.options.inner_lr,
+            "first_order": self.options.first_order,
             "adapts": lambda name: self.options.adapt_norm or name not in norm,
-        }  # fmt: skip
+        }
 
     def engine_gradient(self, task: Task, tasks_at_once: int = 4):
         step = MetaStep(self.method, self.groups, adam(self.groups, 1e-3), tasks_at_once)
@@ -83,14 +118,26 @@ class Case:
 
     def reference_gradient(self, task: Task):
         theta, phi = self.groups["base"], self.groups.get("co")
-        return reference.meta_gradient(self.ref, theta, phi, task, self.kind, self.gamma, self.depth, **self.inner())
+        return reference.meta_gradient(
+            self.ref, theta, phi, task, self.kind, self.gamma, self.depth, **self.inner()
+        )
 
     def received(self, task: Task, tasks_at_once: int = 4, made: type[MetaStep] = MetaStep) -> dict:
-        """The gradients with which one outer step ends, whatever the method does in between; parameters stay."""
-        before = {(g, n): p.detach().clone() for g, params in self.groups.items() for n, p in params.items()}
+        """The gradients with which one outer step ends, whatever the method does in between;
+        parameters stay.
+        """
+        before = {
+            (g, n): p.detach().clone()
+            for g, params in self.groups.items()
+            for n, p in params.items()
+        }
         leaves_ = [p for params in self.groups.values() for p in params.values()]
         made(self.method, self.groups, torch.optim.SGD(leaves_, lr=1.0), tasks_at_once)(task)
-        moved = {(g, n): p.detach().clone() for g, params in self.groups.items() for n, p in params.items()}
+        moved = {
+            (g, n): p.detach().clone()
+            for g, params in self.groups.items()
+            for n, p in params.items()
+        }
         with torch.no_grad():
             for (g, n), value in before.items():
                 self.groups[g][n].copy_(value)
@@ -100,7 +147,16 @@ class Case:
         """What :meth:`received` must be, by the slow loop of tests/reference_methods.py."""
         theta, phi = self.groups["base"], self.groups.get("co", {})
         return reference_methods.outer_gradient(
-            self.name, self.ref, theta, phi, task, self.kind, self.gamma, self.depth, self.options, **more
+            self.name,
+            self.ref,
+            theta,
+            phi,
+            task,
+            self.kind,
+            self.gamma,
+            self.depth,
+            self.options,
+            **more,
         )
 
     def step(self, lr=1e-3, tasks_at_once=4, made: type[MetaStep] = MetaStep) -> MetaStep:
@@ -120,10 +176,11 @@ def follow(groups: dict, by_hand: reference.Adam, grads: dict) -> None:
 
 
 def relative(got: dict, want: dict) -> float:
-    """Largest difference over the largest entry of each tensor; conv biases in front of batch-norm left out.
+    """Largest difference over the largest entry of each tensor; conv biases in front of batch-norm
+    left out.
 
-    A tensor of entries below a ten-thousandth of the largest of all is measured against that: where all ReLUs of a
-    block are dead, what is left of a gradient is the rounding of the others.
+    A tensor of entries below a ten-thousandth of the largest of all is measured against that: where
+    all ReLUs of a block are dead, what is left of a gradient is the rounding of the others.
     """
     names = [n for n in want if not (n[1].startswith("conv") and ".bias" in n[1])]
     sizes = {n: float(want[n].abs().max()) for n in names}

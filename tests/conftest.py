@@ -1,4 +1,6 @@
-"""Shared fixtures. Every test process computes with one thread, so that results do not depend on the machine."""
+"""Shared fixtures. Every test process computes with one thread, so that results do not depend on
+the machine.
+"""
 
 import os
 from pathlib import Path
@@ -14,7 +16,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data named by CML_BENCH_TEST_DATA; tests that need it are skipped without it."""
+    """The folder of real data named by CML_BENCH_TEST_DATA; tests that need it are skipped without
+    it.
+    """
     folder = os.environ.get("CML_BENCH_TEST_DATA")
     if not folder:
         pytest.skip("CML_BENCH_TEST_DATA is not set: no real data to check against")

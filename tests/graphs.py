@@ -1,7 +1,7 @@
 """Graphs to try methods on (float64), and G-Meta and AMM-GNN as one would write them down first.
 
-The reference works on dense matrices, one task and one node at a time, with torch's autograd throughout, and shares
-nothing with the package but the tasks and the masks.
+The reference works on dense matrices, one task and one node at a time, with torch's autograd
+throughout, and shares nothing with the package but the tasks and the masks.
 """
 
 from functools import cache
@@ -25,7 +25,9 @@ class Piece(GraphSet):
 
     name, subgraph, smallest_class = "piece", 10.0, 5
 
-    def __init__(self, edges: np.ndarray, features: np.ndarray, labels: np.ndarray, dtype=torch.float64):
+    def __init__(
+        self, edges: np.ndarray, features: np.ndarray, labels: np.ndarray, dtype=torch.float64
+    ):
         classes = len(np.unique(labels))
         self.split_sizes = (classes - 4, 2, 2)
         self.nodes, self.features, self.edges = len(labels), features.shape[1], edges.shape[1] // 2
@@ -40,7 +42,9 @@ class Piece(GraphSet):
 
 @cache
 def small(dtype=torch.float64, classes=6) -> Piece:
-    """14 nodes in each of 6 classes, 20 real features of which some are negative, some nodes without a link."""
+    """14 nodes in each of 6 classes, 20 real features of which some are negative, some nodes
+    without a link.
+    """
     labels = np.repeat(np.arange(classes), 14)
     nodes = len(labels)
     chance = random(nodes, nodes, name="links").numpy()
@@ -54,15 +58,28 @@ def small(dtype=torch.float64, classes=6) -> Piece:
 class Case:
     """A method on the small graph with perturbed parameters."""
 
-    def __init__(self, name="gmeta+cml", path="fast", data=None, way=2, gamma=0.7, network=None, seed=3, cml=None,
-                 dtype=torch.float64, **options):  # fmt: skip
+    def __init__(
+        self,
+        name="gmeta+cml",
+        path="fast",
+        data=None,
+        way=2,
+        gamma=0.7,
+        network=None,
+        seed=3,
+        cml=None,
+        dtype=torch.float64,
+        **options,
+    ):
         cls = registry.method(name)
         self.data, self.name, self.gamma = data or small(dtype), name, gamma
         given = GCNOptions.read({"hidden": 5, **cls.network_defaults, **(network or {})}, "gcn")
         self.network = GCN(given, self.data.input_shape, way, path)
         self.network.bind(self.data)
         extra = {"cml": {"gamma": gamma, **(cml or {})}} if "co" in cls.heads else {}
-        self.options = cls.Options.read({"inner_lr": 0.3, "inner_steps": 3, **options, **extra}, name)
+        self.options = cls.Options.read(
+            {"inner_lr": 0.3, "inner_steps": 3, **options, **extra}, name
+        )
         self.method = cls(self.options, self.network, "classification")
         self.method.seed = 11
         self.groups = leaves(self.method.init(seed), CPU, dtype)
@@ -75,15 +92,19 @@ class Case:
 
     def gradient(self, task: Task, tasks_at_once=1):
         scores = self.step(tasks_at_once=tasks_at_once).gradients(task)
-        found = {(g, n): torch.zeros_like(p) if p.grad is None else p.grad.clone()
-                 for g, params in self.groups.items() for n, p in params.items()}  # fmt: skip
+        found = {
+            (g, n): torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for g, params in self.groups.items()
+            for n, p in params.items()
+        }
         return scores, found
 
     def wanted(self, task: Task):
         return reference_gradient(self, task)
 
 
-# -- the reference ------------------------------------------------------------------------------------
+# -- the reference
+# ------------------------------------------------------------------------------------
 
 
 def matrices(arrays: GraphArrays, width: int):
@@ -110,7 +131,9 @@ def layers(a, x, p, mask=None):
 
 
 def embeddings(name, a, x, p, nodes, mask=None):
-    """(n, hidden): G-Meta's means over subgraphs, whose masks stand below each other, or rows of the whole graph."""
+    """(n, hidden): G-Meta's means over subgraphs, whose masks stand below each other, or rows of
+    the whole graph.
+    """
     if name.startswith("amm_gnn"):
         return layers(a, x, p, mask)[nodes]
     found, first = [], 0
@@ -135,7 +158,9 @@ def masks(case: Case, a, nodes, step: int):
         return None
     rows = len(a) if case.name.startswith("amm") else sum(len(two_hops(a, node)) for node in nodes)
     key = seeding.key("dropout", case.method.seed, case.method._outer_step, step, nodes)
-    return Dropout(case.options.dropout, (key,)).mask(0, rows, a[:, : case.network.feature_shape[0]])
+    return Dropout(case.options.dropout, (key,)).mask(
+        0, rows, a[:, : case.network.feature_shape[0]]
+    )
 
 
 def one_task(case: Case, base, phi, support, query, labels_s, labels_q):
@@ -154,7 +179,9 @@ def one_task(case: Case, base, phi, support, query, labels_s, labels_q):
     for step in range(o.inner_steps):
         here = {n: p.detach().requires_grad_() for n, p in w.items()}
         z = embeddings(name, a, (x * scale).detach(), here, support, masks(case, a, support, step))
-        grads = torch.autograd.grad(F.cross_entropy(linear(here, "head", z), labels_s), list(here.values()))
+        grads = torch.autograd.grad(
+            F.cross_entropy(linear(here, "head", z), labels_s), list(here.values())
+        )
         w = {n: p - o.inner_lr * g for (n, p), g in zip(w.items(), grads, strict=True)}
     z = embeddings(name, a, x * scale, w, query)
     loss = F.cross_entropy(linear(w, "head", z), labels_q) + extra
@@ -165,18 +192,32 @@ def one_task(case: Case, base, phi, support, query, labels_s, labels_q):
 
 
 def reference_gradient(case: Case, task: Task) -> dict:
-    groups = {g: {n: p.detach().clone().requires_grad_() for n, p in ps.items()} for g, ps in case.groups.items()}
+    groups = {
+        g: {n: p.detach().clone().requires_grad_() for n, p in ps.items()}
+        for g, ps in case.groups.items()
+    }
     losses = [
-        one_task(case, groups["base"], groups.get("co"), *(e.x[t].tolist() for e in task), *(e.y[t] for e in task))
+        one_task(
+            case,
+            groups["base"],
+            groups.get("co"),
+            *(e.x[t].tolist() for e in task),
+            *(e.y[t] for e in task),
+        )
         for t in range(len(task))
     ]
     names = [(g, n) for g, ps in groups.items() for n in ps]
     grads = torch.autograd.grad(
-        sum(losses) / len(losses), [groups[g][n] for g, n in names], materialize_grads=True, allow_unused=True
+        sum(losses) / len(losses),
+        [groups[g][n] for g, n in names],
+        materialize_grads=True,
+        allow_unused=True,
     )
     return dict(zip(names, grads, strict=True))
 
 
 def largest(got: dict, want: dict) -> float:
     """Largest difference over the largest entry of each tensor."""
-    return max(float((got[k] - want[k]).abs().max() / want[k].abs().max().clamp_min(1e-9)) for k in want)
+    return max(
+        float((got[k] - want[k]).abs().max() / want[k].abs().max().clamp_min(1e-9)) for k in want
+    )

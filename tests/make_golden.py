@@ -1,6 +1,7 @@
 """Golden values of specs and episodes: ``python -m tests.make_golden`` writes them anew.
 
-They change only if runs made before could no longer be compared with runs made after: raise a version then.
+They change only if runs made before could no longer be compared with runs made after: raise a
+version then.
 """
 
 import json
@@ -37,8 +38,11 @@ def first_episodes() -> dict:
 
 def spec_ids() -> dict:
     """Small specs with their ids."""
-    specs = {f"{data} {m}": make(m) for data, make in (("sinusoid", sinusoid_spec), ("glyphs", glyph_spec))
-             for m in ("maml", "maml+cml")}  # fmt: skip
+    specs = {
+        f"{data} {m}": make(m)
+        for data, make in (("sinusoid", sinusoid_spec), ("glyphs", glyph_spec))
+        for m in ("maml", "maml+cml")
+    }
     return {name: {"id": spec.id, "spec": canonical(spec)} for name, spec in specs.items()}
 
 

@@ -1,4 +1,6 @@
-"""Draw the package's rooms and their imports into docs/architecture.md: ``python -m tests.make_rooms``."""
+"""Draw the package's rooms and their imports into docs/architecture.md: ``python -m
+tests.make_rooms``.
+"""
 
 from pathlib import Path
 
@@ -40,14 +42,21 @@ def needed(pairs: set[tuple[str, str]]) -> list[tuple[str, str]]:
                     below[name] |= {b} | reach(b)
         return below[name]
 
-    return sorted((a, b) for a, b in pairs if not any((a, c) in pairs and b in reach(c) for c in {x for x, _ in pairs}))
+    return sorted(
+        (a, b)
+        for a, b in pairs
+        if not any((a, c) in pairs and b in reach(c) for c in {x for x, _ in pairs})
+    )
 
 
 def picture() -> str:
     """A Mermaid graph, as GitHub draws it."""
     every = arrows()
     lines = [f"    {a} --> {b}" for a, b in needed(set(every))]
-    told = f"{sum(every.values())} imports between rooms, {len(every)} arrows; drawn are those that do not follow from "
+    told = (
+        f"{sum(every.values())} imports between rooms, {len(every)} arrows; drawn are those that do"
+        " not follow from "
+    )
     told += "others."
     return "\n".join(["```mermaid", "graph TD", *lines, "```", "", told, ""])
 

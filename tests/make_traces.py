@@ -1,7 +1,8 @@
-"""Golden traces: losses of ten meta-steps of every method on two small fixed problems (graphs: one), float64.
+"""Golden traces: losses of ten meta-steps of every method on two small fixed problems (graphs:
+one), float64.
 
-``python -m tests.make_traces`` writes the traces of methods that have none; ``--all`` writes all of them anew,
-which is right only together with a raised ``version`` of the method.
+``python -m tests.make_traces`` writes the traces of methods that have none; ``--all`` writes all of
+them anew, which is right only together with a raised ``version`` of the method.
 """
 
 import json
@@ -23,7 +24,9 @@ def trace(name: str, path: str = "plain") -> dict[str, dict[str, list[float]]]:
         return {"graph": run(case, case.step(lr=0.01), lambda number: case.task(number))}
     for net, make in (("conv4", images), ("mlp", waves)):
         case = Case(name, net, path, inner_steps=2)
-        found[net] = run(case, case.step(lr=0.01), lambda number, make=make: make(name=f"trace {number}"))
+        found[net] = run(
+            case, case.step(lr=0.01), lambda number, make=make: make(name=f"trace {number}")
+        )
     return found
 
 

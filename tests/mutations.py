@@ -17,7 +17,9 @@ def no_adaptation_at_test(patch) -> None:
 
     def evaluate_all(method, *args, **kwargs):
         with_trajectory = method.trajectory
-        method.trajectory = lambda groups, support, steps, **_: itertools.repeat(groups["base"], steps + 1)
+        method.trajectory = lambda groups, support, steps, **_: itertools.repeat(
+            groups["base"], steps + 1
+        )
         try:
             return original(method, *args, **kwargs)
         finally:
@@ -43,7 +45,15 @@ def support_labels_shuffled(patch) -> None:
 
     def inner_gradients(self, groups, params, names, support, loss, create_graph):
         order = torch.randperm(support.y.shape[1], generator=generator)
-        return original(self, groups, params, names, Examples(support.x, support.y[:, order]), loss, create_graph)
+        return original(
+            self,
+            groups,
+            params,
+            names,
+            Examples(support.x, support.y[:, order]),
+            loss,
+            create_graph,
+        )
 
     patch.setattr(Method, "inner_gradients", inner_gradients)
 
@@ -55,7 +65,8 @@ def inner_step_a_tenth(patch) -> None:
 def one_convolution_frozen(patch, number: int = 4) -> None:
     """At its random start: neither the inner nor the outer loop moves it.
 
-    The last one: in the gate's 150 steps the first two are as good random as trained (57.7 and 58.1 against 57.5 %).
+    The last one: in the gate's 150 steps the first two are as good random as trained (57.7 and 58.1
+    against 57.5 %).
     """
     frozen, adapts, gradients = f"conv{number}.", MAML.adapts, MetaStep.gradients
 
@@ -66,7 +77,9 @@ def one_convolution_frozen(patch, number: int = 4) -> None:
                 param.grad = None
         return scores
 
-    patch.setattr(MAML, "adapts", lambda self, name: adapts(self, name) and not name.startswith(frozen))
+    patch.setattr(
+        MAML, "adapts", lambda self, name: adapts(self, name) and not name.startswith(frozen)
+    )
     patch.setattr(MetaStep, "gradients", no_gradients)
 
 
@@ -88,21 +101,32 @@ def first_order(patch) -> None:
 def gamma_halved(patch) -> None:
     cls = registry.method("maml+cml")
     original = cls.head_weight
-    patch.setattr(cls, "head_weight", lambda self, head: original(self, head) * (0.5 if head == "co" else 1.0))
+    patch.setattr(
+        cls, "head_weight", lambda self, head: original(self, head) * (0.5 if head == "co" else 1.0)
+    )
 
 
 def colearner_adapts_too(patch) -> None:
-    """The inner loop descends the co-learner's support loss besides the meta-learner's, for psi and phi alike."""
+    """The inner loop descends the co-learner's support loss besides the meta-learner's, for psi and
+    phi alike.
+    """
     cls = registry.method("maml+cml")
 
     def trajectory(self, groups, support, steps, *, loss="meta", create_graph=False):
         path = Method.trajectory(self, groups, support, steps, loss=loss, create_graph=create_graph)
         for params in path:
             yield params
-            value = self.criterion(self.outputs(groups, params, support.x, ("co",))["co"], support.y).sum()
+            value = self.criterion(
+                self.outputs(groups, params, support.x, ("co",))["co"], support.y
+            ).sum()
             names = list(groups["co"])
-            grads = torch.autograd.grad(value, [groups["co"][n] for n in names], create_graph=create_graph)
-            groups["co"] = {n: groups["co"][n] - self.options.inner_lr * g for n, g in zip(names, grads, strict=True)}
+            grads = torch.autograd.grad(
+                value, [groups["co"][n] for n in names], create_graph=create_graph
+            )
+            groups["co"] = {
+                n: groups["co"][n] - self.options.inner_lr * g
+                for n, g in zip(names, grads, strict=True)
+            }
 
     patch.setattr(cls, "trajectory", trajectory)
 
@@ -112,7 +136,9 @@ def norm_not_adapted(patch) -> None:
 
 
 def sum_over_tasks(patch) -> None:
-    """Adam hides a constant factor but for its epsilon, so the trace is of losses after steps of plain size."""
+    """Adam hides a constant factor but for its epsilon, so the trace is of losses after steps of
+    plain size.
+    """
     original = MetaStep.gradients
 
     def gradients(self, task):

@@ -9,7 +9,13 @@ import numpy as np
 from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types: grey, colour, palette, grey with alpha, with alpha
+CHANNELS = {
+    0: 1,
+    2: 3,
+    3: 1,
+    4: 2,
+    6: 4,
+}  # of PNG's colour types: grey, colour, palette, grey with alpha, with alpha
 
 
 def saved(picture: Image.Image, form: str = "png", **options: Any) -> bytes:
@@ -21,18 +27,31 @@ def saved(picture: Image.Image, form: str = "png", **options: Any) -> bytes:
 
 def chunk(name: bytes, content: bytes) -> bytes:
     """One of a PNG."""
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
 
 
 def png(bits: int, kind: int, samples: np.ndarray, transparency: int | None = None) -> bytes:
-    """A PNG of these samples (H, W) or (H, W, C), each of so many bits; ``transparency``: the clear grey."""
+    """A PNG of these samples (H, W) or (H, W, C), each of so many bits; ``transparency``: the clear
+    grey.
+    """
     height, width = samples.shape[:2]
     rows = np.asarray(samples).reshape(height, -1)
     assert rows.shape[1] == width * CHANNELS[kind]
     packed = [b"\x00" + _packed(row, bits) for row in rows]
     clear = b"" if transparency is None else chunk(b"tRNS", struct.pack(">H", transparency))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
-    return SIGNATURE + header + clear + chunk(b"IDAT", zlib.compress(b"".join(packed))) + chunk(b"IEND", b"")
+    return (
+        SIGNATURE
+        + header
+        + clear
+        + chunk(b"IDAT", zlib.compress(b"".join(packed)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def _packed(row: np.ndarray, bits: int) -> bytes:
@@ -46,5 +65,7 @@ def chunks(content: bytes) -> list[int]:
     """Where the chunks of a PNG begin, and where the last one ends."""
     places = [len(SIGNATURE)]
     while places[-1] < len(content):
-        places.append(places[-1] + 12 + struct.unpack(">I", content[places[-1] : places[-1] + 4])[0])
+        places.append(
+            places[-1] + 12 + struct.unpack(">I", content[places[-1] : places[-1] + 4])[0]
+        )
     return places

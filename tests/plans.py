@@ -28,7 +28,10 @@ def with_tasks(plan: Plan, tasks: int) -> Plan:
     """The plan with another number of test tasks, of every experiment and run."""
 
     def change(values: dict[str, Any]) -> None:
-        for part in (*values["study"]["experiments"].values(), *(run["spec"] for run in values["runs"])):
+        for part in (
+            *values["study"]["experiments"].values(),
+            *(run["spec"] for run in values["runs"]),
+        ):
             part["evaluation"]["tasks"] = tasks
 
     return edited(plan, change)

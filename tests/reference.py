@@ -1,7 +1,7 @@
 """MAML and CML as one would write them down first: one task at a time, nothing clever.
 
-Independent of the package: plain dictionaries of weights, torch's own layers, explicit loops. Every path of
-the engine is compared with this in float64.
+Independent of the package: plain dictionaries of weights, torch's own layers, explicit loops. Every
+path of the engine is compared with this in float64.
 """
 
 import torch
@@ -12,7 +12,10 @@ def block(p, i, x, pool, slope=0.0):
     """Convolution with bias, batch-norm by the batch, (leaky) ReLU, maybe max-pool."""
     z = F.conv2d(x, p[f"conv{i}.weight"], p[f"conv{i}.bias"], padding=1)
     z = F.leaky_relu(
-        F.batch_norm(z, None, None, p[f"norm{i}.weight"], p[f"norm{i}.bias"], training=True, eps=1e-5), slope
+        F.batch_norm(
+            z, None, None, p[f"norm{i}.weight"], p[f"norm{i}.bias"], training=True, eps=1e-5
+        ),
+        slope,
     )
     return F.max_pool2d(z, 2) if pool else z
 
@@ -99,7 +102,9 @@ def outer_losses(net, theta, phi, task, kind, gamma, depth, **inner):
 
 def meta_gradient(net, theta, phi, task, kind, gamma=1.0, depth=None, **inner):
     """Mean loss over tasks, and its gradients with respect to theta (psi included) and phi."""
-    theta, phi = ({n: v.detach().clone().requires_grad_() for n, v in p.items()} for p in (theta, phi or {}))
+    theta, phi = (
+        {n: v.detach().clone().requires_grad_() for n, v in p.items()} for p in (theta, phi or {})
+    )
     meta, co = outer_losses(net, theta, phi, task, kind, gamma, depth, **inner)
     loss = sum(meta) / len(meta) + (gamma * sum(co) / len(co) if co else 0)
     both = {**{("base", n): v for n, v in theta.items()}, **{("co", n): v for n, v in phi.items()}}

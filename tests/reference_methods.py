@@ -1,6 +1,8 @@
-"""Every method's outer gradient as one would write it down first: one task, one step, one tensor at a time.
+"""Every method's outer gradient as one would write it down first: one task, one step, one tensor at
+a time.
 
-Written from the equations of the papers and released codes, independent of the package; see tests/reference.py.
+Written from the equations of the papers and released codes, independent of the package; see
+tests/reference.py.
 """
 
 import torch
@@ -9,7 +11,9 @@ from tests.reference import inner_loop, loss_of
 
 
 def gradient(loss, tensors, create_graph=True):
-    return torch.autograd.grad(loss, list(tensors.values()), create_graph=create_graph, materialize_grads=True)
+    return torch.autograd.grad(
+        loss, list(tensors.values()), create_graph=create_graph, materialize_grads=True
+    )
 
 
 def is_norm(name):
@@ -25,12 +29,24 @@ def is_head(name):
 
 def maml(net, theta, phi, x, y, kind, o):
     keep = lambda n: o.adapt_norm or not is_norm(n)  # noqa: E731
-    return [(1.0, inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, keep), phi)]
+    return [
+        (
+            1.0,
+            inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, keep),
+            phi,
+        )
+    ]
 
 
 def boil(net, theta, phi, x, y, kind, o):
     keep = lambda n: not is_head(n)  # noqa: E731
-    return [(1.0, inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, keep), phi)]
+    return [
+        (
+            1.0,
+            inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, keep),
+            phi,
+        )
+    ]
 
 
 def sharp_maml(net, theta, phi, x, y, kind, o):
@@ -42,7 +58,10 @@ def sharp_maml(net, theta, phi, x, y, kind, o):
         g = gradient(loss_of(kind)(net.head(w, net.features(w, x)), y), moving, second)
         radius = 0.0 if o.level == "up" else o.rho_low
         norm = torch.sqrt(sum((v * v).sum() for v in g))
-        there = {n: v + radius * gv / (norm + 1e-12) for (n, v), gv in zip(moving.items(), g, strict=True)}
+        there = {
+            n: v + radius * gv / (norm + 1e-12)
+            for (n, v), gv in zip(moving.items(), g, strict=True)
+        }
         at = {**w, **there}
         g = gradient(loss_of(kind)(net.head(at, net.features(at, x)), y), there, second)
         w = {**w, **{n: v - o.inner_lr * gv for (n, v), gv in zip(moving.items(), g, strict=True)}}
@@ -71,7 +90,9 @@ def cl(net, theta, phi, x, y, kind, o, depth=None):
     a, b = dict(theta), dict(phi)
     for _ in range(o.inner_steps):
         z = net.features(a, x)
-        loss = loss_of(kind)(net.head(a, z), y) + o.inner_gamma * loss_of(kind)(net.co(b, z, depth), y)
+        loss = loss_of(kind)(net.head(a, z), y) + o.inner_gamma * loss_of(kind)(
+            net.co(b, z, depth), y
+        )
         both = {("a", n): p for n, p in a.items()} | {("b", n): p for n, p in b.items()}
         g = dict(zip(both, gradient(loss, both, not o.first_order), strict=True))
         a = {n: p - o.inner_lr * g["a", n] for n, p in a.items()}
@@ -80,8 +101,14 @@ def cl(net, theta, phi, x, y, kind, o, depth=None):
 
 
 STATES = {
-    "maml": maml, "fomaml": maml, "more_maml": maml, "boil": boil, "sharp_maml": sharp_maml, "mamlpp": mamlpp, "cl": cl,
-}  # fmt: skip
+    "maml": maml,
+    "fomaml": maml,
+    "more_maml": maml,
+    "boil": boil,
+    "sharp_maml": sharp_maml,
+    "mamlpp": mamlpp,
+    "cl": cl,
+}
 
 
 def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o, **more):
@@ -94,7 +121,10 @@ def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o, **more):
             z = net.features(a, task.query.x[t])
             total = total + weight * loss_of(kind)(net.head(a, z), task.query.y[t]) / tasks
             if phi:
-                total = total + weight * gamma * loss_of(kind)(net.co(b, z, depth), task.query.y[t]) / tasks
+                total = (
+                    total
+                    + weight * gamma * loss_of(kind)(net.co(b, z, depth), task.query.y[t]) / tasks
+                )
     return total
 
 
@@ -105,7 +135,9 @@ def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o, **more):
 
     def grads(values):
         values = {key: v.detach().clone().requires_grad_() for key, v in values.items()}
-        split = ({n: v for (group, n), v in values.items() if group == want} for want in ("base", "co"))
+        split = (
+            {n: v for (group, n), v in values.items() if group == want} for want in ("base", "co")
+        )
         loss = outer_loss(name, net, *split, task, kind, gamma, depth, o, **more)
         return dict(zip(values, gradient(loss, values, False), strict=True))
 
@@ -113,4 +145,6 @@ def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o, **more):
     if name != "sharp_maml" or o.level == "low":
         return g
     norm = torch.sqrt(sum((v * v).sum() for (group, _), v in g.items() if group == "base"))
-    return grads({k: v + o.rho_up * g[k] / (norm + 1e-12) if k[0] == "base" else v for k, v in at.items()})
+    return grads(
+        {k: v + o.rho_up * g[k] / (norm + 1e-12) if k[0] == "base" else v for k, v in at.items()}
+    )

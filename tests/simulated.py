@@ -22,25 +22,45 @@ def study(seeds: int = 5, kind: str = "accuracy", tasks: int = 400) -> dict[str,
         {"label": "MAML + CML†", "run": "maml+cml", "reading": "co", "against": "maml"},
     ]
     experiment = {
-        "data": "sinusoid" if regression else "glyphs", "network": "mlp" if regression else "conv4",
-        "way": 1 if regression else 5, "shots": [1, 5], "query": 5, "steps": 100,
+        "data": "sinusoid" if regression else "glyphs",
+        "network": "mlp" if regression else "conv4",
+        "way": 1 if regression else 5,
+        "shots": [1, 5],
+        "query": 5,
+        "steps": 100,
         "evaluation": {"tasks": tasks, "query": 5, "inner_steps": [0, 1] if regression else []},
         "methods": {"maml": {}, "maml+cml": {}},
-    }  # fmt: skip
+    }
     config = {
-        "study": "simulated", "title": "A 100 % made-up study", "seeds": seeds, "experiments": {"e": experiment},
-        "tables": {"table1": {"kind": kind, "experiment": "e", "title": "T & U", "caption": "C_1", "rows": rows}},
-    }  # fmt: skip
+        "study": "simulated",
+        "title": "A 100 % made-up study",
+        "seeds": seeds,
+        "experiments": {"e": experiment},
+        "tables": {
+            "table1": {
+                "kind": kind,
+                "experiment": "e",
+                "title": "T & U",
+                "caption": "C_1",
+                "rows": rows,
+            }
+        },
+    }
     return resolve(parse(config, "test"), "test")
 
 
 def finish(
-    resolved: dict[str, Any], results: Path, level: dict[str, float], seed_sd: float = 1.0, status=None, only=None
+    resolved: dict[str, Any],
+    results: Path,
+    level: dict[str, float],
+    seed_sd: float = 1.0,
+    status=None,
+    only=None,
 ) -> Store:
     """Write a record for every run: scores around ``level[reading]`` (percent, or squared error).
 
-    Seeds differ by ``seed_sd``, alike for base and +CML up to a tenth of it; episodes by 10. ``status``: a function
-    of the spec; ``only``: which specs are finished.
+    Seeds differ by ``seed_sd``, alike for base and +CML up to a tenth of it; episodes by 10.
+    ``status``: a function of the spec; ``only``: which specs are finished.
     """
     store, rng = Store(results), np.random.default_rng(0)
     seed_part = rng.normal(0, seed_sd, 100)
@@ -60,10 +80,14 @@ def finish(
     return store
 
 
-def _arrays(spec: RunSpec, reading: str, mean: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _arrays(
+    spec: RunSpec, reading: str, mean: float, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     tasks = spec.evaluation.tasks
     if spec.data.name == "sinusoid":
-        return {f"{reading}@{k}": np.abs(mean / (k + 1) + rng.normal(0, 0.1, tasks)) for k in (0, 1)}
+        return {
+            f"{reading}@{k}": np.abs(mean / (k + 1) + rng.normal(0, 0.1, tasks)) for k in (0, 1)
+        }
     scores = np.clip(np.round(mean + rng.normal(0, 10, tasks)), 0, ANSWERS)
     return {f"{reading}@1": scores.astype(np.uint16)}
 
@@ -72,18 +96,30 @@ def _content(spec: RunSpec, status: str) -> dict[str, Any]:
     cml = spec.method.endswith("+cml")
     regression = spec.data.name == "sinusoid"
     return {
-        "format": 1, "id": spec.id, "spec": canonical(spec), "status": status,
+        "format": 1,
+        "id": spec.id,
+        "spec": canonical(spec),
+        "status": status,
         "kind": "regression" if regression else "classification",
-        "evaluation": spec.evaluation.model_dump(mode="json"), "answers_per_episode": ANSWERS,
-        "parameters": {"test": 1000, "co": 500 if cml else 0, "train": 1500 if cml else 1000, "co_at_test": 1400},
+        "evaluation": spec.evaluation.model_dump(mode="json"),
+        "answers_per_episode": ANSWERS,
+        "parameters": {
+            "test": 1000,
+            "co": 500 if cml else 0,
+            "train": 1500 if cml else 1000,
+            "co_at_test": 1400,
+        },
         "flops": {"training": 120 if cml else 100, "adaptation": 1, "inference": 1},
         "seconds": {"train": 13.0 if cml else 10.0, "validation": 1.0, "test": 1.0},
         "curves": {
-            "step": [0, 50, 100], "train": {"score_meta": [None, 0.3, 0.4]},
+            "step": [0, 50, 100],
+            "train": {"score_meta": [None, 0.3, 0.4]},
             "validation": {"score_meta": [0.2, 0.4, 0.5]},
         },
-        "data_sha256": "0" * 64, "results": {}, "created": "2026-01-01T00:00:00+00:00",
+        "data_sha256": "0" * 64,
+        "results": {},
+        "created": "2026-01-01T00:00:00+00:00",
         "versions": {"cml_bench": "0", "torch": "0", "numpy": "0", "python": "0"},
         "machine": {"processor": "none", "cores": 0, "system": "none"},
         "engine": {"device": "cpu", "threads": 1, "path": "fast"},
-    }  # fmt: skip
+    }

@@ -17,29 +17,50 @@ def glyph_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """A few steps of 5-way 1-shot glyphs with a narrow network at 16 pixels."""
     fields = {"steps": 12, "protocol_options": {"val_every": 4}, **changes}
     options = {rate(method): 0.4}
-    return _spec(method, options, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **fields)
+    return _spec(
+        method, options, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **fields
+    )
 
 
 def rate(method: str) -> str:
     """The option that is a method's inner learning rate."""
-    return "inner_lr" if "inner_lr" in registry.method(method).Options.model_fields else "inner_lr_init"
+    return (
+        "inner_lr"
+        if "inner_lr" in registry.method(method).Options.model_fields
+        else "inner_lr_init"
+    )
 
 
 def _spec(
-    method: str, options: dict, data: str, network: str, network_options: dict, way: int,
-    data_options: dict | None = None, protocol_options: dict | None = None, method_options: dict | None = None,
+    method: str,
+    options: dict,
+    data: str,
+    network: str,
+    network_options: dict,
+    way: int,
+    data_options: dict | None = None,
+    protocol_options: dict | None = None,
+    method_options: dict | None = None,
     **changes: Any,
-) -> RunSpec:  # fmt: skip
-    cls, net, source = registry.method(method), registry.networks.get(network), registry.datasets.get(data)
+) -> RunSpec:
+    cls, net, source = (
+        registry.method(method),
+        registry.networks.get(network),
+        registry.datasets.get(data),
+    )
     chosen = source.Options.read(data_options or {}, data)
     fields = {
         "method": method,
         "version": cls.version,
         "options": canonical(cls.Options.read({**options, **(method_options or {})}, method)),
-        "network": Component(name=network, options=canonical(net.Options.read(network_options, network))),
+        "network": Component(
+            name=network, options=canonical(net.Options.read(network_options, network))
+        ),
         "data": Component(name=data, options=canonical(chosen)),
         "data_id": source(chosen).data_id,
-        "protocol": protocol("matched", {"val_every": 10, "val_tasks": 20, **(protocol_options or {})}, "test"),
+        "protocol": protocol(
+            "matched", {"val_every": 10, "val_tasks": 20, **(protocol_options or {})}, "test"
+        ),
         "way": way,
         "shot": 5 if way == 1 else 1,
         "query": 5,

@@ -21,7 +21,9 @@ def test_cka_of_identical_features_is_one_whatever_their_rotation_scale_and_plac
 
 
 def test_cka_is_the_formula_of_its_paper():
-    """|Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, columns centred (Kornblith et al. 2019, equation 6)."""
+    """|Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, columns centred (Kornblith et al. 2019, equation
+    6).
+    """
     x, y = points(20, 7), points(20, 5, seed=3) + points(20, 7)[:, :5]
     a, b = x - x.mean(0), y - y.mean(0)
     wanted = np.linalg.norm(b.T @ a) ** 2 / np.linalg.norm(a.T @ a) / np.linalg.norm(b.T @ b)
@@ -31,14 +33,17 @@ def test_cka_is_the_formula_of_its_paper():
 
 
 def test_the_unbiased_estimator_is_the_sum_over_distinct_examples():
-    """HSIC as a mean over all ordered quadruples of distinct examples, the definition of the U-statistic."""
+    """HSIC as a mean over all ordered quadruples of distinct examples, the definition of the
+    U-statistic.
+    """
     from itertools import permutations
 
     x, y = points(6, 3), points(6, 4, seed=2)
 
     def hsic(k: np.ndarray, m: np.ndarray) -> float:
         terms = [
-            k[i, j] * m[i, j] + k[i, j] * m[q, r] - 2 * k[i, j] * m[i, q] for i, j, q, r in permutations(range(6), 4)
+            k[i, j] * m[i, j] + k[i, j] * m[q, r] - 2 * k[i, j] * m[i, q]
+            for i, j, q, r in permutations(range(6), 4)
         ]
         return float(np.mean(terms))
 
@@ -48,8 +53,10 @@ def test_the_unbiased_estimator_is_the_sum_over_distinct_examples():
 
 
 def test_only_the_unbiased_estimator_sees_that_many_random_features_share_nothing():
-    found = [[linear_cka(points(25, 2000, seed=i), points(25, 2000, seed=i + 99), e) for i in range(5)]
-             for e in ("biased", "unbiased")]  # fmt: skip
+    found = [
+        [linear_cka(points(25, 2000, seed=i), points(25, 2000, seed=i + 99), e) for i in range(5)]
+        for e in ("biased", "unbiased")
+    ]
     assert min(found[0]) > 0.9
     assert abs(np.mean(found[1])) < 0.1
 
@@ -76,7 +83,9 @@ def test_tsne_is_the_same_each_time_and_keeps_clusters_apart():
     first, second = tsne(x, 8), tsne(x, 8)
     assert np.array_equal(first, second)
     assert silhouette(first, y) > 0.5
-    with pytest.raises(UserError, match="t-SNE of 36 examples needs a perplexity below their number, not 36"):
+    with pytest.raises(
+        UserError, match="t-SNE of 36 examples needs a perplexity below their number, not 36"
+    ):
         tsne(x, 36)
 
 

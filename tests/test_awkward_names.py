@@ -1,4 +1,6 @@
-"""Names that a shell takes for something else: every value reaches a command as the one word that it is."""
+"""Names that a shell takes for something else: every value reaches a command as the one word that
+it is.
+"""
 
 import json
 import re
@@ -27,18 +29,21 @@ def test_a_whole_study_in_folders_with_awkward_names_writes_nothing_beside_them(
     assert "Pixel nearest neighbour" in done.stdout, "the tables end in the terminal"
     out = home / awkward_clone.RESULTS
     logs = [next((out / "logs").glob(name)) for name in ("fetch-*.log", "train-*.log")]
-    assert [("ready in" in path.read_text(), "run 2 of 2" in path.read_text()) for path in logs] == [
-        (True, False),
-        (False, True),
-    ]
+    assert [
+        ("ready in" in path.read_text(), "run 2 of 2" in path.read_text()) for path in logs
+    ] == [(True, False), (False, True)]
     assert (out / "awkward" / "report.html").stat().st_size > 200
 
 
 @pytest.mark.slow
-def test_a_failing_study_in_such_folders_still_tells_how_far_it_is_and_writes_nothing_beside_them(tmp_path):
+def test_a_failing_study_in_such_folders_still_tells_how_far_it_is_and_writes_nothing_beside_them(
+    tmp_path,
+):
     """Its results lie where the stamps of data sets do, and begin like an option."""
     data_dir = awkward_clone.DATA_DIR
-    config = awkward_clone.study(data_dir=data_dir, results=f"{data_dir}/ready/{awkward_clone.RESULTS}")
+    config = awkward_clone.study(
+        data_dir=data_dir, results=f"{data_dir}/ready/{awkward_clone.RESULTS}"
+    )
     home = awkward_clone.clone(tmp_path)
     run = resolve(parse(config, "t"), "t").runs[0]
     bad = home / config["results"] / "runs" / run.folder
@@ -55,11 +60,14 @@ def test_a_failing_study_in_such_folders_still_tells_how_far_it_is_and_writes_no
     assert (home / config["results"] / "awkward" / "report.html").exists()
 
 
-# -- the rules ----------------------------------------------------------------------------------------
+# -- the rules
+# ----------------------------------------------------------------------------------------
 
 
 def rules() -> str:
-    return "\n".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk")])
+    return "\n".join(
+        path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk")]
+    )
 
 
 def test_every_placeholder_of_a_rules_command_is_quoted():
@@ -69,22 +77,35 @@ def test_every_placeholder_of_a_rules_command_is_quoted():
         values = {value for value in re.findall(r"\{([^}]*)\}", command) if value != "threads"}
         assert values, command
         assert {value for value in values if not value.endswith(":q")} == set(), command
-        assert re.findall(r'(?<!")\$\w+|\$\w+\b(?!")', command) == [], "a variable without double quotes"
+        assert re.findall(r'(?<!")\$\w+|\$\w+\b(?!")', command) == [], (
+            "a variable without double quotes"
+        )
 
 
 def test_no_rule_starts_a_process_in_a_way_that_does_not_quote():
-    """``run:`` makes Snakemake start its own Python unquoted; ``shell()`` fills in what it is given."""
-    assert re.findall(r"^\s+run:|\bshell\(|os\.system|shell=True", rules(), flags=re.MULTILINE) == []
+    """``run:`` makes Snakemake start its own Python unquoted; ``shell()`` fills in what it is
+    given.
+    """
+    assert (
+        re.findall(r"^\s+run:|\bshell\(|os\.system|shell=True", rules(), flags=re.MULTILINE) == []
+    )
 
 
-# -- what Snakemake cannot take -----------------------------------------------------------------------
+# -- what Snakemake cannot take
+# -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("key", "value", "culprit"),
-    [("results", "runs of {x}/results", "'{'"), ("data_dir", "a}b", "'}'"), ("published", "{a}.json", "'{'"),
-     ("results", "a\nb", r"'\n'"), ("data_dir", "a\tb", r"'\t'"), ("results", "\x1b[31m", r"'\x1b'")],
-)  # fmt: skip
+    [
+        ("results", "runs of {x}/results", "'{'"),
+        ("data_dir", "a}b", "'}'"),
+        ("published", "{a}.json", "'{'"),
+        ("results", "a\nb", r"'\n'"),
+        ("data_dir", "a\tb", r"'\t'"),
+        ("results", "\x1b[31m", r"'\x1b'"),
+    ],
+)
 def test_a_name_that_snakemake_cannot_take_is_refused_before_anything_is_written(
     key, value, culprit, tmp_path, monkeypatch
 ):
@@ -107,15 +128,22 @@ def test_a_clone_where_snakemake_cannot_read_the_workflow_is_refused(folder):
 
 @pytest.mark.parametrize(
     ("python", "other", "named"),
-    [("/my drive/.venv/bin/python", "results", "/my drive"), ("/o'neil/bin/python", "results", "o'neil"),
-     ("/R&D/bin/python", "results", "/R&D"), ("/$x/bin/python", "results", "/[$]x"),
-     ("/usr/bin/python", "/a/$x", "[$]x"), ("/usr/bin/python", "results=a`b`", "a`b`"),
-     ("/usr/bin/python", "-n data", "-n data")],
-)  # fmt: skip
+    [
+        ("/my drive/.venv/bin/python", "results", "/my drive"),
+        ("/o'neil/bin/python", "results", "o'neil"),
+        ("/R&D/bin/python", "results", "/R&D"),
+        ("/$x/bin/python", "results", "/[$]x"),
+        ("/usr/bin/python", "/a/$x", "[$]x"),
+        ("/usr/bin/python", "results=a`b`", "a`b`"),
+        ("/usr/bin/python", "-n data", "-n data"),
+    ],
+)
 def test_what_would_not_reach_a_clusters_jobs_is_refused(python, other, named):
     with pytest.raises(UserError, match=named):
         shells.check_cluster(python, [other])
-    shells.check_cluster("/home/jürgen/.venv/bin/python3.11", ["a b", "R&D", "o'neil", "seeds=[0, 1]"])
+    shells.check_cluster(
+        "/home/jürgen/.venv/bin/python3.11", ["a b", "R&D", "o'neil", "seeds=[0, 1]"]
+    )
 
 
 @pytest.mark.parametrize("folder", ["my data", "$x/R&D", "o'neil", "-n/(1)"])

@@ -1,4 +1,6 @@
-"""Archives and pickles that are malicious or damaged: refused by name, nothing executed, nothing left."""
+"""Archives and pickles that are malicious or damaged: refused by name, nothing executed, nothing
+left.
+"""
 
 import io
 import pickle
@@ -52,10 +54,18 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    [np.array([{}], dtype=object), np.zeros(2, dtype=[("a", "i4")]), eval, np.load, io.BytesIO(b""), Path("x"),
-     slice(1), type(None)],
+    [
+        np.array([{}], dtype=object),
+        np.zeros(2, dtype=[("a", "i4")]),
+        eval,
+        np.load,
+        io.BytesIO(b""),
+        Path("x"),
+        slice(1),
+        type(None),
+    ],
     ids=["objects", "records", "eval", "np.load", "file", "path", "slice", "type"],
-)  # fmt: skip
+)
 def test_only_arrays_of_numbers_and_plain_containers_are_admitted(value):
     for protocol in (2, 5):
         with pytest.raises(UserError, match=r"x\.pkl is refused"):
@@ -74,11 +84,19 @@ def test_crafted_types_of_arrays_are_refused():
 
 
 ARRAYS = [
-    np.arange(12, dtype=np.uint8).reshape(3, 4), np.arange(300, dtype="<i8"), np.arange(5, dtype=">f4"),
-    np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(True), np.zeros((0, 3)), np.array([b"ab", b"c"]),
-    np.array(["ä", "bc"]), np.float32(1.5), np.int64(-3), np.arange(256, dtype=np.uint8),
+    np.arange(12, dtype=np.uint8).reshape(3, 4),
+    np.arange(300, dtype="<i8"),
+    np.arange(5, dtype=">f4"),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    np.array(True),
+    np.zeros((0, 3)),
+    np.array([b"ab", b"c"]),
+    np.array(["ä", "bc"]),
+    np.float32(1.5),
+    np.int64(-3),
+    np.arange(256, dtype=np.uint8),
     np.arange(24).reshape(2, 3, 4).transpose(1, 2, 0),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -87,12 +105,17 @@ ARRAYS = [
     ids=lambda w: getattr(w, "__name__", str(w)),
 )
 def test_every_kind_of_pickle_is_read(written):
-    value = {"a": ARRAYS, "b": ({1, 2}, frozenset((3,)), [None, True, -(2**70), 1.5, "text", b"\xff\x00"])}
+    value = {
+        "a": ARRAYS,
+        "b": ({1, 2}, frozenset((3,)), [None, True, -(2**70), 1.5, "text", b"\xff\x00"]),
+    }
     content = pickle.dumps(value, written) if isinstance(written, int) else written(value)
     found = load(content)
     for array, expected in zip(found["a"], ARRAYS, strict=True):
         assert np.array_equal(array, expected)
-        assert array.dtype.newbyteorder("=") == expected.dtype.newbyteorder("="), "numpy may turn the bytes over"
+        assert array.dtype.newbyteorder("=") == expected.dtype.newbyteorder("="), (
+            "numpy may turn the bytes over"
+        )
     if written is not archives.python2_pickle:  # which knows bytes as str only
         assert found["b"] == value["b"]
 
@@ -125,10 +148,12 @@ def link(target: str, kind: bytes) -> tarfile.TarInfo:
 
 
 ESCAPES = {
-    "dots": lambda: tarfile.TarInfo("../evil"), "absolute": lambda: tarfile.TarInfo("/tmp/evil"),
-    "deep dots": lambda: tarfile.TarInfo("a/../../evil"), "symlink": lambda: link("/etc/passwd", tarfile.SYMTYPE),
+    "dots": lambda: tarfile.TarInfo("../evil"),
+    "absolute": lambda: tarfile.TarInfo("/tmp/evil"),
+    "deep dots": lambda: tarfile.TarInfo("a/../../evil"),
+    "symlink": lambda: link("/etc/passwd", tarfile.SYMTYPE),
     "hard link": lambda: link("../../evil", tarfile.LNKTYPE),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
@@ -142,7 +167,9 @@ def test_a_tar_that_leaves_its_folder_is_refused(escape, tmp_path):
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return sorted(
+        path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
+    )
 
 
 def test_a_zip_that_leaves_its_folder_is_refused(tmp_path):
@@ -168,9 +195,11 @@ def flipped(path: Path) -> None:
 
 
 DAMAGE = {
-    "cut": cut, "flipped": flipped, "empty": lambda path: path.write_bytes(b""),
+    "cut": cut,
+    "flipped": flipped,
+    "empty": lambda path: path.write_bytes(b""),
     "page": lambda path: path.write_text("<html>quota</html>"),
-}  # fmt: skip
+}
 CASES = [  # of unpacked pickles and of photographs a flipped bit makes another pixel
     (name, damage)
     for name in ("tar", "miniimagenet", "fc100", "vgg_flower")
@@ -187,13 +216,18 @@ def test_damage_is_named_and_leaves_nothing(name, kind, minis, tmp_path):  # noq
     DAMAGE[kind](paths[0])
     with pytest.raises(UserError, match=rf"{paths[0].name} .* Name another copy under `sources`"):
         make("miniimagenet" if name == "tar" else name).prepare(tmp_path / "data", copies(paths))
-    assert names(tmp_path) == sorted(path.name for path in paths), "a user's own copy stays where it is"
+    assert names(tmp_path) == sorted(path.name for path in paths), (
+        "a user's own copy stays where it is"
+    )
 
 
 def test_contents_that_do_not_fit_are_named(minis, tmp_path):  # noqa: F811
     def mini(**changed):
         path = tmp_path / "mini-imagenet-cache-train.pkl"
-        content = {"image_data": archives.images(0, 4, 84), "class_dict": {"n1": [0, 1], "n2": [2, 3]}}
+        content = {
+            "image_data": archives.images(0, 4, 84),
+            "class_dict": {"n1": [0, 1], "n2": [2, 3]},
+        }
         path.write_bytes(archives.python3_pickle(content | changed))
         return [path, *minis["miniimagenet"][1:]]
 

@@ -1,4 +1,6 @@
-"""What a user may get wrong: one paragraph that names it, exit code 2, before anything is trained or written."""
+"""What a user may get wrong: one paragraph that names it, exit code 2, before anything is trained
+or written.
+"""
 
 import json
 import os
@@ -30,7 +32,12 @@ from tests.test_omniglot import sha256_of, without_the_end
 from tests.test_plan import changed, study
 
 ROOT = Path(__file__).parent.parent
-CURVES = {"kind": "curves", "experiment": "s", "title": "F", "runs": [{"label": "CML", "run": "maml+cml"}]}
+CURVES = {
+    "kind": "curves",
+    "experiment": "s",
+    "title": "F",
+    "runs": [{"label": "CML", "run": "maml+cml"}],
+}
 
 
 def refused(content: dict, message: str) -> None:
@@ -41,17 +48,34 @@ def refused(content: dict, message: str) -> None:
     assert "\n" not in str(found.value)
 
 
-# -- networks and data that do not fit ----------------------------------------------------------------
+# -- networks and data that do not fit
+# ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("network", "shape", "message"),
-    [("mlp", (1, 28, 28), r"mlp takes vectors \(d,\), and the data set gives inputs of shape \(1, 28, 28\): choose"),
-     ("conv4", (1,), r"conv4 takes images \(C, H, W\), and the data set gives inputs of shape \(1,\): choose"),
-     ("conv4", (3, 84, 15), "conv4 needs images of at least 16x16, not 84x15: raise"),
-     ("template", (7,), r"template takes images .* shape \(7,\)"),
-     ("template", (1, 1, 9), "template needs images of at least 2x2, not 1x9")],
-)  # fmt: skip
+    [
+        (
+            "mlp",
+            (1, 28, 28),
+            (
+                r"mlp takes vectors \(d,\), and the data set gives inputs of shape \(1, 28, 28\):"
+                r" choose"
+            ),
+        ),
+        (
+            "conv4",
+            (1,),
+            (
+                r"conv4 takes images \(C, H, W\), and the data set gives inputs of shape \(1,\):"
+                r" choose"
+            ),
+        ),
+        ("conv4", (3, 84, 15), "conv4 needs images of at least 16x16, not 84x15: raise"),
+        ("template", (7,), r"template takes images .* shape \(7,\)"),
+        ("template", (1, 1, 9), "template needs images of at least 2x2, not 1x9"),
+    ],
+)
 def test_a_network_refuses_inputs_of_another_shape(network, shape, message):
     cls = _template.Template if network == "template" else registry.networks.get(network)
     with pytest.raises(UserError, match=message):
@@ -59,12 +83,26 @@ def test_a_network_refuses_inputs_of_another_shape(network, shape, message):
 
 
 @pytest.mark.parametrize(
-    ("network", "data", "way"), [("mlp", "glyphs", 5), ("mlp", "omniglot", 5), ("conv4", "sinusoid", 1)]
+    ("network", "data", "way"),
+    [("mlp", "glyphs", 5), ("mlp", "omniglot", 5), ("conv4", "sinusoid", 1)],
 )
-def test_plan_describe_and_train_refuse_a_network_that_does_not_fit(network, data, way, capsys, tmp_path):
+def test_plan_describe_and_train_refuse_a_network_that_does_not_fit(
+    network, data, way, capsys, tmp_path
+):
     message = f"{network} takes "
     assert message in said(
-        capsys, "describe", "--method", "maml", "--network", network, "--data", data, "--way", str(way), "--shot", "1"
+        capsys,
+        "describe",
+        "--method",
+        "maml",
+        "--network",
+        network,
+        "--data",
+        data,
+        "--way",
+        str(way),
+        "--shot",
+        "1",
     )
     content = changed("experiments.s.data", data) | {"tables": {}}
     content["experiments"]["s"] |= {"network": network, "way": way, "shots": [1]}
@@ -72,17 +110,29 @@ def test_plan_describe_and_train_refuse_a_network_that_does_not_fit(network, dat
     assert message in said(capsys, "plan", "--config", str(tmp_path / "my.yaml"))
     spec = canonical(sinusoid_spec() if data == "sinusoid" else glyph_spec())
     cls = registry.datasets.get(data)
-    own = {"network": {"name": network}, "data": {"name": data}, "data_id": cls(cls.Options()).data_id}
+    own = {
+        "network": {"name": network},
+        "data": {"name": data},
+        "data_id": cls(cls.Options()).data_id,
+    }
     (tmp_path / "spec.json").write_text(json.dumps(spec | own))
-    assert message in said(capsys, "train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results"))
+    assert message in said(
+        capsys, "train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results")
+    )
     assert not list(tmp_path.glob("results/runs/*/run.log"))
 
 
 @pytest.mark.parametrize(
     ("network", "options", "message"),
-    [("mlp", {"hidden": [65_536, 65_536]}, "network mlp would have 4,295,229,441 parameters; at most 100,000,000"),
-     ("conv4", {"filters": 4096}, "network conv4 would have .* parameters; .* Lower its widths")],
-)  # fmt: skip
+    [
+        (
+            "mlp",
+            {"hidden": [65_536, 65_536]},
+            "network mlp would have 4,295,229,441 parameters; at most 100,000,000",
+        ),
+        ("conv4", {"filters": 4096}, "network conv4 would have .* parameters; .* Lower its widths"),
+    ],
+)
 def test_a_network_that_no_memory_holds_is_refused(network, options, message):
     cls = registry.networks.get(network)
     net = cls(cls.Options.read(options, network), (1,) if network == "mlp" else (1, 28, 28), 1)
@@ -98,14 +148,33 @@ def test_a_co_learner_has_a_largest_depth(network):
         net.colearner(10**6)
 
 
-@pytest.mark.parametrize(("flag", "what"), [("--way", "way"), ("--shot", "shot"), ("--query", "query")])
-@pytest.mark.parametrize(("network", "data", "way"), [("mlp", "sinusoid", "1"), ("conv4", "glyphs", "5")])
+@pytest.mark.parametrize(
+    ("flag", "what"), [("--way", "way"), ("--shot", "shot"), ("--query", "query")]
+)
+@pytest.mark.parametrize(
+    ("network", "data", "way"), [("mlp", "sinusoid", "1"), ("conv4", "glyphs", "5")]
+)
 def test_episodes_of_nothing_are_refused(network, data, way, flag, what, capsys):
-    given = ["--method", "maml", "--network", network, "--data", data, "--way", way, "--shot", "1", flag, "0"]
+    given = [
+        "--method",
+        "maml",
+        "--network",
+        network,
+        "--data",
+        data,
+        "--way",
+        way,
+        "--shot",
+        "1",
+        flag,
+        "0",
+    ]
     assert f"{data}: {what} must be a number from 1 on, not 0" in said(capsys, "describe", *given)
 
 
-@pytest.mark.parametrize(("network", "data"), [("conv4", "glyphs"), ("conv4", "omniglot"), ("gcn", "sbm")])
+@pytest.mark.parametrize(
+    ("network", "data"), [("conv4", "glyphs"), ("conv4", "omniglot"), ("gcn", "sbm")]
+)
 def test_classification_with_one_way_is_refused(network, data, capsys, tmp_path):
     message = f"{data}: way must be a number from 2 on, not 1: of one class every answer is right"
     given = ["--method", "maml", "--network", network, "--data", data, "--way", "1", "--shot", "1"]
@@ -114,14 +183,22 @@ def test_classification_with_one_way_is_refused(network, data, capsys, tmp_path)
     content["experiments"]["s"] |= {"network": network, "way": 1, "shots": [1]}
     refused(content, message)
     cls = registry.datasets.get(data)
-    own = {"network": {"name": network}, "data": {"name": data}, "data_id": cls(cls.Options()).data_id, "way": 1}
+    own = {
+        "network": {"name": network},
+        "data": {"name": data},
+        "data_id": cls(cls.Options()).data_id,
+        "way": 1,
+    }
     (tmp_path / "spec.json").write_text(json.dumps(canonical(glyph_spec()) | own))
-    told = said(capsys, "train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results"))
+    told = said(
+        capsys, "train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results")
+    )
     assert f"spec.json: {message}" in told
     assert not (tmp_path / "results").exists()
 
 
-# -- names --------------------------------------------------------------------------------------------
+# -- names
+# --------------------------------------------------------------------------------------------
 
 BAD_NAMES = ["../x", "../../../evil", "a/b", "A", "a b", "", "a\n", "é", ".", "x-y"]
 
@@ -136,14 +213,18 @@ def test_names_that_become_folders_hold_no_paths(name):
     refused(study(tables={name: tables}), "should match pattern")
     refused(study(figures={name: CURVES}), "should match pattern")
     refused(study(study=name), "study: .*should match pattern")
-    refused(study(tables={}, experiments={name: study()["experiments"]["s"]}), "should match pattern")
+    refused(
+        study(tables={}, experiments={name: study()["experiments"]["s"]}), "should match pattern"
+    )
     refused(changed("experiments.s.methods", {name: {"method": "maml"}}), "should match pattern")
 
 
 def test_only_methods_have_a_plus_in_their_name():
     table = study()["tables"]["sinusoid"]
     refused(study(tables={"a+b": table}), "should match pattern")
-    content = changed("experiments.s.methods", {"maml": {}, "maml+cml": {}, "slow+cml": {"method": "maml+cml"}})
+    content = changed(
+        "experiments.s.methods", {"maml": {}, "maml+cml": {}, "slow+cml": {"method": "maml+cml"}}
+    )
     assert len(resolve(parse(content, "my.yaml"), "my.yaml").members["s"]) == 3
 
 
@@ -161,7 +242,9 @@ def test_a_table_and_a_figure_are_not_called_alike():
 def test_the_taken_names_are_all_the_rules_of_the_workflow():
     rules = [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
     lines = [line for path in rules for line in path.read_text().splitlines()]
-    assert {line[5:-1] for line in lines if line.startswith("rule ") and line.endswith(":")} == set(TARGETS)
+    assert {line[5:-1] for line in lines if line.startswith("rule ") and line.endswith(":")} == set(
+        TARGETS
+    )
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -169,18 +252,38 @@ def test_a_study_is_not_called_like_a_folder_of_the_results(name):
     refused(study(study=name), f"a study cannot be called '{name}', the folder is taken")
 
 
-# -- what is seen only after training, unless it is looked for -----------------------------------------
+# -- what is seen only after training, unless it is looked for
+# -----------------------------------------
 
 
 def test_figures_ask_for_what_will_be_there():
     rows = {"label": "CML", "run": "maml+cml"}
-    refused(study(figures={"f": {**CURVES, "runs": [{**rows, "reading": "mta"}]}}), "f, row 'CML': reading 'mta'")
-    refused(study(figures={"f": {**CURVES, "runs": [{**rows, "reading": "meta_last"}]}}), "Known: co, meta")
-    refused(study(figures={"f": {**CURVES, "runs": [{**rows, "run": "maml", "reading": "co"}]}}), "Known: meta")
-    refused(study(figures={"f": {**CURVES, "seed": 7}}), "no run has the figure's seed 7, only 0, 1")
-    refused(study(figures={"f": {**CURVES, "tasks": [-1]}}), "tasks.0: .*greater than or equal to 0")
+    refused(
+        study(figures={"f": {**CURVES, "runs": [{**rows, "reading": "mta"}]}}),
+        "f, row 'CML': reading 'mta'",
+    )
+    refused(
+        study(figures={"f": {**CURVES, "runs": [{**rows, "reading": "meta_last"}]}}),
+        "Known: co, meta",
+    )
+    refused(
+        study(figures={"f": {**CURVES, "runs": [{**rows, "run": "maml", "reading": "co"}]}}),
+        "Known: meta",
+    )
+    refused(
+        study(figures={"f": {**CURVES, "seed": 7}}), "no run has the figure's seed 7, only 0, 1"
+    )
+    refused(
+        study(figures={"f": {**CURVES, "tasks": [-1]}}), "tasks.0: .*greater than or equal to 0"
+    )
     images = changed("experiments.s.data", "glyphs") | {"tables": {}, "figures": {"f": CURVES}}
-    images["experiments"]["s"] |= {"network": "conv4", "way": 5, "query": 5, "shots": [1], "evaluation": {"query": 5}}
+    images["experiments"]["s"] |= {
+        "network": "conv4",
+        "way": 5,
+        "query": 5,
+        "shots": [1],
+        "evaluation": {"query": 5},
+    }
     refused(images, "adapted curves are drawn for sets such as sinusoid, not for glyphs")
 
 
@@ -189,10 +292,17 @@ ENSEMBLE = {"protocol_options": {"ensemble_top_k": 2, "val_every": 5}}
 
 @pytest.mark.parametrize(
     "spec",
-    [sinusoid_spec(), sinusoid_spec("maml+cml"), sinusoid_spec(**ENSEMBLE), sinusoid_spec("maml+cml", **ENSEMBLE),
-     sinusoid_spec("cl"), sinusoid_spec("cl", **ENSEMBLE), sinusoid_spec("boil+cml")],
+    [
+        sinusoid_spec(),
+        sinusoid_spec("maml+cml"),
+        sinusoid_spec(**ENSEMBLE),
+        sinusoid_spec("maml+cml", **ENSEMBLE),
+        sinusoid_spec("cl"),
+        sinusoid_spec("cl", **ENSEMBLE),
+        sinusoid_spec("boil+cml"),
+    ],
     ids=lambda spec: f"{spec.method}-{spec.protocol.ensemble_top_k}",
-)  # fmt: skip
+)
 def test_the_readings_known_when_planning_are_those_of_the_run(spec, tmp_path):
     record = run(spec, Settings(results=tmp_path, report=lambda text: None))
     assert sorted({key.split("@")[0] for key in record.arrays}) == sorted(checks.readings(spec))
@@ -202,11 +312,14 @@ def test_a_method_that_learns_nothing_has_one_reading():
     assert checks.readings(glyph_spec().model_copy(update={"method": "pixel_nn"})) == ["meta"]
 
 
-# -- prepared data ------------------------------------------------------------------------------------
+# -- prepared data
+# ------------------------------------------------------------------------------------
 
 DAMAGE = {
     "other data": lambda index: index.update(data_id="glyphs/v1/28px"),
-    "another order of the splits": lambda index: index.update(splits={k: v[::-1] for k, v in index["splits"].items()}),
+    "another order of the splits": lambda index: index.update(
+        splits={k: v[::-1] for k, v in index["splits"].items()}
+    ),
     "splits that are none": lambda index: index.update(splits=[1]),
     "no groups": lambda index: index.update(group=0),
     "another size": lambda index: index["sizes"].append(1),
@@ -232,7 +345,9 @@ def opened(folder: Path):
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_index_is_noticed_by_training_and_mended_by_fetch(damage, own_data, tmp_path, capsys):
+def test_a_damaged_index_is_noticed_by_training_and_mended_by_fetch(
+    damage, own_data, tmp_path, capsys
+):
     before, home = opened(own_data).sha256, own_data / "prepared" / "glyphs-v1-16px"
     edited(home / "index.json", damage)
     (tmp_path / "spec.json").write_text(json.dumps(canonical(glyph_spec())))
@@ -258,18 +373,25 @@ def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
         shutil.make_archive(str(path.with_suffix("")), "zip", ROOT / "configs")
         without_the_end(path)
         copies[file.name] = {"path": str(path), "sha256": sha256_of(path)}
-    resolved = resolve(parse(study(sources={"omniglot": copies}, data_dir=str(tmp_path / "data")), "t"), "t")
+    resolved = resolve(
+        parse(study(sources={"omniglot": copies}, data_dir=str(tmp_path / "data")), "t"), "t"
+    )
     (tmp_path / "plan.json").write_text(dumped(resolved))
     stamp = tmp_path / "data" / "ready.json"
-    text = said(capsys, "fetch", "omniglot", "--plan", str(tmp_path / "plan.json"), "--stamp", str(stamp))
+    text = said(
+        capsys, "fetch", "omniglot", "--plan", str(tmp_path / "plan.json"), "--stamp", str(stamp)
+    )
     assert f"{tmp_path / 'images_background.zip'} is damaged (BadZipFile" in text
     assert not [path for path in (tmp_path / "data").rglob("*.*") if path.name != ".lock"]
 
 
-# -- the workflow -------------------------------------------------------------------------------------
+# -- the workflow
+# -------------------------------------------------------------------------------------
 
 
-def snakemake(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess:
+def snakemake(
+    folder: Path, *arguments: str, path: Path | None = None
+) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path or "")}
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "-n", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
@@ -289,7 +411,9 @@ def test_with_a_cached_plan_the_workflow_is_parsed_without_torch(checkout):
     """A torch that cannot be imported stands first on the path."""
     (checkout / "my.yaml").write_text(yaml.safe_dump(study()))
     (checkout / "blocked" / "torch").mkdir(parents=True)
-    (checkout / "blocked" / "torch" / "__init__.py").write_text("raise ImportError('torch was imported')\n")
+    (checkout / "blocked" / "torch" / "__init__.py").write_text(
+        "raise ImportError('torch was imported')\n"
+    )
     arguments = ("--configfile", "my.yaml")
     cold = snakemake(checkout, *arguments, path=checkout / "blocked")
     assert "torch was imported" in cold.stdout + cold.stderr, "resolving needs it"
@@ -302,12 +426,23 @@ def test_with_a_cached_plan_the_workflow_is_parsed_without_torch(checkout):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"study": None}, "the configuration has no `study`, its name: add a line such as `study: mine`."),
-     ({"tables": {"train": study()["tables"]["sinusoid"]}}, "cannot be called 'train', the name is taken"),
-     ({"seeds": 200_000}, "there can be at most 1,000 seeds"),
-     ({"experiments": changed("experiments.s.network", "conv4")["experiments"]}, "conv4 takes images")],
+    [
+        (
+            {"study": None},
+            "the configuration has no `study`, its name: add a line such as `study: mine`.",
+        ),
+        (
+            {"tables": {"train": study()["tables"]["sinusoid"]}},
+            "cannot be called 'train', the name is taken",
+        ),
+        ({"seeds": 200_000}, "there can be at most 1,000 seeds"),
+        (
+            {"experiments": changed("experiments.s.network", "conv4")["experiments"]},
+            "conv4 takes images",
+        ),
+    ],
     ids=["no name", "a rule's name", "too many seeds", "a network that does not fit"],
-)  # fmt: skip
+)
 def test_the_workflow_says_what_is_wrong_without_a_traceback(change, message, checkout):
     content = {key: value for key, value in {**study(), **change}.items() if value is not None}
     (checkout / "my.yaml").write_text(yaml.safe_dump(content))

@@ -1,4 +1,6 @@
-"""The benchmark: all implementations compute the same; its arithmetic; a pass of the harness at tiny sizes."""
+"""The benchmark: all implementations compute the same; its arithmetic; a pass of the harness at
+tiny sizes.
+"""
 
 import importlib
 import json
@@ -17,7 +19,16 @@ from benchmarks import measure, show
 from benchmarks.peers import install
 from benchmarks.problem import Problem
 from benchmarks.worker import kind
-from benchmarks.workloads import IMPLEMENTATIONS, PACKAGES, QUICK, RATES, TARGETS, WAY, WORKLOADS, Workload
+from benchmarks.workloads import (
+    IMPLEMENTATIONS,
+    PACKAGES,
+    QUICK,
+    RATES,
+    TARGETS,
+    WAY,
+    WORKLOADS,
+    Workload,
+)
 from cml_bench.engine import compiled, seeds
 from cml_bench.errors import UserError
 
@@ -53,17 +64,25 @@ def store(implementation: str, file: str) -> None:
 
 
 def same(got: dict, want: dict) -> None:
-    """To 1e-10 of each tensor's largest entry. In front of batch-norm a bias has no gradient but rounding."""
+    """To 1e-10 of each tensor's largest entry. In front of batch-norm a bias has no gradient but
+    rounding.
+    """
     assert got.keys() == want.keys()
     for key, value in want.items():
-        scale = 1.0 if key[1].startswith("conv") and key[1].endswith("bias") else float(value.abs().max())
+        scale = (
+            1.0
+            if key[1].startswith("conv") and key[1].endswith("bias")
+            else float(value.abs().max())
+        )
         assert float((got[key] - value).abs().max()) < 1e-10 * scale, key
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_restated_ways_and_the_engine_have_one_gradient(case):
     want = gradients(OURS[0], CASES[case])
-    assert all(float(value.abs().max()) > 0 for key, value in want.items() if not key[1].endswith("bias"))
+    assert all(
+        float(value.abs().max()) > 0 for key, value in want.items() if not key[1].endswith("bias")
+    )
     for implementation in OURS[1:]:
         same(gradients(implementation, CASES[case]), want)
 
@@ -78,7 +97,10 @@ def test_many_seeds_make_the_steps_of_one(case, monkeypatch):
         for one in (single, many):
             one.step(problem.task(number, torch.float64))
     for seed in many.seeds.values():
-        same({k: p.detach() for k, p in seed.leaves.items()}, {k: p.detach() for k, p in single.leaves.items()})
+        same(
+            {k: p.detach() for k, p in seed.leaves.items()},
+            {k: p.detach() for k, p in single.leaves.items()},
+        )
 
 
 @pytest.mark.slow
@@ -103,10 +125,13 @@ def test_all_evaluations_score_alike(kind):
     parts = made("engine, fast", problem).evaluate(task)
     want = torch.cat([result.score for part in parts for result in part.values()])
     for implementation in ("official way", WAY):
-        assert made(implementation, problem).evaluate(task) == pytest.approx(want.tolist(), rel=1e-6)
+        assert made(implementation, problem).evaluate(task) == pytest.approx(
+            want.tolist(), rel=1e-6
+        )
 
 
-# -- arithmetic ------------------------------------------------------------------------------------------
+# -- arithmetic
+# ------------------------------------------------------------------------------------------
 
 
 def block(processor: float, memory: int = 100, **more: float) -> dict:
@@ -122,7 +147,10 @@ def test_rows_are_medians_of_units_and_ratios_are_paired():
         RATES: [{"best_rate": rate, "rate": 4.0, "flops": 8} for rate in (8.0, 16.0, 4.0)],
         "higher": [],
     }
-    rows = {row["implementation"]: row for row in measure.rows(workload, blocks, {"higher": "not installed"})}
+    rows = {
+        row["implementation"]: row
+        for row in measure.rows(workload, blocks, {"higher": "not installed"})
+    }
     fast = rows["engine, fast"]
     assert (fast["processor"], fast["seconds"], fast["per_second"]) == (1.0, 2.0, 1.0)
     assert fast["processor_quartiles"] == [1.0, 2.5]
@@ -131,12 +159,18 @@ def test_rows_are_medians_of_units_and_ratios_are_paired():
     assert fast["memory_share"] == 0.25
     assert rows[RATES]["processor"] == 0.5  # 8 FLOP at the best rate
     assert fast["limit_multiple"] == 2.0
-    assert fast["limit_multiple_in_round"] == 2.0  # of 1, 2, 2: 1, 1 and 4 s a task, where the limits are 1, 0.5, 2 s
+    assert (
+        fast["limit_multiple_in_round"] == 2.0
+    )  # of 1, 2, 2: 1, 1 and 4 s a task, where the limits are 1, 0.5, 2 s
     assert "times_faster" not in rows[WAY]
     assert rows["higher"] == {
-        "workload": "w", "unit": "task", "threads": 1, "implementation": "higher", "seconds": None,
+        "workload": "w",
+        "unit": "task",
+        "threads": 1,
+        "implementation": "higher",
+        "seconds": None,
         "missing": "not installed",
-    }  # fmt: skip
+    }
 
 
 def test_seeds_in_one_program_share_its_time():
@@ -148,20 +182,32 @@ def test_seeds_in_one_program_share_its_time():
 
 def test_operations_are_of_one_kind_each():
     kinds = {
-        "aten::mkldnn_convolution": "convolutions", "aten::convolution_backward": "convolutions",
-        "aten::baddbmm": "matrix products", "aten::max_pool2d_with_indices": "pooling", "aten::cat": "copies",
-        "aten::scatter_add_": "arithmetic", "aten::leaky_relu": "arithmetic",
+        "aten::mkldnn_convolution": "convolutions",
+        "aten::convolution_backward": "convolutions",
+        "aten::baddbmm": "matrix products",
+        "aten::max_pool2d_with_indices": "pooling",
+        "aten::cat": "copies",
+        "aten::scatter_add_": "arithmetic",
+        "aten::leaky_relu": "arithmetic",
         "autograd::engine::evaluate_function: ConvolutionBackward0": "between operations",
-    }  # fmt: skip
+    }
     assert {name: kind(name) for name in kinds} == kinds
 
 
 def test_targets_take_the_worst_of_their_workloads():
     rows = [
-        {"workload": w.name, "implementation": name, "times_faster": 20.0, "limit_multiple": 1.5, "memory_share": 0.3,
-         "processor": 0.3, "per_second": 100.0}
-        for w in WORKLOADS for name in w.implementations
-    ]  # fmt: skip
+        {
+            "workload": w.name,
+            "implementation": name,
+            "times_faster": 20.0,
+            "limit_multiple": 1.5,
+            "memory_share": 0.3,
+            "processor": 0.3,
+            "per_second": 100.0,
+        }
+        for w in WORKLOADS
+        for name in w.implementations
+    ]
     at = {(row["workload"], row["implementation"]): row for row in rows}
     at["Conv4-64 84x84 1-shot, 5 steps, MAML", "engine, fast"]["times_faster"] = 1.3
     at["Conv4-64 28x28 1-shot, MAML", "plain loop"]["processor"] = 0.9
@@ -187,7 +233,8 @@ def test_the_quick_set_has_every_kind_of_work():
     assert any(w.limit for w in chosen)
 
 
-# -- turns -----------------------------------------------------------------------------------------------
+# -- turns
+# -----------------------------------------------------------------------------------------------
 
 
 class FakeWorker:
@@ -215,7 +262,9 @@ def turns(monkeypatch):
     monkeypatch.setattr(measure, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "log", [])
     monkeypatch.setattr(FakeWorker, "living", set())
-    return measure.Turns(Workload("w", {}, (WAY, "official way", "higher", "engine, fast")), random.Random(0))
+    return measure.Turns(
+        Workload("w", {}, (WAY, "official way", "higher", "engine, fast")), random.Random(0)
+    )
 
 
 def test_every_round_has_all_implementations_once_in_an_order_of_its_own(turns, monkeypatch):
@@ -223,7 +272,9 @@ def test_every_round_has_all_implementations_once_in_an_order_of_its_own(turns, 
     for _ in range(6):
         turns.round()
     rounds = [tuple(FakeWorker.log[i : i + 3]) for i in range(0, 18, 3)]
-    assert {frozenset(names) for names in rounds} == {frozenset((WAY, "official way", "engine, fast"))}
+    assert {frozenset(names) for names in rounds} == {
+        frozenset((WAY, "official way", "engine, fast"))
+    }
     assert len(set(rounds)) > 2
     assert turns.missing == {"higher": "no higher"}
     assert len(FakeWorker.living) == 3
@@ -233,7 +284,9 @@ def test_every_round_has_all_implementations_once_in_an_order_of_its_own(turns, 
 
 def test_every_repeat_goes_through_all_workloads(turns, monkeypatch):
     monkeypatch.setattr(measure, "_spare", lambda: 2**40)
-    first, other = (Workload(name, {}, (WAY, name), rounds=2) for name in ("official way", "engine, fast"))
+    first, other = (
+        Workload(name, {}, (WAY, name), rounds=2) for name in ("official way", "engine, fast")
+    )
     said = []
     partial = []
     for rows in measure.measure([first, other], 3, random.Random(0), said.append):
@@ -257,8 +310,11 @@ def test_idle_workers_give_way_where_memory_is_short(turns, monkeypatch):
         turns.round()
         assert len(FakeWorker.living) == 1
     assert {name: len(blocks) for name, blocks in turns.blocks.items()} == {
-        WAY: 2, "official way": 2, "engine, fast": 2, "higher": 0,
-    }  # fmt: skip
+        WAY: 2,
+        "official way": 2,
+        "engine, fast": 2,
+        "higher": 0,
+    }
 
 
 def test_without_the_peers_environment_their_rows_say_so(tmp_path, monkeypatch):
@@ -294,7 +350,8 @@ def iter_made(folder: Path):
     yield (folder / "lib" / version / "site-packages").mkdir(parents=True)
 
 
-# -- processes and pages ---------------------------------------------------------------------------------
+# -- processes and pages
+# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -332,13 +389,32 @@ def test_a_quick_run_and_its_page(tmp_path):
     out = tmp_path / "speed.json"
     command = [sys.executable, "-m", "benchmarks"]
     only = ["sinusoid*", "Conv4-64 28x28*", "evaluation*", "episodes, *"]
-    asked = [*command, "run", "--quick", "--scaling", "--startup", "--repeats", "1", "--out", str(out), "--only", *only]
-    done = subprocess.run(asked, cwd=measure.ROOT, capture_output=True, text=True, env=dict(os.environ))
+    asked = [
+        *command,
+        "run",
+        "--quick",
+        "--scaling",
+        "--startup",
+        "--repeats",
+        "1",
+        "--out",
+        str(out),
+        "--only",
+        *only,
+    ]
+    done = subprocess.run(
+        asked, cwd=measure.ROOT, capture_output=True, text=True, env=dict(os.environ)
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     rows = {(row["workload"], row["implementation"]): row for row in results["rows"]}
     conv = "Conv4-64 28x28 1-shot, MAML+CML"
-    assert rows[conv, "engine, fast"].keys() >= {"times_faster", "limit_multiple", "memory_share", "seconds_quartiles"}
+    assert rows[conv, "engine, fast"].keys() >= {
+        "times_faster",
+        "limit_multiple",
+        "memory_share",
+        "seconds_quartiles",
+    }
     assert min(rows[conv, name]["processor"] for name in (RATES, "engine, fast")) > 0
     for name in (conv, "evaluation, Conv4-64 84x84 5-shot"):
         shares = rows[name, "engine, fast"]["shares"]
@@ -348,7 +424,13 @@ def test_a_quick_run_and_its_page(tmp_path):
     assert rows["dry run of a study", "plan cached"]["value"] == 10
     assert "only try the harness" in results["provisional"]
     assert "stopped" not in results["provisional"]
-    assert results["machine"].keys() >= {"processor", "cores", "allocator", "load_before", "load_after"}
+    assert results["machine"].keys() >= {
+        "processor",
+        "cores",
+        "allocator",
+        "load_before",
+        "load_after",
+    }
     text = subprocess.run(
         [*command, "show", "--out", str(out)], cwd=measure.ROOT, capture_output=True, text=True
     ).stdout
@@ -380,13 +462,22 @@ def test_pages_show_the_committed_results(page, marks, file, form):
     _, begin, rest = (measure.ROOT / page).read_text().partition(marks[0])
     shown = rest.partition(marks[1])[0].strip()
     assert begin
-    assert shown == form(json.loads((measure.ROOT / "benchmarks" / "results" / file).read_text())).strip()
+    assert (
+        shown
+        == form(json.loads((measure.ROOT / "benchmarks" / "results" / file).read_text())).strip()
+    )
 
 
 def test_the_table_of_graphs_says_what_is_missed_and_by_how_much():
     made = {"date": "2026-01-01", "commit": "0", "versions": {"torch": "0"}}
     machine = {"processor": "p", "load_before": 0.0, "load": 0.1}
-    fast = {"workload": "w", "implementation": "fast", "times_faster": 20.0, "official_elsewhere": 2.0, "target": 0.04}
+    fast = {
+        "workload": "w",
+        "implementation": "fast",
+        "times_faster": 20.0,
+        "official_elsewhere": 2.0,
+        "target": 0.04,
+    }
     plain = {"workload": "w", "implementation": "plain", "seconds": 1.0, "processor": 1.0}
     rows = [
         {**row, "threads": threads}

@@ -16,15 +16,26 @@ from cml_bench.report import write
 from tests.plans import labelled
 from tests.simulated import finish, study
 
-BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+BROWSER, DRIVER = (
+    shutil.which("chromium") or shutil.which("google-chrome"),
+    shutil.which("chromedriver"),
+)
 pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no chromium or no chromedriver here (apt-get install chromium chromium-driver)"
+    not (BROWSER and DRIVER),
+    reason="no chromium or no chromedriver here (apt-get install chromium chromium-driver)",
 )
 
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1280,900",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--window-size=1280,900",
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +75,19 @@ def page(browser, address):
 
 def opened(browser, address):
     browser.get(address)
-    WebDriverWait(browser, 20).until(lambda b: b.execute_script("return document.documentElement.dataset.charts"))
+    WebDriverWait(browser, 20).until(
+        lambda b: b.execute_script("return document.documentElement.dataset.charts")
+    )
 
 
 def rows(page, table) -> list[list[str]]:
     """The texts of the rows that are seen."""
     found = page.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr")
-    return [[cell.text for cell in row.find_elements(By.XPATH, "./*")] for row in found if row.is_displayed()]
+    return [
+        [cell.text for cell in row.find_elements(By.XPATH, "./*")]
+        for row in found
+        if row.is_displayed()
+    ]
 
 
 def head(page, table, name):
@@ -83,14 +100,19 @@ def test_the_page_says_nothing_to_the_console_and_asks_nobody(browser, address):
     opened(browser, address)
     assert browser.get_log("browser") == []
     sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
+    asked = [
+        m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"
+    ]
     assert address in asked, "requests are seen at all"
     assert [url for url in asked if url != address and not url.startswith("data:")] == []
     blocked = browser.execute_async_script(
-        "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('sent'), error => done(`${error}`));"
+        "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('sent'), error =>"
+        " done(`${error}`));"
     )
     assert "Failed to fetch" in blocked
-    assert "Content Security Policy" in browser.get_log("browser")[0]["message"], "not even if it wanted to"
+    assert "Content Security Policy" in browser.get_log("browser")[0]["message"], (
+        "not even if it wanted to"
+    )
 
 
 def test_a_table_is_sorted_by_the_means_of_a_column(page):
@@ -104,7 +126,9 @@ def test_a_table_is_sorted_by_the_means_of_a_column(page):
     assert [float(row[2].split()[0]) for row in rows(page, "table-table1")] == sorted(means)
     button.send_keys(Keys.ENTER)
     assert column.get_attribute("aria-sort") == "descending"
-    assert [float(row[2].split()[0]) for row in rows(page, "table-table1")] == sorted(means, reverse=True)
+    assert [float(row[2].split()[0]) for row in rows(page, "table-table1")] == sorted(
+        means, reverse=True
+    )
     head(page, "table-table1", "method").find_element(By.TAG_NAME, "button").click()
     assert column.get_attribute("aria-sort") == "none", "one column at a time"
     button.click()
@@ -135,7 +159,10 @@ def test_a_filter_leaves_rows_that_have_all_its_words(page):
     assert count.text == "1 of 4 rows"
     box.clear()
     box.send_keys("-4")
-    assert {row[6] for row in rows(page, "differences-table1")} == {"▼ loss", "● n = 4: shown, not tested"}
+    assert {row[6] for row in rows(page, "differences-table1")} == {
+        "▼ loss",
+        "● n = 4: shown, not tested",
+    }
     box.clear()
     box.send_keys(" ")
     assert len(rows(page, "differences-table1")) == 4
@@ -147,7 +174,9 @@ def test_every_chart_is_drawn(page):
     assert len(charts) == 1 + 4
     for chart in charts:
         assert chart.find_element(By.CSS_SELECTOR, "svg.marks").is_displayed()
-        described = chart.find_element(By.CSS_SELECTOR, "[role=graphics-document]").get_attribute("aria-label")
+        described = chart.find_element(By.CSS_SELECTOR, "[role=graphics-document]").get_attribute(
+            "aria-label"
+        )
         assert described.startswith(("Paired differences of T & U", "Learning curves, "))
         assert chart.size["width"] > 300
     points = charts[0].find_elements(By.CSS_SELECTOR, "g.mark-symbol.role-mark path")
@@ -169,9 +198,14 @@ def test_pointing_at_a_curve_tells_run_step_and_score(page):
     points = page.find_elements(By.CSS_SELECTOR, "#curve-1-3 g.mark-symbol.role-mark path")
     assert len(points) == 12 * 3
     assert tooltip(page, points[-1]) == {
-        "method": "MAML + CML <i>", "seed": "mean of 5", "step": "100", "score": "50"
-    }  # fmt: skip
-    thick = page.find_elements(By.CSS_SELECTOR, '#curve-1-3 g.mark-line.role-mark path[stroke-width="3"]')
+        "method": "MAML + CML <i>",
+        "seed": "mean of 5",
+        "step": "100",
+        "score": "50",
+    }
+    thick = page.find_elements(
+        By.CSS_SELECTOR, '#curve-1-3 g.mark-line.role-mark path[stroke-width="3"]'
+    )
     assert len(thick) == 1, "its line stands out"
 
 
@@ -188,9 +222,14 @@ def test_a_phone_shows_it_without_sideways_scrolling(page, address):
     device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
     opened(page, address)
-    assert page.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [360, 360]
+    assert page.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [
+        360,
+        360,
+    ]
     wide = page.find_element(By.CSS_SELECTOR, ".wide:has(#differences-table1)")
-    assert page.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", wide), "inside its box"
+    assert page.execute_script(
+        "return arguments[0].scrollWidth > arguments[0].clientWidth", wide
+    ), "inside its box"
     for chart in page.find_elements(By.CSS_SELECTOR, ".chart svg.marks"):
         assert 200 < chart.rect["width"] <= 360
 
@@ -203,8 +242,12 @@ def test_paper_has_everything_and_no_controls(page):
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert not box.is_displayed()
     assert not page.find_element(By.TAG_NAME, "nav").is_displayed()
-    assert not any(part.is_displayed() for part in page.find_elements(By.CSS_SELECTOR, ".chart details"))
-    assert len(rows(page, "differences-table1")) == 4, "a filter that is not seen leaves nothing out"
+    assert not any(
+        part.is_displayed() for part in page.find_elements(By.CSS_SELECTOR, ".chart details")
+    )
+    assert len(rows(page, "differences-table1")) == 4, (
+        "a filter that is not seen leaves nothing out"
+    )
     page.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert not page.find_elements(By.CSS_SELECTOR, "main details:not([open], .chart *)")
     page.execute_script("dispatchEvent(new Event('afterprint'))")

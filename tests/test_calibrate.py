@@ -17,13 +17,17 @@ def resolved():
 
 def test_a_network_that_gains_by_a_gpu_is_timed_and_its_hours_follow(resolved):
     rates = calibrate.rates(resolved, 0.2, "cpu")
-    assert (set(rates.flops), rates.gpu) == ({"conv4 16px"}, False), "the sinusoid's steps are no matter of FLOPs"
+    assert (set(rates.flops), rates.gpu) == ({"conv4 16px"}, False), (
+        "the sinusoid's steps are no matter of FLOPs"
+    )
     assert 1e6 < rates.flops["conv4 16px"] < 1e14
     runs = [run for run in resolved.runs if run.gpu]
     seconds = 3600 * preflight.hours(runs, False, rates)
     assert seconds == pytest.approx(sum(run.work.flops for run in runs) / rates.flops["conv4 16px"])
     half = rates._replace(flops={"conv4 16px": rates.flops["conv4 16px"] / 2})
-    assert preflight.hours(runs, False, half) == pytest.approx(2 * preflight.hours(runs, False, rates))
+    assert preflight.hours(runs, False, half) == pytest.approx(
+        2 * preflight.hours(runs, False, rates)
+    )
 
 
 def test_plan_prints_a_line_for_every_table_and_for_all(tmp_path, capsys):
@@ -32,6 +36,14 @@ def test_plan_prints_a_line_for_every_table_and_for_all(tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     assert main(["plan", "--config", str(tmp_path / "tiny.yaml"), "--calibrate", "0.1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = {line.split()[0]: line.split() for line in lines if line.startswith(("sinusoid ", "table1 ", "all "))}
-    assert [rows[key][1:3] for key in ("sinusoid", "table1", "all")] == [["4", "0"], ["5", "0"], ["9", "0"]]
+    rows = {
+        line.split()[0]: line.split()
+        for line in lines
+        if line.startswith(("sinusoid ", "table1 ", "all "))
+    }
+    assert [rows[key][1:3] for key in ("sinusoid", "table1", "all")] == [
+        ["4", "0"],
+        ["5", "0"],
+        ["9", "0"],
+    ]
     assert any("measured in" in line and "conv4 16px" in line for line in lines)

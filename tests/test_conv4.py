@@ -1,4 +1,6 @@
-"""Options of Conv4 that single methods use (initialisation, normalised inputs); what it keeps of its inputs."""
+"""Options of Conv4 that single methods use (initialisation, normalised inputs); what it keeps of
+its inputs.
+"""
 
 import pytest
 import torch
@@ -13,8 +15,14 @@ from tests.cases import Case, images
 
 
 def test_xavier_has_its_bound_and_zero_biases():
-    params = initialise(Conv4(Conv4Options(filters=48, init="xavier"), (3, 84, 84), 5).params, "test", 0)
-    for name, fans in (("conv1.weight", 9 * (3 + 48)), ("conv3.weight", 9 * 96), ("head.weight", 5 * 5 * 48 + 5)):
+    params = initialise(
+        Conv4(Conv4Options(filters=48, init="xavier"), (3, 84, 84), 5).params, "test", 0
+    )
+    for name, fans in (
+        ("conv1.weight", 9 * (3 + 48)),
+        ("conv3.weight", 9 * 96),
+        ("head.weight", 5 * 5 * 48 + 5),
+    ):
         bound = (6 / fans) ** 0.5
         assert params[name].abs().max() <= bound
         assert params[name].std() == pytest.approx(bound / 3**0.5, rel=0.05)
@@ -23,7 +31,9 @@ def test_xavier_has_its_bound_and_zero_biases():
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
 def test_imagenet_inputs_are_normalised_pixels(path):
-    unit, normal = (Conv4(Conv4Options(filters=4, inputs=i), (3, 16, 16), 5, path) for i in ("unit", "imagenet"))
+    unit, normal = (
+        Conv4(Conv4Options(filters=4, inputs=i), (3, 16, 16), 5, path) for i in ("unit", "imagenet")
+    )
     params = expand({"base": initialise(unit.params, "test", 0)}, 1)["base"]
     x = torch.rand(1, 6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     mean = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
@@ -55,4 +65,6 @@ def test_patches_of_a_support_set_are_made_once(monkeypatch):
     made.clear()
     for task in (first, other):
         case.network.features(wide["base"], task.support.x)
-    assert len(made) == 2  # nothing is kept beyond a path: a tensor may get other images in the meantime
+    assert (
+        len(made) == 2
+    )  # nothing is kept beyond a path: a tensor may get other images in the meantime

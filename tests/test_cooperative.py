@@ -17,7 +17,8 @@ from tests import reference
 from tests.cases import CPU, Case, images, relative, waves
 from tests.make_traces import FOLDER, trace
 
-# -- the co-learner ----------------------------------------------------------------------------------------------
+# -- the co-learner
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("net", "path"), [("conv4", "plain"), ("conv4", "fast"), ("mlp", "fast")])
@@ -31,8 +32,12 @@ def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(net, path):
         step = case.step()
         for number in range(10):
             task = images(name=f"s{number}") if net == "conv4" else waves(name=f"s{number}")
-            step(Task(*(Examples(e.x.float(), e.y if net == "conv4" else e.y.float()) for e in task)))
-        assert all(torch.equal(case.groups["co"][n], v) for n, v in start.items()), "no gradient, no move"
+            step(
+                Task(*(Examples(e.x.float(), e.y if net == "conv4" else e.y.float()) for e in task))
+            )
+        assert all(torch.equal(case.groups["co"][n], v) for n, v in start.items()), (
+            "no gradient, no move"
+        )
         runs.append(case.groups["base"])
     assert all(torch.equal(runs[0][n], runs[1][n]) for n in runs[0])
 
@@ -60,7 +65,9 @@ def test_the_co_learner_neither_adapts_nor_meets_the_support_set():
         for value in case.groups["co"].values():
             value += 1.0
     *_, again = case.method.trajectory(expand(case.groups, 3), task.support, 1)
-    assert all(torch.equal(adapted[n], again[n]) for n in adapted), "phi has no part in the inner loop"
+    assert all(torch.equal(adapted[n], again[n]) for n in adapted), (
+        "phi has no part in the inner loop"
+    )
 
 
 def test_deleting_phi_leaves_the_predictions():
@@ -85,19 +92,26 @@ def test_equation_nine_adapts_psi_alone_by_the_co_learners_loss():
     wide = expand(case.groups, 3)
     *_, adapted = case.method.trajectory(wide, task.support, 1, loss="co")
     theta = case.groups["base"]
-    loss = case.method.criterion(case.method.outputs(wide, wide["base"], task.support.x, ("co",))["co"], task.support.y)
+    loss = case.method.criterion(
+        case.method.outputs(wide, wide["base"], task.support.x, ("co",))["co"], task.support.y
+    )
     grad = torch.autograd.grad(loss.sum(), wide["base"]["conv1.weight"])[0]
     assert torch.allclose(adapted["conv1.weight"], theta["conv1.weight"] - 0.4 * grad, atol=1e-12)
     for name in case.network.head_names:
         assert torch.equal(adapted[name][0], theta[name])
 
 
-# -- sizes, diagnostics, evaluation -------------------------------------------------------------------
+# -- sizes, diagnostics, evaluation
+# -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("shape", "base", "co"),
-    [((3, 84, 84), 121_093, 82_117), ((3, 32, 32), 114_373, 75_397), ((1, 28, 28), 112_261, 74_437)],
+    [
+        ((3, 84, 84), 121_093, 82_117),
+        ((3, 32, 32), 114_373, 75_397),
+        ((1, 28, 28), 112_261, 74_437),
+    ],
 )
 def test_parameter_counts_are_the_papers(shape, base, co):
     network = Conv4(Conv4Options(), shape, 5)
@@ -135,7 +149,14 @@ def test_diagnostics_are_the_heads_own_gradients():
     grads = {}
     for head, gamma in (("meta", 0.0), ("both", 1.0)):
         _, g = reference.meta_gradient(
-            case.ref, case.groups["base"], case.groups["co"], task, case.kind, gamma, case.depth, **case.inner()
+            case.ref,
+            case.groups["base"],
+            case.groups["co"],
+            task,
+            case.kind,
+            gamma,
+            case.depth,
+            **case.inner(),
         )
         grads[head] = g
     for layer in ("conv1", "conv4", "head"):
@@ -173,23 +194,33 @@ class Fixed:
 def test_evaluation_is_the_obvious_loop_for_any_number_of_tasks_at_once(net):
     case = Case(net=net)
     task = images(tasks=5) if net == "conv4" else waves(tasks=5)
-    results = [evaluate(case.method, case.groups, Fixed(task), 5, steps=(0, 1, 3), tasks_at_once=n) for n in (1, 2, 5)]
+    results = [
+        evaluate(case.method, case.groups, Fixed(task), 5, steps=(0, 1, 3), tasks_at_once=n)
+        for n in (1, 2, 5)
+    ]
     for steps in (0, 1, 3):
         inner = {**case.inner(), "steps": steps}
         base, co = ({n: p for n, p in case.groups[g].items()} for g in ("base", "co"))
-        meta_loss, co_loss = reference.outer_losses(case.ref, base, co, task, case.kind, 1.0, case.depth, **inner)
+        meta_loss, co_loss = reference.outer_losses(
+            case.ref, base, co, task, case.kind, 1.0, case.depth, **inner
+        )
         for head, want in (("meta", meta_loss), ("co", co_loss)):
             for result in results:
-                assert torch.allclose(result[head, steps].loss, torch.stack(want).detach(), atol=1e-10)
+                assert torch.allclose(
+                    result[head, steps].loss, torch.stack(want).detach(), atol=1e-10
+                )
 
 
-# -- golden traces ------------------------------------------------------------------------------------
+# -- golden traces
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", [n for n in registry.method_names() if registry.method(n).learns])
 def test_golden_trace(name, path):
-    """Ten meta-steps as they were when the method was added; `make traces` writes those of new methods."""
+    """Ten meta-steps as they were when the method was added; `make traces` writes those of new
+    methods.
+    """
     stored = json.loads((FOLDER / f"{name}.json").read_text())
     for problem, losses in trace(name, path).items():
         for head, values in losses.items():

@@ -29,14 +29,18 @@ from tests.specs import sinusoid_spec
 LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 
 DAMAGE = {
-    "record.json cut off": lambda f: (f / "record.json").write_text((f / "record.json").read_text()[:90]),
+    "record.json cut off": (
+        lambda f: (f / "record.json").write_text((f / "record.json").read_text()[:90])
+    ),
     "record.json without status": lambda f: edit(f, lambda c: c.pop("status")),
     "record.json without data hash": lambda f: edit(f, lambda c: c.pop("data_sha256")),
     "record.json of another shape": lambda f: (f / "record.json").write_text("[]"),
     "record.json with an unknown status": lambda f: edit(f, lambda c: c.update(status="fine")),
     "record.json without machine": lambda f: edit(f, lambda c: c.pop("machine")),
     "record.json with another spec": lambda f: edit(f, lambda c: c["spec"].update(steps=7)),
-    "episodes.npz cut off": lambda f: (f / "episodes.npz").write_bytes((f / "episodes.npz").read_bytes()[:40]),
+    "episodes.npz cut off": (
+        lambda f: (f / "episodes.npz").write_bytes((f / "episodes.npz").read_bytes()[:40])
+    ),
     "episodes.npz packed in another way": lambda f: packed_otherwise(f / "episodes.npz"),
     "episodes.npz is one array": lambda f: one_array(f / "episodes.npz"),
     "episodes.npz gone": lambda f: (f / "episodes.npz").unlink(),
@@ -64,7 +68,11 @@ def packed_otherwise(path):
 
 
 def first(store: Store, method="maml"):
-    return next(r.folder for r in store.all() if r.spec.method == method and r.spec.seed == 1 and r.spec.shot == 1)
+    return next(
+        r.folder
+        for r in store.all()
+        if r.spec.method == method and r.spec.seed == 1 and r.spec.shot == 1
+    )
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
@@ -76,7 +84,9 @@ def test_a_damaged_run_is_missing_from_its_tables_and_named_there(damage, tmp_pa
     text = write.text(resolved, tmp_path, [])
     assert f"Counted as missing: {folder}" in text.replace("\n", " ")
     assert "Move the folder away and start again" in text.replace("\n", " ")
-    assert [cell.summary.finished for cell in build(resolved, store, "table1").rows[0].cells.values()] == [4, 5]
+    assert [
+        cell.summary.finished for cell in build(resolved, store, "table1").rows[0].cells.values()
+    ] == [4, 5]
     write.tables(resolved, tmp_path, [])
     page = write.page(resolved, tmp_path).read_text()
     assert folder.name in page
@@ -102,7 +112,12 @@ def test_check_prints_its_table_although_a_run_is_damaged(tmp_path, capsys, monk
     folder = first(finish(study(seeds=3), tmp_path / "now", LEVEL))
     (folder / "episodes.npz").unlink()
     monkeypatch.setattr(cli, "_resolved", lambda args: study(seeds=3))
-    assert main(["check", "--results", str(tmp_path / "now"), "--reference", str(tmp_path / "ci.json")]) == 2
+    assert (
+        main(
+            ["check", "--results", str(tmp_path / "now"), "--reference", str(tmp_path / "ci.json")]
+        )
+        == 2
+    )
     shown = capsys.readouterr()
     assert shown.out.count("holds") == 5
     offender = shown.out.splitlines()[2]
@@ -137,13 +152,33 @@ def test_check_and_its_update_on_the_command_line(tmp_path, capsys, monkeypatch)
     assert main(arguments) == 0
 
 
-CELL = {"kind": "regression", "recipe": "r", "data_sha256": "d", "seeds": 10, "mean": 0.5, "deviation": 0.1}
-BAD_CELLS = [{"kind": "other"}, {"seeds": 1}, {"seeds": "10"}, {"mean": None}, {"deviation": -1.0}, {"recipe": 3}]
+CELL = {
+    "kind": "regression",
+    "recipe": "r",
+    "data_sha256": "d",
+    "seeds": 10,
+    "mean": 0.5,
+    "deviation": 0.1,
+}
+BAD_CELLS = [
+    {"kind": "other"},
+    {"seeds": 1},
+    {"seeds": "10"},
+    {"mean": None},
+    {"deviation": -1.0},
+    {"recipe": 3},
+]
 
 
 @pytest.mark.parametrize(
     "content",
-    ["[]", "{}x", '{"a": 1}', '{"a": {"mean": 1}}', *(json.dumps({"a": {**CELL, **bad}}) for bad in BAD_CELLS)],
+    [
+        "[]",
+        "{}x",
+        '{"a": 1}',
+        '{"a": {"mean": 1}}',
+        *(json.dumps({"a": {**CELL, **bad}}) for bad in BAD_CELLS),
+    ],
 )
 def test_a_reference_of_another_shape_is_named(content, tmp_path):
     (tmp_path / "ci.json").write_text(content)
@@ -156,14 +191,18 @@ VALUES = {"gone": ..., "null": None, "{}": {}, "word": "x", "number": 3, "[]": [
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_no_key_of_a_record_brings_tables_page_status_or_gate_down(value, tmp_path):
-    """Each key in turn is gone or of another kind: the record is refused by name, or everything renders."""
+    """Each key in turn is gone or of another kind: the record is refused by name, or everything
+    renders.
+    """
     resolved = study(seeds=1, kind="cost")
     store = finish(resolved, tmp_path / "r", LEVEL)
     folder = next(r.folder for r in store.all() if r.spec.method == "maml")
     good, refused = json.loads((folder / "record.json").read_text()), 0
     for key in good:
         bad = {name: content for name, content in good.items() if name != key}
-        (folder / "record.json").write_text(json.dumps(bad if value is ... else {**bad, key: value}))
+        (folder / "record.json").write_text(
+            json.dumps(bad if value is ... else {**bad, key: value})
+        )
         _, problem = store.usable(RunSpec.model_validate(good["spec"]))
         if problem:
             refused += 1
@@ -177,7 +216,8 @@ def test_no_key_of_a_record_brings_tables_page_status_or_gate_down(value, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("kept", "message"), [({}, "has no results for 'meta@1', only for nothing"), ({"meta@1": 7}, "has 7 test episodes")]
+    ("kept", "message"),
+    [({}, "has no results for 'meta@1', only for nothing"), ({"meta@1": 7}, "has 7 test episodes")],
 )
 def test_a_series_that_is_missing_or_short_is_one_run_fewer(kept, message, tmp_path):
     resolved = study(seeds=5)
@@ -206,7 +246,8 @@ def test_what_a_killed_writer_left_goes_with_the_next_lock(tmp_path):
         assert not list(tmp_path.glob(".*.tmp"))
 
 
-# -- the command line ---------------------------------------------------------------------------------
+# -- the command line
+# ---------------------------------------------------------------------------------
 
 
 def test_files_that_are_not_what_they_should_be(tmp_path, capsys):
@@ -216,11 +257,19 @@ def test_files_that_are_not_what_they_should_be(tmp_path, capsys):
     (tmp_path / "plan.json").write_text(json.dumps(resolved))
     for name in ("empty", "list"):
         for command in ("status", "table", "report"):
-            assert "is no resolved plan" in said(capsys, command, "--plan", str(tmp_path / f"{name}.json"))
+            assert "is no resolved plan" in said(
+                capsys, command, "--plan", str(tmp_path / f"{name}.json")
+            )
         assert f"{name}.json" in said(capsys, "train", str(tmp_path / f"{name}.json"))
-        assert "is no resolved plan" in said(capsys, "train", str(tmp_path / f"{name}.json"), "--job", "x")
-    assert "is a plan of several jobs: name one with --job" in said(capsys, "train", str(tmp_path / "plan.json"))
-    assert "has no job 'x': name one" in said(capsys, "train", str(tmp_path / "plan.json"), "--job", "x")
+        assert "is no resolved plan" in said(
+            capsys, "train", str(tmp_path / f"{name}.json"), "--job", "x"
+        )
+    assert "is a plan of several jobs: name one with --job" in said(
+        capsys, "train", str(tmp_path / "plan.json")
+    )
+    assert "has no job 'x': name one" in said(
+        capsys, "train", str(tmp_path / "plan.json"), "--job", "x"
+    )
     resolved["runs"][0]["spec"].pop("shot")
     (tmp_path / "bad.json").write_text(json.dumps(resolved))
     job = resolved["jobs"][0]["id"]
@@ -234,11 +283,17 @@ EDITS = {
     "a spec without its shot": (lambda p: p["runs"][0]["spec"].pop("shot"), "shot: Field required"),
     "no runs": (lambda p: p.update(runs=None), "its parts are of other kinds"),
     "jobs that are none": (lambda p: p.update(jobs=1), "its parts are of other kinds"),
-    "a job of an unknown run": (lambda p: p["jobs"][0]["runs"].append("zz"), "there is no run 'zz'"),
+    "a job of an unknown run": (
+        lambda p: p["jobs"][0]["runs"].append("zz"),
+        "there is no run 'zz'",
+    ),
     "a cell without its table": (lambda p: p["cells"][0].pop("table"), "it has no 'table'"),
     "no members": (lambda p: p.update(members={}), "it has no 'e'"),
     "an empty study": (lambda p: p.update(study={}), "experiments: Field required"),
-    "a table of an unknown kind": (lambda p: p["tables"]["table1"].update(kind="x"), "tables.table1.kind: Input"),
+    "a table of an unknown kind": (
+        lambda p: p["tables"]["table1"].update(kind="x"),
+        "tables.table1.kind: Input",
+    ),
 }
 
 
@@ -275,10 +330,13 @@ def test_threads_are_a_number_from_one_on(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"method": "mmal"}, "Did you mean 'maml'"), ({"method": "../../evil"}, "method: String should match pattern"),
-     ({"network": {"name": "conv4", "options": {}}}, "conv4 takes images"),
-     ({"options": {"inner_rate": 1}}, "unknown key 'inner_rate'")],
-)  # fmt: skip
+    [
+        ({"method": "mmal"}, "Did you mean 'maml'"),
+        ({"method": "../../evil"}, "method: String should match pattern"),
+        ({"network": {"name": "conv4", "options": {}}}, "conv4 takes images"),
+        ({"options": {"inner_rate": 1}}, "unknown key 'inner_rate'"),
+    ],
+)
 def test_a_spec_that_cannot_be_run_leaves_no_folder(change, message, tmp_path, capsys):
     path = tmp_path / "spec.json"
     path.write_text(json.dumps({**canonical(sinusoid_spec()), **change}))
@@ -300,7 +358,9 @@ def test_a_run_of_a_study_that_cannot_be_built_has_an_error_log_and_takes_no_loc
     assert Store(tmp_path).read(good).status == "finished"
 
 
-def test_a_finished_run_is_returned_although_its_method_has_changed_since(tmp_path, capsys, monkeypatch):
+def test_a_finished_run_is_returned_although_its_method_has_changed_since(
+    tmp_path, capsys, monkeypatch
+):
     spec = sinusoid_spec()
     (tmp_path / "spec.json").write_text(json.dumps(canonical(spec)))
     arguments = ["train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results")]
@@ -315,20 +375,26 @@ def test_a_run_that_cannot_be_built_leaves_nothing_behind(tmp_path):
     """Called directly, without the command line in front of it."""
     spec = sinusoid_spec()
     with pytest.raises(UserError, match="Did you mean 'maml'"):
-        run(spec.model_copy(update={"method": "mmal"}), Settings(results=tmp_path, report=lambda text: None))
+        run(
+            spec.model_copy(update={"method": "mmal"}),
+            Settings(results=tmp_path, report=lambda text: None),
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_single_run_that_diverges_is_an_error_and_keeps_its_record(tmp_path, capsys):
     spec = sinusoid_spec(protocol_options={"outer_lr": 1e30})
     (tmp_path / "spec.json").write_text(json.dumps(canonical(spec)))
-    text = said(capsys, "train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results"))
+    text = said(
+        capsys, "train", str(tmp_path / "spec.json"), "--results", str(tmp_path / "results")
+    )
     assert "diverged, its loss is not finite at step" in text
     assert "smaller inner_lr or outer_lr" in text
     assert Store(tmp_path / "results").read(spec).status == "diverged"
 
 
-# -- prepared data ------------------------------------------------------------------------------------
+# -- prepared data
+# ------------------------------------------------------------------------------------
 
 
 def flipped(path):
@@ -339,10 +405,14 @@ def flipped(path):
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda home: (home / "images.npy").unlink(), lambda home: flipped(home / "images.npy"),
-     lambda home: (home / "images.npy").write_bytes((home / "images.npy").read_bytes()[:-9]),
-     lambda home: (home / "index.json").write_text("{"), lambda home: (home / "index.json").write_text("{}")],
-)  # fmt: skip
+    [
+        lambda home: (home / "images.npy").unlink(),
+        lambda home: flipped(home / "images.npy"),
+        lambda home: (home / "images.npy").write_bytes((home / "images.npy").read_bytes()[:-9]),
+        lambda home: (home / "index.json").write_text("{"),
+        lambda home: (home / "index.json").write_text("{}"),
+    ],
+)
 def test_damaged_arrays_are_noticed_named_and_made_anew(damage, tmp_path):
     import torch
 

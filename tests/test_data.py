@@ -19,7 +19,9 @@ def fake():
     return wrap(FakeData(size=200, image_size=(3, 16, 18), num_classes=10, random_offset=1))
 
 
-def check_torchmeta_batch(batch, tasks: int, way: int, shot: int, query: int, image: tuple[int, ...]) -> None:
+def check_torchmeta_batch(
+    batch, tasks: int, way: int, shot: int, query: int, image: tuple[int, ...]
+) -> None:
     """The contract of BatchMetaDataLoader's batches."""
     assert set(batch) == {"train", "test"}
     for part, each in (("train", shot), ("test", query)):
@@ -44,7 +46,9 @@ def test_batches_have_torchmetas_format(fake, split):
 
 
 def test_a_torchmeta_training_loop_runs_unchanged(fake):
-    """The body is the one of torchmeta's documentation; only where the loader comes from differs."""
+    """The body is the one of torchmeta's documentation; only where the loader comes from
+    differs.
+    """
     dataloader = EpisodeLoader(fake, way=5, shot=1, query=2, batch_size=3)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 18, 5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -53,7 +57,9 @@ def test_a_torchmeta_training_loop_runs_unchanged(fake):
         train_inputs, train_targets = batch["train"]
         test_inputs, test_targets = batch["test"]
         outer_loss = torch.zeros(())
-        for inputs, targets, _, _ in zip(train_inputs, train_targets, test_inputs, test_targets, strict=True):
+        for inputs, targets, _, _ in zip(
+            train_inputs, train_targets, test_inputs, test_targets, strict=True
+        ):
             outer_loss = outer_loss + torch.nn.functional.cross_entropy(model(inputs), targets)
         optimizer.zero_grad()
         outer_loss.backward()
@@ -76,7 +82,9 @@ def test_learn2learn_rows_are_class_by_class_with_support_first(fake):
 
 
 def test_labels_are_those_of_the_source():
-    """Images of class c are filled with c, so each task's inputs tell which class a label stands for."""
+    """Images of class c are filled with c, so each task's inputs tell which class a label stands
+    for.
+    """
     source = [(np.full((16, 16), 10 * c, np.uint8), c) for c in (3, 1, 2, 5) for _ in range(6)]
     for x, _ in source:
         x[0] = 200  # a class of one value only is refused
@@ -87,17 +95,23 @@ def test_labels_are_those_of_the_source():
         for task in range(5):
             meaning = {int(y): float(x.unique()) for x, y in zip(xs[task], ys[task], strict=True)}
             assert len(set(meaning.values())) == 3
-            assert all(float(x.unique()) == meaning[int(y)] for x, y in zip(xq[task], yq[task], strict=True))
+            assert all(
+                float(x.unique()) == meaning[int(y)]
+                for x, y in zip(xq[task], yq[task], strict=True)
+            )
 
 
 def test_wrap_reads_every_kind_of_image_alike():
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     rgb = np.stack((grey, grey.T, grey), 2)
     kinds = [
-        (grey, (1, 16, 16)), (Image.fromarray(grey), (1, 16, 16)), (torch.from_numpy(grey)[None] / 255, (1, 16, 16)),
-        (rgb, (3, 16, 16)), (Image.fromarray(rgb), (3, 16, 16)),
+        (grey, (1, 16, 16)),
+        (Image.fromarray(grey), (1, 16, 16)),
+        (torch.from_numpy(grey)[None] / 255, (1, 16, 16)),
+        (rgb, (3, 16, 16)),
+        (Image.fromarray(rgb), (3, 16, 16)),
         (torch.from_numpy(rgb.transpose(2, 0, 1).copy()), (3, 16, 16)),
-    ]  # fmt: skip
+    ]
     for x, shape in kinds:
         images = wrap([(x, 0), (x, 1)]).arrays.images
         assert images.shape == (2, *shape)
@@ -105,7 +119,9 @@ def test_wrap_reads_every_kind_of_image_alike():
 
 
 def test_wrap_takes_splits_and_refuses_nonsense():
-    source = [(np.arange(256, dtype=np.uint8).reshape(16, 16), c) for c in (7, 8, 9) for _ in range(2)]
+    source = [
+        (np.arange(256, dtype=np.uint8).reshape(16, 16), c) for c in (7, 8, 9) for _ in range(2)
+    ]
     data = wrap(source, {"train": [7], "validation": [8], "test": [9]})
     assert data.class_counts == {"train": 1, "validation": 1, "test": 1}
     assert data.arrays.splits["test"].tolist() == [2]
@@ -122,7 +138,9 @@ def test_wrap_takes_splits_and_refuses_nonsense():
 def test_the_id_of_a_wrapped_set_is_its_content(fake):
     source = [(np.diag(np.full(16, c + 2, np.uint8)), c) for c in (0, 1, 2) for _ in range(3)]
     assert wrap(source).data_id == wrap(source).data_id
-    assert wrap(source).data_id != wrap(source, {"train": [0], "validation": [1], "test": [2]}).data_id
+    assert (
+        wrap(source).data_id != wrap(source, {"train": [0], "validation": [1], "test": [2]}).data_id
+    )
 
 
 def test_training_loaders_have_no_end(fake):

@@ -1,4 +1,6 @@
-"""Pixels: what each kind of picture and of array becomes, and what is refused by name. See test_fuzz_images.py too."""
+"""Pixels: what each kind of picture and of array becomes, and what is refused by name. See
+test_fuzz_images.py too.
+"""
 
 import io
 import re
@@ -35,25 +37,32 @@ def coloured(ink: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
 
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-STORED = {  # the same drawing, black on white, in each way in which it may be stored; from where its ink is
+# the same drawing, black on white, in each way in which it may be stored; from where its ink is
+STORED = {
     "L": lambda ink: saved(Image.fromarray(255 - ink)),
     "1": lambda ink: saved(Image.fromarray(ink == 0)),
     "RGB": lambda ink: saved(Image.fromarray(np.stack([255 - ink] * 3, -1))),
     "P": lambda ink: saved(coloured(ink, WHITE, BLACK)),
     "P of 1 bit": lambda ink: saved(coloured(ink, WHITE, BLACK), bits=1),
     "RGBA": lambda ink: saved(Image.fromarray(np.stack([0 * ink] * 3 + [ink], -1))),
-    "RGBA on red": lambda ink: saved(Image.fromarray(np.stack([255 - ink, 0 * ink, 0 * ink, ink], -1))),
+    "RGBA on red": lambda ink: saved(
+        Image.fromarray(np.stack([255 - ink, 0 * ink, 0 * ink, ink], -1))
+    ),
     "LA": lambda ink: saved(Image.fromarray(np.stack([0 * ink, ink], -1))),
     "P, paper clear": lambda ink: saved(coloured(ink, BLACK, BLACK), transparency=0),
     "P, alpha of each": lambda ink: saved(coloured(ink, BLACK, BLACK), transparency=b"\x00\xff"),
-    "L, a grey clear": lambda ink: saved(Image.fromarray(np.where(ink, 0, 50).astype(np.uint8)), transparency=50),
+    "L, a grey clear": lambda ink: saved(
+        Image.fromarray(np.where(ink, 0, 50).astype(np.uint8)), transparency=50
+    ),
     "RGB, red clear": lambda ink: saved(
         Image.fromarray(np.stack([255 - ink, 0 * ink, 0 * ink], -1)), transparency=(255, 0, 0)
     ),
     "2 bits, a grey clear": lambda ink: png(2, 0, np.where(ink, 0, 2), transparency=2),
     "4 bits, a grey clear": lambda ink: png(4, 0, np.where(ink, 0, 7), transparency=7),
     "GIF": lambda ink: saved(coloured(ink, BLACK, BLACK), "gif", transparency=0),
-    "WebP": lambda ink: saved(Image.fromarray(np.stack([0 * ink] * 3 + [ink], -1)), "webp", lossless=True),
+    "WebP": lambda ink: saved(
+        Image.fromarray(np.stack([0 * ink] * 3 + [ink], -1)), "webp", lossless=True
+    ),
     "BMP": lambda ink: saved(Image.fromarray(255 - ink), "bmp"),
 }
 
@@ -76,7 +85,9 @@ def repacked(copies_of: dict[str, LocalCopy], change) -> dict[str, LocalCopy]:
     """Omniglot's archives with every drawing changed; ``change`` gets where its ink is."""
     for name, copy in copies_of.items():
         with zipfile.ZipFile(copy.path) as old:
-            drawings = {item: np.asarray(Image.open(old.open(item)).convert("L")) for item in old.namelist()}
+            drawings = {
+                item: np.asarray(Image.open(old.open(item)).convert("L")) for item in old.namelist()
+            }
         with zipfile.ZipFile(copy.path, "w") as new:
             for item, drawing in drawings.items():
                 new.writestr(item, change(255 - drawing))
@@ -84,7 +95,9 @@ def repacked(copies_of: dict[str, LocalCopy], change) -> dict[str, LocalCopy]:
     return copies_of
 
 
-@pytest.mark.parametrize("how", ["RGBA", "LA", "P, paper clear", "RGBA on red", "P", "L, a grey clear"])
+@pytest.mark.parametrize(
+    "how", ["RGBA", "LA", "P, paper clear", "RGBA on red", "P", "L, a grey clear"]
+)
 def test_omniglot_is_the_same_data_however_its_drawings_are_stored(how, miniature, tmp_path):  # noqa: F811
     data, own = miniature
     opened = []
@@ -95,7 +108,8 @@ def test_omniglot_is_the_same_data_however_its_drawings_are_stored(how, miniatur
     assert opened[0] == opened[1]
 
 
-# -- what else Pillow converts plainly, and what not ------------------------------------------------------
+# -- what else Pillow converts plainly, and what not
+# ------------------------------------------------------
 
 
 def test_colour_becomes_grey_and_grey_becomes_colour():
@@ -123,19 +137,39 @@ def test_other_modes_of_eight_bits_are_converted(mode):
 
 @pytest.mark.parametrize(
     ("picture", "pattern"),
-    [(png(16, 0, np.full((4, 4), 700)), r"more than 8 bits a channel \(mode I;16\)"),
-     (png(16, 2, np.full((4, 4, 3), 700)), r"more than 8 bits a channel \(mode RGB\)"),
-     (png(16, 4, np.full((4, 4, 2), 700)), "more than 8 bits a channel"),
-     (png(16, 6, np.full((4, 4, 4), 700)), "more than 8 bits a channel"),
-     (Image.new("I", (4, 4), 300), r"more than 8 bits a channel \(mode I\)"),
-     (Image.new("F", (4, 4), 0.5), r"more than 8 bits a channel \(mode F\)"),
-     (Image.new("LAB", (4, 4)), "has the mode LAB"),
-     (saved(Image.new("L", (4, 4)), "gif", save_all=True, append_images=[Image.new("L", (4, 4), 9)]), "of 2 pictures"),
-     (saved(Image.new("RGB", (4, 4)), "webp", save_all=True, append_images=[Image.new("RGB", (4, 4), "red")]),
-      "is a sequence of 2 pictures"),
-     (saved(Image.new("L", (4, 4)), save_all=True, append_images=[Image.new("L", (4, 4), 9)]), "of 2 pictures")],
+    [
+        (png(16, 0, np.full((4, 4), 700)), r"more than 8 bits a channel \(mode I;16\)"),
+        (png(16, 2, np.full((4, 4, 3), 700)), r"more than 8 bits a channel \(mode RGB\)"),
+        (png(16, 4, np.full((4, 4, 2), 700)), "more than 8 bits a channel"),
+        (png(16, 6, np.full((4, 4, 4), 700)), "more than 8 bits a channel"),
+        (Image.new("I", (4, 4), 300), r"more than 8 bits a channel \(mode I\)"),
+        (Image.new("F", (4, 4), 0.5), r"more than 8 bits a channel \(mode F\)"),
+        (Image.new("LAB", (4, 4)), "has the mode LAB"),
+        (
+            saved(
+                Image.new("L", (4, 4)),
+                "gif",
+                save_all=True,
+                append_images=[Image.new("L", (4, 4), 9)],
+            ),
+            "of 2 pictures",
+        ),
+        (
+            saved(
+                Image.new("RGB", (4, 4)),
+                "webp",
+                save_all=True,
+                append_images=[Image.new("RGB", (4, 4), "red")],
+            ),
+            "is a sequence of 2 pictures",
+        ),
+        (
+            saved(Image.new("L", (4, 4)), save_all=True, append_images=[Image.new("L", (4, 4), 9)]),
+            "of 2 pictures",
+        ),
+    ],
     ids=["16 bits", "RGB of 16", "LA of 16", "RGBA of 16", "I", "F", "LAB", "GIF", "WebP", "PNG"],
-)  # fmt: skip
+)
 def test_what_bytes_cannot_hold_is_refused_by_name(picture, pattern, miniature):  # noqa: F811
     with pytest.raises(UserError, match=f"^here.* {pattern}"):
         decode(picture, "here", 1)
@@ -145,19 +179,28 @@ def test_what_bytes_cannot_hold_is_refused_by_name(picture, pattern, miniature):
     if isinstance(picture, bytes):
         data, own = miniature
         own = repacked(own, lambda ink: picture)
-        with pytest.raises(UserError, match=rf"images_\w+\.zip, .*/character\d\d/\S*\.png .*{pattern}"):
+        with pytest.raises(
+            UserError, match=rf"images_\w+\.zip, .*/character\d\d/\S*\.png .*{pattern}"
+        ):
             data.build({name: Path(copy.path) for name, copy in own.items()})
 
 
 def test_a_jpeg_with_previews_behind_it_is_read(tmp_path):
     """As cameras write them (MPO)."""
-    previews = saved(Image.new("L", (8, 8), 200), "mpo", save_all=True, append_images=[Image.new("L", (8, 8), 10)])
+    previews = saved(
+        Image.new("L", (8, 8), 200),
+        "mpo",
+        save_all=True,
+        append_images=[Image.new("L", (8, 8), 10)],
+    )
     assert Image.open(io.BytesIO(previews)).n_frames == 2
     assert np.abs(decode(previews, "x", 1).astype(int) - 200).max() <= 1
 
 
 def test_the_turn_that_exif_notes_is_left_alone():
-    picture = Image.fromarray(np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None], 8, 0))  # 16 wide, 8 high
+    picture = Image.fromarray(
+        np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None], 8, 0)
+    )  # 16 wide, 8 high
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by a quarter
     for form in ("jpeg", "png", "webp"):
@@ -176,21 +219,31 @@ def test_a_picture_of_too_many_pixels_is_named(monkeypatch):
             decode(content, "here")
 
 
-# -- numbers ----------------------------------------------------------------------------------------------
+# -- numbers
+# ----------------------------------------------------------------------------------------------
 
 OUTSIDE = [
-    (np.array([3, 300]), r"holds 300, outside \[0, 255\]"), (np.array([-1, 3], np.int8), r"holds -1, outside"),
-    (np.array([256], np.uint16), "holds 256"), (np.array([503], np.uint32), "holds 503"),
-    (np.array([0.5, np.nan]), r"holds nan, outside \[0, 1\]"), (np.array([np.inf], np.float32), "holds inf"),
-    (np.array([-np.inf]), "holds -inf"), (np.array([-0.01]), "holds -0.01"),
+    (np.array([3, 300]), r"holds 300, outside \[0, 255\]"),
+    (np.array([-1, 3], np.int8), r"holds -1, outside"),
+    (np.array([256], np.uint16), "holds 256"),
+    (np.array([503], np.uint32), "holds 503"),
+    (np.array([0.5, np.nan]), r"holds nan, outside \[0, 1\]"),
+    (np.array([np.inf], np.float32), "holds inf"),
+    (np.array([-np.inf]), "holds -inf"),
+    (np.array([-0.01]), "holds -0.01"),
     (np.array([0.0, 128.0]), "holds 128.0.*integers 0..255, floats 0..1 or booleans are wanted"),
     (np.array([1j]), "holds values of type complex128"),
-    (np.array(["a.png"]), "holds values of type <U5"), (np.array([None]), "holds values of type object"),
-]  # fmt: skip
+    (np.array(["a.png"]), "holds values of type <U5"),
+    (np.array([None]), "holds values of type object"),
+]
 
 
-@pytest.mark.parametrize(("values", "pattern"), OUTSIDE, ids=[pattern[:14] for _, pattern in OUTSIDE])
-def test_numbers_that_bytes_cannot_hold_are_refused_in_every_set(values, pattern, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("values", "pattern"), OUTSIDE, ids=[pattern[:14] for _, pattern in OUTSIDE]
+)
+def test_numbers_that_bytes_cannot_hold_are_refused_in_every_set(
+    values, pattern, monkeypatch, tmp_path
+):
     with pytest.raises(UserError, match=f"^here {pattern}"):
         as_bytes(values, "here")
     picture = np.resize(values, (4, 4))
@@ -202,8 +255,13 @@ def test_numbers_that_bytes_cannot_hold_are_refused_in_every_set(values, pattern
     (tmp_path / "mini-imagenet-cache-train.pkl").write_bytes(archives.python3_pickle(content))
     with pytest.raises(UserError, match=rf"-train\.pkl, its train split, {pattern}"):
         list(make("miniimagenet").classes({path.name: path for path in tmp_path.iterdir()}))
-    parts = {part: {"data": np.resize(values, (1, 3072)), "fine_labels": [0]} for part in ("train", "test")}
-    monkeypatch.setattr(_cifar100, "_contents", lambda path: {**parts, "meta": {"fine_label_names": ["apple"]}})
+    parts = {
+        part: {"data": np.resize(values, (1, 3072)), "fine_labels": [0]}
+        for part in ("train", "test")
+    }
+    monkeypatch.setattr(
+        _cifar100, "_contents", lambda path: {**parts, "meta": {"fine_label_names": ["apple"]}}
+    )
     with pytest.raises(UserError, match=rf"^a\.tar\.gz, train, {pattern}"):
         list(make("fc100").classes({"a": Path("a.tar.gz")}))
 
@@ -219,21 +277,35 @@ def test_numbers_that_bytes_can_hold_are_the_same_data(kind, tmp_path):
     assert np.array_equal(found, plain[2:].transpose(0, 3, 1, 2))
 
 
-# -- classes of one value ---------------------------------------------------------------------------------
+# -- classes of one value
+# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "called"),
-    [("omniglot", "images_background/Alphabet_of_the_Magi/character01"),
-     ("miniimagenet", r"class 0 \(from 0\) of the train split"),
-     ("cifar_fs", "class "), ("fc100", "class "), ("vgg_flower", r"class \d+"), ("glyphs", r"class 0 \(from 0\)")],
-)  # fmt: skip
+    [
+        ("omniglot", "images_background/Alphabet_of_the_Magi/character01"),
+        ("miniimagenet", r"class 0 \(from 0\) of the train split"),
+        ("cifar_fs", "class "),
+        ("fc100", "class "),
+        ("vgg_flower", r"class \d+"),
+        ("glyphs", r"class 0 \(from 0\)"),
+    ],
+)
 def test_a_class_of_one_value_or_of_no_image_is_refused_in_every_set(name, called):
     data = make(name)
     images = np.random.default_rng(0).integers(0, 256, (4, *data.input_shape), np.uint8)
-    flat = [0 * images, 0 * images + 255, 0 * images + np.arange(len(images[0]), dtype=np.uint8)[:, None, None]]
-    for case, said in ((flat[0], "are one constant value, 0,"), (flat[1], "constant value, 255"),
-                       (flat[2], "constant value, 0"), (images[:0], "there are no images of")):  # fmt: skip
+    flat = [
+        0 * images,
+        0 * images + 255,
+        0 * images + np.arange(len(images[0]), dtype=np.uint8)[:, None, None],
+    ]
+    for case, said in (
+        (flat[0], "are one constant value, 0,"),
+        (flat[1], "constant value, 255"),
+        (flat[2], "constant value, 0"),
+        (images[:0], "there are no images of"),
+    ):
         data.classes = lambda paths, case=case: iter([("train", case)])
         with pytest.raises(UserError, match=said) as found:
             data._write(io.BytesIO(), {"x": Path("here.zip")}, {"train": []}, False)
@@ -244,7 +316,9 @@ def test_a_class_of_one_value_or_of_no_image_is_refused_in_every_set(name, calle
 def test_a_blank_character_leaves_nothing_behind(miniature, tmp_path):  # noqa: F811
     data, own = miniature
     own = repacked(own, lambda ink: saved(Image.new("RGBA", (105, 105), (0, 0, 0, 0))))
-    with pytest.raises(UserError, match=r"images_background\.zip.*/character\d\d are one constant value, 255"):
+    with pytest.raises(
+        UserError, match=r"images_background\.zip.*/character\d\d are one constant value, 255"
+    ):
         data.prepare(tmp_path / "data", own)
     assert not (tmp_path / "data" / "prepared").exists()
 
@@ -256,7 +330,11 @@ class Black(ImageSet):
     class_counts = {"train": 1, "validation": 0, "test": 0}
 
     def build(self, paths):
-        splits = {"train": np.array([0]), "validation": np.array([], int), "test": np.array([], int)}
+        splits = {
+            "train": np.array([0]),
+            "validation": np.array([], int),
+            "test": np.array([], int),
+        }
         images = np.zeros((3, 1, 2, 2), np.uint8)
         images[1, 0, 1] = self.value
         return ImageArrays(images, np.array([3]), splits)
@@ -267,10 +345,19 @@ def test_black_images_that_an_earlier_version_prepared_are_not_trained_on(tmp_pa
         patched.setattr(base, "flaw", lambda *args: "")
         Black(Black.Options()).prepare(tmp_path)
         Black(Black.Options()).open(tmp_path, torch.device("cpu"), torch.float32)
-    with pytest.raises(UserError, match=r"all images of class 0 are one constant value, 0.*Move the folder away"):
+    with pytest.raises(
+        UserError, match=r"all images of class 0 are one constant value, 0.*Move the folder away"
+    ):
         Black(Black.Options()).open(tmp_path, torch.device("cpu"), torch.float32)
-    with pytest.raises(UserError, match=r"^black: all images of class 0 \(from 0\) of the train split"):
+    with pytest.raises(
+        UserError, match=r"^black: all images of class 0 \(from 0\) of the train split"
+    ):
         Black(Black.Options()).prepare(tmp_path)
     monkeypatch.setattr(Black, "value", 9)
     Black(Black.Options()).prepare(tmp_path)
-    assert Black(Black.Options()).open(tmp_path, torch.device("cpu"), torch.float32).arrays.images.max() == 9
+    assert (
+        Black(Black.Options())
+        .open(tmp_path, torch.device("cpu"), torch.float32)
+        .arrays.images.max()
+        == 9
+    )

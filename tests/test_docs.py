@@ -1,4 +1,6 @@
-"""What the documentation names is there: links, commands, configuration files, targets; and its worked examples run."""
+"""What the documentation names is there: links, commands, configuration files, targets; and its
+worked examples run.
+"""
 
 import ast
 import functools
@@ -57,7 +59,9 @@ def test_relative_links_and_pictures_are_there(page):
         assert target.exists(), link
         assert target.is_relative_to(ROOT), link
         if fragment:
-            assert fragment in map(anchor, re.findall(r"^#+ (.+)$", target.read_text(), flags=re.MULTILINE)), link
+            assert fragment in map(
+                anchor, re.findall(r"^#+ (.+)$", target.read_text(), flags=re.MULTILINE)
+            ), link
     assert local or page.name == "CHANGELOG.md"
 
 
@@ -79,13 +83,17 @@ def test_every_command_of_the_package_is_one_that_it_takes(page):
 
 def test_no_command_of_the_package_is_undocumented():
     known = set(re.findall(r'command\("([a-z]+)"', Path(cli.__file__).read_text()))
-    assert known == {command.split()[3] for page in PAGES for command in commands(page, "python -m cml_bench")}
+    assert known == {
+        command.split()[3] for page in PAGES for command in commands(page, "python -m cml_bench")
+    }
 
 
 @by_name
 def test_configuration_files_profiles_and_tests_that_are_named_are_there(page):
     text = page.read_text()
-    for path in re.findall(r"\b((?:configs|profiles|tests|benchmarks|workflow|results/reference)/[\w/.-]*\w)", text):
+    for path in re.findall(
+        r"\b((?:configs|profiles|tests|benchmarks|workflow|results/reference)/[\w/.-]*\w)", text
+    ):
         assert (ROOT / path).exists(), path
     for name in re.findall(r"(?<![\w/])(environment\.yml|pyproject\.toml|requirements\.txt)", text):
         assert (ROOT / name).exists()
@@ -103,7 +111,9 @@ def test_targets_of_make_are_there(page):
 
 @pytest.fixture(scope="module")
 def names():
-    """Configuration file -> names of its tables, figures and their parts, as the Snakefile makes them targets."""
+    """Configuration file -> names of its tables, figures and their parts, as the Snakefile makes
+    them targets.
+    """
 
     @functools.cache
     def known(path: str) -> set[str]:
@@ -138,10 +148,16 @@ def test_published_studies_stand_on_both_pages_and_the_others_are_empty(page):
     """What is in the blocks is compared in test_publish.py."""
     text = (ROOT / page).read_text()
     studies = {path.parent.name for path in (ROOT / publish.REFERENCE).glob("*/report.html")}
-    blocks = dict(re.findall(r"<!-- (\w+):begin[^\n]*-->\n(.*?)<!-- \1:end -->", text, flags=re.DOTALL))
+    blocks = dict(
+        re.findall(r"<!-- (\w+):begin[^\n]*-->\n(.*?)<!-- \1:end -->", text, flags=re.DOTALL)
+    )
     assert {name for name, content in blocks.items() if content} == studies
-    configs = dict(re.findall(r"<!-- (\w+):begin \(python -m cml_bench publish --config (\S+)\) -->", text))
-    assert {name: config.read(ROOT / path).study for name, path in configs.items()} == {name: name for name in blocks}
+    configs = dict(
+        re.findall(r"<!-- (\w+):begin \(python -m cml_bench publish --config (\S+)\) -->", text)
+    )
+    assert {name: config.read(ROOT / path).study for name, path in configs.items()} == {
+        name: name for name in blocks
+    }
 
 
 def test_the_readme_is_short_and_its_first_screen_has_commands_and_a_picture():
@@ -155,7 +171,9 @@ def test_the_readme_is_short_and_its_first_screen_has_commands_and_a_picture():
 
 @by_name
 def test_python_examples_parse_and_name_what_is_there(page):
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
+    for block in re.findall(
+        r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL
+    ):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("cml_bench"):
                 module = __import__(node.module, fromlist=["_"])
@@ -166,7 +184,9 @@ def test_the_methods_data_sets_and_networks_that_the_readme_lists_are_those_that
     from cml_bench import registry
 
     text = (ROOT / "README.md").read_text()
-    listed = set(re.findall(r"`(\w+)`", text[text.index("\nMethods: ") : text.index("What each one is")]))
+    listed = set(
+        re.findall(r"`(\w+)`", text[text.index("\nMethods: ") : text.index("What each one is")])
+    )
     known = {*registry.method_names(), *registry.datasets.names(), *registry.networks.names()}
     # Another test of this process may have registered the template.
     assert listed == {name for name in known if "+" not in name} - {"template"}
@@ -181,7 +201,9 @@ def test_the_citation_is_of_this_version():
     paper = citation["references"][0]
     assert (paper["volume"], paper["start"], paper["end"], paper["year"]) == (244, 3198, 3210, 2024)
     changes = (ROOT / "CHANGELOG.md").read_text()
-    assert re.search(rf"^## \[(Unreleased|{re.escape(project['version'])})\]", changes, flags=re.MULTILINE)
+    assert re.search(
+        rf"^## \[(Unreleased|{re.escape(project['version'])})\]", changes, flags=re.MULTILINE
+    )
     assert project["version"] in changes
 
 
@@ -201,8 +223,9 @@ for study in ("digits", "digit_graph"):
     main(["table", "--plan", "plan.json"])
 for folder in Path("results/runs").glob("metasgd*"):
     base = load(folder).groups["base"]
-    assert {name for name in base if not name.endswith(".rate")} == {n.removesuffix(".rate") for n in base} - {""}
-    assert all(base[name].shape == base[name + ".rate"].shape for name in base if not name.endswith(".rate"))
+    named = {name for name in base if not name.endswith(".rate")}
+    assert named == {name.removesuffix(".rate") for name in base} - {""}
+    assert all(base[name].shape == base[name + ".rate"].shape for name in named)
     assert float(base["head.weight.rate"].std()) > 0  # learned: all started alike
 """
 
@@ -210,22 +233,38 @@ for folder in Path("results/runs").glob("metasgd*"):
 @pytest.mark.slow
 def test_the_worked_examples_of_extending_are_trained(tmp_path):
     """Each file as it stands on the page, in a copy of the package."""
-    shutil.copytree(ROOT / "cml_bench", tmp_path / "cml_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "cml_bench", tmp_path / "cml_bench", ignore=shutil.ignore_patterns("__pycache__")
+    )
     text = (ROOT / "docs" / "extending.md").read_text()
     files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert [Path(name).parent.name for name, _ in files] == ["methods", "data", "networks", "", "data", ""]
+    assert [Path(name).parent.name for name, _ in files] == [
+        "methods",
+        "data",
+        "networks",
+        "",
+        "data",
+        "",
+    ]
     for name, content in files:
         assert not (tmp_path / name).exists()
         (tmp_path / name).write_text(content)
     for tool in (("check",), ("format", "--check")):
         sources = [name for name, _ in files if name.endswith(".py")]
         arguments = [*tool, "--config", str(ROOT / "pyproject.toml"), *sources]
-        done = subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", TRAIN], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    records = [json.loads(path.read_text()) for path in (tmp_path / "results" / "runs").glob("*/record.json")]
+    records = [
+        json.loads(path.read_text())
+        for path in (tmp_path / "results" / "runs").glob("*/record.json")
+    ]
     score = {name: [] for name in ("gmeta", "gmeta+cml", "metasgd", "metasgd+cml")}
     for record in records:
         own_steps = record["spec"]["options"]["inner_steps"]

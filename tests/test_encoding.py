@@ -18,17 +18,25 @@ from tests.test_plan import changed
 ROOT = Path(__file__).parent.parent
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 LOCALES = {
-    "none": ASCII, "plain C": {"LC_ALL": "C"}, "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "none": ASCII,
+    "plain C": {"LC_ALL": "C"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
     "none, and latin-1": ASCII | {"PYTHONIOENCODING": "latin-1"},
-}  # fmt: skip
+}
 
 
 def started(locale: dict[str, str], *command: str) -> subprocess.CompletedProcess:
     """A program under a locale; what it says must be UTF-8."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONUTF8", "PYTHONIO"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("LC_", "LANG", "PYTHONUTF8", "PYTHONIO"))
+    }
     environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **locale}
     command = (sys.executable, "-m", *command)
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", env=environment)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", env=environment
+    )
 
 
 def content(folder: Path) -> dict:
@@ -47,8 +55,12 @@ def test_tables_are_utf8_in_every_locale(locale, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Größe ± 1, γ und ψ⋆" in done.stdout
     assert "CML† 🚀" in done.stdout
-    assert "Größe ± 1" in (tmp_path / "größe" / "small" / "tables" / "sinusoid.md").read_text(encoding="utf-8")
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["größe", "plän.json"], "one folder, one spelling"
+    assert "Größe ± 1" in (tmp_path / "größe" / "small" / "tables" / "sinusoid.md").read_text(
+        encoding="utf-8"
+    )
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["größe", "plän.json"], (
+        "one folder, one spelling"
+    )
 
 
 def test_errors_are_utf8_in_a_locale_of_ascii(tmp_path):
@@ -68,7 +80,10 @@ def test_snakemake_plans_in_a_locale_of_ascii_and_refuses_what_its_own_reader_dr
     assert "UnicodeEncodeError" not in done.stdout + done.stderr
     assert [found.name for found in (tmp_path / "größe").iterdir()] == ["plans"]
 
-    for line, told in (("study: small", "the key 'study' stands in line"), ("device: 010", "010 begins with 0")):
+    for line, told in (
+        ("study: small", "the key 'study' stands in line"),
+        ("device: 010", "010 begins with 0"),
+    ):
         path.write_text(f"{text}{line}\n", encoding="utf-8")
         done = started(ASCII, *options)
         assert done.returncode != 0
@@ -93,7 +108,9 @@ def test_streams_are_set_to_utf8_and_never_fail(monkeypatch):
     ("encoding", "mode", "again"),
     [("ascii", 0, True), ("iso8859-1", 0, True), ("utf-8", 0, False), ("ascii", 1, False)],
 )
-def test_a_program_starts_again_only_where_names_are_spelt_otherwise(encoding, mode, again, monkeypatch):
+def test_a_program_starts_again_only_where_names_are_spelt_otherwise(
+    encoding, mode, again, monkeypatch
+):
     class Flags:
         utf8_mode = mode
 

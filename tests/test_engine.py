@@ -31,7 +31,9 @@ from tests.specs import glyph_spec, sinusoid_spec
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data_dir):
     """One base and one +CML run of each kind, seed 0, shared by the tests that only read."""
-    settings = Settings(results=tmp_path_factory.mktemp("runs"), data_dir=data_dir, report=lambda text: None)
+    settings = Settings(
+        results=tmp_path_factory.mktemp("runs"), data_dir=data_dir, report=lambda text: None
+    )
     specs = [make(m) for make in (sinusoid_spec, glyph_spec) for m in ("maml", "maml+cml")]
     return {(spec.data.name, spec.method): run(spec, settings) for spec in specs}, settings
 
@@ -44,7 +46,8 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-# -- pairing ------------------------------------------------------------------------------------------
+# -- pairing
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [sinusoid_spec, glyph_spec])
@@ -63,8 +66,13 @@ def test_seeds_differ_in_start_and_training_tasks_and_agree_in_test_tasks(make, 
     zero, one = (Training(make(seed=seed), settings, tmp_path, print) for seed in (0, 1))
     name = "hidden1.weight" if make is sinusoid_spec else "conv1.weight"
     assert not torch.equal(zero.groups["base"][name], one.groups["base"][name])
-    assert not torch.equal(zero.train_tasks.batch(0, 1).support.x, one.train_tasks.batch(0, 1).support.x)
-    tests = [Episodes(t.data, "test", t.spec.way, t.spec.shot, 5).batch(0, 4).query.x for t in (zero, one)]
+    assert not torch.equal(
+        zero.train_tasks.batch(0, 1).support.x, one.train_tasks.batch(0, 1).support.x
+    )
+    tests = [
+        Episodes(t.data, "test", t.spec.way, t.spec.shot, 5).batch(0, 4).query.x
+        for t in (zero, one)
+    ]
     assert torch.equal(*tests)
 
 
@@ -75,11 +83,15 @@ def test_gamma_zero_is_the_baseline_bit_for_bit(make, settings):
     half = run(make("maml+cml", method_options={"cml": {"gamma": 0.5}}), settings)
     assert same(tensors(base, "model"), tensors(zero, "model"))
     assert np.array_equal(base.arrays["meta@1"], zero.arrays["meta@1"])
-    assert base.content["curves"]["validation"]["loss_meta"] == zero.content["curves"]["validation"]["loss_meta"]
+    assert (
+        base.content["curves"]["validation"]["loss_meta"]
+        == zero.content["curves"]["validation"]["loss_meta"]
+    )
     assert not same(tensors(base, "model"), tensors(half, "model"))
 
 
-# -- resume -------------------------------------------------------------------------------------------
+# -- resume
+# -------------------------------------------------------------------------------------------
 
 
 class Stop(Exception):
@@ -87,7 +99,9 @@ class Stop(Exception):
 
 
 def interrupted(spec, settings, at_step, before="advance"):
-    """Train, and die before step ``at_step`` is made, or before the validation (``_pause``) at that step."""
+    """Train, and die before step ``at_step`` is made, or before the validation (``_pause``) at that
+    step.
+    """
     often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
     original = getattr(Training, before)
 
@@ -108,13 +122,22 @@ def resnet12_spec(method, **changes):
     return glyph_spec(method, **changes).model_copy(update={"network": network})
 
 
-SCHEDULED = {"epoch_steps": 4, "msl_epochs": 1, "first_order_to_second_order_epoch": 0, "inner_steps": 2}
+SCHEDULED = {
+    "epoch_steps": 4,
+    "msl_epochs": 1,
+    "first_order_to_second_order_epoch": 0,
+    "inner_steps": 2,
+}
 
 
 @pytest.mark.parametrize(
     ("method", "make", "path", "reset", "options"),
     [
-        *(("maml+cml", make, "auto", reset, {}) for make in (sinusoid_spec, glyph_spec) for reset in (0, 7)),
+        *(
+            ("maml+cml", make, "auto", reset, {})
+            for make in (sinusoid_spec, glyph_spec)
+            for reset in (0, 7)
+        ),
         ("maml+cml", glyph_spec, "plain", 7, {}),
         ("mamlpp+cml", sinusoid_spec, "fast", 7, SCHEDULED),
         *(
@@ -145,7 +168,9 @@ def test_a_resumed_run_equals_its_uninterrupted_twin(method, make, path, reset, 
     for name in ("model", "colearner", "best_co", "last"):
         assert same(tensors(resumed, name), tensors(twin, name))
     assert resumed.content["curves"] == twin.content["curves"]
-    assert {k: v.tolist() for k, v in resumed.arrays.items()} == {k: v.tolist() for k, v in twin.arrays.items()}
+    assert {k: v.tolist() for k, v in resumed.arrays.items()} == {
+        k: v.tolist() for k, v in twin.arrays.items()
+    }
     assert checkpoint.load(folder) is None
 
 
@@ -157,7 +182,9 @@ def test_a_run_that_goes_on_in_another_way_says_so(other, settings):
     assert [line for line in said if "was begun with" in line and "not bit for bit" in line]
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:200] + b"x" + b[201:], lambda b: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:200] + b"x" + b[201:], lambda b: b""]
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, settings):
     spec = sinusoid_spec()
     folder = interrupted(spec, settings, at_step=25)
@@ -187,7 +214,9 @@ with run_lock(Path({str(folder)!r})):
     print("held", flush=True)
     input()
 """
-    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"is being written by process {holder.pid}"):
         run(spec, settings)
@@ -196,11 +225,14 @@ with run_lock(Path({str(folder)!r})):
         pass
 
 
-# -- records and stored models ------------------------------------------------------------------------
+# -- records and stored models
+# ------------------------------------------------------------------------
 
 
 def test_a_record_says_how_memory_was_allocated(monkeypatch):
-    """Seconds of runs with and without glibc's settings are not alike; the Snakefile gives them, exports win."""
+    """Seconds of runs with and without glibc's settings are not alike; the Snakefile gives them,
+    exports win.
+    """
     for name in allocator.KEEP:
         monkeypatch.delenv(name, raising=False)
     assert (allocator.environment("system"), allocator.in_force()) == ({}, "system")
@@ -216,13 +248,19 @@ def test_a_record_is_complete_on_its_own(finished):
     content = record.content
     assert content["status"] in ("finished", "collapsed")
     assert content["spec"]["options"]["cml"] == {"gamma": 1.0, "depth": None}
-    assert content["data_sha256"] == json.loads(next(finished[1].data_dir.rglob("index.json")).read_text())["sha256"]
+    assert (
+        content["data_sha256"]
+        == json.loads(next(finished[1].data_dir.rglob("index.json")).read_text())["sha256"]
+    )
     assert content["versions"]["torch"] == torch.__version__
     assert content["engine"] == {"device": "cpu", "threads": 1, "path": "fast"}
     assert content["machine"]["allocator"] == allocator.in_force()
     assert content["memory"]["of"] == "process"
     assert 50e6 < content["memory"]["peak"] < 64e9, "bytes, of a process that has loaded torch"
-    assert content["parameters"]["train"] == content["parameters"]["test"] + content["parameters"]["co"]
+    assert (
+        content["parameters"]["train"]
+        == content["parameters"]["test"] + content["parameters"]["co"]
+    )
     assert set(content["seconds"]) == {"train", "validation", "diagnostics", "test"}
     assert content["flops"]["training"] > finished[0]["glyphs", "maml"].content["flops"]["training"]
     assert len((record.folder / "record.json").read_bytes()) < 20_000
@@ -241,7 +279,11 @@ def test_curves_and_diagnostics_of_every_head(finished, data):
         assert all(np.isfinite(curves["train"][name][1:]))
     assert [entry["step"] for entry in curves["diagnostics"]] == curves["step"]
     last = curves["diagnostics"][-1]
-    layers = {"conv1", "conv2", "conv3", "conv4", "head"} if data == "glyphs" else {"hidden1", "hidden2", "head"}
+    layers = (
+        {"conv1", "conv2", "conv3", "conv4", "head"}
+        if data == "glyphs"
+        else {"hidden1", "hidden2", "head"}
+    )
     assert set(last["norm_meta"]) == set(last["norm_co"]) == layers
     assert all(-1 <= value <= 1 for value in last["cosine"].values())
     base = finished[0][data, "maml"].content["curves"]["diagnostics"][-1]
@@ -256,7 +298,9 @@ def test_diagnostics_change_nothing(finished, settings):
 
 def test_training_lowers_the_loss(finished, settings):
     """Against its own start; the margin is far outside the noise of 30 episodes."""
-    record = run(sinusoid_spec(steps=400, protocol_options={"val_every": 200, "outer_lr": 0.005}), settings)
+    record = run(
+        sinusoid_spec(steps=400, protocol_options={"val_every": 200, "outer_lr": 0.005}), settings
+    )
     untrained = run(sinusoid_spec(steps=0), settings)
     assert record.content["results"]["meta@1"] < 0.75 * untrained.content["results"]["meta@1"]
 
@@ -273,7 +317,9 @@ def test_evaluating_cml_opens_the_model_only(finished, tmp_path):
     more = reevaluate(read(copy), spec, Settings(**{**settings.__dict__, "results": tmp_path}))
     assert len(more.arrays["meta@1"]) == 40
     assert np.array_equal(more.arrays["meta@1"][:30], record.arrays["meta@1"])
-    assert np.array_equal(more.arrays["co@1"], record.arrays["co@1"]), "results that cannot be made again are kept"
+    assert np.array_equal(more.arrays["co@1"], record.arrays["co@1"]), (
+        "results that cannot be made again are kept"
+    )
 
 
 def test_asking_for_more_test_tasks_extends_the_list_without_training(settings):
@@ -281,7 +327,10 @@ def test_asking_for_more_test_tasks_extends_the_list_without_training(settings):
     kept = {key: values.copy() for key, values in first.arrays.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "run", lambda self: pytest.fail("trained again"))
-        more = run(glyph_spec("maml+cml", evaluation=Evaluation(tasks=45, query=5, inner_steps=(0, 1))), settings)
+        more = run(
+            glyph_spec("maml+cml", evaluation=Evaluation(tasks=45, query=5, inner_steps=(0, 1))),
+            settings,
+        )
     assert len(more.arrays["meta@0"]) == 45
     for key, values in kept.items():
         assert np.array_equal(more.arrays[key][:30], values)
@@ -315,7 +364,9 @@ def test_a_run_of_other_data_is_refused(settings):
 def test_a_diverging_run_is_recorded_as_such(settings):
     record = run(sinusoid_spec(protocol_options={"outer_lr": 1e30}), settings)
     assert record.status == "diverged"
-    more = sinusoid_spec(protocol_options={"outer_lr": 1e30}, evaluation=Evaluation(tasks=30, inner_steps=(0, 10)))
+    more = sinusoid_spec(
+        protocol_options={"outer_lr": 1e30}, evaluation=Evaluation(tasks=30, inner_steps=(0, 10))
+    )
     assert run(more, settings).content == record.content
     assert record.arrays == {}
     assert record.content["curves"]["step"][-1] <= 20
@@ -323,14 +374,19 @@ def test_a_diverging_run_is_recorded_as_such(settings):
 
 def test_a_run_that_overflows_at_test_only_is_recorded_as_diverged(settings):
     asked = Evaluation(tasks=30, query=5, inner_steps=(0, 1, 200))
-    record = run(sinusoid_spec(method_options={"inner_lr": 5.0}, steps=0, evaluation=asked), settings)
+    record = run(
+        sinusoid_spec(method_options={"inner_lr": 5.0}, steps=0, evaluation=asked), settings
+    )
     assert record.status == "diverged"
     assert record.arrays == {}
 
 
 def test_a_run_that_does_not_learn_is_recorded_as_collapsed(settings):
     still = {"outer_lr": 0.0, "val_tasks": 100}
-    record = run(glyph_spec(seed=1, steps=2, protocol_options=still, method_options={"inner_lr": 0.0}), settings)
+    record = run(
+        glyph_spec(seed=1, steps=2, protocol_options=still, method_options={"inner_lr": 0.0}),
+        settings,
+    )
     assert record.status == "collapsed"
 
 
@@ -356,14 +412,17 @@ def test_a_damaged_or_foreign_record_is_an_error_that_names_it(settings):
         read(record.folder)
 
 
-# -- the learner --------------------------------------------------------------------------------------
+# -- the learner
+# --------------------------------------------------------------------------------------
 
 
 def test_a_stored_run_adapts_and_predicts(finished):
     """The notebook's way gives the very answers that the record counts."""
     record, settings = finished[0]["glyphs", "maml+cml"], finished[1]
     cls = registry.datasets.get("glyphs")
-    data: ImageSet = cls(cls.Options(size=16)).open(settings.data_dir, torch.device("cpu"), torch.float32)
+    data: ImageSet = cls(cls.Options(size=16)).open(
+        settings.data_dir, torch.device("cpu"), torch.float32
+    )
     task = Episodes(data, "test", 5, 1, 5).batch(7, 1)
     learner = cml_bench.load(record.folder)
     adapted = learner.adapt(task.support.x[0], task.support.y[0])

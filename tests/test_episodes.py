@@ -22,11 +22,15 @@ GOLDEN = Path(__file__).parent / "golden" / "episodes.json"
 
 
 def pictures(group: int = 1, classes: int = 12, each: int = 12) -> Wrapped:
-    """A set whose image number i has the constant value i (two bytes), so that tasks show what was drawn."""
+    """A set whose image number i has the constant value i (two bytes), so that tasks show what was
+    drawn.
+    """
     numbers = np.arange(classes * each)
     images = np.stack((numbers // 256, numbers % 256), 1).astype(np.uint8)[:, :, None, None]
     thirds = np.array_split(np.arange(classes), 3)
-    arrays = ImageArrays(images, np.full(classes, each), dict(zip(SPLITS, thirds, strict=True)), group)
+    arrays = ImageArrays(
+        images, np.full(classes, each), dict(zip(SPLITS, thirds, strict=True)), group
+    )
     data = Wrapped(arrays)
     data.group = group
     return data
@@ -61,7 +65,9 @@ def test_test_episodes_depend_on_their_index_only(make):
 @pytest.mark.parametrize("make", [pictures, sinusoid])
 def test_seeds_differ_in_training_and_agree_in_test(make):
     data, way = make(), 1 if make is sinusoid else 3
-    train = [Episodes(data, "train", way, 2, 3, seed=seed).batch(0, 8).support.x for seed in (0, 1, 0)]
+    train = [
+        Episodes(data, "train", way, 2, 3, seed=seed).batch(0, 8).support.x for seed in (0, 1, 0)
+    ]
     assert torch.equal(train[0], train[2])
     assert not torch.equal(train[0], train[1])
     for split in ("validation", "test"):
@@ -74,16 +80,28 @@ def test_splits_use_their_own_classes():
     for split in SPLITS:
         seed = 0 if split == "train" else None
         x = Episodes(data, split, 4, 2, 3, seed=seed).batch(0, 50).query.x
-        assert set((image_numbers(x) // 12).unique().tolist()) == set(data.arrays.splits[split].tolist())
+        assert set((image_numbers(x) // 12).unique().tolist()) == set(
+            data.arrays.splits[split].tolist()
+        )
 
 
 @settings(max_examples=30, derandomize=True, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5), st.integers(1, 2), st.integers(0, 10_000))
+@given(
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 2),
+    st.integers(0, 10_000),
+)
 def test_every_episode_is_a_proper_task(way, shot, query, group, first):
     sizes = np.array([20, 14, 16, 20, 12, 18])
     if group == 2 and 2 * shot + query > 12:
         shot, query = 2, 3
-    picks = draw_picks(seeding.key("test"), first, 4, way, shot, query, sizes, group) if group == 1 else None
+    picks = (
+        draw_picks(seeding.key("test"), first, 4, way, shot, query, sizes, group)
+        if group == 1
+        else None
+    )
     if group == 2:
         picks = draw_picks(seeding.key("test"), first, 4, way, shot, query, np.full(6, 12), group)
         sizes = np.full(6, 12)
@@ -96,17 +114,23 @@ def test_every_episode_is_a_proper_task(way, shot, query, group, first):
             if group == 2:
                 faces = {i // 2 for i in s.tolist()}
                 assert len(faces) == shot
-                assert not faces & {i // 2 for i in q.tolist()}, "a query shows the typeface of a support image"
+                assert not faces & {i // 2 for i in q.tolist()}, (
+                    "a query shows the typeface of a support image"
+                )
 
 
 def test_choices_are_uniform():
-    """Every class and every image about equally often (four standard errors), also with unequal classes."""
+    """Every class and every image about equally often (four standard errors), also with unequal
+    classes.
+    """
     sizes = np.array([5, 10, 10, 10])
     picks = draw_picks(seeding.key("uniform"), 0, 8000, 2, 1, 1, sizes, 1)
     counts = np.bincount(picks.classes.ravel(), minlength=4)
     assert np.all(np.abs(counts - 4000) < 4 * np.sqrt(4000 * 0.5))
     first = picks.support[picks.classes == 0][:, 0]
-    assert np.all(np.abs(np.bincount(first, minlength=5) - len(first) / 5) < 4 * np.sqrt(len(first) * 0.16))
+    assert np.all(
+        np.abs(np.bincount(first, minlength=5) - len(first) / 5) < 4 * np.sqrt(len(first) * 0.16)
+    )
 
 
 def test_words_of_an_item_are_its_own():
@@ -127,7 +151,10 @@ def test_smallest_is_a_sorted_choice():
 
 def test_sinusoid_tasks_are_what_they_say():
     task = Episodes(sinusoid(), "test", 1, 5, 7).batch(0, 2000)
-    x, y = torch.cat((task.support.x, task.query.x), 1), torch.cat((task.support.y, task.query.y), 1)
+    x, y = (
+        torch.cat((task.support.x, task.query.x), 1),
+        torch.cat((task.support.y, task.query.y), 1),
+    )
     assert x.min() >= -5
     assert x.max() <= 5
     assert abs(x.mean()) < 0.1
@@ -142,7 +169,10 @@ def test_sinusoid_tasks_are_what_they_say():
 
 @pytest.mark.parametrize(
     ("way", "shot", "query", "message"),
-    [(5, 1, 1, "way 5 is impossible, the test split has 4 classes"), (2, 10, 3, "10 support and 3 query images")],
+    [
+        (5, 1, 1, "way 5 is impossible, the test split has 4 classes"),
+        (2, 10, 3, "10 support and 3 query images"),
+    ],
 )
 def test_impossible_episodes_are_refused(way, shot, query, message):
     with pytest.raises(UserError, match=message):

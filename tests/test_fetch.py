@@ -23,11 +23,16 @@ from tests.test_nothing_is_lost import wait_for
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: several chunks
 SHA = hashlib.sha256(CONTENT).hexdigest()
-QUOTA = b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>Too many users have viewed it.</html>"
+QUOTA = (
+    b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>Too many users have viewed"
+    b" it.</html>"
+)
 
 
 class Server:
-    """A server on this machine: ``behaviour[name]`` answers for /name; ``asked`` lists (name, Range header)."""
+    """A server on this machine: ``behaviour[name]`` answers for /name; ``asked`` lists (name, Range
+    header).
+    """
 
     def __init__(self):
         self.behaviour: dict[str, Callable] = {}
@@ -78,7 +83,11 @@ def head(handler, status: int, length: int | None, **headers: str) -> None:
     handler.send_response(status)
     if length is not None:
         headers["Content-Length"] = str(length)
-    for key, value in {"Content-Type": "application/octet-stream", "Connection": "close", **headers}.items():
+    for key, value in {
+        "Content-Type": "application/octet-stream",
+        "Connection": "close",
+        **headers,
+    }.items():
         handler.send_header(key.replace("_", "-"), value)
     handler.end_headers()
 
@@ -88,8 +97,16 @@ def start_of(handler) -> int:
     return int(found[1]) if found else 0
 
 
-def good(content: bytes = CONTENT, until: int | None = None, tag: str = '"1"', pause: float = 0.0, ranges: bool = True):
-    """A server of ``content`` that understands Range and If-Range; its first answer ends after ``until`` bytes."""
+def good(
+    content: bytes = CONTENT,
+    until: int | None = None,
+    tag: str = '"1"',
+    pause: float = 0.0,
+    ranges: bool = True,
+):
+    """A server of ``content`` that understands Range and If-Range; its first answer ends after
+    ``until`` bytes.
+    """
 
     def answer(handler, count: int) -> None:
         start = start_of(handler) if ranges and handler.headers.get("If-Range", tag) == tag else 0
@@ -147,7 +164,8 @@ def refused(file: RemoteFile, folder, pattern: str) -> str:
     return str(found.value)
 
 
-# -- what servers do ----------------------------------------------------------------------------------
+# -- what servers do
+# ----------------------------------------------------------------------------------
 
 
 def test_a_good_file_is_fetched_once_and_shown(server, tmp_path):
@@ -166,17 +184,28 @@ def test_a_good_file_is_fetched_once_and_shown(server, tmp_path):
 def test_a_published_md5_and_size_verify_too(server, tmp_path):
     md5 = hashlib.md5(CONTENT).hexdigest()
     assert obtain(remote(server.url("a", good()), sha256="", md5=md5), tmp_path / "a").exists()
-    refused(remote(server.url("b", good(CONTENT[::-1])), sha256="", md5=md5), tmp_path / "b", "another digest")
     refused(
-        remote(server.url("c", unknown_length(CONTENT + b"x")), sha256="", md5=md5), tmp_path / "c", "has more than"
+        remote(server.url("b", good(CONTENT[::-1])), sha256="", md5=md5),
+        tmp_path / "b",
+        "another digest",
+    )
+    refused(
+        remote(server.url("c", unknown_length(CONTENT + b"x")), sha256="", md5=md5),
+        tmp_path / "c",
+        "has more than",
     )
 
 
 def test_a_truncated_file_is_not_taken_and_the_next_mirror_is(server, tmp_path):
     file = remote(server.url("short", good(CONTENT[:300_000])), server.url("a", good()))
     assert obtain(file, tmp_path).read_bytes() == CONTENT
-    text = refused(remote(file.urls[0]), tmp_path / "x", r"has 300,000 bytes there, 512,000 are expected")
-    assert f"put the file (512,000 bytes, SHA-256 {SHA[:12]}…) at {tmp_path / 'x' / 'file.bin'} yourself" in text
+    text = refused(
+        remote(file.urls[0]), tmp_path / "x", r"has 300,000 bytes there, 512,000 are expected"
+    )
+    assert (
+        f"put the file (512,000 bytes, SHA-256 {SHA[:12]}…) at {tmp_path / 'x' / 'file.bin'}"
+        " yourself" in text
+    )
     assert names(tmp_path / "x") == []
 
 
@@ -192,7 +221,9 @@ def test_a_slow_server_is_waited_for_as_long_as_bytes_come(server, tmp_path):
 
 
 def test_after_a_silent_server_the_next_one_goes_on(server, tmp_path):
-    file = remote(server.url("silent", silent_after(200_000, 2.0)), server.url("a", good(tag='"2"')))
+    file = remote(
+        server.url("silent", silent_after(200_000, 2.0)), server.url("a", good(tag='"2"'))
+    )
     said: list[str] = []
     assert obtain(file, tmp_path, say=said.append).read_bytes() == CONTENT
     assert any("no byte came for 0.5 s" in text for text in said)
@@ -202,22 +233,41 @@ def test_after_a_silent_server_the_next_one_goes_on(server, tmp_path):
 
 
 def test_another_digest_is_refused_and_leaves_nothing(server, tmp_path):
-    refused(remote(server.url("other", good(CONTENT[::-1]))), tmp_path, "another digest than the published one")
+    refused(
+        remote(server.url("other", good(CONTENT[::-1]))),
+        tmp_path,
+        "another digest than the published one",
+    )
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("answer", "pattern"),
-    [(says(200, QUOTA), r"a web page, not the file \(it speaks of a quota\)"),
-     (says(200, b"<html>Please log in</html>", "application/zip"), r"a web page, not the file \(a download page"),
-     (says(200, b"\n <HTML><head>"), "a web page, not the file"),
-     (says(200, b"Download quota exceeded for this file.", "text/plain"), "speaks of a quota"),
-     (says(403, b"rate limit exceeded"), "status 403, and it speaks of a quota: try later"),
-     (says(200, b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>', "application/xml"),
-      r"a web page, not the file \(a download page, a log-in or an error\)"),
-     (says(200, b"\xef\xbb\xbf<Error><Code>NoSuchKey</Code></Error>", "application/zip"), "a web page, not the file"),
-     (says(404, b""), "status 404"), (says(503, b"busy"), "status 503")],
-)  # fmt: skip
+    [
+        (says(200, QUOTA), r"a web page, not the file \(it speaks of a quota\)"),
+        (
+            says(200, b"<html>Please log in</html>", "application/zip"),
+            r"a web page, not the file \(a download page",
+        ),
+        (says(200, b"\n <HTML><head>"), "a web page, not the file"),
+        (says(200, b"Download quota exceeded for this file.", "text/plain"), "speaks of a quota"),
+        (says(403, b"rate limit exceeded"), "status 403, and it speaks of a quota: try later"),
+        (
+            says(
+                200,
+                b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>',
+                "application/xml",
+            ),
+            r"a web page, not the file \(a download page, a log-in or an error\)",
+        ),
+        (
+            says(200, b"\xef\xbb\xbf<Error><Code>NoSuchKey</Code></Error>", "application/zip"),
+            "a web page, not the file",
+        ),
+        (says(404, b""), "status 404"),
+        (says(503, b"busy"), "status 503"),
+    ],
+)
 @pytest.mark.parametrize("size", [len(CONTENT), 0])
 def test_pages_and_notices_are_told_from_files(answer, pattern, size, server, tmp_path):
     refused(remote(server.url("page", answer), size=size), tmp_path, pattern)
@@ -228,16 +278,24 @@ def test_pages_and_notices_are_told_from_files(answer, pattern, size, server, tm
 
 def test_no_server_at_all(tmp_path):
     refused(
-        remote("http://127.0.0.1:9/x", "http://nowhere.invalid/x"), tmp_path, r"9/x: no connection.*invalid/x: no c"
+        remote("http://127.0.0.1:9/x", "http://nowhere.invalid/x"),
+        tmp_path,
+        r"9/x: no connection.*invalid/x: no c",
     )
 
 
-# -- resuming -----------------------------------------------------------------------------------------
+# -- resuming
+# -----------------------------------------------------------------------------------------
 
 
 def test_a_connection_cut_in_the_middle_is_resumed(server, tmp_path):
     said: list[str] = []
-    assert obtain(remote(server.url("cut", good(until=250_000))), tmp_path, say=said.append).read_bytes() == CONTENT
+    assert (
+        obtain(
+            remote(server.url("cut", good(until=250_000))), tmp_path, say=said.append
+        ).read_bytes()
+        == CONTENT
+    )
     assert server.asked[0] == ("cut", None)
     assert server.asked[1][0] == "cut"
     assert re.fullmatch(r"bytes=\d+-", server.asked[1][1])
@@ -251,7 +309,9 @@ from pathlib import Path
 from cml_bench.data._source import RemoteFile, obtain
 obtain(RemoteFile(*{tuple(file)!r}), Path({str(tmp_path)!r}))
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ
+    )
     part = tmp_path / ".incoming" / "file.bin.part"
     wait_for(lambda: part.exists() and part.stat().st_size > 0)
     process.send_signal(signal.SIGKILL)
@@ -299,7 +359,10 @@ def test_a_part_that_is_whole_or_too_long(server, tmp_path):
             good()(handler, count)
 
     assert obtain(remote(server.url("picky", picky), size=0), tmp_path).read_bytes() == CONTENT
-    assert [asked for name, asked in server.asked if name == "picky"] == [f"bytes={len(CONTENT) + 4}-", None]
+    assert [asked for name, asked in server.asked if name == "picky"] == [
+        f"bytes={len(CONTENT) + 4}-",
+        None,
+    ]
 
 
 def test_a_page_in_between_does_not_cost_what_has_come(server, tmp_path):
@@ -309,7 +372,8 @@ def test_a_page_in_between_does_not_cost_what_has_come(server, tmp_path):
     assert server.asked[-1] == ("a", "bytes=100000-")
 
 
-# -- two at once, room, terms of trust ----------------------------------------------------------------
+# -- two at once, room, terms of trust
+# ----------------------------------------------------------------
 
 
 def test_two_fetches_at_once_are_one_download(server, tmp_path):
@@ -333,7 +397,9 @@ def test_room_is_checked_before_the_first_byte(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(_source.shutil, "disk_usage", lambda path: usage._replace(free=600_000))
     file = remote(server.url("a", good()))
-    with pytest.raises(UserError, match=r"room for 0\.00 GB, and 0\.00 GB are needed .* `data_dir`"):
+    with pytest.raises(
+        UserError, match=r"room for 0\.00 GB, and 0\.00 GB are needed .* `data_dir`"
+    ):
         obtain_all((file,), tmp_path, {}, more_bytes=100_000)
     assert server.asked == []
     obtain_all((file,), tmp_path, {}, more_bytes=50_000)
@@ -349,7 +415,11 @@ def test_a_full_disk_keeps_what_has_come(server, tmp_path, monkeypatch):
         return original(path, mode, *rest, **more)
 
     monkeypatch.setattr(_download, "open", full, raising=False)
-    refused(remote(server.url("a", good())), tmp_path, r"\.part cannot be written \(No space left.* is kept")
+    refused(
+        remote(server.url("a", good())),
+        tmp_path,
+        r"\.part cannot be written \(No space left.* is kept",
+    )
     assert (tmp_path / ".incoming" / "file.bin.part").stat().st_size == 1000
 
 
@@ -358,13 +428,19 @@ def test_without_a_published_digest_the_first_download_counts(server, tmp_path):
     file = remote(server.url("a", good()), sha256="", size=0)
     path = obtain(file, tmp_path, say=said.append)
     assert (
-        said[-1] == f"file.bin is published without a digest. Its SHA-256 is {SHA}; from now on it must stay the same."
+        said[-1]
+        == f"file.bin is published without a digest. Its SHA-256 is {SHA}; from now on it must stay"
+        " the same."
     )
     assert json.loads((tmp_path / "digests.json").read_text()) == {"file.bin": SHA}
     assert obtain(file, tmp_path) == path
     path.unlink()
     server.url("a", good(CONTENT[::-1]))
-    text = refused(file, tmp_path, rf"its SHA-256 is not {SHA[:12]}…, which .*digests\.json keeps.*take the line of")
+    text = refused(
+        file,
+        tmp_path,
+        rf"its SHA-256 is not {SHA[:12]}…, which .*digests\.json keeps.*take the line of",
+    )
     assert f"SHA-256 {SHA[:12]}" in text
     assert not path.exists()
     path.write_bytes(b"something else")
@@ -380,7 +456,8 @@ def test_without_a_digest_only_the_same_version_is_continued(server, tmp_path):
     assert server.asked == [("first", None), ("a", None)]
 
 
-# -- a mirror of the user's ---------------------------------------------------------------------------
+# -- a mirror of the user's
+# ---------------------------------------------------------------------------
 
 
 def test_an_institutions_mirror_comes_first_and_may_be_repacked(server, tmp_path):
@@ -388,11 +465,15 @@ def test_an_institutions_mirror_comes_first_and_may_be_repacked(server, tmp_path
     same = LocalCopy(url=server.url("mirror", good()), sha256=SHA)
     assert obtain(file, tmp_path, same).name == "file.bin"
     repacked = CONTENT + b"repacked"
-    other = LocalCopy(url=server.url("repacked", good(repacked)), sha256=hashlib.sha256(repacked).hexdigest())
+    other = LocalCopy(
+        url=server.url("repacked", good(repacked)), sha256=hashlib.sha256(repacked).hexdigest()
+    )
     path = obtain(file, tmp_path, other)
     assert path.read_bytes() == repacked
     assert sha256_of(tmp_path / "file.bin") == SHA, "the published one is still there"
     assert [name for name, _ in server.asked] == ["mirror", "repacked"]
     wrong = LocalCopy(url=server.url("gone", says(404, b"")), sha256="1" * 64)
-    with pytest.raises(UserError, match=r"file\.bin could not be fetched\. http.*/gone: status 404"):
+    with pytest.raises(
+        UserError, match=r"file\.bin could not be fetched\. http.*/gone: status 404"
+    ):
         obtain(file, tmp_path, wrong, say=lambda text: None)

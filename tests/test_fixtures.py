@@ -1,4 +1,6 @@
-"""Ten meta-steps of the released code, equalled in float64 on both paths that Conv4 has on a CPU (GPU: test_gpu.py)."""
+"""Ten meta-steps of the released code, equalled in float64 on both paths that Conv4 has on a CPU
+(GPU: test_gpu.py).
+"""
 
 from pathlib import Path
 
@@ -28,14 +30,25 @@ def ours(name: str) -> tuple[str, str]:
 
 def load(file: str, part: str) -> dict[tuple[str, str], torch.Tensor]:
     with np.load(FOLDER / f"{file}.npz") as arrays:
-        return {ours(k.removeprefix(part)): torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith(part)}
+        return {
+            ours(k.removeprefix(part)): torch.from_numpy(arrays[k])
+            for k in arrays.files
+            if k.startswith(part)
+        }
 
 
 def batches() -> list[Task]:
     with np.load(FOLDER / "tasks_32.npz") as a:
-        pixels = {k: (2 * a[f"{k}_codes"].astype(np.float64) + 1) / 64 for k in ("support", "query")}
+        pixels = {
+            k: (2 * a[f"{k}_codes"].astype(np.float64) + 1) / 64 for k in ("support", "query")
+        }
         return [
-            Task(*(Examples(torch.from_numpy(pixels[k][s]), torch.from_numpy(a[f"{k}_targets"][s])) for k in pixels))
+            Task(
+                *(
+                    Examples(torch.from_numpy(pixels[k][s]), torch.from_numpy(a[f"{k}_targets"][s]))
+                    for k in pixels
+                )
+            )
             for s in range(10)
         ]
 
@@ -45,7 +58,9 @@ def there(task: Task, device: str) -> Task:
 
 
 def adapted_values(method, groups: dict, task: Task) -> dict[str, torch.Tensor]:
-    """After one inner step. No graph outlives this: with one at its leaves a step cannot be recorded on a GPU."""
+    """After one inner step. No graph outlives this: with one at its leaves a step cannot be
+    recorded on a GPU.
+    """
     *_, adapted = method.trajectory(expand(groups, len(task)), task.support, 1)
     return {name: value.detach() for name, value in adapted.items()}
 
@@ -55,14 +70,23 @@ def scalar(file: str, key: str) -> np.ndarray:
         return arrays[key]
 
 
-def build(name: str, path: str, initial: dict, tasks_at_once: int, made: type[MetaStep] = MetaStep, device="cpu"):
+def build(
+    name: str,
+    path: str,
+    initial: dict,
+    tasks_at_once: int,
+    made: type[MetaStep] = MetaStep,
+    device="cpu",
+):
     cls = registry.method(name)
     network = Conv4(Conv4Options(filters=8), (3, 32, 32), 5, path)
     method = cls(cls.Options.read({"inner_lr": 0.5}, name), network, "classification")
     groups: dict = {"base": {}, **({"co": {}} if "co" in method.heads else {})}
     for (group, key), value in initial.items():
         groups[group][key] = value.clone().to(device).requires_grad_()
-    assert {k: v.shape for k, v in groups["base"].items()} == {k: p.shape for k, p in network.params.items()}
+    assert {k: v.shape for k, v in groups["base"].items()} == {
+        k: p.shape for k, p in network.params.items()
+    }
     return method, groups, made(method, groups, adam(groups, 1e-3), tasks_at_once)
 
 
@@ -72,7 +96,9 @@ def close(got: torch.Tensor, want: torch.Tensor) -> bool:
 
 
 def compared(name: tuple[str, str]) -> bool:
-    """All but biases in front of batch-norm, whose gradient is rounding noise (and learned step sizes of them)."""
+    """All but biases in front of batch-norm, whose gradient is rounding noise (and learned step
+    sizes of them).
+    """
     return not (name[1].startswith("conv") and ".bias" in name[1])
 
 
@@ -119,4 +145,6 @@ def test_official_test_logits_of_both_heads(path):
     *_, adapted = method.trajectory(wide, task.support, 1)
     outputs = method.outputs(wide, adapted, task.query.x, method.heads)
     for head in ("meta", "co"):
-        assert close(outputs[head][0].detach(), torch.from_numpy(scalar("cml_gamma1", f"test/{head}_logits")))
+        assert close(
+            outputs[head][0].detach(), torch.from_numpy(scalar("cml_gamma1", f"test/{head}_logits"))
+        )

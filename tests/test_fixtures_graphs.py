@@ -1,4 +1,6 @@
-"""Ten training episodes of TLP's G-Meta and AMM-GNN, and three test episodes, equalled in float64 on both paths."""
+"""Ten training episodes of TLP's G-Meta and AMM-GNN, and three test episodes, equalled in float64
+on both paths.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -47,7 +49,9 @@ def episodes(name: str, part: str) -> list[Task]:
     found = []
     for support, query in zip(a[f"{part}support"], a[f"{part}query"], strict=True):
         examples = [
-            Examples(torch.from_numpy(x)[None], torch.arange(2).repeat_interleave(len(x) // 2)[None])
+            Examples(
+                torch.from_numpy(x)[None], torch.arange(2).repeat_interleave(len(x) // 2)[None]
+            )
             for x in (support, query)
         ]
         found.append(Task(*examples))
@@ -62,7 +66,9 @@ def build(name: str, path: str, initial: dict):
     options = {"inner_steps": 5, "inner_lr": 0.05, "dropout": 0.0}
     method = cls(cls.Options.read(options, name), network, "classification")
     base = {k: v.clone().requires_grad_() for k, v in initial.items()}
-    assert {k: tuple(v.shape) for k, v in base.items()} == {k: p.shape for k, p in method.params.items()}
+    assert {k: tuple(v.shape) for k, v in base.items()} == {
+        k: p.shape for k, p in method.params.items()
+    }
     return method, {"base": base}
 
 
@@ -71,7 +77,10 @@ def with_sets(method, name: str, part: str):
     a = stored(name)
     if f"{part}set1" in a:
         nodes = np.concatenate((a[f"{part}support"], a[f"{part}query"]), 1)
-        known = {tuple(n): np.stack(s) for n, *s in zip(nodes, a[f"{part}set1"], a[f"{part}set2"], strict=True)}
+        known = {
+            tuple(n): np.stack(s)
+            for n, *s in zip(nodes, a[f"{part}set1"], a[f"{part}set2"], strict=True)
+        }
         method.sets = lambda found: known[tuple(found)]
     return method
 
@@ -80,7 +89,9 @@ def close(got: torch.Tensor, want: torch.Tensor) -> bool:
     return bool((got.detach() - want).abs().max() <= 1e-10)
 
 
-def followed(method, groups, task: Task, want: dict[str, np.ndarray], part: str) -> dict[str, torch.Tensor]:
+def followed(
+    method, groups, task: Task, want: dict[str, np.ndarray], part: str
+) -> dict[str, torch.Tensor]:
     """The adapted parameters of an episode whose losses, logits and cosines are the fixture's."""
     wide = method.meet(expand(groups, 1), task)
     for inner, params in enumerate(method.trajectory(wide, task.support, 5)):
@@ -106,12 +117,16 @@ def test_ten_episodes_of_tlps_code(name, path):
     step = MetaStep(method, groups, adam(groups, 1e-3, weight_decay=5e-4), 1)
     norms = named(name, "gradnorm/")
     for number, task in enumerate(episodes(name, "ep/")):
-        params = followed(method, groups, task, {k: v[number] for k, v in a.items() if k.startswith("ep/")}, "ep/")
+        params = followed(
+            method, groups, task, {k: v[number] for k, v in a.items() if k.startswith("ep/")}, "ep/"
+        )
         step.gradients(task)
         assert all(close(groups["base"][key].grad.norm(), of[number]) for key, of in norms.items())
         if number == 0:
             assert all(close(params[key][0], want) for key, want in load(name, "adapted1/").items())
-            assert all(close(groups["base"][key].grad, want) for key, want in load(name, "grad1/").items())
+            assert all(
+                close(groups["base"][key].grad, want) for key, want in load(name, "grad1/").items()
+            )
         scores = step(task)
         assert abs(scores.loss["meta"].item() - a["ep/query_ce"][number]) < 1e-10
         assert scores.score["meta"].item() == pytest.approx(a["ep/acc"][number], abs=1e-12)
@@ -124,7 +139,13 @@ def test_three_test_episodes_with_ten_queries(name, path):
     method, groups = build(name, path, load(name, "final/"))
     method, a = with_sets(method, name, "test/"), stored(name)
     for number, task in enumerate(episodes(name, "test/")):
-        followed(method, groups, task, {k: v[number] for k, v in a.items() if k.startswith("test/")}, "test/")
+        followed(
+            method,
+            groups,
+            task,
+            {k: v[number] for k, v in a.items() if k.startswith("test/")},
+            "test/",
+        )
         found = score_tasks(method, groups, task, ("meta",), (5,))["meta", 5]
         assert abs(found.loss.item() - a["test/query_ce"][number]) < 1e-10
         assert found.score.item() == pytest.approx(a["test/acc"][number], abs=1e-12)
@@ -135,4 +156,6 @@ def test_the_pieces_subgraphs_are_tlps():
     method, _ = build("gmeta", "fast", load("gmeta", "init/"))
     for part in ("ep/support", "ep/query", "test/support", "test/query"):
         for nodes, sizes in zip(a[part], a[f"{part}_nodes"], strict=True):
-            assert [len(method.network.graph.subgraph(int(n)).nodes) for n in nodes] == sizes.tolist()
+            assert [
+                len(method.network.graph.subgraph(int(n)).nodes) for n in nodes
+            ] == sizes.tolist()

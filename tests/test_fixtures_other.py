@@ -1,4 +1,6 @@
-"""Ten meta-steps of the released MAML++ and Sharp-MAML code, equalled in float64, plain and fast."""
+"""Ten meta-steps of the released MAML++ and Sharp-MAML code, equalled in float64, plain and
+fast.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,12 @@ CASES = {
     # file: method, its options, the network's, tasks of a meta-batch
     "mamlpp_A": ("mamlpp", {"inner_steps": 3}, {"slope": 0.01}, 2),
     "sharp_low": ("sharp_maml", {"inner_steps": 2, "level": "low", "rho_low": 0.05}, {}, 4),
-    "sharp_both": ("sharp_maml", {"inner_steps": 2, "level": "both", "rho_low": 0.05, "rho_up": 0.05}, {}, 4),
+    "sharp_both": (
+        "sharp_maml",
+        {"inner_steps": 2, "level": "both", "rho_low": 0.05, "rho_up": 0.05},
+        {},
+        4,
+    ),
 }
 
 
@@ -30,20 +37,33 @@ def ours(name: str) -> str:
     parts = name.replace("norm_layer", "norm").replace("weights", "weight").split(".")
     if parts[0] == "linear" or len(parts) == 1:
         return f"head.{parts[-1]}"
-    number = int(parts[0][-1]) + parts[0].startswith("conv")  # MAML++ counts from 0, Sharp-MAML from 1
+    number = int(parts[0][-1]) + parts[0].startswith(
+        "conv"
+    )  # MAML++ counts from 0, Sharp-MAML from 1
     return f"{parts[1]}{number}.{parts[2]}"
 
 
 def load(arrays, part: str) -> dict[str, torch.Tensor]:
-    return {ours(k.removeprefix(part)): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(part)}
+    return {
+        ours(k.removeprefix(part)): torch.from_numpy(v)
+        for k, v in arrays.items()
+        if k.startswith(part)
+    }
 
 
 def batches(tasks: int) -> list[Task]:
     with np.load(FOLDER / "tasks_3x32x32_5w2s3q.npz") as a:
-        pixels = {k: a[f"{k}_x_u8"].astype(np.float64)[:, :tasks] / 16 for k in ("support", "query")}
+        pixels = {
+            k: a[f"{k}_x_u8"].astype(np.float64)[:, :tasks] / 16 for k in ("support", "query")
+        }
         labels = {k: a[f"{k}_y"][:, :tasks] for k in pixels}
     return [
-        Task(*(Examples(torch.from_numpy(pixels[k][s]), torch.from_numpy(labels[k][s])) for k in pixels))
+        Task(
+            *(
+                Examples(torch.from_numpy(pixels[k][s]), torch.from_numpy(labels[k][s]))
+                for k in pixels
+            )
+        )
         for s in range(10)
     ]
 
@@ -70,7 +90,9 @@ class Watched(MetaStep):
 
         def stepping():
             base = self.groups["base"].items()
-            self.received = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in base}
+            self.received = {
+                n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in base
+            }
             step()
 
         self.optimizer.step = stepping
@@ -85,7 +107,9 @@ def build(file: str, path: str, arrays, tasks_at_once: int) -> Watched:
     network = Conv4(Conv4Options(filters=8, **network_options), (3, 32, 32), 5, path)
     method = cls(cls.Options.read(options, name), network, "classification")
     groups = {"base": {k: v.clone().requires_grad_() for k, v in load(arrays, "init/").items()}}
-    assert {k: tuple(v.shape) for k, v in groups["base"].items()} == {k: p.shape for k, p in method.params.items()}
+    assert {k: tuple(v.shape) for k, v in groups["base"].items()} == {
+        k: p.shape for k, p in method.params.items()
+    }
     limit = partial(clamp, method, limit=10.0) if name == "mamlpp" else None
     return Watched(method, groups, adam(groups, 1e-3), tasks_at_once, limit)
 
@@ -97,7 +121,9 @@ def test_ten_official_meta_steps(file, path, tasks_at_once):
     arrays = dict(np.load(FOLDER / f"{file}.npz"))
     step, tasks = build(file, path, arrays, tasks_at_once), batches(CASES[file][3])
     base, losses, accuracy = step.groups["base"], [], []
-    adapting = step.method.trajectory(expand(step.groups, len(tasks[0])), tasks[0].support, step.method.inner_steps)
+    adapting = step.method.trajectory(
+        expand(step.groups, len(tasks[0])), tasks[0].support, step.method.inner_steps
+    )
     for number, params in enumerate(adapting):
         for name, want in load(arrays, f"adapted1_task0/step{number}/").items():
             assert not compared(("base", name)) or close(params[name][0], want), (number, name)

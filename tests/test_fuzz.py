@@ -19,37 +19,92 @@ from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 
 BASE = {
-    "study": "fuzz", "seeds": [0],
+    "study": "fuzz",
+    "seeds": [0],
     "experiments": {
         "s": {
-            "data": "sinusoid", "network": "mlp", "way": 1, "shots": [5], "query": "shot", "steps": 3,
-            "protocol_options": {"val_every": 2, "val_tasks": 4}, "evaluation": {"tasks": 4, "query": 3},
-            "methods": {"maml": {"options": {"inner_lr": 0.01}}, "maml+cml": {"options": {"cml": {"gamma": 0.2}}}},
+            "data": "sinusoid",
+            "network": "mlp",
+            "way": 1,
+            "shots": [5],
+            "query": "shot",
+            "steps": 3,
+            "protocol_options": {"val_every": 2, "val_tasks": 4},
+            "evaluation": {"tasks": 4, "query": 3},
+            "methods": {
+                "maml": {"options": {"inner_lr": 0.01}},
+                "maml+cml": {"options": {"cml": {"gamma": 0.2}}},
+            },
         },
         "g": {
-            "data": "glyphs", "data_options": {"size": 16}, "network": "conv4", "network_options": {"filters": 2},
-            "way": 5, "shots": [1], "query": 2, "steps": 1, "methods": {"maml": {}, "pixel_nn": {}},
+            "data": "glyphs",
+            "data_options": {"size": 16},
+            "network": "conv4",
+            "network_options": {"filters": 2},
+            "way": 5,
+            "shots": [1],
+            "query": 2,
+            "steps": 1,
+            "methods": {"maml": {}, "pixel_nn": {}},
         },
     },
     "tables": {
-        "t": {"kind": "regression", "experiment": "s", "title": "T", "rows": [{"label": "MAML", "run": "maml"}]}
+        "t": {
+            "kind": "regression",
+            "experiment": "s",
+            "title": "T",
+            "rows": [{"label": "MAML", "run": "maml"}],
+        }
     },
-    "figures": {"f": {"kind": "curves", "experiment": "s", "title": "F", "runs": [{"label": "MAML", "run": "maml"}]}},
-}  # fmt: skip
+    "figures": {
+        "f": {
+            "kind": "curves",
+            "experiment": "s",
+            "title": "F",
+            "runs": [{"label": "MAML", "run": "maml"}],
+        }
+    },
+}
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.sampled_from([datetime.date(2024, 7, 15), b"x", {1: 2}, 10**9, -(10**9), 10**400]),
-    st.integers(-3, 10**6), st.floats(), st.text(max_size=6),
-    st.sampled_from(["maml", "maml+cml", "conv4", "mlp", "omniglot", "shot", "official", "1e-3", "", "../x", "a\nb"]),
+    st.none(),
+    st.booleans(),
+    st.sampled_from([datetime.date(2024, 7, 15), b"x", {1: 2}, 10**9, -(10**9), 10**400]),
+    st.integers(-3, 10**6),
+    st.floats(),
+    st.text(max_size=6),
+    st.sampled_from(
+        [
+            "maml",
+            "maml+cml",
+            "conv4",
+            "mlp",
+            "omniglot",
+            "shot",
+            "official",
+            "1e-3",
+            "",
+            "../x",
+            "a\nb",
+        ]
+    ),
     st.lists(st.integers(-2, 30), max_size=3),
-    st.dictionaries(st.sampled_from(["maml", "gamma", "tasks", "options", "x"]), st.integers(-1, 3), max_size=2),
-)  # fmt: skip
+    st.dictionaries(
+        st.sampled_from(["maml", "gamma", "tasks", "options", "x"]), st.integers(-1, 3), max_size=2
+    ),
+)
 
 
 def places(value, path=()):
     """Every path into a configuration."""
     yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield from places(item, (*path, key))
 
@@ -70,21 +125,32 @@ def changed(config, path, value, action):
     return config
 
 
-@settings(max_examples=250, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=250, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(st.data())
 def test_a_changed_configuration_is_a_plan_or_a_clear_error(data):
     config = BASE
     for _ in range(data.draw(st.integers(1, 2))):
         path = data.draw(st.sampled_from(sorted(places(config), key=repr)))
-        config = changed(config, path, data.draw(VALUES), data.draw(st.sampled_from(["set", "delete", "misspell"])))
+        config = changed(
+            config,
+            path,
+            data.draw(VALUES),
+            data.draw(st.sampled_from(["set", "delete", "misspell"])),
+        )
     check(config)
 
 
 def check(config) -> str:
-    """Everything that happens to a configuration before a start. The error's text; empty: it is a plan."""
+    """Everything that happens to a configuration before a start. The error's text; empty: it is a
+    plan.
+    """
     try:
         study = parse(config, "my.yaml")
-        plan.serialised(config, "my.yaml")  # plan.cached does so before it asks another process to resolve
+        plan.serialised(
+            config, "my.yaml"
+        )  # plan.cached does so before it asks another process to resolve
         resolved = estimate.add(resolve(study, "my.yaml"))
     except UserError as error:
         said = str(error)
@@ -100,7 +166,9 @@ def check(config) -> str:
 
 
 def numbers():
-    """Every option that there is, as (experiment, what of its only method is changed, the option)."""
+    """Every option that there is, as (experiment, what of its only method is changed, the
+    option).
+    """
     for name in registry.method_names():
         for field in registry.method(name).Options.model_fields:
             yield ("s" if registry.method(name).learns else "g"), name, "options", field
@@ -119,9 +187,19 @@ def test_no_number_is_too_large(number):
     for experiment, method, kind, field in numbers():
         config = {**copy.deepcopy(BASE), "tables": {}, "figures": {}}
         value = {"cml": {field[4:]: number}} if field.startswith("cml.") else {field: number}
-        config["experiments"] = {experiment: {**config["experiments"][experiment], "methods": {method: {kind: value}}}}
+        config["experiments"] = {
+            experiment: {**config["experiments"][experiment], "methods": {method: {kind: value}}}
+        }
         check(config)
-    for field in ("way", "shots", "query", "steps", "seeds", "runs_per_job", *Evaluation.model_fields):
+    for field in (
+        "way",
+        "shots",
+        "query",
+        "steps",
+        "seeds",
+        "runs_per_job",
+        *Evaluation.model_fields,
+    ):
         config = copy.deepcopy(BASE)
         place = config["experiments"]["s"]
         place = place["evaluation"] if field in Evaluation.model_fields else place

@@ -1,4 +1,5 @@
-"""Any archive, pickle, npz or mat file is either the right data or one clear error: never a traceback, never a change.
+"""Any archive, pickle, npz or mat file is either the right data or one clear error: never a
+traceback, never a change.
 
 Every example is written into a folder of its own, and nothing may appear beside it.
 """
@@ -28,7 +29,11 @@ from tests.test_graph_files import arrays, planetoids
 from tests.test_image_sets import make
 from tests.test_mini_layouts import LAYOUTS
 
-QUICK = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "derandomize": True}
+QUICK = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture],
+    "derandomize": True,
+}
 
 
 def one_sentence(error: UserError, path: Path) -> None:
@@ -40,29 +45,61 @@ def one_sentence(error: UserError, path: Path) -> None:
 
 
 def tree(folder: Path) -> dict[str, tuple]:
-    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")}
+    return {
+        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")
+    }
 
 
-# -- odd members ----------------------------------------------------------------------------------------
+# -- odd members
+# ----------------------------------------------------------------------------------------
 
 PARTS = st.sampled_from(
-    ["a", "train", "größe ü", "x y", "n01", "ﬁ", "a\nb", "\udcff", "..", ".", "", "C:", "._x", "日本", "b" * 90]
+    [
+        "a",
+        "train",
+        "größe ü",
+        "x y",
+        "n01",
+        "ﬁ",
+        "a\nb",
+        "\udcff",
+        "..",
+        ".",
+        "",
+        "C:",
+        "._x",
+        "日本",
+        "b" * 90,
+    ]
 )
 NAMES = st.one_of(
-    st.lists(PARTS, min_size=1, max_size=4).map("/".join), st.lists(PARTS, min_size=1, max_size=4).map("\\".join),
-    st.sampled_from(["/etc/x", "//x", "C:\\x", "..\\x", "__MACOSX/a", "a/.DS_Store", "Thumbs.db", "a/@eaDir/b"]),
-)  # fmt: skip
-KINDS = st.sampled_from(["file", "file", "file", "empty", "folder", "link", "hard link", "device", "pipe"])
+    st.lists(PARTS, min_size=1, max_size=4).map("/".join),
+    st.lists(PARTS, min_size=1, max_size=4).map("\\".join),
+    st.sampled_from(
+        ["/etc/x", "//x", "C:\\x", "..\\x", "__MACOSX/a", "a/.DS_Store", "Thumbs.db", "a/@eaDir/b"]
+    ),
+)
+KINDS = st.sampled_from(
+    ["file", "file", "file", "empty", "folder", "link", "hard link", "device", "pipe"]
+)
 MEMBERS = st.lists(st.tuples(NAMES, KINDS, NAMES), max_size=5)
-TYPES = {"folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "device": tarfile.CHRTYPE,
-         "pipe": tarfile.FIFOTYPE}  # fmt: skip
+TYPES = {
+    "folder": tarfile.DIRTYPE,
+    "link": tarfile.SYMTYPE,
+    "hard link": tarfile.LNKTYPE,
+    "device": tarfile.CHRTYPE,
+    "pipe": tarfile.FIFOTYPE,
+}
 
 
 def tar_of(path: Path, odd: list[tuple[str, str, str]], packing: str) -> None:
     with tarfile.open(path, f"w:{packing}") as archive:
         for number, (name, kind, target) in enumerate(odd):
             member = tarfile.TarInfo(name)
-            member.type, content = TYPES.get(kind, tarfile.REGTYPE), b"%d" % number if kind == "file" else b""
+            member.type, content = (
+                TYPES.get(kind, tarfile.REGTYPE),
+                b"%d" % number if kind == "file" else b"",
+            )
             member.linkname = target if "link" in kind else ""
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
@@ -74,7 +111,11 @@ def zip_of(path: Path, odd: list[tuple[str, str, str]]) -> None:
             member = zipfile.ZipInfo("x")
             member.filename = as_utf8(name) + "/" * (kind == "folder")
             member.external_attr = stat.S_IFLNK << 16 if "link" in kind else 0
-            held = target.encode("utf-8", "replace") if "link" in kind else b"%d" % number * (kind == "file")
+            held = (
+                target.encode("utf-8", "replace")
+                if "link" in kind
+                else b"%d" % number * (kind == "file")
+            )
             archive.writestr(member, held)
 
 
@@ -87,7 +128,9 @@ def leaves(name: str) -> bool:
 
 
 def hidden(name: str) -> bool:
-    return not plain(name) or any(p.startswith(".") or p in ("__MACOSX", "Thumbs.db", "@eaDir") for p in plain(name))
+    return not plain(name) or any(
+        p.startswith(".") or p in ("__MACOSX", "Thumbs.db", "@eaDir") for p in plain(name)
+    )
 
 
 def expected(odd: list[tuple[str, str, str]], zipped: bool) -> tuple[dict[str, bytes], bool]:
@@ -96,7 +139,13 @@ def expected(odd: list[tuple[str, str, str]], zipped: bool) -> tuple[dict[str, b
     for number, (name, kind, target) in enumerate(odd):
         if zipped:  # which knows files, folders and links; what ends as a folder is one
             name = as_utf8(name)
-            kind = "link" if "link" in kind else "folder" if name.endswith(("/", "\\")) or kind == "folder" else kind
+            kind = (
+                "link"
+                if "link" in kind
+                else "folder"
+                if name.endswith(("/", "\\")) or kind == "folder"
+                else kind
+            )
         wrong |= leaves(name) or ("link" in kind and leaves(target))
         if hidden(name) or kind in ("folder", "link") or (kind in TYPES and not zipped):
             continue
@@ -140,12 +189,15 @@ def tried(path: Path) -> dict[str, bytes] | UserError:
         return error
 
 
-# -- truncated ------------------------------------------------------------------------------------------
+# -- truncated
+# ------------------------------------------------------------------------------------------
 
 
 def cuts(content: bytes, step: int = 1) -> Iterator[bytes]:
     """At every boundary of blocks and pickle frames, and at ends in between."""
-    for end in sorted({*range(0, len(content), step), *range(0, len(content), 512), len(content) - 1}):
+    for end in sorted(
+        {*range(0, len(content), step), *range(0, len(content), 512), len(content) - 1}
+    ):
         yield content[:end]
 
 
@@ -190,9 +242,17 @@ def test_a_pickle_truncated_anywhere_is_named(written, tmp_path):
 
 
 @settings(max_examples=200, **QUICK)
-@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), protocol=st.sampled_from([2, 4, 5]))
+@given(
+    place=st.floats(0, 1, exclude_max=True),
+    value=st.integers(0, 255),
+    protocol=st.sampled_from([2, 4, 5]),
+)
 def test_a_pickle_with_another_byte_is_read_or_refused(place, value, protocol, tmp_path):
-    kept = {"data": np.arange(6, dtype=np.uint8).reshape(2, 3), "labels": [0, 1], "names": {"n01": 0}}
+    kept = {
+        "data": np.arange(6, dtype=np.uint8).reshape(2, 3),
+        "labels": [0, 1],
+        "names": {"n01": 0},
+    }
     content = bytearray(pickle.dumps(kept, protocol))
     content[int(place * len(content))] = value
     path = tmp_path / "x.pkl"
@@ -249,10 +309,19 @@ def test_labels_in_a_mat_file_truncated_anywhere_are_named(tmp_path):
             for content in cuts(path.read_bytes(), 7):
                 path.write_bytes(content)
                 try:
-                    assert np.array_equal(_labels(path), labels), "only what fills up the last word is missing"
+                    assert np.array_equal(_labels(path), labels), (
+                        "only what fills up the last word is missing"
+                    )
                 except UserError as error:
                     one_sentence(error, path)
-    for wrong in (labels + 1, labels - 1, labels + 0.5, labels[:0], np.full(3, np.nan), np.array(["a"])):
+    for wrong in (
+        labels + 1,
+        labels - 1,
+        labels + 0.5,
+        labels[:0],
+        np.full(3, np.nan),
+        np.array(["a"]),
+    ):
         savemat(path, {"labels": wrong})
         with pytest.raises(UserError, match=r"labels must be whole numbers from 1 to 102"):
             _labels(path)
@@ -261,14 +330,17 @@ def test_labels_in_a_mat_file_truncated_anywhere_are_named(tmp_path):
         _labels(path)
 
 
-# -- layouts of MiniImagenet ----------------------------------------------------------------------------
+# -- layouts of MiniImagenet
+# ----------------------------------------------------------------------------
 
 FILES = {name: LAYOUTS[name]() for name in ("names and rows", "labels", "lists", "class folders")}
 PLACES = {name: sorted(files) for name, files in FILES.items()}
 
 
 def images_of(path: Path) -> list[tuple[str, bytes]]:
-    return [(s, i.tobytes()) for s, i in make("miniimagenet").classes({"mini-imagenet.tar.gz": path})]
+    return [
+        (s, i.tobytes()) for s, i in make("miniimagenet").classes({"mini-imagenet.tar.gz": path})
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -279,26 +351,34 @@ def right(tmp_path_factory) -> dict[str, list]:
 
 @settings(max_examples=40, **QUICK)
 @given(
-    layout=st.sampled_from(sorted(FILES)), place=st.floats(0, 1, exclude_max=True),
+    layout=st.sampled_from(sorted(FILES)),
+    place=st.floats(0, 1, exclude_max=True),
     end=st.floats(0, 1, exclude_max=True),
     change=st.sampled_from(["gone", "empty", "cut", "moved", "twice", "folder"]),
-)  # fmt: skip
-def test_a_layout_with_a_file_changed_is_the_same_or_named(layout, place, end, change, right, tmp_path):
+)
+def test_a_layout_with_a_file_changed_is_the_same_or_named(
+    layout, place, end, change, right, tmp_path
+):
     files = dict(FILES[layout])
     name = PLACES[layout][int(place * len(files))]
     held = files.pop(name)
     more = {
-        "gone": {}, "empty": {name: b""}, "cut": {name: held[: int(end * len(held))]},
+        "gone": {},
+        "empty": {name: b""},
+        "cut": {name: held[: int(end * len(held))]},
         "folder": {f"{name}/x": held},
-        "moved": {f"elsewhere/{name}": held}, "twice": {name: held, f"copy/{name}": held},
-    }[change]  # fmt: skip
+        "moved": {f"elsewhere/{name}": held},
+        "twice": {name: held, f"copy/{name}": held},
+    }[change]
     path = archives.packed(tmp_path / "x", files | more)
     try:
         found = images_of(path)
     except UserError as error:
         one_sentence(error, path)
         return
-    if found != right[layout]:  # a folder tells no more than what is in it: its numbers are compared with the published
+    if (
+        found != right[layout]
+    ):  # a folder tells no more than what is in it: its numbers are compared with the published
         assert layout == "class folders"
         assert change in ("gone", "moved", "twice", "folder")
         assert sum(len(i) for _, i in found) != sum(len(i) for _, i in right[layout])

@@ -1,6 +1,8 @@
-"""Any picture, whole, cut or damaged, and any array is either right data or one clear error: never another exception.
+"""Any picture, whole, cut or damaged, and any array is either right data or one clear error: never
+another exception.
 
-What is right is computed here from the samples with numpy, without Pillow. Warnings are errors, as in every test.
+What is right is computed here from the samples with numpy, without Pillow. Warnings are errors, as
+in every test.
 """
 
 from pathlib import Path
@@ -17,17 +19,26 @@ from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
 from tests.pictures import chunks, png, saved
 
-EXACT, ROUNDED, LOSSY = 0, 1, 6  # how far a byte may be from the right one: alpha is rounded, JPEG is not exact
+EXACT, ROUNDED, LOSSY = (
+    0,
+    1,
+    6,
+)  # how far a byte may be from the right one: alpha is rounded, JPEG is not exact
 
 
 def bounded(examples: int):
     """So many examples, always the same."""
     return settings(
-        max_examples=examples, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
     )
 
 
-def samples(rng: np.random.Generator, side: tuple[int, int], channels: int = 0, top: int = 255) -> np.ndarray:
+def samples(
+    rng: np.random.Generator, side: tuple[int, int], channels: int = 0, top: int = 255
+) -> np.ndarray:
     """(H, W) or (H, W, channels), 0..top."""
     return rng.integers(0, top + 1, side + ((channels,) if channels else ()), np.uint8)
 
@@ -38,7 +49,8 @@ def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return colours * share + 255 * (1 - share)
 
 
-# -- kinds: (content, right values (H, W) or (H, W, 3) or None where it must be refused, how exact) -------
+# -- kinds: (content, right values (H, W) or (H, W, 3) or None where it must be refused, how exact)
+# -------
 
 
 def grey(form):
@@ -70,7 +82,11 @@ def alpha(form, channels, **options):
         values = samples(rng, side, channels)
         values[..., -1] = rng.choice([0, 255, values[0, 0, -1]], side)
         colours = values[..., 0] if channels == 2 else values[..., :3]
-        return saved(Image.fromarray(values), form, **options), on_white(colours, values[..., -1]), ROUNDED
+        return (
+            saved(Image.fromarray(values), form, **options),
+            on_white(colours, values[..., -1]),
+            ROUNDED,
+        )
 
     return kind
 
@@ -90,7 +106,11 @@ def palette(form, clear="none", top=255, **options):
         elif clear == "each":
             alphas = samples(rng, (top + 1,))
             more = {"transparency": alphas.tobytes()}
-        return saved(picture, form, **options, **more), on_white(colours[values], alphas[values]), ROUNDED
+        return (
+            saved(picture, form, **options, **more),
+            on_white(colours[values], alphas[values]),
+            ROUNDED,
+        )
 
     return kind
 
@@ -148,7 +168,9 @@ def deep(rng, side):
 def moving(form, **options):
     def kind(rng, side):
         first, second = (Image.fromarray(samples(rng, side)).convert("RGB") for _ in range(2))
-        second.putpixel((0, 0), tuple(255 - v for v in first.getpixel((0, 0))))  # Pillow would join two alike
+        second.putpixel(
+            (0, 0), tuple(255 - v for v in first.getpixel((0, 0)))
+        )  # Pillow would join two alike
         return saved(first, form, save_all=True, append_images=[second], **options), None, EXACT
 
     return kind
@@ -162,18 +184,30 @@ KINDS = {
     **{f"{form} P": palette(form) for form in ("png", "bmp", "gif")},
     **{f"png P of {bits} bits": palette("png", top=2**bits - 1, bits=bits) for bits in (1, 2, 4)},
     **{f"png P, {clear} clear": palette("png", clear) for clear in ("one", "each")},
-    "gif P, one clear": palette("gif", "one"), "gif P, interlaced": palette("gif", interlace=1),
-    "webp RGB": colour("webp", **LOSSLESS), "webp RGBA": alpha("webp", 4, **LOSSLESS),
-    "png I;16": deep, "png LA": alpha("png", 2), "png RGBA": alpha("png", 4), "png RGB, one clear": clear_colour,
+    "gif P, one clear": palette("gif", "one"),
+    "gif P, interlaced": palette("gif", interlace=1),
+    "webp RGB": colour("webp", **LOSSLESS),
+    "webp RGBA": alpha("webp", 4, **LOSSLESS),
+    "png I;16": deep,
+    "png LA": alpha("png", 2),
+    "png RGBA": alpha("png", 4),
+    "png RGB, one clear": clear_colour,
     **{f"png grey of {bits} bits, one clear": clear_grey(bits) for bits in (1, 2, 4, 8)},
     **{f"jpeg {mode}": jpeg(mode) for mode in ("1", "L", "RGB", "YCbCr", "CMYK")},
-    **{f"png of type {kind}, 16 bits": sixteen(kind, bands) for kind, bands in ((0, 1), (2, 3), (4, 2), (6, 4))},
-    "gif, moving": moving("gif"), "png, moving": moving("png"), "webp, moving": moving("webp", lossless=True),
-}  # fmt: skip
+    **{
+        f"png of type {kind}, 16 bits": sixteen(kind, bands)
+        for kind, bands in ((0, 1), (2, 3), (4, 2), (6, 4))
+    },
+    "gif, moving": moving("gif"),
+    "png, moving": moving("png"),
+    "webp, moving": moving("webp", lossless=True),
+}
 
 
 def read(content: bytes, channels: int) -> np.ndarray | None:
-    """As the image sets read a member of an archive; None: refused, in one line that names archive and member."""
+    """As the image sets read a member of an archive; None: refused, in one line that names archive
+    and member.
+    """
     try:
         with reading(Path("a.zip"), "b.png"):
             found = decode(content, "a.zip, b.png", channels)
@@ -212,8 +246,14 @@ def test_a_whole_picture_is_right_or_refused(kind, side, seed, channels):
 
 
 def cuts(content: bytes) -> list[int]:
-    """Every place of a short file; of a longer one its ends, each chunk of a PNG, and some between."""
-    places = {*range(0, len(content), max(1, len(content) // 60)), *range(40), *range(len(content) - 40, len(content))}
+    """Every place of a short file; of a longer one its ends, each chunk of a PNG, and some
+    between.
+    """
+    places = {
+        *range(0, len(content), max(1, len(content) // 60)),
+        *range(40),
+        *range(len(content) - 40, len(content)),
+    }
     if content.startswith(b"\x89PNG"):
         places.update(end + near for end in chunks(content) for near in (-1, 0, 1, 4, 8))
     return sorted(place for place in places if 0 <= place < len(content))
@@ -232,7 +272,12 @@ def test_a_cut_picture_is_right_or_refused(kind):
 
 
 @bounded(300)
-@given(st.sampled_from(sorted(KINDS)), st.integers(0, 2**32), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.integers(0, 2**32),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(1, 255),
+)
 def test_a_damaged_picture_is_refused_or_read(kind, seed, place, change):
     """One other byte. A PNG has checksums; of other formats another byte may be another pixel."""
     content, right, _ = KINDS[kind](np.random.default_rng(seed), (5, 4))
@@ -252,14 +297,33 @@ def test_a_changed_byte_of_a_png_that_packs_well_is_noticed():
         assert found is None or np.array_equal(found[0], smooth), f"at {at} of {len(content)}"
 
 
-DTYPES = ["?", "u1", "i1", "u2", "<i2", ">i4", "i8", "u8", "f2", "f4", ">f8", "c8", "U3", "M8[s]", "O"]
+DTYPES = [
+    "?",
+    "u1",
+    "i1",
+    "u2",
+    "<i2",
+    ">i4",
+    "i8",
+    "u8",
+    "f2",
+    "f4",
+    ">f8",
+    "c8",
+    "U3",
+    "M8[s]",
+    "O",
+]
 
 
 @bounded(200)
 @given(
-    st.sampled_from(DTYPES), SIDES, st.integers(0, 2**32),
-    st.sampled_from([0, 1, 2, 9, 200, 255, 256, 300, -1, 70000]), st.sampled_from([None, np.nan, np.inf, -0.1, 1.5]),
-)  # fmt: skip
+    st.sampled_from(DTYPES),
+    SIDES,
+    st.integers(0, 2**32),
+    st.sampled_from([0, 1, 2, 9, 200, 255, 256, 300, -1, 70000]),
+    st.sampled_from([None, np.nan, np.inf, -0.1, 1.5]),
+)
 def test_an_array_is_wrapped_as_it_is_or_refused(dtype, side, seed, top, odd):
     rng = np.random.default_rng(seed)
     kind = np.dtype(dtype).kind

@@ -28,7 +28,9 @@ CELL = "e/maml/1-shot/meta"
 
 @pytest.fixture
 def gate(tmp_path):
-    """A reference from ten simulated seeds; ``judge(level, seeds, change)`` checks other runs against it."""
+    """A reference from ten simulated seeds; ``judge(level, seeds, change)`` checks other runs
+    against it.
+    """
     reference = tmp_path / "ci.json"
     finish(study(seeds=10), tmp_path / "reference", LEVEL)
     the_gate.update(study(seeds=10), tmp_path / "reference", reference)
@@ -92,10 +94,16 @@ def numberless(store):
         (numberless, "is worse than the reference"),
         (edited("maml", data_sha256="1" * 64), "seed 1 was made from other data"),
         (edited("maml", id="0" * 64), "does not belong to its id"),
-        (lambda store: next(r for r in store.all() if r.spec.seed == 2).folder.joinpath("record.json").unlink(),
-         "seed 2 is missing"),
+        (
+            lambda store: (
+                next(r for r in store.all() if r.spec.seed == 2)
+                .folder.joinpath("record.json")
+                .unlink()
+            ),
+            "seed 2 is missing",
+        ),
     ],
-)  # fmt: skip
+)
 def test_unusable_runs_are_offenders(gate, change, message):
     found = gate[0](change=change)
     assert sum(message in finding.problem for finding in found.values()) >= 1
@@ -154,7 +162,8 @@ def test_make_gate_checks_even_when_a_training_failed(trained, tmp_path):
     assert done.returncode != 0, "the offenders decide"
 
 
-# -- real runs ----------------------------------------------------------------------------------------
+# -- real runs
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +188,9 @@ def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mutation", "experiment"), mutations.SEEN_BY_THE_GATE.items(), ids=lambda value: getattr(value, "__name__", value)
+    ("mutation", "experiment"),
+    mutations.SEEN_BY_THE_GATE.items(),
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_mistake_trips_the_gate(mutation, experiment, tmp_path, prepared, monkeypatch):
     mutation(monkeypatch)
@@ -188,7 +199,8 @@ def test_a_mistake_trips_the_gate(mutation, experiment, tmp_path, prepared, monk
     assert len(Store(tmp_path).all()) == 3
 
 
-# -- what accuracy cannot see -------------------------------------------------------------------------
+# -- what accuracy cannot see
+# -------------------------------------------------------------------------
 
 
 def deviation(name: str) -> float:
@@ -198,7 +210,9 @@ def deviation(name: str) -> float:
     return max(float(np.max(np.abs(np.subtract(a, b)) / np.abs(b))) for a, b in pairs)
 
 
-@pytest.mark.parametrize("mutation", mutations.SEEN_BY_TRACES, ids=lambda mutation: mutation.__name__)
+@pytest.mark.parametrize(
+    "mutation", mutations.SEEN_BY_TRACES, ids=lambda mutation: mutation.__name__
+)
 def test_a_mistake_changes_the_golden_trace(mutation, monkeypatch):
     assert deviation("maml+cml") < 1e-9
     mutation(monkeypatch)

@@ -9,7 +9,9 @@ import pytest
 
 from cml_bench.data import _glyphs
 
-SOME = [ord(c) for c in "A.gЖ→"]  # a capital, the smallest sign, a descender, a wide letter, an arrow
+SOME = [
+    ord(c) for c in "A.gЖ→"
+]  # a capital, the smallest sign, a descender, a wide letter, an arrow
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +21,13 @@ def class_list():
 
 @pytest.fixture(scope="module")
 def same_fonts(class_list):
-    """Skip where the fonts or FreeType may differ from those that the committed list was made with."""
+    """Skip where the fonts or FreeType may differ from those that the committed list was made
+    with.
+    """
     if class_list["versions"] != _glyphs.versions():
-        pytest.skip(f"glyphs.json was made with {class_list['versions']}, here are {_glyphs.versions()}")
+        pytest.skip(
+            f"glyphs.json was made with {class_list['versions']}, here are {_glyphs.versions()}"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,9 @@ def test_every_candidate_is_a_class_or_merged_into_one(class_list, same_fonts):
 
 def test_lookalikes_of_several_scripts_are_one_class(class_list):
     groups = [set(group) for group in class_list["merged"]]
-    assert any({0x41, 0x391, 0x410} <= group for group in groups)  # Latin A, Greek Alpha, Cyrillic A
+    assert any(
+        {0x41, 0x391, 0x410} <= group for group in groups
+    )  # Latin A, Greek Alpha, Cyrillic A
     assert 0x41 in all_classes(class_list)
     assert 0xE9 not in all_classes(class_list)  # an accented e
 
@@ -102,7 +110,9 @@ def test_jitters_and_faces_differ(images):
     for character in images.reshape(len(SOME), -1, 28 * 28).astype(float):
         distance = np.abs(character[:, None] - character[None]).mean(axis=-1)
         np.fill_diagonal(distance, np.inf)
-        assert distance.min() > 1  # grey levels; noise alone gives about 2 on the brighter half of the pixels
+        assert (
+            distance.min() > 1
+        )  # grey levels; noise alone gives about 2 on the brighter half of the pixels
 
 
 def test_no_image_is_blank(class_list):
@@ -120,7 +130,9 @@ def test_other_sizes_show_the_same_picture(images, size):
 
 
 def test_pixels_need_learning(class_list):
-    """Nearest neighbour on pixels, 5-way 1-shot across faces: above chance, about 53 % as calibrated."""
+    """Nearest neighbour on pixels, 5-way 1-shot across faces: above chance, about 53 % as
+    calibrated.
+    """
     classes = class_list["test"][::4]
     pixels = _glyphs.render(classes).reshape(len(classes), 12, 2, -1) / 255
     rng, correct = np.random.default_rng(0), []
@@ -135,5 +147,7 @@ def test_pixels_need_learning(class_list):
 def test_importing_is_cheap():
     """The module is imported wherever data sets are listed."""
     code = "import sys, json, cml_bench.data._glyphs; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    loaded = json.loads(
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+    )
     assert not {"matplotlib", "PIL", "torch"} & set(loaded)

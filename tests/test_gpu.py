@@ -1,4 +1,6 @@
-"""The engine on a GPU: every path equals the plain one on a CPU, no step waits for the device, runs resume."""
+"""The engine on a GPU: every path equals the plain one on a CPU, no step waits for the device, runs
+resume.
+"""
 
 from dataclasses import replace
 
@@ -60,7 +62,9 @@ MORE = {
 @pytest.mark.parametrize("path", ["plain", "fast", "captured fast", "captured plain"])
 @pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
-    """float64; the plain path on a CPU is tested against the plain loop in test_numerics.py and test_methods.py."""
+    """float64; the plain path on a CPU is tested against the plain loop in test_numerics.py and
+    test_methods.py.
+    """
     options, name = (OPTIONS | MORE).get(name, {}), name.partition(",")[0]
     here, (case, step) = Case(name, path="plain", **options), on_the_gpu(name, path, **options)
     at_home = here.step()
@@ -68,7 +72,11 @@ def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
         for one in (here.method, case.method):
             one.at_step(number)
         called = f"step {number}"
-        task = waves(name=called) if "net" in options else images(channels=options.get("channels", 1), name=called)
+        task = (
+            waves(name=called)
+            if "net" in options
+            else images(channels=options.get("channels", 1), name=called)
+        )
         scores, found = at_home(task), step(there(task, GPU))
         if number == 0:
             want, got = (
@@ -95,7 +103,9 @@ def test_ten_official_meta_steps_captured(name, path):
 @pytest.mark.parametrize("path", ["plain", "fast", "captured"])
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
 def test_an_outer_step_waits_for_nothing(name, path, settings):
-    """Where torch raises for a call that waits: batches, gradients, optimiser, clamp, sums of the metrics."""
+    """Where torch raises for a call that waits: batches, gradients, optimiser, clamp, sums of the
+    metrics.
+    """
     spec = small(name, steps=200, protocol_options={"clamp": 1.0, "val_every": 200})
     source = registry.datasets.get("glyphs")
     source(source.Options.read(spec.data.options, "test")).prepare(settings.data_dir)
@@ -117,7 +127,9 @@ def test_the_choice_of_the_path(settings):
 
 @pytest.mark.parametrize("path", ["fast", "captured"])
 def test_a_resumed_run_is_close_to_its_twin(path, settings):
-    """Close: some of a GPU's sums have no order. Biases in front of batch-norm move by nothing but rounding."""
+    """Close: some of a GPU's sums have no order. Biases in front of batch-norm move by nothing but
+    rounding.
+    """
     settings = replace(settings, device="cuda", path=path)
     changes = {"optimizer_reset_every": 7, "val_every": 4}
     spec = glyph_spec("maml+cml", protocol_options=changes, steps=12, precision="float64")
@@ -128,27 +140,44 @@ def test_a_resumed_run_is_close_to_its_twin(path, settings):
     twin = run(spec, replace(settings, results=settings.results / "twin"))
     for name in ("model", "colearner", "last"):
         a, b = tensors(resumed, name), tensors(twin, name)
-        apart = {k: float((a[k] - b[k]).abs().max()) for k in a if not (k.startswith("conv") and k.endswith("bias"))}
+        apart = {
+            k: float((a[k] - b[k]).abs().max())
+            for k in a
+            if not (k.startswith("conv") and k.endswith("bias"))
+        }
         assert max(apart.values()) < 1e-8
 
 
 @pytest.mark.parametrize("path", ["plain", "fast", "captured fast"])
 @pytest.mark.parametrize("name", ["maml", "boil", "more_maml"])
 def test_with_gamma_0_cml_is_its_base(name, path):
-    (base, step), (cml, with_co) = on_the_gpu(name, path), on_the_gpu(f"{name}+cml", path, gamma=0.0)
+    (base, step), (cml, with_co) = (
+        on_the_gpu(name, path),
+        on_the_gpu(f"{name}+cml", path, gamma=0.0),
+    )
     for number in range(5):
         task = there(images(name=f"step {number}"), GPU)
         step(task)
         with_co(task)
-    got, want = ({key: p.detach() for key, p in groups["base"].items()} for groups in (cml.groups, base.groups))
-    assert relative({("base", k): v for k, v in got.items()}, {("base", k): v for k, v in want.items()}) < 1e-9
+    got, want = (
+        {key: p.detach() for key, p in groups["base"].items()}
+        for groups in (cml.groups, base.groups)
+    )
+    assert (
+        relative(
+            {("base", k): v for k, v in got.items()}, {("base", k): v for k, v in want.items()}
+        )
+        < 1e-9
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 def test_captured_is_fast_in_every_precision(precision, settings):
     spec = small("mamlpp+cml", steps=8, precision=precision)
     found = [
-        run(spec, replace(settings, device="cuda", path=path, results=settings.results / path)).content["curves"]
+        run(
+            spec, replace(settings, device="cuda", path=path, results=settings.results / path)
+        ).content["curves"]
         for path in ("fast", "captured")
     ]
     losses = [torch.tensor([v for v in c["train"]["loss_meta"] if v is not None]) for c in found]

@@ -1,4 +1,6 @@
-"""Published files of graphs: read as torch_geometric reads them, and nothing that they hold is run."""
+"""Published files of graphs: read as torch_geometric reads them, and nothing that they hold is
+run.
+"""
 
 import io
 import pickle
@@ -19,14 +21,22 @@ PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 
 
 def planetoids(folder: Path, **changes) -> dict[str, Path]:
-    """The eight files of a graph of 9 nodes, of which 7 is in no part; ``changes``: content by part."""
+    """The eight files of a graph of 9 nodes, of which 7 is in no part; ``changes``: content by
+    part.
+    """
     words = sp.csr_matrix(np.arange(24).reshape(6, 4) % 3 == 0, dtype=np.float32)
     more = sp.csr_matrix(np.arange(8).reshape(2, 4) % 2 == 1, dtype=np.float32)
     kinds = np.eye(3, dtype=np.int32)[[0, 1, 2, 0, 1, 2]]
     content = {
-        "x": words[:3], "tx": more, "allx": words, "y": kinds[:3], "ty": kinds[1:3], "ally": kinds,
-        "graph": {i: [(i + 1) % 9, (i + 8) % 9, i, (i + 1) % 9] for i in range(9)}, "test.index": b"8\n6\n",
-    }  # fmt: skip
+        "x": words[:3],
+        "tx": more,
+        "allx": words,
+        "y": kinds[:3],
+        "ty": kinds[1:3],
+        "ally": kinds,
+        "graph": {i: [(i + 1) % 9, (i + 8) % 9, i, (i + 1) % 9] for i in range(9)},
+        "test.index": b"8\n6\n",
+    }
     paths = {f"ind.small.{part}": folder / f"ind.small.{part}" for part in PARTS}
     for part, path in zip(PARTS, paths.values(), strict=True):
         value = changes.get(part.replace(".", "_"), content[part])
@@ -35,7 +45,9 @@ def planetoids(folder: Path, **changes) -> dict[str, Path]:
 
 
 def arrays(**changes) -> dict[str, np.ndarray]:
-    """What an npz of a graph of 5 nodes holds: links in one direction, one twice, one of a node to itself."""
+    """What an npz of a graph of 5 nodes holds: links in one direction, one twice, one of a node to
+    itself.
+    """
     links = sp.coo_matrix((np.ones(6), ([0, 1, 2, 3, 3, 0], [1, 2, 3, 4, 3, 1])), (5, 5)).tocsr()
     words = sp.csr_matrix(np.arange(15).reshape(5, 3) % 4, dtype=np.float32)
     parts = {
@@ -64,7 +76,9 @@ def test_both_kinds_of_files_are_read_as_torch_geometric_reads_them(tmp_path, mo
 
         for path in planetoids(tmp_path).values():
             path.rename(path.with_name(path.name.replace("small", "citeseer")))
-        monkeypatch.setattr(other, "index_to_mask", lambda *args, **more: None)  # it counts on 500 nodes more
+        monkeypatch.setattr(
+            other, "index_to_mask", lambda *args, **more: None
+        )  # it counts on 500 nodes more
         theirs = other.read_planetoid_data(str(tmp_path), "citeseer")
         np.savez(tmp_path / "x.npz", **arrays())
         theirs_too = read_npz(str(tmp_path / "x.npz"))
@@ -87,9 +101,13 @@ def test_no_file_of_planetoids_runs_what_it_asks_for(part, tmp_path):
     """Through the data set, as a user's own copy; test.index is text, and is refused as such."""
     data, touched = make("citeseer"), tmp_path / "touched"
     for file in data.files:
-        (tmp_path / file.name).write_bytes(planetoids(tmp_path)[file.name.replace("citeseer", "small")].read_bytes())
+        (tmp_path / file.name).write_bytes(
+            planetoids(tmp_path)[file.name.replace("citeseer", "small")].read_bytes()
+        )
     (tmp_path / f"ind.citeseer.{part}").write_bytes(pickle.dumps({0: Command(touched)}, 2))
-    with pytest.raises(UserError, match=rf"ind\.citeseer\.{part} is (refused: it holds (posix|nt)\.system|damaged)"):
+    with pytest.raises(
+        UserError, match=rf"ind\.citeseer\.{part} is (refused: it holds (posix|nt)\.system|damaged)"
+    ):
         data.prepare(tmp_path / "data", copies(data, tmp_path))
     assert not touched.exists()
     assert not (tmp_path / "data" / "prepared").exists()
@@ -102,7 +120,9 @@ def test_no_array_of_an_npz_runs_what_it_asks_for(part, tmp_path):
         data = make(name)
         path = tmp_path / data.files[0].name
         np.savez(path, **arrays(**{part: np.array([Command(touched)], dtype=object)}))
-        with pytest.raises(UserError, match=rf"{path.name} is refused: its array {part} holds Python objects"):
+        with pytest.raises(
+            UserError, match=rf"{path.name} is refused: its array {part} holds Python objects"
+        ):
             data.prepare(tmp_path / "data", copies(data, tmp_path))
     assert not touched.exists()
 
@@ -120,13 +140,20 @@ def test_a_prepared_graph_runs_nothing_either(tmp_path):
 
 
 WRONG = {
-    "a row too few in test.index": {"test_index": b"8\n"}, "a number twice": {"test_index": b"8\n8\n"},
-    "a number cut off": {"test_index": b"8\n"}, "words": {"test_index": b"a\nb\n"}, "empty": {"test_index": b""},
-    "a far node": {"test_index": b"6\n8000000000000\n"}, "another file's labels": {"ty": np.eye(3)[:1]},
-    "labels without classes": {"ally": np.zeros(6)}, "an array for the words": {"allx": np.eye(6)},
-    "no links": {"graph": {i: [] for i in range(9)}}, "links of words": {"graph": {i: ["a"] for i in range(9)}},
-    "a list for the links": {"graph": [[1], [0]]}, "a cut pickle": {"graph": python3_pickle({1: [2]})[:-4]},
-}  # fmt: skip
+    "a row too few in test.index": {"test_index": b"8\n"},
+    "a number twice": {"test_index": b"8\n8\n"},
+    "a number cut off": {"test_index": b"8\n"},
+    "words": {"test_index": b"a\nb\n"},
+    "empty": {"test_index": b""},
+    "a far node": {"test_index": b"6\n8000000000000\n"},
+    "another file's labels": {"ty": np.eye(3)[:1]},
+    "labels without classes": {"ally": np.zeros(6)},
+    "an array for the words": {"allx": np.eye(6)},
+    "no links": {"graph": {i: [] for i in range(9)}},
+    "links of words": {"graph": {i: ["a"] for i in range(9)}},
+    "a list for the links": {"graph": [[1], [0]]},
+    "a cut pickle": {"graph": python3_pickle({1: [2]})[:-4]},
+}
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
@@ -142,11 +169,17 @@ def test_a_matrix_whose_numbers_point_elsewhere_is_refused():
     data, columns, rows = np.ones(3), np.array([0, 1, 2]), np.array([0, 1, 2, 3])
     assert matrix(data, columns, rows, (3, 3)).nnz == 3
     for parts in (
-        (data, columns + 10**6, rows), (data, columns - 1, rows), (data, columns, rows * 10**6),
+        (data, columns + 10**6, rows),
+        (data, columns - 1, rows),
+        (data, columns, rows * 10**6),
         (data[:1], columns, rows),
-        (data, columns, rows[:-1]), (data, columns, rows[::-1].copy()), (data.astype(complex), columns, rows),
-        (data, columns.astype(float), rows), (data.tolist(), columns, rows), (np.array(["a", "b", "c"]), columns, rows),
-    ):  # fmt: skip
+        (data, columns, rows[:-1]),
+        (data, columns, rows[::-1].copy()),
+        (data.astype(complex), columns, rows),
+        (data, columns.astype(float), rows),
+        (data.tolist(), columns, rows),
+        (np.array(["a", "b", "c"]), columns, rows),
+    ):
         with pytest.raises(ValueError):
             matrix(*parts, (3, 3))
 
@@ -165,7 +198,9 @@ def test_an_npz_of_another_layout_is_named_for_what_it_holds(tmp_path):
     np.savez(path, **arrays(attr_shape=np.array([5, 2**40])))
     (tmp_path / "amazon_electronics_computers.npz").write_bytes(path.read_bytes())
     data = make("amazon_computer")
-    with pytest.raises(UserError, match=r"1099511627776, 3\) .* were read"):  # and no memory is asked for
+    with pytest.raises(
+        UserError, match=r"1099511627776, 3\) .* were read"
+    ):  # and no memory is asked for
         data.prepare(tmp_path / "data", copies(data, tmp_path))
 
 

@@ -1,4 +1,6 @@
-"""G-Meta and AMM-GNN against the plain reference, and what must hold of them by their equations. float64."""
+"""G-Meta and AMM-GNN against the plain reference, and what must hold of them by their equations.
+float64.
+"""
 
 from dataclasses import replace
 
@@ -29,15 +31,29 @@ BOTH = [*METHODS, *(f"{name}+cml" for name in METHODS)]
 
 def spec(method="gmeta", **changes) -> RunSpec:
     """A few steps on the generated graph, with the protocol of the method's own row."""
-    cls, net, source = registry.method(method), registry.networks.get("gcn"), registry.datasets.get("sbm")
+    cls, net, source = (
+        registry.method(method),
+        registry.networks.get("gcn"),
+        registry.datasets.get("sbm"),
+    )
     own = {"inner_steps": 3, **changes.pop("method_options", {})}
     fields = {
-        "method": method, "version": 1, "options": canonical(cls.Options.read(own, method)),
-        "network": Component(name="gcn", options=canonical(net.Options.read(cls.network_defaults, "gcn"))),
-        "data": Component(name="sbm", options={"split": "r0"}), "data_id": source(source.Options()).data_id,
+        "method": method,
+        "version": 1,
+        "options": canonical(cls.Options.read(own, method)),
+        "network": Component(
+            name="gcn", options=canonical(net.Options.read(cls.network_defaults, "gcn"))
+        ),
+        "data": Component(name="sbm", options={"split": "r0"}),
+        "data_id": source(source.Options()).data_id,
         "protocol": protocol("official", changes.pop("protocol_options", {}), "test", cls.recipe),
-        "way": 2, "shot": 2, "query": 5, "steps": 40, "seed": 0, "evaluation": Evaluation(tasks=20, query=10),
-    }  # fmt: skip
+        "way": 2,
+        "shot": 2,
+        "query": 5,
+        "steps": 40,
+        "seed": 0,
+        "evaluation": Evaluation(tasks=20, query=10),
+    }
     return RunSpec.model_validate({**fields, **changes})
 
 
@@ -48,7 +64,8 @@ def graph_settings(settings, tmp_path):
     return replace(settings, data_dir=tmp_path / "data")
 
 
-# -- the outer gradient -------------------------------------------------------------------------------
+# -- the outer gradient
+# -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 0.3])
@@ -108,7 +125,9 @@ def test_first_order_means_the_query_gradient_at_the_adapted_point(name):
     there = {n: p.detach().requires_grad_() for n, p in params.items()}
     out = case.method.outputs(wide, there, task.query.x, ("meta",))["meta"]
     names = list(case.network.params)
-    want = torch.autograd.grad(case.method.criterion(out, task.query.y).sum(), [there[n] for n in names])
+    want = torch.autograd.grad(
+        case.method.criterion(out, task.query.y).sum(), [there[n] for n in names]
+    )
     for key, value in zip(names, want, strict=True):
         assert torch.equal(grads["base", key], value[0])
 
@@ -130,10 +149,16 @@ def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, path):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_co_learner_reaches_psi_and_not_theta(name):
-    """Its loss has no path to the head in first order, nor to beta; the outer gradient is affine in gamma."""
+    """Its loss has no path to the head in first order, nor to beta; the outer gradient is affine in
+    gamma.
+    """
     found = [Case(f"{name}+cml", gamma=g) for g in (0.0, 0.5, 1.0)]
     grads = [case.gradient(case.task())[1] for case in found]
-    for key in ("head.weight", "head.bias", *(("beta.weight", "beta.bias") if name == "amm_gnn" else ())):
+    for key in (
+        "head.weight",
+        "head.bias",
+        *(("beta.weight", "beta.bias") if name == "amm_gnn" else ()),
+    ):
         assert torch.equal(grads[0]["base", key], grads[2]["base", key])
     assert not torch.allclose(grads[0]["base", "gcn1.weight"], grads[2]["base", "gcn1.weight"])
     middle = {key: (grads[0][key] + grads[2][key]) / 2 for key in grads[0]}
@@ -146,15 +171,26 @@ def test_the_co_learner_reaches_psi_and_not_theta(name):
 def test_models_that_adapt_side_by_side_are_as_each_alone(name, path, kind, monkeypatch):
     """Three bodies, one with two co-learners, on two tasks at once; equation 9 of two of them."""
     cases = [Case(name, path, variant(kind), seed=seed) for seed in (3, 4, 5)]
-    (one, two, three), method, task = (case.groups for case in cases), cases[0].method, cases[0].task(count=2)
+    (one, two, three), method, task = (
+        (case.groups for case in cases),
+        cases[0].method,
+        cases[0].task(count=2),
+    )
     mixed = {"base": one["base"], "co": three["co"]}
     asked = [
-        Asked([one], ("meta", "co")), Asked([mixed], ("co",)), Asked([two], ("meta",)), Asked([three], ("co",)),
-        Asked([two], ("co",), "co"), Asked([one], ("co",), "co"), Asked([one, three], ("meta", "co")),
-    ]  # fmt: skip
+        Asked([one], ("meta", "co")),
+        Asked([mixed], ("co",)),
+        Asked([two], ("meta",)),
+        Asked([three], ("co",)),
+        Asked([two], ("co",), "co"),
+        Asked([one], ("co",), "co"),
+        Asked([one, three], ("meta", "co")),
+    ]
     alone = [score_tasks(method, a.members, task, a.heads, (1, 3), a.inner_loss) for a in asked]
     calls, original = [], method.trajectory
-    monkeypatch.setattr(method, "trajectory", lambda *args, **more: calls.append(1) or original(*args, **more))
+    monkeypatch.setattr(
+        method, "trajectory", lambda *args, **more: calls.append(1) or original(*args, **more)
+    )
     together = score_all(method, asked, task, (1, 3))
     assert len(calls) == 2, "the meta-learner's loss, and the co-learner's"
     for found, wanted in zip(together, alone, strict=True):
@@ -188,7 +224,8 @@ def test_equation_9_moves_psi_alone():
     assert still == case.network.head_names
 
 
-# -- AMM-GNN ------------------------------------------------------------------------------------------
+# -- AMM-GNN
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
@@ -199,7 +236,9 @@ def test_without_scale_and_regulariser_it_is_the_meta_gnn(path):
     task = amm.task()
     one, two = amm.gradient(task)[1], plain.gradient(task)[1]
     assert all(torch.equal(one[key], two[key]) for key in two)
-    assert not any(one["base", f"{n}.{k}"].any() for n in ("alpha", "beta") for k in ("weight", "bias"))
+    assert not any(
+        one["base", f"{n}.{k}"].any() for n in ("alpha", "beta") for k in ("weight", "bias")
+    )
 
 
 def test_alpha_learns_from_the_query_pass_and_beta_from_the_cosine_alone():
@@ -244,7 +283,8 @@ def test_alone_it_cannot_adapt():
         list(case.method.trajectory(expand(case.groups, 1), case.task().support, 1))
 
 
-# -- dropout ------------------------------------------------------------------------------------------
+# -- dropout
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -255,7 +295,10 @@ def test_dropout_acts_in_training_only_and_depends_on_seed_and_step(name):
         case.method.at_step(step)
         task = case.task()
         trained = case.gradient(task)[0].loss["meta"].item()
-        return trained, score_tasks(case.method, case.groups, task, ("meta",), (3,))["meta", 3].loss.item()
+        return (
+            trained,
+            score_tasks(case.method, case.groups, task, ("meta",), (3,))["meta", 3].loss.item(),
+        )
 
     base = losses()
     assert losses() == base
@@ -279,7 +322,8 @@ def test_half_of_the_values_are_dropped_and_the_rest_doubled():
     assert torch.equal(some, mask[[0, 7, 3999]])
 
 
-# -- protocol and engine ------------------------------------------------------------------------------
+# -- protocol and engine
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "steps"), [("gmeta", 1000), ("amm_gnn", 500)])
@@ -293,7 +337,12 @@ def test_the_official_row_is_the_cml_papers_in_tlps_loop(name, steps):
     options = cls.Options.read(own.options, name)
     assert (options.inner_steps, options.inner_lr, options.dropout) == (20, 0.05, 0.5)
     clean = protocol("clean", {}, "test", cls.recipe)
-    assert (clean.val_fresh, clean.val_tasks, clean.patience, clean.weight_decay) == (False, 600, 10, 5e-4)
+    assert (clean.val_fresh, clean.val_tasks, clean.patience, clean.weight_decay) == (
+        False,
+        600,
+        10,
+        5e-4,
+    )
     matched = protocol("matched", {}, "test", cls.recipe)
     assert canonical(matched).keys().isdisjoint({"patience", "weight_decay"}), "old ids stay"
 
@@ -318,8 +367,14 @@ def test_weight_decay_reaches_adam(graph_settings, tmp_path):
 
 
 def test_training_stops_when_patience_is_over(graph_settings):
-    record = run(spec(steps=200, protocol_options={"val_every": 2, "patience": 3, "val_fresh": False}), graph_settings)
-    steps, scores = record.content["curves"]["step"], record.content["curves"]["validation"]["score_meta"]
+    record = run(
+        spec(steps=200, protocol_options={"val_every": 2, "patience": 3, "val_fresh": False}),
+        graph_settings,
+    )
+    steps, scores = (
+        record.content["curves"]["step"],
+        record.content["curves"]["validation"]["score_meta"],
+    )
     best = max(range(1, len(steps)), key=lambda i: (scores[i], -i))
     assert steps[-1] == steps[best] + 6 < 200
     assert record.content["selected"]["best_meta"] == steps[best]
@@ -353,15 +408,22 @@ def test_a_resumed_run_equals_its_uninterrupted_twin(name, graph_settings, tmp_p
 def test_the_compiled_path_is_refused_and_never_chosen(graph_settings, tmp_path):
     with pytest.raises(UserError, match="gcn cannot be compiled"):
         Training(spec(), replace(graph_settings, path="compiled"), tmp_path, print)
-    assert Training(spec(steps=100_000), replace(graph_settings, path="auto"), tmp_path, print).path == "fast"
+    assert (
+        Training(spec(steps=100_000), replace(graph_settings, path="auto"), tmp_path, print).path
+        == "fast"
+    )
 
 
 @pytest.mark.parametrize(("path", "calls"), [("auto", True), ("fast", True), ("plain", False)])
-def test_gradients_written_out_are_those_of_real_runs(path, calls, graph_settings, tmp_path, monkeypatch):
+def test_gradients_written_out_are_those_of_real_runs(
+    path, calls, graph_settings, tmp_path, monkeypatch
+):
     """By default too: a study asks for no path."""
     made, original = [], GCN.gradients
     monkeypatch.setattr(
-        GCN, "gradients", lambda self, *args, **kwargs: made.append(1) or original(self, *args, **kwargs)
+        GCN,
+        "gradients",
+        lambda self, *args, **kwargs: made.append(1) or original(self, *args, **kwargs),
     )
     Training(spec(), replace(graph_settings, path=path), tmp_path, print).advance()
     assert bool(made) == calls
@@ -370,7 +432,10 @@ def test_gradients_written_out_are_those_of_real_runs(path, calls, graph_setting
 def test_the_training_seed_reaches_the_method(graph_settings):
     source = registry.datasets.get("sbm")
     assert build_method(spec(seed=5), source(source.Options())).seed == 5
-    assert count(build_method(spec("amm_gnn"), source(source.Options())).params) == 64 * 16 + 16 + 272 + 34 + 22
+    assert (
+        count(build_method(spec("amm_gnn"), source(source.Options())).params)
+        == 64 * 16 + 16 + 272 + 34 + 22
+    )
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -378,12 +443,18 @@ def test_a_stored_run_adapts_to_nodes_and_predicts(name, graph_settings):
     """By node numbers; AMM-GNN with the queries, which it looks at before it adapts."""
     record = run(spec(name, steps=4), graph_settings)
     learner = load(record.folder, data_dir=graph_settings.data_dir)
-    data = registry.datasets.get("sbm")(registry.datasets.get("sbm").Options.read({"split": "r0"}, "sbm"))
-    task = Episodes(data.open(graph_settings.data_dir, CPU, torch.float32), "test", 2, 2, 10).batch(3, 1)
+    data = registry.datasets.get("sbm")(
+        registry.datasets.get("sbm").Options.read({"split": "r0"}, "sbm")
+    )
+    task = Episodes(data.open(graph_settings.data_dir, CPU, torch.float32), "test", 2, 2, 10).batch(
+        3, 1
+    )
     (x, y), (queries, labels) = task.support, task.query
     adapted = learner.adapt(x[0], y[0], x_query=queries[0])
     for head in learner.method.heads:
-        assert (adapted.predict(queries[0], head) == labels[0]).sum() == record.arrays[f"{head}@3"][3]
+        assert (adapted.predict(queries[0], head) == labels[0]).sum() == record.arrays[f"{head}@3"][
+            3
+        ]
     with pytest.raises(UserError, match=r"inputs of shape \(n\), not \(4, 7\)"):
         learner.adapt(torch.zeros(4, 7), y[0])
     if name.startswith("amm_gnn"):

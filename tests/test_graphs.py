@@ -26,12 +26,15 @@ TLP = {
     "citeseer": ([3, 5], [0, 4], [1, 2]),
     "amazon_computer": ([1, 3, 4, 6], [0, 5, 8], [2, 7, 9]),
     "corafull": (
-        sorted(set(range(70)) - {2, 9, 11, 14, 15, 16, 21, 26, 30, 32, 40, 53, 54, 56, 64}
-               - {4, 6, 8, 18, 20, 22, 25, 29, 33, 36, 46, 50, 57, 63, 66}),
+        sorted(
+            set(range(70))
+            - {2, 9, 11, 14, 15, 16, 21, 26, 30, 32, 40, 53, 54, 56, 64}
+            - {4, 6, 8, 18, 20, 22, 25, 29, 33, 36, 46, 50, 57, 63, 66}
+        ),
         [2, 9, 11, 14, 15, 16, 21, 26, 30, 32, 40, 53, 54, 56, 64],
         [4, 6, 8, 18, 20, 22, 25, 29, 33, 36, 46, 50, 57, 63, 66],
     ),
-}  # fmt: skip
+}
 DECODED = {"citeseer": "597cf441d508", "amazon_computer": "ed04ae07834b", "sbm": "756e3bb9b253"}
 
 
@@ -41,22 +44,30 @@ def make(name: str, **options):
 
 
 def copies(data, folder: Path) -> dict[str, LocalCopy]:
-    return {f.name: LocalCopy(path=str(folder / f.name), sha256=sha256_of(folder / f.name)) for f in data.files}
+    return {
+        f.name: LocalCopy(path=str(folder / f.name), sha256=sha256_of(folder / f.name))
+        for f in data.files
+    }
 
 
 def prepared(name: str, tmp_path: Path, real_data: Path | None = None, **options):
     data = make(name, **options)
-    data.prepare(tmp_path, copies(data, real_data / "graphs" / FOLDERS[name]) if name in FOLDERS else None)
+    data.prepare(
+        tmp_path, copies(data, real_data / "graphs" / FOLDERS[name]) if name in FOLDERS else None
+    )
     return data.open(tmp_path, CPU, torch.float64)
 
 
-# -- class splits -------------------------------------------------------------------------------------
+# -- class splits
+# -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TLP)
 def test_tlps_split_is_the_one_its_code_draws(name):
     data = make(name)
-    assert [data.class_split[split].tolist() for split in SPLITS] == [list(part) for part in TLP[name]]
+    assert [data.class_split[split].tolist() for split in SPLITS] == [
+        list(part) for part in TLP[name]
+    ]
     assert data.data_id == f"{name}/tlp-1234"
 
 
@@ -83,7 +94,8 @@ def test_another_split_is_refused_by_name(split):
         make("citeseer", split=split)
 
 
-# -- data sets ----------------------------------------------------------------------------------------
+# -- data sets
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -102,7 +114,10 @@ def test_the_real_graphs_are_read(name, real_data, tmp_path):
     graph = registry.networks.get("gcn")
     net = graph(graph.Options(), data.input_shape, 2)
     net.bind(data)
-    sizes = [len(net.graph.subgraph(node).nodes) for node in range(0, data.nodes, 1 if name == "citeseer" else 40)]
+    sizes = [
+        len(net.graph.subgraph(node).nodes)
+        for node in range(0, data.nodes, 1 if name == "citeseer" else 40)
+    ]
     assert abs(np.mean(sizes) - data.subgraph) < 0.15 * data.subgraph
 
 
@@ -112,13 +127,17 @@ def test_corafulls_reader_on_cora_ml_which_has_its_layout(real_data, tmp_path):
         named_splits = {}
         files = (registry.datasets.get("corafull").files[0],)
 
-    shutil.copy(real_data / "graphs" / "CitationFull/cora_ml/raw/cora_ml.npz", tmp_path / "cora.npz")
+    shutil.copy(
+        real_data / "graphs" / "CitationFull/cora_ml/raw/cora_ml.npz", tmp_path / "cora.npz"
+    )
     data = CoraML(CoraML.Options(split="r0"))
     data.prepare(tmp_path / "data", copies(data, tmp_path))
     data.open(tmp_path / "data", CPU, torch.float64)
     assert len(data.arrays.indices) == 2 * 8158
     whole = make("corafull", split="r0")
-    with pytest.raises(UserError, match=r"cora\.npz: .2995, .* were read, .19793, .* are expected.*`sources`"):
+    with pytest.raises(
+        UserError, match=r"cora\.npz: .2995, .* were read, .19793, .* are expected.*`sources`"
+    ):
         whole.prepare(tmp_path / "more", copies(data, tmp_path))
 
 
@@ -127,10 +146,22 @@ def ring(labels=(0, 0, 1, 1, 2, 2, 0, 1), **changes):
     there = np.stack((np.arange(8), (np.arange(8) + 1) % 8))
 
     class Ring(GraphSet):
-        name, nodes, edges, features, subgraph, smallest_class, split_sizes = "ring", 8, 8, 4, 5.0, 2, (1, 1, 1)
+        name, nodes, edges, features, subgraph, smallest_class, split_sizes = (
+            "ring",
+            8,
+            8,
+            4,
+            5.0,
+            2,
+            (1, 1, 1),
+        )
 
         def graph(self, paths):
-            given = {"edges": np.concatenate((there, there[::-1]), 1), "features": np.eye(8, 4), **changes}
+            given = {
+                "edges": np.concatenate((there, there[::-1]), 1),
+                "features": np.eye(8, 4),
+                **changes,
+            }
             return given["edges"], given["features"], np.asarray(labels)
 
     return Ring(Ring.Options()).build({}), there
@@ -144,9 +175,13 @@ def test_what_is_no_graph_is_refused():
         ring(edges=np.concatenate((there, there[::-1]), 1) + 1)
     with pytest.raises(UserError, match="ring: links must be given in both directions"):
         ring(edges=there)
-    with pytest.raises(UserError, match=r"ring: \(8, 16, 3, 3\) .* were read, \(8, 16, 4, 3\) are expected"):
+    with pytest.raises(
+        UserError, match=r"ring: \(8, 16, 3, 3\) .* were read, \(8, 16, 4, 3\) are expected"
+    ):
         ring(features=np.eye(8, 3))
-    with pytest.raises(UserError, match=r"ring: classes must be whole numbers from 0 to 2, found: 1 to 3 \(int64\)"):
+    with pytest.raises(
+        UserError, match=r"ring: classes must be whole numbers from 0 to 2, found: 1 to 3 \(int64\)"
+    ):
         ring([1, 1, 2, 2, 3, 3, 1, 2])
     with pytest.raises(UserError, match=r"found: 0\.0 to 2\.0 \(float64\)"):
         ring([0.0, 0, 1, 1, 2, 2, 0, 1])
@@ -158,7 +193,14 @@ def test_a_file_in_corafulls_layout_becomes_the_graph_in_it(tmp_path):
     """The layout of graph2gauss's files: sparse matrices by rows, each link in one direction."""
 
     class Tiny(registry.datasets.get("corafull")):
-        nodes, edges, features, smallest_class, split_sizes, named_splits = 8, 8, 4, 2, (1, 1, 1), {}
+        nodes, edges, features, smallest_class, split_sizes, named_splits = (
+            8,
+            8,
+            4,
+            2,
+            (1, 1, 1),
+            {},
+        )
         files = (registry.datasets.get("corafull").files[0],)
 
     words = sp.csr_matrix(np.arange(32).reshape(8, 4) % 3 == 0, dtype=np.float32)
@@ -175,7 +217,9 @@ def test_a_file_in_corafulls_layout_becomes_the_graph_in_it(tmp_path):
     arrays = data.open(tmp_path / "data", CPU, torch.float64).arrays
     assert arrays.indptr.tolist() == list(range(0, 18, 2))
     assert arrays.indices.tolist() == [1, 7, 0, 2, 1, 3, 2, 4, 3, 5, 4, 6, 5, 7, 0, 6]
-    read = sp.csr_matrix((arrays.feature_values, arrays.feature_indices, arrays.feature_indptr), shape=(8, 4))
+    read = sp.csr_matrix(
+        (arrays.feature_values, arrays.feature_indices, arrays.feature_indptr), shape=(8, 4)
+    )
     assert (read != words).nnz == 0
     assert (arrays.labels == labels).all()
 
@@ -183,8 +227,12 @@ def test_a_file_in_corafulls_layout_becomes_the_graph_in_it(tmp_path):
 def test_a_damaged_file_is_named(real_data, tmp_path):
     data = make("amazon_computer")
     path = tmp_path / data.files[0].name
-    path.write_bytes((real_data / "graphs" / FOLDERS["amazon_computer"] / path.name).read_bytes()[:50_000])
-    with pytest.raises(UserError, match=r"amazon_electronics_computers\.npz is no whole npz.*`sources`"):
+    path.write_bytes(
+        (real_data / "graphs" / FOLDERS["amazon_computer"] / path.name).read_bytes()[:50_000]
+    )
+    with pytest.raises(
+        UserError, match=r"amazon_electronics_computers\.npz is no whole npz.*`sources`"
+    ):
         data.prepare(tmp_path / "data", copies(data, tmp_path))
     assert not (tmp_path / "data" / "prepared").exists()
 
@@ -226,12 +274,15 @@ def test_impossible_tasks_are_refused():
     make("corafull").check("test", 5, 5, 10)
 
 
-# -- the network --------------------------------------------------------------------------------------
+# -- the network
+# --------------------------------------------------------------------------------------
 
 
 @cache
 def variant(kind: str) -> Piece:
-    """Features stored dense, as patterns of eight columns, or sparse; 20 columns are no multiple of eight."""
+    """Features stored dense, as patterns of eight columns, or sparse; 20 columns are no multiple of
+    eight.
+    """
     if kind == "dense":
         return small()
     edges, _, labels = small().given
@@ -261,7 +312,9 @@ def test_both_paths_are_the_equations(name, kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_sparse_product_and_its_derivatives_are_the_dense_ones(dtype):
-    """float32 has another kernel than float64; layouts that are no plain rows (views, expanded values) included."""
+    """float32 has another kernel than float64; layouts that are no plain rows (views, expanded
+    values) included.
+    """
     rng = np.random.default_rng(0)
     values = rng.normal(size=(50, 30)) * (rng.random((50, 30)) < 0.2)
     values[7] = 0
@@ -275,7 +328,8 @@ def test_a_sparse_product_and_its_derivatives_are_the_dense_ones(dtype):
     x.requires_grad_()
     for power in (2, 3):
         first, expected = (
-            torch.autograd.grad(((m @ x) ** power * g).sum(), x, create_graph=True)[0] for m in (sparse, dense)
+            torch.autograd.grad(((m @ x) ** power * g).sum(), x, create_graph=True)[0]
+            for m in (sparse, dense)
         )
         torch.testing.assert_close(first, expected, **close)
         second, wanted = (torch.autograd.grad((grad**2).sum(), x)[0] for grad in (first, expected))
@@ -304,7 +358,9 @@ def test_the_cut_block_is_exact_at_its_centre_and_not_at_its_rim():
 
 @pytest.mark.parametrize("name", ["gmeta", "amm_gnn"])
 def test_a_far_node_does_not_matter(name):
-    """Further than two hops; for subgraphs three, since the rows of a rim are divided by degrees in the whole graph."""
+    """Further than two hops; for subgraphs three, since the rows of a rim are divided by degrees in
+    the whole graph.
+    """
     case = Case(name)
     task = case.task()
     nodes = torch.cat((task.support.x, task.query.x), 1)[0].tolist()
@@ -314,7 +370,9 @@ def test_a_far_node_does_not_matter(name):
         near = set((a[list(near)] > 0).any(0).nonzero().ravel().tolist())
     far = next(n for n in range(84) if n not in near and (a[n] > 0).sum() > 1)
     edges, features, labels = case.data.given
-    without = Piece(edges[:, (edges != far).all(0)], features * (np.arange(84) != far)[:, None], labels)
+    without = Piece(
+        edges[:, (edges != far).all(0)], features * (np.arange(84) != far)[:, None], labels
+    )
     other = Case(name, data=without)
     found = []
     for c in (case, other):
@@ -326,7 +384,11 @@ def test_a_far_node_does_not_matter(name):
 
 @pytest.mark.parametrize(
     ("data", "way", "encoder", "head", "co"),
-    [("citeseer", 2, 59_536, 34, 306), ("amazon_computer", 2, 12_560, 34, 306), ("corafull", 5, 139_648, 85, 357)],
+    [
+        ("citeseer", 2, 59_536, 34, 306),
+        ("amazon_computer", 2, 12_560, 34, 306),
+        ("corafull", 5, 139_648, 85, 357),
+    ],
 )
 def test_parameters_are_the_papers(data, way, encoder, head, co):
     for name, more in (("gmeta", 0), ("amm_gnn", 22)):
@@ -340,7 +402,12 @@ def test_parameters_are_the_papers(data, way, encoder, head, co):
 
 def test_initial_values_lie_within_the_fan_out():
     base = Case("amm_gnn").method.init(0)["base"]
-    for key, limit in (("gcn1.weight", 5**-0.5), ("gcn2.bias", 5**-0.5), ("head.weight", 2**-0.5), ("alpha.weight", 1)):
+    for key, limit in (
+        ("gcn1.weight", 5**-0.5),
+        ("gcn2.bias", 5**-0.5),
+        ("head.weight", 2**-0.5),
+        ("alpha.weight", 1),
+    ):
         assert 0.5 * limit < base[key].abs().max() <= limit
     torch_like = Case("gmeta", network={"init": "torch"}).method.init(0)["base"]
     assert torch_like["gcn1.weight"].abs().max() <= 20**-0.5
@@ -349,19 +416,28 @@ def test_initial_values_lie_within_the_fan_out():
 @pytest.mark.parametrize("name", ["maml", "boil+cml", "sharp_maml"])
 def test_methods_of_images_work_on_graphs_in_second_order(name):
     rate = {"inner_lr": 0.2, "inner_steps": 2}
-    found = [Case(name, path, variant("coded"), network={"readout": "subgraph"}, **rate) for path in ("plain", "fast")]
+    found = [
+        Case(name, path, variant("coded"), network={"readout": "subgraph"}, **rate)
+        for path in ("plain", "fast")
+    ]
     one, two = (case.gradient(case.task())[1] for case in found)
     assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-12
 
 
 def test_graphs_and_other_data_do_not_mix(tmp_path):
     gcn, mlp = registry.networks.get("gcn"), registry.networks.get("mlp")
-    with pytest.raises(UserError, match=r"gcn takes nodes, and the examples of sinusoid are no nodes"):
+    with pytest.raises(
+        UserError, match=r"gcn takes nodes, and the examples of sinusoid are no nodes"
+    ):
         gcn(gcn.Options(), (1,), 1).bind(make("sinusoid"))
-    with pytest.raises(UserError, match=r"mlp takes vectors, and the examples of citeseer are nodes"):
+    with pytest.raises(
+        UserError, match=r"mlp takes vectors, and the examples of citeseer are nodes"
+    ):
         mlp(mlp.Options(), (3703,), 2).bind(make("citeseer"))
     with pytest.raises(UserError, match=r"gmeta works on nodes, and mlp takes vectors"):
-        registry.method("gmeta")(registry.method("gmeta").Options(), mlp(mlp.Options(), (5,), 2), "classification")
+        registry.method("gmeta")(
+            registry.method("gmeta").Options(), mlp(mlp.Options(), (5,), 2), "classification"
+        )
     net = gcn(gcn.Options(), (3703,), 2)
     net.bind(make("citeseer"))
     with pytest.raises(UserError, match=r"bind an open data set"):

@@ -1,4 +1,6 @@
-"""configs/paper.yaml: the whole grid, what its tables share, its parts by name, and the published numbers beside it."""
+"""configs/paper.yaml: the whole grid, what its tables share, its parts by name, and the published
+numbers beside it.
+"""
 
 import json
 import re
@@ -18,7 +20,15 @@ from tests.simulated import finish
 
 ROOT = Path(__file__).parent.parent
 TABLES = sorted((ROOT / "configs" / "tables").glob("*.yaml"))
-RUNS = {"table1": 80, "table2": 80, "table4": 40, "table5": 50, "table7": 40, "table8": 30, "table9": 60}
+RUNS = {
+    "table1": 80,
+    "table2": 80,
+    "table4": 40,
+    "table5": 50,
+    "table7": 40,
+    "table8": 30,
+    "table9": 60,
+}
 
 
 def resolved(changes=(), path="configs/paper.yaml"):
@@ -36,9 +46,10 @@ def grid():
 def cells(found, table, row, reading=None):
     """Shot (or column) -> run ids of a row."""
     return {
-        (c.columns, c.shot): c.runs for c in found.cells
+        (c.columns, c.shot): c.runs
+        for c in found.cells
         if c.table == table and c.row == row and reading in (None, c.reading)
-    }  # fmt: skip
+    }
 
 
 def test_every_image_table_is_there_with_five_seeds(grid):
@@ -47,15 +58,23 @@ def test_every_image_table_is_there_with_five_seeds(grid):
     assert all(len(cell.runs) == 5 for cell in grid.cells if not cell.table.startswith("table3"))
     assert len(grid.runs) == len({run.id for run in grid.runs})
     assert {item.name for item in grid.data} >= {
-        "miniimagenet", "omniglot", "cifar_fs", "fc100", "vgg_flower", "sinusoid",
-    }  # fmt: skip
+        "miniimagenet",
+        "omniglot",
+        "cifar_fs",
+        "fc100",
+        "vgg_flower",
+        "sinusoid",
+    }
 
 
 def test_equal_runs_of_several_tables_are_one(grid):
     one = cells(grid, "table1", "MAML + CML")
     assert one == cells(grid, "table4", "CML") == cells(grid, "table5", "γ = 1.0")
     assert cells(grid, "table8", "CML")["Conv(2)", 1] == one["", 1]
-    assert cells(grid, "table7", "Conv(0), meta-learner")["", 1] == cells(grid, "table8", "CML")["Conv(0)", 1]
+    assert (
+        cells(grid, "table7", "Conv(0), meta-learner")["", 1]
+        == cells(grid, "table8", "CML")["Conv(0)", 1]
+    )
     base = cells(grid, "table1", "MAML")
     assert base == cells(grid, "table4", "MAML") == cells(grid, "table7", "MAML, Conv(0)")
     assert all(cells(grid, "table8", "MAML")[f"Conv({k})", 1] == base["", 1] for k in range(5))
@@ -64,7 +83,9 @@ def test_equal_runs_of_several_tables_are_one(grid):
 def test_image_runs_are_official_and_name_their_gamma(grid):
     image = [run for run in grid.runs if run.gpu]
     found = {key for run in image for key in run.deviates}
-    assert found == {"level", "cml.gamma", "cml.depth", "network.head_blocks"}, "what makes rows of the tables"
+    assert found == {"level", "cml.gamma", "cml.depth", "network.head_blocks"}, (
+        "what makes rows of the tables"
+    )
     assert all(run.gamma_named for run in image)
     steps = {run.spec.method.removesuffix("+cml"): run.spec.steps for run in image}
     assert (steps["maml"], steps["mamlpp"], steps["sharp_maml"]) == (30_000, 50_000, 60_000)
@@ -96,14 +117,18 @@ def test_each_table_is_a_study_of_its_own_with_the_same_runs(path, grid, monkeyp
 
 def test_parts_of_tables_by_name(grid):
     names, groups = targets.parts(grid), targets.groups(grid)
-    assert {"table1", "table1_n3", "table2_cifar_fs", "table2_cifar_fs_n1", "table9_fc100"} <= set(names)
+    assert {"table1", "table1_n3", "table2_cifar_fs", "table2_cifar_fs_n1", "table9_fc100"} <= set(
+        names
+    )
     assert targets.expand(grid, ["n5", "table1"])[-1] == "table1"
     assert set(targets.expand(grid, ["cifar_fs"])) == {"table2_cifar_fs", "table9_cifar_fs"}
     assert targets.expand(grid, []) == list(grid.tables)
     assert set(groups["cifar_fs"]) == {"table2_cifar_fs", "table9_cifar_fs"}
     assert "table1" in groups["miniimagenet"]
     assert "table1_n3" in groups["n3"]
-    assert targets.expand(grid, ["sinusoid_n3"]) == ["sinusoid_n3"], "the table's part, not all of the data set's"
+    assert targets.expand(grid, ["sinusoid_n3"]) == ["sinusoid_n3"], (
+        "the table's part, not all of the data set's"
+    )
     three = targets.restrict(grid, "table1_n3")
     assert {len(cell.runs) for cell in three.cells} == {3}
     assert len({i for cell in three.cells for i in cell.runs}) == 48
@@ -111,11 +136,19 @@ def test_parts_of_tables_by_name(grid):
     assert {cell.columns for cell in part.cells} == {"FC100"}
     assert part.tables["table2_fc100"].title.endswith("(Table 2) (fc100)")
     shot = targets.restrict(grid, "table2_cifar_fs_1shot_n3")
-    assert {(cell.columns, cell.shot, len(cell.runs)) for cell in shot.cells} == {("CIFAR-FS", 1, 3)}
-    title, whole = shot.tables["table2_cifar_fs_1shot_n3"].title, shot.tables["table2_cifar_fs_1shot_n3"].whole_columns
+    assert {(cell.columns, cell.shot, len(cell.runs)) for cell in shot.cells} == {
+        ("CIFAR-FS", 1, 3)
+    }
+    title, whole = (
+        shot.tables["table2_cifar_fs_1shot_n3"].title,
+        shot.tables["table2_cifar_fs_1shot_n3"].whole_columns,
+    )
     assert title.endswith("(Table 2) (cifar_fs, 1-shot, the first 3 seeds)")
     assert whole == 8, "one of its eight columns: Holm's family is that of the whole table"
-    assert targets.groups(grid)["fc100_5shot_n2"] == ["table2_fc100_5shot_n2", "table9_fc100_5shot_n2"]
+    assert targets.groups(grid)["fc100_5shot_n2"] == [
+        "table2_fc100_5shot_n2",
+        "table9_fc100_5shot_n2",
+    ]
     with pytest.raises(UserError, match=r"unknown table 'table1_n9'.*Parts of them are"):
         targets.restrict(grid, "table1_n9")
 
@@ -125,8 +158,14 @@ def test_every_published_row_and_column_has_a_cell(grid):
     for key, table in grid.tables.items():
         if not table.paper:
             continue
-        mine = {(c.row, f"{c.columns}, {c.shot}-shot".removeprefix(", ")) for c in grid.cells if c.table == key}
-        theirs = {(row.label, place) for row in source.tables[table.paper].rows for place in row.values}
+        mine = {
+            (c.row, f"{c.columns}, {c.shot}-shot".removeprefix(", "))
+            for c in grid.cells
+            if c.table == key
+        }
+        theirs = {
+            (row.label, place) for row in source.tables[table.paper].rows for place in row.values
+        }
         assert theirs <= mine, f"{key}: {theirs - mine}"
     assert {table.paper for table in grid.tables.values()} >= set(RUNS)
 
@@ -141,22 +180,48 @@ def test_the_published_numbers_agree_with_each_other():
     assert rows["table4"]["MAML"] == one["MAML"]
     assert rows["table5"]["γ = 1.0"] == {k: v[0] for k, v in one["MAML + CML"].items()}
     assert rows["table8"]["CML"]["Conv(2), 1-shot"] == one["MAML + CML"]["1-shot"]
-    assert rows["table8"]["CML"]["Conv(0), 1-shot"] == rows["table7"]["Conv(0), meta-learner"]["1-shot"]
+    assert (
+        rows["table8"]["CML"]["Conv(0), 1-shot"]
+        == rows["table7"]["Conv(0), meta-learner"]["1-shot"]
+    )
     gains = {
         (a, shot): round(one[a][shot][0] - one[a.split(" + ")[0]][shot][0], 2)
-        for a in one if " + " in a for shot in ("1-shot", "5-shot")
-    }  # fmt: skip
-    want = [1.88, 4.09, 2.91, 4.68, 0.31, 1.76, 0.71, 2.37, 0.43, 0.46, 1.22, 1.05, 0.50, 1.27, 0.64, 1.43]
+        for a in one
+        if " + " in a
+        for shot in ("1-shot", "5-shot")
+    }
+    want = [
+        1.88,
+        4.09,
+        2.91,
+        4.68,
+        0.31,
+        1.76,
+        0.71,
+        2.37,
+        0.43,
+        0.46,
+        1.22,
+        1.05,
+        0.50,
+        1.27,
+        0.64,
+        1.43,
+    ]
     assert list(gains.values()) == want
     assert {
-        row.copied != "" for row in tables["table1"].rows if "CML" not in row.label and "Sharp" not in row.label
+        row.copied != ""
+        for row in tables["table1"].rows
+        if "CML" not in row.label and "Sharp" not in row.label
     } == {True}
     assert len(tables["table1"].rows) == 12
 
 
 @pytest.mark.parametrize("key", ["table5", "table8"])
 def test_finished_official_runs_of_the_grid_get_verdicts(key, monkeypatch, tmp_path):
-    """The settings that the paper's numbers are held against are those of the shipped configuration."""
+    """The settings that the paper's numbers are held against are those of the shipped
+    configuration.
+    """
     monkeypatch.chdir(ROOT)
     found = resolved(path=f"configs/tables/{key}.yaml")
     found = with_tasks(found, 50)
@@ -183,8 +248,14 @@ def test_files_that_are_included_are_checked(tmp_path, monkeypatch):
 def test_tables_over_several_experiments_are_checked():
     base = yaml.safe_load((ROOT / "configs" / "tables" / "table2.yaml").read_text())
     for change, message in (
-        (lambda t: t["columns"][0].pop("title") and t["columns"][1].pop("title"), "give each a title of its own"),
-        (lambda t: t["columns"][0].update(shots=[2]), r"shows 2 shots, and the experiment 'omniglot' has: 1, 5"),
+        (
+            lambda t: t["columns"][0].pop("title") and t["columns"][1].pop("title"),
+            "give each a title of its own",
+        ),
+        (
+            lambda t: t["columns"][0].update(shots=[2]),
+            r"shows 2 shots, and the experiment 'omniglot' has: 1, 5",
+        ),
         (lambda t: t.update(kind="regression"), "has columns of one experiment"),
         (lambda t: t["columns"][0].update(experiment="no"), "names the experiment 'no'"),
     ):
@@ -195,7 +266,9 @@ def test_tables_over_several_experiments_are_checked():
 
 
 def test_the_pages_show_what_the_grid_costs(grid):
-    """The committed output of `plan` (make plan) is of this grid, and stands in docs/hardware.md."""
+    """The committed output of `plan` (make plan) is of this grid, and stands in
+    docs/hardware.md.
+    """
     text = (ROOT / "results" / "reference" / "paper_plan.txt").read_text().strip()
     assert f"```text\n{text}\n```\n<!-- plan:end -->" in (ROOT / "docs" / "hardware.md").read_text()
     shared, counts = preflight.shared_runs(grid), preflight.runs_by_table(grid)
@@ -206,23 +279,40 @@ def test_the_pages_show_what_the_grid_costs(grid):
 
 
 def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch, tmp_path):
-    """Table 4: CML against MAML, More-MAML and CL⋆, six differences of one family; its own row is shown once."""
+    """Table 4: CML against MAML, More-MAML and CL⋆, six differences of one family; its own row is
+    shown once.
+    """
     monkeypatch.chdir(ROOT)
     found = resolved(path="configs/tables/table4.yaml")
     found = with_tasks(found, 30)
-    table = build(found, finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1), "table4")
+    table = build(
+        found,
+        finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1),
+        "table4",
+    )
     main, differences, _ = forms.grids(table)
     assert [row[0] for row in main.rows].count("CML") == 1
     rows = [row[0] for row in differences.rows]
-    assert [row.partition(" (")[0] for row in rows] == ["CML − MAML", "CML − More-MAML", "CML − CL⋆", "CML† − MAML"]
+    assert [row.partition(" (")[0] for row in rows] == [
+        "CML − MAML",
+        "CML − More-MAML",
+        "CML − CL⋆",
+        "CML† − MAML",
+    ]
     ours = [cell.difference for row, _, cell in table.cells() if row.label == "CML"]
     assert len(ours) == 6
     assert min(d.holm_p / d.paired.p for d in ours) >= 1
-    assert max(d.holm_p / d.paired.p for d in ours) == pytest.approx(6), "the smallest p counts six times"
+    assert max(d.holm_p / d.paired.p for d in ours) == pytest.approx(6), (
+        "the smallest p counts six times"
+    )
 
 
 def test_configuration_files_are_joined_as_by_snakemake(tmp_path):
     (tmp_path / "a.yaml").write_text("study: a\nseeds: 5\nsources: {omniglot: {x: 1}}\n")
     (tmp_path / "b.yaml").write_text("seeds: 3\nsources: {omniglot: {y: 2}, glyphs: {}}\n")
     found = config.merged([tmp_path / "a.yaml", tmp_path / "b.yaml"])
-    assert found == {"study": "a", "seeds": 3, "sources": {"omniglot": {"x": 1, "y": 2}, "glyphs": {}}}
+    assert found == {
+        "study": "a",
+        "seeds": 3,
+        "sources": {"omniglot": {"x": 1, "y": 2}, "glyphs": {}},
+    }

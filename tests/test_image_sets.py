@@ -1,4 +1,6 @@
-"""The image sets on miniature archives in the published formats, in both editions where there are two."""
+"""The image sets on miniature archives in the published formats, in both editions where there are
+two.
+"""
 
 import hashlib
 import io
@@ -56,12 +58,16 @@ def minis(tmp_path_factory) -> dict[str, list[Path]]:
     folder = tmp_path_factory.mktemp("archives")
     cifar = archives.cifar100(folder)
     return {
-        "miniimagenet": archives.miniimagenet(folder, each=6), "tar": archives.miniimagenet_tar(folder, each=6),
-        "cifar_fs": cifar, "fc100": cifar, "vgg_flower": archives.flowers(folder, each=4),
-    }  # fmt: skip
+        "miniimagenet": archives.miniimagenet(folder, each=6),
+        "tar": archives.miniimagenet_tar(folder, each=6),
+        "cifar_fs": cifar,
+        "fc100": cifar,
+        "vgg_flower": archives.flowers(folder, each=4),
+    }
 
 
-# -- what is known without files ----------------------------------------------------------------------
+# -- what is known without files
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -72,7 +78,9 @@ def test_shapes_and_counts_are_known_without_files(name):
     assert tuple(data.class_counts.values()) == counts
     assert (data.image_count, data.smallest_class) == (images, smallest)
     found = describe("maml+cml", "conv4", name, 5, 1)
-    assert found["parameters"]["training"] == {84: 203_210, 32: 189_770}[shape[1]], "the paper's, to the parameter"
+    assert found["parameters"]["training"] == {84: 203_210, 32: 189_770}[shape[1]], (
+        "the paper's, to the parameter"
+    )
 
 
 def test_the_size_of_flowers_is_part_of_the_id():
@@ -89,18 +97,27 @@ def test_splits_are_those_of_their_sources():
     assert sorted(set().union(*flowers.numbers.values())) == list(range(1, 103))
     lists = {name: json.loads(make(name).split_file.read_text()) for name in ("cifar_fs", "fc100")}
     assert set(lists["fc100"]["validation"]) == {
-        "large_carnivores", "large_omnivores_and_herbivores", "non-insect_invertebrates", "small_mammals"
-    }  # fmt: skip
+        "large_carnivores",
+        "large_omnivores_and_herbivores",
+        "non-insect_invertebrates",
+        "small_mammals",
+    }
     assert set(lists["fc100"]["test"]) == {"aquatic_mammals", "insects", "medium_mammals", "people"}
-    trees = [{(c, n) for split in SPLITS for c, found in of[split].items() for n in found} for of in lists.values()]
+    trees = [
+        {(c, n) for split in SPLITS for c, found in of[split].items() for n in found}
+        for of in lists.values()
+    ]
     assert trees[0] == trees[1], "both say of which superclass a class is"
 
 
-# -- the arrays ---------------------------------------------------------------------------------------
+# -- the arrays
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_miniatures_are_prepared_and_say_that_they_are_not_the_original(name, minis, tmp_path, capsys):
+def test_miniatures_are_prepared_and_say_that_they_are_not_the_original(
+    name, minis, tmp_path, capsys
+):
     data = make(name)
     data.prepare(tmp_path, copies(minis[name]))
     index = json.loads((data.folder(tmp_path) / "index.json").read_text())
@@ -122,7 +139,9 @@ def test_miniatures_are_prepared_and_say_that_they_are_not_the_original(name, mi
 def pixels_of(data, split: str, place: int) -> np.ndarray:
     """All images (n, C, H, W) of a class of a split."""
     number = data.arrays.splits[split][place]
-    return np.asarray(data.arrays.images[data.starts[number] : data.starts[number] + data.arrays.sizes[number]])
+    return np.asarray(
+        data.arrays.images[data.starts[number] : data.starts[number] + data.arrays.sizes[number]]
+    )
 
 
 def test_miniimagenets_rows_are_gathered_by_class(minis, tmp_path):
@@ -133,7 +152,9 @@ def test_miniimagenets_rows_are_gathered_by_class(minis, tmp_path):
     for split, content in archives.mini_contents(each=6):
         for place, name in enumerate(sorted(content["class_dict"])):
             number = first + list(content["class_dict"]).index(name)
-            assert np.array_equal(pixels_of(data, split, place), archives.images(number, 6, 84).transpose(0, 3, 1, 2))
+            assert np.array_equal(
+                pixels_of(data, split, place), archives.images(number, 6, 84).transpose(0, 3, 1, 2)
+            )
         first += archives.MINI[split]
 
 
@@ -145,7 +166,9 @@ def test_the_tar_and_the_pickles_are_the_same_data(minis, tmp_path):
         hashes.append(opened(data, tmp_path / edition).sha256)
     assert hashes[0] == hashes[1]
     both = copies([*minis["miniimagenet"][:1], *minis["tar"]])
-    with pytest.raises(UserError, match="files of two editions of miniimagenet: mini-imagenet-cache-train"):
+    with pytest.raises(
+        UserError, match="files of two editions of miniimagenet: mini-imagenet-cache-train"
+    ):
         make("miniimagenet").prepare(tmp_path / "both", both)
 
 
@@ -163,11 +186,18 @@ def test_a_tar_among_the_downloads_is_used(minis, tmp_path, monkeypatch):
     downloads = tmp_path / "data" / "downloads" / "miniimagenet"
     downloads.mkdir(parents=True)
     (downloads / tar.name).write_bytes(tar.read_bytes())
-    with pytest.raises(UserError, match=r"mini-imagenet\.tar\.gz: there are 600 images.*published are 60,000"):
+    with pytest.raises(
+        UserError, match=r"mini-imagenet\.tar\.gz: there are 600 images.*published are 60,000"
+    ):
         make("miniimagenet").prepare(tmp_path / "data")
-    assert not (tmp_path / "data" / "prepared").exists(), "with the published digest it must be the published data"
+    assert not (tmp_path / "data" / "prepared").exists(), (
+        "with the published digest it must be the published data"
+    )
     (downloads / tar.name).write_bytes(b"another")
-    with pytest.raises(UserError, match=r"by hand: get the file \(MD5 .*\) from https://drive.* where another file is"):
+    with pytest.raises(
+        UserError,
+        match=r"by hand: get the file \(MD5 .*\) from https://drive.* where another file is",
+    ):
         make("miniimagenet").prepare(tmp_path / "data")
 
 
@@ -194,13 +224,17 @@ def test_flowers_are_squashed_whole(minis, tmp_path):
 
     labels = loadmat(minis["vgg_flower"][1])["labels"][0]
     number = data.numbers["test"][3]
-    for image, row in zip(pixels_of(data, "test", 3), np.flatnonzero(labels == number), strict=True):
+    for image, row in zip(
+        pixels_of(data, "test", 3), np.flatnonzero(labels == number), strict=True
+    ):
         picture = Image.open(io.BytesIO(archive[f"jpg/image_{row + 1:05d}.jpg"]))
         assert picture.width != picture.height
         assert np.array_equal(image.transpose(1, 2, 0), np.asarray(picture.resize((32, 32))))
 
 
-def test_arrays_of_anothers_copy_are_not_kept_when_it_is_no_longer_named(minis, tmp_path, monkeypatch):
+def test_arrays_of_anothers_copy_are_not_kept_when_it_is_no_longer_named(
+    minis, tmp_path, monkeypatch
+):
     data, own = make("fc100"), copies(minis["fc100"])
     data.prepare(tmp_path, own)
     monkeypatch.setattr(base, "obtain_all", lambda *args: pytest.fail("fetched again"))
@@ -212,23 +246,34 @@ def test_arrays_of_anothers_copy_are_not_kept_when_it_is_no_longer_named(minis, 
 def test_the_hash_covers_groups_and_leaves_old_hashes():
     images = np.arange(8, dtype=np.uint8).reshape(8, 1, 1, 1)
     arrays = ImageArrays(images, np.array([4, 4]), {"train": np.array([0, 1])})
-    old = hashlib.sha256(repr(images.shape).encode() + images.tobytes() + np.array([4, 4], "<i8").tobytes())
+    old = hashlib.sha256(
+        repr(images.shape).encode() + images.tobytes() + np.array([4, 4], "<i8").tobytes()
+    )
     old.update(b"train" + np.array([0, 1], "<i8").tobytes())
     assert hash_images(arrays) == old.hexdigest()
     assert len({hash_images(arrays._replace(group=group)) for group in (1, 2, 4)}) == 3
 
 
-# -- terms, plans -------------------------------------------------------------------------------------
+# -- terms, plans
+# -------------------------------------------------------------------------------------
 
 
 def study(**more) -> dict:
-    experiment = {"data": "miniimagenet", "network": "conv4", "shots": [1, 5], "methods": {"maml": {}}, "steps": 10}
+    experiment = {
+        "data": "miniimagenet",
+        "network": "conv4",
+        "shots": [1, 5],
+        "methods": {"maml": {}},
+        "steps": 10,
+    }
     return {"study": "s", "experiments": {"e": experiment}, **more}
 
 
 def test_imagenets_terms_wait_for_the_user(minis, tmp_path, capsys):
     resolved = resolve(config.parse(study(data_dir=str(tmp_path)), "t"), "t")
-    assert "read ImageNet's terms of access" in preflight.blocked(resolved)["miniimagenet/ravi/84px"]
+    assert (
+        "read ImageNet's terms of access" in preflight.blocked(resolved)["miniimagenet/ravi/84px"]
+    )
     assert preflight.downloads(resolved) == 1_791_769_987
     assert main(["fetch", "miniimagenet", "--data-dir", str(tmp_path)]) == 2
     assert "add miniimagenet to `acknowledged`" in capsys.readouterr().err
@@ -249,7 +294,9 @@ def test_sets_of_one_archive_share_its_download(tmp_path):
         name: {"data": name, "network": "conv4", "shots": [1], "methods": {"maml": {}}, "steps": 10}
         for name in ("cifar_fs", "fc100")
     }
-    resolved = resolve(config.parse({**study(data_dir=str(tmp_path)), "experiments": experiments}, "t"), "t")
+    resolved = resolve(
+        config.parse({**study(data_dir=str(tmp_path)), "experiments": experiments}, "t"), "t"
+    )
     assert preflight.downloads(resolved) == 169_001_437
 
 
@@ -258,22 +305,29 @@ DIGEST = "0" * 64
 
 @pytest.mark.parametrize(
     ("source", "pattern"),
-    [({"sha256": DIGEST}, "give either path .* or url"),
-     ({"sha256": DIGEST, "path": "x", "url": "https://x/y"}, "give either path .* or url"),
-     ({"sha256": DIGEST, "url": "ftp://x/y"}, "url"), ({"path": "x"}, "sha256"),
-     ({"path": "x", "sha256": "1"}, "sha256")],
-)  # fmt: skip
+    [
+        ({"sha256": DIGEST}, "give either path .* or url"),
+        ({"sha256": DIGEST, "path": "x", "url": "https://x/y"}, "give either path .* or url"),
+        ({"sha256": DIGEST, "url": "ftp://x/y"}, "url"),
+        ({"path": "x"}, "sha256"),
+        ({"path": "x", "sha256": "1"}, "sha256"),
+    ],
+)
 def test_sources_name_one_place_and_a_digest(source, pattern):
     wanted = {
-        "study": "s", "sources": {"omniglot": {"images_background.zip": source}},
-        "experiments": {"e": {"data": "omniglot", "network": "conv4", "shots": [1], "methods": {"maml": {}}}},
-    }  # fmt: skip
+        "study": "s",
+        "sources": {"omniglot": {"images_background.zip": source}},
+        "experiments": {
+            "e": {"data": "omniglot", "network": "conv4", "shots": [1], "methods": {"maml": {}}}
+        },
+    }
     with pytest.raises(UserError, match=pattern) as found:
         config.parse(wanted, "s.yaml")
     assert "sources.omniglot.images_background.zip" in str(found.value)
 
 
-# -- memory -------------------------------------------------------------------------------------------
+# -- memory
+# -------------------------------------------------------------------------------------------
 
 WRITE = """
 import sys
@@ -283,7 +337,8 @@ from tests import archives
 first = 0
 for split, count in archives.MINI.items():
     pictures = np.zeros((count * 600, 84, 84, 3), np.uint8)
-    pictures[:, :34] = 200  # two fifths of the bytes: as text they take two bytes, and the file has its published size
+    # two fifths of the bytes: as text they take two bytes, and the file has its published size
+    pictures[:, :34] = 200
     rows = {f"n{first + c:08d}": list(range(c, count * 600, count)) for c in range(count)}
     content = archives.python3_pickle({"image_data": pictures, "class_dict": rows})
     (Path(sys.argv[1]) / f"mini-imagenet-cache-{split}.pkl").write_bytes(content)
@@ -308,7 +363,9 @@ def test_miniimagenet_at_its_full_size_is_prepared_in_less_than_4_gib(tmp_path):
     subprocess.run([sys.executable, "-c", WRITE, str(tmp_path)], check=True)
     train = tmp_path / "mini-imagenet-cache-train.pkl"
     assert train.stat().st_size == pytest.approx(1_145_461_190, rel=0.02)
-    own = archives.sources({"miniimagenet": sorted(tmp_path.glob("*.pkl"))})["sources"]["miniimagenet"]
+    own = archives.sources({"miniimagenet": sorted(tmp_path.glob("*.pkl"))})["sources"][
+        "miniimagenet"
+    ]
     (tmp_path / "own.json").write_text(json.dumps(own))
     command = [sys.executable, "-c", PREPARE, str(tmp_path / "own.json"), str(tmp_path / "data")]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -318,5 +375,7 @@ def test_miniimagenet_at_its_full_size_is_prepared_in_less_than_4_gib(tmp_path):
     assert peak < 4 << 30
     data = opened(make("miniimagenet"), tmp_path / "data")
     assert data.arrays.images.shape == (60_000, 3, 84, 84)
-    assert data.differs == "an own copy of the data, whose digest is not a published one", "its numbers are right"
+    assert data.differs == "an own copy of the data, whose digest is not a published one", (
+        "its numbers are right"
+    )
     assert np.array_equal(np.unique(data.arrays.images[::5000]), [0, 200])

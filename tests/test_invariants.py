@@ -1,4 +1,6 @@
-"""What must hold of each method by its equations: BOIL, Sharp-MAML, More-MAML, CL, noise controls. float64."""
+"""What must hold of each method by its equations: BOIL, Sharp-MAML, More-MAML, CL, noise controls.
+float64.
+"""
 
 import itertools
 import math
@@ -19,7 +21,9 @@ from tests.cases import Case, images, relative, waves
 def adapted(case: Case, task: Task, steps: int | None = None, loss: str = "meta"):
     """Parameters after the inner loop (T, ...)."""
     steps = case.method.inner_steps if steps is None else steps
-    *_, params = case.method.trajectory(expand(case.groups, len(task)), task.support, steps, loss=loss)
+    *_, params = case.method.trajectory(
+        expand(case.groups, len(task)), task.support, steps, loss=loss
+    )
     return params
 
 
@@ -27,7 +31,8 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-# -- BOIL ---------------------------------------------------------------------------------------------
+# -- BOIL
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["boil", "boil+cml"])
@@ -35,7 +40,9 @@ def test_boil_leaves_the_head_bitwise_and_moves_the_body(name):
     case, task = Case(name, inner_steps=3), images()
     params = adapted(case, task)
     for key in case.network.params:
-        if not (key.startswith("conv") and key.endswith("bias")):  # those have no gradient but rounding noise
+        if not (
+            key.startswith("conv") and key.endswith("bias")
+        ):  # those have no gradient but rounding noise
             still = torch.equal(params[key], expand(case.groups, 3)["base"][key])
             assert still == (key in case.network.head_names), key
 
@@ -47,13 +54,17 @@ def test_boil_with_the_bodys_step_for_the_head_is_maml():
 
 
 def test_boils_head_has_a_step_of_its_own():
-    """One inner step moves the head by head_lr / alpha of what MAML moves it by, and the body by as much."""
+    """One inner step moves the head by head_lr / alpha of what MAML moves it by, and the body by as
+    much.
+    """
     task = images()
     maml, boil = (adapted(c, task) for c in (Case("maml"), Case("boil", head_lr=0.1)))
     start = expand(Case("boil").groups, 3)["base"]
     for key in start:
         share = 0.25 if key.startswith("head") else 1.0
-        assert torch.allclose(boil[key] - start[key], share * (maml[key] - start[key]), atol=1e-12), key
+        assert torch.allclose(
+            boil[key] - start[key], share * (maml[key] - start[key]), atol=1e-12
+        ), key
 
 
 def test_boil_without_any_step_does_not_adapt():
@@ -63,14 +74,18 @@ def test_boil_without_any_step_does_not_adapt():
 
 @pytest.mark.parametrize("first_order", [True, False])
 def test_boils_head_gradient(first_order):
-    """First order: (softmax - onehot)' z / n on adapted features; second order adds a term that is not zero."""
+    """First order: (softmax - onehot)' z / n on adapted features; second order adds a term that is
+    not zero.
+    """
     case, task = Case("boil", first_order=first_order), images()
     params, want = adapted(case, task), 0.0
     for t in range(3):
         one = {n: p[t : t + 1].detach() for n, p in params.items()}
         z = case.network.features(one, task.query.x[t : t + 1])
         pooled = torch.nn.functional.max_pool2d(z[0], 2).flatten(1)
-        error = case.network.head(one, z)[0].softmax(1) - torch.nn.functional.one_hot(task.query.y[t], 3)
+        error = case.network.head(one, z)[0].softmax(1) - torch.nn.functional.one_hot(
+            task.query.y[t], 3
+        )
         want = want + error.T @ pooled / len(pooled) / 3
     got = case.engine_gradient(task)[1]["base", "head.weight"]
     difference = float((got - want).abs().max())
@@ -102,7 +117,11 @@ def test_without_adaptation_boil_and_maml_are_at_chance():
         case, task = Case(name, inner_lr=0.0), images(query=3)
         found = [
             score_tasks(
-                case.method, case.groups, Task(*(Examples(e.x, torch.tensor(o)[e.y]) for e in task)), ("meta",), (1,)
+                case.method,
+                case.groups,
+                Task(*(Examples(e.x, torch.tensor(o)[e.y]) for e in task)),
+                ("meta",),
+                (1,),
             )
             for o in orders
         ]
@@ -113,7 +132,9 @@ def test_without_adaptation_boil_and_maml_are_at_chance():
 
 
 def test_the_original_codes_step_on_the_summed_loss_is_n_times_ours():
-    """cbfinn/maml: cross-entropy summed over the N classes (divided by K), step alpha = step N * alpha on the mean."""
+    """cbfinn/maml: cross-entropy summed over the N classes (divided by K), step alpha = step N *
+    alpha on the mean.
+    """
     case, task = Case("maml", inner_lr=0.3), images(tasks=1, shot=1)
     theta = {n: p.detach().clone().requires_grad_() for n, p in case.groups["base"].items()}
     logits = case.ref.head(theta, case.ref.features(theta, task.support.x[0]))
@@ -124,7 +145,8 @@ def test_the_original_codes_step_on_the_summed_loss_is_n_times_ours():
         assert torch.allclose(params[name][0], value - 0.1 * grad, atol=1e-12), name
 
 
-# -- Sharp-MAML ---------------------------------------------------------------------------------------
+# -- Sharp-MAML
+# ---------------------------------------------------------------------------------------
 
 PLAIN = {"adapt_norm": False, "inner_steps": 2}
 
@@ -136,7 +158,10 @@ def sharp(level="both", low=0.05, up=0.05, name="sharp_maml", **options) -> Case
 @pytest.mark.parametrize("level", ["low", "up", "both"])
 def test_radius_zero_is_maml(level):
     task = images()
-    assert relative(sharp(level, 0.0, 0.0).received(task), Case("maml", **PLAIN).received(task)) < 1e-12
+    assert (
+        relative(sharp(level, 0.0, 0.0).received(task), Case("maml", **PLAIN).received(task))
+        < 1e-12
+    )
 
 
 def test_adapted_weights_go_to_mamls_with_the_radius():
@@ -178,13 +203,18 @@ def test_the_outer_ascent_has_the_radius_and_is_taken_back_bitwise(name, perturb
     assert all(float(v.abs().max()) == 0 for v in at_first.values())
     norm = torch.sqrt(sum((v * v).sum() for v in ascent.values()))
     assert float(norm) == pytest.approx(0.05, rel=1e-9)
-    assert (sum(float(v.abs().max()) for k, v in ascent.items() if k[0] == "co") > 0) == (perturb_co and "cml" in name)
+    assert (sum(float(v.abs().max()) for k, v in ascent.items() if k[0] == "co") > 0) == (
+        perturb_co and "cml" in name
+    )
     assert float(ascent["base", "norm2.weight"].abs().max()) > 0, "batch-norm is part of the ascent"
     assert all(torch.equal(p.detach(), before[k]) for k, p in leaf.items()), "Phi is restored"
 
 
 def test_the_outer_loss_rises_by_the_radius_times_the_gradients_norm():
-    case, task = Case("sharp_maml", "mlp", activation="tanh", inner_steps=2, level="up", rho_up=1e-5), waves()
+    case, task = (
+        Case("sharp_maml", "mlp", activation="tanh", inner_steps=2, level="up", rho_up=1e-5),
+        waves(),
+    )
     g = case.engine_gradient(task)[1]
     norm = torch.sqrt(sum((v * v).sum() for v in g.values()))
     before = case.method.outer_loss(expand(case.groups, 3), task)[0].mean().item()
@@ -217,9 +247,14 @@ def test_the_gradient_passes_through_the_ascent_vector(monkeypatch):
     grads = cls.__mro__[1].inner_gradients
 
     def detached(self, groups, params, names, support, loss, create_graph):
-        g = {n: v.detach() for n, v in grads(self, groups, params, names, support, loss, False).items()}
+        g = {
+            n: v.detach()
+            for n, v in grads(self, groups, params, names, support, loss, False).items()
+        }
         norm = original(torch.cat([v.flatten(1) for v in g.values()], 1), dim=1) + 1e-12
-        at = {n: params[n] + 0.05 * v / norm.reshape(-1, *[1] * (v.dim() - 1)) for n, v in g.items()}
+        at = {
+            n: params[n] + 0.05 * v / norm.reshape(-1, *[1] * (v.dim() - 1)) for n, v in g.items()
+        }
         return grads(self, groups, {**params, **at}, names, support, loss, create_graph)
 
     monkeypatch.setattr(cls, "inner_gradients", detached)
@@ -245,14 +280,17 @@ def test_at_test_the_ascent_can_be_left_out():
             assert all(torch.allclose(tested[n], want[n], atol=1e-12) for n in want)
 
 
-# -- More-MAML ----------------------------------------------------------------------------------------
+# -- More-MAML
+# ----------------------------------------------------------------------------------------
 
 
 def test_more_mamls_extra_blocks_adapt_and_its_size_is_the_papers():
     case, task = Case("more_maml"), images()
     params = adapted(case, task)
     for i in (5, 6, 7):
-        assert not torch.equal(params[f"conv{i}.weight"], expand(case.groups, 3)["base"][f"conv{i}.weight"])
+        assert not torch.equal(
+            params[f"conv{i}.weight"], expand(case.groups, 3)["base"][f"conv{i}.weight"]
+        )
     assert count(Conv4(Conv4Options(extra_blocks=3), (3, 84, 84), 5).params) == 232_261
     with pytest.raises(UserError, match="more_maml needs a network with extra_blocks"):
         registry.method("more_maml")(case.options, Case("maml").network, "classification")
@@ -260,7 +298,9 @@ def test_more_mamls_extra_blocks_adapt_and_its_size_is_the_papers():
 
 def test_more_maml_with_blocks_that_change_nothing_is_maml():
     more, plain, task = Case("more_maml", path="plain"), Case("maml", path="plain"), images()
-    more.groups["base"] |= {n: p.detach().clone().requires_grad_() for n, p in plain.groups["base"].items()}
+    more.groups["base"] |= {
+        n: p.detach().clone().requires_grad_() for n, p in plain.groups["base"].items()
+    }
     z = plain.network.features(expand(plain.groups, 1)["base"], task.query.x[:1]).detach()[0]
     identity = torch.zeros(4, 4, 3, 3, dtype=torch.float64)
     identity[range(4), range(4), 1, 1] = 1
@@ -268,7 +308,9 @@ def test_more_maml_with_blocks_that_change_nothing_is_maml():
         for i in (5, 6, 7):
             more.groups["base"][f"conv{i}.weight"].copy_(identity)
             more.groups["base"][f"conv{i}.bias"].zero_()
-            more.groups["base"][f"norm{i}.weight"].copy_((z.var((0, 2, 3), unbiased=False) + 1e-5).sqrt())
+            more.groups["base"][f"norm{i}.weight"].copy_(
+                (z.var((0, 2, 3), unbiased=False) + 1e-5).sqrt()
+            )
             more.groups["base"][f"norm{i}.bias"].copy_(z.mean((0, 2, 3)))
     got, want = (
         c.method.outputs(w := expand(c.groups, 1), w["base"], task.query.x[:1], ("meta",))["meta"]
@@ -277,12 +319,16 @@ def test_more_maml_with_blocks_that_change_nothing_is_maml():
     assert torch.allclose(got, want, atol=1e-10)
 
 
-# -- CL -----------------------------------------------------------------------------------------------
+# -- CL
+# -----------------------------------------------------------------------------------------------
 
 
 def test_cl_without_the_co_learners_part_in_the_inner_loop_is_cml():
     task = images()
-    cl, cml = Case("cl", inner_steps=2, inner_gamma=0.0, co_inner_lr=0.0), Case("maml+cml", inner_steps=2)
+    cl, cml = (
+        Case("cl", inner_steps=2, inner_gamma=0.0, co_inner_lr=0.0),
+        Case("maml+cml", inner_steps=2),
+    )
     assert relative(cl.engine_gradient(task)[1], cml.engine_gradient(task)[1]) < 1e-12
 
 
@@ -315,7 +361,9 @@ def test_cls_readings():
     assert names == {"both", "co_fixed", "co_unadapted"}
     still = adapted(case, task, loss="none")
     assert all(torch.equal(still[n], wide["base"][n]) for n in wide["base"])
-    assert score_tasks(case.method, case.groups, task, ("both",), (2,))["both", 2].loss.shape == (3,)
+    assert score_tasks(case.method, case.groups, task, ("both",), (2,))["both", 2].loss.shape == (
+        3,
+    )
 
 
 def test_cl_accepts_no_co_learner_of_its_own():
@@ -323,7 +371,8 @@ def test_cl_accepts_no_co_learner_of_its_own():
         registry.method("cl+cml")
 
 
-# -- controls -----------------------------------------------------------------------------------------
+# -- controls
+# -----------------------------------------------------------------------------------------
 
 
 def test_a_frozen_co_learner_is_constant_and_its_gradient_is_felt():
@@ -343,12 +392,19 @@ def test_gaussian_noise_has_the_gradients_norm_and_touches_psi_alone():
     case, task = Case("maml+cml"), images()
     step = case.step()
     step.gradients(task)
-    plain = {(g, n): p.grad.clone() for g, ps in case.groups.items() for n, p in ps.items() if p.grad is not None}
+    plain = {
+        (g, n): p.grad.clone()
+        for g, ps in case.groups.items()
+        for n, p in ps.items()
+        if p.grad is not None
+    }
     add_noise(case.method, case.groups, 1.0, seed=3, step=7)
     noise = {(g, n): case.groups[g][n].grad - v for (g, n), v in plain.items()}
     for (group, name), value in noise.items():
         psi = group == "base" and name not in case.network.head_names
-        assert float(value.norm()) == pytest.approx(float(plain[group, name].norm()) if psi else 0.0, rel=1e-9)
+        assert float(value.norm()) == pytest.approx(
+            float(plain[group, name].norm()) if psi else 0.0, rel=1e-9
+        )
     step.gradients(task)
     add_noise(case.method, case.groups, 1.0, seed=3, step=7)
     again = {(g, n): case.groups[g][n].grad - v for (g, n), v in plain.items()}
@@ -366,9 +422,17 @@ def test_the_clamp_acts_by_value_and_spares_step_sizes():
     for group, params in case.groups.items():
         for name, p in params.items():
             if p.grad is not None:
-                assert (float(p.grad.abs().max()) <= 1e-6) or name.endswith("inner_lr"), (group, name)
+                assert (float(p.grad.abs().max()) <= 1e-6) or name.endswith("inner_lr"), (
+                    group,
+                    name,
+                )
     assert (
-        max(float(p.grad.abs().max()) for n, p in case.groups["base"].items() if n.endswith("weight.inner_lr")) > 1e-6
+        max(
+            float(p.grad.abs().max())
+            for n, p in case.groups["base"].items()
+            if n.endswith("weight.inner_lr")
+        )
+        > 1e-6
     )
 
 

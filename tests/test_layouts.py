@@ -1,4 +1,6 @@
-"""Own copies in other known layouts: the same data as the published files, or named for what they are."""
+"""Own copies in other known layouts: the same data as the published files, or named for what they
+are.
+"""
 
 import hashlib
 import io
@@ -24,8 +26,16 @@ from cml_bench.study.config import LocalCopy
 from tests import archives
 from tests.test_image_sets import make, minis  # noqa: F401  (a fixture)
 
-LITTER = ("__MACOSX/{0}/._{1}", "{0}/._{1}", ".DS_Store", "{0}/.DS_Store", "{0}/Thumbs.db", "{0}/desktop.ini",
-          "{0}/@eaDir/{1}", "{0}/.ipynb_checkpoints/{1}")  # fmt: skip
+LITTER = (
+    "__MACOSX/{0}/._{1}",
+    "{0}/._{1}",
+    ".DS_Store",
+    "{0}/.DS_Store",
+    "{0}/Thumbs.db",
+    "{0}/desktop.ini",
+    "{0}/@eaDir/{1}",
+    "{0}/.ipynb_checkpoints/{1}",
+)
 
 
 def digest(data, paths: dict[str, Path]) -> str:
@@ -36,7 +46,9 @@ def digest(data, paths: dict[str, Path]) -> str:
     every = [images for split in SPLITS for images in found[split]]
     ends = np.cumsum([len(found[split]) for split in SPLITS])
     splits = dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
-    return hash_images(ImageArrays(np.concatenate(every), np.array([len(images) for images in every]), splits))
+    return hash_images(
+        ImageArrays(np.concatenate(every), np.array([len(images) for images in every]), splits)
+    )
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -65,7 +77,9 @@ def zip_of(path: Path, files: dict[str, bytes], separator: str = "/") -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, held in files.items():
             item = zipfile.ZipInfo("x")
-            item.filename = name.replace("/", separator)  # ZipInfo itself would leave a backslash as it is
+            item.filename = name.replace(
+                "/", separator
+            )  # ZipInfo itself would leave a backslash as it is
             archive.writestr(item, held)
     return path
 
@@ -75,21 +89,37 @@ FORMS = {
     "zip of a Mac": lambda path, files: zip_of(path, littered(files)),
     "zip of Windows": lambda path, files: zip_of(path, files, "\\"),
     "folder": lambda path, files: folder_of(path, littered(files)),
-    "deep": lambda path, files: zip_of(path, {f"a/größe ü/{name}": held for name, held in files.items()}),
-    "without a top folder": lambda path, files: folder_of(path, {n.partition("/")[2]: h for n, h in files.items()}),
-}  # fmt: skip
+    "deep": lambda path, files: zip_of(
+        path, {f"a/größe ü/{name}": held for name, held in files.items()}
+    ),
+    "without a top folder": lambda path, files: folder_of(
+        path, {n.partition("/")[2]: h for n, h in files.items()}
+    ),
+}
 
 
 @pytest.fixture(scope="module")
 def plain(minis) -> dict[str, str]:  # noqa: F811
-    return {name: digest(make(name), {p.name: p for p in minis[name]}) for name in ("cifar_fs", "fc100", "vgg_flower")}
+    return {
+        name: digest(make(name), {p.name: p for p in minis[name]})
+        for name in ("cifar_fs", "fc100", "vgg_flower")
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [*(("fc100", form) for form in FORMS), *(("vgg_flower", form) for form in ("tar of a Mac", "folder"))],
+    [
+        *(("fc100", form) for form in FORMS),
+        *(("vgg_flower", form) for form in ("tar of a Mac", "folder")),
+    ],
 )
-def test_archives_and_folders_of_other_systems_are_the_same_data(name, form, minis, plain, tmp_path):  # noqa: F811
+def test_archives_and_folders_of_other_systems_are_the_same_data(
+    name,
+    form,
+    minis,  # noqa: F811
+    plain,
+    tmp_path,
+):
     paths = {path.name: path for path in minis[name]}
     archive = minis[name][0]
     paths[archive.name] = FORMS[form](tmp_path / "copy", content(archive))
@@ -98,7 +128,9 @@ def test_archives_and_folders_of_other_systems_are_the_same_data(name, form, min
 
 @pytest.fixture(scope="module")
 def drawings() -> dict[str, bytes]:
-    """Of the first two characters of each split in the tree of images_background, every one another."""
+    """Of the first two characters of each split in the tree of images_background, every one
+    another.
+    """
     found, data = {}, make("omniglot")
     for split in SPLITS:
         for archive, alphabet, number in data.characters[split][:2]:
@@ -107,7 +139,9 @@ def drawings() -> dict[str, bytes]:
                 pixels[len(found) % 90 :, drawing : drawing + 3] = 0
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, format="png")
-                found[f"{archive}/{alphabet}/character{number:02d}/{drawing:04d}.png"] = buffer.getvalue()
+                found[f"{archive}/{alphabet}/character{number:02d}/{drawing:04d}.png"] = (
+                    buffer.getvalue()
+                )
     return found
 
 
@@ -115,19 +149,30 @@ def drawings() -> dict[str, bytes]:
 def test_omniglot_in_archives_and_folders_of_other_systems(form, drawings, tmp_path):
     data = make("omniglot")
     data.characters = {split: found[:2] for split, found in data.characters.items()}
-    parts = {key: {n: h for n, h in drawings.items() if n.startswith(key)} for key in (
-        "images_background", "images_evaluation")}  # fmt: skip
+    parts = {
+        key: {n: h for n, h in drawings.items() if n.startswith(key)}
+        for key in ("images_background", "images_evaluation")
+    }
     plain = {f"{key}.zip": zip_of(tmp_path / f"{key}.zip", files) for key, files in parts.items()}
-    if form == "both in one":  # as torchvision and the authors' repository have it, with a smaller set beside it
-        small = {n.replace("images_background", "images_background_small1"): b"" for n in parts["images_background"]}
+    if (
+        form == "both in one"
+    ):  # as torchvision and the authors' repository have it, with a smaller set beside it
+        small = {
+            n.replace("images_background", "images_background_small1"): b""
+            for n in parts["images_background"]
+        }
         both = folder_of(tmp_path / "omniglot-py", {**drawings, **small})
         other = dict.fromkeys(plain, both)
     else:
-        other = {f"{key}.zip": FORMS[form](tmp_path / f"{key} copy", files) for key, files in parts.items()}
+        other = {
+            f"{key}.zip": FORMS[form](tmp_path / f"{key} copy", files)
+            for key, files in parts.items()
+        }
     assert np.array_equal(data.build(other).images, data.build(plain).images)
 
 
-# -- CIFAR-100 ----------------------------------------------------------------------------------------
+# -- CIFAR-100
+# ----------------------------------------------------------------------------------------
 
 
 def repickled(path: Path, target: Path, protocol: int = 4, **changes) -> Path:
@@ -136,7 +181,10 @@ def repickled(path: Path, target: Path, protocol: int = 4, **changes) -> Path:
     for name, held in content(path).items():
         if name.endswith(("train", "test", "meta")):
             found = pickle.loads(held, encoding="bytes")
-            held = pickle.dumps({key: changes.get(key.decode(), lambda v: v)(v) for key, v in found.items()}, protocol)
+            held = pickle.dumps(
+                {key: changes.get(key.decode(), lambda v: v)(v) for key, v in found.items()},
+                protocol,
+            )
         files[name] = held
     return archives.packed(target, files)
 
@@ -145,7 +193,9 @@ def as_rows(data: np.ndarray) -> np.ndarray:
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("changes", [{}, {"data": as_rows}, {"fine_labels": np.array}], ids=["", "rows", "arrays"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"data": as_rows}, {"fine_labels": np.array}], ids=["", "rows", "arrays"]
+)
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_cifar_with_names_as_bytes_is_the_same_data(protocol, changes, minis, plain, tmp_path):  # noqa: F811
     (path,) = minis["cifar_fs"]
@@ -166,12 +216,26 @@ def refused(name: str, path: Path, pattern: str) -> None:
 
 def test_what_is_not_cifar_100_is_named_for_what_it_is(minis, tmp_path):  # noqa: F811
     (path,) = minis["fc100"]
-    ten = archives.packed(tmp_path / "ten.tar.gz", {f"cifar-10-batches-py/data_batch_{i}": b"" for i in range(1, 6)})
-    refused("fc100", ten, r"holds 5 files \(cifar-10-batches-py/data_batch_1, .*Wanted are CIFAR-100's pickles train")
+    ten = archives.packed(
+        tmp_path / "ten.tar.gz", {f"cifar-10-batches-py/data_batch_{i}": b"" for i in range(1, 6)}
+    )
+    refused(
+        "fc100",
+        ten,
+        r"holds 5 files \(cifar-10-batches-py/data_batch_1, .*Wanted are CIFAR-100's pickles train",
+    )
     few = zip_of(tmp_path / "few.zip", {"FC100_train.pickle": b"", "FC100_val.pickle": b""})
-    refused("cifar_fs", few, r"holds 2 files \(FC100_train\.pickle, FC100_val\.pickle\)\. Wanted are CIFAR-100")
+    refused(
+        "cifar_fs",
+        few,
+        r"holds 2 files \(FC100_train\.pickle, FC100_val\.pickle\)\. Wanted are CIFAR-100",
+    )
     twice = {**content(path), "again/train": b""}
-    refused("fc100", archives.packed(tmp_path / "x.tar", twice), r"holds cifar-100-python/train and again/train, and")
+    refused(
+        "fc100",
+        archives.packed(tmp_path / "x.tar", twice),
+        r"holds cifar-100-python/train and again/train, and",
+    )
     cut = repickled(path, tmp_path / "cut.tar.gz", data=lambda data: data[:, :3071])
     refused("fc100", cut, r"train holds images \(2000, 3071\) and labels .*; rows of 3,072 bytes")
     fewer = repickled(path, tmp_path / "fewer.tar.gz", fine_labels=lambda labels: labels[:-1])
@@ -179,10 +243,15 @@ def test_what_is_not_cifar_100_is_named_for_what_it_is(minis, tmp_path):  # noqa
 
 
 KINDS = {
-    "a web page": b"<!DOCTYPE html>\n<html>sign in</html>", "empty": b"", "a pickle": pickle.dumps({}),
-    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a picture": b"\x89PNG\r\n",
-    "a file of an unknown kind": b"some text\n", "a RAR archive": b"Rar!\x1a\7\0", "an HDF5 file": b"\x89HDF\r\n",
-}  # fmt: skip
+    "a web page": b"<!DOCTYPE html>\n<html>sign in</html>",
+    "empty": b"",
+    "a pickle": pickle.dumps({}),
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+    "a picture": b"\x89PNG\r\n",
+    "a file of an unknown kind": b"some text\n",
+    "a RAR archive": b"Rar!\x1a\7\0",
+    "an HDF5 file": b"\x89HDF\r\n",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,7 +259,12 @@ def test_a_file_of_another_kind_is_named_for_what_it_is(kind, tmp_path):
     path = tmp_path / "x"
     path.write_bytes(KINDS[kind])
     for name in ("fc100", "omniglot", "miniimagenet"):
-        refused(name, path, rf"/x is {kind}.*; an archive \(tar or zip\), or the folder of what it holds, is wanted")
+        refused(
+            name,
+            path,
+            rf"/x is {kind}.*; an archive \(tar or zip\), or the folder of what it holds, is"
+            r" wanted",
+        )
     if kind not in ("a pickle", "a file of an unknown kind"):
         with pytest.raises(UserError, match=rf"/x is {kind}.*; a pickle is wanted"):
             list(_mini_layouts.of_pickle(path, "train"))
@@ -200,14 +274,21 @@ def test_a_file_of_another_kind_is_named_for_what_it_is(kind, tmp_path):
         list(_mini_layouts.of_pickle(path, "train"))
 
 
-# -- folders under `sources` --------------------------------------------------------------------------
+# -- folders under `sources`
+# --------------------------------------------------------------------------
 
 
 def test_a_folder_has_the_digest_of_a_plain_command(tmp_path):
-    folder = folder_of(tmp_path / "größe ü", {"b/x y": b"1", "b.c": b"2", "a\\b\nc": b"3", "B": b"", "ü": b"5"})
+    folder = folder_of(
+        tmp_path / "größe ü", {"b/x y": b"1", "b.c": b"2", "a\\b\nc": b"3", "B": b"", "ü": b"5"}
+    )
     (folder / "link").symlink_to(folder / "B")
-    shell = '(cd "$1" && find -L . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) | sha256sum'
-    done = subprocess.run(["bash", "-c", shell, "-", str(folder)], capture_output=True, text=True, check=True)
+    shell = (
+        '(cd "$1" && find -L . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) | sha256sum'
+    )
+    done = subprocess.run(
+        ["bash", "-c", shell, "-", str(folder)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split()[0] == sha256_of(folder)
     assert shell.replace('"$1"', "FOLDER").replace("\\", "") in sha256_of.__doc__
     before = sha256_of(folder)
@@ -219,23 +300,35 @@ def test_a_folder_has_the_digest_of_a_plain_command(tmp_path):
 def test_a_folder_is_prepared_with_its_digest_and_stays_as_it_is(minis, tmp_path):  # noqa: F811
     (path,) = minis["fc100"]
     folder = folder_of(tmp_path / "copy", content(path))
-    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*") if file.is_file()}
+    before = {
+        file: (file.stat().st_mtime_ns, file.read_bytes())
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
     own = {path.name: LocalCopy(path=str(folder), sha256=sha256_of(folder))}
     make("fc100").prepare(tmp_path / "data", own)
-    index = json.loads((make("fc100").folder(tmp_path / "data") / "index.json").read_text(encoding="utf-8"))
+    index = json.loads(
+        (make("fc100").folder(tmp_path / "data") / "index.json").read_text(encoding="utf-8")
+    )
     assert index["files"] == {path.name: [f"sha256:{own[path.name].sha256}"]}
     (folder / "more").write_bytes(b"")
     with pytest.raises(UserError, match=r"has SHA-256 .*, the configuration says"):
         make("fc100").prepare(tmp_path / "other", own)
     (folder / "more").unlink()
-    after = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*") if file.is_file()}
+    after = {
+        file: (file.stat().st_mtime_ns, file.read_bytes())
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
     assert after == before
 
 
 def test_folders_that_cannot_be_read_are_named(tmp_path):
     folder = folder_of(tmp_path / "copy", {"train/a/x.png": b""})
     file = RemoteFile("x.mat", (), 1)
-    with pytest.raises(UserError, match=r"copy of x\.mat is a folder: .*copy\. Give the path of the file"):
+    with pytest.raises(
+        UserError, match=r"copy of x\.mat is a folder: .*copy\. Give the path of the file"
+    ):
         obtain(file, tmp_path, LocalCopy(path=str(folder), sha256="0" * 64))
     (tmp_path / "y.mat").mkdir()
     with pytest.raises(UserError, match=r"y\.mat is a folder, where the file y\.mat belongs"):
@@ -248,7 +341,9 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
     (folder / "gone").unlink()
     shutil.copytree(folder / "train", tmp_path / "elsewhere")
     (folder / "val").symlink_to(tmp_path / "elsewhere")
-    assert [name for name, _ in members(folder)] == ["train/a/x.png", "val/a/x.png"], "a link to another folder is read"
+    assert [name for name, _ in members(folder)] == ["train/a/x.png", "val/a/x.png"], (
+        "a link to another folder is read"
+    )
 
 
 def test_a_tar_that_ends_early_between_two_members_is_noticed(tmp_path):
@@ -259,7 +354,12 @@ def test_a_tar_that_ends_early_between_two_members_is_noticed(tmp_path):
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     whole = path.read_bytes()
     assert [name for name, _ in members(path)] == ["a", "b", "c"]
-    for changed in (whole[:512], whole[:1024], whole[:1536], whole[:512] + b"b" * 512 + whole[1024:]):
+    for changed in (
+        whole[:512],
+        whole[:1024],
+        whole[:1536],
+        whole[:512] + b"b" * 512 + whole[1024:],
+    ):
         path.write_bytes(changed)
         with tarfile.open(path) as archive:
             assert len(archive.getnames()) < 4

@@ -1,4 +1,6 @@
-"""Locks: only a file that another process holds is waited for; a file system without locks is said at once."""
+"""Locks: only a file that another process holds is waited for; a file system without locks is said
+at once.
+"""
 
 import errno
 import fcntl
@@ -57,8 +59,13 @@ def claim_a_gpu(folder: Path) -> None:
         pass
 
 
-TAKERS = {hold_a_run: "`results`", train: "`results`", prepare: "`data_dir`", download: "`data_dir`",
-          claim_a_gpu: "`TMPDIR`"}  # fmt: skip
+TAKERS = {
+    hold_a_run: "`results`",
+    train: "`results`",
+    prepare: "`data_dir`",
+    download: "`data_dir`",
+    claim_a_gpu: "`TMPDIR`",
+}
 
 
 def failing(number: int):
@@ -70,7 +77,9 @@ def failing(number: int):
 
 @pytest.mark.parametrize("number", [*WITHOUT, *BROKEN], ids=errno.errorcode.get)
 @pytest.mark.parametrize("take", TAKERS, ids=lambda take: take.__name__)
-def test_a_file_system_that_cannot_lock_ends_in_one_sentence_at_once(take, number, tmp_path, monkeypatch):
+def test_a_file_system_that_cannot_lock_ends_in_one_sentence_at_once(
+    take, number, tmp_path, monkeypatch
+):
     monkeypatch.setattr(fcntl, "flock", failing(number))
     monkeypatch.setattr(_source, "shown", never)
     with pytest.raises(UserError) as found:
@@ -92,11 +101,14 @@ def test_what_another_holds_is_waited_for(number, tmp_path, monkeypatch):
         assert said == [f"waiting for another process, which is writing {tmp_path}"]
 
 
-# -- who holds it -------------------------------------------------------------------------------------
+# -- who holds it
+# -------------------------------------------------------------------------------------
 
 
 def held(folder: Path, content: str | None = None) -> str:
-    """What a second process is told of a run that is held, by a holder that signed with ``content``."""
+    """What a second process is told of a run that is held, by a holder that signed with
+    ``content``.
+    """
     with run_lock(folder):
         if content is not None:
             (folder / ".lock").write_text(content)
@@ -107,9 +119,15 @@ def held(folder: Path, content: str | None = None) -> str:
 
 def test_the_holder_is_named_with_its_host_and_kill_is_for_this_host_only(tmp_path):
     me, here = os.getpid(), platform.node()
-    assert held(tmp_path).endswith(f"by process {me} on {here}. Wait for it, or stop it (kill {me}).")
-    assert held(tmp_path, "12 far").endswith("by process 12 on far. Wait for it, or stop it (on far).")
-    assert held(tmp_path, "12").endswith("by process 12. Wait for it."), "of a version that did not keep the host"
+    assert held(tmp_path).endswith(
+        f"by process {me} on {here}. Wait for it, or stop it (kill {me})."
+    )
+    assert held(tmp_path, "12 far").endswith(
+        "by process 12 on far. Wait for it, or stop it (on far)."
+    )
+    assert held(tmp_path, "12").endswith("by process 12. Wait for it."), (
+        "of a version that did not keep the host"
+    )
     assert held(tmp_path, "").endswith("by another process. Wait for it."), "not signed yet"
 
 
@@ -132,7 +150,9 @@ def test_who_waits_for_a_gpu_is_told_who_has_it(tmp_path):
     assert taken.is_set()
 
 
-def test_machines_that_share_a_folder_for_temporary_files_have_places_of_their_own(tmp_path, monkeypatch):
+def test_machines_that_share_a_folder_for_temporary_files_have_places_of_their_own(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("cml_bench.system.hardware.tempfile.gettempdir", lambda: str(tmp_path))
     with claim([0], say=never):
         monkeypatch.setattr(platform, "node", lambda: "another")
@@ -142,16 +162,21 @@ def test_machines_that_share_a_folder_for_temporary_files_have_places_of_their_o
 
 def test_a_folder_for_places_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"no place on a GPU can be claimed: .*file/places.* `TMPDIR`"):
+    with pytest.raises(
+        UserError, match=r"no place on a GPU can be claimed: .*file/places.* `TMPDIR`"
+    ):
         claim_a_gpu(tmp_path / "file" / "places")
 
 
-# -- status -------------------------------------------------------------------------------------------
+# -- status
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def begun(tmp_path):
-    """A study whose first run has a lock file, progress and a checkpoint; the second a lock file only."""
+    """A study whose first run has a lock file, progress and a checkpoint; the second a lock file
+    only.
+    """
     resolved, store = study(seeds=1), Store(tmp_path)
     first, second = (store.folder(run.spec) for run in resolved.runs[:2])
     for folder in (first, second):
@@ -162,8 +187,12 @@ def begun(tmp_path):
     return resolved, first, second
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ESTALE], ids=errno.errorcode.get)
-def test_status_calls_nothing_running_where_nothing_can_be_locked(begun, number, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, errno.ENOSYS, errno.ESTALE], ids=errno.errorcode.get
+)
+def test_status_calls_nothing_running_where_nothing_can_be_locked(
+    begun, number, tmp_path, monkeypatch
+):
     resolved, first, _ = begun
     monkeypatch.setattr(fcntl, "flock", failing(number))
     found = list(status.states(resolved, tmp_path).values())
@@ -189,7 +218,9 @@ def test_status_says_so_where_the_lock_may_not_be_read(begun, tmp_path, monkeypa
 
 
 def test_looking_needs_no_file_that_is_open_for_writing_and_disturbs_nobody(begun, monkeypatch):
-    """On NFS, flock() is a lock of bytes, and an exclusive one is for files open for writing: EBADF otherwise."""
+    """On NFS, flock() is a lock of bytes, and an exclusive one is for files open for writing: EBADF
+    otherwise.
+    """
     _, first, _ = begun
     real = fcntl.flock
 
@@ -210,7 +241,8 @@ def test_looking_needs_no_file_that_is_open_for_writing_and_disturbs_nobody(begu
         looks.join()
 
 
-# -- without monkeys ----------------------------------------------------------------------------------
+# -- without monkeys
+# ----------------------------------------------------------------------------------
 
 NO_LOCKS = "#include <errno.h>\nint flock(int file, int how) { errno = ENOLCK; return -1; }\n"
 SNIPPET = """
@@ -242,23 +274,33 @@ def test_with_a_c_library_whose_flock_finds_no_locks(tmp_path):
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("no C compiler, or no LD_PRELOAD")
     (tmp_path / "none.c").write_text(NO_LOCKS)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "none.so", tmp_path / "none.c"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", tmp_path / "none.so", tmp_path / "none.c"], check=True
+    )
     done = subprocess.run(
-        [sys.executable, "-c", SNIPPET, tmp_path], capture_output=True, text=True, timeout=60,
-        cwd=Path(__file__).parent.parent, env={**os.environ, "LD_PRELOAD": str(tmp_path / "none.so")},
-    )  # fmt: skip
+        [sys.executable, "-c", SNIPPET, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "LD_PRELOAD": str(tmp_path / "none.so")},
+    )
     lines = done.stdout.splitlines()
     assert len(lines) == 4, done.stderr
     for line, folder in zip(lines, ("run", "data", "places", "seen"), strict=True):
         assert line.startswith(f"nothing can be locked in {tmp_path / folder} (No locks available)")
 
 
-# -- what is finished takes no lock -------------------------------------------------------------------
+# -- what is finished takes no lock
+# -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    return run(sinusoid_spec(), Settings(results=tmp_path_factory.mktemp("finished"), report=lambda text: None))
+    return run(
+        sinusoid_spec(),
+        Settings(results=tmp_path_factory.mktemp("finished"), report=lambda text: None),
+    )
 
 
 def test_a_finished_run_is_found_without_a_lock(finished, monkeypatch):
@@ -271,7 +313,9 @@ def test_a_finished_run_is_found_without_a_lock(finished, monkeypatch):
     assert sorted(finished.folder.iterdir()) == before
 
 
-def test_more_tasks_of_a_record_without_weights_are_refused_before_anything_is_written(finished, tmp_path):
+def test_more_tasks_of_a_record_without_weights_are_refused_before_anything_is_written(
+    finished, tmp_path
+):
     results = tmp_path / "results"
     folder = results / "runs" / finished.folder.name
     folder.mkdir(parents=True)
@@ -280,8 +324,13 @@ def test_more_tasks_of_a_record_without_weights_are_refused_before_anything_is_w
     settings = Settings(results=results, report=lambda text: None)
     spec = sinusoid_spec()
     more = spec.evaluation.tasks + 1
-    spec = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"tasks": more})})
-    refused = rf"{folder}: its record is without weights .* test tasks are stored, and {more} are asked for"
+    spec = spec.model_copy(
+        update={"evaluation": spec.evaluation.model_copy(update={"tasks": more})}
+    )
+    refused = (
+        rf"{folder}: its record is without weights .* test tasks are stored, and {more} are"
+        r" asked for"
+    )
     with pytest.raises(UserError, match=refused):
         extend(folder, {"tasks": more}, settings)
     with pytest.raises(UserError, match=refused):
@@ -290,7 +339,9 @@ def test_more_tasks_of_a_record_without_weights_are_refused_before_anything_is_w
         run_all([spec], settings, results / "done" / "job.json")
     with pytest.raises(UserError, match=r"no results after 7 inner steps are stored"):
         extend(folder, {"inner_steps": [7]}, settings)
-    with pytest.raises(UserError, match=r"was tested with \d+ queries a class, and 3 are asked for"):
+    with pytest.raises(
+        UserError, match=r"was tested with \d+ queries a class, and 3 are asked for"
+    ):
         extend(folder, {"query": 3}, settings, replace_results=True)
     assert sorted(path.name for path in results.rglob("*")) == sorted(
         ["runs", folder.name, "record.json", "episodes.npz"]

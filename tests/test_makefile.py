@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PLACE = "my drive/$x & o'neil/copy (1)"
 ODD = "R&D $x/o'neil's \"`a`\".yaml"  # one word
-# A program that writes down its name and its words, and makes what `python -m venv FOLDER` makes: itself.
+# A program that writes down its name and its words, and makes what `python -m venv FOLDER` makes:
+# itself.
 PROGRAM = r"""#!/bin/sh
 { printf '%s\037' "${0##*/}" "$@"; echo; } >> "$CALLS"
 [ "$1 $2" = "-m venv" ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" || true
@@ -26,7 +27,11 @@ def folder(tmp_path) -> Path:
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, home / name)
     shutil.copytree(ROOT / "benchmarks" / "peers", home / "benchmarks" / "peers")
-    for place in (home / ".venv" / "bin" / "python", tmp_path / "bin" / "git", tmp_path / "own python's" / "python3"):
+    for place in (
+        home / ".venv" / "bin" / "python",
+        tmp_path / "bin" / "git",
+        tmp_path / "own python's" / "python3",
+    ):
         place.parent.mkdir(parents=True)
         place.write_text(PROGRAM)
         place.chmod(0o755)
@@ -34,37 +39,82 @@ def folder(tmp_path) -> Path:
     return home
 
 
-def make(home: Path, *words: str, **environment: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
+def make(
+    home: Path, *words: str, **environment: str
+) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
     """Run it; also the words of every call of a program, in order."""
     calls = home / "calls"
     path = f"{home.parents[2] / 'bin'}:{os.environ['PATH']}"
     given = {**os.environ, "PATH": path, "CALLS": str(calls), "x": "expanded", **environment}
-    done = subprocess.run(["make", *words], cwd=home, capture_output=True, text=True, encoding="utf-8", env=given)
+    done = subprocess.run(
+        ["make", *words], cwd=home, capture_output=True, text=True, encoding="utf-8", env=given
+    )
     lines = calls.read_text().splitlines() if calls.exists() else []
     return done, [line.split("\037")[:-1] for line in lines]
 
 
 def test_a_sitting_of_a_study_gets_its_values_as_they_are(folder):
-    done, calls = make(folder, "study", f"STUDY={ODD}", "SHARD=2/4 & x", LOCAL="my $x (own).yaml", CORES="2; x")
+    done, calls = make(
+        folder, "study", f"STUDY={ODD}", "SHARD=2/4 & x", LOCAL="my $x (own).yaml", CORES="2; x"
+    )
     assert done.returncode == 0, done.stderr
     assert calls == [
-        ["python", "-m", "snakemake", "--cores=2; x", "--configfile", ODD, "my $x (own).yaml", "--config",
-         "shard=2/4 & x", "--", "trained"],
+        [
+            "python",
+            "-m",
+            "snakemake",
+            "--cores=2; x",
+            "--configfile",
+            ODD,
+            "my $x (own).yaml",
+            "--config",
+            "shard=2/4 & x",
+            "--",
+            "trained",
+        ],
         ["python", "-m", "cml_bench", "publish", "--partial", f"--config={ODD}"],
         ["git", "add", "results/reference"],
-        ["git", "commit", "--quiet", "--message", f"Records of {ODD}, part 2/4 & x", "--", "results/reference"],
-    ]  # fmt: skip
+        [
+            "git",
+            "commit",
+            "--quiet",
+            "--message",
+            f"Records of {ODD}, part 2/4 & x",
+            "--",
+            "results/reference",
+        ],
+    ]
 
 
 def test_every_other_target_runs_by_the_clones_own_python(folder):
-    targets = ("demo", "test-gpu", "gate", "gate-reference", "plan", "benchmark", "lint", "format", "traces")
+    targets = (
+        "demo",
+        "test-gpu",
+        "gate",
+        "gate-reference",
+        "plan",
+        "benchmark",
+        "lint",
+        "format",
+        "traces",
+    )
     (folder / "R&D $x").mkdir()
     done, calls = make(folder, *targets, f"PLAN={ODD}", "ARGS=-k 'a b' $$x", PEERS=".venv-peers")
     assert done.returncode == 0, done.stderr
     assert {call[0] for call in calls} == {"python"}
     modules = [call[2] for call in calls if call[1] == "-m"]
-    assert {"snakemake", "pytest", "cml_bench", "benchmarks", "ruff", "snakefmt", "tests.make_traces"} == set(modules)
-    assert ["python", "-m", "pytest", "-m", "gpu", "-k", "a b", "expanded"] in calls, "ARGS are words, as typed"
+    assert {
+        "snakemake",
+        "pytest",
+        "cml_bench",
+        "benchmarks",
+        "ruff",
+        "snakefmt",
+        "tests.make_traces",
+    } == set(modules)
+    assert ["python", "-m", "pytest", "-m", "gpu", "-k", "a b", "expanded"] in calls, (
+        "ARGS are words, as typed"
+    )
     assert (folder / ODD).exists(), "the plan"
 
 
@@ -88,10 +138,18 @@ def test_a_folder_that_make_cannot_take_is_refused(folder):
 
 
 def test_no_recipe_calls_a_script_of_the_environment_by_name():
-    """Its first line would hold the path of the environment, which the kernel and /bin/sh read in their own ways."""
+    """Its first line would hold the path of the environment, which the kernel and /bin/sh read in
+    their own ways.
+    """
     recipes = re.findall(r"^\t(.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    named = [line for line in recipes if re.search(r"(^|[;&|]\s*)(snakemake|pytest|ruff|snakefmt|pip)\b", line)]
+    named = [
+        line
+        for line in recipes
+        if re.search(r"(^|[;&|]\s*)(snakemake|pytest|ruff|snakefmt|pip)\b", line)
+    ]
     assert named == []
     assert [
-        line for line in recipes if re.search(r"\$\((VENV|BIN|PYTHON|CORES|STUDY|LOCAL|SHARD|PLAN|PEERS)\)", line)
+        line
+        for line in recipes
+        if re.search(r"\$\((VENV|BIN|PYTHON|CORES|STUDY|LOCAL|SHARD|PLAN|PEERS)\)", line)
     ] == []

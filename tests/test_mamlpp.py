@@ -33,7 +33,12 @@ def test_all_switches_off_is_maml_bit_for_bit():
 
 @pytest.mark.parametrize(
     ("epoch", "weights"),
-    [(0, [0.2] * 5), (7, [0.10667] * 4 + [0.57333]), (14, [0.01333] * 4 + [0.94667]), (15, [0] * 4 + [1])],
+    [
+        (0, [0.2] * 5),
+        (7, [0.10667] * 4 + [0.57333]),
+        (14, [0.01333] * 4 + [0.94667]),
+        (15, [0] * 4 + [1]),
+    ],
 )
 def test_weights_of_the_query_losses(epoch, weights):
     assert loss_weights(5, epoch, 15) == pytest.approx(weights, abs=1e-5)
@@ -47,7 +52,9 @@ def test_weights_sum_to_one_in_every_epoch():
 
 def test_with_one_inner_step_the_multi_step_loss_is_no_other():
     task = images()
-    on, off = (Case("mamlpp", inner_steps=1, msl_epochs=e).engine_gradient(task)[1] for e in (15, 0))
+    on, off = (
+        Case("mamlpp", inner_steps=1, msl_epochs=e).engine_gradient(task)[1] for e in (15, 0)
+    )
     assert relative(on, off) < 1e-14
 
 
@@ -55,19 +62,32 @@ def test_in_epoch_zero_the_loss_is_the_mean_over_inner_steps():
     case, task = Case("mamlpp", inner_steps=3), images()
     losses = score_tasks(case.method, case.groups, task, ("meta",), (1, 2, 3))
     want = sum(losses["meta", k].loss for k in (1, 2, 3)) / 3
-    assert torch.allclose(case.method.outer_loss(expand(case.groups, 3), task)[0].detach(), want, atol=1e-12)
+    assert torch.allclose(
+        case.method.outer_loss(expand(case.groups, 3), task)[0].detach(), want, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("first_order", [True, False])
 def test_the_gradient_of_a_learned_step_size(first_order):
-    """-<grad L at w_K, g_j>: exact for the last step, in first order for all; the spare number gets none."""
-    case, task = Case("mamlpp", inner_steps=3, msl_epochs=0, first_order=first_order), images(tasks=1)
+    """-<grad L at w_K, g_j>: exact for the last step, in first order for all; the spare number gets
+    none.
+    """
+    case, task = (
+        Case("mamlpp", inner_steps=3, msl_epochs=0, first_order=first_order),
+        images(tasks=1),
+    )
     got = case.engine_gradient(task)[1]
     wide = expand(case.groups, 1)
-    path = [dict(p) for p in case.method.trajectory(wide, task.support, 3, create_graph=not first_order)]
+    path = [
+        dict(p) for p in case.method.trajectory(wide, task.support, 3, create_graph=not first_order)
+    ]
     end = {n: path[3][n].detach().requires_grad_() for n in case.network.params}
-    loss = case.method.criterion(case.method.outputs(wide, end, task.query.x, ("meta",))["meta"], task.query.y).sum()
-    outer = dict(zip(end, torch.autograd.grad(loss, list(end.values()), materialize_grads=True), strict=True))
+    loss = case.method.criterion(
+        case.method.outputs(wide, end, task.query.x, ("meta",))["meta"], task.query.y
+    ).sum()
+    outer = dict(
+        zip(end, torch.autograd.grad(loss, list(end.values()), materialize_grads=True), strict=True)
+    )
     for name in ("conv1.weight", "conv3.weight", "head.weight", "head.bias"):
         rates = got["base", f"{name}.inner_lr"]
         assert rates[3] == 0
@@ -111,7 +131,9 @@ def test_cosine_annealing_of_the_outer_learning_rate():
     falling = protocol("matched", {"outer_lr_min": 1e-5, "epoch_steps": 500}, "test")
     rates = [annealed(falling, step, 5000) for step in range(0, 5000, 250)]
     assert rates[0] == rates[1] == 1e-3, "constant within an epoch"
-    assert rates[2] == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + torch.cos(torch.tensor(0.1 * torch.pi)).item()) / 2)
+    assert rates[2] == pytest.approx(
+        1e-5 + (1e-3 - 1e-5) * (1 + torch.cos(torch.tensor(0.1 * torch.pi)).item()) / 2
+    )
     assert rates[10] == pytest.approx((1e-3 + 1e-5) / 2)
     assert all(a >= b for a, b in itertools.pairwise(rates))
 

@@ -1,4 +1,6 @@
-"""Every method and its +CML version against the obvious loop; what every plug-in must satisfy. float64."""
+"""Every method and its +CML version against the obvious loop; what every plug-in must satisfy.
+float64.
+"""
 
 import pytest
 import torch
@@ -17,7 +19,11 @@ from tests.cases import CPU, Case, follow, images, random, relative, values, wav
 from tests.reference_methods import STATES
 
 # Methods that are made for one kind of data, as those of graphs are, have test files of their own.
-NAMES = [n for n in registry.method_names() if registry.method(n).learns and registry.method(n).needs is None]
+NAMES = [
+    n
+    for n in registry.method_names()
+    if registry.method(n).learns and registry.method(n).needs is None
+]
 BASES = [name for name in NAMES if f"{name}+cml" in NAMES]
 # Radii that show: the released 5e-4 would hide a mistake among rounding.
 SHARP = [{"level": level, "rho_low": 0.03, "rho_up": 0.05} for level in ("low", "up", "both")]
@@ -41,7 +47,9 @@ def test_the_papers_methods_are_there_and_have_a_reference():
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize(("net", "path"), NETS)
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
+@pytest.mark.parametrize(
+    ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", "")
+)
 def test_the_engines_outer_gradient_is_the_obvious_loops(name, options, net, path, steps):
     case = Case(name, net, path, inner_steps=steps, **options)
     task = task_for(net)
@@ -49,30 +57,44 @@ def test_the_engines_outer_gradient_is_the_obvious_loops(name, options, net, pat
 
 
 @pytest.mark.parametrize(("net", "path"), NETS)
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
+@pytest.mark.parametrize(
+    ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", "")
+)
 def test_in_first_order_too(name, options, net, path):
     case, task = Case(name, net, path, inner_steps=2, first_order=True, **options), task_for(net)
     assert relative(case.received(task), case.wanted(task)) < 1e-10
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize(("net", "path"), [*NETS, pytest.param("mlp", "compiled", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
+@pytest.mark.parametrize(
+    ("net", "path"), [*NETS, pytest.param("mlp", "compiled", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+    ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", "")
+)
 def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path, first_order, monkeypatch):
-    """The loop's own parameters, gradients and Adam; MAML++ goes through its schedules on the way. Compiled: traced."""
+    """The loop's own parameters, gradients and Adam; MAML++ goes through its schedules on the way.
+    Compiled: traced.
+    """
     monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
     made = CompiledStep if path == "compiled" else MetaStep
     if mamlpp := name.startswith("mamlpp"):
         options = {"epoch_steps": 2, "msl_epochs": 3, "first_order_to_second_order_epoch": 1}
     first_order = first_order or name.startswith("fomaml")
     path = path.replace("compiled", "fast")
-    ours, theirs = (Case(name, net, path, inner_steps=2, first_order=first_order, **options) for _ in range(2))
+    ours, theirs = (
+        Case(name, net, path, inner_steps=2, first_order=first_order, **options) for _ in range(2)
+    )
     step, by_hand = ours.step(made=made), reference.Adam()
     for number in range(10):
         task = task_for(net, name=f"step {number}")
         ours.method.at_step(number)
         step(task)
-        follow(theirs.groups, by_hand, theirs.wanted(task, **({"epoch": number // 2} if mamlpp else {})))
+        follow(
+            theirs.groups,
+            by_hand,
+            theirs.wanted(task, **({"epoch": number // 2} if mamlpp else {})),
+        )
     assert relative(values(ours.groups), values(theirs.groups)) < 1e-8
 
 
@@ -84,9 +106,13 @@ def test_sharp_maml_with_adapted_norm(level, options):
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", ""))
+@pytest.mark.parametrize(
+    ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", "")
+)
 def test_what_is_compiled_is_the_obvious_loop(name, options, first_order, monkeypatch):
-    """The traced computation, interpreted; what a compiler makes of it is tested below, for some."""
+    """The traced computation, interpreted; what a compiler makes of it is tested below, for
+    some.
+    """
     monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
     first_order = first_order or name.startswith("fomaml")
     case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
@@ -97,7 +123,9 @@ def test_what_is_compiled_is_the_obvious_loop(name, options, first_order, monkey
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("name", [name for name, _ in VARIANTS if not name.startswith("sharp")])
 def test_what_is_made_of_seeds_is_each_ones_obvious_loop(name, first_order, monkeypatch):
-    """The graph over seeds that a compiler is given, interpreted: each seed has parameters and tasks of its own."""
+    """The graph over seeds that a compiler is given, interpreted: each seed has parameters and
+    tasks of its own.
+    """
     monkeypatch.setattr(seeds, "compiled", lambda graph, arguments: graph)
     first_order = first_order or name.startswith("fomaml")
     cases = [Case(name, "mlp", inner_steps=2, first_order=first_order) for _ in range(2)]
@@ -107,7 +135,11 @@ def test_what_is_made_of_seeds_is_each_ones_obvious_loop(name, first_order, monk
             for p in params.values():
                 p.mul_(0.9)
     each = [
-        [*(p.detach() for ps in case.groups.values() for p in ps.values()), *task.support, *task.query]
+        [
+            *(p.detach() for ps in case.groups.values() for p in ps.values()),
+            *task.support,
+            *task.query,
+        ]
         for case, task in zip(cases, tasks, strict=True)
     ]
     with torch.no_grad():
@@ -120,7 +152,9 @@ def test_what_is_made_of_seeds_is_each_ones_obvious_loop(name, first_order, monk
         assert relative(got, case.wanted(task)) < 1e-10
 
 
-@pytest.mark.parametrize("options", [{}, {"first_order": True}, {"first_order_to_second_order_epoch": 7}])
+@pytest.mark.parametrize(
+    "options", [{}, {"first_order": True}, {"first_order_to_second_order_epoch": 7}]
+)
 @pytest.mark.parametrize("epoch", [0, 7, 8, 14, 15, 20])
 def test_mamlpp_in_every_phase_of_its_schedules(epoch, options):
     case, task = Case("mamlpp+cml", inner_steps=3, epoch_steps=10, **options), images()
@@ -130,14 +164,30 @@ def test_mamlpp_in_every_phase_of_its_schedules(epoch, options):
 
 @settings(max_examples=12, derandomize=True, deadline=None)
 @given(
-    variant=st.sampled_from(VARIANTS), way=st.integers(2, 4), shot=st.integers(1, 2), query=st.integers(1, 3),
-    tasks=st.integers(1, 4), channels=st.sampled_from([1, 3]), size=st.sampled_from([16, 21]),
-    at_once=st.integers(1, 4), path=st.sampled_from(["plain", "fast"]), slope=st.sampled_from([0.0, 0.01]),
-)  # fmt: skip
+    variant=st.sampled_from(VARIANTS),
+    way=st.integers(2, 4),
+    shot=st.integers(1, 2),
+    query=st.integers(1, 3),
+    tasks=st.integers(1, 4),
+    channels=st.sampled_from([1, 3]),
+    size=st.sampled_from([16, 21]),
+    at_once=st.integers(1, 4),
+    path=st.sampled_from(["plain", "fast"]),
+    slope=st.sampled_from([0.0, 0.01]),
+)
 def test_and_for_any_shape(variant, way, shot, query, tasks, channels, size, at_once, path, slope):
     name, options = variant
-    case = Case(name, path=path, way=way, channels=channels, size=size, filters=3, network={"slope": slope},
-                inner_steps=2, **options)  # fmt: skip
+    case = Case(
+        name,
+        path=path,
+        way=way,
+        channels=channels,
+        size=size,
+        filters=3,
+        network={"slope": slope},
+        inner_steps=2,
+        **options,
+    )
     task = images(tasks, way, shot, query, channels, size)
     # 1e-8: a radius divided by a small gradient's norm magnifies rounding.
     assert relative(case.received(task, at_once), case.wanted(task)) < (1e-8 if options else 1e-10)
@@ -151,12 +201,18 @@ def test_finite_differences_on_a_smooth_network(name):
     direction = {key: random(*g.shape, name=str(key)) - 0.5 for key, g in grads.items()}
 
     def loss_at(h: float) -> float:
-        there = {g: {n: p.detach() + h * direction[g, n] for n, p in ps.items()} for g, ps in case.groups.items()}
+        there = {
+            g: {n: p.detach() + h * direction[g, n] for n, p in ps.items()}
+            for g, ps in case.groups.items()
+        }
         there = leaves(there, CPU, torch.float64)
         return case.method.outer_loss(expand(there, 3), task)[0].mean().item()
 
     h = 1e-5
-    slope, want = (loss_at(h) - loss_at(-h)) / (2 * h), sum(float((grads[k] * d).sum()) for k, d in direction.items())
+    slope, want = (
+        (loss_at(h) - loss_at(-h)) / (2 * h),
+        sum(float((grads[k] * d).sum()) for k, d in direction.items()),
+    )
     assert abs(slope - want) < 1e-7 * max(1, abs(want))
 
 
@@ -171,7 +227,9 @@ def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, net, path)
         step = case.step()
         for number in range(5):
             task = task_for(net, name=f"s{number}")
-            step(Task(*(Examples(e.x.float(), e.y if net == "conv4" else e.y.float()) for e in task)))
+            step(
+                Task(*(Examples(e.x.float(), e.y if net == "conv4" else e.y.float()) for e in task))
+            )
         runs.append(case.groups["base"])
     assert all(torch.equal(runs[0][n], runs[1][n]) for n in runs[0])
 
@@ -179,7 +237,10 @@ def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, net, path)
 @pytest.mark.parametrize("name", BASES)
 def test_the_outer_gradient_is_affine_in_gamma(name):
     """At equal points: of the closure, which is what Sharp-MAML's outer level evaluates twice."""
-    grads = [Case(f"{name}+cml", gamma=g, inner_steps=2).engine_gradient(images())[1] for g in (0.0, 0.5, 1.0)]
+    grads = [
+        Case(f"{name}+cml", gamma=g, inner_steps=2).engine_gradient(images())[1]
+        for g in (0.0, 0.5, 1.0)
+    ]
     middle = {key: (grads[0][key] + grads[2][key]) / 2 for key in grads[0]}
     assert relative(grads[1], {k: v for k, v in middle.items() if float(v.abs().max()) > 0}) < 1e-9
 
@@ -211,37 +272,60 @@ def test_tasks_do_not_meet(name):
 
 @pytest.mark.parametrize("name", [*(f"{name}+cml" for name in BASES), "cl"])
 def test_what_adapts_alike_adapts_once_and_nothing_else_does(name, monkeypatch):
-    """A second co-learner on the same body (the reading co_unpaired), another body, and equation 9 or CL's own loss."""
+    """A second co-learner on the same body (the reading co_unpaired), another body, and equation 9
+    or CL's own loss.
+    """
     case, other, task = Case(name, inner_steps=2), Case(name, inner_steps=2), images()
     with torch.no_grad():
         for params in other.groups.values():
             for p in params.values():
-                p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1), dtype=p.dtype))
+                p.add_(
+                    0.1
+                    * torch.randn(
+                        p.shape, generator=torch.Generator().manual_seed(1), dtype=p.dtype
+                    )
+                )
     mixed = {"base": case.groups["base"], "co": other.groups["co"]}
     last = "none" if name == "cl" else "co"
     asked = [
-        Asked([case.groups], ("meta", "co")), Asked([mixed], ("co",)), Asked([other.groups], ("meta", "co")),
-        Asked([other.groups], ("co",), last), Asked([case.groups, other.groups], ("meta", "co")),
-    ]  # fmt: skip
-    alone = [score_tasks(case.method, one.members, task, one.heads, (1, 2), one.inner_loss) for one in asked]
+        Asked([case.groups], ("meta", "co")),
+        Asked([mixed], ("co",)),
+        Asked([other.groups], ("meta", "co")),
+        Asked([other.groups], ("co",), last),
+        Asked([case.groups, other.groups], ("meta", "co")),
+    ]
+    alone = [
+        score_tasks(case.method, one.members, task, one.heads, (1, 2), one.inner_loss)
+        for one in asked
+    ]
     calls, original = [], case.method.trajectory
-    monkeypatch.setattr(case.method, "trajectory", lambda *args, **more: calls.append(1) or original(*args, **more))
+    monkeypatch.setattr(
+        case.method, "trajectory", lambda *args, **more: calls.append(1) or original(*args, **more)
+    )
     together = score_all(case.method, asked, task, (1, 2))
     assert len(calls) == (4 if name == "cl" else 3)
     for one, two in zip(alone, together, strict=True):
         assert one.keys() == two.keys()
-        assert all(torch.equal(a, b) for key in one for a, b in zip(one[key], two[key], strict=True))
+        assert all(
+            torch.equal(a, b) for key in one for a, b in zip(one[key], two[key], strict=True)
+        )
     assert not torch.equal(together[0]["co", 2].loss, together[1]["co", 2].loss)
 
 
 def test_a_sum_over_tasks_of_products_is_traced_as_one_product(monkeypatch):
     case, task = Case("maml", "mlp"), waves(tasks=6)
     step = case.step(made=CompiledStep)
-    arguments = [*(p.detach() for params in case.groups.values() for p in params.values()), *task.support, *task.query]
+    arguments = [
+        *(p.detach() for params in case.groups.values() for p in params.values()),
+        *task.support,
+        *task.query,
+    ]
 
     def traced() -> tuple[tuple, list]:
         graph = step.traced(arguments)
-        return graph(*arguments), [node.target.name() for node in graph.graph.nodes if node.op == "call_function"]
+        return graph(*arguments), [
+            node.target.name() for node in graph.graph.nodes if node.op == "call_function"
+        ]
 
     with torch.no_grad():
         monkeypatch.setattr(compiled, "simplified", lambda graph: graph)
@@ -277,13 +361,15 @@ def _total(x: torch.Tensor) -> torch.Tensor:
         lambda a, b, c: _total(torch.bmm(a, b).transpose(1, 2) + torch.bmm(a, b).transpose(1, 2)),
         lambda a, b, c: _total(torch.add(torch.bmm(a, b), torch.bmm(a, b), alpha=3)),
         lambda a, b, c: _total(torch.bmm(a, b) + a[:, :, :1]),
-        lambda a, b, c: torch.sum(torch.bmm(a.float(), b.float()), 0, keepdim=True, dtype=torch.float64),
+        lambda a, b, c: torch.sum(
+            torch.bmm(a.float(), b.float()), 0, keepdim=True, dtype=torch.float64
+        ),
         lambda a, b, c: _total(torch.bmm(_total(torch.bmm(a, b)), c[:1])),
         lambda a, b, c: ((x := a * 1), (y := torch.bmm(x, b)), x.mul_(2), _total(y))[3],
         lambda a, b, c: ((x := a * 1), (y := _total(torch.bmm(a, b) + x @ b)), x.mul_(2), y)[3],
         lambda a, b, c: (torch.bmm(a, b).transpose(1, 2) * 2).permute(0, 2, 1).reshape(len(a), -1),
     ],
-)  # fmt: skip
+)
 def test_a_traced_graph_stays_what_it_is(work, tasks):
     arguments = [random(tasks, *shape) for shape in ((5, 3), (3, 6), (6, 2))]
     got = compiled.simplified(make_fx(work)(*arguments))(*arguments)
@@ -295,13 +381,20 @@ def test_a_traced_graph_stays_what_it_is(work, tasks):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "first_order"),
-    [*((name, False) for name in ("maml+cml", "mamlpp", "boil", "sharp_maml", "cl")), ("maml+cml", True)],
+    [
+        *((name, False) for name in ("maml+cml", "mamlpp", "boil", "sharp_maml", "cl")),
+        ("maml+cml", True),
+    ],
 )
 def test_the_compiled_step_is_the_obvious_loop(name, first_order):
     """Also when a method's schedule changes on the way (MAML++: weights and order of an epoch)."""
     if not available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
-    options = {"epoch_steps": 1, "msl_epochs": 2, "first_order_to_second_order_epoch": 0} if name == "mamlpp" else {}
+    options = (
+        {"epoch_steps": 1, "msl_epochs": 2, "first_order_to_second_order_epoch": 0}
+        if name == "mamlpp"
+        else {}
+    )
     options |= {"rho_low": 0.03, "rho_up": 0.05} if name == "sharp_maml" else {}
     case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
     leaf = {(g, n): p for g, params in case.groups.items() for n, p in params.items()}

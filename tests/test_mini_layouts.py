@@ -18,7 +18,10 @@ SHORT = {"train": "train", "validation": "val", "test": "test"}
 
 def pictures() -> dict[str, dict[str, np.ndarray]]:
     """split -> class -> (4, 84, 84, 3)."""
-    return {s: {name: archives.images(int(name[1:]), 4, 84) for name in names} for s, names in CLASSES.items()}
+    return {
+        s: {name: archives.images(int(name[1:]), 4, 84) for name in names}
+        for s, names in CLASSES.items()
+    }
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -28,14 +31,17 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def labelled(names: bool = True) -> dict[str, bytes]:
-    """``{data, labels, catname2label}``; labels count on from split to split, the classes are mixed."""
+    """``{data, labels, catname2label}``; labels count on from split to split, the classes are
+    mixed.
+    """
     files, first = {}, 0
     for split, found in pictures().items():
         numbers = {name: first + i for i, name in enumerate(found)}
         held = {
             "data": np.stack(list(found.values()), axis=1).reshape(-1, 84, 84, 3),
-            "labels": list(numbers.values()) * 4, "catname2label": numbers,
-        }  # fmt: skip
+            "labels": list(numbers.values()) * 4,
+            "catname2label": numbers,
+        }
         held = held if names else {key: held[key] for key in ("data", "labels")}
         phase = "_phase_train" * (split == "train")
         files[f"miniImageNet_category_split_{SHORT[split]}{phase}.pickle"] = pickle.dumps(held, 4)
@@ -47,12 +53,16 @@ def labelled(names: bool = True) -> dict[str, bytes]:
 def rows() -> dict[str, bytes]:
     """The published pickles, as Python 3 writes them with bytes for names."""
     return {
-        f"mini-imagenet-cache-{SHORT[split]}.pkl": pickle.dumps({
-            b"image_data": np.concatenate(list(found.values())),
-            b"class_dict": {name.encode(): np.arange(4 * i, 4 * i + 4) for i, name in enumerate(found)},
-        })
+        f"mini-imagenet-cache-{SHORT[split]}.pkl": pickle.dumps(
+            {
+                b"image_data": np.concatenate(list(found.values())),
+                b"class_dict": {
+                    name.encode(): np.arange(4 * i, 4 * i + 4) for i, name in enumerate(found)
+                },
+            }
+        )
         for split, found in pictures().items()
-    }  # fmt: skip
+    }
 
 
 def listed(head: str = "filename,label", end: str = "\n") -> dict[str, bytes]:
@@ -78,10 +88,14 @@ def unpacked(split_names: dict[str, str] = SHORT) -> dict[str, bytes]:
 
 
 LAYOUTS = {
-    "names and rows": rows, "labels": labelled, "labels without names": lambda: labelled(names=False), "lists": listed,
-    "lists of Windows": lambda: listed("\ufefffilename,label", "\r\n"), "class folders": unpacked,
+    "names and rows": rows,
+    "labels": labelled,
+    "labels without names": lambda: labelled(names=False),
+    "lists": listed,
+    "lists of Windows": lambda: listed("\ufefffilename,label", "\r\n"),
+    "class folders": unpacked,
     "another name of a split": lambda: unpacked({**SHORT, "validation": "validation"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -103,8 +117,12 @@ def test_single_pickles_of_another_layout_are_named_by_their_split(tmp_path):
     data = make("miniimagenet")
     files = dict(zip(SPLITS, list(labelled().values())[:3], strict=True))
     folder_of(tmp_path, {f"{split}.pickle": held for split, held in files.items()})
-    paths = {file.name: tmp_path / f"{s}.pickle" for s, file in zip(SPLITS, data.files, strict=True)}
-    assert [split for split, _ in data.classes(paths)] == ["train"] * 2 + ["validation"] + ["test"] * 2
+    paths = {
+        file.name: tmp_path / f"{s}.pickle" for s, file in zip(SPLITS, data.files, strict=True)
+    }
+    assert [split for split, _ in data.classes(paths)] == ["train"] * 2 + ["validation"] + [
+        "test"
+    ] * 2
 
 
 def test_larger_photographs_are_squashed_as_mamls_script_does(tmp_path):
@@ -115,13 +133,21 @@ def test_larger_photographs_are_squashed_as_mamls_script_does(tmp_path):
     large.save(buffer, format="png")
     folder_of(tmp_path, {**files, first: buffer.getvalue()})
     assert first.startswith("train/n02/")
-    train = [i for s, i in make("miniimagenet").classes({"mini-imagenet.tar.gz": tmp_path}) if s == "train"][1]
+    train = [
+        i
+        for s, i in make("miniimagenet").classes({"mini-imagenet.tar.gz": tmp_path})
+        if s == "train"
+    ][1]
     wanted = np.asarray(large.resize((84, 84), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
     assert np.array_equal(train[0], wanted)
 
 
 def replaced(files: dict[str, bytes], **changes) -> dict[str, bytes]:
-    return {name: changes.get(name.partition(".")[0], held) for name, held in files.items() if name not in changes}
+    return {
+        name: changes.get(name.partition(".")[0], held)
+        for name, held in files.items()
+        if name not in changes
+    }
 
 
 def held(**changes) -> bytes:
@@ -130,28 +156,81 @@ def held(**changes) -> bytes:
 
 
 WRONG = {
-    "class folders without splits": ({"n01/a.jpg": b"", "n02/b.jpg": b""}, r"holds 2 files \(n01/a.jpg.*Wanted are"),
+    "class folders without splits": (
+        {"n01/a.jpg": b"", "n02/b.jpg": b""},
+        r"holds 2 files \(n01/a.jpg.*Wanted are",
+    ),
     "nothing": ({}, "holds no files. Wanted are three pickles"),
     "one list": ({"train.csv": b"filename,label\n"}, "and none of the validation split. Wanted"),
-    "two pickles of a split": ({**rows(), "x/train.pkl": b""}, r"holds 2 files of the train split \(mini-.*x/train"),
-    "other columns": (replaced(listed(), val=b"image,class\na,b\n"), "val.csv has the columns image, class; filename"),
-    "no columns": (replaced(listed(), val=b""), "val.csv has the columns none; filename and label are wanted"),
-    "an image that is not there": (replaced(listed(), val=b"filename,label\nx.jpg,a\n"), "names 'x.jpg', which is not"),
-    "an image twice": (replaced(listed(), val=b"filename,label\nn0300000000.png,a\nn0300000000.png,b\n"), "line 3 nam"),
+    "two pickles of a split": (
+        {**rows(), "x/train.pkl": b""},
+        r"holds 2 files of the train split \(mini-.*x/train",
+    ),
+    "other columns": (
+        replaced(listed(), val=b"image,class\na,b\n"),
+        "val.csv has the columns image, class; filename",
+    ),
+    "no columns": (
+        replaced(listed(), val=b""),
+        "val.csv has the columns none; filename and label are wanted",
+    ),
+    "an image that is not there": (
+        replaced(listed(), val=b"filename,label\nx.jpg,a\n"),
+        "names 'x.jpg', which is not",
+    ),
+    "an image twice": (
+        replaced(listed(), val=b"filename,label\nn0300000000.png,a\nn0300000000.png,b\n"),
+        "line 3 nam",
+    ),
     "no label": (replaced(listed(), val=b"filename,label\nn0300000000.png\n"), "without a label"),
-    "two images of a name": ({**listed(), "more/n0300000000.png": b""}, "stands for images/n03.* and more/n03"),
+    "two images of a name": (
+        {**listed(), "more/n0300000000.png": b""},
+        "stands for images/n03.* and more/n03",
+    ),
     "a list of bytes": (replaced(listed(), val=b"\xff\xfe\0"), "is damaged at val.csv"),
-    "another dict": (dict.fromkeys(rows(), pickle.dumps({"x": 1, b"y": 2})), "split is a dict of x, y. A dict of im"),
-    "a list": (dict.fromkeys(rows(), pickle.dumps([1])), "its train split is a list. A dict of image_data and class_d"),
+    "another dict": (
+        dict.fromkeys(rows(), pickle.dumps({"x": 1, b"y": 2})),
+        "split is a dict of x, y. A dict of im",
+    ),
+    "a list": (
+        dict.fromkeys(rows(), pickle.dumps([1])),
+        "its train split is a list. A dict of image_data and class_d",
+    ),
     "too few labels": (dict.fromkeys(rows(), held(labels=[0])), "2 images with labels int64"),
-    "a label without a name": (dict.fromkeys(rows(), held(catname2label={"n01": 0})), "KeyError: 1"),
-    "small images": (dict.fromkeys(rows(), held(data=np.zeros((2, 8, 8, 3), np.uint8))), r"images uint8 \(2, 8, 8, 3"),
-    "rows from the end": (dict.fromkeys(rows(), pickle.dumps({
-        "image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {"a": [-1]}})), "rows of classes that are neg"),
-    "a row in two classes": (dict.fromkeys(rows(), pickle.dumps({
-        "image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {"a": [0], "b": [0]}})), "or in two classes"),
-    "a class in two splits": ({**unpacked(), "test/n01/x.png": png(np.zeros((84, 84, 3), np.uint8))}, "n01 is in two"),
-}  # fmt: skip
+    "a label without a name": (
+        dict.fromkeys(rows(), held(catname2label={"n01": 0})),
+        "KeyError: 1",
+    ),
+    "small images": (
+        dict.fromkeys(rows(), held(data=np.zeros((2, 8, 8, 3), np.uint8))),
+        r"images uint8 \(2, 8, 8, 3",
+    ),
+    "rows from the end": (
+        dict.fromkeys(
+            rows(),
+            pickle.dumps(
+                {"image_data": np.zeros((2, 84, 84, 3), np.uint8), "class_dict": {"a": [-1]}}
+            ),
+        ),
+        "rows of classes that are neg",
+    ),
+    "a row in two classes": (
+        dict.fromkeys(
+            rows(),
+            pickle.dumps(
+                {
+                    "image_data": np.zeros((2, 84, 84, 3), np.uint8),
+                    "class_dict": {"a": [0], "b": [0]},
+                }
+            ),
+        ),
+        "or in two classes",
+    ),
+    "a class in two splits": (
+        {**unpacked(), "test/n01/x.png": png(np.zeros((84, 84, 3), np.uint8))},
+        "n01 is in two",
+    ),
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG)

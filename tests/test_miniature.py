@@ -1,4 +1,6 @@
-"""Table 1's whole DAG on miniature archives in the published formats: every method, from files to rendered tables."""
+"""Table 1's whole DAG on miniature archives in the published formats: every method, from files to
+rendered tables.
+"""
 
 import json
 
@@ -14,11 +16,18 @@ FILTERS = {"conv4": 4, "resnet12": 2, "mlp": None}
 
 
 def small(path: str, per_job: int = 10) -> dict:
-    """A shipped configuration with all its runs, tables and files, but a few steps of a narrow network."""
+    """A shipped configuration with all its runs, tables and files, but a few steps of a narrow
+    network.
+    """
     content = config.included(yaml.safe_load((ROOT / path).read_text()), path)
     for experiment in content["experiments"].values():
         width = FILTERS[experiment["network"]]
-        experiment |= {"steps": 2, "runs_per_job": per_job, "query": 2, "evaluation": {"tasks": 3, "query": 2}}
+        experiment |= {
+            "steps": 2,
+            "runs_per_job": per_job,
+            "query": 2,
+            "evaluation": {"tasks": 3, "query": 2},
+        }
         experiment["protocol_options"] = {"val_every": 2, "val_tasks": 2, "meta_batch": 1}
         experiment["network_options"] = {"filters": width} if width else {"hidden": [4, 4]}
     return content | {"seeds": 2, "allow_cpu": True}
@@ -31,11 +40,18 @@ def test_table_1_on_miniature_archives(checkout, tmp_path):  # noqa: F811
     done = snakemake(checkout, config="mini.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
     assert trained(done) == 5, "32 and 8 runs, at most ten a job"
-    records = [json.loads(path.read_text()) for path in (checkout / "results" / "runs").glob("*-mini*/record.json")]
+    records = [
+        json.loads(path.read_text())
+        for path in (checkout / "results" / "runs").glob("*-mini*/record.json")
+    ]
     found = {(r["spec"]["method"], r["spec"]["shot"], r["spec"]["seed"]) for r in records}
     bases = ("maml", "mamlpp", "boil", "sharp_maml")
-    assert found >= {(b + c, k, s) for b in bases for c in ("", "+cml") for k in (1, 5) for s in (0, 1)}
-    assert {registry.method(r["spec"]["method"]).name for r in records} == {b + c for b in bases for c in ("", "+cml")}
+    assert found >= {
+        (b + c, k, s) for b in bases for c in ("", "+cml") for k in (1, 5) for s in (0, 1)
+    }
+    assert {registry.method(r["spec"]["method"]).name for r in records} == {
+        b + c for b in bases for c in ("", "+cml")
+    }
     out = checkout / "results" / "table1"
     for table in ("table1", "sharp_low", "readings"):
         for kind in ("md", "tex", "csv"):

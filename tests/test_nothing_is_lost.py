@@ -1,4 +1,6 @@
-"""What a kill, a second process or a full disk may cost: at most one checkpoint interval, and never a half file."""
+"""What a kill, a second process or a full disk may cost: at most one checkpoint interval, and never
+a half file.
+"""
 
 import errno
 import json
@@ -39,18 +41,31 @@ from tests.test_workflow import checkout, snakemake  # noqa: F401  (a fixture)
 STEPS = 900
 
 STUDY = {
-    "study": "killed", "seeds": 3,
+    "study": "killed",
+    "seeds": 3,
     "experiments": {
         "s": {
-            "data": "sinusoid", "network": "mlp", "way": 1, "shots": [5], "query": "shot", "steps": STEPS,
-            "protocol_options": {"val_every": 10, "val_tasks": 4}, "evaluation": {"tasks": 20, "query": 10},
-            "runs_per_job": 3, "methods": {"maml+cml": {"options": {"inner_lr": 0.01}}},
+            "data": "sinusoid",
+            "network": "mlp",
+            "way": 1,
+            "shots": [5],
+            "query": "shot",
+            "steps": STEPS,
+            "protocol_options": {"val_every": 10, "val_tasks": 4},
+            "evaluation": {"tasks": 20, "query": 10},
+            "runs_per_job": 3,
+            "methods": {"maml+cml": {"options": {"inner_lr": 0.01}}},
         }
     },
     "tables": {
-        "t": {"kind": "regression", "experiment": "s", "title": "T", "rows": [{"label": "CML", "run": "maml+cml"}]}
+        "t": {
+            "kind": "regression",
+            "experiment": "s",
+            "title": "T",
+            "rows": [{"label": "CML", "run": "maml+cml"}],
+        }
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +101,18 @@ def wait_for(condition, seconds: float = 60.0) -> None:
 def start(tmp_path: Path, resolved) -> subprocess.Popen:
     (tmp_path / "plan.json").write_text(dumped(resolved))
     command = [
-        sys.executable, "-m", "cml_bench", "train", "plan.json", "--job", resolved.jobs[0].id,
-        "--stamp", "done.json", "--checkpoint-seconds", "0",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "cml_bench",
+        "train",
+        "plan.json",
+        "--job",
+        resolved.jobs[0].id,
+        "--stamp",
+        "done.json",
+        "--checkpoint-seconds",
+        "0",
+    ]
     return subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -98,11 +122,14 @@ def start(tmp_path: Path, resolved) -> subprocess.Popen:
     )
 
 
-# -- kills --------------------------------------------------------------------------------------------
+# -- kills
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(tmp_path, resolved, untouched):
+def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(
+    tmp_path, resolved, untouched
+):
     folders = [tmp_path / "results" / "runs" / item.folder for item in resolved.runs]
     process = start(tmp_path, resolved)
     wait_for(lambda: any(folders[2].glob("checkpoint-*.pt")))
@@ -110,10 +137,17 @@ def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(tmp_pa
     process.wait()
     assert not (folders[2] / "record.json").exists(), "killed in time"
     assert not (tmp_path / "done.json").exists()
-    before = {path: path.read_bytes() for folder in folders[:2] for path in folder.iterdir() if path.is_file()}
+    before = {
+        path: path.read_bytes()
+        for folder in folders[:2]
+        for path in folder.iterdir()
+        if path.is_file()
+    }
     again = start(tmp_path, resolved)
     assert again.wait(timeout=120) == 0
-    assert set(json.loads((tmp_path / "done.json").read_text())["runs"]) == {item.id for item in resolved.runs}
+    assert set(json.loads((tmp_path / "done.json").read_text())["runs"]) == {
+        item.id for item in resolved.runs
+    }
     for path, content in before.items():
         if path.name != ".lock":
             assert path.read_bytes() == content, f"{path} was finished"
@@ -125,14 +159,21 @@ def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(tmp_pa
 
 
 @pytest.mark.slow
-def test_snakemake_killed_and_started_again_while_its_training_goes_on(checkout, untouched, resolved):  # noqa: F811
+def test_snakemake_killed_and_started_again_while_its_training_goes_on(
+    checkout,  # noqa: F811
+    untouched,
+    resolved,
+):
     (checkout / "killed.yaml").write_text(yaml.safe_dump(STUDY))
     folders = [checkout / "results" / "runs" / item.folder for item in resolved.runs]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "killed.yaml"], cwd=checkout,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-    )  # fmt: skip
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "killed.yaml"],
+        cwd=checkout,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
     wait_for(lambda: being_written(folders[0]))
     first.send_signal(signal.SIGKILL)  # its training is an orphan now, and goes on
     first.wait()
@@ -140,10 +181,13 @@ def test_snakemake_killed_and_started_again_while_its_training_goes_on(checkout,
     assert again.returncode == 0, again.stderr[-3000:]
     for folder, twin in zip(folders, untouched, strict=True):
         assert_identical(folder, twin)
-        assert (folder / "run.log").read_text().count(f"step 0/{STEPS}") == 1, "trained once, by one process"
+        assert (folder / "run.log").read_text().count(f"step 0/{STEPS}") == 1, (
+            "trained once, by one process"
+        )
 
 
-# -- two processes ------------------------------------------------------------------------------------
+# -- two processes
+# ------------------------------------------------------------------------------------
 
 
 def test_a_second_process_waits_or_is_refused_and_finds_the_run_finished(tmp_path):
@@ -154,7 +198,9 @@ def test_a_second_process_waits_or_is_refused_and_finds_the_run_finished(tmp_pat
         assert being_written(folder)
         with pytest.raises(UserError, match=rf"is being written by process {os.getpid()}"):
             run(spec, settings)
-        waiting = threading.Thread(target=run, args=(spec, Settings(results=tmp_path, report=said.append, wait=True)))
+        waiting = threading.Thread(
+            target=run, args=(spec, Settings(results=tmp_path, report=said.append, wait=True))
+        )
         waiting.start()
         wait_for(lambda: any("waiting for process" in text for text in said))
         assert read(folder) is None
@@ -179,15 +225,21 @@ def test_a_gpu_has_as_many_places_as_it_is_given(tmp_path):
         assert not got
     thread.join(timeout=10)
     assert got == [0]
-    with claim([0, 1], 2, tmp_path) as a, claim([0, 1], 2, tmp_path) as b, claim([0, 1], 2, tmp_path) as c:
+    with (
+        claim([0, 1], 2, tmp_path) as a,
+        claim([0, 1], 2, tmp_path) as b,
+        claim([0, 1], 2, tmp_path) as c,
+    ):
         assert [a, b, c] == [0, 1, 0]
 
 
-# -- a full disk --------------------------------------------------------------------------------------
+# -- a full disk
+# --------------------------------------------------------------------------------------
 
 
 class FullDisk:
-    """Lets through ``room`` writes whole, the next but for its last byte; then every write fails as on a full disk.
+    """Lets through ``room`` writes whole, the next but for its last byte; then every write fails as
+    on a full disk.
 
     Counted in writes, not bytes: measured seconds have more digits in one run than in the next.
     """
@@ -240,7 +292,9 @@ def whole(path: Path) -> bool:
 
 
 def everything(resolved, results: Path, data: Path) -> None:
-    """Every place that writes: data, checkpoints, models, results, records, stamps, plan, tables, page, index."""
+    """Every place that writes: data, checkpoints, models, results, records, stamps, plan, tables,
+    page, index.
+    """
     cls = registry.datasets.get("glyphs")
     cls(cls.Options(size=16)).prepare(data)
     often = Settings(results=results, report=lambda text: None, checkpoint_seconds=0.0)
@@ -260,10 +314,14 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
     small["seeds"] = 2
     small["experiments"]["s"] |= {"steps": 3, "network_options": {"hidden": [4, 4]}}
     row = {"label": "CML", "run": "maml+cml"}
-    small["figures"] = {"f": {"kind": "curves", "experiment": "s", "title": "F", "tasks": [0], "runs": [row]}}
+    small["figures"] = {
+        "f": {"kind": "curves", "experiment": "s", "title": "F", "tasks": [0], "runs": [row]}
+    }
     resolved = resolve(parse(small, "test"), "test")
     monkeypatch.setattr(gate, "MIN_REFERENCE_SEEDS", 1)
-    images = _glyphs.render(_glyphs.load_class_list(), 16)  # once: each of over a thousand passes would draw them
+    images = _glyphs.render(
+        _glyphs.load_class_list(), 16
+    )  # once: each of over a thousand passes would draw them
     monkeypatch.setattr(_glyphs, "render", lambda classes, size: images)
     with monkeypatch.context() as patch:
         disk = FullDisk(patch)
@@ -277,7 +335,11 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
             with pytest.raises((OSError, UserError)):
                 everything(resolved, results / str(room), data / str(room))
         for path in (results / str(room), data / str(room)):
-            assert all(whole(file) for file in path.rglob("*") if file.is_file() and not file.name.startswith(".lock"))
+            assert all(
+                whole(file)
+                for file in path.rglob("*")
+                if file.is_file() and not file.name.startswith(".lock")
+            )
     last = results / str(rooms[len(rooms) // 2])
     everything(resolved, last, data / str(rooms[len(rooms) // 2]))  # room again: goes on to the end
     twin, again = (min((r / "runs").iterdir()) for r in (tmp_path / "twin", last))
@@ -300,15 +362,25 @@ def test_every_write_goes_through_files_py():
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            modes = [a.value for a in [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
-                     if isinstance(a, ast.Constant)]  # fmt: skip
+            name = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else getattr(node.func, "id", "")
+            )
+            modes = [
+                a.value
+                for a in [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+                if isinstance(a, ast.Constant)
+            ]
             writes = name in ("copyfile", "copytree", "fdopen", "tofile") or (
-                name == "open" and any(isinstance(mode, str) and set(mode) & set("wax+") for mode in modes)
+                name == "open"
+                and any(isinstance(mode, str) and set(mode) & set("wax+") for mode in modes)
             )
             direct = name in ("write_text", "write_bytes") and isinstance(node.func, ast.Attribute)
             assert not direct, f"{path.name}:{node.lineno} writes a file in place"
-            assert not writes or name in allowed.get(path.name, ()), f"{path.name}:{node.lineno} {name}"
+            assert not writes or name in allowed.get(path.name, ()), (
+                f"{path.name}:{node.lineno} {name}"
+            )
 
 
 def test_checkpoint_files_are_written_in_turn(tmp_path):

@@ -15,7 +15,8 @@ from cml_bench.engine.step import expand
 from cml_bench.networks import _convolution, base
 from tests.cases import Case, images, random, relative, waves
 
-# -- the engine is the obvious loop -------------------------------------------------------------------
+# -- the engine is the obvious loop
+# -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -28,24 +29,51 @@ def test_meta_gradient(name, net, path, steps, first_order):
     scores, grads = case.engine_gradient(task)
     loss, want = case.reference_gradient(task)
     assert relative(grads, want) < 1e-10
-    total = scores.loss["meta"].mean() + (case.gamma * scores.loss["co"].mean() if name == "maml+cml" else 0)
+    total = scores.loss["meta"].mean() + (
+        case.gamma * scores.loss["co"].mean() if name == "maml+cml" else 0
+    )
     assert abs(total - loss) < 1e-12
 
 
 @settings(max_examples=12, derandomize=True, deadline=None)
 @given(
-    way=st.integers(2, 4), shot=st.integers(1, 2), query=st.integers(1, 3), tasks=st.integers(1, 5),
-    channels=st.sampled_from([1, 3, 5]), size=st.sampled_from([16, 21, 28]), at_once=st.integers(1, 5),
-    adapt_norm=st.booleans(), path=st.sampled_from(["plain", "fast"]), depth=st.integers(0, 3), large=st.booleans(),
-)  # fmt: skip
+    way=st.integers(2, 4),
+    shot=st.integers(1, 2),
+    query=st.integers(1, 3),
+    tasks=st.integers(1, 5),
+    channels=st.sampled_from([1, 3, 5]),
+    size=st.sampled_from([16, 21, 28]),
+    at_once=st.integers(1, 5),
+    adapt_norm=st.booleans(),
+    path=st.sampled_from(["plain", "fast"]),
+    depth=st.integers(0, 3),
+    large=st.booleans(),
+)
 @example(  # every ReLU of a block is dead
-    way=4, shot=1, query=2, tasks=3, channels=1, size=16, at_once=1, adapt_norm=False, path="plain", depth=0,
+    way=4,
+    shot=1,
+    query=2,
+    tasks=3,
+    channels=1,
+    size=16,
+    at_once=1,
+    adapt_norm=False,
+    path="plain",
+    depth=0,
     large=False,
-)  # fmt: skip
-def test_meta_gradient_of_any_shape(way, shot, query, tasks, channels, size, at_once, adapt_norm, path, depth, large):
+)
+def test_meta_gradient_of_any_shape(
+    way, shot, query, tasks, channels, size, at_once, adapt_norm, path, depth, large
+):
     """``large``: maps are treated as those that do not fit the cache."""
     case = Case(
-        path=path, way=way, channels=channels, size=size, filters=2 + tasks % 3, depth=depth, adapt_norm=adapt_norm
+        path=path,
+        way=way,
+        channels=channels,
+        size=size,
+        filters=2 + tasks % 3,
+        depth=depth,
+        adapt_norm=adapt_norm,
     )
     task = images(tasks, way, shot, query, channels, size)
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +84,9 @@ def test_meta_gradient_of_any_shape(way, shot, query, tasks, channels, size, at_
 
 
 def test_vmap_over_batch_norm_is_wrong_and_our_batched_path_is_not():
-    """Why tasks are folded into channels: with vmap, second-order gradients through F.batch_norm go astray."""
+    """Why tasks are folded into channels: with vmap, second-order gradients through F.batch_norm go
+    astray.
+    """
     case = Case("maml", path="plain")
     task = images()
 
@@ -81,7 +111,8 @@ def test_vmap_over_batch_norm_is_wrong_and_our_batched_path_is_not():
     assert relative(vmapped, want) > 1e-3
 
 
-# -- MAML ---------------------------------------------------------------------------------------------
+# -- MAML
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("net", ["conv4", "mlp"])
@@ -89,8 +120,12 @@ def test_without_an_inner_step_size_the_meta_gradient_is_the_query_gradient(net)
     case = Case("maml", net, inner_lr=0.0)
     task = images() if net == "conv4" else waves()
     wide = expand(case.groups, 3)
-    loss = case.method.criterion(case.method.outputs(wide, wide["base"], task.query.x, ("meta",))["meta"], task.query.y)
-    plain = torch.autograd.grad(loss.mean(), list(case.groups["base"].values()), materialize_grads=True)
+    loss = case.method.criterion(
+        case.method.outputs(wide, wide["base"], task.query.x, ("meta",))["meta"], task.query.y
+    )
+    plain = torch.autograd.grad(
+        loss.mean(), list(case.groups["base"].values()), materialize_grads=True
+    )
     want = {("base", n): g for n, g in zip(case.groups["base"], plain, strict=True)}
     assert relative(case.engine_gradient(task)[1], want) < 1e-12
 
@@ -100,7 +135,9 @@ def test_first_order_gradient_is_the_query_gradient_at_the_adapted_parameters():
     wide = expand(case.groups, 3)
     *_, adapted = case.method.trajectory(wide, task.support, 3)
     at = {n: p.detach().requires_grad_() for n, p in adapted.items()}
-    loss = case.method.criterion(case.method.outputs(wide, at, task.query.x, ("meta",))["meta"], task.query.y)
+    loss = case.method.criterion(
+        case.method.outputs(wide, at, task.query.x, ("meta",))["meta"], task.query.y
+    )
     grads = torch.autograd.grad(loss.sum() / 3, list(at.values()), materialize_grads=True)
     want = {("base", n): g.sum(0) for n, g in zip(at, grads, strict=True)}
     assert relative(case.engine_gradient(task)[1], want) < 1e-14
@@ -180,14 +217,19 @@ def test_batch_norm_is_transductive_and_support_acts_through_the_adapted_weights
     changed = task.query.x.clone()
     changed[:, 0] += 0.3
     again = case.method.outputs(wide, adapted, changed, ("meta",))["meta"]
-    assert float((again - out).detach()[:, 1:].abs().max()) > 1e-3, "one query image changes the logits of the others"
+    assert float((again - out).detach()[:, 1:].abs().max()) > 1e-3, (
+        "one query image changes the logits of the others"
+    )
     frozen = Case(inner_lr=0.0)
     other = images(query=3, name="other")
     mixed = Task(other.support, task.query)
-    assert torch.equal(frozen.engine_gradient(task)[0].loss["co"], frozen.engine_gradient(mixed)[0].loss["co"])
+    assert torch.equal(
+        frozen.engine_gradient(task)[0].loss["co"], frozen.engine_gradient(mixed)[0].loss["co"]
+    )
 
 
-# -- the fast block's own functions -----------------------------------------------------------------------
+# -- the fast block's own functions
+# -----------------------------------------------------------------------
 
 
 def _map(*shape: int) -> torch.Tensor:
@@ -196,7 +238,9 @@ def _map(*shape: int) -> torch.Tensor:
 
 
 def _weights(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64).requires_grad_()
+    return torch.randn(
+        shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64
+    ).requires_grad_()
 
 
 _pooled = _convolution.PooledProduct.apply
@@ -211,22 +255,40 @@ _pooled = _convolution.PooledProduct.apply
         (lambda x, g: _convolution.ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
         (lambda x, g: _convolution.ConvWeight.apply(x, g, 1), (_map(2, 3, 4, 3), _map(2, 2, 4, 3))),
         (_convolution.Pooled.apply, (_map(3, 2, 5, 5),)),
-        (lambda x: _convolution.Pooled.apply(x)[0] * _convolution.Pooled.apply(x)[1] ** 2, (_map(2, 2, 5, 4),)),
+        (
+            lambda x: _convolution.Pooled.apply(x)[0] * _convolution.Pooled.apply(x)[1] ** 2,
+            (_map(2, 2, 5, 4),),
+        ),
         (lambda x: _convolution.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
         (lambda x: _convolution.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),
-        (lambda z, f: _convolution.ScaledReLU.apply(z, f, f + 0.1, 0.1), (_map(3, 2, 9, 5), _weights(1, 2, 1, 1))),
+        (
+            lambda z, f: _convolution.ScaledReLU.apply(z, f, f + 0.1, 0.1),
+            (_map(3, 2, 9, 5), _weights(1, 2, 1, 1)),
+        ),
         (_convolution.Pooled.apply, (_map(5, 4, 5, 3),)),
         (lambda w: _pooled(w, _weights(5, 1, 4, 20).detach(), (4, 5), 0.0), (_weights(1, 3, 4),)),
         (lambda w: _pooled(w, _weights(3, 2, 4, 20).detach(), (4, 5), 0.1), (_weights(2, 3, 4),)),
     ],
     ids=[
-        "conv", "conv of 2 tasks", "input gradient", "weight gradient", "weight gradient of one task", "pooled",
-        "pooled and variance", "pooled, channels first", "pooled to one place", "scaled ReLU",
-        "pooled in parts of two and three", "pooled product in parts of two and three", "pooled product of 2 tasks",
+        "conv",
+        "conv of 2 tasks",
+        "input gradient",
+        "weight gradient",
+        "weight gradient of one task",
+        "pooled",
+        "pooled and variance",
+        "pooled, channels first",
+        "pooled to one place",
+        "scaled ReLU",
+        "pooled in parts of two and three",
+        "pooled product in parts of two and three",
+        "pooled product of 2 tasks",
     ],
-)  # fmt: skip
+)
 def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, monkeypatch):
-    """First and second, against finite differences; a third one too, which is of the same functions again."""
+    """First and second, against finite differences; a third one too, which is of the same functions
+    again.
+    """
     monkeypatch.setattr(_convolution, "_CACHED", 2 * 3 * 20 * 8)  # in parts of one or two images
     monkeypatch.setattr(_convolution, "_WIDE", 12)
     assert torch.autograd.gradcheck(function, inputs)
@@ -234,7 +296,9 @@ def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, 
 
     def gradient(*values):
         found = function(*values)
-        total = sum(value.pow(3).sum() for value in (found if isinstance(found, tuple) else (found,)))
+        total = sum(
+            value.pow(3).sum() for value in (found if isinstance(found, tuple) else (found,))
+        )
         return torch.autograd.grad(total, values, create_graph=True)
 
     assert torch.autograd.gradgradcheck(gradient, inputs)
@@ -243,7 +307,9 @@ def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, 
 @pytest.mark.parametrize("scale", [1.0, -1.0, 0.0])
 @pytest.mark.parametrize("size", [(16, 16), (17, 19)])
 def test_the_fast_first_block_is_the_block(size, scale, monkeypatch):
-    """Values, first and second derivatives, for two tasks, odd sizes, and scales of all signs; ties go to one place."""
+    """Values, first and second derivatives, for two tasks, odd sizes, and scales of all signs; ties
+    go to one place.
+    """
     monkeypatch.setattr(_convolution, "_CACHED", 2**14)
     x = random(2, 3, 1, *size, name="x")
     params = {
@@ -262,7 +328,9 @@ def test_the_fast_first_block_is_the_block(size, scale, monkeypatch):
     got = derivatives(base.fast_first_block(params, "1", base.Covered.by(x), 0.1))
     want = derivatives(base.block(params, "1", base.fold(x), pool=True, slope=0.1))
     for ours, theirs in zip(got, want, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.detach().abs().max()) + 1e-12)
+        assert torch.allclose(
+            ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.detach().abs().max()) + 1e-12
+        )
 
 
 @pytest.mark.parametrize("size", [(180, 182), (182, 183)], ids=["in 16 bits", "in 32 bits"])
@@ -284,7 +352,9 @@ def test_derivatives_take_what_autocast_makes_of_them_on_a_gpu():
         return SimpleNamespace(save_for_backward=lambda *saved: None)
 
     with FakeTensorMode():
-        z = torch.empty(2, 3, 8, 8, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        z = torch.empty(2, 3, 8, 8, device="cuda", dtype=torch.bfloat16).contiguous(
+            memory_format=torch.channels_last
+        )
         before = torch.get_autocast_dtype("cuda")
         torch.set_autocast_enabled("cuda", True)
         torch.set_autocast_dtype("cuda", torch.bfloat16)
@@ -312,7 +382,9 @@ def test_parts_in_16_bits_add_up_in_32(monkeypatch):
 def test_a_weight_derivative_in_16_bits_adds_up_in_32(monkeypatch):
     """300 images of 16 pixels, one at a time; of bf16 numbers, 4096 + 16 is 4096."""
     monkeypatch.setattr(_convolution, "_CACHED", 1)
-    ones = torch.ones(300, 1, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    ones = torch.ones(300, 1, 4, 4, dtype=torch.bfloat16).contiguous(
+        memory_format=torch.channels_last
+    )
     found = _convolution._weight_by_rows(ones, ones)
     assert found.dtype == torch.bfloat16
     assert found[0, 0, 1, 1] == 300 * 16
@@ -321,7 +393,9 @@ def test_a_weight_derivative_in_16_bits_adds_up_in_32(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bright_images_of_little_contrast_have_variances(dtype):
     """Differences of large numbers: of products in bf16 some variance would be below 0."""
-    x = 0.85 + 0.1 * random(1, 20, 3, 1, 1, name="bright").expand(-1, -1, -1, 32, 32).to(torch.float32)
+    x = 0.85 + 0.1 * random(1, 20, 3, 1, 1, name="bright").expand(-1, -1, -1, 32, 32).to(
+        torch.float32
+    )
     x = x + 0.002 * random(1, 20, 3, 32, 32, name="grain").to(torch.float32)
     params = {
         "conv1.weight": _weights(1, 64, 3, 3, 3).to(torch.float32) / 5,
@@ -337,7 +411,9 @@ def test_bright_images_of_little_contrast_have_variances(dtype):
 
 
 def test_inputs_far_from_zero_keep_their_variances():
-    """A centre tap sees no border; of products with the mean left in, 30 squared would hide a variance of 0.0004."""
+    """A centre tap sees no border; of products with the mean left in, 30 squared would hide a
+    variance of 0.0004.
+    """
     x = 30 + 0.02 * random(2, 3, 1, 20, 20, name="grain").to(torch.float32)
     params = {
         "conv1.weight": torch.zeros(2, 4, 1, 3, 3),
@@ -346,7 +422,9 @@ def test_inputs_far_from_zero_keep_their_variances():
         "norm1.bias": torch.zeros(2, 4),
     }
     params["conv1.weight"][..., 1, 1] = 1
-    want = base.block({name: p.double() for name, p in params.items()}, "1", base.fold(x.double()), pool=True)
+    want = base.block(
+        {name: p.double() for name, p in params.items()}, "1", base.fold(x.double()), pool=True
+    )
     got = base.fast_first_block(params, "1", base.Covered.by(x))
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert (got - want).abs().max() < 1e-3
@@ -360,7 +438,11 @@ def test_maps_keep_their_layout_through_two_derivatives():
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
             for value in out if isinstance(out, (tuple, list)) else [out]:
-                maps = isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[:2] == (4, 6)
+                maps = (
+                    isinstance(value, torch.Tensor)
+                    and value.ndim == 4
+                    and value.shape[:2] == (4, 6)
+                )
                 full = maps and value[0, 0].numel() > 1 and 0 not in value.stride()
                 if full and not value.is_contiguous(memory_format=torch.channels_last):
                     seen.append(str(function))

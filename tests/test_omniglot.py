@@ -1,4 +1,6 @@
-"""Omniglot on miniature archives, on a local server, and on the real drawings where they are at hand."""
+"""Omniglot on miniature archives, on a local server, and on the real drawings where they are at
+hand.
+"""
 
 import functools
 import hashlib
@@ -26,7 +28,9 @@ DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"
 
 
 def archive(path: Path, characters: list[tuple[str, str, int]], drawings: int = 20) -> None:
-    """A zip in the author's folder tree; every drawing is a bar whose place depends on its class."""
+    """A zip in the author's folder tree; every drawing is a bar whose place depends on its
+    class.
+    """
     with zipfile.ZipFile(path, "w") as file:
         for number, (name, alphabet, character) in enumerate(characters):
             for drawing in range(1, drawings + 1):
@@ -35,7 +39,8 @@ def archive(path: Path, characters: list[tuple[str, str, int]], drawings: int = 
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).convert("1").save(buffer, format="png")
                 file.writestr(
-                    f"{name}/{alphabet}/character{character:02d}/{number:04d}_{drawing:02d}.png", buffer.getvalue()
+                    f"{name}/{alphabet}/character{character:02d}/{number:04d}_{drawing:02d}.png",
+                    buffer.getvalue(),
                 )
 
 
@@ -86,13 +91,18 @@ def test_repacked_archives_are_the_same_data(miniature, tmp_path):
     data, copies = miniature
     data.prepare(tmp_path / "a", copies)
     for name, copy in copies.items():
-        with zipfile.ZipFile(copy.path) as old, zipfile.ZipFile(tmp_path / "new.zip", "w", zipfile.ZIP_DEFLATED) as new:
+        with (
+            zipfile.ZipFile(copy.path) as old,
+            zipfile.ZipFile(tmp_path / "new.zip", "w", zipfile.ZIP_DEFLATED) as new,
+        ):
             for item in reversed(old.namelist()):
                 new.writestr(item, old.read(item))
         (tmp_path / "new.zip").replace(copy.path)
         copies[name] = LocalCopy(path=copy.path, sha256=sha256_of(Path(copy.path)))
     data.prepare(tmp_path / "b", copies)
-    hashes = [data.open(tmp_path / n, torch.device("cpu"), torch.float32).sha256 for n in ("a", "b")]
+    hashes = [
+        data.open(tmp_path / n, torch.device("cpu"), torch.float32).sha256 for n in ("a", "b")
+    ]
     assert hashes[0] == hashes[1]
 
 
@@ -109,16 +119,29 @@ def test_rotations_are_classes(miniature, tmp_path):
 
 def test_bad_copies_are_refused_by_name_and_leave_nothing(miniature, tmp_path):
     data, copies = miniature
-    wrong = {**copies, "images_background.zip": LocalCopy(path=copies["images_background.zip"].path, sha256="0" * 64)}
-    with pytest.raises(UserError, match=r"images_background\.zip has SHA-256 .* the configuration says 0000"):
+    wrong = {
+        **copies,
+        "images_background.zip": LocalCopy(
+            path=copies["images_background.zip"].path, sha256="0" * 64
+        ),
+    }
+    with pytest.raises(
+        UserError, match=r"images_background\.zip has SHA-256 .* the configuration says 0000"
+    ):
         data.prepare(tmp_path / "data", wrong)
     gone = {**copies, "images_evaluation.zip": LocalCopy(path="/nowhere.zip", sha256="0" * 64)}
-    with pytest.raises(UserError, match=r"local copy of images_evaluation\.zip is not there: /nowhere\.zip"):
+    with pytest.raises(
+        UserError, match=r"local copy of images_evaluation\.zip is not there: /nowhere\.zip"
+    ):
         data.prepare(tmp_path / "data", gone)
     with pytest.raises(UserError, match=r"unknown file of omniglot 'images\.zip'"):
         data.prepare(tmp_path / "data", {"images.zip": copies["images_background.zip"]})
     short = tmp_path / "images_evaluation.zip"
-    archive(short, [c for found in data.characters.values() for c in found if c[0] == short.stem], drawings=19)
+    archive(
+        short,
+        [c for found in data.characters.values() for c in found if c[0] == short.stem],
+        drawings=19,
+    )
     fewer = {**copies, short.name: LocalCopy(path=str(short), sha256=sha256_of(short))}
     with pytest.raises(UserError, match="19 drawings; 20 are expected"):
         data.prepare(tmp_path / "data", fewer)
@@ -137,7 +160,9 @@ def server(tmp_path):
         def log_message(self, *args):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=served)) as found:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=served)
+    ) as found:
         threading.Thread(target=found.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{found.server_port}/"
         found.shutdown()
@@ -155,7 +180,9 @@ def test_mirrors_are_tried_in_order_and_the_digest_decides(server, tmp_path):
 
 
 def test_without_a_good_mirror_the_error_says_what_to_do(server, tmp_path):
-    with pytest.raises(UserError, match=r"gone\.bin: status 404; .*bad\.bin: the server answered.*quota.*`sources`"):
+    with pytest.raises(
+        UserError, match=r"gone\.bin: status 404; .*bad\.bin: the server answered.*quota.*`sources`"
+    ):
         obtain(remote(server + "gone.bin", server + "bad.bin"), tmp_path / "downloads")
     assert [p.name for p in (tmp_path / "downloads").iterdir()] == [".lock"]
 
@@ -175,7 +202,9 @@ def test_a_verified_file_is_not_fetched_again(tmp_path, monkeypatch):
 def test_the_real_drawings(real_data, tmp_path):
     folder = real_data / "omniglot"
     names = ("images_background.zip", "images_evaluation.zip")
-    copies = {name: LocalCopy(path=str(folder / name), sha256=sha256_of(folder / name)) for name in names}
+    copies = {
+        name: LocalCopy(path=str(folder / name), sha256=sha256_of(folder / name)) for name in names
+    }
     data = registry.datasets.get("omniglot")(Omniglot.Options())
     data.prepare(tmp_path, copies)
     data.open(tmp_path, torch.device("cpu"), torch.float32)
@@ -217,7 +246,9 @@ def with_a_shorter_chunk(png: bytes) -> bytes:
 
 
 def with_members_marked(offset: int, value: int) -> object:
-    """Flags (offset 6) or method of compression (8) that a flipped bit gives to every member, in both headers."""
+    """Flags (offset 6) or method of compression (8) that a flipped bit gives to every member, in
+    both headers.
+    """
 
     def damage(path: Path) -> None:
         content = bytearray(path.read_bytes())
@@ -251,7 +282,9 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(damage, miniature, tmp_pa
     path = Path(copies["images_background.zip"].path)
     damage(path)
     copies = {**copies, path.name: LocalCopy(path=str(path), sha256=sha256_of(path))}
-    with pytest.raises(UserError, match=r"images_background\.zip is (damaged|empty|a web page)") as found:
+    with pytest.raises(
+        UserError, match=r"images_background\.zip is (damaged|empty|a web page)"
+    ) as found:
         data.prepare(tmp_path / "data", copies)
     assert re.search(r"Name another copy under `sources`", str(found.value))
     assert "\n" not in str(found.value)
@@ -267,7 +300,9 @@ def test_wherever_a_byte_changes_it_is_noticed_or_without_effect(miniature):
     archive(path, [c for found in data.characters.values() for c in found if c[0] == path.stem])
     before, content, rng = data.build(paths).images, path.read_bytes(), np.random.default_rng(0)
     noticed = 0
-    for place, value in zip(rng.integers(len(content), size=150), rng.integers(256, size=150), strict=True):
+    for place, value in zip(
+        rng.integers(len(content), size=150), rng.integers(256, size=150), strict=True
+    ):
         path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
         try:
             assert np.array_equal(data.build(paths).images, before)
@@ -279,11 +314,14 @@ def test_wherever_a_byte_changes_it_is_noticed_or_without_effect(miniature):
 def test_a_file_for_which_there_is_no_address_is_asked_for(tmp_path):
     file = RemoteFile("file.bin", (), 8, "0" * 64, page="https://example.org/ask")
     with pytest.raises(
-        UserError, match=r"by hand: get the file \(8 bytes.* from https://example\.org/ask and put it at"
+        UserError,
+        match=r"by hand: get the file \(8 bytes.* from https://example\.org/ask and put it at",
     ):
         obtain(file, tmp_path)
     (tmp_path / "file.bin").write_bytes(b"another")
-    with pytest.raises(UserError, match="where another file is now, or name your copy under `sources`"):
+    with pytest.raises(
+        UserError, match="where another file is now, or name your copy under `sources`"
+    ):
         obtain(file, tmp_path)
     with pytest.raises(UserError, match=r"local copy of file\.bin is not there: ~nobody-here/x"):
         obtain(file, tmp_path, LocalCopy(path="~nobody-here/x", sha256="0" * 64))

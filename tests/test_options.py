@@ -1,4 +1,6 @@
-"""Options that change a whole run: ensembles, the last-model bug, clamp, annealing, noise, a frozen co-learner."""
+"""Options that change a whole run: ensembles, the last-model bug, clamp, annealing, noise, a frozen
+co-learner.
+"""
 
 import json
 
@@ -36,9 +38,13 @@ def twin_of(settings):
     return Settings(**{**settings.__dict__, "results": settings.results / "twin"})
 
 
-@pytest.mark.parametrize("option", [{k: v} for k, v in ALL.items() if k not in ("val_every", "epoch_steps")], ids=str)
+@pytest.mark.parametrize(
+    "option", [{k: v} for k, v in ALL.items() if k not in ("val_every", "epoch_steps")], ids=str
+)
 def test_each_option_changes_the_run_and_its_id(option, settings):
-    plain = run(glyph_spec("maml+cml", protocol_options={"val_every": 4, "epoch_steps": 4}), settings)
+    plain = run(
+        glyph_spec("maml+cml", protocol_options={"val_every": 4, "epoch_steps": 4}), settings
+    )
     spec = glyph_spec("maml+cml", protocol_options={"val_every": 4, "epoch_steps": 4, **option})
     changed = run(spec, settings)
     assert changed.spec.id != plain.spec.id
@@ -49,7 +55,8 @@ def test_each_option_changes_the_run_and_its_id(option, settings):
 
 def test_a_new_optimizer_every_few_steps_changes_the_run(settings):
     kept, reset = (
-        run(glyph_spec(protocol_options={"val_every": 4, "optimizer_reset_every": n}), settings) for n in (0, 4)
+        run(glyph_spec(protocol_options={"val_every": 4, "optimizer_reset_every": n}), settings)
+        for n in (0, 4)
     )
     assert not same(tensors(kept, "last"), tensors(reset, "last"))
     first = [r.content["curves"]["validation"]["loss_meta"][1] for r in (kept, reset)]
@@ -60,7 +67,9 @@ def test_fresh_validation_tasks_are_new_each_time(settings, monkeypatch):
     seen = []
     original = training.evaluate
     monkeypatch.setattr(
-        training, "evaluate", lambda *args, first=0, **rest: seen.append(first) or original(*args, first=first, **rest)
+        training,
+        "evaluate",
+        lambda *args, first=0, **rest: seen.append(first) or original(*args, first=first, **rest),
     )
     run(glyph_spec(protocol_options={"val_every": 4, "val_tasks": 6, "val_fresh": True}), settings)
     assert seen == [0, 6, 12, 18]
@@ -68,10 +77,19 @@ def test_fresh_validation_tasks_are_new_each_time(settings, monkeypatch):
 
 def test_what_selection_makes_of_the_co_heads_reading(settings):
     joint, separate = (
-        run(glyph_spec("maml+cml", protocol_options={"val_every": 1, "val_tasks": 3, "selection": s}, seed=1), settings)
+        run(
+            glyph_spec(
+                "maml+cml",
+                protocol_options={"val_every": 1, "val_tasks": 3, "selection": s},
+                seed=1,
+            ),
+            settings,
+        )
         for s in ("joint", "separate")
     )
-    assert joint.content["selected"]["best_meta"] != joint.content["selected"]["best_co"], "else there is no difference"
+    assert joint.content["selected"]["best_meta"] != joint.content["selected"]["best_co"], (
+        "else there is no difference"
+    )
     assert np.array_equal(separate.arrays["co@1"], joint.arrays["co_unpaired@1"])
     assert np.array_equal(separate.arrays["meta@1"], joint.arrays["meta@1"])
     assert not np.array_equal(separate.arrays["co@1"], joint.arrays["co@1"])
@@ -84,36 +102,61 @@ def test_each_reading_is_of_the_model_it_names(members, settings):
     made = Training(spec, settings, settings.results, print)
 
     def model(number: int) -> dict:
-        return {g: {n: p.detach() for n, p in ps.items()} for g, ps in made.method.init(number).items()}
+        return {
+            g: {n: p.detach() for n, p in ps.items()} for g, ps in made.method.init(number).items()
+        }
 
     models = {"best_meta": model(1), "best_co": model(2), "last": model(3)}
     for head in ("meta", "co"):
         models |= {f"top_{head}.{i}": model(10 * len(head) + i) for i in range(members)}
     steps = {"best_meta": 4, "best_co": 8, "last": 12}
-    got = readings.test_results(made.method, made.data, spec, models, steps, spec.evaluation, made.tasks_at_once)
+    got = readings.test_results(
+        made.method, made.data, spec, models, steps, spec.evaluation, made.tasks_at_once
+    )
     episodes = Episodes(made.data, "test", 5, 1, 5)
     tops = {head: [models[f"top_{head}.{i}"] for i in range(members)] for head in ("meta", "co")}
     mixed = {"base": models["best_meta"]["base"], "co": models["best_co"]["co"]}
     single = "_single" if members else ""
     want = {
-        f"meta{single}": (models["best_meta"], "meta", "meta"), f"co{single}": (models["best_meta"], "co", "meta"),
-        "co_unpaired": (mixed, "co", "meta"), "co_eq9": (models["best_co"], "co", "co"),
-        "meta_last": (models["last"], "meta", "meta"), "co_last": (models["last"], "co", "meta"),
+        f"meta{single}": (models["best_meta"], "meta", "meta"),
+        f"co{single}": (models["best_meta"], "co", "meta"),
+        "co_unpaired": (mixed, "co", "meta"),
+        "co_eq9": (models["best_co"], "co", "co"),
+        "meta_last": (models["last"], "meta", "meta"),
+        "co_last": (models["last"], "co", "meta"),
         "co_paired": (tops["co"] if members else models["best_co"], "co", "meta"),
-    }  # fmt: skip
-    want |= {"meta": (tops["meta"], "meta", "meta"), "co": (tops["meta"], "co", "meta")} if members else {}
+    }
+    want |= (
+        {"meta": (tops["meta"], "meta", "meta"), "co": (tops["meta"], "co", "meta")}
+        if members
+        else {}
+    )
     assert set(got) == {f"{reading}@1" for reading in want}
     for reading, (groups, head, loss) in want.items():
-        found = evaluate(made.method, groups, episodes, 8, heads=(head,), steps=(1,), inner_loss=loss)[head, 1]
+        found = evaluate(
+            made.method, groups, episodes, 8, heads=(head,), steps=(1,), inner_loss=loss
+        )[head, 1]
         assert np.array_equal(got[f"{reading}@1"], np.round(found.score.numpy() * 25)), reading
 
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("mamlpp+cml", {"inner_steps": 2, "epoch_steps": 3, "msl_epochs": 2, "first_order_to_second_order_epoch": 1}),
-     ("sharp_maml+cml", {"inner_steps": 2, "rho_up": 0.05}), ("boil", {}), ("cl", {}),
-     ("maml+cml", {"cml": {"frozen": True}})],
-)  # fmt: skip
+    [
+        (
+            "mamlpp+cml",
+            {
+                "inner_steps": 2,
+                "epoch_steps": 3,
+                "msl_epochs": 2,
+                "first_order_to_second_order_epoch": 1,
+            },
+        ),
+        ("sharp_maml+cml", {"inner_steps": 2, "rho_up": 0.05}),
+        ("boil", {}),
+        ("cl", {}),
+        ("maml+cml", {"cml": {"frozen": True}}),
+    ],
+)
 def test_a_resumed_run_equals_its_uninterrupted_twin_with_every_option(method, options, settings):
     own = {"inner_lr": 0.4} if method != "mamlpp+cml" else {}
     spec = make(method, {**own, **options})
@@ -123,12 +166,18 @@ def test_a_resumed_run_equals_its_uninterrupted_twin_with_every_option(method, o
     for path in sorted(twin.folder.glob("*.safetensors")):
         assert same(load_file(path), load_file(resumed.folder / path.name)), path.name
     assert resumed.content["curves"] == twin.content["curves"]
-    assert {k: v.tolist() for k, v in resumed.arrays.items()} == {k: v.tolist() for k, v in twin.arrays.items()}
+    assert {k: v.tolist() for k, v in resumed.arrays.items()} == {
+        k: v.tolist() for k, v in twin.arrays.items()
+    }
 
 
 def test_resumed_at_a_validation_a_scheduled_method_has_its_diagnostics(settings):
-    """The checkpoint is of the moment before the validation: what MAML++ is in that epoch must come back with it."""
-    spec = make("mamlpp+cml", {"inner_steps": 2, "epoch_steps": 3, "msl_epochs": 2}, {"val_every": 3})
+    """The checkpoint is of the moment before the validation: what MAML++ is in that epoch must come
+    back with it.
+    """
+    spec = make(
+        "mamlpp+cml", {"inner_steps": 2, "epoch_steps": 3, "msl_epochs": 2}, {"val_every": 3}
+    )
     interrupted(spec, settings, at_step=9, before="_pause")
     assert run(spec, settings).content["curves"] == run(spec, twin_of(settings)).content["curves"]
 
@@ -156,21 +205,34 @@ def test_a_run_killed_in_its_test_is_not_trained_again(settings, monkeypatch):
 
 
 def test_an_ensemble_is_of_the_best_validations_and_tests_their_mean_logits(settings):
-    record = run(make("mamlpp+cml", {"inner_steps": 2}, {"val_every": 3, "ensemble_top_k": 3}), settings)
+    record = run(
+        make("mamlpp+cml", {"inner_steps": 2}, {"val_every": 3, "ensemble_top_k": 3}), settings
+    )
     scores = dict(
-        zip(record.content["curves"]["step"], record.content["curves"]["validation"]["score_meta"], strict=True)
+        zip(
+            record.content["curves"]["step"],
+            record.content["curves"]["validation"]["score_meta"],
+            strict=True,
+        )
     )
     scores.pop(0)
     chosen = [record.content["selected"][f"top_meta.{i}"] for i in range(3)]
     assert chosen[0] == record.content["selected"]["best_meta"]
-    assert sorted((scores[s] for s in chosen), reverse=True) == sorted(scores.values(), reverse=True)[:3]
+    assert (
+        sorted((scores[s] for s in chosen), reverse=True)
+        == sorted(scores.values(), reverse=True)[:3]
+    )
     assert {"meta@2", "meta_single@2", "co@2", "co_single@2", "co_paired@2"} <= set(record.arrays)
     models = read_models(record.folder)
     assert same(models["top_meta.0"]["base"], models["best_meta"]["base"])
     assert not np.array_equal(record.arrays["meta@2"], record.arrays["meta_single@2"])
-    more = record.spec.model_copy(update={"evaluation": Evaluation(tasks=40, query=5, inner_steps=(2,))})
+    more = record.spec.model_copy(
+        update={"evaluation": Evaluation(tasks=40, query=5, inner_steps=(2,))}
+    )
     longer = reevaluate(record, more, settings)
-    assert np.array_equal(longer.arrays["meta@2"][:30], record.arrays["meta@2"]), "from the stored models alone"
+    assert np.array_equal(longer.arrays["meta@2"][:30], record.arrays["meta@2"]), (
+        "from the stored models alone"
+    )
 
 
 def test_save_last_tests_the_last_step(settings):
@@ -179,9 +241,18 @@ def test_save_last_tests_the_last_step(settings):
 
 
 def test_sharp_maml_is_tested_with_or_without_its_ascent(settings):
-    """Two runs that differ in the test alone: equal models, other results, also from the stored model."""
+    """Two runs that differ in the test alone: equal models, other results, also from the stored
+    model.
+    """
     a, b = (
-        run(make("sharp_maml", {"inner_steps": 2, "rho_low": 2.0, "sharp_test_perturb": p}, {"val_every": 4}), settings)
+        run(
+            make(
+                "sharp_maml",
+                {"inner_steps": 2, "rho_low": 2.0, "sharp_test_perturb": p},
+                {"val_every": 4},
+            ),
+            settings,
+        )
         for p in (True, False)
     )
     assert same(tensors(a, "last"), tensors(b, "last"))
@@ -191,7 +262,9 @@ def test_sharp_maml_is_tested_with_or_without_its_ascent(settings):
 
 
 def test_a_frozen_co_learner_stays_at_its_start_through_a_run(settings):
-    record = run(make("maml+cml", {"inner_lr": 0.4, "cml": {"frozen": True}}, {"val_every": 4}), settings)
+    record = run(
+        make("maml+cml", {"inner_lr": 0.4, "cml": {"frozen": True}}, {"val_every": 4}), settings
+    )
     start = Training(record.spec, settings, record.folder, print).groups["co"]
     assert same({k: v.detach() for k, v in start.items()}, tensors(record, "colearner"))
 
@@ -201,9 +274,13 @@ def test_cl_reports_all_its_rows(settings):
     assert {"meta@1", "co@1", "both@1", "co_fixed@1", "co_unadapted@1"} <= set(record.arrays)
     assert "co_eq9@1" not in record.arrays
     assert json.dumps(record.content)
-    steps = record.spec.model_copy(update={"evaluation": Evaluation(tasks=30, query=5, inner_steps=(0, 1))})
+    steps = record.spec.model_copy(
+        update={"evaluation": Evaluation(tasks=30, query=5, inner_steps=(0, 1))}
+    )
     wider = reevaluate(record, steps, settings)
-    assert np.array_equal(wider.arrays["co@0"], record.arrays["co_unadapted@1"]), "nothing has moved"
+    assert np.array_equal(wider.arrays["co@0"], record.arrays["co_unadapted@1"]), (
+        "nothing has moved"
+    )
 
 
 def test_a_reading_added_later_is_made_from_the_stored_models(settings, monkeypatch):
@@ -220,29 +297,52 @@ def test_a_reading_added_later_is_made_from_the_stored_models(settings, monkeypa
         assert all(np.array_equal(after.arrays[k], v) for k, v in before.arrays.items())
 
 
-# -- the other methods train --------------------------------------------------------------------------
+# -- the other methods train
+# --------------------------------------------------------------------------
 
-OTHERS = [n for n in registry.method_names() if n.split("+")[0] in ("fomaml", "mamlpp", "sharp_maml", "more_maml")]
+OTHERS = [
+    n
+    for n in registry.method_names()
+    if n.split("+")[0] in ("fomaml", "mamlpp", "sharp_maml", "more_maml")
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", OTHERS)
-def test_fifty_steps_lower_the_loss_and_beat_the_untrained_network(method, tmp_path_factory, tmp_path):
-    """One seed, 32 filters, 28x28: MAML and BOIL, CL and frozen co-learners have a study of their own."""
+def test_fifty_steps_lower_the_loss_and_beat_the_untrained_network(
+    method, tmp_path_factory, tmp_path
+):
+    """One seed, 32 filters, 28x28: MAML and BOIL, CL and frozen co-learners have a study of their
+    own.
+    """
     folder = tmp_path_factory.getbasetemp() / "glyphs28"
     cls = registry.datasets.get("glyphs")
     cls(cls.Options()).prepare(folder)
-    settings = Settings(results=tmp_path, data_dir=folder, report=lambda text: None, diagnostics=False)
+    settings = Settings(
+        results=tmp_path, data_dir=folder, report=lambda text: None, diagnostics=False
+    )
     ends = {}
     for steps in (0, 50):
-        spec = make(method, {}, {"val_every": 25, "val_tasks": 40}, steps=steps,
-                    evaluation=Evaluation(tasks=100, query=5, inner_steps=()))  # fmt: skip
-        network = {**spec.network.options, "filters": 32, **registry.method(method).network_defaults}
+        spec = make(
+            method,
+            {},
+            {"val_every": 25, "val_tasks": 40},
+            steps=steps,
+            evaluation=Evaluation(tasks=100, query=5, inner_steps=()),
+        )
+        network = {
+            **spec.network.options,
+            "filters": 32,
+            **registry.method(method).network_defaults,
+        }
         glyphs = cls(cls.Options())
-        spec = spec.model_copy(update={
-            "network": spec.network.model_copy(update={"options": network}), "data_id": glyphs.data_id,
-            "data": spec.data.model_copy(update={"options": {}}),
-        })  # fmt: skip
+        spec = spec.model_copy(
+            update={
+                "network": spec.network.model_copy(update={"options": network}),
+                "data_id": glyphs.data_id,
+                "data": spec.data.model_copy(update={"options": {}}),
+            }
+        )
         ends[steps] = run(spec, settings)
     losses = ends[50].content["curves"]["validation"]["loss_meta"]
     assert losses[-1] < losses[0]
@@ -255,7 +355,9 @@ def test_fifty_steps_lower_the_loss_and_beat_the_untrained_network(method, tmp_p
 
 
 @pytest.mark.parametrize(("more", "status"), [(0.6, "finished"), (0.2, "collapsed")])
-def test_a_run_that_looks_collapsed_by_few_tasks_is_judged_by_more(more, status, settings, monkeypatch):
+def test_a_run_that_looks_collapsed_by_few_tasks_is_judged_by_more(
+    more, status, settings, monkeypatch
+):
     """20 accuracies around chance do not tell; 100 do."""
     asked = []
 
@@ -266,9 +368,13 @@ def test_a_run_that_looks_collapsed_by_few_tasks_is_judged_by_more(more, status,
 
     monkeypatch.setattr(running, "evaluate", judged)
     chance = Result(torch.ones(20), 0.2 + 0.2 * (torch.arange(20) % 3 - 1))
-    monkeypatch.setattr(training.Training, "_validate", lambda self: setattr(self, "last_validation", chance) or {
-        "loss_meta": 1.0, "score_meta": 0.2
-    })  # fmt: skip
+    monkeypatch.setattr(
+        training.Training,
+        "_validate",
+        lambda self: (
+            setattr(self, "last_validation", chance) or {"loss_meta": 1.0, "score_meta": 0.2}
+        ),
+    )
     spec = glyph_spec(protocol_options={"val_every": 4, "val_tasks": 20})
     assert run(spec, settings).status == status
     assert asked == [100]

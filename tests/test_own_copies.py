@@ -1,4 +1,6 @@
-"""A user's own copies of data: what is made from one is never taken for another, nor for what is published."""
+"""A user's own copies of data: what is made from one is never taken for another, nor for what is
+published.
+"""
 
 import hashlib
 import json
@@ -37,12 +39,28 @@ TERMS = "the terms of use of cifar_fs are not acknowledged"
 
 def study(folder: Path, **more) -> dict:
     experiment = {
-        "data": "cifar_fs", "network": "conv4", "network_options": {"filters": 2}, "shots": [1], "query": 2, "steps": 2,
-        "methods": {"maml": {}}, "protocol_options": {"val_every": 2, "val_tasks": 2},
+        "data": "cifar_fs",
+        "network": "conv4",
+        "network_options": {"filters": 2},
+        "shots": [1],
+        "query": 2,
+        "steps": 2,
+        "methods": {"maml": {}},
+        "protocol_options": {"val_every": 2, "val_tasks": 2},
         "evaluation": {"tasks": 3, "query": 2},
-    }  # fmt: skip
-    table = {"kind": "accuracy", "experiment": "e", "title": "T", "rows": [{"label": "MAML", "run": "maml"}]}
-    fixed = {"study": "own", "seeds": 1, "experiments": {"e": experiment}, "tables": {"table1": table}}
+    }
+    table = {
+        "kind": "accuracy",
+        "experiment": "e",
+        "title": "T",
+        "rows": [{"label": "MAML", "run": "maml"}],
+    }
+    fixed = {
+        "study": "own",
+        "seeds": 1,
+        "experiments": {"e": experiment},
+        "tables": {"table1": table},
+    }
     return {**fixed, "data_dir": str(folder / "data"), "results": str(folder / "results"), **more}
 
 
@@ -56,7 +74,9 @@ def copies(tmp_path_factory) -> list[dict]:
     found = []
     for seed in (0, 1):
         folder = tmp_path_factory.mktemp(f"copy{seed}")
-        found.append(archives.sources({"cifar_fs": archives.cifar100(folder, train=3, test=1, seed=seed)}))
+        found.append(
+            archives.sources({"cifar_fs": archives.cifar100(folder, train=3, test=1, seed=seed)})
+        )
     return found
 
 
@@ -89,7 +109,8 @@ def test_another_copy_is_prepared_anew_and_the_same_is_not(copies, tmp_path, mon
     assert stamps[0]["sha256"] != stamps[1]["sha256"]
     named = [copy["sources"]["cifar_fs"]["cifar-100-python.tar.gz"]["sha256"] for copy in copies]
     assert [
-        f"sha256:{sha256}" in s["files"]["cifar-100-python.tar.gz"] for s, sha256 in zip(stamps, named, strict=True)
+        f"sha256:{sha256}" in s["files"]["cifar-100-python.tar.gz"]
+        for s, sha256 in zip(stamps, named, strict=True)
     ] == [True] * 2
     monkeypatch.setattr(base, "obtain_all", lambda *args: pytest.fail("made again"))
     assert fetch(two, tmp_path) == (0, stamps[1])
@@ -101,7 +122,10 @@ def test_a_copy_that_is_no_longer_named_is_not_what_is_published(copies, tmp_pat
     assert preflight.downloads(resolved(own)) == 0
     assert preflight.downloads(resolved(bare)) == 169_001_437
     assert "downloads 169.0 MB" in preflight.summary(resolved(bare))
-    assert f"{ID}: what is prepared was made from other files and is not taken" in preflight.summary(resolved(bare))
+    assert (
+        f"{ID}: what is prepared was made from other files and is not taken"
+        in preflight.summary(resolved(bare))
+    )
     assert f"{ID}: not the published data: there are 400 images" in preflight.summary(resolved(own))
     assert fetch(bare, tmp_path)[0] == 2
     assert "cifar-100-python.tar.gz would be downloaded" in capsys.readouterr().err
@@ -116,7 +140,9 @@ def test_terms_do_not_lapse_by_a_miniature(copies, tmp_path, monkeypatch):
     fetch(own, tmp_path)
     assert preflight.blocked(resolved(own)) == {}
     assert TERMS in preflight.blocked(resolved(study(tmp_path)))[ID]
-    assert preflight.blocked(resolved({**own, "acknowledged": []})) == {}, "what is there is what is asked for"
+    assert preflight.blocked(resolved({**own, "acknowledged": []})) == {}, (
+        "what is there is what is asked for"
+    )
 
 
 def test_a_job_does_not_train_on_what_another_study_prepared_meanwhile(copies, tmp_path, capsys):
@@ -132,23 +158,32 @@ def test_a_job_does_not_train_on_what_another_study_prepared_meanwhile(copies, t
     assert main(["train", str(tmp_path / "plan.json"), "--job", job]) == 0
 
 
-# -- what an index says ---------------------------------------------------------------------------------
+# -- what an index says
+# ---------------------------------------------------------------------------------
 
 PUBLISHED = [{"a": "sha256:1", "b": "md5:2"}, {"c": ""}]
 
 
 @pytest.mark.parametrize(
     ("index", "own", "wanted"),
-    [({}, {}, False), ({"sha256": "x"}, {}, True), ({"differs": "so"}, {}, False), ({"sha256": "x"}, {"a": "9"}, False),
-     ({"files": {"a": ["sha256:1"], "b": ["sha256:3", "md5:2"]}}, {}, True),
-     ({"files": {"a": ["sha256:1"], "b": ["sha256:3", "md5:2"]}}, {"b": "3"}, True),
-     ({"files": {"a": ["sha256:1"], "b": ["sha256:3", "md5:2"]}}, {"b": "2"}, False),
-     ({"files": {"a": ["sha256:9"], "b": ["sha256:3", "md5:2"]}}, {"b": "3"}, False),
-     ({"files": {"a": ["sha256:9"], "b": ["sha256:3", "md5:2"]}}, {"a": "9"}, True),
-     ({"files": {"a": ["sha256:1"]}}, {}, False), ({"files": {"c": ["sha256:7", prepared.FIRST]}}, {}, True),
-     ({"files": {"c": ["sha256:7"]}}, {}, False), ({"files": {"c": ["sha256:7"]}}, {"c": "7"}, True),
-     ({"files": {"c": 7}}, {}, False), ({"files": {"c": ["sha256:7", prepared.FIRST]}}, {"a": "1"}, False)],
-)  # fmt: skip
+    [
+        ({}, {}, False),
+        ({"sha256": "x"}, {}, True),
+        ({"differs": "so"}, {}, False),
+        ({"sha256": "x"}, {"a": "9"}, False),
+        ({"files": {"a": ["sha256:1"], "b": ["sha256:3", "md5:2"]}}, {}, True),
+        ({"files": {"a": ["sha256:1"], "b": ["sha256:3", "md5:2"]}}, {"b": "3"}, True),
+        ({"files": {"a": ["sha256:1"], "b": ["sha256:3", "md5:2"]}}, {"b": "2"}, False),
+        ({"files": {"a": ["sha256:9"], "b": ["sha256:3", "md5:2"]}}, {"b": "3"}, False),
+        ({"files": {"a": ["sha256:9"], "b": ["sha256:3", "md5:2"]}}, {"a": "9"}, True),
+        ({"files": {"a": ["sha256:1"]}}, {}, False),
+        ({"files": {"c": ["sha256:7", prepared.FIRST]}}, {}, True),
+        ({"files": {"c": ["sha256:7"]}}, {}, False),
+        ({"files": {"c": ["sha256:7"]}}, {"c": "7"}, True),
+        ({"files": {"c": 7}}, {}, False),
+        ({"files": {"c": ["sha256:7", prepared.FIRST]}}, {"a": "1"}, False),
+    ],
+)
 def test_which_arrays_are_those_that_are_asked_for(index, own, wanted):
     assert prepared.is_wanted(index, PUBLISHED, own) is wanted
 
@@ -189,22 +224,32 @@ class Two(ImageSet):
         return ImageArrays(images, np.array([3, 3]), splits)
 
 
-def test_a_copy_with_the_right_numbers_is_the_published_one_only_by_its_digest(tmp_path, monkeypatch, capsys):
+def test_a_copy_with_the_right_numbers_is_the_published_one_only_by_its_digest(
+    tmp_path, monkeypatch, capsys
+):
     path = tmp_path / "file"
     path.write_bytes(b"published")
     own = {"file": LocalCopy(path=str(path), sha256=sha256_of(path))}
     md5 = hashlib.md5(b"published").hexdigest()
-    for wanted, differs in ((md5, ""), ("0" * 32, "an own copy of the data, whose digest is not a published one")):
-        monkeypatch.setattr(Two, "files", (base.RemoteFile("file", ("http://127.0.0.1:9/",), 0, md5=wanted),))
+    for wanted, differs in (
+        (md5, ""),
+        ("0" * 32, "an own copy of the data, whose digest is not a published one"),
+    ):
+        monkeypatch.setattr(
+            Two, "files", (base.RemoteFile("file", ("http://127.0.0.1:9/",), 0, md5=wanted),)
+        )
         folder = tmp_path / wanted
         Two(Two.Options()).prepare(folder, own)
-        assert Two(Two.Options()).open(folder, torch.device("cpu"), torch.float32).differs == differs
+        assert (
+            Two(Two.Options()).open(folder, torch.device("cpu"), torch.float32).differs == differs
+        )
         assert ("an own copy" in capsys.readouterr().err) is bool(differs)
         files = prepared.index(folder, "two/v1")["files"]["file"]
         assert files == [f"sha256:{own['file'].sha256}", f"md5:{md5}"]
 
 
-# -- finished runs ------------------------------------------------------------------------------------------
+# -- finished runs
+# ------------------------------------------------------------------------------------------
 
 
 def other_pixels(settings) -> None:
@@ -223,27 +268,40 @@ def test_a_finished_run_of_other_data_is_not_taken(own_settings):
     record = run(glyph_spec(), own_settings)
     before = (record.folder / "record.json").read_bytes()
     other_pixels(own_settings)
-    for again in (lambda: run(glyph_spec(), own_settings), lambda: extend(record.folder, {"tasks": 40}, own_settings)):
-        with pytest.raises(UserError, match=r"was trained on other data.*0000.*Move the folder away .* `results`"):
+    for again in (
+        lambda: run(glyph_spec(), own_settings),
+        lambda: extend(record.folder, {"tasks": 40}, own_settings),
+    ):
+        with pytest.raises(
+            UserError, match=r"was trained on other data.*0000.*Move the folder away .* `results`"
+        ):
             again()
     assert (record.folder / "record.json").read_bytes() == before
     next(Path(own_settings.data_dir).rglob("index.json")).unlink()
-    assert run(glyph_spec(), own_settings).content == record.content, "without data there is nothing to compare"
+    assert run(glyph_spec(), own_settings).content == record.content, (
+        "without data there is nothing to compare"
+    )
 
 
 def test_a_checkpoint_of_other_data_is_not_continued(own_settings, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("cml_bench.engine.run._finish", lambda *args: (_ for _ in ()).throw(UserError("stopped")))
+        patch.setattr(
+            "cml_bench.engine.run._finish",
+            lambda *args: (_ for _ in ()).throw(UserError("stopped")),
+        )
         with pytest.raises(UserError, match="stopped"):
             run(glyph_spec(), own_settings)
     folder = Store(own_settings.results).folder(glyph_spec())
     state = checkpoint.load(folder)
     checkpoint.save(folder, {**state, "step": state["step"] + 1, "data": "1" * 64})
-    with pytest.raises(UserError, match=r"was trained on other data: glyphs/v1/16px of SHA-256 111111111111…"):
+    with pytest.raises(
+        UserError, match=r"was trained on other data: glyphs/v1/16px of SHA-256 111111111111…"
+    ):
         run(glyph_spec(), own_settings)
 
 
-# -- as a user runs it ----------------------------------------------------------------------------------------
+# -- as a user runs it
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -274,14 +332,22 @@ def test_a_study_whose_copy_changes_or_is_no_longer_named(checkout, copies, tmp_
 
 @pytest.mark.slow
 def test_a_dry_run_says_what_will_not_run(checkout):  # noqa: F811
-    dry = snakemake(checkout, "-n", "table1_n3", "--config", "results=dry", config="configs/paper.yaml")
+    dry = snakemake(
+        checkout, "-n", "table1_n3", "--config", "results=dry", config="configs/paper.yaml"
+    )
     assert dry.returncode == 0, dry.stderr[-2000:]
-    assert re.search(r"^not run, \d+ runs: the terms of use of miniimagenet are not acknow", dry.stderr, re.MULTILINE)
+    assert re.search(
+        r"^not run, \d+ runs: the terms of use of miniimagenet are not acknow",
+        dry.stderr,
+        re.MULTILINE,
+    )
 
 
 @pytest.mark.slow
 def test_table3_is_a_target_of_its_study(checkout):  # noqa: F811
-    dry = snakemake(checkout, "-n", "table3", "--config", "results=dry", config="configs/graphs.yaml")
+    dry = snakemake(
+        checkout, "-n", "table3", "--config", "results=dry", config="configs/graphs.yaml"
+    )
     said = dry.stdout + dry.stderr
     assert dry.returncode == 0, dry.stderr[-2000:]
     assert "rendering table3" in said
@@ -290,7 +356,9 @@ def test_table3_is_a_target_of_its_study(checkout):  # noqa: F811
         assert f"preparing data set {data}" in said
         assert f"training 4 runs: {methods} on {data}, split tlp-1234, 5-shot, seed 0" in said
         assert f"training 4 runs: {methods} on {data}, split r2, 1-shot, seed 0" in said
-    assert re.search(r"^not run, \d+ runs: .*corafull", dry.stderr, re.MULTILINE), "its file has to be brought"
+    assert re.search(r"^not run, \d+ runs: .*corafull", dry.stderr, re.MULTILINE), (
+        "its file has to be brought"
+    )
     assert not any("on corafull" in line for line in said.splitlines() if "training" in line)
 
 

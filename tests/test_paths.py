@@ -1,4 +1,6 @@
-"""Paths that a user names: expanded alike in a configuration, on the command line and in the Python API."""
+"""Paths that a user names: expanded alike in a configuration, on the command line and in the Python
+API.
+"""
 
 import argparse
 import json
@@ -30,7 +32,9 @@ DIGEST = "0" * 64
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch) -> Path:
-    """A home and a scratch folder, both with a dollar sign in their names; the working folder is another."""
+    """A home and a scratch folder, both with a dollar sign in their names; the working folder is
+    another.
+    """
     for name in ("work", "h$HOME", "s$$x"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "h$HOME"))
@@ -42,7 +46,18 @@ def home(tmp_path, monkeypatch) -> Path:
     return tmp_path / "h$HOME"
 
 
-WRITTEN = ["~/a b", "$SCRATCH/a", "${SCRATCH}a/b", "~", "a/~b", "a/~nobody-here", "$$x/y", "a$", "$5", "a/../b/"]
+WRITTEN = [
+    "~/a b",
+    "$SCRATCH/a",
+    "${SCRATCH}a/b",
+    "~",
+    "a/~b",
+    "a/~nobody-here",
+    "$$x/y",
+    "a$",
+    "$5",
+    "a/../b/",
+]
 
 
 def meant(text: str, home: Path) -> str:
@@ -57,10 +72,14 @@ def test_a_path_is_expanded_once_and_alike_everywhere(text, home):
     wanted = meant(text, home)
     assert paths.expanded(text, "results") == wanted
     sources = {"omniglot": {"images_background.zip": {"path": text, "sha256": DIGEST}}}
-    parsed = config.parse(study(results=text, data_dir=text, published=text, sources=sources), "my.yaml")
+    parsed = config.parse(
+        study(results=text, data_dir=text, published=text, sources=sources), "my.yaml"
+    )
     copy = parsed.sources["omniglot"]["images_background.zip"]
     assert [parsed.results, parsed.data_dir, parsed.published, copy.path] == [wanted] * 4
-    args = argparse.Namespace(results=Path(text), config=[Path(text), Path("b")], tables=["$UNSET"], data_dir=None)
+    args = argparse.Namespace(
+        results=Path(text), config=[Path(text), Path("b")], tables=["$UNSET"], data_dir=None
+    )
     paths.from_command_line(args)
     assert args == argparse.Namespace(
         results=Path(wanted), config=[Path(wanted), Path("b")], tables=["$UNSET"], data_dir=None
@@ -96,7 +115,9 @@ def test_what_means_nothing_here_is_refused_by_key(text):
         with pytest.raises(UserError) as caught:
             config.parse(config.included(study(**{key: value}), "my.yaml"), "my.yaml")
         if "\ud800" not in text:  # which is no text at all, and refused as such
-            assert str(caught.value).startswith(f"my.yaml: {named} is {text!r}, and {UNMEANT[text]}")
+            assert str(caught.value).startswith(
+                f"my.yaml: {named} is {text!r}, and {UNMEANT[text]}"
+            )
     for name, call in {
         "run": lambda: cml_bench.load(text),
         "results": lambda: cml_bench.load("0123abcd", results=text),
@@ -124,8 +145,12 @@ COMMANDS = {
 @pytest.mark.parametrize("option", COMMANDS)
 def test_every_path_of_a_command_is_checked_before_anything_is_done(option, home, capsys):
     told = said(capsys, *COMMANDS[option], "$UNSET/a")
-    assert f"error: {option} is '$UNSET/a', and the variable 'UNSET' is not set here: set it" in told
-    assert "there is no home folder ~nobody-here here" in said(capsys, *COMMANDS[option], "~nobody-here/a")
+    assert (
+        f"error: {option} is '$UNSET/a', and the variable 'UNSET' is not set here: set it" in told
+    )
+    assert "there is no home folder ~nobody-here here" in said(
+        capsys, *COMMANDS[option], "~nobody-here/a"
+    )
     assert not list(Path.cwd().iterdir())
 
 
@@ -133,7 +158,11 @@ def test_every_path_of_a_command_is_checked_before_anything_is_done(option, home
 def made(monkeypatch) -> list[Path]:
     """Data folders in which glyphs were to be prepared."""
     folders = []
-    monkeypatch.setattr(registry.datasets.get("glyphs"), "prepare", lambda self, folder, local: folders.append(folder))
+    monkeypatch.setattr(
+        registry.datasets.get("glyphs"),
+        "prepare",
+        lambda self, folder, local: folders.append(folder),
+    )
     return folders
 
 
@@ -186,12 +215,23 @@ def test_a_study_lands_in_one_folder(home):
     """Through Snakemake: where the plan is, what it says, and where the jobs' files are to be."""
     content = study(results="$SCRATCH/r", data_dir="~/d")
     (home / "tiny.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "-s", str(ROOT / "Snakefile")]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "--cores",
+        "1",
+        "-s",
+        str(ROOT / "Snakefile"),
+    ]
     command += ["--configfile", str(home / "tiny.yaml"), "--config", "results=~/r"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     assert {path.name for path in home.iterdir()} - {".cache"} == {"r", "tiny.yaml"}
-    (planned,) = set((home / "r" / "plans").glob("*.json")) - set((home / "r" / "plans").glob("*.config.json"))
+    (planned,) = set((home / "r" / "plans").glob("*.json")) - set(
+        (home / "r" / "plans").glob("*.config.json")
+    )
     kept = json.loads(planned.read_text(encoding="utf-8"))["study"]
     assert (kept["results"], kept["data_dir"]) == (f"{home}/r", f"{home}/d")
     assert set(re.findall(r"(\S*/)logs/", done.stdout)) == {f"{home}/r/"}

@@ -23,12 +23,29 @@ ROOT = Path(__file__).parent.parent
 def study(**changes) -> dict:
     """A small valid configuration."""
     experiment = {
-        "data": "sinusoid", "network": "mlp", "way": 1, "shots": [5, 10], "query": "shot", "steps": 10,
-        "methods": {"maml": {"options": {"inner_lr": 0.01}}, "maml+cml": {"options": {"cml": {"gamma": 0.2}}}},
-    }  # fmt: skip
-    rows = [{"label": "MAML", "run": "maml"}, {"label": "CML", "run": "maml+cml", "against": "maml"}]
+        "data": "sinusoid",
+        "network": "mlp",
+        "way": 1,
+        "shots": [5, 10],
+        "query": "shot",
+        "steps": 10,
+        "methods": {
+            "maml": {"options": {"inner_lr": 0.01}},
+            "maml+cml": {"options": {"cml": {"gamma": 0.2}}},
+        },
+    }
+    rows = [
+        {"label": "MAML", "run": "maml"},
+        {"label": "CML", "run": "maml+cml", "against": "maml"},
+    ]
     table = {"kind": "regression", "experiment": "s", "title": "T", "rows": rows}
-    return {"study": "small", "seeds": 2, "experiments": {"s": experiment}, "tables": {"sinusoid": table}, **changes}
+    return {
+        "study": "small",
+        "seeds": 2,
+        "experiments": {"s": experiment},
+        "tables": {"sinusoid": table},
+        **changes,
+    }
 
 
 def changed(path: str, value) -> dict:
@@ -44,13 +61,19 @@ def changed(path: str, value) -> dict:
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(float("nan"), r"data_options\.x \(nan\)"), (float("-inf"), r"data_options\.x \(-inf\)"),
-     (datetime.date(2024, 7, 15), r"data_options\.x \(date\)"), ([1, b"y"], r"data_options\.x\.1 \(bytes\)"),
-     ({1: 2, "a": 3}, r"the key 1 in experiments\.s\.data_options\.x")],
-)  # fmt: skip
+    [
+        (float("nan"), r"data_options\.x \(nan\)"),
+        (float("-inf"), r"data_options\.x \(-inf\)"),
+        (datetime.date(2024, 7, 15), r"data_options\.x \(date\)"),
+        ([1, b"y"], r"data_options\.x\.1 \(bytes\)"),
+        ({1: 2, "a": 3}, r"the key 1 in experiments\.s\.data_options\.x"),
+    ],
+)
 def test_what_json_does_not_know_is_named_with_its_key(value, message, tmp_path):
     content = changed("experiments.s.data_options", {"x": value}) | {"results": str(tmp_path)}
-    with pytest.raises(UserError, match=rf"my\.yaml: .*{message}.* is no number, word, list or mapping") as found:
+    with pytest.raises(
+        UserError, match=rf"my\.yaml: .*{message}.* is no number, word, list or mapping"
+    ) as found:
         plan.cached(content, "my.yaml")
     assert "\n" not in str(found.value)
     assert not list(tmp_path.iterdir()), "nothing was written"
@@ -71,7 +94,10 @@ def test_data_that_a_person_must_fetch_makes_its_runs_not_run(tmp_path, monkeypa
     from cml_bench.data._source import RemoteFile
 
     omniglot = registry.datasets.get("omniglot")
-    files = (RemoteFile("images.zip", (), 1, "0" * 64, page="https://example.org/ask"), *omniglot.files)
+    files = (
+        RemoteFile("images.zip", (), 1, "0" * 64, page="https://example.org/ask"),
+        *omniglot.files,
+    )
     monkeypatch.setattr(omniglot, "files", files)
     content = study(data_dir=str(tmp_path), tables={})
     content["experiments"]["o"] = {
@@ -85,7 +111,10 @@ def test_data_that_a_person_must_fetch_makes_its_runs_not_run(tmp_path, monkeypa
     reasons = preflight.not_run(resolved)
     assert len(reasons) == 2
     reason = next(iter(reasons.values()))
-    assert "images.zip of omniglot must be fetched by hand: get it from https://example.org/ask and put it at" in reason
+    assert (
+        "images.zip of omniglot must be fetched by hand: get it from https://example.org/ask and"
+        " put it at" in reason
+    )
     assert f"not run, 2 runs: {reason}" in preflight.summary(resolved)
     place = tmp_path / "downloads" / "omniglot" / "images.zip"
     place.parent.mkdir(parents=True)
@@ -100,8 +129,12 @@ def test_runs_jobs_and_cells():
     assert len(resolved.cells) == 2 * 2
     cell = next(c for c in resolved.cells if c.row == "CML" and c.shot == 10)
     titles = {run.id: run.title for run in resolved.runs}
-    assert [titles[i] for i in cell.runs] == [f"maml+cml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)]
-    assert [titles[i] for i in cell.against] == [f"maml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)]
+    assert [titles[i] for i in cell.runs] == [
+        f"maml+cml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)
+    ]
+    assert [titles[i] for i in cell.against] == [
+        f"maml on sinusoid, 1-way 10-shot, seed {s}" for s in (0, 1)
+    ]
     assert set(resolved.tables) == {"sinusoid"}
 
 
@@ -109,7 +142,10 @@ def test_cml_inherits_its_baselines_options_and_differs_in_its_own_keys_only():
     resolved = resolve(parse(study(), "test"), "test")
     by_title = {run.title: run.spec for run in resolved.runs}
     base, cml = (by_title[f"{m} on sinusoid, 1-way 5-shot, seed 1"] for m in ("maml", "maml+cml"))
-    assert {key for key in type(base).model_fields if getattr(base, key) != getattr(cml, key)} == {"method", "options"}
+    assert {key for key in type(base).model_fields if getattr(base, key) != getattr(cml, key)} == {
+        "method",
+        "options",
+    }
     assert {key: value for key, value in cml.options.items() if key != "cml"} == base.options
 
 
@@ -126,7 +162,9 @@ def test_equal_runs_of_two_experiments_are_one_and_get_the_larger_evaluation():
 def test_runs_per_job_groups_runs():
     resolved = resolve(parse(changed("experiments.s.runs_per_job", 3), "test"), "test")
     assert [len(job.runs) for job in resolved.jobs] == [3, 3, 2]
-    assert sorted(i for job in resolved.jobs for i in job.runs) == sorted(run.id for run in resolved.runs)
+    assert sorted(i for job in resolved.jobs for i in job.runs) == sorted(
+        run.id for run in resolved.runs
+    )
 
 
 def test_an_added_seed_leaves_the_other_runs_as_they_are():
@@ -140,14 +178,30 @@ def test_an_added_seed_leaves_the_other_runs_as_they_are():
     [
         ("sedes", 3, r"unknown key 'sedes'; known keys: study"),
         ("experiments.s.shoots", [1], r"unknown key 'experiments\.s\.shoots'"),
-        ("experiments.s.data", "sinusoit", r"unknown data set 'sinusoit'\. Did you mean 'sinusoid'\?"),
+        (
+            "experiments.s.data",
+            "sinusoit",
+            r"unknown data set 'sinusoit'\. Did you mean 'sinusoid'\?",
+        ),
         ("experiments.s.network", "conv5", r"unknown network 'conv5'\. Did you mean 'conv4'\?"),
         ("experiments.s.methods", {"mmal": {}}, r"unknown method 'mmal'\. Did you mean 'maml'\?"),
         ("experiments.s.methods", {"pixel_nn+cml": {}}, "does not accept a co-learner"),
-        ("experiments.s.methods.maml.options", {"inner_rate": 1}, r"method maml: unknown key 'inner_rate'; known"),
-        ("experiments.s.methods.maml.options", {"inner_lr": -1}, r"inner_lr: .*greater than or equal to 0"),
+        (
+            "experiments.s.methods.maml.options",
+            {"inner_rate": 1},
+            r"method maml: unknown key 'inner_rate'; known",
+        ),
+        (
+            "experiments.s.methods.maml.options",
+            {"inner_lr": -1},
+            r"inner_lr: .*greater than or equal to 0",
+        ),
         ("experiments.s.way", 5, "way must be 1"),
-        ("experiments.s.protocol", "offical", r"unknown protocol preset 'offical'\. Did you mean 'official'"),
+        (
+            "experiments.s.protocol",
+            "offical",
+            r"unknown protocol preset 'offical'\. Did you mean 'official'",
+        ),
         ("experiments.s.protocol_options", {"val_evry": 1}, r"unknown key 'val_evry'"),
         ("tables.sinusoid.rows.1.against", "nobody", r"row 'CML' names the run 'nobody'"),
         ("tables.sinusoid.experiment", "x", r"names the experiment 'x'; there are: s"),
@@ -157,25 +211,73 @@ def test_an_added_seed_leaves_the_other_runs_as_they_are():
         ("seeds", 200_000, "seeds: .*at most 1,000 seeds"),
         ("seeds", list(range(1001)), "seeds: .*at most 1000 items"),
         ("seeds", -1, "at least one; got none"),
-        ("experiments.s.steps", 10**10, r"steps: .*less than or equal to 1000000000 \(got 10000000000\)"),
+        (
+            "experiments.s.steps",
+            10**10,
+            r"steps: .*less than or equal to 1000000000 \(got 10000000000\)",
+        ),
         ("experiments.s.shots", [10**6], "shots.0: .*less than or equal to 100000"),
-                ("device", "foo", "device: .*should match pattern"),
-        ("acknowledged", ["sinusoit"], r"acknowledged: data set 'sinusoit'\. Did you mean 'sinusoid'"),
+        ("device", "foo", "device: .*should match pattern"),
+        (
+            "acknowledged",
+            ["sinusoit"],
+            r"acknowledged: data set 'sinusoit'\. Did you mean 'sinusoid'",
+        ),
         ("sources", {"omniglod": {}}, r"sources: data set 'omniglod'\. Did you mean 'omniglot'"),
-        ("sources", {"omniglot": {"images.zip": {"path": "x", "sha256": "0" * 64}}}, "file of omniglot 'images.zip'"),
-        ("tables.sinusoid.rows.1.reading", "co_pared", r"row 'CML': reading 'co_pared'\. Did you mean 'co_paired'"),
-        ("tables.sinusoid.rows.0.reading", "co", r"row 'MAML': reading 'co'\..* Known: meta, meta_last"),
+        (
+            "sources",
+            {"omniglot": {"images.zip": {"path": "x", "sha256": "0" * 64}}},
+            "file of omniglot 'images.zip'",
+        ),
+        (
+            "tables.sinusoid.rows.1.reading",
+            "co_pared",
+            r"row 'CML': reading 'co_pared'\. Did you mean 'co_paired'",
+        ),
+        (
+            "tables.sinusoid.rows.0.reading",
+            "co",
+            r"row 'MAML': reading 'co'\..* Known: meta, meta_last",
+        ),
         ("experiments.s.network", "conv4", "conv4 takes images"),
-        ("experiments.s.network_options", {"hidden": [400_000]}, "hidden.0: .*less than or equal to 65536"),
+        (
+            "experiments.s.network_options",
+            {"hidden": [400_000]},
+            "hidden.0: .*less than or equal to 65536",
+        ),
         ("experiments.s.network_options", {"hidden": [1] * 101}, "hidden: .*at most 100 items"),
-        ("experiments.s.network_options", {"extra_blocks": 101}, "extra_blocks: .*less than or equal to 100"),
-        ("experiments.s.methods.maml.options", {"inner_steps": 10**6}, "maml: inner_steps can be at most 200, not"),
-        ("experiments.s.methods.maml+cml.options", {"cml": {"depth": 10**6}}, "at most 100 hidden layers, not 1000000"),
-        ("tables.sinusoid.kind", "accuracy", "kind accuracy is for classification, and sinusoid is regression"),
-        ("tables.sinusoid.inner_steps", [1, 3], "'MAML' shows .* after 3 inner steps, .* evaluated after 1: add 3"),
-        ("experiments.s.methods.maml.options", {"inner_lr": float("nan")}, "inner_lr: .*finite number"),
+        (
+            "experiments.s.network_options",
+            {"extra_blocks": 101},
+            "extra_blocks: .*less than or equal to 100",
+        ),
+        (
+            "experiments.s.methods.maml.options",
+            {"inner_steps": 10**6},
+            "maml: inner_steps can be at most 200, not",
+        ),
+        (
+            "experiments.s.methods.maml+cml.options",
+            {"cml": {"depth": 10**6}},
+            "at most 100 hidden layers, not 1000000",
+        ),
+        (
+            "tables.sinusoid.kind",
+            "accuracy",
+            "kind accuracy is for classification, and sinusoid is regression",
+        ),
+        (
+            "tables.sinusoid.inner_steps",
+            [1, 3],
+            "'MAML' shows .* after 3 inner steps, .* evaluated after 1: add 3",
+        ),
+        (
+            "experiments.s.methods.maml.options",
+            {"inner_lr": float("nan")},
+            "inner_lr: .*finite number",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_configurations_are_refused_by_name(path, value, message):
     content = changed(path, value)
     if path == "experiments.s.methods":
@@ -187,16 +289,22 @@ def test_bad_configurations_are_refused_by_name(path, value, message):
 def test_impossible_episodes_are_refused_when_planning():
     content = changed("experiments.s.data", "glyphs")
     content["experiments"]["s"] |= {"network": "conv4", "way": 5, "shots": [12], "query": 5}
-    with pytest.raises(UserError, match="12 support and 5 query images of one class are impossible"):
+    with pytest.raises(
+        UserError, match="12 support and 5 query images of one class are impossible"
+    ):
         resolve(parse(content, "test"), "test")
 
 
 def test_a_task_too_small_for_a_method_is_refused_when_planning():
     content = changed("experiments.s.data", "sbm")
     content["experiments"]["s"] |= {
-        "network": "gcn", "way": 2, "shots": [1], "query": 5, "methods": {"amm_gnn": {}},
+        "network": "gcn",
+        "way": 2,
+        "shots": [1],
+        "query": 5,
+        "methods": {"amm_gnn": {}},
         "evaluation": {"tasks": 10, "query": 3},
-    }  # fmt: skip
+    }
     content["tables"] = {}
     with pytest.raises(UserError, match=r"amm_gnn: a task of 8 nodes has no set of 10: raise shot"):
         resolve(parse(content, "test"), "test")
@@ -213,7 +321,9 @@ def test_files_that_are_no_configuration(tmp_path):
         read(tmp_path / "list.yaml")
 
 
-SHIPPED = [  # counting the operations of all that the paper has takes a minute; test_grid.py resolves it in any case
+# counting the operations of all that the paper has takes a minute; test_grid.py resolves it in any
+# case
+SHIPPED = [
     pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "paper" else ())
     for path in sorted((ROOT / "configs").glob("*.yaml"))
 ]
@@ -236,7 +346,9 @@ def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):
 
 
 def test_an_error_in_the_subprocess_is_the_users_error(tmp_path):
-    content = changed("experiments.s.network", "conv5") | {"results": str(tmp_path / "a" / "results")}
+    content = changed("experiments.s.network", "conv5") | {
+        "results": str(tmp_path / "a" / "results")
+    }
     with pytest.raises(UserError, match=r"^my\.yaml, experiment 's': unknown network 'conv5'"):
         plan.cached(content, "my.yaml")
     assert not list(tmp_path.iterdir()), "nothing is left behind"
@@ -245,32 +357,54 @@ def test_an_error_in_the_subprocess_is_the_users_error(tmp_path):
 def test_a_planning_process_that_is_killed_is_the_users_error_too(tmp_path, monkeypatch):
     killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: killed)
-    with pytest.raises(UserError, match=r"my\.yaml: planning was stopped \(exit code -9\), perhaps for want of memory"):
+    with pytest.raises(
+        UserError,
+        match=r"my\.yaml: planning was stopped \(exit code -9\), perhaps for want of memory",
+    ):
         plan.cached(study(results=str(tmp_path)), "my.yaml")
 
 
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "results").write_text("a file")
-    with pytest.raises(UserError, match=r"the plan cannot be written to .*/results/plans \(Not a directory\)"):
+    with pytest.raises(
+        UserError, match=r"the plan cannot be written to .*/results/plans \(Not a directory\)"
+    ):
         plan.cached(study(results=str(tmp_path / "results")), "my.yaml")
 
 
-# -- command line -------------------------------------------------------------------------------------
+# -- command line
+# -------------------------------------------------------------------------------------
 
 
 def command(*args: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "cml_bench", *args], capture_output=True, text=True, **kwargs)
+    return subprocess.run(
+        [sys.executable, "-m", "cml_bench", *args], capture_output=True, text=True, **kwargs
+    )
 
 
 def test_commands_print_what_scripts_read(tmp_path):
     names = json.loads(command("list", "methods", "--json").stdout)
     assert {"maml", "maml+cml"} <= set(names)
     described = command(
-        "describe", "--method", "maml+cml", "--network", "conv4", "--data", "glyphs", "--way", "5",
-        "--shot", "1", "--json",
-    )  # fmt: skip
+        "describe",
+        "--method",
+        "maml+cml",
+        "--network",
+        "conv4",
+        "--data",
+        "glyphs",
+        "--way",
+        "5",
+        "--shot",
+        "1",
+        "--json",
+    )
     parameters = json.loads(described.stdout)["parameters"]
-    assert parameters == {"training": 186_698, "test": {"meta": 112_261, "co": 186_373}, "co_learner": 74_437}
+    assert parameters == {
+        "training": 186_698,
+        "test": {"meta": 112_261, "co": 186_373},
+        "co_learner": 74_437,
+    }
     config = tmp_path / "small.yaml"
     config.write_text(yaml.safe_dump(study()))
     resolved = json.loads(command("plan", "--config", str(config), "--json").stdout)
@@ -288,7 +422,9 @@ def test_a_users_error_is_one_paragraph_and_exit_code_2(tmp_path):
     assert re.match(r"error: .*bad\.json: .*unknown key 'methd'; known keys: method", bad.stderr)
 
 
-@pytest.mark.parametrize("name", ["fetch", "plan", "train", "evaluate", "table", "figure", "list", "describe"])
+@pytest.mark.parametrize(
+    "name", ["fetch", "plan", "train", "evaluate", "table", "figure", "list", "describe"]
+)
 def test_help_names_every_command(name):
     assert name in command("--help").stdout
     assert command(name, "--help").returncode == 0
@@ -297,8 +433,15 @@ def test_help_names_every_command(name):
 def test_a_study_names_the_path_of_computing_and_the_command_line_overrides_it():
     from cml_bench.__main__ import _settings
 
-    args = Namespace(results=None, data_dir=None, device="cpu", threads=1, engine=None, checkpoint_seconds=60.0,
-                     diagnostics="on")  # fmt: skip
+    args = Namespace(
+        results=None,
+        data_dir=None,
+        device="cpu",
+        threads=1,
+        engine=None,
+        checkpoint_seconds=60.0,
+        diagnostics="on",
+    )
     planned = parse(study(engine="plain"), "test")
     assert _settings(args).path == "auto"
     assert _settings(args, planned).path == "plain"

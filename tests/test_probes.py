@@ -1,4 +1,6 @@
-"""Figures 3 and 4: what they measure in stored models and records, and that they are drawn from what is kept."""
+"""Figures 3 and 4: what they measure in stored models and records, and that they are drawn from
+what is kept.
+"""
 
 import shutil
 
@@ -35,18 +37,32 @@ def line(run: str, **more) -> dict:
 
 def config() -> dict:
     experiment = {
-        "data": "glyphs", "data_options": {"size": 16}, "network": "conv4", "network_options": {"filters": 4},
-        "shots": [2], "query": 3, "steps": 6, "protocol_options": {"val_every": 3, "val_tasks": 5},
-        "evaluation": {"tasks": 6, "query": 4}, "methods": FOUR,
-    }  # fmt: skip
+        "data": "glyphs",
+        "data_options": {"size": 16},
+        "network": "conv4",
+        "network_options": {"filters": 4},
+        "shots": [2],
+        "query": 3,
+        "steps": 6,
+        "protocol_options": {"val_every": 3, "val_tasks": 5},
+        "evaluation": {"tasks": 6, "query": 4},
+        "methods": FOUR,
+    }
     every = [line(run) for run in ("maml", "cl", "maml+cml", "still")]
     figures = {
         "figure3a": {"kind": "accuracy", "runs": every, "smooth": 2},
         "figure3b": {"kind": "cosine", "runs": [line("cl"), line("maml+cml")]},
         "figure3c": {"kind": "gradients", "runs": every, "tasks": 5},
         "figure3d": {"kind": "cka", "runs": [*every, line("maml+cml", reading="co")], "tasks": 5},
-        "figure4": {"kind": "tsne", "runs": every[:1], "tasks": 5, "task": 2, "seed": 1, "perplexity": 3},
-    }  # fmt: skip
+        "figure4": {
+            "kind": "tsne",
+            "runs": every[:1],
+            "tasks": 5,
+            "task": 2,
+            "seed": 1,
+            "perplexity": 3,
+        },
+    }
     for key, figure in figures.items():
         figure |= {"experiment": "g", "title": f"The {key}", "caption": "Small."}
     return {"study": "drawn", "seeds": 2, "experiments": {"g": experiment}, "figures": figures}
@@ -69,7 +85,9 @@ def trained(tmp_path_factory, data_dir):
     root, found = tmp_path_factory.mktemp("figures"), resolved(data_dir)
     specs = [run.spec for run in found.runs]
     run_all(specs, Settings(results=root, data_dir=data_dir, report=lambda text: None))
-    for path in root.glob("runs/*/record.json"):  # after six steps some count as collapsed, which figures leave out
+    for path in root.glob(
+        "runs/*/record.json"
+    ):  # after six steps some count as collapsed, which figures leave out
         path.write_text(path.read_text().replace('"status": "collapsed"', '"status": "finished"'))
     made = write.figures(found, root, [])
     return (
@@ -85,9 +103,12 @@ def test_all_figures_are_drawn_and_say_in_their_captions_what_they_show(trained)
     assert len(made) == 3 * 5
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in made if path.suffix == ".png")
     for key, words in {
-        "figure3a": "each point the mean of the last 2", "figure3b": "(not the biases) of conv4 before adaptation",
-        "figure3c": "with respect to the adapted weights", "figure3d": "biased estimator", "figure4": "perplexity 3",
-    }.items():  # fmt: skip
+        "figure3a": "each point the mean of the last 2",
+        "figure3b": "(not the biases) of conv4 before adaptation",
+        "figure3c": "with respect to the adapted weights",
+        "figure3d": "biased estimator",
+        "figure4": "perplexity 3",
+    }.items():
         assert found.figures[key].caption.startswith("Small. ")
         assert words in found.figures[key].caption
 
@@ -104,7 +125,9 @@ def test_accuracies_and_cosines_are_those_of_the_records(trained):
         assert a["validation/2"][2, spec.seed].tolist() == curves["validation"]["score_meta"]
         assert np.isnan(a["training/2"][2, spec.seed, 0])
         assert a["training/2"][2, spec.seed, 1:].tolist() == curves["train"]["score_meta"][1:]
-        assert b["cosine/2"][1, spec.seed].tolist() == [p["cosine"]["conv4"] for p in curves["diagnostics"]]
+        assert b["cosine/2"][1, spec.seed].tolist() == [
+            p["cosine"]["conv4"] for p in curves["diagnostics"]
+        ]
     assert arrays["figure3b"]["layer"] == "conv4"
 
 
@@ -115,7 +138,9 @@ def test_a_model_that_does_not_move_has_cka_one_in_every_layer_and_others_less(t
     assert values.shape == (5, 2, 5)
     assert values[3] == pytest.approx(1, abs=1e-9)
     assert (values[:3] < 1 - 1e-6).all()
-    assert values[2, :, :4] == pytest.approx(values[4, :, :4], abs=1e-12), "psi is the same whichever head is shown"
+    assert values[2, :, :4] == pytest.approx(values[4, :, :4], abs=1e-12), (
+        "psi is the same whichever head is shown"
+    )
     assert abs(values[2, :, 4] - values[4, :, 4]).min() > 1e-3
 
 
@@ -142,7 +167,9 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
         for group, params in expand(case.groups, len(task)).items()
     }
     path = list(case.method.trajectory(wide, task.support, 1))
-    before, after = ({name: p.detach() for name, p in params.items()} for params in (path[0], path[-1]))
+    before, after = (
+        {name: p.detach() for name, p in params.items()} for params in (path[0], path[-1])
+    )
     met = probes.Met(task, wide, before, after)
     heads = ("meta",) if loss == "head" else ("meta", "co")
     found = probes.gradient_norms(case.method, met, heads, figure)
@@ -152,12 +179,17 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
         gamma = 0.7 if loss == "outer" else 0.0
         theta, phi = case.groups["base"], case.groups["co"]
         if at == "initial":
-            _, grads = reference.meta_gradient(case.ref, theta, phi, part, case.kind, gamma, case.depth, **case.inner())
+            _, grads = reference.meta_gradient(
+                case.ref, theta, phi, part, case.kind, gamma, case.depth, **case.inner()
+            )
             wanted = {name: grads["base", f"{name}.weight"] for name in found}
         else:
             params = {name: p[t : t + 1].detach().requires_grad_() for name, p in after.items()}
             out = case.method.outputs(expand(case.groups, 1), params, part.query.x, ("meta", "co"))
-            total = sum(w * case.method.criterion(out[h], part.query.y).sum() for h, w in (("meta", 1), ("co", gamma)))
+            total = sum(
+                w * case.method.criterion(out[h], part.query.y).sum()
+                for h, w in (("meta", 1), ("co", gamma))
+            )
             grads = torch.autograd.grad(total, [params[f"{name}.weight"] for name in found])
             wanted = dict(zip(found, grads, strict=True))
         for name, value in found.items():
@@ -165,7 +197,9 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
 
 
 def test_two_heads_of_equal_weights_have_gradients_of_cosine_one():
-    """BOIL's head does not adapt, so theta' = theta; a co-learner of depth 0 has its structure, here its weights."""
+    """BOIL's head does not adapt, so theta' = theta; a co-learner of depth 0 has its structure,
+    here its weights.
+    """
     case, task = Case("boil+cml", depth=0), images(way=3, shot=2, tasks=1)
     with torch.no_grad():
         for name, value in case.groups["co"].items():
@@ -196,29 +230,38 @@ def test_resnet12_and_graphs_have_activations():
     from cml_bench.networks.resnet12 import ResNet12, ResNet12Options
 
     network = ResNet12(ResNet12Options(filters=2), (3, 32, 32), 5)
-    params = expand({"base": {n: torch.ones(p.shape, dtype=torch.float64) for n, p in network.params.items()}}, 1)[
-        "base"
-    ]
+    params = expand(
+        {"base": {n: torch.ones(p.shape, dtype=torch.float64) for n, p in network.params.items()}},
+        1,
+    )["base"]
     x = random(1, 4, 3, 32, 32)
     found = network.activations(params, x)
     assert [value.shape[2] for value in found.values()] == [2, 4, 8, 16]
     assert torch.equal(found["block4"], network.features(params, x))
 
 
-# -- what is kept -------------------------------------------------------------------------------------
+# -- what is kept
+# -------------------------------------------------------------------------------------
 
 
-def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_same(trained, tmp_path):
+def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_same(
+    trained, tmp_path
+):
     root, found, _, _ = trained
     home = tmp_path / "drawn"
     shutil.copytree(root / "runs", home / "runs", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(root / "drawn" / "probes", home / "probes")
     made = write.figures(edited(found, lambda plan: None), home, [], out=home)
-    same = [(root / "drawn" / "figures" / path.name).read_bytes() == path.read_bytes() for path in made]
+    same = [
+        (root / "drawn" / "figures" / path.name).read_bytes() == path.read_bytes() for path in made
+    ]
     assert all(same)
     write.figures(resolved(figure3c={"title": "Another"}), home, ["figure3c"], out=home)
     for change in ({"tasks": 4}, {"at": "initial"}, {"loss": "head"}, {"runs": [line("cl")]}):
-        with pytest.raises(UserError, match=r"figure3c\.npz is of other runs, readings or tasks than figure3c shows"):
+        with pytest.raises(
+            UserError,
+            match=r"figure3c\.npz is of other runs, readings or tasks than figure3c shows",
+        ):
             write.figures(resolved(figure3c=change), home, ["figure3c"], out=home)
     (home / "probes" / "figure3d.npz").unlink()
     with pytest.raises(UserError, match="holds a record without weights"):
@@ -236,18 +279,27 @@ def test_one_name_means_all_parts_of_a_figure(trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"figure3b": {"runs": [line("maml")]}}, "row 'MAML': a figure of kind cosine is for runs with two heads"),
+        (
+            {"figure3b": {"runs": [line("maml")]}},
+            "row 'MAML': a figure of kind cosine is for runs with two heads",
+        ),
         ({"figure3a": {"shots": [7]}}, "figure3a shows 7 shots, and the experiment 'g' has: 2"),
-        ({"figure4": {"seed": 5}}, "figure4, row 'MAML': no run has the figure's seed 5, only 0, 1"),
+        (
+            {"figure4": {"seed": 5}},
+            "figure4, row 'MAML': no run has the figure's seed 5, only 0, 1",
+        ),
         ({"figure3d": {"estimator": "some"}}, "estimator"),
         ({"figure3d": {"kind": "svcca"}}, "svcca"),
         ({"figure3c": {"perplexity": 3}}, "perplexity"),
         ({"figure3a": {"runs": [line("still", reading="co")]}}, "reading 'co'"),
         ({"figure3b": {"layer": "conv9"}}, "layer 'conv9'.*conv4"),
         ({"figure3b": {"layer": "head"}}, "layer 'head'"),
-        ({"figure4": {"perplexity": 10}}, "t-SNE of 10 examples needs a perplexity below their number, not 10"),
+        (
+            {"figure4": {"perplexity": 10}},
+            "t-SNE of 10 examples needs a perplexity below their number, not 10",
+        ),
     ],
-)  # fmt: skip
+)
 def test_figures_that_cannot_be_are_refused_before_training(change, message):
     with pytest.raises(UserError, match=message):
         resolved(**change)
@@ -259,7 +311,9 @@ def test_unknown_layers_are_named_with_those_that_there_are(trained, data_dir):
 
 
 def test_figures_of_other_data_than_is_prepared_are_refused(trained, data_dir, monkeypatch):
-    monkeypatch.setattr("cml_bench.data.prepared.index", lambda folder, data_id: {"sha256": "0" * 64})
+    monkeypatch.setattr(
+        "cml_bench.data.prepared.index", lambda folder, data_id: {"sha256": "0" * 64}
+    )
     with pytest.raises(UserError, match="was trained on other data"):
         make.figures(resolved(data_dir), trained[0], ["figure3d"], trained[0] / "elsewhere")
 
@@ -301,14 +355,21 @@ def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
 
 
 def test_a_line_is_drawn_at_the_steps_of_its_own_method():
-    """One method validated every 100 steps, one every 500: neither line is cut by the other's steps."""
+    """One method validated every 100 steps, one every 500: neither line is cut by the other's
+    steps.
+    """
     from cml_bench.figures import draw
 
     steps = np.arange(0, 1001, 100)
     values = np.random.default_rng(0).random((2, 3, 11))
     values[1][:, steps % 500 != 0] = np.nan
-    arrays = {"shots": np.array([5]), "labels": np.array(["a", "b"]), "layer": np.array("conv4"),
-              "steps/5": steps, "cosine/5": values}  # fmt: skip
+    arrays = {
+        "shots": np.array([5]),
+        "labels": np.array(["a", "b"]),
+        "layer": np.array("conv4"),
+        "steps/5": steps,
+        "cosine/5": values,
+    }
     figure = draw.cosine(arrays, CosineFigure(kind="cosine", smooth=2, **NAMED), [0, 1])
     first, second = figure.axes[0].get_lines()[:2]
     assert first.get_xdata().tolist() == steps.tolist()
@@ -323,14 +384,32 @@ def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
     for split in ("r0", "r1"):
         source(source.Options(split=split)).prepare(settings.data_dir)
     experiment = {
-        "data": "sbm", "network": "gcn", "way": 2, "shots": [4], "query": 5, "steps": 2, "seeds": [0],
-        "splits": ["r0", "r1"], "protocol": "official", "evaluation": {"tasks": 4, "query": 5},
+        "data": "sbm",
+        "network": "gcn",
+        "way": 2,
+        "shots": [4],
+        "query": 5,
+        "steps": 2,
+        "seeds": [0],
+        "splits": ["r0", "r1"],
+        "protocol": "official",
+        "evaluation": {"tasks": 4, "query": 5},
         "methods": {"gmeta": {}, "gmeta+cml": {}},
-    }  # fmt: skip
-    figure = {"kind": "tsne", "experiment": "g", "title": "T", "tasks": 2, "perplexity": 3,
-              "runs": [line("gmeta"), line("gmeta+cml")]}  # fmt: skip
-    content = {"study": "s", "experiments": {"g": experiment}, "figures": {"figure4": figure},
-               "data_dir": str(settings.data_dir)}  # fmt: skip
+    }
+    figure = {
+        "kind": "tsne",
+        "experiment": "g",
+        "title": "T",
+        "tasks": 2,
+        "perplexity": 3,
+        "runs": [line("gmeta"), line("gmeta+cml")],
+    }
+    content = {
+        "study": "s",
+        "experiments": {"g": experiment},
+        "figures": {"figure4": figure},
+        "data_dir": str(settings.data_dir),
+    }
     found = resolve(parse(content, "test"), "test")
     assert "all class splits" in found.figures["figure4"].caption
     specs = [run.spec for run in found.runs]
@@ -346,7 +425,12 @@ def test_bars_of_one_seed_have_no_whisker():
 
     def drawn(seeds: int):
         values = np.random.default_rng(0).random((1, seeds, 2))
-        arrays = {"shots": np.array([5]), "labels": np.array(["a"]), "layers": np.array(["x", "y"]), "norms/5": values}
+        arrays = {
+            "shots": np.array([5]),
+            "labels": np.array(["a"]),
+            "layers": np.array(["x", "y"]),
+            "norms/5": values,
+        }
         (axis,) = draw.gradients(arrays, GradientsFigure(kind="gradients", **NAMED), [0]).axes
         return [bars.errorbar for bars in axis.containers if hasattr(bars, "errorbar")]
 

@@ -1,4 +1,6 @@
-"""The three presets of every method, resolved, and what differs between any two of them (design: protocols)."""
+"""The three presets of every method, resolved, and what differs between any two of them (design:
+protocols).
+"""
 
 import itertools
 import json
@@ -18,7 +20,9 @@ NAMES = [n for n in registry.method_names() if registry.method(n).learns]
 
 
 def resolved(name: str, preset: str) -> dict[str, object]:
-    """Every option of a preset by its dotted key, for Conv4 on MiniImagenet-like images, or for the GCN on nodes."""
+    """Every option of a preset by its dotted key, for Conv4 on MiniImagenet-like images, or for the
+    GCN on nodes.
+    """
     cls = registry.method(name)
     network = GCNOptions if cls.needs == "nodes" else Conv4Options
     own = recipe(preset, cls.recipe)
@@ -40,18 +44,24 @@ def difference(name: str, a: str, b: str) -> dict[str, list]:
 
 
 def table() -> dict[str, dict[str, dict[str, list]]]:
-    """Method -> "preset -> preset" -> differences; written by ``python -m tests.test_protocols``."""
+    """Method -> "preset -> preset" -> differences; written by ``python -m
+    tests.test_protocols``.
+    """
     pairs = list(itertools.combinations(PRESETS, 2))
     return {name: {f"{a} -> {b}": difference(name, a, b) for a, b in pairs} for name in NAMES}
 
 
 def test_differences_between_presets_are_the_committed_ones():
     now, stored = table(), json.loads(GOLDEN.read_text())
-    for name in stored:  # a method that comes as one new file is not in it until someone writes it anew
+    for (
+        name
+    ) in stored:  # a method that comes as one new file is not in it until someone writes it anew
         for pair, found in now[name].items():
             text = "\n".join(f"  {key}: {a!r} -> {b!r}" for key, (a, b) in found.items())
             print(f"{name}, {pair}:\n{text or '  nothing'}")
-            assert found == stored[name][pair], f"{name}, {pair}: now {found}, committed {stored[name][pair]}"
+            assert found == stored[name][pair], (
+                f"{name}, {pair}: now {found}, committed {stored[name][pair]}"
+            )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -63,41 +73,88 @@ def test_with_cml_nothing_but_the_co_learners_keys_differs(name, preset):
 
 
 def test_matched_is_one_recipe_for_all():
-    assert len({json.dumps({k: v for k, v in resolved(name, "matched").items() if k.startswith(("protocol", "steps"))})
-                for name in NAMES}) == 1  # fmt: skip
-    want = {"protocol.meta_batch": 4, "protocol.outer_lr": 1e-3, "steps": 30_000, "protocol.optimizer_reset_every": 0,
-            "protocol.selection": "joint", "protocol.ensemble_top_k": 1, "protocol.clamp": 0.0,
-            "network.filters": 64, "network.slope": 0.0, "network.inputs": "unit"}  # fmt: skip
+    assert (
+        len(
+            {
+                json.dumps(
+                    {
+                        k: v
+                        for k, v in resolved(name, "matched").items()
+                        if k.startswith(("protocol", "steps"))
+                    }
+                )
+                for name in NAMES
+            }
+        )
+        == 1
+    )
+    want = {
+        "protocol.meta_batch": 4,
+        "protocol.outer_lr": 1e-3,
+        "steps": 30_000,
+        "protocol.optimizer_reset_every": 0,
+        "protocol.selection": "joint",
+        "protocol.ensemble_top_k": 1,
+        "protocol.clamp": 0.0,
+        "network.filters": 64,
+        "network.slope": 0.0,
+        "network.inputs": "unit",
+    }
     assert want.items() <= resolved("mamlpp", "matched").items()
-    own = {"options.inner_steps": 5, "options.inner_lr_init": 0.1, "options.learn_inner_lr": True,
-           "options.msl_epochs": 15, "options.adapt_norm": False}  # fmt: skip
+    own = {
+        "options.inner_steps": 5,
+        "options.inner_lr_init": 0.1,
+        "options.learn_inner_lr": True,
+        "options.msl_epochs": 15,
+        "options.adapt_norm": False,
+    }
     assert own.items() <= resolved("mamlpp", "matched").items(), "what stays the method's own"
-    assert {"options.inner_steps": 1, "options.inner_lr": 0.5}.items() <= resolved("boil+cml", "matched").items()
-    assert {"options.inner_steps": 5, "options.inner_lr": 0.1}.items() <= resolved("sharp_maml", "matched").items()
+    assert {"options.inner_steps": 1, "options.inner_lr": 0.5}.items() <= resolved(
+        "boil+cml", "matched"
+    ).items()
+    assert {"options.inner_steps": 5, "options.inner_lr": 0.1}.items() <= resolved(
+        "sharp_maml", "matched"
+    ).items()
 
 
 def test_official_rows_are_those_of_the_released_codes():
     maml = resolved("maml", "official")
-    assert (maml["steps"], maml["protocol.optimizer_reset_every"], maml["protocol.val_tasks"]) == (30_000, 100, 100)
-    pp = resolved("mamlpp", "official")
-    assert (pp["steps"], pp["protocol.meta_batch"], pp["protocol.val_every"], pp["protocol.clamp"]) == (
-        50_000,
-        2,
-        500,
-        10,
+    assert (maml["steps"], maml["protocol.optimizer_reset_every"], maml["protocol.val_tasks"]) == (
+        30_000,
+        100,
+        100,
     )
-    assert (pp["network.filters"], pp["network.slope"], pp["protocol.ensemble_top_k"]) == (48, 0.01, 5)
+    pp = resolved("mamlpp", "official")
+    assert (
+        pp["steps"],
+        pp["protocol.meta_batch"],
+        pp["protocol.val_every"],
+        pp["protocol.clamp"],
+    ) == (50_000, 2, 500, 10)
+    assert (pp["network.filters"], pp["network.slope"], pp["protocol.ensemble_top_k"]) == (
+        48,
+        0.01,
+        5,
+    )
     sharp = resolved("sharp_maml", "official")
-    assert (sharp["steps"], sharp["protocol.save_last"], sharp["options.rho_up"]) == (60_000, True, 5e-4)
+    assert (sharp["steps"], sharp["protocol.save_last"], sharp["options.rho_up"]) == (
+        60_000,
+        True,
+        5e-4,
+    )
     assert sharp["options.sharp_test_perturb"] is False
     clean = resolved("sharp_maml", "clean")
-    assert (clean["protocol.save_last"], clean["options.sharp_test_perturb"], clean["protocol.val_tasks"]) == (
-        False, True, 600,
-    )  # fmt: skip
+    assert (
+        clean["protocol.save_last"],
+        clean["options.sharp_test_perturb"],
+        clean["protocol.val_tasks"],
+    ) == (False, True, 600)
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(UserError, match=r"unknown protocol preset 'offical'\. Did you mean 'official'"):
+    with pytest.raises(
+        UserError, match=r"unknown protocol preset 'offical'\. Did you mean 'official'"
+    ):
         recipe("offical")
 
 
@@ -112,7 +169,10 @@ SIZES = {
     "boil+cml": (203_210, {"meta": 121_093, "co": 195_205}),
     "sharp_maml+cml": (203_210, {"meta": 121_093, "co": 195_205}),
     "cl": (203_210, {"meta": 121_093, "co": 195_205, "both": 203_210}),
-    "mamlpp": (71_681, {"meta": 71_681}),  # 48 filters: 70,085 + 1,536 further rows of batch-norm + 60 step sizes
+    "mamlpp": (
+        71_681,
+        {"meta": 71_681},
+    ),  # 48 filters: 70,085 + 1,536 further rows of batch-norm + 60 step sizes
 }
 
 
@@ -120,7 +180,10 @@ SIZES = {
 def test_describe_counts_the_papers_parameters(name, monkeypatch):
     source = registry.datasets.get("glyphs")
     monkeypatch.setattr(
-        source, "input_shape", property(lambda self: (3, 84, 84), lambda self, value: None), raising=False
+        source,
+        "input_shape",
+        property(lambda self: (3, 84, 84), lambda self, value: None),
+        raising=False,
     )
     options = {"filters": 48} if name == "mamlpp" else {}
     found = describe(name, "conv4", "glyphs", 5, 1, network_options=options)["parameters"]
@@ -128,10 +191,16 @@ def test_describe_counts_the_papers_parameters(name, monkeypatch):
 
 
 def test_training_flops_count_every_pass():
-    """Sharp-MAML: twice the inner gradients below, two passes above; about four times MAML's for both."""
-    plain = describe("maml", "conv4", "glyphs", 5, 1, options={"inner_steps": 5, "adapt_norm": False})["flops"]
+    """Sharp-MAML: twice the inner gradients below, two passes above; about four times MAML's for
+    both.
+    """
+    plain = describe(
+        "maml", "conv4", "glyphs", 5, 1, options={"inner_steps": 5, "adapt_norm": False}
+    )["flops"]
     found = {
-        level: describe("sharp_maml", "conv4", "glyphs", 5, 1, options={"level": level})["flops"]["training"]
+        level: describe("sharp_maml", "conv4", "glyphs", 5, 1, options={"level": level})["flops"][
+            "training"
+        ]
         for level in ("low", "up", "both")
     }
     assert found["up"] == 2 * plain["training"]

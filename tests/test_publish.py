@@ -32,7 +32,9 @@ def published_studies() -> list[str]:
 
 @pytest.mark.parametrize("name", published_studies())
 def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
-    """Tables made again from the committed records are the committed ones, and the pages' blocks are of them."""
+    """Tables made again from the committed records are the committed ones, and the pages' blocks
+    are of them.
+    """
     monkeypatch.chdir(ROOT)
     configs = (read(path) for path in Path("configs").glob("*.yaml"))
     resolved = resolve(next(config for config in configs if config.study == name), name)
@@ -45,7 +47,9 @@ def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
             ).read_text()
     for page, content in ((publish.README, publish.brief), (publish.RESULTS, publish.block)):
         text = page.read_text()
-        assert publish.between(text, name, content(resolved, home, page)) == text, f"publish {name} again: {page}"
+        assert publish.between(text, name, content(resolved, home, page)) == text, (
+            f"publish {name} again: {page}"
+        )
         assert content(resolved, home, page) in text
 
 
@@ -76,7 +80,11 @@ def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path
     assert len(alone.get_yticklabels()) == len(list(table.differences()))
     first, second = style.forest([table, empty, other]).axes
     assert (first.get_title(), second.get_title()) == (table.title, "Other")
-    assert len(second.get_yticklabels()) == len(list(other.differences())) < len(first.get_yticklabels())
+    assert (
+        len(second.get_yticklabels())
+        == len(list(other.differences()))
+        < len(first.get_yticklabels())
+    )
     assert first.get_xlim() == second.get_xlim() == alone.get_xlim()
     assert style.forest([empty]) is None
 
@@ -85,7 +93,9 @@ def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path
     for axis in style.forest([table, far]).axes:
         low, high = axis.get_xlim()
         assert low < 0 < high
-        assert all(low < d.paired.diff < high for one in (table, far) for _, _, d in one.differences())
+        assert all(
+            low < d.paired.diff < high for one in (table, far) for _, _, d in one.differences()
+        )
 
 
 def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
@@ -96,7 +106,9 @@ def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
     texts = [page.read_text() for page in pages]
     for text, level in zip(texts, ("###", "##"), strict=True):
         assert "old" not in text
-        assert text.startswith(f"# Title\n<!-- simulated:begin (how) -->\n{level} A 100 % made-up study\n")
+        assert text.startswith(
+            f"# Title\n<!-- simulated:begin (how) -->\n{level} A 100 % made-up study\n"
+        )
         assert text.endswith("<!-- simulated:end -->\nrest\n")
     assert "[records](reference/simulated)" in texts[0]
     assert "(docs/results.md#a-100--made-up-study)" in texts[0]
@@ -109,14 +121,20 @@ def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
     assert [page.read_text() for page in pages] == texts, "the committed records alone are enough"
     fewer = study(seeds=2)
     publish.publish(fewer, tmp_path / "gone", reference, tmp_path)
-    assert len(list((reference / "simulated" / "runs").iterdir())) == 8, "no run that the study no longer has"
+    assert len(list((reference / "simulated" / "runs").iterdir())) == 8, (
+        "no run that the study no longer has"
+    )
 
 
 def brief_rows(resolved, tmp_path, level) -> list[list[str]]:
     """Cells of the table in the README's block."""
     finish(resolved, tmp_path, level, seed_sd=0.1)
     lines = publish.brief(resolved, tmp_path, tmp_path / "README.md").splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("|")
+    ]
 
 
 def test_the_brief_block_says_from_where_to_where_with_a_tested_difference(tmp_path):
@@ -130,12 +148,16 @@ def test_the_brief_block_says_from_where_to_where_with_a_tested_difference(tmp_p
 
 
 def test_the_brief_block_tests_nothing_below_five_seeds_and_lists_shots_of_a_regression(tmp_path):
-    header, _, *rows = brief_rows(study(seeds=3, kind="regression"), tmp_path, {"base": 2, "meta": 1, "co": 1.5})
+    header, _, *rows = brief_rows(
+        study(seeds=3, kind="regression"), tmp_path, {"base": 2, "meta": 1, "co": 1.5}
+    )
     assert header == ["", "n", "0 steps", "1 step"], "means only"
     assert [row[0] for row in rows] == [
         f"{shot}-shot: MAML → MAML + {row}" for shot in (1, 5) for row in ("CML", "CML†")
     ]
-    assert all(" → " in cell and "(−" in cell and "p =" not in cell for row in rows for cell in row[2:])
+    assert all(
+        " → " in cell and "(−" in cell and "p =" not in cell for row in rows for cell in row[2:]
+    )
 
 
 def test_publishing_an_unfinished_study_is_refused(tmp_path, pages):
@@ -145,29 +167,50 @@ def test_publishing_an_unfinished_study_is_refused(tmp_path, pages):
 
 
 def two_graphs(data_dir: Path) -> dict:
-    """A plan shaped as Table 3: class splits, a second line on one split, and a graph that must be fetched by hand."""
+    """A plan shaped as Table 3: class splits, a second line on one split, and a graph that must be
+    fetched by hand.
+    """
     one = {
-        "network": "gcn", "way": 2, "shots": [1], "query": 5, "steps": 3, "evaluation": {"tasks": 10, "query": 5},
+        "network": "gcn",
+        "way": 2,
+        "shots": [1],
+        "query": 5,
+        "steps": 3,
+        "evaluation": {"tasks": 10, "query": 5},
         "methods": {"gmeta": {"options": {"inner_steps": 1}}, "gmeta+cml": {}},
-    }  # fmt: skip
+    }
     splits = {**one, "seeds": [0], "splits": ["r0", "r1", "r2"]}
-    rows = [{"label": "G", "run": "gmeta"}, {"label": "G + CML", "run": "gmeta+cml", "against": "gmeta"}]
-    columns = [{"experiment": "sbm", "fixed": "one", "title": "sbm"}, {"experiment": "corafull", "title": "corafull"}]
+    rows = [
+        {"label": "G", "run": "gmeta"},
+        {"label": "G + CML", "run": "gmeta+cml", "against": "gmeta"},
+    ]
+    columns = [
+        {"experiment": "sbm", "fixed": "one", "title": "sbm"},
+        {"experiment": "corafull", "title": "corafull"},
+    ]
     config = {
-        "study": "simulated", "seeds": 4, "data_dir": str(data_dir),
+        "study": "simulated",
+        "seeds": 4,
+        "data_dir": str(data_dir),
         "experiments": {
-            "sbm": {**splits, "data": "sbm"}, "corafull": {**splits, "data": "corafull"},
+            "sbm": {**splits, "data": "sbm"},
+            "corafull": {**splits, "data": "corafull"},
             "one": {**one, "data": "sbm", "data_options": {"split": "r7"}},
         },
         "tables": {"t": {"kind": "splits", "columns": columns, "title": "T", "rows": rows}},
-    }  # fmt: skip
+    }
     return resolve(parse(config, "test"), "test")
 
 
 def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_path, pages):
     """As CoraFull's in Table 3: the pages say what was not run, and nothing stands in its place."""
     resolved = two_graphs(tmp_path / "data")
-    finish(resolved, tmp_path / "results", {"meta": 53, "co": 54}, only=lambda spec: spec.data.name == "sbm")
+    finish(
+        resolved,
+        tmp_path / "results",
+        {"meta": 53, "co": 54},
+        only=lambda spec: spec.data.name == "sbm",
+    )
     publish.publish(resolved, tmp_path / "results", tmp_path / "reference", tmp_path)
     readme, results = (page.read_text() for page in pages)
     assert "6 runs not run: cora.npz of corafull must be fetched by hand" in results
@@ -208,16 +251,23 @@ def published(drawn, tmp_path):
 
 
 def test_a_figure_is_drawn_again_from_what_is_committed(drawn, published, tmp_path):
-    """Without any model of its runs, and without torch: from the arrays that are published beside the picture."""
+    """Without any model of its runs, and without torch: from the arrays that are published beside
+    the picture.
+    """
     resolved, home = published
     assert not list(home.rglob("*.safetensors"))
     other = home / "runs" / "of-another-study"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"")
     (tmp_path / "plan.json").write_text(dumped(resolved))
-    code = "import sys; from cml_bench.__main__ import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    code = (
+        "import sys; from cml_bench.__main__ import main; print(main(sys.argv[1:]), 'torch' in"
+        " sys.modules)"
+    )
     arguments = ["figure", "--plan", str(tmp_path / "plan.json"), "--results", str(home)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stdout.endswith("0 False\n"), done.stderr
     before = drawn[1] / "figures" / "figure2.png"
     assert (home / "figures" / "figure2.png").read_bytes() == before.read_bytes()
@@ -234,22 +284,30 @@ def test_an_edited_figure_is_drawn_from_committed_arrays_only_if_they_are_of_it(
     write.figures(resolved, home, [])
     assert (home / "figures" / "figure2.svg").exists()
     resolved = edited(resolved, lambda plan: plan["figures"]["figure2"].update(tasks=[3, 4]))
-    with pytest.raises(UserError, match=r"figure2\.npz is of other runs, readings or tasks than figure2 shows now"):
+    with pytest.raises(
+        UserError, match=r"figure2\.npz is of other runs, readings or tasks than figure2 shows now"
+    ):
         write.figures(resolved, home, [])
 
 
 def test_arrays_of_before_ids_were_kept_are_known_by_their_labels(published):
     resolved, home = published
     path = home / "probes" / "figure2.npz"
-    old = {name: values for name, values in np.load(path).items() if name not in ("runs", "readings")}
+    old = {
+        name: values for name, values in np.load(path).items() if name not in ("runs", "readings")
+    }
     np.savez(path, **old)
     write.figures(resolved, home, [])
-    resolved = edited(resolved, lambda plan: plan["figures"]["figure2"]["runs"][0].update(label="Another"))
+    resolved = edited(
+        resolved, lambda plan: plan["figures"]["figure2"]["runs"][0].update(label="Another")
+    )
     with pytest.raises(UserError, match="is of other runs, readings or tasks"):
         write.figures(resolved, home, [])
 
 
-@pytest.mark.parametrize("name", [name for name in published_studies() if list((REFERENCE / name).glob("probes/*"))])
+@pytest.mark.parametrize(
+    "name", [name for name in published_studies() if list((REFERENCE / name).glob("probes/*"))]
+)
 def test_committed_arrays_draw_the_committed_figures(name, tmp_path):
     home = shutil.copytree(REFERENCE / name, tmp_path / name)
     shutil.rmtree(home / "figures")
@@ -262,13 +320,19 @@ def test_without_models_and_arrays_a_figure_says_what_is_missing(published):
     resolved, home = published
     arrays = home / "probes" / "figure2.npz"
     arrays.write_bytes(arrays.read_bytes()[:99])
-    with pytest.raises(UserError, match=r"figure2\.npz is missing or damaged .*Restore it from the repository"):
+    with pytest.raises(
+        UserError, match=r"figure2\.npz is missing or damaged .*Restore it from the repository"
+    ):
         write.figures(resolved, home, [])
     arrays.unlink()
-    with pytest.raises(UserError, match=r"holds a record without weights .* no arrays .*figure2\.npz to draw from"):
+    with pytest.raises(
+        UserError, match=r"holds a record without weights .* no arrays .*figure2\.npz to draw from"
+    ):
         write.figures(resolved, home, [])
     shutil.rmtree(home / "runs")
-    with pytest.raises(UserError, match="figure2 needs a run that is not finished: maml on sinusoid"):
+    with pytest.raises(
+        UserError, match="figure2 needs a run that is not finished: maml on sinusoid"
+    ):
         write.figures(resolved, home, [])
 
 
@@ -278,5 +342,8 @@ def test_a_picture_of_a_figure_that_is_gone_goes_too(drawn, tmp_path):
     for path in ("figures/old.png", "probes/old.npz"):
         (tmp_path / "tiny" / path).write_bytes(b"old")
     publish.publish(resolved, tmp_path / "nowhere", tmp_path, tmp_path)
-    assert sorted(path.name for path in (tmp_path / "tiny" / "figures").iterdir()) == ["figure2.png", "forest.png"]
+    assert sorted(path.name for path in (tmp_path / "tiny" / "figures").iterdir()) == [
+        "figure2.png",
+        "forest.png",
+    ]
     assert [path.name for path in (tmp_path / "tiny" / "probes").iterdir()] == ["figure2.npz"]

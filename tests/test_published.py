@@ -1,4 +1,6 @@
-"""Our cells beside published ones: which may be judged, what is said, and the forms of it (golden)."""
+"""Our cells beside published ones: which may be judged, what is said, and the forms of it
+(golden).
+"""
 
 import json
 import os
@@ -23,17 +25,31 @@ PAPER = {
     "source": "A & B: 100 % of C_1",
     "tables": {
         "t9": {
-            "title": "T", "plus_minus": "unknown", "steps": 100, "query": 5, "test_query": 5,
+            "title": "T",
+            "plus_minus": "unknown",
+            "steps": 100,
+            "query": 5,
+            "test_query": 5,
             "errata": ["one ± is printed as 0.61"],
-            "settings": {"": {"data": "glyphs", "split": "v1", "size": 28, "backbone": "conv4", "way": 5}},
+            "settings": {
+                "": {"data": "glyphs", "split": "v1", "size": 28, "backbone": "conv4", "way": 5}
+            },
             "rows": [
-                {"label": "MAML", "values": {"1-shot": [50.1, 0.2], "5-shot": 58.0}, "copied": "D (E et al.)"},
+                {
+                    "label": "MAML",
+                    "values": {"1-shot": [50.1, 0.2], "5-shot": 58.0},
+                    "copied": "D (E et al.)",
+                },
                 {"label": "MAML + CML", "values": {"1-shot": 54.9, "5-shot": 63.0}},
-                {"label": "MAML + CML†", "values": {"1-shot": 50.0, "5-shot": None}, "structure": {"cml.gamma": 0.5}},
+                {
+                    "label": "MAML + CML†",
+                    "values": {"1-shot": 50.0, "5-shot": None},
+                    "structure": {"cml.gamma": 0.5},
+                },
             ],
         }
     },
-}  # fmt: skip
+}
 
 
 def study(tmp_path, seeds=6, paper=PAPER, **changes):
@@ -42,18 +58,30 @@ def study(tmp_path, seeds=6, paper=PAPER, **changes):
     path = tmp_path / "published.yaml"
     path.write_text(yaml.safe_dump(paper))
     experiment = {
-        "data": "glyphs", "network": "conv4", "way": 5, "shots": [1, 5], "query": 5, "steps": 100,
-        "protocol": "official", "evaluation": {"tasks": 4000, "query": 5},
-        "methods": {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": 1.0}}}}, **changes,
-    }  # fmt: skip
+        "data": "glyphs",
+        "network": "conv4",
+        "way": 5,
+        "shots": [1, 5],
+        "query": 5,
+        "steps": 100,
+        "protocol": "official",
+        "evaluation": {"tasks": 4000, "query": 5},
+        "methods": {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": 1.0}}}},
+        **changes,
+    }
     rows = [
         {"label": "MAML", "run": "maml"},
         {"label": "MAML + CML", "run": "maml+cml", "against": "maml"},
         {"label": "MAML + CML†", "run": "maml+cml", "reading": "co", "against": "maml"},
     ]
     table = {"kind": "accuracy", "experiment": "e", "title": "Beside", "rows": rows, "paper": "t9"}
-    config = {"study": "s", "seeds": seeds, "published": str(path), "experiments": {"e": experiment},
-              "tables": {"beside": table}}  # fmt: skip
+    config = {
+        "study": "s",
+        "seeds": seeds,
+        "published": str(path),
+        "experiments": {"e": experiment},
+        "tables": {"beside": table},
+    }
     return resolve(parse(config, "test"), "test")
 
 
@@ -64,16 +92,20 @@ def built(tmp_path, level=LEVEL, seed_sd=0.3, status=None, only=None, **options)
 
 def said(table):
     """(row, shot) -> verdict on the level, or the reason for none."""
-    return {(b.label, b.column.shot): b.level.verdict if b.level else b.reason for b in table.published}
+    return {
+        (b.label, b.column.shot): b.level.verdict if b.level else b.reason for b in table.published
+    }
 
 
 def test_levels_gains_and_rows_of_another_structure(tmp_path):
     table = built(tmp_path)
     assert said(table) == {
-        ("MAML", 1): "reproduced", ("MAML", 5): "differs",
-        ("MAML + CML", 1): "reproduced", ("MAML + CML", 5): "differs",
+        ("MAML", 1): "reproduced",
+        ("MAML", 5): "differs",
+        ("MAML + CML", 1): "reproduced",
+        ("MAML + CML", 5): "differs",
         ("MAML + CML†", 1): "not comparable: cml.gamma 1.0, the paper 0.5",
-    }  # fmt: skip
+    }
     lines = {(b.label, b.column.shot): b for b in table.published}
     gain = lines["MAML + CML", 1].gain
     assert (gain.verdict, gain.paper_inside) == ("gain", True)
@@ -81,7 +113,9 @@ def test_levels_gains_and_rows_of_another_structure(tmp_path):
     assert lines["MAML", 1].gain is None
     assert lines["MAML + CML†", 1].level is None, "no difference to the paper either"
     assert "(c): D (E et al.)" in " ".join(table.notes)
-    assert "reproduced (2 of 5); differs (2 of 5); not comparable: cml.gamma" in " ".join(table.notes)
+    assert "reproduced (2 of 5); differs (2 of 5); not comparable: cml.gamma" in " ".join(
+        table.notes
+    )
     assert any(note == "Erratum: one ± is printed as 0.61" for note in table.notes)
 
 
@@ -94,7 +128,10 @@ def test_a_wide_interval_is_never_a_reproduction(tmp_path):
     [
         ({"protocol": "matched"}, "protocol.optimizer_reset_every 0 instead of 100"),
         ({"protocol_options": {"val_tasks": 50}}, "protocol.val_tasks 50 instead of 100"),
-        ({"methods": {"maml": {"options": {"inner_lr": 0.1}}, "maml+cml": {}}}, "inner_lr 0.1 instead of 0.5"),
+        (
+            {"methods": {"maml": {"options": {"inner_lr": 0.1}}, "maml+cml": {}}},
+            "inner_lr 0.1 instead of 0.5",
+        ),
         ({"network_options": {"filters": 32}}, "network.filters 32 instead of 64"),
         ({"network_options": {"head_blocks": 2}}, "network.head_blocks 2 instead of 0"),
         ({"steps": 99}, "steps 99, the paper 100"),
@@ -111,7 +148,10 @@ def test_what_is_not_comparable_says_why(tmp_path, options, reason):
 
 @pytest.mark.parametrize(
     ("cml", "reason"),
-    [({"frozen": True}, "cml.frozen True instead of False"), ({"depth": 0}, "cml.depth 0 instead of None")],
+    [
+        ({"frozen": True}, "cml.frozen True instead of False"),
+        ({"depth": 0}, "cml.depth 0 instead of None"),
+    ],
 )
 def test_a_co_learner_of_another_kind_is_another_row(tmp_path, cml, reason):
     methods = {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": 1.0, **cml}}}}
@@ -121,7 +161,8 @@ def test_a_co_learner_of_another_kind_is_another_row(tmp_path, cml, reason):
 
 
 @pytest.mark.parametrize(
-    ("gamma", "said_of_it"), [(0.5, "reproduced"), (0.2, "not comparable: cml.gamma 0.2, the paper 0.5")]
+    ("gamma", "said_of_it"),
+    [(0.5, "reproduced"), (0.2, "not comparable: cml.gamma 0.2, the paper 0.5")],
 )
 def test_an_option_of_the_published_row_is_asked_for(tmp_path, gamma, said_of_it):
     methods = {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": gamma}}}}
@@ -164,7 +205,11 @@ def test_a_pair_on_different_data_is_neither_tested_nor_judged(tmp_path):
 
 
 def test_there_is_no_verdict_on_a_gain_that_was_not_tested(tmp_path):
-    broken = built(tmp_path, seeds=7, status=lambda s: "diverged" if (s.seed, s.method) == (3, "maml") else "finished")
+    broken = built(
+        tmp_path,
+        seeds=7,
+        status=lambda s: "diverged" if (s.seed, s.method) == (3, "maml") else "finished",
+    )
     line = next(b for b in broken.published if b.label == "MAML + CML")
     assert (line.gain, line.gain_reason) == (None, "runs missing: not tested")
     assert "undecided" not in forms.text(broken)
@@ -184,18 +229,28 @@ def test_other_reasons(tmp_path):
     silent = built(tmp_path / "a", methods={"maml": {}, "maml+cml": {}})
     assert said(silent)["MAML + CML", 1] == "not comparable: gamma was not fixed beforehand"
     assert said(silent)["MAML", 1] == "reproduced"
-    broken = built(tmp_path / "b", seeds=7, status=lambda s: "diverged" if s.seed == 3 else "finished")
+    broken = built(
+        tmp_path / "b", seeds=7, status=lambda s: "diverged" if s.seed == 3 else "finished"
+    )
     assert said(broken)["MAML", 1] == "not comparable: 1 diverged of 7 seeds"
     other = json.loads(json.dumps(PAPER))
     other["tables"]["t9"]["settings"][""]["split"] = None
-    assert said(built(tmp_path / "c", paper=other))["MAML", 1] == "not comparable: split v1, not stated in the paper"
+    assert (
+        said(built(tmp_path / "c", paper=other))["MAML", 1]
+        == "not comparable: split v1, not stated in the paper"
+    )
     assert set(said(built(tmp_path / "d", only=lambda s: False)).values()) == {"no run yet"}
 
 
 def test_two_data_hashes_are_not_one_data_set(tmp_path):
     resolved = study(tmp_path)
     store = finish(resolved, tmp_path / "r", LEVEL, 0.3)
-    rewritten(resolved, tmp_path / "r", lambda s: s["method"] == "maml" and s["seed"] == 2, data_sha256="1" * 64)
+    rewritten(
+        resolved,
+        tmp_path / "r",
+        lambda s: s["method"] == "maml" and s["seed"] == 2,
+        data_sha256="1" * 64,
+    )
     assert "more than one data hash" in said(build(resolved, store, "beside"))["MAML", 1]
 
 
@@ -203,7 +258,10 @@ def test_two_data_hashes_are_not_one_data_set(tmp_path):
     ("change", "message"),
     [
         (lambda p: p["tables"]["t9"]["rows"][0].update(copied=3), r"rows\.0\.copied"),
-        (lambda p: p["tables"].update(t8=p["tables"].pop("t9")), r"unknown published table \(in .*\) 't9'"),
+        (
+            lambda p: p["tables"].update(t8=p["tables"].pop("t9")),
+            r"unknown published table \(in .*\) 't9'",
+        ),
         (lambda p: p["tables"]["t9"].update(colour="red"), "colour"),
     ],
 )
@@ -233,7 +291,9 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_forms_are_the_golden_ones(form, whole):
-    """To accept a change: CML_BENCH_ACCEPT=1 pytest tests/test_published.py, and read the difference."""
+    """To accept a change: CML_BENCH_ACCEPT=1 pytest tests/test_published.py, and read the
+    difference.
+    """
     resolved, store, _ = whole
     text, path = FORMS[form](build(resolved, store, "beside")), GOLDEN / f"beside.{form}"
     if os.environ.get("CML_BENCH_ACCEPT"):
@@ -258,10 +318,15 @@ def test_the_latex_compiles(whole):
     table.rows[0].label = "CL⋆, γ = 1 & 100 % of #1_a^b {x} ~ \\ $ < > × ± † ‡ −"
     body = forms.latex(table)
     (folder / "t.tex").write_text(
-        "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
+        "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
+        + body
+        + "\\end{document}\n"
     )
     done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=folder, capture_output=True, text=True
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Missing character" not in done.stdout + (folder / "t.log").read_text()

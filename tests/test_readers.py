@@ -1,4 +1,6 @@
-"""Readers write nothing and need no permission to; what is written has the mode that the user's umask leaves."""
+"""Readers write nothing and need no permission to; what is written has the mode that the user's
+umask leaves.
+"""
 
 import builtins
 import errno
@@ -37,21 +39,28 @@ DENIED = [errno.EACCES, errno.EPERM, errno.EROFS]
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Everything in a folder, with times and content."""
     return {
-        path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        path.relative_to(folder).as_posix(): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
         for path in sorted(folder.rglob("*"))
     }
 
 
 @pytest.fixture
 def locked_up(tmp_path, monkeypatch):
-    """A function after which nothing below a folder can be written, as far as the package can tell."""
+    """A function after which nothing below a folder can be written, as far as the package can
+    tell.
+    """
 
     def lock_up(folder: Path, number: int) -> None:
         def guard(module, name: str, writes) -> None:
             real = getattr(module, name)
 
             def guarded(path, *args, **kwargs):
-                inside = isinstance(path, str | os.PathLike) and Path(path).absolute().is_relative_to(folder)
+                inside = isinstance(path, str | os.PathLike) and Path(
+                    path
+                ).absolute().is_relative_to(folder)
                 if inside and writes(path, *args, *kwargs.values()):
                     raise OSError(number, os.strerror(number), str(path))
                 return real(path, *args, **kwargs)
@@ -63,7 +72,11 @@ def locked_up(tmp_path, monkeypatch):
 
         guard(builtins, "open", opens_to_write)
         guard(io, "open", opens_to_write)
-        guard(os, "open", lambda path, *args: args and args[0] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        guard(
+            os,
+            "open",
+            lambda path, *args: args and args[0] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT),
+        )
         guard(os, "mkdir", lambda path, *_: not Path(path).exists())
         for name in ("unlink", "rmdir", "rename", "replace", "utime", "chmod"):
             guard(os, name, lambda *_: True)
@@ -71,7 +84,8 @@ def locked_up(tmp_path, monkeypatch):
     return lock_up
 
 
-# -- modes --------------------------------------------------------------------------------------------
+# -- modes
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[0o002, 0o022, 0o077], ids=oct)
@@ -91,7 +105,9 @@ def test_what_is_written_has_the_mode_that_the_umask_leaves(umask, tmp_path, ser
         pass
     server.behaviour["file.bin"] = unknown_length()
     obtain(remote(f"{server.address}/file.bin"), tmp_path / "downloads", say=lambda text: None)
-    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    found = {
+        path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()
+    }
     names = {"old.json", "episodes.npz", "error.log", ".lock", "file.bin"}
     assert found == dict.fromkeys(names, 0o666 & ~umask)
     assert (tmp_path / "downloads" / "file.bin").read_bytes() == CONTENT
@@ -102,7 +118,10 @@ def test_what_is_written_has_the_mode_that_the_umask_leaves(umask, tmp_path, ser
 def test_threads_that_write_at_once_leave_the_umask_alone(tmp_path):
     before = os.umask(0o027)
     try:
-        writers = [threading.Thread(target=files.write_text, args=(tmp_path / str(i % 5), "x")) for i in range(40)]
+        writers = [
+            threading.Thread(target=files.write_text, args=(tmp_path / str(i % 5), "x"))
+            for i in range(40)
+        ]
         for writer in writers:
             writer.start()
         for writer in writers:
@@ -113,7 +132,8 @@ def test_threads_that_write_at_once_leave_the_umask_alone(tmp_path):
         assert os.umask(before) == 0o027
 
 
-# -- commands -----------------------------------------------------------------------------------------
+# -- commands
+# -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -131,11 +151,17 @@ def test_tables_are_printed_where_nothing_can_be_written(number, made, locked_up
     results, path = made
     before = tree(results)
     locked_up(results, number)
-    for command, unwritten in (("status", ""), ("table", "the files of the tables"), ("report", "the page")):
+    for command, unwritten in (
+        ("status", ""),
+        ("table", "the files of the tables"),
+        ("report", "the page"),
+    ):
         assert main([command, "--plan", path]) == 0
         told = capsys.readouterr()
         assert ("all runs: 8 finished" if command == "status" else "MAML + CML") in told.out
-        assert told.err.startswith(f"{unwritten} cannot be written ({os.strerror(number)}: " if unwritten else "")
+        assert told.err.startswith(
+            f"{unwritten} cannot be written ({os.strerror(number)}: " if unwritten else ""
+        )
         assert told.err.count("\n") == bool(unwritten)
         assert "report.html" not in told.out, "a page that is not there"
     assert main(["status", "--json", "--plan", path]) == 0
@@ -174,17 +200,22 @@ def test_a_plan_is_made_where_it_cannot_be_kept(number, tmp_path, locked_up, cap
     found = plan.cached(content, "test")
     assert len(found.runs) == 4
     assert Path(found.path).parent == tmp_path / "results" / "plans", "where it would be"
-    assert capsys.readouterr().err == (
-        f"the plan cannot be kept in {tmp_path}/results/plans ({os.strerror(number)}): it is made again each time.\n"
+    assert (
+        capsys.readouterr().err
+        == f"the plan cannot be kept in {tmp_path}/results/plans ({os.strerror(number)}): it is"
+        " made again each time.\n"
     )
     assert not list((tmp_path / "results").iterdir())
 
 
-# -- data ---------------------------------------------------------------------------------------------
+# -- data
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", DENIED, ids=errno.errorcode.get)
-def test_prepared_data_is_used_where_nothing_can_be_written(number, data_dir, tmp_path, locked_up, monkeypatch):
+def test_prepared_data_is_used_where_nothing_can_be_written(
+    number, data_dir, tmp_path, locked_up, monkeypatch
+):
     folder = tmp_path / "data"
     shutil.copytree(data_dir, folder)
     shutil.rmtree(folder / "locks")
@@ -201,9 +232,22 @@ def test_prepared_data_is_used_where_nothing_can_be_written(number, data_dir, tm
 def test_prepared_data_of_others_needs_no_stamp(data_dir, tmp_path, monkeypatch):
     folder = tmp_path / "data"
     shutil.copytree(data_dir, folder)
-    content = {"study": "s", "data_dir": str(folder), "experiments": {"e": {
-        "data": "glyphs", "data_options": {"size": 16}, "network": "conv4", "way": 5, "shots": [1], "query": 5,
-        "steps": 2, "methods": {"maml": {}}}}}  # fmt: skip
+    content = {
+        "study": "s",
+        "data_dir": str(folder),
+        "experiments": {
+            "e": {
+                "data": "glyphs",
+                "data_options": {"size": 16},
+                "network": "conv4",
+                "way": 5,
+                "shots": [1],
+                "query": 5,
+                "steps": 2,
+                "methods": {"maml": {}},
+            }
+        },
+    }
     resolved = resolve(plan.parse(content, "test"), "test")
     [item] = resolved.data
     assert preflight.without_stamp(resolved) == set(), "the folder is ours: the rule makes a stamp"
@@ -215,7 +259,8 @@ def test_prepared_data_of_others_needs_no_stamp(data_dir, tmp_path, monkeypatch)
     assert preflight.without_stamp(resolved) == set(), "nothing is prepared there"
 
 
-# -- under Snakemake ----------------------------------------------------------------------------------
+# -- under Snakemake
+# ----------------------------------------------------------------------------------
 
 
 def counted(done: subprocess.CompletedProcess) -> tuple[int, int]:
@@ -237,10 +282,18 @@ for command in status table report; do "$2" -m cml_bench $command --config read.
 def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):  # noqa: F811
     config = {**changed(), "study": "read", "results": "read"}
     config["experiments"]["glyphs"] = {
-        "data": "glyphs", "data_options": {"size": 16}, "network": "conv4", "network_options": {"filters": 4},
-        "way": 5, "shots": [1], "query": 2, "steps": 2, "evaluation": {"tasks": 6, "query": 2},
-        "protocol_options": {"val_every": 1, "val_tasks": 4}, "methods": {"maml": {}},
-    }  # fmt: skip
+        "data": "glyphs",
+        "data_options": {"size": 16},
+        "network": "conv4",
+        "network_options": {"filters": 4},
+        "way": 5,
+        "shots": [1],
+        "query": 2,
+        "steps": 2,
+        "evaluation": {"tasks": 6, "query": 2},
+        "protocol_options": {"val_every": 1, "val_tasks": 4},
+        "methods": {"maml": {}},
+    }
     (checkout / "read.yaml").write_text(yaml.safe_dump({**config, "seeds": 1}))
     results = checkout / "read"
 
@@ -264,12 +317,17 @@ def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):  #
     folder.rename(checkout / "elsewhere")
     before = tree(results) | tree(checkout / "data")
     assert counted(snakemake(checkout, "-n", config="read.yaml")) == (0, 1)
-    assert counted(snakemake(checkout, "-n", "sinusoid", config="read.yaml")) == (0, 0), "it needs no glyphs"
+    assert counted(snakemake(checkout, "-n", "sinusoid", config="read.yaml")) == (0, 0), (
+        "it needs no glyphs"
+    )
     assert tree(results) | tree(checkout / "data") == before
     (checkout / "elsewhere").rename(folder)
 
     # Nothing can be written, neither here nor in .snakemake.
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
+    ):
         pytest.skip("mounts need root; all else of this test has passed")
     for kept in (True, False):
         if not kept:

@@ -24,7 +24,12 @@ def page(tmp_path):
     resolved = study(seeds=3)
     finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})
     paths = written(resolved, tmp_path)
-    return tmp_path, paths, write.text(resolved, tmp_path, []), (tmp_path / "simulated" / "report.html").read_text()
+    return (
+        tmp_path,
+        paths,
+        write.text(resolved, tmp_path, []),
+        (tmp_path / "simulated" / "report.html").read_text(),
+    )
 
 
 def test_everything_is_written_and_named(page):
@@ -56,7 +61,15 @@ def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
 
     config = small_config(results=str(tmp_path))
     rows = [{"label": "MAML", "run": "maml"}, {"label": "CML†", "run": "maml+cml", "reading": "co"}]
-    config["figures"] = {"figure2": {"kind": "curves", "experiment": "s", "title": "F", "runs": rows, "tasks": [0, 4]}}
+    config["figures"] = {
+        "figure2": {
+            "kind": "curves",
+            "experiment": "s",
+            "title": "F",
+            "runs": rows,
+            "tasks": [0, 4],
+        }
+    }
     config["experiments"]["s"]["evaluation"] = {"tasks": 5, "query": 10}
     resolved = resolve(parse(config, "test"), "test")
     settings = Settings(results=tmp_path, report=lambda text: None)
@@ -67,50 +80,84 @@ def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
     assert made[0].read_bytes()[:4] == b"\x89PNG"
     arrays = dict(np.load(tmp_path / "small" / "probes" / "figure2.npz"))
     assert arrays["curves/5"].shape == (2, 2, 201)
-    # The stored squared error of test task 4 is about that of the drawn curve at random points of the grid.
+    # The stored squared error of test task 4 is about that of the drawn curve at random points of
+    # the grid.
     for method, k in (("maml", 0), ("maml+cml", 1)):
         drawn = np.mean((arrays["curves/5"][k, 1] - arrays["truth/5"][1]) ** 2)
         stored = records[method, 5].arrays["meta@1" if k == 0 else "co@1"][4]
         assert 0.2 < drawn / stored < 5
     at = np.searchsorted(arrays["x"], arrays["support_x/10"][1])
-    assert np.abs(arrays["truth/10"][1][at] - arrays["support_y/10"][1]).max() < 0.3, "support points lie on the truth"
+    assert np.abs(arrays["truth/10"][1][at] - arrays["support_y/10"][1]).max() < 0.3, (
+        "support points lie on the truth"
+    )
 
 
 def test_what_a_cost_table_lacks_stands_on_the_page(tmp_path):
     resolved = study(seeds=3, kind="cost")
     finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54}, only=lambda s: s.seed > 0)
     written(resolved, tmp_path)
-    assert "8 of 12 runs are made and evaluated" in (tmp_path / "simulated" / "report.html").read_text()
+    assert (
+        "8 of 12 runs are made and evaluated"
+        in (tmp_path / "simulated" / "report.html").read_text()
+    )
 
 
 def test_an_experiment_without_training_has_a_page(tmp_path):
     from cml_bench.study.config import parse
 
-    experiment = {"data": "glyphs", "network": "conv4", "shots": [1], "query": 5, "steps": 0,
-                  "methods": {"pixel_nn": {}}}  # fmt: skip
-    resolved = resolve(parse({"study": "nearest", "experiments": {"e": experiment}}, "test"), "test")
+    experiment = {
+        "data": "glyphs",
+        "network": "conv4",
+        "shots": [1],
+        "query": 5,
+        "steps": 0,
+        "methods": {"pixel_nn": {}},
+    }
+    resolved = resolve(
+        parse({"study": "nearest", "experiments": {"e": experiment}}, "test"), "test"
+    )
     written(resolved, tmp_path)
     assert "0 of 1 runs are finished" in (tmp_path / "nearest" / "report.html").read_text()
 
 
-FIGURE = CurvesFigure(kind="curves", experiment="e", title="T", runs=[{"label": "MAML", "run": "maml"}])
+FIGURE = CurvesFigure(
+    kind="curves", experiment="e", title="T", runs=[{"label": "MAML", "run": "maml"}]
+)
 
 
 def test_figures_are_the_same_bytes_each_time():
     arrays = {
-        "shots": np.array([5]), "tasks": np.array([0]), "x": np.linspace(-5, 5, 9), "labels": np.array(["MAML"]),
-        "truth/5": np.ones((1, 9)), "curves/5": np.zeros((1, 1, 9)), "support_x/5": np.zeros((1, 5)),
+        "shots": np.array([5]),
+        "tasks": np.array([0]),
+        "x": np.linspace(-5, 5, 9),
+        "labels": np.array(["MAML"]),
+        "truth/5": np.ones((1, 9)),
+        "curves/5": np.zeros((1, 1, 9)),
+        "support_x/5": np.zeros((1, 5)),
         "support_y/5": np.ones((1, 5)),
-    }  # fmt: skip
+    }
     first, second = (style.encode(style.curves(arrays, FIGURE), "svg") for _ in range(2))
     assert first == second
 
 
 def test_the_facts_name_splits_seeds_and_what_a_row_is_that_is_not_called_like_its_method():
-    methods = {"gmeta": {}, "gmeta+cml": {}, "frozen": {"method": "gmeta+cml", "options": {"cml": {"frozen": True}}},
-               "noise": {"method": "gmeta", "protocol_options": {"gradient_noise": 0.5}}}  # fmt: skip
-    experiment = {"data": "sbm", "network": "gcn", "way": 2, "shots": [5], "query": 5, "protocol": "official",
-                  "seeds": [3], "splits": ["r0", "r4"], "methods": methods}  # fmt: skip
+    methods = {
+        "gmeta": {},
+        "gmeta+cml": {},
+        "frozen": {"method": "gmeta+cml", "options": {"cml": {"frozen": True}}},
+        "noise": {"method": "gmeta", "protocol_options": {"gradient_noise": 0.5}},
+    }
+    experiment = {
+        "data": "sbm",
+        "network": "gcn",
+        "way": 2,
+        "shots": [5],
+        "query": 5,
+        "protocol": "official",
+        "seeds": [3],
+        "splits": ["r0", "r4"],
+        "methods": methods,
+    }
     found = resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
     (fact,) = [fact for fact in summary.facts(found) if fact.startswith("e: ")]
     assert "5 shots, class splits r0, r4, training seeds 3," in fact

@@ -28,7 +28,9 @@ class Plain:
     @staticmethod
     def layer(p, i, x):
         z = F.conv2d(x, p[f"conv{i}.weight"], padding=p[f"conv{i}.weight"].shape[-1] // 2)
-        return F.batch_norm(z, None, None, p[f"norm{i}.weight"], p[f"norm{i}.bias"], training=True, eps=1e-5)
+        return F.batch_norm(
+            z, None, None, p[f"norm{i}.weight"], p[f"norm{i}.bias"], training=True, eps=1e-5
+        )
 
     def features(self, p, x):
         for b in (1, 2, 3, 4):
@@ -49,12 +51,20 @@ class Plain:
         return self.head(p, z)
 
 
-def built(name="maml+cml", path="fast", filters=3, size=16, gamma=0.7, lr=0.3, chosen=None, **options):
-    """A method (with the options ``chosen``) on a narrow ResNet-12 with perturbed parameters (float64)."""
+def built(
+    name="maml+cml", path="fast", filters=3, size=16, gamma=0.7, lr=0.3, chosen=None, **options
+):
+    """A method (with the options ``chosen``) on a narrow ResNet-12 with perturbed parameters
+    (float64).
+    """
     network = ResNet12(ResNet12Options(filters=filters, **options), (3, size, size), 3, path)
     network.name = "resnet12"
     cls = registry.method(name)
-    given = {rate(name): lr, **({"cml": {"gamma": gamma}} if "co" in cls.heads else {}), **(chosen or {})}
+    given = {
+        rate(name): lr,
+        **({"cml": {"gamma": gamma}} if "co" in cls.heads else {}),
+        **(chosen or {}),
+    }
     method = cls(cls.Options.read(given, name), network, "classification")
     groups = leaves(method.init(3), CPU, torch.float64)
     with torch.no_grad():
@@ -67,13 +77,17 @@ def built(name="maml+cml", path="fast", filters=3, size=16, gamma=0.7, lr=0.3, c
 def gradients(method, groups, task, at_once=2):
     MetaStep(method, groups, adam(groups, 1e-3), at_once).gradients(task)
     return {
-        (g, n): torch.zeros_like(p) if p.grad is None else p.grad for g, ps in groups.items() for n, p in ps.items()
+        (g, n): torch.zeros_like(p) if p.grad is None else p.grad
+        for g, ps in groups.items()
+        for n, p in ps.items()
     }
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("last_skip", [True, False])
-@pytest.mark.parametrize(("shortcuts", "body"), [("adapted", "adapted"), ("fixed", "adapted"), ("adapted", "fixed")])
+@pytest.mark.parametrize(
+    ("shortcuts", "body"), [("adapted", "adapted"), ("fixed", "adapted"), ("adapted", "fixed")]
+)
 def test_the_outer_gradient_is_the_obvious_loops(path, last_skip, shortcuts, body):
     method, groups = built(path=path, last_skip=last_skip, shortcuts=shortcuts, body=body)
     task = images(tasks=3, channels=3)
@@ -83,17 +97,31 @@ def test_the_outer_gradient_is_the_obvious_loops(path, last_skip, shortcuts, bod
         ("adapted", "fixed"): lambda n: n.startswith("head"),
     }[shortcuts, body]
     _, want = reference.meta_gradient(
-        Plain(last_skip), groups["base"], groups["co"], task, "classification", 0.7, 2, steps=1, lr=0.3, adapts=keep
+        Plain(last_skip),
+        groups["base"],
+        groups["co"],
+        task,
+        "classification",
+        0.7,
+        2,
+        steps=1,
+        lr=0.3,
+        adapts=keep,
     )
     assert relative(gradients(method, groups, task), want) < 1e-10
 
 
 def variants():
-    """Every method but More-MAML, whose further blocks this network has not; MAML++ goes through its schedules."""
+    """Every method but More-MAML, whose further blocks this network has not; MAML++ goes through
+    its schedules.
+    """
     for name in registry.method_names():
         base = name.removesuffix("+cml")
         if base == "sharp_maml":
-            yield from ((name, {"level": level, "rho_low": 0.03, "rho_up": 0.05}) for level in ("low", "up", "both"))
+            yield from (
+                (name, {"level": level, "rho_low": 0.03, "rho_up": 0.05})
+                for level in ("low", "up", "both")
+            )
         elif base in reference_methods.STATES.keys() - {"more_maml"}:
             phases = {"epoch_steps": 2, "msl_epochs": 3, "first_order_to_second_order_epoch": 1}
             yield name, {"inner_steps": 2, **phases} if base == "mamlpp" else {}
@@ -104,7 +132,9 @@ def variants():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param(name, options, marks=[] if name == "maml+cml" else pytest.mark.slow, id=f"{name} {more}")
+        pytest.param(
+            name, options, marks=[] if name == "maml+cml" else pytest.mark.slow, id=f"{name} {more}"
+        )
         for name, options in variants()
         for more in [options.get("level", "")]
     ],
@@ -118,13 +148,33 @@ def test_ten_adam_steps_are_the_obvious_loops(name, options, path, first_order):
         task = images(tasks=2, channels=3, name=f"step {number}")
         phase = {"epoch": number // 2} if name.startswith("mamlpp") else {}
         want = reference_methods.outer_gradient(
-            name, Plain(), theirs["base"], theirs.get("co", {}), task, "classification", 0.7, 2, other.options, **phase
+            name,
+            Plain(),
+            theirs["base"],
+            theirs.get("co", {}),
+            task,
+            "classification",
+            0.7,
+            2,
+            other.options,
+            **phase,
         )
         method.at_step(number)
         step(task)
         if number == 0:
-            got = {(g, n): p.grad for g, params in ours.items() for n, p in params.items() if p.grad is not None}
-            assert relative(got | {key: torch.zeros_like(v) for key, v in want.items() if key not in got}, want) < 1e-10
+            got = {
+                (g, n): p.grad
+                for g, params in ours.items()
+                for n, p in params.items()
+                if p.grad is not None
+            }
+            assert (
+                relative(
+                    got | {key: torch.zeros_like(v) for key, v in want.items() if key not in got},
+                    want,
+                )
+                < 1e-10
+            )
         follow(theirs, by_hand, want)
     assert relative(values(ours), values(theirs)) < 1e-8
 
@@ -148,7 +198,11 @@ def test_gamma_zero_is_the_baseline_bit_for_bit(name, path):
 def test_the_inner_step_reaches_body_and_shortcuts_unless_told_otherwise():
     task = images(channels=3)
     moved = {}
-    for name, options in {"all": {}, "shortcuts": {"shortcuts": "fixed"}, "body": {"body": "fixed"}}.items():
+    for name, options in {
+        "all": {},
+        "shortcuts": {"shortcuts": "fixed"},
+        "body": {"body": "fixed"},
+    }.items():
         method, groups = built("maml", **options)
         *_, after = method.trajectory(expand(groups, 3), task.support, 1)
         moved[name] = {n for n, p in after.items() if not torch.equal(p[0], groups["base"][n])}
@@ -167,12 +221,16 @@ def test_no_method_moves_what_the_network_fixes(name):
     method, task = cls(cls.Options(), network, "classification"), images(channels=3)
     groups = leaves(method.init(0), CPU, torch.float64)
     *_, after = method.trajectory(expand(groups, 3), task.support, 1)
-    assert any(not torch.equal(after[n][0], after[n][1]) for n in ("conv1a.weight", "conv4c.weight"))
+    assert any(
+        not torch.equal(after[n][0], after[n][1]) for n in ("conv1a.weight", "conv4c.weight")
+    )
     assert all(torch.equal(after[n][0], after[n][1]) for n in network.params if "s." in n)
 
 
 def test_parameters_are_those_of_the_papers_code():
-    whole, without = (ResNet12(ResNet12Options(last_skip=skip), (3, 32, 32), 5) for skip in (True, False))
+    whole, without = (
+        ResNet12(ResNet12Options(last_skip=skip), (3, 32, 32), 5) for skip in (True, False)
+    )
     assert count(whole.params) == 7_999_365
     assert count(without.params) == 7_999_365 - LAST_SKIP
     assert whole.feature_shape == (512, 2, 2)
@@ -183,10 +241,20 @@ def test_parameters_are_those_of_the_papers_code():
 
 def resolved(protocol: str, method: str = "maml"):
     content = {
-        "study": "t", "seeds": 1,
-        "experiments": {"e": {"data": "glyphs", "network": "resnet12", "shots": [1], "query": 5, "protocol": protocol,
-                              "evaluation": {"query": 5}, "methods": {method: {}}}},
-    }  # fmt: skip
+        "study": "t",
+        "seeds": 1,
+        "experiments": {
+            "e": {
+                "data": "glyphs",
+                "network": "resnet12",
+                "shots": [1],
+                "query": 5,
+                "protocol": protocol,
+                "evaluation": {"query": 5},
+                "methods": {method: {}},
+            }
+        },
+    }
     return resolve(parse(content, "test"), "test").json_values()["runs"][0]["spec"]
 
 
@@ -194,8 +262,13 @@ def test_presets_have_boils_row_for_this_network():
     official, clean, matched = (resolved(p) for p in ("official", "clean", "matched"))
     assert (official["options"]["inner_lr"], official["protocol"]["outer_lr"]) == (0.3, 6e-4)
     assert official["network"]["options"]["shortcuts"] == "fixed"
-    assert (clean["options"]["inner_lr"], clean["network"]["options"]["shortcuts"]) == (0.3, "adapted")
+    assert (clean["options"]["inner_lr"], clean["network"]["options"]["shortcuts"]) == (
+        0.3,
+        "adapted",
+    )
     assert (matched["options"]["inner_lr"], matched["protocol"]["outer_lr"]) == (0.5, 1e-3)
     assert official["protocol"]["optimizer_reset_every"] == 100
     assert resolved("official", "boil+cml")["options"]["inner_lr"] == 0.3
-    assert resolved("official", "sharp_maml")["protocol"]["outer_lr"] == 1e-3, "a method with a code of its own"
+    assert resolved("official", "sharp_maml")["protocol"]["outer_lr"] == 1e-3, (
+        "a method with a code of its own"
+    )

@@ -1,6 +1,7 @@
 """Several seeds as one program (engine/seeds.py): each is the run that it would have been alone.
 
-The program is interpreted here, operation by operation, except where a test says compiled: what is batched is the same.
+The program is interpreted here, operation by operation, except where a test says compiled: what is
+batched is the same.
 """
 
 import shutil
@@ -22,7 +23,12 @@ from tests.specs import glyph_spec, sinusoid_spec
 from tests.test_engine import same, tensors
 
 SEEDS = (0, 1, 2)
-SCHEDULED = {"epoch_steps": 2, "msl_epochs": 3, "first_order_to_second_order_epoch": 1, "inner_steps": 2}
+SCHEDULED = {
+    "epoch_steps": 2,
+    "msl_epochs": 3,
+    "first_order_to_second_order_epoch": 1,
+    "inner_steps": 2,
+}
 METHODS = {"maml": {"inner_steps": 2}, "maml+cml": {}}
 MORE = {
     "maml+cml first order": {"first_order": True},
@@ -64,8 +70,13 @@ def alone(settings: Settings) -> Settings:
 def seeded(method="maml+cml", protocol_options=None, **changes):
     protocol = {"val_every": 4, "optimizer_reset_every": 6, **(protocol_options or {})}
     own = {"hidden": (16, 16), **registry.method(method).network_defaults}
-    network = Component(name="mlp", options=canonical(registry.networks.get("mlp").Options.read(own, "mlp")))
-    specs = [sinusoid_spec(method, seed=seed, steps=12, protocol_options=protocol, **changes) for seed in SEEDS]
+    network = Component(
+        name="mlp", options=canonical(registry.networks.get("mlp").Options.read(own, "mlp"))
+    )
+    specs = [
+        sinusoid_spec(method, seed=seed, steps=12, protocol_options=protocol, **changes)
+        for seed in SEEDS
+    ]
     return [spec.model_copy(update={"network": network}) for spec in specs]
 
 
@@ -97,19 +108,36 @@ def equal(a, b):
 
 def close(a, b, limit):
     ours, theirs = (
-        {(name, key): value for name in ("last", "model") for key, value in tensors(r, name).items()} for r in (a, b)
+        {
+            (name, key): value
+            for name in ("last", "model")
+            for key, value in tensors(r, name).items()
+        }
+        for r in (a, b)
     )
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():
         assert (value - theirs[key]).abs().max() <= limit, key
 
 
-@pytest.mark.parametrize("name", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
+@pytest.mark.parametrize(
+    "name", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
+)
 def test_every_method_is_what_it_is_alone(name, together):
-    """In float64, after 12 steps of Adam, whose last 4 begin with fresh averages; learning rate and clamp as well."""
-    protocol = {"optimizer_reset_every": 8, "clamp": 0.5, "outer_lr_min": 1e-5, "epoch_steps": 3, "weight_decay": 1e-3}
+    """In float64, after 12 steps of Adam, whose last 4 begin with fresh averages; learning rate and
+    clamp as well.
+    """
+    protocol = {
+        "optimizer_reset_every": 8,
+        "clamp": 0.5,
+        "outer_lr_min": 1e-5,
+        "epoch_steps": 3,
+        "weight_decay": 1e-3,
+    }
     options = (METHODS | MORE)[name]
-    specs = seeded(name.split()[0], method_options=options, precision="float64", protocol_options=protocol)
+    specs = seeded(
+        name.split()[0], method_options=options, precision="float64", protocol_options=protocol
+    )
     run_all(specs, together)
     run_all(specs, alone(together))
     for ours, theirs in zip(records(specs, together), records(specs, alone(together)), strict=True):
@@ -119,7 +147,9 @@ def test_every_method_is_what_it_is_alone(name, together):
             assert np.allclose(values, theirs.arrays[key], atol=1e-8, rtol=1e-7), key
         for kind in ("train", "validation"):
             for key, values in ours.content["curves"][kind].items():
-                assert values[1:] == pytest.approx(theirs.content["curves"][kind][key][1:], rel=1e-7), key
+                assert values[1:] == pytest.approx(
+                    theirs.content["curves"][kind][key][1:], rel=1e-7
+                ), key
 
 
 def test_gamma_zero_is_the_baseline_bit_for_bit(together):
@@ -150,7 +180,9 @@ class Stop(BaseException):
 
 
 def killed(specs, settings, at_step, saved=(1, 1, 1)):
-    """All die before the outer step ``at_step``; each seed has saved at the multiples of its entry of ``saved``."""
+    """All die before the outer step ``at_step``; each seed has saved at the multiples of its entry
+    of ``saved``.
+    """
     original = Training.begin_step
 
     def begin_step(self):
@@ -160,7 +192,9 @@ def killed(specs, settings, at_step, saved=(1, 1, 1)):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "begin_step", begin_step)
-        patch.setattr(Training, "_overdue", lambda self: self.step and self.step % saved[self.spec.seed] == 0)
+        patch.setattr(
+            Training, "_overdue", lambda self: self.step and self.step % saved[self.spec.seed] == 0
+        )
         with pytest.raises(Stop):
             run_all(specs, settings)
 
@@ -169,7 +203,9 @@ def killed(specs, settings, at_step, saved=(1, 1, 1)):
 def test_resumed_runs_equal_their_uninterrupted_twins(at_step, together, undisturbed):
     specs = seeded()
     killed(specs, together, at_step)
-    assert [checkpoint.load(Store(together.results).folder(spec))["step"] for spec in specs] == [at_step] * 3
+    assert [checkpoint.load(Store(together.results).folder(spec))["step"] for spec in specs] == [
+        at_step
+    ] * 3
     said = []
     run_all(specs, replace(together, report=said.append))
     assert sum(f"resumed at step {at_step}" in line for line in said) == 3
@@ -178,7 +214,9 @@ def test_resumed_runs_equal_their_uninterrupted_twins(at_step, together, undistu
 
 
 def watch_places(patch, seen):
-    """Whenever a program is played: each training that is due stands at its place, the first one at all others."""
+    """Whenever a program is played: each training that is due stands at its place, the first one at
+    all others.
+    """
     due, advanced = {}, seeds.Together._advanced
 
     def noted(self, trainings):
@@ -210,7 +248,11 @@ def test_checkpoints_of_different_steps_change_nothing(together, undisturbed, mo
     watch_places(monkeypatch, seen)
     run_all(specs, replace(together, report=said.append))
     assert seen == 3 * [[2]] + [[0, 2]] + 3 * [[0, 1, 2]]
-    assert [sum(f"resumed at step {step}" in line for line in said) for step in (8, 9, 5)] == [1, 1, 1]
+    assert [sum(f"resumed at step {step}" in line for line in said) for step in (8, 9, 5)] == [
+        1,
+        1,
+        1,
+    ]
     assert not any("bit for bit" in line for line in said)
     assert all(equal(a, b) for a, b in zip(records(specs, together), undisturbed, strict=True))
 
@@ -224,7 +266,9 @@ def replace_by(finished, folder):
 def test_what_was_finished_before_changes_nothing_of_the_others(together, undisturbed, monkeypatch):
     """A process that died between two tests, say: the program keeps its number of seeds."""
     specs, numbers = seeded(), []
-    monkeypatch.setattr(seeds, "compiled", lambda graph, arguments: numbers.append(len(arguments[0])) or graph)
+    monkeypatch.setattr(
+        seeds, "compiled", lambda graph, arguments: numbers.append(len(arguments[0])) or graph
+    )
     killed(specs, together, 9)
     replace_by(undisturbed[0].folder, Store(together.results).folder(specs[0]))
     run_all(specs, together)
@@ -279,7 +323,9 @@ def test_a_seed_that_fails_leaves_the_others_alone(victim, together, undisturbed
     assert equal(undisturbed[victim], records(specs, together)[victim])
 
 
-def test_a_program_that_cannot_be_made_fails_every_run_of_its_own_and_no_other(together, monkeypatch):
+def test_a_program_that_cannot_be_made_fails_every_run_of_its_own_and_no_other(
+    together, monkeypatch
+):
     specs = seeded()
 
     def refused(graph, arguments):
@@ -288,7 +334,10 @@ def test_a_program_that_cannot_be_made_fails_every_run_of_its_own_and_no_other(t
     monkeypatch.setattr(seeds, "compiled", refused)
     with pytest.raises(UserError) as caught:
         run_all([*specs, sinusoid_spec("sharp_maml", steps=2)], together)
-    assert all(f"seed {seed}: the outer step cannot be compiled here" in str(caught.value) for seed in SEEDS)
+    assert all(
+        f"seed {seed}: the outer step cannot be compiled here" in str(caught.value)
+        for seed in SEEDS
+    )
     assert all((Store(together.results).folder(spec) / "error.log").exists() for spec in specs)
     assert Store(together.results).read(sinusoid_spec("sharp_maml", steps=2)) is not None
 
@@ -297,14 +346,20 @@ def test_a_run_that_another_process_holds_fails_alone(together):
     from cml_bench.system.locks import run_lock
 
     specs = seeded()
-    with run_lock(Store(together.results).folder(specs[1])), pytest.raises(UserError, match="seed 1"):
+    with (
+        run_lock(Store(together.results).folder(specs[1])),
+        pytest.raises(UserError, match="seed 1"),
+    ):
         run_all(specs, together)
     assert [record is not None for record in records(specs, together)] == [True, False, True]
 
 
 @pytest.mark.slow
 def test_a_program_with_something_of_one_seed_in_it_is_not_shared(together, monkeypatch):
-    specs, single = seeded(), replace(together, results=together.results / "single", seeds_at_once=1)
+    specs, single = (
+        seeded(),
+        replace(together, results=together.results / "single", seeds_at_once=1),
+    )
     run_all(specs, single)
     monkeypatch.setattr(seeds, "constant_free", lambda graph: False)
     run_all(specs, together)
@@ -314,11 +369,15 @@ def test_a_program_with_something_of_one_seed_in_it_is_not_shared(together, monk
 
 @pytest.mark.slow
 def test_a_phase_whose_program_is_not_shared_goes_on_seed_by_seed(together, monkeypatch):
-    """MAML++ changes its program on the way: what was one tensor of all seeds is each one's own again."""
+    """MAML++ changes its program on the way: what was one tensor of all seeds is each one's own
+    again.
+    """
     specs = seeded("mamlpp", method_options=SCHEDULED, precision="float64")
     run_all(specs, alone(together))
     asked = []
-    monkeypatch.setattr(seeds, "constant_free", lambda graph: asked.append(graph) or len(asked) != 2)
+    monkeypatch.setattr(
+        seeds, "constant_free", lambda graph: asked.append(graph) or len(asked) != 2
+    )
     run_all(specs, together)
     assert len(asked) > 2
     for a, b in zip(records(specs, together), records(specs, alone(together)), strict=True):
@@ -333,9 +392,20 @@ def test_who_meets(together, monkeypatch):
     both = [spec for pair in zip(seeded("maml"), seeded("maml+cml"), strict=True) for spec in pair]
     base, cml = ([(method, seed) for seed in SEEDS] for method in ("maml", "maml+cml"))
     assert batches(both, together) == [base, cml]
-    assert batches(both, replace(together, seeds_at_once=2)) == [base[:2], base[2:], cml[:2], cml[2:]]
+    assert batches(both, replace(together, seeds_at_once=2)) == [
+        base[:2],
+        base[2:],
+        cml[:2],
+        cml[2:],
+    ]
     singles = [[(spec.method, spec.seed)] for spec in both]
-    for changes in ({"seeds_at_once": 1}, {"path": "fast"}, {"path": "plain"}, {"path": "auto"}, {"device": "cuda:0"}):
+    for changes in (
+        {"seeds_at_once": 1},
+        {"path": "fast"},
+        {"path": "plain"},
+        {"path": "auto"},
+        {"device": "cuda:0"},
+    ):
         assert batches(both, replace(together, **changes)) == singles, changes
     assert batches(seeded("sharp_maml"), together) == [[("sharp_maml", seed)] for seed in SEEDS]
     noisy = seeded(protocol_options={"gradient_noise": 0.1})
@@ -352,7 +422,13 @@ def test_who_meets(together, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("maml", {}), ("maml", {"first_order": True}), ("mamlpp", {"inner_steps": 3}), ("boil", {}), ("more_maml", {})],
+    [
+        ("maml", {}),
+        ("maml", {"first_order": True}),
+        ("mamlpp", {"inner_steps": 3}),
+        ("boil", {}),
+        ("more_maml", {}),
+    ],
 )
 def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, options):
     """Bit for bit, although the two are programs of their own."""
@@ -373,8 +449,9 @@ def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, o
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_the_compiled_program_of_several_seeds(precision, settings, tmp_path, monkeypatch):
-    """Truly compiled, and bit for bit the same after a restart: by a program made anew, with one seed finished and the
-    others' checkpoints of different steps."""
+    """Truly compiled, and bit for bit the same after a restart: by a program made anew, with one
+    seed finished and the others' checkpoints of different steps.
+    """
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     truly = replace(settings, path="compiled", checkpoint_seconds=1e9)

@@ -1,4 +1,6 @@
-"""Studies through SLURM: a cluster of this one machine, jobs as sbatch gets them from the profile and the plugin."""
+"""Studies through SLURM: a cluster of this one machine, jobs as sbatch gets them from the profile
+and the plugin.
+"""
 
 import os
 import re
@@ -17,15 +19,21 @@ from tests.test_workflow import CONFIG, ROOT, checkout, trained  # noqa: F401
 SCRIPT = ROOT / "tests" / "slurm" / "cluster.sh"
 # This cluster has no accounting and a partition for GPUs, and its jobs take seconds.
 SETTINGS = (
-    "--slurm-status-command", "squeue", "--slurm-partition-config", str(SCRIPT.with_name("partitions.yaml")),
-    "--slurm-init-seconds-before-status-checks", "5",
-)  # fmt: skip
+    "--slurm-status-command",
+    "squeue",
+    "--slurm-partition-config",
+    str(SCRIPT.with_name("partitions.yaml")),
+    "--slurm-init-seconds-before-status-checks",
+    "5",
+)
 GPU = "gres:gpu:1"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A running cluster's commands, first on the path. Nothing is left running, whatever the tests do."""
+    """A running cluster's commands, first on the path. Nothing is left running, whatever the tests
+    do.
+    """
     if os.getuid() != 0:
         pytest.skip("munge and slurmd need root")
     folder = tmp_path_factory.mktemp("slurm")
@@ -40,7 +48,11 @@ def cluster(tmp_path_factory):
             yield folder
     finally:
         subprocess.run([SCRIPT, "down", folder], check=True)
-        left = [pid for name in ("munged", "slurmctld", "slurmd") if (pid := living(folder / f"{name}.pid"))]
+        left = [
+            pid
+            for name in ("munged", "slurmctld", "slurmd")
+            if (pid := living(folder / f"{name}.pid"))
+        ]
         assert not left, f"processes {left} are left of the cluster"
 
 
@@ -51,16 +63,28 @@ def living(pid_file: Path) -> str:
 
 def command(folder: Path, config: dict, *args: str) -> list[str]:
     (folder / "study.yaml").write_text(yaml.safe_dump(config))
-    start = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--configfile", "study.yaml"]
+    start = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--profile",
+        "profiles/slurm",
+        "--configfile",
+        "study.yaml",
+    ]
     return [*start, *SETTINGS, *args]
 
 
 def submit(folder: Path, config: dict, *args: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(folder, config, *args), cwd=folder, capture_output=True, text=True)
+    return subprocess.run(
+        command(folder, config, *args), cwd=folder, capture_output=True, text=True
+    )
 
 
 def small_demo() -> dict:
-    """configs/demo.yaml with every rule, method, table and figure, trained for a moment with one seed."""
+    """configs/demo.yaml with every rule, method, table and figure, trained for a moment with one
+    seed.
+    """
     config = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text()) | {"seeds": [0]}
     glyphs, sinusoid = config["experiments"]["glyphs"], config["experiments"]["sinusoid"]
     short = {"val_every": 2, "val_tasks": 4}
@@ -68,15 +92,27 @@ def small_demo() -> dict:
     glyphs |= {"network_options": {"filters": 4}, "runs_per_job": 8}
     sinusoid |= {"steps": 20, "protocol_options": {"val_tasks": 10}}
     sinusoid["evaluation"] |= {"tasks": 20}
-    config["experiments"]["sbm"] |= {"steps": 2, "evaluation": {"tasks": 4, "query": 10}, "runs_per_job": 12}
+    config["experiments"]["sbm"] |= {
+        "steps": 2,
+        "evaluation": {"tasks": 4, "query": 10},
+        "runs_per_job": 12,
+    }
     return config
 
 
 def jobs_of(said: str) -> dict[str, dict[str, str]]:
-    """Job id of SLURM -> what scontrol says of it, for the jobs that Snakemake says it submitted."""
+    """Job id of SLURM -> what scontrol says of it, for the jobs that Snakemake says it
+    submitted.
+    """
     ids = re.findall(r"^Job \d+ has been submitted with SLURM jobid (\d+)", said, re.MULTILINE)
-    shown = {i: subprocess.check_output(["scontrol", "show", "job", i, "--oneliner"], text=True) for i in ids}
-    return {i: dict(part.split("=", 1) for part in text.split() if "=" in part) for i, text in shown.items()}
+    shown = {
+        i: subprocess.check_output(["scontrol", "show", "job", i, "--oneliner"], text=True)
+        for i in ids
+    }
+    return {
+        i: dict(part.split("=", 1) for part in text.split() if "=" in part)
+        for i, text in shown.items()
+    }
 
 
 @pytest.mark.slow
@@ -86,9 +122,14 @@ def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, c
     jobs = jobs_of(done.stdout + done.stderr)
     assert len(jobs) == trained(done) == 3, "every training, and nothing else, is a job"
     for job in jobs.values():
-        assert (job["JobState"], job["NumCPUs"], job["MinMemoryNode"]) == ("COMPLETED", "1", "8000M"), job
+        assert (job["JobState"], job["NumCPUs"], job["MinMemoryNode"]) == (
+            "COMPLETED",
+            "1",
+            "8000M",
+        ), job
         assert job["TimeLimit"] == "00:30:00"
-    # The glyphs' network gains by a GPU, the sinusoid's and the graph's do not, whatever this machine has.
+    # The glyphs' network gains by a GPU, the sinusoid's and the graph's do not, whatever this
+    # machine has.
     asked = sorted((job["Partition"], job.get("TresPerJob")) for job in jobs.values())
     assert asked == [("cpu", None), ("cpu", None), ("gpu", GPU)]
     out = checkout / "results" / "demo"
@@ -101,19 +142,36 @@ def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, c
         assert (out / name).stat().st_size > 200, name
     assert "MAML + CML†" in done.stdout, "the tables end in the terminal"
     again = submit(checkout, small_demo())
-    assert (again.returncode, jobs_of(again.stdout + again.stderr)) == (0, {}), "nothing is left to do"
+    assert (again.returncode, jobs_of(again.stdout + again.stderr)) == (0, {}), (
+        "nothing is left to do"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a job must find no GPU")
 def test_a_job_that_is_cut_off_goes_on_and_one_that_fails_is_told_with_its_log(cluster, checkout):  # noqa: F811
-    """A study that expects a GPU is not refused on a machine without one: its job says what it lacks.
+    """A study that expects a GPU is not refused on a machine without one: its job says what it
+    lacks.
 
-    The other job is cancelled after the first of its two runs, as at a time limit: SIGTERM, and SIGKILL a little later.
+    The other job is cancelled after the first of its two runs, as at a time limit: SIGTERM, and
+    SIGKILL a little later.
     """
-    config = {**CONFIG, "study": "cut", "results": "cut", "gpu": "expected", "seeds": 1, "figures": {}}
-    glyphs = {**CONFIG["experiments"]["glyphs"], "methods": {"maml": {"options": {"inner_lr": 0.4}}}}
-    config["experiments"] = {"sinusoid": {**CONFIG["experiments"]["sinusoid"], "steps": 3000}, "glyphs": glyphs}
+    config = {
+        **CONFIG,
+        "study": "cut",
+        "results": "cut",
+        "gpu": "expected",
+        "seeds": 1,
+        "figures": {},
+    }
+    glyphs = {
+        **CONFIG["experiments"]["glyphs"],
+        "methods": {"maml": {"options": {"inner_lr": 0.4}}},
+    }
+    config["experiments"] = {
+        "sinusoid": {**CONFIG["experiments"]["sinusoid"], "steps": 3000},
+        "glyphs": glyphs,
+    }
     config["tables"] = {"sinusoid": CONFIG["tables"]["sinusoid"]}
     start = command(checkout, config, "--retries", "1", "trained", "sinusoid")
     with subprocess.Popen(

@@ -16,7 +16,9 @@ GOLDEN = Path(__file__).parent / "golden" / "spec_ids.json"
 def test_golden_ids():
     """Stored specs keep their ids; on failure the message names the key that moved."""
     for name, stored in json.loads(GOLDEN.read_text()).items():
-        fresh = canonical({"sinusoid": sinusoid_spec, "glyphs": glyph_spec}[name.split()[0]](name.split()[1]))
+        fresh = canonical(
+            {"sinusoid": sinusoid_spec, "glyphs": glyph_spec}[name.split()[0]](name.split()[1])
+        )
         moved = {
             key: (stored["spec"].get(key), fresh.get(key))
             for key in {*fresh, *stored["spec"]}

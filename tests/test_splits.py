@@ -1,4 +1,6 @@
-"""Experiments over class splits: what is planned, and the table with intervals over splits and a second line."""
+"""Experiments over class splits: what is planned, and the table with intervals over splits and a
+second line.
+"""
 
 import copy
 
@@ -16,18 +18,41 @@ from cml_bench.study.targets import restrict
 from tests.simulated import ANSWERS, _content, finish
 
 EXPERIMENT = {
-    "data": "sbm", "network": "gcn", "way": 2, "shots": [1, 5], "query": 5, "seeds": [0], "splits": ["r0", "r1", "r2"],
-    "protocol": "official", "evaluation": {"tasks": 50, "query": 10},
-    "methods": {"gmeta": {}, "gmeta+cml": {"splits": ["r0", "r2"], "options": {"cml": {"gamma": 0.2}}}},
-}  # fmt: skip
-FIXED = {**{k: v for k, v in EXPERIMENT.items() if k != "splits"}, "data_options": {"split": "r7"}, "seeds": [0, 1],
-         "methods": {"gmeta": {}, "gmeta+cml": {"options": {"cml": {"gamma": 0.2}}}}}  # fmt: skip
+    "data": "sbm",
+    "network": "gcn",
+    "way": 2,
+    "shots": [1, 5],
+    "query": 5,
+    "seeds": [0],
+    "splits": ["r0", "r1", "r2"],
+    "protocol": "official",
+    "evaluation": {"tasks": 50, "query": 10},
+    "methods": {
+        "gmeta": {},
+        "gmeta+cml": {"splits": ["r0", "r2"], "options": {"cml": {"gamma": 0.2}}},
+    },
+}
+FIXED = {
+    **{k: v for k, v in EXPERIMENT.items() if k != "splits"},
+    "data_options": {"split": "r7"},
+    "seeds": [0, 1],
+    "methods": {"gmeta": {}, "gmeta+cml": {"options": {"cml": {"gamma": 0.2}}}},
+}
 CONFIG = {
-    "study": "graphs", "experiments": {"g": EXPERIMENT, "f": FIXED},
-    "tables": {"t": {"kind": "splits", "columns": [{"experiment": "g", "fixed": "f"}], "title": "Nodes", "rows": [
-        {"label": "G-Meta", "run": "gmeta"}, {"label": "G-Meta + CML", "run": "gmeta+cml", "against": "gmeta"},
-    ]}},
-}  # fmt: skip
+    "study": "graphs",
+    "experiments": {"g": EXPERIMENT, "f": FIXED},
+    "tables": {
+        "t": {
+            "kind": "splits",
+            "columns": [{"experiment": "g", "fixed": "f"}],
+            "title": "Nodes",
+            "rows": [
+                {"label": "G-Meta", "run": "gmeta"},
+                {"label": "G-Meta + CML", "run": "gmeta+cml", "against": "gmeta"},
+            ],
+        }
+    },
+}
 
 
 def planned(change=lambda config: None):
@@ -38,15 +63,24 @@ def planned(change=lambda config: None):
 
 def splits_of(plan, run):
     specs = {r.id: r.spec for r in plan.runs}
-    return [(specs[i].data.options["split"], specs[i].data_id, specs[i].seed) for i in plan.members["g"][run][1]]
+    return [
+        (specs[i].data.options["split"], specs[i].data_id, specs[i].seed)
+        for i in plan.members["g"][run][1]
+    ]
 
 
 def test_each_split_is_a_run_with_one_seed():
     plan = planned()
-    assert splits_of(plan, "gmeta") == [("r0", "sbm/v1/r0", 0), ("r1", "sbm/v1/r1", 0), ("r2", "sbm/v1/r2", 0)]
+    assert splits_of(plan, "gmeta") == [
+        ("r0", "sbm/v1/r0", 0),
+        ("r1", "sbm/v1/r1", 0),
+        ("r2", "sbm/v1/r2", 0),
+    ]
     assert [split for split, *_ in splits_of(plan, "gmeta+cml")] == ["r0", "r2"]
     assert len(plan.runs) == 2 * (3 + 2) + 2 * (2 + 2)
-    assert {r for c in plan.cells for r in c.runs} == {r.id for r in plan.runs}, "the second line's too"
+    assert {r for c in plan.cells for r in c.runs} == {r.id for r in plan.runs}, (
+        "the second line's too"
+    )
     assert len({item.data_id for item in plan.data}) == 4
     titles = {run.title for run in plan.runs}
     assert len(titles) == len(plan.runs), "told apart"
@@ -56,7 +90,9 @@ def test_each_split_is_a_run_with_one_seed():
 
 
 def record(plan, folder, level):
-    """Made-up results of every run: ``level`` in percent, as a function of its spec, and episodes that vary by 3."""
+    """Made-up results of every run: ``level`` in percent, as a function of its spec, and episodes
+    that vary by 3.
+    """
     rng = np.random.default_rng(0)
     for run in plan.runs:
         spec = run.spec
@@ -70,18 +106,29 @@ def record(plan, folder, level):
 def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
     plan = planned()
     level = {"sbm/v1/r0": 60.0, "sbm/v1/r1": 70.0, "sbm/v1/r2": 80.0, "sbm/v1/r7": 50.0}
-    record(plan, tmp_path, lambda spec: level[spec.data_id] + 2 * spec.seed + 5 * spec.method.endswith("+cml"))
+    record(
+        plan,
+        tmp_path,
+        lambda spec: level[spec.data_id] + 2 * spec.seed + 5 * spec.method.endswith("+cml"),
+    )
     table = build(restrict(plan, "t"), Store(tmp_path), "t")
     base, cml = (row.cells[table.columns[0]] for row in table.rows)
     assert sorted(base.values) == [0, 1, 2]
     assert sorted(cml.values) == [0, 2]
     assert base.summary.mean == pytest.approx(70, abs=2)
-    assert base.summary.half == pytest.approx(4.303 * 10 / np.sqrt(3), abs=3), "Student's t over three splits"
+    assert base.summary.half == pytest.approx(4.303 * 10 / np.sqrt(3), abs=3), (
+        "Student's t over three splits"
+    )
     assert cml.difference.paired.n == 2, "paired by split"
     assert base.fixed.summary.mean == pytest.approx(51, abs=2)
     assert sorted(base.fixed.values) == [0, 1]
     text = forms.text(table)
-    for words in ("G-Meta, one split", "t intervals over class splits", "over n class splits", "G-Meta + CML − G-Meta"):
+    for words in (
+        "G-Meta, one split",
+        "t intervals over class splits",
+        "over n class splits",
+        "G-Meta + CML − G-Meta",
+    ):
         assert words in text
     assert '"one split": the same' in text
     assert "missing" not in text
@@ -103,10 +150,21 @@ def test_a_table_without_a_second_line_does_not_explain_one(tmp_path):
 
 
 def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
-    """There +4 in each of five seeds; over splits CML loses, which is another family and no matter of the paper's."""
+    """There +4 in each of five seeds; over splits CML loses, which is another family and no matter
+    of the paper's.
+    """
     setting = {"data": "sbm", "split": "v1/r7", "backbone": "gcn", "way": 2}
-    rows = [{"label": "G-Meta", "values": {"1-shot": 60.0}}, {"label": "G-Meta + CML", "values": {"1-shot": 64.0}}]
-    source = {"title": "T", "plus_minus": "none", "steps": 1000, "settings": {"": setting}, "rows": rows}
+    rows = [
+        {"label": "G-Meta", "values": {"1-shot": 60.0}},
+        {"label": "G-Meta + CML", "values": {"1-shot": 64.0}},
+    ]
+    source = {
+        "title": "T",
+        "plus_minus": "none",
+        "steps": 1000,
+        "settings": {"": setting},
+        "rows": rows,
+    }
     (tmp_path / "p.yaml").write_text(yaml.safe_dump({"source": "A", "tables": {"t3": source}}))
 
     def change(config):
@@ -119,7 +177,9 @@ def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
         config["published"], config["tables"]["t"]["paper"] = str(tmp_path / "p.yaml"), "t3"
 
     def level(spec):
-        uneven = 2 * (int(spec.data_id[-1]) % 3 - 1)  # so its p is the larger one, and in one family it would not count
+        uneven = 2 * (
+            int(spec.data_id[-1]) % 3 - 1
+        )  # so its p is the larger one, and in one family it would not count
         gain = 4 if spec.data_id == "sbm/v1/r7" else -4 + uneven
         return 60 + (gain if spec.method.endswith("+cml") else 0) + spec.seed / 5
 
@@ -132,20 +192,29 @@ def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
     assert (line.gain.verdict, line.gain.paper_inside) == ("gain", True)
     assert (line.cell.difference.paired.n, line.published_gain) == (5, 4.0)
     assert line.gain.low == pytest.approx(3.5, abs=0.7)
-    assert line.cell.difference.holm_p == pytest.approx(line.cell.difference.paired.p), "a family of its own"
+    assert line.cell.difference.holm_p == pytest.approx(line.cell.difference.paired.p), (
+        "a family of its own"
+    )
     assert "gain, paper's inside" in forms.text(table)
     assert any("on one split are families of their own" in note for note in table.notes)
 
 
 def test_columns_of_unequal_splits_have_no_sentence_across_the_table(tmp_path):
-    """Splits are resampled as whole blocks, so the sentence needs the same ones in every column (Table 3's G-Meta)."""
+    """Splits are resampled as whole blocks, so the sentence needs the same ones in every column
+    (Table 3's G-Meta).
+    """
 
     def two_columns(count):
         def change(config):
             methods = {"gmeta": {"options": {"inner_steps": 1}}, "gmeta+cml": {}}
             first = {**EXPERIMENT, "splits": [f"r{i}" for i in range(6)], "methods": methods}
-            config["experiments"] = {"g": first, "h": {**first, "query": 4, "splits": first["splits"][:count]}}
-            config["tables"]["t"]["columns"] = [{"experiment": name, "title": name} for name in ("g", "h")]
+            config["experiments"] = {
+                "g": first,
+                "h": {**first, "query": 4, "splits": first["splits"][:count]},
+            }
+            config["tables"]["t"]["columns"] = [
+                {"experiment": name, "title": name} for name in ("g", "h")
+            ]
 
         return change
 
@@ -169,8 +238,14 @@ def table(**changes):
         (experiment(seeds=[0, 1]), "with several splits there is one seed"),
         (experiment(splits=["r0", "r0"]), "splits must be distinct"),
         (experiment(splits=["r0", "x1"], methods={"gmeta": {}, "gmeta+cml": {}}), "split"),
-        (experiment(methods={"gmeta": {"splits": ["r9"]}, "gmeta+cml": {}}), "splits must be distinct ones of r0"),
-        (experiment(splits=[], methods={"gmeta": {"splits": ["r9"]}, "gmeta+cml": {}}), "which names none"),
+        (
+            experiment(methods={"gmeta": {"splits": ["r9"]}, "gmeta+cml": {}}),
+            "splits must be distinct ones of r0",
+        ),
+        (
+            experiment(splits=[], methods={"gmeta": {"splits": ["r9"]}, "gmeta+cml": {}}),
+            "which names none",
+        ),
         (table(kind="accuracy"), "its kind must be `splits`"),
         (table(columns=[{"experiment": "f"}]), "give 'f' `splits`"),
         (table(columns=[{"experiment": "g", "fixed": "g"}]), "its `fixed` none"),

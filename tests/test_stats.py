@@ -1,4 +1,6 @@
-"""Intervals, tests and aggregates: values derived by hand or from scipy, laws, and simulated records."""
+"""Intervals, tests and aggregates: values derived by hand or from scipy, laws, and simulated
+records.
+"""
 
 import itertools
 import math
@@ -28,7 +30,9 @@ def test_t_interval_by_hand():
     assert interval.n == 5
     assert interval.half == pytest.approx(2.776445 * math.sqrt(2.5 / 5), rel=1e-6)
     assert (interval.low, interval.high) == (3 - interval.half, 3 + interval.half)
-    assert stats.t_interval([1, 2, 3, 4, 5], level=0.90).half == pytest.approx(2.131847 * math.sqrt(0.5), rel=1e-6)
+    assert stats.t_interval([1, 2, 3, 4, 5], level=0.90).half == pytest.approx(
+        2.131847 * math.sqrt(0.5), rel=1e-6
+    )
 
 
 def test_t_interval_without_spread_to_estimate():
@@ -66,7 +70,10 @@ def test_episode_half_width_does_not_shrink_with_seeds():
     scores = 50 + 10 * rng.standard_normal(400) + rng.standard_normal((80, 400))
     few, many = stats.episode_half_width(scores[:5]), stats.episode_half_width(scores)
     assert many == pytest.approx(few, rel=0.05)
-    assert stats.t_interval(scores.mean(axis=1)).half < 0.5 * stats.t_interval(scores[:5].mean(axis=1)).half
+    assert (
+        stats.t_interval(scores.mean(axis=1)).half
+        < 0.5 * stats.t_interval(scores[:5].mean(axis=1)).half
+    )
 
 
 # ---- one difference
@@ -157,7 +164,15 @@ def test_holm_family_leaves_out_few_seeds():
 
 @pytest.mark.parametrize(
     ("p", "mark"),
-    [(0.0009, "***"), (0.001, "**"), (0.0099, "**"), (0.01, "*"), (0.049, "*"), (0.05, ""), (math.nan, "")],
+    [
+        (0.0009, "***"),
+        (0.001, "**"),
+        (0.0099, "**"),
+        (0.01, "*"),
+        (0.049, "*"),
+        (0.05, ""),
+        (math.nan, ""),
+    ],
 )
 def test_stars(p, mark):
     assert stats.stars(p) == mark
@@ -227,7 +242,10 @@ def test_improvement_swapped_is_the_rest(seed, cells, n):
     a, b = np.random.default_rng(seed).integers(0, 5, size=(2, cells, n))
     there = stats.probability_of_improvement(a, b)
     assert there + stats.probability_of_improvement(b, a) == pytest.approx(1)
-    u = [scipy.stats.mannwhitneyu(x, y, method="asymptotic").statistic / n**2 for x, y in zip(a, b, strict=True)]
+    u = [
+        scipy.stats.mannwhitneyu(x, y, method="asymptotic").statistic / n**2
+        for x, y in zip(a, b, strict=True)
+    ]
     assert there == pytest.approx(np.mean(u))
 
 
@@ -263,7 +281,9 @@ def test_aggregate_is_a_function_of_its_seed():
 def test_aggregate_takes_seeds_as_blocks():
     # The same eight runs printed in five cells are no more evidence than in one.
     a, b = table(1, 8)
-    once, five_times = (stats.aggregate(np.tile(a, (k, 1)), np.tile(b, (k, 1)), seed=3) for k in (1, 5))
+    once, five_times = (
+        stats.aggregate(np.tile(a, (k, 1)), np.tile(b, (k, 1)), seed=3) for k in (1, 5)
+    )
     for name in ("improvement", "iqm_difference", "iqm_a", "iqm_b"):
         assert getattr(five_times, name) == pytest.approx(getattr(once, name))
 
@@ -303,7 +323,8 @@ def test_best_set():
 
 
 def test_best_set_is_paired():
-    # Between seeds the scores vary by tens of points, within a seed one method is always a little better.
+    # Between seeds the scores vary by tens of points, within a seed one method is always a little
+    # better.
     hard = np.array([20.0, 40.0, 60.0, 80.0, 99.0])
     scores = {"a": hard + np.array([0.9, 1.1, 1.0, 1.2, 0.8]), "b": hard}
     assert stats.best_set(scores) == {"a"}
@@ -356,10 +377,14 @@ def test_simulated_sign_flip_size():
 
 
 def simulated_families(rng, shift, families, size=6, n=5):
-    """Stars of ``families`` tables, shape (families, size); the first difference is ``shift`` points."""
+    """Stars of ``families`` tables, shape (families, size); the first difference is ``shift``
+    points.
+    """
     differences = rng.normal(0, 1, size=(families, size, n))
     differences[:, 0] += shift
-    holm = [stats.holm_family([stats.paired(d, np.zeros(n)) for d in table]) for table in differences]
+    holm = [
+        stats.holm_family([stats.paired(d, np.zeros(n)) for d in table]) for table in differences
+    ]
     return np.array([[stats.stars(p) != "" for p in table] for table in holm])
 
 
@@ -372,7 +397,8 @@ def test_simulated_noise_gets_no_star():
 def test_simulated_five_points_get_a_star():
     starred = simulated_families(np.random.default_rng(5), 5, 800)
     assert starred[:, 0].mean() > 0.95
-    # Removing the true gain leaves five hypotheses at 0.05/5 and so on: still 5 % of tables at most.
+    # Removing the true gain leaves five hypotheses at 0.05/5 and so on: still 5 % of tables at
+    # most.
     assert starred[:, 1:].any(axis=1).mean() <= 0.06
 
 
@@ -382,6 +408,8 @@ def test_simulated_bootstrap_covers_with_many_seeds():
     hits = []
     for _ in range(300):
         difference = rng.normal(size=(1, 40)) + 0.5 * rng.normal(size=(4, 40))
-        estimate = stats.aggregate(difference, np.zeros((4, 40)), seed=int(rng.integers(999)), resamples=150)
+        estimate = stats.aggregate(
+            difference, np.zeros((4, 40)), seed=int(rng.integers(999)), resamples=150
+        )
         hits.append(estimate.iqm_difference.low <= 0 <= estimate.iqm_difference.high)
     assert 0.90 <= np.mean(hits) <= 0.97

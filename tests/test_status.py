@@ -22,11 +22,15 @@ def mixed(tmp_path):
     """Twelve runs at two shots: some finished, one diverged, and one of every other state."""
     resolved = study(seeds=3)
     shots = {True: "diverged", False: "finished"}
-    store = finish(resolved, tmp_path, LEVEL, status=lambda s: shots[s.seed == 2], only=lambda s: s.shot == 1)
+    store = finish(
+        resolved, tmp_path, LEVEL, status=lambda s: shots[s.seed == 2], only=lambda s: s.shot == 1
+    )
     others = [r.spec for r in resolved.runs if r.spec.shot == 5]
     for spec in others[:4]:
         store.folder(spec).mkdir()
-    write_progress(store.folder(others[0]), {"step": 1200, "steps": 30000, "loss": 0.5, "left": 3725})
+    write_progress(
+        store.folder(others[0]), {"step": 1200, "steps": 30000, "loss": 0.5, "left": 3725}
+    )
     write_failure(store.folder(others[1]), "Traceback\nRuntimeError: out of memory\n")
     (store.folder(others[2]) / "checkpoint-a.pt").write_bytes(b"x")
     write_progress(store.folder(others[2]), {"step": 7, "steps": 9, "loss": None, "left": None})
@@ -54,8 +58,14 @@ def test_every_state_is_told_with_what_a_person_needs(mixed):
     assert "running: maml on glyphs" in text
 
 
-BROKEN = ["{", "[]", "3", "{}", '{"step": 1, "steps": 2, "loss": "x", "left": null}',
-          '{"step": "1", "steps": 2, "loss": null, "left": null}']  # fmt: skip
+BROKEN = [
+    "{",
+    "[]",
+    "3",
+    "{}",
+    '{"step": 1, "steps": 2, "loss": "x", "left": null}',
+    '{"step": "1", "steps": 2, "loss": null, "left": null}',
+]
 
 
 @pytest.mark.parametrize("content", BROKEN)
@@ -84,7 +94,9 @@ def test_runs_without_their_data_have_the_reason(mixed, monkeypatch):
 
 @pytest.mark.slow
 def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):  # noqa: F811
-    """A record is damaged: nothing is lost but its row's run. Its folder is moved away, as told: one run is trained."""
+    """A record is damaged: nothing is lost but its row's run. Its folder is moved away, as told:
+    one run is trained.
+    """
     config = {**changed(), "study": "mended", "results": "mended"}
     assert trained(start(checkout, config)) == 4
     folder = min((checkout / "mended" / "runs").iterdir())
@@ -104,9 +116,18 @@ def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):  #
 def test_as_json_on_the_command_line(mixed, tmp_path, capsys):
     resolved, _, _, results = mixed
     (tmp_path / "plan.json").write_text(dumped(resolved))
-    assert main(["status", "--plan", str(tmp_path / "plan.json"), "--results", str(results), "--json"]) == 0
+    assert (
+        main(["status", "--plan", str(tmp_path / "plan.json"), "--results", str(results), "--json"])
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
-    assert sorted({item["state"] for item in told}) == ["diverged", "failed", "finished", "interrupted", "missing"]
+    assert sorted({item["state"] for item in told}) == [
+        "diverged",
+        "failed",
+        "finished",
+        "interrupted",
+        "missing",
+    ]
 
 
 def test_jobs_of_runs_that_were_moved_away_are_named_and_their_stamps_stay(tmp_path):
@@ -133,10 +154,16 @@ def test_a_record_with_fewer_tasks_than_asked_and_no_weights_is_not_called_finis
     assert [state.state for state in found] == ["missing", "not run", "not run", "not run"]
     lacks = "400 test tasks are stored, and 500 are asked for"
     assert found[0].more == f"{lacks}; the next start tests the stored model further"
-    assert found[1].more.startswith(f"its record is without weights (committed results have none), and {lacks}")
+    assert found[1].more.startswith(
+        f"its record is without weights (committed results have none), and {lacks}"
+    )
     text = status.text(asked, tmp_path)
     assert "all runs: 1 missing, 3 not run" in text
     assert "missing: maml on glyphs, 5-way 1-shot, seed 0: 400 test tasks" in text
-    assert f"not run, 3 runs: {found[1].more}" in preflight.summary(estimate.add(asked)), "so does `plan`"
-    assert f"Counted as missing: runs whose results do not suffice: {lacks}." in write.text(asked, tmp_path, [])
+    assert f"not run, 3 runs: {found[1].more}" in preflight.summary(estimate.add(asked)), (
+        "so does `plan`"
+    )
+    assert f"Counted as missing: runs whose results do not suffice: {lacks}." in write.text(
+        asked, tmp_path, []
+    )
     assert {state.state for state in status.states(made, tmp_path).values()} == {"finished"}

@@ -19,8 +19,14 @@ def sources() -> list[Path]:
 
 
 def linted(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
-    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+    ]
+    return subprocess.run(
+        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, encoding="utf-8"
+    )
 
 
 def test_nothing_imports_upwards_and_planning_and_the_report_import_no_torch():
@@ -33,19 +39,31 @@ def test_every_room_says_what_it_is_for():
     rooms = [path for path in PACKAGE.iterdir() if (path / "__init__.py").exists()]
     assert len(rooms) == 10
     for room in rooms:
-        assert len(ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or "") > 60, room.name
+        assert len(ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or "") > 60, (
+            room.name
+        )
 
 
 def test_no_source_file_is_longer_than_400_lines():
-    files = [*sources(), *(ROOT / "tests").glob("*.py"), *(ROOT / "workflow").rglob("*.smk"), ROOT / "Snakefile"]
+    files = [
+        *sources(),
+        *(ROOT / "tests").glob("*.py"),
+        *(ROOT / "workflow").rglob("*.smk"),
+        ROOT / "Snakefile",
+    ]
     long = {p.name: n for p in files if (n := len(p.read_text().splitlines())) > 400}
     assert not long
 
 
 def loaded(code: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after running ``code``."""
-    script = f"{code}\nimport sys, json; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    script = (
+        f"{code}\nimport sys, json; print(json.dumps(sorted({{m.split('.')[0] for m in"
+        " sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -70,7 +88,8 @@ from pathlib import Path
 from tests.specs import sinusoid_spec
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.train import Settings
-run_all([sinusoid_spec("maml+cml")], Settings(results=Path({str(tmp_path)!r}), report=lambda text: None))
+settings = Settings(results=Path({str(tmp_path)!r}), report=lambda text: None)
+run_all([sinusoid_spec("maml+cml")], settings)
 """
     modules = loaded(code)
     assert "torch" in modules
@@ -106,21 +125,33 @@ def test_the_lock_file_has_every_declared_dependency_and_fits_it():
 def test_no_cuda_package_is_locked():
     """torch pins those itself; a CPU build of torch has none."""
     assert not [
-        name for name in pins((ROOT / "requirements.txt").read_text()) if name.startswith(("nvidia", "cuda", "triton"))
+        name
+        for name in pins((ROOT / "requirements.txt").read_text())
+        if name.startswith(("nvidia", "cuda", "triton"))
     ]
 
 
 def _unsaid_encodings(source: str) -> list[int]:
-    """Lines that open text, or start a process that talks text, and leave the encoding to the locale."""
+    """Lines that open text, or start a process that talks text, and leave the encoding to the
+    locale.
+    """
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
         given = {keyword.arg for keyword in node.keywords}
         is_method = isinstance(node.func, ast.Attribute)
-        modes = [a.value for a in node.args if isinstance(a, ast.Constant) and re.fullmatch(r"[rwax]\+?", str(a.value))]
-        opens = name in {"open", "fdopen"} and (bool(modes) or (not is_method and len(node.args) == 1))
+        modes = [
+            a.value
+            for a in node.args
+            if isinstance(a, ast.Constant) and re.fullmatch(r"[rwax]\+?", str(a.value))
+        ]
+        opens = name in {"open", "fdopen"} and (
+            bool(modes) or (not is_method and len(node.args) == 1)
+        )
         reads = is_method and name in {"read_text", "write_text"}
         talks = name in {"run", "Popen", "check_output"} and given & {"text", "universal_newlines"}
         if (opens or reads or talks) and "encoding" not in given:
@@ -137,12 +168,23 @@ def test_the_encoding_of_text_is_said(path):
 
 @pytest.mark.parametrize(
     "line",
-    ["open(path)", "open(path, 'w')", "path.open('a+')", "path.read_text()", "path.write_text(text)",
-     "os.fdopen(number, 'w')", "subprocess.run(command, text=True)"],
-)  # fmt: skip
+    [
+        "open(path)",
+        "open(path, 'w')",
+        "path.open('a+')",
+        "path.read_text()",
+        "path.write_text(text)",
+        "os.fdopen(number, 'w')",
+        "subprocess.run(command, text=True)",
+    ],
+)
 def test_an_unsaid_encoding_is_found(line):
     assert _unsaid_encodings(line) == [1]
-    said = line.removesuffix(")") + "encoding='utf-8')" if line.endswith("()") else line[:-1] + ", encoding='utf-8')"
+    said = (
+        line.removesuffix(")") + "encoding='utf-8')"
+        if line.endswith("()")
+        else line[:-1] + ", encoding='utf-8')"
+    )
     assert not _unsaid_encodings(said)
 
 

@@ -31,7 +31,11 @@ def test_a_cell_is_the_mean_over_seeds_with_both_half_widths(tmp_path):
     store = finish(resolved, tmp_path, GAIN)
     cell = build(resolved, store, "table1").rows[1].cells[Column(5)]
     runs = [r for r in store.all() if r.spec.method == "maml+cml" and r.spec.shot == 5]
-    scores = np.stack([r.arrays["meta@1"] for r in sorted(runs, key=lambda r: r.spec.seed)]) * 100 / ANSWERS
+    scores = (
+        np.stack([r.arrays["meta@1"] for r in sorted(runs, key=lambda r: r.spec.seed)])
+        * 100
+        / ANSWERS
+    )
     means = scores.mean(1)
     assert cell.summary.mean == pytest.approx(means.mean())
     assert cell.summary.half == pytest.approx(scipy_stats.t.ppf(0.975, 3) * means.std(ddof=1) / 2)
@@ -56,7 +60,11 @@ def test_differences_are_paired_by_seed(tmp_path):
 def test_holm_is_taken_over_a_tables_meta_differences_and_over_its_co_differences(tmp_path):
     table = table_of(tmp_path, {"base": 50, "meta": 50.2, "co": 55}, seeds=6)
     for reading in ("meta", "co"):
-        family = [cell.difference for row, _, cell in table.cells() if cell.difference and row.reading == reading]
+        family = [
+            cell.difference
+            for row, _, cell in table.cells()
+            if cell.difference and row.reading == reading
+        ]
         raw = np.array([d.paired.p for d in family])
         order = np.argsort(raw)
         want = np.maximum.accumulate(raw[order] * (2, 1)).clip(max=1)
@@ -64,15 +72,22 @@ def test_holm_is_taken_over_a_tables_meta_differences_and_over_its_co_difference
 
 
 def test_a_true_gain_gets_stars_and_bold_and_noise_does_not(tmp_path):
-    gain, noise = (table_of(tmp_path / n, level, seeds=8) for n, level in (("gain", GAIN), ("noise", FLAT)))
+    gain, noise = (
+        table_of(tmp_path / n, level, seeds=8) for n, level in (("gain", GAIN), ("noise", FLAT))
+    )
     assert all(gain.rows[1].cells[c].difference.verdict.startswith("*") for c in gain.columns)
     assert not any(gain.rows[0].cells[c].bold for c in gain.columns)
     assert all(gain.rows[2].cells[c].bold for c in gain.columns)
-    assert all(noise.rows[1].cells[c].difference.verdict == "not significant" for c in noise.columns)
+    assert all(
+        noise.rows[1].cells[c].difference.verdict == "not significant" for c in noise.columns
+    )
     assert "after Holm's correction both differences are significant" in gain.notes[0]
     assert "none of the 2 differences is significant at 5 %" in noise.notes[0]
     assert any("with probability 1.00" in note for note in gain.notes)
-    assert any("exact sign flips" in note and "p cannot be below 0.00781 here" in note for note in gain.notes)
+    assert any(
+        "exact sign flips" in note and "p cannot be below 0.00781 here" in note
+        for note in gain.notes
+    )
     assert any(note.startswith("Stars: ") for note in gain.notes)
     assert any(note.startswith("Bold: ") for note in gain.notes)
     assert "***" in forms.text(gain).replace("**", "**")
@@ -93,15 +108,25 @@ def test_below_five_seeds_there_is_no_star_no_bold_and_no_p(tmp_path, seeds):
 def test_a_table_renders_from_whatever_is_finished(tmp_path):
     resolved = study(seeds=5)
     assert "–" in forms.text(build(resolved, Store(tmp_path / "none"), "table1"))
-    store = finish(resolved, tmp_path, GAIN, only=lambda s: not (s.method == "maml+cml" and s.shot == 5 and s.seed > 1))
+    store = finish(
+        resolved,
+        tmp_path,
+        GAIN,
+        only=lambda s: not (s.method == "maml+cml" and s.shot == 5 and s.seed > 1),
+    )
     table = build(resolved, store, "table1")
     cell = table.rows[1].cells[Column(5)]
     assert len(cell.values) == 2
     assert cell.difference.paired.n == 2
     assert not cell.difference.testable
-    missing = "17 of 20 runs are made and evaluated as asked; missing: MAML + CML at 5-shot (3), MAML + CML†"
+    missing = (
+        "17 of 20 runs are made and evaluated as asked; missing: MAML + CML at 5-shot (3), MAML +"
+        " CML†"
+    )
     assert any(missing in note for note in table.notes)
-    assert not any(row.cells[Column(5)].bold for row in table.rows), "the row with missing runs could have been best"
+    assert not any(row.cells[Column(5)].bold for row in table.rows), (
+        "the row with missing runs could have been best"
+    )
     assert any(row.cells[Column(1)].bold for row in table.rows)
 
 
@@ -118,8 +143,12 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
     assert cml.difference.paired.n == 6
     assert cml.difference.verdict == "runs missing: not tested"
     assert not base.bold
-    lost = table_of(tmp_path / "all", GAIN, status=lambda s: "collapsed" if s.method == "maml" else "finished")
-    assert forms.cell_text(lost.rows[0].cells[Column(1)], "accuracy") == "–‡", "which is not the same as not run"
+    lost = table_of(
+        tmp_path / "all", GAIN, status=lambda s: "collapsed" if s.method == "maml" else "finished"
+    )
+    assert forms.cell_text(lost.rows[0].cells[Column(1)], "accuracy") == "–‡", (
+        "which is not the same as not run"
+    )
     assert not any(row.cells[Column(1)].bold for row in table.rows)
     assert table.rows[2].cells[Column(5)].bold
     assert any("6 of 7 finished (1 diverged)" in note for note in table.notes)
@@ -128,8 +157,13 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
 
 def test_a_loss_is_said_in_words(tmp_path):
     table = table_of(tmp_path, {"base": 55, "meta": 50, "co": 56}, seeds=3)
-    assert table.notes[0].startswith("MAML + CML is above MAML in none of the 2 columns (not: 1-shot; 5-shot); ")
-    assert "leaves out 0 in both columns (against MAML + CML) (n = 3: shown, not tested)." in table.notes[0]
+    assert table.notes[0].startswith(
+        "MAML + CML is above MAML in none of the 2 columns (not: 1-shot; 5-shot); "
+    )
+    assert (
+        "leaves out 0 in both columns (against MAML + CML) (n = 3: shown, not tested)."
+        in table.notes[0]
+    )
     assert table.notes[1].startswith("MAML + CML† is above MAML in both columns; ")
     assert "against" not in table.notes[1]
 
@@ -141,14 +175,18 @@ def test_a_significant_loss_is_not_read_as_a_gain(tmp_path):
 
 def test_bold_never_goes_to_a_row_behind_one_that_was_left_out(tmp_path):
     level = {"base": 50, "meta": 60, "co": 55}
-    broken = table_of(tmp_path / "a", level, 6, status=lambda s: "finished" if s.method == "maml" else "diverged")
+    broken = table_of(
+        tmp_path / "a", level, 6, status=lambda s: "finished" if s.method == "maml" else "diverged"
+    )
     assert not any(cell.bold for _, _, cell in broken.cells())
     store = finish(study(6), tmp_path / "b", {"base": 50, "meta": 40, "co": 70})
 
     def once(plan, reading):
         members, config = plan["members"]["e"], plan["tables"]["table1"]
         members["once"] = {shot: ids[:1] for shot, ids in members["maml+cml"].items()}
-        config["rows"][1:] = [{"label": "Once", "run": "once", "reading": reading, "against": None, "shown": True}]
+        config["rows"][1:] = [
+            {"label": "Once", "run": "once", "reading": reading, "against": None, "shown": True}
+        ]
 
     for reading, bold in (("meta", True), ("co", False)):
         resolved = edited(study(6), lambda plan, reading=reading: once(plan, reading))
@@ -174,9 +212,14 @@ def test_a_baseline_need_not_be_a_row(tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, GAIN)
     whole = build(resolved, store, "table1")
-    alone = build(edited(resolved, lambda plan: plan["tables"]["table1"]["rows"].pop(0)), store, "table1")
+    alone = build(
+        edited(resolved, lambda plan: plan["tables"]["table1"]["rows"].pop(0)), store, "table1"
+    )
     for column in alone.columns:
-        assert alone.rows[0].cells[column].difference.paired == whole.rows[1].cells[column].difference.paired
+        assert (
+            alone.rows[0].cells[column].difference.paired
+            == whole.rows[1].cells[column].difference.paired
+        )
     assert alone.notes[0].startswith("MAML + CML is above maml in both columns")
 
 
@@ -185,11 +228,20 @@ def test_regression_shows_mean_and_median_and_lower_is_better(tmp_path):
     store = finish(resolved, tmp_path, {"base": 4.0, "meta": 3.0, "co": 5.0}, seed_sd=0.1)
     table = build(resolved, store, "table1")
     assert [c.title("regression") for c in table.columns[:4]] == [
-        "1-shot, 0 steps, mean", "1-shot, 1 step, mean", "1-shot, 0 steps, median", "1-shot, 1 step, median",
-    ]  # fmt: skip
-    record = next(r for r in store.all() if r.spec.method == "maml" and r.spec.shot == 5 and r.spec.seed == 2)
-    assert table.rows[0].cells[Column(5, 1, "median")].values[2] == pytest.approx(np.median(record.arrays["meta@1"]))
-    assert table.rows[0].cells[Column(5, 0, "mean")].values[2] == pytest.approx(np.mean(record.arrays["meta@0"]))
+        "1-shot, 0 steps, mean",
+        "1-shot, 1 step, mean",
+        "1-shot, 0 steps, median",
+        "1-shot, 1 step, median",
+    ]
+    record = next(
+        r for r in store.all() if r.spec.method == "maml" and r.spec.shot == 5 and r.spec.seed == 2
+    )
+    assert table.rows[0].cells[Column(5, 1, "median")].values[2] == pytest.approx(
+        np.median(record.arrays["meta@1"])
+    )
+    assert table.rows[0].cells[Column(5, 0, "mean")].values[2] == pytest.approx(
+        np.mean(record.arrays["meta@0"])
+    )
     assert table.rows[1].cells[Column(1, 0, "mean")].difference.wins
     assert not table.rows[2].cells[Column(1, 0, "mean")].difference.wins
     assert table.notes[0].startswith("MAML + CML is below MAML in all 4 columns")
@@ -207,7 +259,9 @@ def test_costs_are_relative_to_the_first_row(tmp_path):
 def test_a_cost_is_over_the_runs_that_both_rows_have(tmp_path):
     resolved = study(3, "cost")
     store = finish(resolved, tmp_path, GAIN, only=lambda s: s.method == "maml" or s.seed == 0)
-    assert forms.costs(build(resolved, store, "table1"))["MAML + CML"]["relative_seconds"] == pytest.approx(1.3)
+    assert forms.costs(build(resolved, store, "table1"))["MAML + CML"][
+        "relative_seconds"
+    ] == pytest.approx(1.3)
     for path in store.runs.glob("*/record.json"):
         content = json.loads(path.read_text())
         del content["flops"]
@@ -224,7 +278,11 @@ def test_markdown_shows_stars_as_stars(tmp_path):
 
 
 def test_latex_is_well_formed(tmp_path):
-    for kind, level in (("accuracy", GAIN), ("regression", {"base": 4, "meta": 3, "co": 5}), ("cost", GAIN)):
+    for kind, level in (
+        ("accuracy", GAIN),
+        ("regression", {"base": 4, "meta": 3, "co": 5}),
+        ("cost", GAIN),
+    ):
         source = forms.latex(table_of(tmp_path / kind, level, seeds=6, kind=kind))
         assert source.count(r"\begin{") == source.count(r"\end{")
         assert source.count("{") == source.count("}")
@@ -232,7 +290,9 @@ def test_latex_is_well_formed(tmp_path):
         assert "%" not in body
         assert "_" not in body
         assert "T \\& U" in source
-        assert not re.search(r"[^\x00-\x7f]", source), "plain pdflatex has no other characters without packages"
+        assert not re.search(r"[^\x00-\x7f]", source), (
+            "plain pdflatex has no other characters without packages"
+        )
         for block in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end", source, flags=re.DOTALL):
             for line in re.findall(r"(.*) \\\\", block[1]):
                 assert len(re.findall(r"(?<!\\)&", line)) == len(block[0]) - 1
@@ -256,7 +316,8 @@ def test_an_unknown_table_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"path": "plain"}, {"device": "cuda:0"}, {"threads": 2}, {"seeds": 4}, {"tasks_at_once": 1}]
+    "other",
+    [{"path": "plain"}, {"device": "cuda:0"}, {"threads": 2}, {"seeds": 4}, {"tasks_at_once": 1}],
 )
 def test_a_pair_that_is_made_in_two_ways_is_not_tested(other, tmp_path):
     resolved = study(seeds=5)
@@ -265,7 +326,15 @@ def test_a_pair_that_is_made_in_two_ways_is_not_tested(other, tmp_path):
     spec = next(s for s in specs if (s.method, s.seed, s.shot) == ("maml", 3, 1))
     record = store.read(spec)
     content = {**record.content, "engine": {**record.content["engine"], **other}}
-    write_record(record.folder, {**record.content, **other} if "tasks_at_once" in other else content)
-    one, five = (cell.difference for cell in build(resolved, store, "table1").rows[1].cells.values())
-    assert one.verdict == "pairs made in different ways (path, device, threads, seeds or tasks at once): not tested"
+    write_record(
+        record.folder, {**record.content, **other} if "tasks_at_once" in other else content
+    )
+    one, five = (
+        cell.difference for cell in build(resolved, store, "table1").rows[1].cells.values()
+    )
+    assert (
+        one.verdict
+        == "pairs made in different ways (path, device, threads, seeds or tasks at once): not"
+        " tested"
+    )
     assert five.testable

@@ -1,4 +1,6 @@
-"""Awkward texts in Markdown, LaTeX, CSV and a terminal, each read by another reader than the one that wrote it."""
+"""Awkward texts in Markdown, LaTeX, CSV and a terminal, each read by another reader than the one
+that wrote it.
+"""
 
 import csv
 import io
@@ -24,7 +26,8 @@ def awkward(tmp_path_factory):
     return made(tmp_path_factory.mktemp("awkward"))
 
 
-# -- Markdown: a reader that refuses whatever could be markup ----------------------------------------------------------
+# -- Markdown: a reader that refuses whatever could be markup
+# ----------------------------------------------------------
 
 _TOKEN = re.compile(
     r"\\(?P<escaped>[!-/:-@\[-`{-~])|&(?P<entity>lt|amp);|`(?P<code>[^`]+)`|(?P<plain>(?<=[a-z0-9])_(?=[a-z0-9])|\](?![(\[:])"
@@ -38,14 +41,21 @@ def markdown_read(source: str) -> str:
     while place < len(source):
         found = _TOKEN.match(source, place)
         assert found, f"markup at {source[place : place + 20]!r} of {source!r}"
-        text += {"lt": "<", "amp": "&"}.get(found["entity"]) or found["escaped"] or found["code"] or found["plain"]
+        text += (
+            {"lt": "<", "amp": "&"}.get(found["entity"])
+            or found["escaped"]
+            or found["code"]
+            or found["plain"]
+        )
         place = found.end()
     return text
 
 
 def pipe_rows(source: str) -> list[list[str]]:
     lines = [line for line in source.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]] for line in lines]
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]] for line in lines
+    ]
 
 
 @pytest.mark.parametrize("text", ["*a*", "a_", "<b>", "a|b", "&amp ~", "[a](b)", "`a", "a\\"])
@@ -61,25 +71,46 @@ def test_markdown(awkward):
     assert markdown_read(heading.removeprefix("### ")) == TITLE
     assert not re.search(r"(?<!\\)#+$", heading), "the end of a heading is no closing sequence"
     header, _, *rows = pipe_rows(source)
-    assert {len(row) for row in (header, *rows)} == {4, 3}, "results have a column of n, differences have none"
+    assert {len(row) for row in (header, *rows)} == {4, 3}, (
+        "results have a column of n, differences have none"
+    )
     assert markdown_read(header[2]) == f"{GROUP}, 1-shot"
     assert [markdown_read(row[0]) for row in rows[: 1 + len(LABELS)]] == [BASE, *LABELS]
     assert [line for line in source.splitlines() if line.startswith(r"\- C ")], "no list"
-    notes = [markdown_read(line.removeprefix("* ")) for line in source.splitlines() if line.startswith("* ")]
-    assert [label for label in LABELS if not any(note.startswith(f"{label} is above {BASE}") for note in notes)] == []
+    notes = [
+        markdown_read(line.removeprefix("* "))
+        for line in source.splitlines()
+        if line.startswith("* ")
+    ]
+    assert [
+        label
+        for label in LABELS
+        if not any(note.startswith(f"{label} is above {BASE}") for note in notes)
+    ] == []
     assert "where `a_b*c|d` is code" in source
 
 
 @pytest.mark.parametrize(
     ("text", "source"),
-    [("- a", r"\- a"), ("+1", r"\+1"), ("> a", r"\> a"), ("=", r"\="), ("12. a", r"12\. a"), ("1) a", r"1\) a"),
-     ("[x] a", r"\[x] a"), ("# a", r"\# a"), ("1.5 a", "1.5 a"), ("1-40-40-1 net", "1-40-40-1 net"), ("−1", "−1")],
-)  # fmt: skip
+    [
+        ("- a", r"\- a"),
+        ("+1", r"\+1"),
+        ("> a", r"\> a"),
+        ("=", r"\="),
+        ("12. a", r"12\. a"),
+        ("1) a", r"1\) a"),
+        ("[x] a", r"\[x] a"),
+        ("# a", r"\# a"),
+        ("1.5 a", "1.5 a"),
+        ("1-40-40-1 net", "1-40-40-1 net"),
+        ("−1", "−1"),
+    ],
+)
 def test_a_paragraph_begins_nothing_else(text, source):
     assert texts.paragraph(text) == source
 
 
-# -- what is published -------------------------------------------------------------------------------------------------
+# -- what is published
 
 
 def pages_of(content: str) -> str:
@@ -96,14 +127,23 @@ def test_readme_and_docs(awkward, tmp_path, monkeypatch):
     publish.publish(resolved, root, tmp_path / "my (own) records", tmp_path)
     readme, results = (page.read_text(encoding="utf-8") for page in pages)
     for text in (readme, results):
-        assert publish.between(text, "simulated", "new") == pages_of("new"), "a marker within a text is none"
+        assert publish.between(text, "simulated", "new") == pages_of("new"), (
+            "a marker within a text is none"
+        )
     assert markdown_read(readme.splitlines()[2].removeprefix("### ")) == TITLE
     assert markdown_read(results.splitlines()[2].removeprefix("## ")) == TITLE
     (picture,) = (line for line in results.splitlines() if line.startswith("!["))
     alt, place = re.fullmatch(r"!\[(.*)\]\((.*)\)", picture).groups()
-    assert (markdown_read(alt), place) == (TITLE, "../my%20%28own%29%20records/simulated/figures/f.png")
-    assert [line for line in results.splitlines() if line.startswith(f"{texts.markdown(TITLE)}. - C ")], "its caption"
-    assert [markdown_read(row[0]) for row in pipe_rows(readme)[2:]] == [f"{BASE} → {label}" for label in LABELS]
+    assert (markdown_read(alt), place) == (
+        TITLE,
+        "../my%20%28own%29%20records/simulated/figures/f.png",
+    )
+    assert [
+        line for line in results.splitlines() if line.startswith(f"{texts.markdown(TITLE)}. - C ")
+    ], "its caption"
+    assert [markdown_read(row[0]) for row in pipe_rows(readme)[2:]] == [
+        f"{BASE} → {label}" for label in LABELS
+    ]
     links = re.findall(r"\]\(([^)]*)\)", readme)
     assert links[-1] == "my%20%28own%29%20records/simulated"
 
@@ -118,28 +158,48 @@ def test_titles_that_differ_in_special_characters_have_anchors_of_their_own(tmp_
     page = tmp_path / "results.md"
     titles = {"a": "C*", "b": "C#", "c": "C & <D>", "d": "C & D", "e": "a_b"}
     studies = [Study.model_construct(study=name, title=title) for name, title in titles.items()]
-    blocks = (f"<!-- {study.study}:begin -->\n## {texts.markdown(study.title)}\n" for study in studies)
+    blocks = (
+        f"<!-- {study.study}:begin -->\n## {texts.markdown(study.title)}\n" for study in studies
+    )
     page.write_text("# Results\n" + "".join(blocks), encoding="utf-8")
     assert [publish._anchor(page, one) for one in studies] == ["c", "c-1", "c--d", "c--d-1", "a_b"]
     assert publish._anchor(tmp_path / "none.md", studies[1]) == "c"
 
 
-# -- LaTeX: a reader that knows the commands of texts alone ------------------------------------------------------------
+# -- LaTeX: a reader that knows the commands of texts alone
 
 _COMMANDS = {
-    r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textasciigrave{}": "`",
-    r"\textbar{}": "|", "$<$": "<", "$>$": ">", r"$\pm$": "±", r"$^\dagger$": "†", r"$^\star$": "⋆", r"$\psi$": "ψ",
-    r"$\gamma$": "γ", r"$\leq$": "≤", r"$^\ddagger$": "‡", r"$-$": "−", "--": "–", "{}": "",
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textasciigrave{}": "`",
+    r"\textbar{}": "|",
+    "$<$": "<",
+    "$>$": ">",
+    r"$\pm$": "±",
+    r"$^\dagger$": "†",
+    r"$^\star$": "⋆",
+    r"$\psi$": "ψ",
+    r"$\gamma$": "γ",
+    r"$\leq$": "≤",
+    r"$^\ddagger$": "‡",
+    r"$-$": "−",
+    "--": "–",
+    "{}": "",
     **{f"\\{c}": c for c in "&%_#${}"},
-}  # fmt: skip
+}
 _SPECIAL = set("\\&%_#${}~^<>|`")
 
 
 def latex_read(source: str) -> str:
     text, place = "", 0
     while place < len(source):
-        command = next((c for c in sorted(_COMMANDS, key=len)[::-1] if source.startswith(c, place)), None)
-        assert command or source[place] not in _SPECIAL, f"unescaped at {source[place : place + 20]!r}"
+        command = next(
+            (c for c in sorted(_COMMANDS, key=len)[::-1] if source.startswith(c, place)), None
+        )
+        assert command or source[place] not in _SPECIAL, (
+            f"unescaped at {source[place : place + 20]!r}"
+        )
         text += _COMMANDS[command] if command else source[place]
         place += len(command or "x")
     return text
@@ -165,7 +225,7 @@ def test_the_reader_of_latex_refuses_what_is_not_escaped(text):
         latex_read(text)
 
 
-# -- CSV, terminal -----------------------------------------------------------------------------------------------------
+# -- CSV, terminal
 
 
 def test_csv_has_every_label_and_no_formula(awkward):
@@ -176,7 +236,9 @@ def test_csv_has_every_label_and_no_formula(awkward):
     guarded = ["'- a -- b --- c", "'+CML", "'=1+1", "'@SUM(1)"]
     assert [label for label in found if label.startswith("'")] == guarded
     assert {line["columns"] for line in lines} == {GROUP}
-    assert all(line["diff"].startswith("-") and float(line["diff"]) < 0 for line in lines[2:]), "numbers keep a minus"
+    assert all(line["diff"].startswith("-") and float(line["diff"]) < 0 for line in lines[2:]), (
+        "numbers keep a minus"
+    )
 
 
 def test_the_terminal(awkward):
@@ -196,7 +258,7 @@ def test_status_shows_control_characters_of_a_log_by_their_names(tmp_path):
     assert r"Error: \x1b[31m *x* | \x07 &lt;b&gt; größe" in written(resolved, tmp_path)
 
 
-# -- the configuration -------------------------------------------------------------------------------------------------
+# -- the configuration
 
 
 def test_a_text_is_one_line():
@@ -206,16 +268,22 @@ def test_a_text_is_one_line():
     assert (table.columns[0].title, found.study.summary) == ("G H", "C D")
 
 
-@pytest.mark.parametrize(("odd", "name"), [("\x1b[31m", "U+001B"), ("a\x00", "U+0000"), ("\ud800", "U+D800")])
+@pytest.mark.parametrize(
+    ("odd", "name"), [("\x1b[31m", "U+001B"), ("a\x00", "U+0000"), ("\ud800", "U+D800")]
+)
 def test_what_cannot_be_shown_is_refused_by_name(odd, name):
-    with pytest.raises(UserError, match=rf"(?s)tables\.t\.rows\.1\.label.*control character {re.escape(name)}"):
+    with pytest.raises(
+        UserError, match=rf"(?s)tables\.t\.rows\.1\.label.*control character {re.escape(name)}"
+    ):
         study([odd])
     with pytest.raises(UserError, match=r"tables\.t\.title"):
         study(["a"], title=odd)
 
 
 def test_rows_have_labels_of_their_own():
-    with pytest.raises(UserError, match="t has two rows called 'a b': give each a label of its own"):
+    with pytest.raises(
+        UserError, match="t has two rows called 'a b': give each a label of its own"
+    ):
         study(["a b", "c", "a\nb"])
 
 

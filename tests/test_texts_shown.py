@@ -34,7 +34,7 @@ def awkward(tmp_path_factory):
     return made(tmp_path_factory.mktemp("awkward"))
 
 
-# -- the page ----------------------------------------------------------------------------------------------------------
+# -- the page
 
 
 class Page(HTMLParser):
@@ -66,7 +66,9 @@ def test_the_page_has_every_label_and_no_element_more(awkward, tmp_path):
     resolved, root, _ = awkward
     html = written(resolved, root)
     found = Page(html)
-    plain = study([f"label {k}" for k in range(len(LABELS))], "base", "G", "T", "C, where `x` is code")
+    plain = study(
+        [f"label {k}" for k in range(len(LABELS))], "base", "G", "T", "C, where `x` is code"
+    )
     finish(plain, tmp_path, LEVEL)
     write.figures(plain, tmp_path, [])
     assert found.tags == Page(written(plain, tmp_path)).tags
@@ -78,9 +80,15 @@ def test_the_page_has_every_label_and_no_element_more(awkward, tmp_path):
     assert found.texts["figcaption"][0].startswith(SHOWN)
     assert found.alts == [TITLE]
     names = [text for text in found.texts["th"] if text in LABELS]
-    assert list(dict.fromkeys(names)) == list(LABELS), "with their backticks, for a label has no code"
+    assert list(dict.fromkeys(names)) == list(LABELS), (
+        "with their backticks, for a label has no code"
+    )
     assert [label for label in LABELS if f"{label} − {BASE}" not in found.texts["th"]] == []
-    assert [k for k in LABELS if not any(note.startswith(f"{k} is above {BASE}") for note in found.texts["li"])] == []
+    assert [
+        k
+        for k in LABELS
+        if not any(note.startswith(f"{k} is above {BASE}") for note in found.texts["li"])
+    ] == []
 
 
 def test_the_charts_of_the_page(awkward):
@@ -92,14 +100,21 @@ def test_the_charts_of_the_page(awkward):
     ]
     assert {value["method"] for value in specs["curve-1-1"]["data"]["values"]} == {BASE, LABELS[0]}
     svg = vl_convert.vegalite_to_svg(charts.forest(table) | {"width": 400}, config=charts.CONFIG)
-    drawn = [text.text for text in ElementTree.fromstring(svg).iter() if text.text and text.tag.endswith("tspan")]
+    drawn = [
+        text.text
+        for text in ElementTree.fromstring(svg).iter()
+        if text.text and text.tag.endswith("tspan")
+    ]
     assert [label for label in LABELS if label not in drawn] == []
 
 
 def test_rows_of_one_label_are_told_apart_by_their_baselines():
     def alike(plan):
         rows = plan["tables"]["t"]["rows"]
-        rows[1:] = [rows[1] | {"reading": "co"}, rows[1] | {"run": "maml", "against": "maml+cml", "shown": False}]
+        rows[1:] = [
+            rows[1] | {"reading": "co"},
+            rows[1] | {"run": "maml", "against": "maml+cml", "shown": False},
+        ]
 
     two = build(edited(study(("x",)), alike), Store("nowhere"), "t")
     assert [two.compared(row) for row in two.rows] == [BASE, f"x − {BASE}", "x − maml+cml"]
@@ -113,7 +128,7 @@ def test_bibtex(awkward):
     assert r"{cml\_bench: a " in page._harness(resolved)
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures
 
 
 def shown_in(figure) -> list[str]:
@@ -135,11 +150,20 @@ def test_pictures_of_differences(awkward):
 def test_pictures_of_curves_and_bars():
     labels, count = np.array(LABELS), len(LABELS)
     arrays = {
-        "shots": np.array([5]), "tasks": np.array([0]), "x": np.linspace(-5, 5, 3), "labels": labels,
-        "truth/5": np.ones((1, 3)), "curves/5": np.zeros((count, 1, 3)), "support_x/5": np.zeros((1, 5)),
-        "support_y/5": np.ones((1, 5)), "steps/5": np.arange(3), "cosine/5": np.zeros((count, 2, 3)),
-        "layer": np.array("conv_1$"), "layers": np.array(["conv_1", "$x"]), "norms/5": np.ones((count, 2, 2)),
-    }  # fmt: skip
+        "shots": np.array([5]),
+        "tasks": np.array([0]),
+        "x": np.linspace(-5, 5, 3),
+        "labels": labels,
+        "truth/5": np.ones((1, 3)),
+        "curves/5": np.zeros((count, 1, 3)),
+        "support_x/5": np.zeros((1, 5)),
+        "support_y/5": np.ones((1, 5)),
+        "steps/5": np.arange(3),
+        "cosine/5": np.zeros((count, 2, 3)),
+        "layer": np.array("conv_1$"),
+        "layers": np.array(["conv_1", "$x"]),
+        "norms/5": np.ones((count, 2, 2)),
+    }
     looks = {"experiment": "e", "title": TITLE, "runs": [{"label": "MAML", "run": "maml"}]}
     for drawn, config in (
         (style.curves, CurvesFigure(kind="curves", **looks)),
@@ -154,16 +178,17 @@ def test_pictures_of_curves_and_bars():
         assert shown_in(picture)
 
 
-# -- Snakemake's report ------------------------------------------------------------------------------------------------
+# -- Snakemake's report
 
 
 @pytest.mark.parametrize("text", [*LABELS, TITLE, CAPTION])
 def test_captions_of_snakemakes_report(text):
     told = texts.rst(text)
     context = SimpleNamespace(
-        params=SimpleNamespace(caption=told), wildcards=SimpleNamespace(figure="f_", table="t_"),
+        params=SimpleNamespace(caption=told),
+        wildcards=SimpleNamespace(figure="f_", table="t_"),
         config={"study": "s_", "told": {"title": told, "summary": told}},
-    )  # fmt: skip
+    )
     for name in ("figure", "table", "study"):
         template = (ROOT / "workflow" / "report" / f"{name}.rst").read_text(encoding="utf-8")
         source = Environment().from_string(template).render(snakemake=context, categories={})

@@ -18,7 +18,9 @@ from cml_bench.methods.base import accuracy
 
 
 def right(mean, spread=0):
-    """A hundred counts of right answers with this mean and a standard error of ``spread`` / 10 (nearly)."""
+    """A hundred counts of right answers with this mean and a standard error of ``spread`` / 10
+    (nearly).
+    """
     return mean + spread * np.tile([1, -1], 50)
 
 
@@ -42,8 +44,13 @@ def test_run_status_at_chance():
     assert records.run_status(0.5, right(2202, 1000), 10_000, way=5) == "finished"
     assert records.run_status(0.5, right(1798, 1000), 10_000, way=5) == "finished"
     assert records.run_status(0.5, right(2200, 1000), 10_000, way=20) == "finished"
-    # As few as can be: no spread without a second episode, so only what is exactly chance is called so.
-    assert [records.run_status([], [count], 15, way=3) for count in (4, 5, 6)] == ["finished", "collapsed", "finished"]
+    # As few as can be: no spread without a second episode, so only what is exactly chance is called
+    # so.
+    assert [records.run_status([], [count], 15, way=3) for count in (4, 5, 6)] == [
+        "finished",
+        "collapsed",
+        "finished",
+    ]
     assert records.run_status([], [4, 6], 15, way=3) == "collapsed"
     assert records.run_status([], [6, 6], 15, way=3) == "finished"
 
@@ -64,19 +71,19 @@ def test_a_head_that_always_names_one_class_is_collapsed(way, query):
         assert records.run_status([], better, way * query, way) == "finished"
 
 
-@given(
-    st.integers(2, 20),
-    st.integers(1, 15),
-    st.lists(st.floats(0, 1), min_size=2, max_size=30),
-)
+@given(st.integers(2, 20), st.integers(1, 15), st.lists(st.floats(0, 1), min_size=2, max_size=30))
 def test_counts_are_judged_as_their_means_were(way, query, shares):
-    """The statuses of stored records hold: away from the limit by more than rounding, nothing changes."""
+    """The statuses of stored records hold: away from the limit by more than rounding, nothing
+    changes.
+    """
     answers = way * query
     counts = np.round(np.asarray(shares) * answers).astype(np.uint16)
     scores = counts / answers
     slack = 2 * scores.std(ddof=1) / math.sqrt(len(scores)) - abs(scores.mean() - 1 / way)
     assume(abs(slack) > 1e-9)
-    assert records.run_status([], counts, answers, way) == ("collapsed" if slack > 0 else "finished")
+    assert records.run_status([], counts, answers, way) == (
+        "collapsed" if slack > 0 else "finished"
+    )
 
 
 @pytest.mark.parametrize("counts", [None, [], [0.2, 0.3], [76, 20], [-1, 20], [[15, 15]]])
@@ -174,7 +181,10 @@ broken = [
         {"data_hashes": ("0123456789abcdef", "f" * 64) * 2},
         "more than one data hash: 0123456789ab, ffffffffffff",
     ),
-    ({"precisions": ("float32", "float64", "float32")}, "more than one precision: float32, float64"),
+    (
+        {"precisions": ("float32", "float64", "float32")},
+        "more than one precision: float32, float64",
+    ),
 ]
 
 
@@ -204,12 +214,18 @@ def differing(setting):
 
 def test_other_failures():
     statuses = ("finished",) * 5 + ("collapsed", "diverged")
-    assert verdict.comparable(replace(good, statuses=statuses)) == (
-        "not comparable: 1 diverged, 1 collapsed of 7 seeds"
+    assert (
+        verdict.comparable(replace(good, statuses=statuses))
+        == "not comparable: 1 diverged, 1 collapsed of 7 seeds"
     )
-    assert verdict.comparable(replace(good, data_hashes=())) == "not comparable: no data hash recorded"
+    assert (
+        verdict.comparable(replace(good, data_hashes=())) == "not comparable: no data hash recorded"
+    )
     silent = replace(paper, steps=None)
-    assert verdict.comparable(replace(good, paper=silent)) == ("not comparable: steps 30000, not stated in the paper")
+    assert (
+        verdict.comparable(replace(good, paper=silent))
+        == "not comparable: steps 30000, not stated in the paper"
+    )
     # An image size does not apply to a graph, on either side.
     graph = replace(paper, data="citeseer", image_size=None)
     assert verdict.comparable(replace(good, ours=graph, paper=graph)) is None
@@ -219,7 +235,9 @@ def test_other_failures():
 
 
 def scored(values, spread=0.0, count=100):
-    """Scores, shape (seeds, count), with these means over episodes and +-``spread`` between episodes."""
+    """Scores, shape (seeds, count), with these means over episodes and +-``spread`` between
+    episodes.
+    """
     return np.asarray(values, dtype=float)[:, None] + spread * np.tile([1.0, -1.0], count // 2)
 
 
@@ -299,9 +317,9 @@ def test_level_laws(values, number, spread):
     else:
         assert result.low < -1 or result.high > 1
     mirrored = [100 - value for value in values]
-    assert verdict.level_verdict(mirrored, scored(mirrored, spread), 100 - number).half == pytest.approx(
-        result.half, abs=1e-9
-    )
+    assert verdict.level_verdict(
+        mirrored, scored(mirrored, spread), 100 - number
+    ).half == pytest.approx(result.half, abs=1e-9)
 
 
 # ---- gain
@@ -320,13 +338,9 @@ def test_gain_verdicts():
 
 def test_gain_of_the_paper():
     pair = stats.Paired(2.0, 1.5, 0.02, 5)
-    assert [verdict.gain_verdict(pair, 0.02, gain).paper_inside for gain in (0.4, 0.5, 1.88, 3.5, 3.6)] == [
-        False,
-        True,
-        True,
-        True,
-        False,
-    ]
+    assert [
+        verdict.gain_verdict(pair, 0.02, gain).paper_inside for gain in (0.4, 0.5, 1.88, 3.5, 3.6)
+    ] == [False, True, True, True, False]
     assert verdict.gain_verdict(pair._replace(half=math.nan), math.nan, 1.88).paper_inside is None
 
 
@@ -336,21 +350,29 @@ def test_gain_of_the_paper():
 def simulated_levels(seed, count, truth, seed_sd, episode_sd, own_sd=0.2):
     """Verdicts against 50 for ``count`` cells of five seeds and 200 shared test episodes."""
     rng = np.random.default_rng(seed)
-    scores = truth + seed_sd * rng.normal(size=(count, 5, 1)) + episode_sd * rng.normal(size=(count, 1, 200))
+    scores = (
+        truth
+        + seed_sd * rng.normal(size=(count, 5, 1))
+        + episode_sd * rng.normal(size=(count, 1, 200))
+    )
     scores += own_sd * rng.normal(size=(count, 5, 200))
     return [verdict.level_verdict(cell.mean(axis=1), cell, 50) for cell in scores]
 
 
-@pytest.mark.parametrize(("seed_sd", "episode_sd"), [(0.5, 0.0), (0.5, 1.0), (0.0, 10.0), (0.1, 5.0)])
+@pytest.mark.parametrize(
+    ("seed_sd", "episode_sd"), [(0.5, 0.0), (0.5, 1.0), (0.0, 10.0), (0.1, 5.0)]
+)
 def test_simulated_level_interval_covers(seed_sd, episode_sd):
-    # One of the two parts dominates, as the seeds do in the paper's setting with its 10,000 episodes.
+    # One of the two parts dominates, as the seeds do in the paper's setting with its 10,000
+    # episodes.
     levels = simulated_levels(0, 3000, 50, seed_sd, episode_sd)
     assert np.mean([v.low <= 0 <= v.high for v in levels]) == pytest.approx(0.90, abs=0.01)
 
 
 @pytest.mark.parametrize(("episode_sd", "own_sd", "at_most"), [(4, 0.2, 0.93), (3, 8, 0.97)])
 def test_simulated_level_interval_is_never_too_narrow(episode_sd, own_sd, at_most):
-    # Parts of equal size, then much that is particular to one seed on one episode: both on the wide side.
+    # Parts of equal size, then much that is particular to one seed on one episode: both on the wide
+    # side.
     levels = simulated_levels(1, 2000, 50, 0.3, episode_sd, own_sd)
     assert 0.90 <= np.mean([v.low <= 0 <= v.high for v in levels]) <= at_most
 

@@ -22,25 +22,49 @@ CONFIG = {
     "seeds": 2,
     "experiments": {
         "sinusoid": {
-            "data": "sinusoid", "network": "mlp", "network_options": {"hidden": [8, 8]}, "way": 1, "shots": [5],
-            "query": "shot", "steps": 20, "protocol_options": {"val_every": 10, "val_tasks": 10},
-            "evaluation": {"tasks": 20, "query": 10, "inner_steps": [0, 1]}, "runs_per_job": 2,
-            "methods": {"maml": {"options": {"inner_lr": 0.01}}, "maml+cml": {"options": {"cml": {"gamma": 0.2}}}},
+            "data": "sinusoid",
+            "network": "mlp",
+            "network_options": {"hidden": [8, 8]},
+            "way": 1,
+            "shots": [5],
+            "query": "shot",
+            "steps": 20,
+            "protocol_options": {"val_every": 10, "val_tasks": 10},
+            "evaluation": {"tasks": 20, "query": 10, "inner_steps": [0, 1]},
+            "runs_per_job": 2,
+            "methods": {
+                "maml": {"options": {"inner_lr": 0.01}},
+                "maml+cml": {"options": {"cml": {"gamma": 0.2}}},
+            },
         },
         "glyphs": {
-            "data": "glyphs", "data_options": {"size": 16}, "network": "conv4", "network_options": {"filters": 4},
-            "way": 5, "shots": [1], "query": 2, "steps": 2, "protocol_options": {"val_every": 1, "val_tasks": 4},
+            "data": "glyphs",
+            "data_options": {"size": 16},
+            "network": "conv4",
+            "network_options": {"filters": 4},
+            "way": 5,
+            "shots": [1],
+            "query": 2,
+            "steps": 2,
+            "protocol_options": {"val_every": 1, "val_tasks": 4},
             "evaluation": {"tasks": 6, "query": 2},
             "methods": {"maml": {"options": {"inner_lr": 0.4}}, "maml+cml": {}, "pixel_nn": {}},
         },
     },
     "tables": {
         "sinusoid": {
-            "kind": "regression", "experiment": "sinusoid", "title": "Sinusoid",
-            "rows": [{"label": "MAML", "run": "maml"}, {"label": "MAML + CML", "run": "maml+cml", "against": "maml"}],
+            "kind": "regression",
+            "experiment": "sinusoid",
+            "title": "Sinusoid",
+            "rows": [
+                {"label": "MAML", "run": "maml"},
+                {"label": "MAML + CML", "run": "maml+cml", "against": "maml"},
+            ],
         },
         "table1": {
-            "kind": "accuracy", "experiment": "glyphs", "title": "Glyphs",
+            "kind": "accuracy",
+            "experiment": "glyphs",
+            "title": "Glyphs",
             "rows": [
                 {"label": "Pixel nearest neighbour", "run": "pixel_nn"},
                 {"label": "MAML", "run": "maml"},
@@ -51,11 +75,14 @@ CONFIG = {
     },
     "figures": {
         "figure2": {
-            "kind": "curves", "experiment": "sinusoid", "title": "Curves", "tasks": [0, 1],
+            "kind": "curves",
+            "experiment": "sinusoid",
+            "title": "Curves",
+            "tasks": [0, 1],
             "runs": [{"label": "MAML", "run": "maml"}, {"label": "MAML + CML", "run": "maml+cml"}],
         }
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +116,21 @@ def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkou
     assert trained(done) == 2 + 5
     assert "MAML + CML" in done.stdout, "the tables end in the terminal"
     out = checkout / "results" / "tiny"
-    for made in ("report.html", "tables/sinusoid.md", "tables/table1.tex", "tables/table1.csv", "figures/figure2.png"):
+    for made in (
+        "report.html",
+        "tables/sinusoid.md",
+        "tables/table1.tex",
+        "tables/table1.csv",
+        "figures/figure2.png",
+    ):
         assert (out / made).stat().st_size > 200, made
     records = sorted((checkout / "results" / "runs").glob("*/record.json"))
     assert len(records) == 4 + 5
     before = {path: path.read_bytes() for path in records}
     allocators = {json.loads(content)["machine"]["allocator"] for content in before.values()}
-    assert allocators == {"keep"}, "glibc reads its settings as a process starts: they are the launcher's to give"
+    assert allocators == {"keep"}, (
+        "glibc reads its settings as a process starts: they are the launcher's to give"
+    )
 
     again = snakemake(checkout)
     assert again.returncode == 0
@@ -106,8 +141,12 @@ def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkou
     gathered = snakemake(checkout, "--report", "gathered.html")
     assert gathered.returncode == 0, gathered.stderr[-3000:]
     html = (checkout / "gathered.html").read_text()
-    captions = ("Study <strong>tiny</strong>: A tiny study.", "page, whole: abstract", "cell of the table sinusoid",
-                "figure2.npz")  # fmt: skip
+    captions = (
+        "Study <strong>tiny</strong>: A tiny study.",
+        "page, whole: abstract",
+        "cell of the table sinusoid",
+        "figure2.npz",
+    )
     assert [caption for caption in captions if caption not in html] == []
     assert "problematic" not in html, "a caption that docutils cannot read"
 
@@ -152,12 +191,16 @@ def test_a_wrong_configuration_stops_before_anything_runs(checkout):
 def changed(**fields) -> dict:
     """CONFIG with other fields of the sinusoid experiment, and that experiment alone."""
     config = json.loads(json.dumps(CONFIG))
-    config["experiments"] = {"sinusoid": {**config["experiments"]["sinusoid"], "runs_per_job": 1, **fields}}
+    config["experiments"] = {
+        "sinusoid": {**config["experiments"]["sinusoid"], "runs_per_job": 1, **fields}
+    }
     config["tables"] = {"sinusoid": config["tables"]["sinusoid"]}
     return {**config, "study": "grown", "figures": {}}
 
 
-def start(folder: Path, config: dict, *args: str, **environment: str) -> subprocess.CompletedProcess:
+def start(
+    folder: Path, config: dict, *args: str, **environment: str
+) -> subprocess.CompletedProcess:
     (folder / "grown.yaml").write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
@@ -170,7 +213,11 @@ def test_only_what_is_new_is_trained(checkout):
     assert trained(start(checkout, changed())) == 2 * 2
     more = start(checkout, {**changed(), "seeds": 3})
     assert (more.returncode, trained(more)) == (0, 2), "the added seed's runs"
-    for path in [*(checkout / "configs").glob("*"), checkout / "environment.yml", checkout / "Snakefile"]:
+    for path in [
+        *(checkout / "configs").glob("*"),
+        checkout / "environment.yml",
+        checkout / "Snakefile",
+    ]:
         os.utime(path)
     touched = start(checkout, {**changed(), "seeds": 3})
     assert (touched.returncode, trained(touched)) == (0, 0), "an innocent mtime"
@@ -197,7 +244,11 @@ def most_at_once(done: subprocess.CompletedProcess) -> int:
     ("flags", "places"), [(("--resources", "mem_mb=4000"), 1), (("--resources", "gpu_slots=2"), 2)]
 )
 def test_a_gpu_gets_one_training_at_a_time_whatever_other_flags_say(checkout, flags, places):
-    config = json.loads(json.dumps(CONFIG)) | {"study": "gpus", "results": f"gpus{places}", "figures": {}}
+    config = json.loads(json.dumps(CONFIG)) | {
+        "study": "gpus",
+        "results": f"gpus{places}",
+        "figures": {},
+    }
     config["experiments"].pop("sinusoid")
     config["tables"].pop("sinusoid")
     done = start(checkout, config, *flags, CML_BENCH_GPUS="1")
@@ -211,7 +262,12 @@ def test_a_study_that_expects_a_gpu_stops_without_one_and_says_what_to_do(checko
     refused = start(checkout, config, CML_BENCH_GPUS="0")
     said = refused.stdout + refused.stderr
     assert refused.returncode != 0
-    for words in ("study expecting: 9 runs", "`make demo`", "--config allow_cpu=1", "--cores N sinusoid or figure2"):
+    for words in (
+        "study expecting: 9 runs",
+        "`make demo`",
+        "--config allow_cpu=1",
+        "--cores N sinusoid or figure2",
+    ):
         assert words in said
     assert not list(checkout.glob("expecting/runs/*")), "nothing was started"
     assert "Traceback" not in said
@@ -224,10 +280,16 @@ def test_a_study_that_expects_a_gpu_stops_without_one_and_says_what_to_do(checko
 
 @pytest.mark.slow
 def test_data_that_cannot_be_had_leaves_the_rest_running(checkout):
-    """A set with terms of use, in a copy of the package: its runs are `not run: reason`, all else goes on."""
+    """A set with terms of use, in a copy of the package: its runs are `not run: reason`, all else
+    goes on.
+    """
     package = checkout / "cml_bench"
     shutil.copytree(ROOT / "cml_bench", package, ignore=shutil.ignore_patterns("__pycache__"))
-    template = (package / "data" / "_template.py").read_text().replace('register("template")', 'register("closed")')
+    template = (
+        (package / "data" / "_template.py")
+        .read_text()
+        .replace('register("template")', 'register("closed")')
+    )
     line = "    smallest_class = 20  # images in the smallest class\n"
     assert line in template
     terms = f'{line}    terms = "https://example.org/terms"\n'
@@ -291,7 +353,10 @@ def test_a_configuration_without_a_name_is_refused(checkout):
 @pytest.mark.slow
 def test_a_study_in_parts_trains_every_run_once(checkout):
     config = {**changed(), "study": "parts", "results": "parts"}
-    counts = [trained(start(checkout, config, "--config", f"shard={i}/3", "--", "trained")) for i in (1, 2, 3)]
+    counts = [
+        trained(start(checkout, config, "--config", f"shard={i}/3", "--", "trained"))
+        for i in (1, 2, 3)
+    ]
     assert counts == [2, 1, 1]
     whole = start(checkout, config)
     assert (whole.returncode, trained(whole)) == (0, 0)

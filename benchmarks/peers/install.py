@@ -1,9 +1,10 @@
 """Make the peers' environment: ``python benchmarks/peers/install.py FOLDER``.
 
-It sees the packages of the Python that runs this through a .pth file, so all implementations share one torch: no
-second copy of 5 GB, and no difference in time that comes from another build. The peers are installed without their
-dependencies, so that nothing the project has is shadowed. What cannot be installed is written down with the reason in
-FOLDER/installed.json, and the benchmark goes on without it.
+It sees the packages of the Python that runs this through a .pth file, so all implementations share
+one torch: no second copy of 5 GB, and no difference in time that comes from another build. The
+peers are installed without their dependencies, so that nothing the project has is shadowed. What
+cannot be installed is written down with the reason in FOLDER/installed.json, and the benchmark goes
+on without it.
 """
 
 import json
@@ -39,16 +40,35 @@ def install_learn2learn(python: str, requirement: str) -> None:
     """Its source, C files made anew, built and installed."""
     with tempfile.TemporaryDirectory() as folder:
         call(
-            python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--no-binary", ":all:",
-            "--dest", folder, requirement,
-        )  # fmt: skip
+            python,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-binary",
+            ":all:",
+            "--dest",
+            folder,
+            requirement,
+        )
         call("tar", "xf", *(str(path) for path in Path(folder).glob("*.tar.gz")), cwd=Path(folder))
         source = next(path for path in Path(folder).iterdir() if path.is_dir())
         files = sorted((source / "learn2learn").rglob("*.pyx"))
         for file in files:
             file.with_suffix(".c").unlink(missing_ok=True)
         call(python, "-m", "cython", "-3", *map(str, files))
-        call(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", str(source))
+        call(
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            str(source),
+        )
 
 
 def main(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The same meta-step by learn2learn, higher and torchopt themselves, as in their MAML examples.
 
-Runs in the peers' environment. A library that is not there is an ImportError when its class is made.
+Runs in the peers' environment. A library that is not there is an ImportError when its class is
+made.
 """
 
 import torch

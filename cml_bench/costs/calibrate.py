@@ -1,4 +1,6 @@
-"""How fast this device trains: a minute of outer steps on random data, so that a plan can say hours."""
+"""How fast this device trains: a minute of outer steps on random data, so that a plan can say
+hours.
+"""
 
 import time
 from typing import Any
@@ -22,10 +24,12 @@ _LEAST_STEPS = 2
 
 
 def rates(plan: Plan, seconds: float, device: str = "auto") -> Rates:
-    """FLOP/s of outer steps on ``device``, per network and size of its inputs, measured in about ``seconds`` in all.
+    """FLOP/s of outer steps on ``device``, per network and size of its inputs, measured in about
+    ``seconds`` in all.
 
-    Of each such workload the plan's commonest run is timed, which is MAML or its +CML version in every table; the rate
-    serves the others. Networks whose steps are bound by starting operations are left out (see ``Network.small``).
+    Of each such workload the plan's commonest run is timed, which is MAML or its +CML version in
+    every table; the rate serves the others. Networks whose steps are bound by starting operations
+    are left out (see ``Network.small``).
     """
     name = resolve_device(device)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
@@ -33,8 +37,14 @@ def rates(plan: Plan, seconds: float, device: str = "auto") -> Rates:
     start, measured = time.perf_counter(), {}
     for key, spec in chosen.items():
         with computing(spec.precision, name):
-            measured[key] = _flops_per_second(spec, torch.device(name), seconds / len(chosen), plan.study)
-    title = torch.cuda.get_device_name(name) if name.startswith("cuda") else f"one core of {processor()}"
+            measured[key] = _flops_per_second(
+                spec, torch.device(name), seconds / len(chosen), plan.study
+            )
+    title = (
+        torch.cuda.get_device_name(name)
+        if name.startswith("cuda")
+        else f"one core of {processor()}"
+    )
     return Rates(title, name.startswith("cuda"), time.perf_counter() - start, measured)
 
 
@@ -55,8 +65,15 @@ def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, study
     make = STEPS.get(path, MetaStep)
     at_once = study.tasks_at_once or method.network.tasks_at_once(device)
     step = make(method, groups, adam(groups, 0.0), at_once)
-    batch = Task(*(_random(source, tasks, spec.way, each, device) for each in (spec.shot, spec.query)))
-    flops = tasks * task_flops(build_method(spec, source, "plain"), source, spec.way, spec.shot, spec.query)["training"]
+    batch = Task(
+        *(_random(source, tasks, spec.way, each, device) for each in (spec.shot, spec.query))
+    )
+    flops = (
+        tasks
+        * task_flops(build_method(spec, source, "plain"), source, spec.way, spec.shot, spec.query)[
+            "training"
+        ]
+    )
     step(batch)  # first calls choose algorithms and fill caches
     done, start = 0, _now(device)
     while done < _LEAST_STEPS or _now(device) - start < 0.7 * seconds:

@@ -9,21 +9,35 @@ from cml_bench.networks.base import count
 
 
 def describe(
-    method: str, network: str, data: str, way: int, shot: int, query: int = 15, options: dict | None = None,
-    network_options: dict | None = None, data_options: dict | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    method: str,
+    network: str,
+    data: str,
+    way: int,
+    shot: int,
+    query: int = 15,
+    options: dict | None = None,
+    network_options: dict | None = None,
+    data_options: dict | None = None,
+) -> dict[str, Any]:
     """Parameters in training and at test per variant, and FLOPs per task.
 
     FLOPs: see :func:`cml_bench.engine.flops.task_flops`.
     """
-    data_class, net_class, cls = registry.datasets.get(data), registry.networks.get(network), registry.method(method)
+    data_class, net_class, cls = (
+        registry.datasets.get(data),
+        registry.networks.get(network),
+        registry.method(method),
+    )
     source = data_class(data_class.Options.read(data_options or {}, f"data set {data}"))
     source.check("test", way, shot, query)
     net = net_class(
-        net_class.Options.read({**cls.network_defaults, **(network_options or {})}, f"network {network}"),
+        net_class.Options.read(
+            {**cls.network_defaults, **(network_options or {})}, f"network {network}"
+        ),
         source.input_shape,
-        source.outputs(way), path="plain",
-    )  # fmt: skip
+        source.outputs(way),
+        path="plain",
+    )
     net.bind(source)
     if not cls.learns:
         raise UserError(f"{method} has no parameters and no network: there is nothing to describe.")
@@ -36,7 +50,12 @@ def describe(
         if any(reading.head == "both" for reading in learner.more_readings):
             test["both"] = base + co
     return {
-        "method": method, "network": network, "data": source.data_id, "way": way, "shot": shot, "query": query,
+        "method": method,
+        "network": network,
+        "data": source.data_id,
+        "way": way,
+        "shot": shot,
+        "query": query,
         "parameters": {"training": base + co, "test": test, "co_learner": co},
         "flops": task_flops(learner, source, way, shot, query),
-    }  # fmt: skip
+    }

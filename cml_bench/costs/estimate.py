@@ -31,9 +31,15 @@ def add(plan: Plan) -> Plan:
 
 def _kind(spec: RunSpec) -> str:
     """What the work depends on: all of a run but its seed and its class split."""
-    content = canonical(spec) | {"evaluation": spec.evaluation.model_dump(mode="json"), "seed": 0, "data_id": ""}
+    content = canonical(spec) | {
+        "evaluation": spec.evaluation.model_dump(mode="json"),
+        "seed": 0,
+        "data_id": "",
+    }
     options = {name: value for name, value in spec.data.options.items() if name != "split"}
-    return json.dumps(content | {"data": {"name": spec.data.name, "options": options}}, sort_keys=True)
+    return json.dumps(
+        content | {"data": {"name": spec.data.name, "options": options}}, sort_keys=True
+    )
 
 
 def _work(spec: RunSpec) -> Work:
@@ -43,7 +49,10 @@ def _work(spec: RunSpec) -> Work:
     method = build_method(spec, data, "plain")
     cost = task_flops(method, data, spec.way, spec.shot, spec.query)
     protocol, evaluation = spec.protocol, spec.evaluation
-    test = cost["adaptation"] * max(1, max(evaluation.inner_steps) / max(1, method.inner_steps)) + cost["inference"]
+    test = (
+        cost["adaptation"] * max(1, max(evaluation.inner_steps) / max(1, method.inner_steps))
+        + cost["inference"]
+    )
     validations = spec.steps // protocol.val_every + 1
     passes, readings = (3, 7) if "co" in method.heads else (2, 2)
     flops = spec.steps * protocol.meta_batch * cost["training"]
@@ -51,6 +60,13 @@ def _work(spec: RunSpec) -> Work:
     base = count(method.params)
     co = count(method.co.params) if "co" in method.heads else 0
     stored = protocol.ensemble_top_k * (1 + bool(co)) if protocol.ensemble_top_k > 1 else 0
-    size = 4 * (2 * base + 2 * co + (stored + bool(co)) * (base + co))  # model, last; best_co; ensembles
-    size += evaluation.tasks * readings * len(evaluation.inner_steps) * (2 if method.kind == "classification" else 4)
+    size = 4 * (
+        2 * base + 2 * co + (stored + bool(co)) * (base + co)
+    )  # model, last; best_co; ensembles
+    size += (
+        evaluation.tasks
+        * readings
+        * len(evaluation.inner_steps)
+        * (2 if method.kind == "classification" else 4)
+    )
     return Work(steps=spec.steps, flops=int(flops), bytes=size + 100 * validations)

@@ -1,7 +1,8 @@
-"""Tar and zip archives and folders, read member by member in memory: nothing is unpacked, so nothing lands elsewhere.
+"""Tar and zip archives and folders, read member by member in memory: nothing is unpacked, so
+nothing lands elsewhere.
 
-An archive with a member that would leave its folder is refused whole all the same: nobody published that. What
-systems and file managers leave behind is passed over.
+An archive with a member that would leave its folder is refused whole all the same: nobody published
+that. What systems and file managers leave behind is passed over.
 """
 
 import contextlib
@@ -17,21 +18,38 @@ from typing import BinaryIO
 from cml_bench.errors import UserError
 
 AGAIN = (
-    "Name another copy under `sources` in the configuration; or, if this one was downloaded, move it away and start "
-    "again: it is then fetched anew."
+    "Name another copy under `sources` in the configuration; or, if this one was downloaded, move"
+    " it away and start again: it is then fetched anew."
 )
 ARCHIVE = "an archive (tar or zip), or the folder of what it holds,"
 PICKLE, ZIP, MATLAB = "a pickle", "a zip archive", "a MATLAB file"
 _KINDS = (  # how files begin, and what they then are
-    (rb"PK(\x03\x04|\x05\x06)", ZIP), (rb"\x1f\x8b|BZh|\xfd7zXZ", "a packed file (gzip, bzip2 or xz)"),
-    (rb".{257}ustar", "a tar archive"), (rb"\x80[\x02-\x05]", PICKLE), (rb"7z\xbc\xaf", "a 7z archive"),
-    (rb"Rar!", "a RAR archive"), (rb"\x89PNG|\xff\xd8\xff|GIF8", "a picture"), (rb"\x93NUMPY", "a npy array"),
-    (rb"\x89HDF", "an HDF5 file"), (rb"PAR1", "a Parquet file"), (rb"MATLAB 5", MATLAB),
+    (rb"PK(\x03\x04|\x05\x06)", ZIP),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ", "a packed file (gzip, bzip2 or xz)"),
+    (rb".{257}ustar", "a tar archive"),
+    (rb"\x80[\x02-\x05]", PICKLE),
+    (rb"7z\xbc\xaf", "a 7z archive"),
+    (rb"Rar!", "a RAR archive"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8", "a picture"),
+    (rb"\x93NUMPY", "a npy array"),
+    (rb"\x89HDF", "an HDF5 file"),
+    (rb"PAR1", "a Parquet file"),
+    (rb"MATLAB 5", MATLAB),
     (rb"MATLAB 7", "a MATLAB 7.3 file"),
-    (rb"version https://git-lfs", "a pointer of Git LFS, which stands for a file that was not fetched"),
+    (
+        rb"version https://git-lfs",
+        "a pointer of Git LFS, which stands for a file that was not fetched",
+    ),
     (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)", "a web page"),
-)  # fmt: skip
-_SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
+)
+_SYSTEM = {
+    "__macosx",
+    "thumbs.db",
+    "desktop.ini",
+    "@eadir",
+    "$recycle.bin",
+    "system volume information",
+}
 
 
 def what_is(path: Path) -> str:
@@ -42,17 +60,21 @@ def what_is(path: Path) -> str:
         beginning = file.read(512)
     if not beginning:
         return "empty"
-    found = (kind for start, kind in _KINDS if re.match(start, beginning, re.IGNORECASE | re.DOTALL))
+    found = (
+        kind for start, kind in _KINDS if re.match(start, beginning, re.IGNORECASE | re.DOTALL)
+    )
     return next(found, "")
 
 
 @contextlib.contextmanager
 def reading(path: Path, place: str = "", wanted: str = "") -> Iterator[None]:
-    """Whatever goes wrong inside is damage of the file at ``path``, and becomes a UserError that names it.
+    """Whatever goes wrong inside is damage of the file at ``path``, and becomes a UserError that
+    names it.
 
-    ``wanted``: what the file has to be, as :func:`what_is` says it: one of another kind is named for what it is. Of
-    damaged bytes zipfile, tarfile, pickle, scipy and Pillow raise what they come upon: besides their own errors
-    RuntimeError, NotImplementedError, ValueError, SyntaxError, EOFError, KeyError, struct.error, zlib.error and more.
+    ``wanted``: what the file has to be, as :func:`what_is` says it: one of another kind is named
+    for what it is. Of damaged bytes zipfile, tarfile, pickle, scipy and Pillow raise what they come
+    upon: besides their own errors RuntimeError, NotImplementedError, ValueError, SyntaxError,
+    EOFError, KeyError, struct.error, zlib.error and more.
     """
     try:
         yield
@@ -64,7 +86,9 @@ def reading(path: Path, place: str = "", wanted: str = "") -> Iterator[None]:
         if wanted and (found := what_is(path)) not in ("", wanted):
             raise UserError(f"{path} is {found}; {wanted} is wanted. {AGAIN}") from None
         said = printable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        raise UserError(f"{path} is damaged{f' at {place}' if place else ''} ({said}). {AGAIN}") from None
+        raise UserError(
+            f"{path} is damaged{f' at {place}' if place else ''} ({said}). {AGAIN}"
+        ) from None
 
 
 def printable(name: str) -> str:
@@ -86,17 +110,19 @@ def check_names(path: Path, names: Iterable[str]) -> None:
         plain = PurePosixPath(name.replace("\\", "/"))
         if plain.is_absolute() or ".." in plain.parts or name[1:2] == ":":
             raise UserError(
-                f"{path} is refused: its member {name!r} would be written outside of its folder. Nothing was unpacked. "
-                "Do not use this file; get it from the published source."
+                f"{path} is refused: its member {name!r} would be written outside of its folder."
+                " Nothing was unpacked. Do not use this file; get it from the published source."
             )
 
 
 def members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
-    """(name, open file) of what a tar archive, packed or not, a zip archive or a folder holds. Read it to the end.
+    """(name, open file) of what a tar archive, packed or not, a zip archive or a folder holds. Read
+    it to the end.
 
-    Names have ``/`` whatever system wrote them, and can be printed. In the order of the archive: packed ones are slow
-    to go back in. Passed over are hidden and system files, devices, and links inside archives; links that leave the
-    archive are refused, and so is a name that comes twice. To be read within :func:`reading`.
+    Names have ``/`` whatever system wrote them, and can be printed. In the order of the archive:
+    packed ones are slow to go back in. Passed over are hidden and system files, devices, and links
+    inside archives; links that leave the archive are refused, and so is a name that comes twice. To
+    be read within :func:`reading`.
     """
     if path.is_dir():
         found = _of_folder(path)
@@ -105,7 +131,9 @@ def members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
     elif kind.startswith(("a tar", "a packed")) or (not kind and tarfile.is_tarfile(path)):
         found = _of_tar(path)
     else:
-        raise UserError(f"{path} is {kind or 'a file of an unknown kind'}; {ARCHIVE} is wanted. {AGAIN}")
+        raise UserError(
+            f"{path} is {kind or 'a file of an unknown kind'}; {ARCHIVE} is wanted. {AGAIN}"
+        )
     seen = set()
     for name, file in found:
         plain = PurePosixPath(name.replace("\\", "/"))
@@ -119,14 +147,18 @@ def members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _is_system(name: str) -> bool:
-    """``._a.png`` and ``.DS_Store`` of macOS, ``Thumbs.db`` of Windows, ``@eaDir`` of Synology, and hidden files."""
+    """``._a.png`` and ``.DS_Store`` of macOS, ``Thumbs.db`` of Windows, ``@eaDir`` of Synology, and
+    hidden files.
+    """
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
 class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "tarfile.TarInfo":
-        """tarfile takes a header that is damaged or cut off for the end of the archive; only zeros are the end."""
+        """tarfile takes a header that is damaged or cut off for the end of the archive; only zeros
+        are the end.
+        """
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:
@@ -165,14 +197,21 @@ def _of_folder(path: Path) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def files_of(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """All files below a folder of the user's, those behind links too, in the order of their names."""
+    """All files below a folder of the user's, those behind links too, in the order of their
+    names.
+    """
     real = os.path.realpath(folder)
     if real in above:
-        raise UserError(f"{folder} is a link to a folder that it stands in. Name a folder without it.")
+        raise UserError(
+            f"{folder} is a link to a folder that it stands in. Name a folder without it."
+        )
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from files_of(Path(entry.path), (*above, real))
         elif entry.is_file():
             yield Path(entry.path)
         elif entry.is_symlink():
-            raise UserError(f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there. Correct it.")
+            raise UserError(
+                f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there."
+                " Correct it."
+            )

@@ -1,6 +1,7 @@
 """What ``cifar_fs`` and ``fc100`` share: both regroup the classes of CIFAR-100 (Krizhevsky 2009).
 
-Of each class the 500 training and the 100 test images are taken, in this order, as torchmeta does. 32x32, [0, 1].
+Of each class the 500 training and the 100 test images are taken, in this order, as torchmeta does.
+32x32, [0, 1].
 """
 
 import itertools
@@ -24,23 +25,32 @@ _SIDE, _EACH = 32, 600
 
 
 class Cifar100(ImageSet):
-    """Colour images (3, 32, 32), 600 of each class. A subclass names its ``split_file`` and its ``split_id``."""
+    """Colour images (3, 32, 32), 600 of each class. A subclass names its ``split_file`` and its
+    ``split_id``.
+    """
 
     input_shape = (3, _SIDE, _SIDE)
     smallest_class = _EACH
     image_count = 100 * _EACH
     store = "cifar100"
     files = (
-        # The second address is the university's newer one for the same page, known from other people's downloaders and
-        # from no list of ours; what comes from there must have the published digest like everything else.
+        # The second address is the university's newer one for the same page, known from other
+        # people's downloaders and from no list of ours; what comes from there must have the
+        # published digest like everything else.
         RemoteFile(
             "cifar-100-python.tar.gz",
-            ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-             "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz"), 169_001_437,
-            md5="eb9058c3a382ffc7106e4002c42a8d85", page="https://www.cs.toronto.edu/~kriz/cifar.html",
+            (
+                "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",
+            ),
+            169_001_437,
+            md5="eb9058c3a382ffc7106e4002c42a8d85",
+            page="https://www.cs.toronto.edu/~kriz/cifar.html",
         ),
-    )  # fmt: skip
-    licence = "CIFAR-100 has no licence text; it is for research, and Krizhevsky (2009) is to be cited."
+    )
+    licence = (
+        "CIFAR-100 has no licence text; it is for research, and Krizhevsky (2009) is to be cited."
+    )
     split_file: Path
     split_id: str
 
@@ -75,19 +85,24 @@ class Cifar100(ImageSet):
 
 
 def _contents(path: Path) -> dict[str, Any]:
-    """The three pickles by name, wherever in an archive or a folder they stand: train, test, meta."""
+    """The three pickles by name, wherever in an archive or a folder they stand: train, test,
+    meta.
+    """
     found, names = {}, {}
     every = []
     for name, file in members(path):
         every.append(name)
         if (part := PurePosixPath(name).name) in ("train", "test", "meta"):
             if part in found:
-                raise UserError(f"{path} holds {names[part]} and {name}, and nobody knows which is meant. {AGAIN}")
+                raise UserError(
+                    f"{path} holds {names[part]} and {name}, and nobody knows which is meant."
+                    f" {AGAIN}"
+                )
             found[part], names[part] = _pickles.load(file, f"{path}, {name}"), name
     if missing := sorted({"train", "test", "meta"} - set(found)):
         raise UserError(
-            f"{path} holds {described(every)}. Wanted are CIFAR-100's pickles train, test and meta; there is no file "
-            f"{missing[0]}. {AGAIN}"
+            f"{path} holds {described(every)}. Wanted are CIFAR-100's pickles train, test and meta;"
+            f" there is no file {missing[0]}. {AGAIN}"
         )
     return found
 
@@ -101,14 +116,19 @@ def _numbers(meta: Any, path: Path) -> dict[str, int]:
 
 
 def _images(content: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N, 3, 32, 32) and labels (N,) of a pickle; its rows may be laid out as images, in either way."""
+    """Images uint8 (N, 3, 32, 32) and labels (N,) of a pickle; its rows may be laid out as images,
+    in either way.
+    """
     images, labels = (np.asarray(_pickles.field(content, key)) for key in ("data", "fine_labels"))
     count, shape = len(labels), (3, _SIDE, _SIDE)
     if images.shape == (count, _SIDE, _SIDE, 3):
         images = images.transpose(0, 3, 1, 2)
-    if images.shape not in ((count, 3 * _SIDE**2), (count, *shape)) or labels.dtype.kind not in "iu":
+    if (
+        images.shape not in ((count, 3 * _SIDE**2), (count, *shape))
+        or labels.dtype.kind not in "iu"
+    ):
         raise UserError(
-            f"{where} holds images {images.shape} and labels {labels.dtype} {labels.shape}; rows of 3,072 bytes and a "
-            f"number for each are wanted. {AGAIN}"
+            f"{where} holds images {images.shape} and labels {labels.dtype} {labels.shape}; rows of"
+            f" 3,072 bytes and a number for each are wanted. {AGAIN}"
         )
     return as_bytes(images, f"{where},").reshape(-1, *shape), labels

@@ -1,4 +1,6 @@
-"""A downloader for pooch that goes on where an earlier attempt stopped, and knows a web page from a file."""
+"""A downloader for pooch that goes on where an earlier attempt stopped, and knows a web page from a
+file.
+"""
 
 import itertools
 import json
@@ -18,7 +20,10 @@ from cml_bench.errors import UserError
 from cml_bench.system.files import write_json
 
 CONNECT_SECONDS, STALL_SECONDS = 30.0, 60.0  # a slow server may take for ever, a silent one may not
-PAUSE_SECONDS, TRIES = 2.0, 20  # after a cut that brought new bytes; after one that did not, the next address is tried
+PAUSE_SECONDS, TRIES = (
+    2.0,
+    20,
+)  # after a cut that brought new bytes; after one that did not, the next address is tried
 LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # how often a log gets a line
 _CHUNK = 1 << 16
 
@@ -31,15 +36,22 @@ class _Cut(Exception):
     """The connection ended early."""
 
 
-_BROKEN = (_Cut, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_BROKEN = (
+    _Cut,
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
 
 
 class Resuming:
-    """``downloader=`` of pooch.retrieve: bytes go to ``part``, which stays when the connection is cut, the server
-    falls silent or the process is killed, and is continued by the next attempt, from whatever address.
+    """``downloader=`` of pooch.retrieve: bytes go to ``part``, which stays when the connection is
+    cut, the server falls silent or the process is killed, and is continued by the next attempt,
+    from whatever address.
 
-    ``size`` in bytes (0: unknown). ``known``: whether a digest will decide in the end; if not, only the same version
-    of the same address is continued, by its ETag or date. ``say`` gets lines of text; on a terminal there is a bar.
+    ``size`` in bytes (0: unknown). ``known``: whether a digest will decide in the end; if not, only
+    the same version of the same address is continued, by its ETag or date. ``say`` gets lines of
+    text; on a terminal there is a bar.
     """
 
     def __init__(self, part: Path, size: int, known: bool, say: Callable[[str], None]):
@@ -48,7 +60,9 @@ class Resuming:
         self.resumed = False  # whether the file has parts of several attempts
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Raises :class:`Failed` with the reason; the whole file stands at ``output_file`` otherwise."""
+        """Raises :class:`Failed` with the reason; the whole file stands at ``output_file``
+        otherwise.
+        """
         for tries in range(1, TRIES + 1):
             before = self._have()
             try:
@@ -56,7 +70,11 @@ class Resuming:
                 break
             except _BROKEN as error:
                 started_again = before and not self._have()
-                if _silent(error) or tries == TRIES or (self._have() <= before and not started_again):
+                if (
+                    _silent(error)
+                    or tries == TRIES
+                    or (self._have() <= before and not started_again)
+                ):
                     raise Failed(f"{_name(error)}{self._kept()}") from None
                 self.say(f"{self.part.name}: {_name(error)}{self._kept()}")
                 time.sleep(PAUSE_SECONDS)
@@ -74,22 +92,34 @@ class Resuming:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _kept(self) -> str:
-        return f" ({self._have():,} bytes are kept, and the next attempt goes on from there)" if self._have() else ""
+        return (
+            f" ({self._have():,} bytes are kept, and the next attempt goes on from there)"
+            if self._have()
+            else ""
+        )
 
     def _receive(self, url: str) -> None:
         have = self._have()
         if have and have == self.size:
             self.resumed = True
             return
-        headers = {"Accept-Encoding": "identity", **self._range(url, have)}  # a packed answer has no ranges
-        with requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS)) as answer:
+        headers = {
+            "Accept-Encoding": "identity",
+            **self._range(url, have),
+        }  # a packed answer has no ranges
+        with requests.get(
+            url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS)
+        ) as answer:
             if answer.status_code == 416:  # the part is longer than what this server has
                 self.forget()
                 raise _Cut("the server has no such range")
             chunks = answer.iter_content(_CHUNK)
             beginning = next(chunks, b"")
             if answer.status_code not in (200, 206):
-                quota = ", and it speaks of a quota: try later, or use another source" * _speaks_of_quota(beginning)
+                quota = (
+                    ", and it speaks of a quota: try later, or use another source"
+                    * _speaks_of_quota(beginning)
+                )
                 raise Failed(f"status {answer.status_code}{quota}")
             start, total = self._place(answer, have)
             if not start and (page := _page(answer, beginning)):
@@ -116,7 +146,9 @@ class Resuming:
     def _place(self, answer: requests.Response, have: int) -> tuple[int, int]:
         """Where the answer's first byte belongs, and the whole size (0: not told)."""
         if answer.status_code == 206:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
+            found = re.fullmatch(
+                r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip()
+            )
             if not found or int(found[1]) != have:
                 self.forget()
                 raise _Cut("the server sent another range")
@@ -141,8 +173,8 @@ class Resuming:
             raise
         except OSError as error:
             raise UserError(
-                f"{self.part} cannot be written ({error.strerror or error}). Mend that and start again: what has come "
-                "is kept, and the next attempt goes on from there."
+                f"{self.part} cannot be written ({error.strerror or error}). Mend that and start"
+                " again: what has come is kept, and the next attempt goes on from there."
             ) from None
         finally:
             progress.close()
@@ -152,7 +184,9 @@ class Resuming:
 
 def _silent(error: Exception) -> bool:
     inner = error.args[0] if error.args else None
-    return isinstance(error, requests.Timeout) or isinstance(inner, urllib3.exceptions.ReadTimeoutError)
+    return isinstance(error, requests.Timeout) or isinstance(
+        inner, urllib3.exceptions.ReadTimeoutError
+    )
 
 
 def _name(error: Exception) -> str:
@@ -163,7 +197,10 @@ def _name(error: Exception) -> str:
         return f"no connection within {CONNECT_SECONDS:g} s"
     if _silent(error):
         return f"no byte came for {STALL_SECONDS:g} s"
-    names = {"ConnectionError": "no connection, or a broken one", "SSLError": "its certificate is not accepted"}
+    names = {
+        "ConnectionError": "no connection, or a broken one",
+        "SSLError": "its certificate is not accepted",
+    }
     return names.get(type(error).__name__, type(error).__name__)
 
 
@@ -175,7 +212,9 @@ def _version(answer: requests.Response) -> str:
 
 # HTML, and the <Error> of storage services, which some send with status 200.
 _PAGE = re.compile(
-    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head|script|error)\b", re.I | re.S
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype"
+    rb" html|html|head|script|error)\b",
+    re.I | re.S,
 )
 _QUOTA = re.compile(rb"quota|too many users|rate limit|download limit", re.IGNORECASE)
 
@@ -191,7 +230,10 @@ def _page(answer: requests.Response, beginning: bytes) -> str:
     if not page and not (quota and len(beginning) < 5000):
         return ""
     why = "it speaks of a quota" if quota else "a download page, a log-in or an error"
-    return f"the server answered with a web page, not the file ({why}): try later, or use another source"
+    return (
+        f"the server answered with a web page, not the file ({why}): try later, or use another"
+        " source"
+    )
 
 
 class _Progress(Protocol):
@@ -207,7 +249,9 @@ def _progress(name: str, total: int, start: int, say: Callable[[str], None]) -> 
         return _Lines(name, total, start, say)
     from tqdm import tqdm
 
-    return tqdm(desc=name, total=total or None, initial=start, unit="B", unit_scale=True, unit_divisor=1000)
+    return tqdm(
+        desc=name, total=total or None, initial=start, unit="B", unit_scale=True, unit_divisor=1000
+    )
 
 
 class _Lines:
@@ -228,5 +272,9 @@ class _Lines:
     def _tell(self) -> None:
         self.next_time = time.monotonic() + LINE_SECONDS
         self.next_size = self.done + LINE_SHARE * self.total if self.total else math.inf
-        share = f" of {self.total / 1e6:,.1f} MB ({100 * self.done / self.total:.0f} %)" if self.total else " MB"
+        share = (
+            f" of {self.total / 1e6:,.1f} MB ({100 * self.done / self.total:.0f} %)"
+            if self.total
+            else " MB"
+        )
         self.say(f"{self.name}: {self.done / 1e6:,.1f}{share}")

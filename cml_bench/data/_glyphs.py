@@ -1,12 +1,14 @@
 """Rendering of the embedded few-shot image set "glyphs": characters of matplotlib's DejaVu fonts.
 
-A class is a character; an image is that character in one of 12 faces under one of two random affine jitters.
-`python -m cml_bench.data._glyphs` writes the list of classes and their split, glyphs.json. It is committed,
-because the merging of look-alikes depends on the versions of FreeType and of the fonts.
+A class is a character; an image is that character in one of 12 faces under one of two random affine
+jitters. `python -m cml_bench.data._glyphs` writes the list of classes and their split, glyphs.json.
+It is committed, because the merging of look-alikes depends on the versions of FreeType and of the
+fonts.
 
-The jitter's strength was chosen once, so that nearest neighbour on pixels is well below 60 % in 5-way 1-shot with
-support and query from different faces, and a small network learns within a hundred meta-steps: both, and the
-untrained network, are rows of the demo's table. The shift matters most.
+The jitter's strength was chosen once, so that nearest neighbour on pixels is well below 60 % in
+5-way 1-shot with support and query from different faces, and a small network learns within a
+hundred meta-steps: both, and the untrained network, are rows of the demo's table. The shift matters
+most.
 """
 
 import hashlib
@@ -33,7 +35,8 @@ FACES = tuple(
 JITTERS = 2  # images of one character in one face
 LOOKALIKE = 0.95  # cosine from which two characters are one class
 
-# Strength of the jitter. Lengths are fractions of the image's side: every size shows the same picture.
+# Strength of the jitter. Lengths are fractions of the image's side: every size shows the same
+# picture.
 ROTATION = math.radians(15)
 SHEAR = 0.2
 SCALE = (0.8, 1.1)
@@ -45,11 +48,15 @@ NOISE = (0.02, 0.10)  # standard deviation as a fraction of the ink
 CAPITAL = 0.64  # height of capital letters
 LEGIBLE = (0.40, 0.78)  # bounds of the ink's longer side: dots grow and wide signs shrink
 EQUAL = (0.70, 0.70)  # the same for the comparison of characters
-CANVAS = 112  # pixels per side at which the font itself is drawn: large, since the result is resampled
+CANVAS = (
+    112  # pixels per side at which the font itself is drawn: large, since the result is resampled
+)
 
 
 def fonts_folder():
-    """The folder of .ttf files inside matplotlib, found without the 0.3 s that importing matplotlib costs."""
+    """The folder of .ttf files inside matplotlib, found without the 0.3 s that importing matplotlib
+    costs.
+    """
     spec = importlib.util.find_spec("matplotlib")
     return Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
 
@@ -69,46 +76,65 @@ def _fonts():
 
     layout = ImageFont.Layout.BASIC  # the other layout engine is an optional part of Pillow
     em = round(CAPITAL * CANVAS / 0.729)
-    return [ImageFont.truetype(fonts_folder() / f"{face}.ttf", em, layout_engine=layout) for face in FACES]
+    return [
+        ImageFont.truetype(fonts_folder() / f"{face}.ttf", em, layout_engine=layout)
+        for face in FACES
+    ]
 
 
 def _ink(font, code_point, bounds=LEGIBLE):
-    """The character cropped to its ink with a margin of 2 pixels (a PIL image), and the zoom that brings the
-    longer side of the ink within `bounds`."""
+    """The character cropped to its ink with a margin of 2 pixels (a PIL image), and the zoom that
+    brings the longer side of the ink within `bounds`.
+    """
     from PIL import Image, ImageDraw
 
     page = Image.new("L", (3 * CANVAS, 3 * CANVAS))
-    ImageDraw.Draw(page).text((CANVAS, 2 * CANVAS), chr(code_point), fill=255, font=font, anchor="ls")
+    ImageDraw.Draw(page).text(
+        (CANVAS, 2 * CANVAS), chr(code_point), fill=255, font=font, anchor="ls"
+    )
     left, top, right, bottom = page.getbbox()
     side = max(right - left, bottom - top) / CANVAS
-    return page.crop((left - 2, top - 2, right + 2, bottom + 2)), min(max(side, bounds[0]), bounds[1]) / side
+    return (
+        page.crop((left - 2, top - 2, right + 2, bottom + 2)),
+        min(max(side, bounds[0]), bounds[1]) / side,
+    )
 
 
 def _place(ink, zoom, size, rotation=0.0, shear=0.0, shift_x=0.0, shift_y=0.0):
-    """One affine resampling to a (size, size) uint8 array, from the centre of the ink to that of the image.
+    """One affine resampling to a (size, size) uint8 array, from the centre of the ink to that of
+    the image.
 
-    Angles in radians, shifts in fractions of the side. Pillow wants the map from output to input pixels.
+    Angles in radians, shifts in fractions of the side. Pillow wants the map from output to input
+    pixels.
     """
     from PIL import Image
 
-    side = 2 * size  # twice the resolution, halved by a box filter: bilinear samples alone leave jagged edges
+    side = (
+        2 * size
+    )  # twice the resolution, halved by a box filter: bilinear samples alone leave jagged edges
     unit = CANVAS / (side * zoom)
     cos, sin = unit * math.cos(rotation), unit * math.sin(rotation)
     a, b, d, e = cos + shear * sin, sin - shear * cos, -sin, cos
     x, y = side * (0.5 + shift_x), side * (0.5 + shift_y)
     c, f = ink.width / 2 - a * x - b * y, ink.height / 2 - d * x - e * y
-    large = ink.transform((side, side), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
+    large = ink.transform(
+        (side, side), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR
+    )
     return np.asarray(large.reduce(2))
 
 
 def _draws(code_point, size):
-    """Random numbers of one character's n = 24 images: uniforms in [0, 1) (n, 8), deviates (n, size, size).
+    """Random numbers of one character's n = 24 images: uniforms in [0, 1) (n, 8), deviates (n,
+    size, size).
 
-    Raw Philox words do not change between numpy versions, its distributions may. A deviate is the centred
-    sum of four random bytes over its standard deviation: close to normal, and the same on every machine.
+    Raw Philox words do not change between numpy versions, its distributions may. A deviate is the
+    centred sum of four random bytes over its standard deviation: close to normal, and the same on
+    every machine.
     """
     count, pixels = len(FACES) * JITTERS, size * size
-    key = int.from_bytes(hashlib.sha256(f"glyphs/{VERSION}/{code_point}".encode()).digest()[:16], "little")
+    key = int.from_bytes(
+        hashlib.sha256(f"glyphs/{VERSION}/{code_point}".encode()).digest()[:16], "little"
+    )
     words = np.random.Philox(key=key).random_raw(count * 8 + count * ((pixels + 1) // 2))
     uniforms = (words[: count * 8] >> np.uint64(11)).reshape(count, 8) * 2.0**-53
     octets = words[count * 8 :].astype("<u8").view(np.uint8).reshape(count, -1, 4)[:, :pixels]
@@ -117,7 +143,8 @@ def _draws(code_point, size):
 
 
 def _blurred(images, weight):
-    """Smooth (n, s, s) float32 images along both axes by (w, 1 - 2w, w); `weight` (n,) holds each image's w.
+    """Smooth (n, s, s) float32 images along both axes by (w, 1 - 2w, w); `weight` (n,) holds each
+    image's w.
 
     Written without matrix products or exp, whose last bits differ between machines.
     """
@@ -144,14 +171,18 @@ def _render_class(code_point, size):
             images[i] = _place(ink, zoom * scale[i], size, *affine[i])
     images = _blurred(images, blur)
     images += 255 * noise.astype(np.float32)[:, None, None] * deviates
-    return np.clip(np.rint(images), 0, 255).astype(np.uint8).reshape(len(FACES), JITTERS, size, size)
+    return (
+        np.clip(np.rint(images), 0, 255).astype(np.uint8).reshape(len(FACES), JITTERS, size, size)
+    )
 
 
 def render(class_list, size=28):
-    """Images of the given classes: uint8 array (classes, 12 faces, 2 jitters, size, size); ink 255 on 0.
+    """Images of the given classes: uint8 array (classes, 12 faces, 2 jitters, size, size); ink 255
+    on 0.
 
-    `class_list` is a class list (its train, validation and test classes, in this order) or a sequence of code
-    points. An image depends on its code point, face, jitter number and size, never on the classes beside it.
+    `class_list` is a class list (its train, validation and test classes, in this order) or a
+    sequence of code points. An image depends on its code point, face, jitter number and size, never
+    on the classes beside it.
     """
     if isinstance(class_list, dict):
         class_list = [point for split in SPLITS for point in class_list[split]]
@@ -165,10 +196,11 @@ def render(class_list, size=28):
 
 
 def candidates():
-    """Sorted code points that all 12 faces can draw, except blanks and those derived from other characters.
+    """Sorted code points that all 12 faces can draw, except blanks and those derived from other
+    characters.
 
-    Unicode's decompositions mark accented letters, and also super- and subscripts, ligatures and fractions:
-    all of them repeat the shapes of other characters, so none of them may be a class.
+    Unicode's decompositions mark accented letters, and also super- and subscripts, ligatures and
+    fractions: all of them repeat the shapes of other characters, so none of them may be a class.
     """
     from matplotlib.ft2font import FT2Font
 
@@ -176,15 +208,17 @@ def candidates():
     common = set(charmaps[0]).intersection(*charmaps[1:])
     common.remove(0xFFFC)  # the object replacement character counts as a symbol but draws nothing
     blank = "CZM"  # Unicode categories: control and unassigned, separators, combining marks
-    printed = [point for point in sorted(common) if unicodedata.category(chr(point))[0] not in blank]
+    printed = [
+        point for point in sorted(common) if unicodedata.category(chr(point))[0] not in blank
+    ]
     return [point for point in printed if not unicodedata.decomposition(chr(point))]
 
 
 def similarity(code_points):
     """Cosines between all pairs of n characters over all faces: float array (n, n).
 
-    They are compared without jitter, centred and at equal size: a small and a large square share their shape,
-    and the jitter hides much of what tells them apart.
+    They are compared without jitter, centred and at equal size: a small and a large square share
+    their shape, and the jitter hides much of what tells them apart.
     """
     images = [[_place(*_ink(font, point, EQUAL), 28) for font in _fonts()] for point in code_points]
     flat = np.array(images).reshape(len(code_points), -1).astype(np.float64)
@@ -193,7 +227,9 @@ def similarity(code_points):
 
 
 def _merged(code_points):
-    """Groups of look-alikes: sorted lists of code points, joined through any chain of similar pairs."""
+    """Groups of look-alikes: sorted lists of code points, joined through any chain of similar
+    pairs.
+    """
     parent = list(range(len(code_points)))
 
     def root(i):
@@ -211,8 +247,12 @@ def _merged(code_points):
 
 
 def _split(code_points):
-    """Seeded class split: code points sorted by a hash of each, then cut at the shares of SPLITS."""
-    order = sorted(code_points, key=lambda p: hashlib.sha256(f"glyphs/{VERSION}/split/{p}".encode()).digest())
+    """Seeded class split: code points sorted by a hash of each, then cut at the shares of
+    SPLITS.
+    """
+    order = sorted(
+        code_points, key=lambda p: hashlib.sha256(f"glyphs/{VERSION}/split/{p}".encode()).digest()
+    )
     first = round(SPLITS["train"] * len(order))
     second = first + round(SPLITS["validation"] * len(order))
     parts = order[:first], order[first:second], order[second:]
@@ -220,10 +260,12 @@ def _split(code_points):
 
 
 def make_class_list():
-    """The class list: {"train", "validation", "test": sorted code points, "merged": groups of look-alikes of
-    which only the first is a class, "lookalike": the threshold, "version": VERSION, "versions": packages}.
+    """The class list: {"train", "validation", "test": sorted code points, "merged": groups of
+    look-alikes of which only the first is a class, "lookalike": the threshold, "version": VERSION,
+    "versions": packages}.
 
-    Look-alikes (Latin, Greek, Cyrillic A) are merged before the split: else training and test share shapes.
+    Look-alikes (Latin, Greek, Cyrillic A) are merged before the split: else training and test share
+    shapes.
     """
     groups = _merged(candidates())
     merged = [group for group in groups if len(group) > 1]

@@ -1,8 +1,8 @@
 """The files of published graphs: Planetoid's eight, and the npz of gnn-benchmark and graph2gauss.
 
-What comes out is what torch_geometric 2.8 makes of them, number by number. Its own readers are not used: that of
-Planetoid's pickles runs what a file asks for, and none checks the numbers of rows and columns, which scipy takes for
-addresses.
+What comes out is what torch_geometric 2.8 makes of them, number by number. Its own readers are not
+used: that of Planetoid's pickles runs what a file asks for, and none checks the numbers of rows and
+columns, which scipy takes for addresses.
 """
 
 import zipfile
@@ -16,15 +16,23 @@ from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, printable, reading
 from cml_bench.errors import UserError
 
-_CSR = [("scipy.sparse.csr", "csr_matrix"), ("scipy.sparse._csr", "csr_matrix")]  # renamed by scipy 1.8
-_NPZ = [f"{matrix}_{part}" for matrix in ("adj", "attr") for part in ("data", "indices", "indptr", "shape")]
+_CSR = [
+    ("scipy.sparse.csr", "csr_matrix"),
+    ("scipy.sparse._csr", "csr_matrix"),
+]  # renamed by scipy 1.8
+_NPZ = [
+    f"{matrix}_{part}"
+    for matrix in ("adj", "attr")
+    for part in ("data", "indices", "indptr", "shape")
+]
 
 
 def planetoid(paths: Mapping[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-    """What the files ``ind.NAME.x`` and so on hold: see :meth:`cml_bench.data.graphs.GraphSet.graph`.
+    """What the files ``ind.NAME.x`` and so on hold: see
+    :meth:`cml_bench.data.graphs.GraphSet.graph`.
 
-    Nodes of the test part stand where ``test.index`` says. Numbers that it leaves out are nodes without a word, a
-    link or, as far as the files say, a class: they count as of class 0.
+    Nodes of the test part stand where ``test.index`` says. Numbers that it leaves out are nodes
+    without a word, a link or, as far as the files say, a class: they count as of class 0.
     """
     import scipy.sparse as sp
 
@@ -37,10 +45,14 @@ def planetoid(paths: Mapping[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
     rows = [len(classes[name]) for name in ("y", "ty", "ally")] + [len(test), len(np.unique(test))]
     wanted = [words[name].shape[0] for name in ("x", "tx", "allx", "tx", "tx")]
     if rows != wanted or not rows[1] or (test.min(), test.max()) != (first, len(links) - 1):
-        raise UserError(f"{part['test.index']}: it and the files beside it are not of one graph. {AGAIN}")
+        raise UserError(
+            f"{part['test.index']}: it and the files beside it are not of one graph. {AGAIN}"
+        )
     start, rest = words["allx"].tocoo(), words["tx"].tocoo()
     rows = np.concatenate((start.row, test[rest.row]))
-    columns, values = (np.concatenate((getattr(start, of), getattr(rest, of))) for of in ("col", "data"))
+    columns, values = (
+        np.concatenate((getattr(start, of), getattr(rest, of))) for of in ("col", "data")
+    )
     shape = (len(links), max(start.shape[1], rest.shape[1]))
     labels = np.zeros(len(links), np.int64)
     labels[:first], labels[test] = classes["ally"], classes["ty"]
@@ -79,7 +91,8 @@ def _pairs(content: Any, path: Path) -> np.ndarray:
 
 
 def npz(path: Path) -> tuple[np.ndarray, Any, np.ndarray]:
-    """What an npz of two sparse matrices and ``labels`` holds: see :meth:`cml_bench.data.graphs.GraphSet.graph`.
+    """What an npz of two sparse matrices and ``labels`` holds: see
+    :meth:`cml_bench.data.graphs.GraphSet.graph`.
 
     Links are taken in both directions; a word is there or not.
     """
@@ -90,7 +103,9 @@ def npz(path: Path) -> tuple[np.ndarray, Any, np.ndarray]:
             held = printable(", ".join(stored)) or "nothing"
             raise UserError(f"{path} holds {held}; it has no {missing[0]}. {AGAIN}")
         part = {name: _plain(stored, name, path) for name in (*_NPZ, "labels")}
-        links, features = (matrix(*(part[name] for name in names)).tocoo() for names in (_NPZ[:4], _NPZ[4:]))
+        links, features = (
+            matrix(*(part[name] for name in names)).tocoo() for names in (_NPZ[:4], _NPZ[4:])
+        )
         pairs = np.stack((links.row, links.col)).astype(np.int64)
         features.data = np.where(features.data > 0, 1, features.data).astype(np.float32)
         return np.concatenate((pairs, pairs[::-1]), axis=1), features, part["labels"]
@@ -103,18 +118,26 @@ def _plain(stored: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarra
         if "allow_pickle" not in str(error):
             raise
         raise UserError(
-            f"{path} is refused: its array {name} holds Python objects, where only numbers belong. Nothing of it was "
-            "executed. Do not use this file; get it from the published source."
+            f"{path} is refused: its array {name} holds Python objects, where only numbers belong."
+            " Nothing of it was executed. Do not use this file; get it from the published source."
         ) from None
 
 
 def matrix(data: Any, indices: Any, indptr: Any, shape: Any) -> Any:
-    """A matrix by rows (scipy), each entry once. A ValueError if its parts do not fit: scipy would read past them."""
+    """A matrix by rows (scipy), each entry once. A ValueError if its parts do not fit: scipy would
+    read past them.
+    """
     import scipy.sparse as sp
 
-    for what, given, kinds in (("values", data, "biuf"), ("columns", indices, "iu"), ("rows", indptr, "iu")):
+    for what, given, kinds in (
+        ("values", data, "biuf"),
+        ("columns", indices, "iu"),
+        ("rows", indptr, "iu"),
+    ):
         if not isinstance(given, np.ndarray) or given.dtype.kind not in kinds:
-            raise ValueError(f"{what} of a matrix that are {getattr(given, 'dtype', type(given).__name__)}")
+            raise ValueError(
+                f"{what} of a matrix that are {getattr(given, 'dtype', type(given).__name__)}"
+            )
     found = sp.csr_array((data, indices, indptr), shape=tuple(int(side) for side in shape))
     found.check_format(full_check=True)
     found.sum_duplicates()

@@ -1,6 +1,8 @@
-"""MiniImagenet in the layouts in which people keep it: pickles, lists with a folder of images, folders of classes.
+"""MiniImagenet in the layouts in which people keep it: pickles, lists with a folder of images,
+folders of classes.
 
-Each gives (class, its images as uint8 (n, 84, 84, 3)) of one split after another, classes in the order of their names.
+Each gives (class, its images as uint8 (n, 84, 84, 3)) of one split after another, classes in the
+order of their names.
 """
 
 import csv
@@ -21,12 +23,13 @@ from cml_bench.errors import UserError
 SIDE = 84
 Found = Iterator[tuple[str, str, np.ndarray]]
 _SPLIT = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-# Of miniImageNet_category_split_train_phase_{train,val,test}.pickle the last two are more images of training classes.
+# Of miniImageNet_category_split_train_phase_{train,val,test}.pickle the last two are more images of
+# training classes.
 _NAMED = re.compile(r"(?:phase_train|(?<!phase_)(train|val|validation|test))\.(?:pkl|pickle)$")
 _PICTURES = (".jpg", ".jpeg", ".png")
 WANTED = (
-    "Wanted are three pickles, or train.csv, val.csv and test.csv (columns filename, label) with their images, or "
-    "folders train, val and test of a folder for each class"
+    "Wanted are three pickles, or train.csv, val.csv and test.csv (columns filename, label) with"
+    " their images, or folders train, val and test of a folder for each class"
 )
 
 
@@ -38,7 +41,9 @@ def of_pickle(path: Path, split: str) -> Found:
 
 
 def of_archive(path: Path) -> Found:
-    """Of an archive or a folder. Pickles go before lists, and lists before folders, where several are there."""
+    """Of an archive or a folder. Pickles go before lists, and lists before folders, where several
+    are there.
+    """
     names, lists = [], {}
     with reading(path):
         for name, file in members(path):
@@ -46,14 +51,27 @@ def of_archive(path: Path) -> Found:
             place = PurePosixPath(name)
             if place.suffix == ".csv" and place.stem in _SPLIT:
                 lists[name] = file.read()
-    pickles = {name: _SPLIT[found[1] or "train"] for name in names if (found := _NAMED.search(name))}
-    folders = {name: _SPLIT[parts[-3]] for name in names if len(parts := name.split("/")) > 2 and parts[-3] in _SPLIT}
+    pickles = {
+        name: _SPLIT[found[1] or "train"] for name in names if (found := _NAMED.search(name))
+    }
+    folders = {
+        name: _SPLIT[parts[-3]]
+        for name in names
+        if len(parts := name.split("/")) > 2 and parts[-3] in _SPLIT
+    }
     folders = {name: split for name, split in folders.items() if name.lower().endswith(_PICTURES)}
     if pickles:
         yield from _of_pickles(path, _one_each(path, pickles))
     elif lists:
-        yield from _of_images(path, _listed(path, _one_each(path, {n: _SPLIT[PurePosixPath(n).stem] for n in lists}),
-                                            lists, names))  # fmt: skip
+        yield from _of_images(
+            path,
+            _listed(
+                path,
+                _one_each(path, {n: _SPLIT[PurePosixPath(n).stem] for n in lists}),
+                lists,
+                names,
+            ),
+        )
     elif folders:
         classes = {split: {} for split in SPLITS}
         for name in sorted(folders):
@@ -68,17 +86,23 @@ def _one_each(path: Path, found: Mapping[str, str]) -> dict[str, str]:
     for split in SPLITS:
         of_split = sorted(name for name, its in found.items() if its == split)
         if len(of_split) != 1:
-            said = f"{len(of_split)} files of the {split} split ({', '.join(of_split)})" if of_split else (
-                f"{described(list(found))}, and none of the {split} split")  # fmt: skip
+            said = (
+                f"{len(of_split)} files of the {split} split ({', '.join(of_split)})"
+                if of_split
+                else (f"{described(list(found))}, and none of the {split} split")
+            )
             raise UserError(f"{path} holds {said}. {WANTED}. {AGAIN}")
     return {split: name for name, split in found.items()}
 
 
-# -- pickles ------------------------------------------------------------------------------------------
+# -- pickles
+# ------------------------------------------------------------------------------------------
 
 
 def _of_pickles(path: Path, names: Mapping[str, str]) -> Found:
-    """Split by split, so that no more than one of them is in memory: the largest needs about 2 GB."""
+    """Split by split, so that no more than one of them is in memory: the largest needs about 2
+    GB.
+    """
     for split in SPLITS:
         with reading(path):
             for member, file in members(path):  # to the end, so that every name is checked
@@ -92,18 +116,28 @@ def _by_class(content: Any, path: Path, split: str) -> Found:
     with reading(path, f"its {split} split"):
         keys = {_pickles.text(key) for key in content} if isinstance(content, dict) else set()
         if not keys >= {"image_data", "class_dict"} and not keys >= {"data", "labels"}:
-            what = f"a dict of {', '.join(sorted(map(str, keys)))}" if keys else f"a {type(content).__name__}"
+            what = (
+                f"a dict of {', '.join(sorted(map(str, keys)))}"
+                if keys
+                else f"a {type(content).__name__}"
+            )
             raise UserError(
-                f"{path}: its {split} split is {printable(what)[:200]}. A dict of image_data and class_dict, or of "
-                f"data and labels, is wanted. {AGAIN}"
+                f"{path}: its {split} split is {printable(what)[:200]}. A dict of image_data and"
+                f" class_dict, or of data and labels, is wanted. {AGAIN}"
             )
         kept = "image_data" if "image_data" in keys else "data"
         images = _pictures(_pickles.field(content, kept), f"{path}, its {split} split,")
-        rows = _pickles.field(content, "class_dict") if kept == "image_data" else _labelled(content, len(images))
+        rows = (
+            _pickles.field(content, "class_dict")
+            if kept == "image_data"
+            else _labelled(content, len(images))
+        )
         rows = {_pickles.text(name): np.asarray(found) for name, found in rows.items()}
         every = np.concatenate(list(rows.values()))
         if every.dtype.kind not in "iu" or every.min() < 0 or len(np.unique(every)) != len(every):
-            raise ValueError("rows of classes that are negative, no whole numbers or in two classes")
+            raise ValueError(
+                "rows of classes that are negative, no whole numbers or in two classes"
+            )
         for name in sorted(rows):
             yield split, printable(str(name)), images[rows[name]]
 
@@ -118,18 +152,24 @@ def _pictures(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def _labelled(content: Any, count: int) -> dict[Any, np.ndarray]:
-    """Class -> rows, of ``labels`` (one a row) and, where they are there, the names of ``catname2label``."""
+    """Class -> rows, of ``labels`` (one a row) and, where they are there, the names of
+    ``catname2label``.
+    """
     labels = np.asarray(_pickles.field(content, "labels"))
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(f"{count} images with labels {labels.dtype} {labels.shape}")
     names = {int(number): number for number in np.unique(labels)}
     if "catname2label" in map(_pickles.text, content):
-        told = {int(number): _pickles.text(name) for name, number in _pickles.field(content, "catname2label").items()}
+        told = {
+            int(number): _pickles.text(name)
+            for name, number in _pickles.field(content, "catname2label").items()
+        }
         names = {number: told[number] for number in names}
     return {name: np.flatnonzero(labels == number) for number, name in names.items()}
 
 
-# -- images -------------------------------------------------------------------------------------------
+# -- images
+# -------------------------------------------------------------------------------------------
 
 
 def _listed(
@@ -147,12 +187,16 @@ def _listed(
             table = csv.DictReader(io.StringIO(contents[member].decode("utf-8-sig"), newline=""))
             if not {"filename", "label"} <= set(table.fieldnames or ()):
                 said = printable(", ".join(table.fieldnames or ("none",)))
-                raise UserError(f"{path}, {member} has the columns {said}; filename and label are wanted.")
+                raise UserError(
+                    f"{path}, {member} has the columns {said}; filename and label are wanted."
+                )
             for line in table:
                 picture = _picture_of(line["filename"] or "", pictures, f"{path}, {member}")
                 if picture in taken or not line["label"]:
                     wrong = "a second time" if picture in taken else "without a label"
-                    raise UserError(f"{path}, {member}, line {table.line_num} names {picture} {wrong}. {AGAIN}")
+                    raise UserError(
+                        f"{path}, {member}, line {table.line_num} names {picture} {wrong}. {AGAIN}"
+                    )
                 taken.add(picture)
                 classes[split].setdefault(line["label"], []).append(picture)
     return classes
@@ -171,7 +215,9 @@ def _picture_of(name: str, pictures: Mapping[str, list[str]], where: str) -> str
 
 def _of_images(path: Path, classes: Mapping[str, Mapping[str, list[str]]]) -> Found:
     """All are decoded in the order of the archive, and held in memory: 1.3 GB."""
-    order = [(split, name, classes[split][name]) for split in SPLITS for name in sorted(classes[split])]
+    order = [
+        (split, name, classes[split][name]) for split in SPLITS for name in sorted(classes[split])
+    ]
     rows = {member: row for row, member in enumerate(m for _, _, found in order for m in found)}
     images = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
     with reading(path):
@@ -185,6 +231,8 @@ def _of_images(path: Path, classes: Mapping[str, Mapping[str, list[str]]]) -> Fo
 
 
 def _decoded(read: Callable[[], bytes], path: Path, member: str) -> np.ndarray:
-    """uint8 (84, 84, 3). Another size is squashed with Lanczos, as MAML's script for the lists does."""
+    """uint8 (84, 84, 3). Another size is squashed with Lanczos, as MAML's script for the lists
+    does.
+    """
     with reading(path, member):
         return decode(read(), f"{path}, {member}", 3, SIDE, "LANCZOS").transpose(1, 2, 0)

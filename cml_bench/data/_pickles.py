@@ -1,7 +1,9 @@
-"""Pickles of others, read without running anything that they ask for: arrays of plain numbers and plain containers.
+"""Pickles of others, read without running anything that they ask for: arrays of plain numbers and
+plain containers.
 
-A pickle is a program that names the functions it wants called. Here a name finds only the few stand-ins of this file;
-numpy's own loaders are not among them, since a crafted description of an array's type can make those read wild memory.
+A pickle is a program that names the functions it wants called. Here a name finds only the few
+stand-ins of this file; numpy's own loaders are not among them, since a crafted description of an
+array's type can make those read wild memory.
 """
 
 import collections
@@ -43,7 +45,9 @@ class _Array(np.ndarray):
     """An array that takes its content only with a type from above."""
 
     def __setstate__(self, state: tuple) -> None:
-        """numpy's (version, shape, type, Fortran order, bytes); Python 2 left the bytes as a latin1 string."""
+        """numpy's (version, shape, type, Fortran order, bytes); Python 2 left the bytes as a latin1
+        string.
+        """
         version, shape, kind, fortran, content = state
         if not isinstance(kind, _Type) or not isinstance(content, bytes | str):
             raise Refused("an array of objects")
@@ -54,7 +58,9 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
     return np.ndarray.__new__(_Array, (0,), np.uint8)
 
 
-def _frombuffer(buffer: Any, kind: _Type, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
+def _frombuffer(
+    buffer: Any, kind: _Type, shape: tuple, order: str, axes: tuple | None = None
+) -> np.ndarray:
     found = np.frombuffer(buffer, kind.real)
     if order == "K":  # since numpy 2.3: as it lies in memory, and the order of its axes there
         return found.reshape(shape).transpose(axes)
@@ -62,7 +68,9 @@ def _frombuffer(buffer: Any, kind: _Type, shape: tuple, order: str, axes: tuple 
 
 
 def _scalar(kind: _Type, content: bytes | str) -> Any:
-    return np.frombuffer(content.encode("latin1") if isinstance(content, str) else content, kind.real)[0]
+    return np.frombuffer(
+        content.encode("latin1") if isinstance(content, str) else content, kind.real
+    )[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -102,14 +110,18 @@ _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # since Python 2
 
 class _Reader(pickle.Unpickler):
     def __init__(self, file: BinaryIO, records: Collection[tuple[str, str]]):
-        super().__init__(file, encoding="latin1")  # the only encoding in which bytes of Python 2 survive
+        super().__init__(
+            file, encoding="latin1"
+        )  # the only encoding in which bytes of Python 2 survive
         self.records = records
 
     def find_class(self, module: str, name: str) -> Any:
         """A stand-in, or :class:`Refused`; nothing is imported."""
         if (module, name) in self.records:
             return types.SimpleNamespace
-        place = _RENAMED.get(module, module).replace("numpy._core", "numpy.core", 1)  # renamed by numpy 2
+        place = _RENAMED.get(module, module).replace(
+            "numpy._core", "numpy.core", 1
+        )  # renamed by numpy 2
         if (place, name) not in _KNOWN:
             raise Refused(f"{module}.{name}")
         return _KNOWN[place, name]
@@ -118,17 +130,18 @@ class _Reader(pickle.Unpickler):
 def load(file: BinaryIO, where: str, records: Collection[tuple[str, str]] = ()) -> Any:
     """The content of a pickle of any protocol, from Python 2 or 3; ``where`` names it in errors.
 
-    Arrays come as numpy arrays, strings of Python 2 as str (bytes: encode them as latin1). ``records``: (module, name)
-    of classes whose objects come as a ``SimpleNamespace`` of their attributes, without that class being imported.
-    A UserError if the pickle asks for anything else, of which nothing is executed; damage raises what pickle raises.
+    Arrays come as numpy arrays, strings of Python 2 as str (bytes: encode them as latin1).
+    ``records``: (module, name) of classes whose objects come as a ``SimpleNamespace`` of their
+    attributes, without that class being imported. A UserError if the pickle asks for anything else,
+    of which nothing is executed; damage raises what pickle raises.
     """
     try:
         return _Reader(file, records).load()
     except Refused as error:
         held = printable(str(error))[:200]
         raise UserError(
-            f"{where} is refused: it holds {held}, where only arrays and plain containers belong. Nothing of it was "
-            "executed. Do not use this file; get it from the published source."
+            f"{where} is refused: it holds {held}, where only arrays and plain containers belong."
+            " Nothing of it was executed. Do not use this file; get it from the published source."
         ) from None
     except MemoryError:
         raise UserError(
@@ -137,7 +150,9 @@ def load(file: BinaryIO, where: str, records: Collection[tuple[str, str]] = ()) 
 
 
 def field(content: Any, key: str) -> Any:
-    """``content[key]``, whether the key was a string of Python 2 or 3, or bytes. A KeyError if there is none."""
+    """``content[key]``, whether the key was a string of Python 2 or 3, or bytes. A KeyError if
+    there is none.
+    """
     return content[key] if key in content else content[key.encode()]
 
 

@@ -1,7 +1,9 @@
-"""Where files of data sets come from: mirrors in order, verified by digest before they have their name.
+"""Where files of data sets come from: mirrors in order, verified by digest before they have their
+name.
 
-Downloads stand in ``downloads/STORE`` of the data folder; those under way in ``.incoming`` there. Of files that are
-published without a digest the first download's SHA-256 is kept in ``digests.json``, and a later change is refused.
+Downloads stand in ``downloads/STORE`` of the data folder; those under way in ``.incoming`` there.
+Of files that are published without a digest the first download's SHA-256 is kept in
+``digests.json``, and a later change is refused.
 """
 
 import hashlib
@@ -24,10 +26,12 @@ Say = Callable[[str], None]
 
 
 class RemoteFile(NamedTuple):
-    """A published file: its name, addresses (tried in order), size in bytes and strongest published digest.
+    """A published file: its name, addresses (tried in order), size in bytes and strongest published
+    digest.
 
-    ``size`` 0: not published. ``sha256`` and ``md5`` empty: neither is published, the first download counts. A file
-    that must be fetched by hand has no addresses; ``page`` says where a person finds it.
+    ``size`` 0: not published. ``sha256`` and ``md5`` empty: neither is published, the first
+    download counts. A file that must be fetched by hand has no addresses; ``page`` says where a
+    person finds it.
     """
 
     name: str
@@ -40,24 +44,31 @@ class RemoteFile(NamedTuple):
     @property
     def digest(self) -> str:
         """``sha256:...``, else ``md5:...``, else empty."""
-        return (f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else "").lower()
+        return (
+            f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
+        ).lower()
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file; of a folder, that of what ``sha256sum`` prints of all files in it, sorted by name.
+    """SHA-256 (hex) of a file; of a folder, that of what ``sha256sum`` prints of all files in it,
+    sorted by name.
 
     ``(cd FOLDER && find -L . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) | sha256sum``
     """
     if not path.is_dir():
         return _digest(path, "sha256")
     digest = hashlib.sha256()
-    for name, file in sorted((os.fsencode(file.relative_to(path)), file) for file in files_of(path)):
+    for name, file in sorted(
+        (os.fsencode(file.relative_to(path)), file) for file in files_of(path)
+    ):
         digest.update(_line(_digest(file, "sha256").encode(), name))
     return digest.hexdigest()
 
 
 def _line(digest: bytes, name: bytes) -> bytes:
-    """As ``sha256sum`` prints it: a backslash before all where there is one in a name, or the end of a line."""
+    """As ``sha256sum`` prints it: a backslash before all where there is one in a name, or the end
+    of a line.
+    """
     plain = name.replace(b"\\", rb"\\").replace(b"\n", rb"\n").replace(b"\r", rb"\r")
     return b"\\"[: plain != name] + digest + b"  ./" + plain + b"\n"
 
@@ -68,7 +79,9 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def digests_of(file: RemoteFile, path: Path, own: LocalCopy | None) -> list[str]:
-    """All digests by which the verified file at ``path`` may be asked for, those that are known not computed again."""
+    """All digests by which the verified file at ``path`` may be asked for, those that are known not
+    computed again.
+    """
     found = [f"sha256:{own.sha256 if own else file.sha256.lower() or sha256_of(path)}"]
     if file.md5 and not file.sha256 and not path.is_dir():
         found.append(f"md5:{_digest(path, 'md5') if own else file.md5.lower()}")
@@ -80,8 +93,11 @@ def shown(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def obtain(file: RemoteFile, folder: Path, local: LocalCopy | None = None, say: Say = shown) -> Path:
-    """The verified file: a local copy if one is given, else from ``folder``, else downloaded into it.
+def obtain(
+    file: RemoteFile, folder: Path, local: LocalCopy | None = None, say: Say = shown
+) -> Path:
+    """The verified file: a local copy if one is given, else from ``folder``, else downloaded into
+    it.
 
     A UserError names the file and what to do when no mirror delivers it or a digest is wrong.
     """
@@ -89,15 +105,23 @@ def obtain(file: RemoteFile, folder: Path, local: LocalCopy | None = None, say: 
 
 
 def obtain_all(
-    files: Sequence[RemoteFile], folder: Path, own: Mapping[str, LocalCopy], more_bytes: int = 0, say: Say = shown
+    files: Sequence[RemoteFile],
+    folder: Path,
+    own: Mapping[str, LocalCopy],
+    more_bytes: int = 0,
+    say: Say = shown,
 ) -> dict[str, Path]:
     """:func:`obtain` for several files, by name; ``own``: copies by name.
 
-    Before the first byte there must be room for all that is to come and for ``more_bytes`` made from it. A second
-    process waits for the first and then finds the files.
+    Before the first byte there must be room for all that is to come and for ``more_bytes`` made
+    from it. A second process waits for the first and then finds the files.
     """
     folder = Path(folder)
-    found = {file.name: _local(file, own[file.name]) for file in files if file.name in own and own[file.name].path}
+    found = {
+        file.name: _local(file, own[file.name])
+        for file in files
+        if file.name in own and own[file.name].path
+    }
     wanted = [_mirrored(file, own.get(file.name)) for file in files if file.name not in found]
     if not wanted:
         check_room(folder, more_bytes)
@@ -108,14 +132,18 @@ def obtain_all(
             path = folder / file.name
             if path.is_dir():
                 raise UserError(
-                    f"{path} is a folder, where the file {file.name} belongs. Move it elsewhere, and name it under "
-                    "`sources` in the configuration if it is that file unpacked."
+                    f"{path} is a folder, where the file {file.name} belongs. Move it elsewhere,"
+                    " and name it under `sources` in the configuration if it is that file"
+                    " unpacked."
                 )
             if path.exists() and _verified(file, path, say):
                 found[file.name] = path
             else:
                 missing.append(file)
-        check_room(folder, more_bytes + sum(file.size - _received(file, folder) for file in missing if file.urls))
+        check_room(
+            folder,
+            more_bytes + sum(file.size - _received(file, folder) for file in missing if file.urls),
+        )
         for file in missing:
             found[file.name] = _fetched(file, folder, say)
     names = {_mirrored(file, own.get(file.name)).name: file.name for file in files}
@@ -128,22 +156,28 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if needed > free:
         raise UserError(
-            f"{folder} has room for {free / 1e9:,.2f} GB, and {needed / 1e9:,.2f} GB are needed for the files and what "
-            "is made from them. Free some, or name another folder under `data_dir` in the configuration."
+            f"{folder} has room for {free / 1e9:,.2f} GB, and {needed / 1e9:,.2f} GB are needed for"
+            " the files and what is made from them. Free some, or name another folder under"
+            " `data_dir` in the configuration."
         )
 
 
 def _local(file: RemoteFile, local: LocalCopy) -> Path:
     path = Path(local.path)
     if not path.exists():
-        raise UserError(f"the local copy of {file.name} is not there: {path}. Correct its path under `sources`.")
+        raise UserError(
+            f"the local copy of {file.name} is not there: {path}. Correct its path under `sources`."
+        )
     if path.is_dir() and not file.name.endswith(_ARCHIVES):
-        raise UserError(f"the local copy of {file.name} is a folder: {path}. Give the path of the file.")
+        raise UserError(
+            f"the local copy of {file.name} is a folder: {path}. Give the path of the file."
+        )
     with reading(path):
         found = sha256_of(path)
     if found != local.sha256:
         raise UserError(
-            f"{path} has SHA-256 {found}, the configuration says {local.sha256}. Correct the one or the other."
+            f"{path} has SHA-256 {found}, the configuration says {local.sha256}. Correct the one or"
+            " the other."
         )
     return path
 
@@ -166,7 +200,8 @@ def _part(file: RemoteFile, folder: Path) -> Path:
     return folder / ".incoming" / f"{file.name}.part"
 
 
-# -- digests ------------------------------------------------------------------------------------------
+# -- digests
+# ------------------------------------------------------------------------------------------
 
 
 def _recorded(folder: Path) -> dict[str, str]:
@@ -178,8 +213,8 @@ def _recorded(folder: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged ({' '.join(str(error).split())}). It holds the SHA-256 of files that are published "
-            "without one: move it away to take the files as they are now."
+            f"{path} is damaged ({' '.join(str(error).split())}). It holds the SHA-256 of files"
+            " that are published without one: move it away to take the files as they are now."
         ) from None
 
 
@@ -189,14 +224,18 @@ def _wanted_digest(file: RemoteFile, folder: Path) -> str:
 
 
 def _verified(file: RemoteFile, path: Path, say: Say) -> bool:
-    """Whether the file is the one that is wanted. Where nothing is published, the first to be seen is."""
+    """Whether the file is the one that is wanted. Where nothing is published, the first to be seen
+    is.
+    """
     wanted = _wanted_digest(file, path.parent)
     if wanted:
         algorithm, _, digest = wanted.partition(":")
         size = path.stat().st_size
         same = size == (file.size or size) and _digest(path, algorithm) == digest
         if not same and not file.digest:
-            raise UserError(f"{path} is not the file of the first download: {_changed(file, path.parent)}")
+            raise UserError(
+                f"{path} is not the file of the first download: {_changed(file, path.parent)}"
+            )
         return same
     _record(file, path, say)
     return True
@@ -205,17 +244,21 @@ def _verified(file: RemoteFile, path: Path, say: Say) -> bool:
 def _record(file: RemoteFile, path: Path, say: Say) -> None:
     digest = sha256_of(path)
     write_json(path.parent / "digests.json", _recorded(path.parent) | {file.name: digest}, indent=1)
-    say(f"{file.name} is published without a digest. Its SHA-256 is {digest}; from now on it must stay the same.")
+    say(
+        f"{file.name} is published without a digest. Its SHA-256 is {digest}; from now on it must"
+        " stay the same."
+    )
 
 
 def _changed(file: RemoteFile, folder: Path) -> str:
     return (
-        f"its SHA-256 is not {_recorded(folder)[file.name][:12]}…, which {folder / 'digests.json'} keeps. If you trust "
-        f"the new one, take the line of {file.name} out of it."
+        f"its SHA-256 is not {_recorded(folder)[file.name][:12]}…, which {folder / 'digests.json'}"
+        f" keeps. If you trust the new one, take the line of {file.name} out of it."
     )
 
 
-# -- downloads ----------------------------------------------------------------------------------------
+# -- downloads
+# ----------------------------------------------------------------------------------------
 
 
 def _fetched(file: RemoteFile, folder: Path, say: Say) -> Path:
@@ -238,13 +281,14 @@ def _what_to_do(file: RemoteFile, path: Path, failures: list[str]) -> str:
     if not file.urls:
         wrong = ", where another file is now" if path.exists() else ""
         return (
-            f"{file.name} must be fetched by hand: get {what} from {file.page} and put it at {path}{wrong}, or name "
-            "your copy under `sources` in the configuration."
+            f"{file.name} must be fetched by hand: get {what} from {file.page} and put it at"
+            f" {path}{wrong}, or name your copy under `sources` in the configuration."
         )
     by_hand = f", or get it from {file.page}" if file.page else ""
     return (
-        f"{file.name} could not be fetched. {'; '.join(failures)}. Check the connection, put {what} at {path} "
-        f"yourself{by_hand}, or name a copy of yours under `sources` in the configuration."
+        f"{file.name} could not be fetched. {'; '.join(failures)}. Check the connection, put {what}"
+        f" at {path} yourself{by_hand}, or name a copy of yours under `sources` in the"
+        " configuration."
     )
 
 
@@ -256,14 +300,22 @@ def _download(url: str, file: RemoteFile, folder: Path, say: Say) -> str | None:
 
     part, digest = _part(file, folder), _wanted_digest(file, folder)
     part.parent.mkdir(parents=True, exist_ok=True)
-    for stray in part.parent.glob("tmp*"):  # of a process that was killed while pooch verified; we hold the lock
+    for stray in part.parent.glob(
+        "tmp*"
+    ):  # of a process that was killed while pooch verified; we hold the lock
         stray.unlink()
     pooch.get_logger().setLevel("WARNING")  # we say it ourselves, with the size
     downloader = Resuming(part, file.size, bool(digest), say)
     problem = None
     for again in (True, False):
         try:
-            pooch.retrieve(url, known_hash=digest or None, fname=file.name, path=part.parent, downloader=downloader)
+            pooch.retrieve(
+                url,
+                known_hash=digest or None,
+                fname=file.name,
+                path=part.parent,
+                downloader=downloader,
+            )
         except Failed as error:
             problem = str(error)
         except ValueError:

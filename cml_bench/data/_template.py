@@ -1,7 +1,8 @@
 """Template of a set of images: copy to ``data/NAME.py``, rename what is marked (1)-(5).
 
-The example draws its images; a real set lists its ``files`` (see ``data/omniglot.py``), which are fetched and verified
-before ``build`` gets their paths. Regression and generated tasks: see ``data/sinusoid.py``.
+The example draws its images; a real set lists its ``files`` (see ``data/omniglot.py``), which are
+fetched and verified before ``build`` gets their paths. Regression and generated tasks: see
+``data/sinusoid.py``.
 """
 
 from pathlib import Path
@@ -17,7 +18,9 @@ from cml_bench.spec import Options
 
 
 class TemplateOptions(Options):
-    """(1) What a configuration may set under ``data_options``; put what changes the data into ``data_id``."""
+    """(1) What a configuration may set under ``data_options``; put what changes the data into
+    ``data_id``.
+    """
 
     size: int = Field(16, ge=8, le=64, description="pixels per side")
 

@@ -1,4 +1,5 @@
-"""``amazon_computer``: 13,752 products in 10 categories, linked by being bought together (Shchur et al. 2018; MIT).
+"""``amazon_computer``: 13,752 products in 10 categories, linked by being bought together (Shchur et
+al. 2018; MIT).
 
 As torch_geometric's ``Amazon`` reads it: 0/1 bag of words of the reviews, not normalised.
 """

@@ -1,8 +1,8 @@
 """What a data set is, and the implementations for sets of classified examples and of images.
 
-A data set knows its id, shapes and class counts without any file (``describe``, planning); ``prepare``
-makes its arrays once, in a process of its own; ``open`` maps them into memory and, for training, puts
-them on the device.
+A data set knows its id, shapes and class counts without any file (``describe``, planning);
+``prepare`` makes its arrays once, in a process of its own; ``open`` maps them into memory and, for
+training, puts them on the device.
 """
 
 import contextlib
@@ -31,9 +31,10 @@ from cml_bench.system.locks import run_lock
 class DataSet:
     """Interface of every data set.
 
-    ``kind`` decides loss and score: ``classification`` (cross-entropy, accuracy) or ``regression`` (MSE).
-    ``has_files``: whether something must be prepared before it can be opened. ``editions``: further sets of files in
-    which the same data is published, taken instead of ``files`` where all of one are at hand.
+    ``kind`` decides loss and score: ``classification`` (cross-entropy, accuracy) or ``regression``
+    (MSE). ``has_files``: whether something must be prepared before it can be opened. ``editions``:
+    further sets of files in which the same data is published, taken instead of ``files`` where all
+    of one are at hand.
     """
 
     Options: type[Options] = Options
@@ -43,11 +44,16 @@ class DataSet:
     files: tuple[RemoteFile, ...] = ()
     editions: tuple[tuple[RemoteFile, ...], ...] = ()
     store = ""  # folder under ``downloads``, where sets share files; empty: the set's name
-    gives: str | None = None  # "nodes": examples are node numbers of a graph, which only some networks can read
+    gives: str | None = (
+        None  # "nodes": examples are node numbers of a graph, which only some networks can read
+    )
     draws_curves = False  # whether figures of adapted curves can be made: see probes.py
-    terms = ""  # the terms of use that must be acknowledged before the data is fetched, and where they stand
+    # the terms of use that must be acknowledged before the data is fetched, and where they stand
+    terms = ""
     licence = ""  # what is known of the licence, a sentence that is shown when the data is fetched
-    differs = ""  # how the data that is opened is not, or may not be, the published one, if it is a user's own copy
+    # how the data that is opened is not, or may not be, the published one, if it is a user's own
+    # copy
+    differs = ""
     input_shape: tuple[int, ...]
 
     def __init__(self, options: Options):
@@ -55,12 +61,15 @@ class DataSet:
 
     @property
     def data_id(self) -> str:
-        """Everything that decides which examples and classes there are: name, version, split, size."""
+        """Everything that decides which examples and classes there are: name, version, split,
+        size.
+        """
         raise NotImplementedError
 
     @classmethod
     def edition(cls, own: Iterable[str], downloads: Path | None = None) -> tuple[RemoteFile, ...]:
-        """The files to take: those of the edition of which ``own`` names a file, else of one that is in ``downloads``.
+        """The files to take: those of the edition of which ``own`` names a file, else of one that
+        is in ``downloads``.
 
         A UserError if ``own`` names a file that is of none, or files of two.
         """
@@ -72,15 +81,21 @@ class DataSet:
         chosen = [files for files, named in zip(sets, names, strict=True) if own & named]
         if len(chosen) > 1:
             raise UserError(
-                f"`sources` names files of two editions of {cls.name}: {', '.join(sorted(own))}. Name those of one: "
-                f"{' or '.join(', '.join(sorted(named)) for named in names)}."
+                f"`sources` names files of two editions of {cls.name}: {', '.join(sorted(own))}."
+                f" Name those of one: {' or '.join(', '.join(sorted(named)) for named in names)}."
             )
-        there = [files for files in sets if downloads and all((downloads / file.name).exists() for file in files)]
+        there = [
+            files
+            for files in sets
+            if downloads and all((downloads / file.name).exists() for file in files)
+        ]
         return (chosen or there or [cls.files])[0]
 
     @classmethod
     def published(cls) -> list[dict[str, str]]:
-        """The published digests of each edition's files, by name; see :func:`cml_bench.data.prepared.is_wanted`."""
+        """The published digests of each edition's files, by name; see
+        :func:`cml_bench.data.prepared.is_wanted`.
+        """
         return [{file.name: file.digest for file in files} for files in (cls.files, *cls.editions)]
 
     def outputs(self, way: int) -> int:
@@ -112,7 +127,9 @@ class DataSet:
         """Hash of the decoded data (not of the archive): equal for repacked copies."""
         raise NotImplementedError
 
-    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
+    def draw(
+        self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
+    ):
         """Everything random about ``count`` episodes, as arrays on the host."""
         raise NotImplementedError
 
@@ -130,9 +147,10 @@ class _Prepared(NamedTuple):
 class ClassSet(DataSet):
     """Few-shot classification on examples of classes, prepared once as arrays in a folder.
 
-    A subclass gives ``class_counts`` and ``smallest_class``, and says how its arrays are made (:meth:`make`), read
-    (:meth:`load`), hashed (:meth:`digest`) and gathered into tasks (:meth:`gather`). Arrays have ``sizes`` (classes,),
-    ``splits`` and ``group``: see :class:`ImageArrays`.
+    A subclass gives ``class_counts`` and ``smallest_class``, and says how its arrays are made
+    (:meth:`make`), read (:meth:`load`), hashed (:meth:`digest`) and gathered into tasks
+    (:meth:`gather`). Arrays have ``sizes`` (classes,), ``splits`` and ``group``: see
+    :class:`ImageArrays`.
     """
 
     class_counts: dict[str, int]
@@ -143,14 +161,18 @@ class ClassSet(DataSet):
     prepared_bytes = 0  # of the arrays, about
 
     def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[Any, dict[str, Any]]:
-        """Decode everything, from the verified ``files`` by name, into ``home``; called in the fetching process.
+        """Decode everything, from the verified ``files`` by name, into ``home``; called in the
+        fetching process.
 
-        Returns the arrays, and what else the index must say. ``exact``: the files are the published ones.
+        Returns the arrays, and what else the index must say. ``exact``: the files are the published
+        ones.
         """
         raise NotImplementedError
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> Any:
-        """The arrays that :meth:`make` stored; OSError, ValueError, KeyError or the like where they are damaged."""
+        """The arrays that :meth:`make` stored; OSError, ValueError, KeyError or the like where they
+        are damaged.
+        """
         raise NotImplementedError
 
     @staticmethod
@@ -167,13 +189,15 @@ class ClassSet(DataSet):
         super().check(split, way, shot, query)
         classes = self.class_counts[split]
         if way > classes:
-            raise UserError(f"{self.name}: way {way} is impossible, the {split} split has {classes} classes.")
+            raise UserError(
+                f"{self.name}: way {way} is impossible, the {split} split has {classes} classes."
+            )
         room = self.smallest_class - shot * self.group
         if query > room or shot * self.group > self.smallest_class:
             raise UserError(
-                f"{self.name}: {shot} support and {query} query {self.examples} of one class are impossible, its "
-                f"smallest class has {self.smallest_class} {self.examples} in groups of {self.group}. Lower shot or "
-                "query."
+                f"{self.name}: {shot} support and {query} query {self.examples} of one class are"
+                f" impossible, its smallest class has {self.smallest_class} {self.examples} in"
+                f" groups of {self.group}. Lower shot or query."
             )
 
     def folder(self, root: Path) -> Path:
@@ -181,7 +205,9 @@ class ClassSet(DataSet):
         return prepared.home(root, self.data_id)
 
     def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
-        """Fetch the files, write the arrays and ``index.json``, unless they are there, made from the same files."""
+        """Fetch the files, write the arrays and ``index.json``, unless they are there, made from
+        the same files.
+        """
         home, local = self.folder(folder), local or {}
         if self._usable(folder, local):
             return
@@ -219,7 +245,9 @@ class ClassSet(DataSet):
             "splits": {split: classes.tolist() for split, classes in arrays.splits.items()},
             "group": self.group,
             "sha256": self.digest(arrays),
-            "files": {file.name: digests_of(file, paths[file.name], own.get(file.name)) for file in files},
+            "files": {
+                file.name: digests_of(file, paths[file.name], own.get(file.name)) for file in files
+            },
             **more,
         }
         # Of a repacked copy with the right numbers nobody knows whether it is the published data.
@@ -228,14 +256,19 @@ class ClassSet(DataSet):
         elif not prepared.is_wanted(index, self.published(), {}):
             index["differs"] = "an own copy of the data, whose digest is not a published one"
         if "differs" in index:
-            shown(f"{self.data_id}: {index['differs']}. Its results are not set against published ones.")
+            shown(
+                f"{self.data_id}: {index['differs']}. Its results are not set against published"
+                " ones."
+            )
         write_json(home / "index.json", index)
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
         """Map the prepared arrays; on a GPU they are copied there once."""
         home = self.folder(folder)
         if not (home / "index.json").exists():
-            raise UserError(f"{self.name} is not prepared in {home}: run {self._fetch(home)} first.")
+            raise UserError(
+                f"{self.name} is not prepared in {home}: run {self._fetch(home)} first."
+            )
         arrays, digest, self.differs = self._read(home)
         self.attach(arrays, device, dtype)
         self._sha256 = digest
@@ -244,20 +277,35 @@ class ClassSet(DataSet):
 
     def _fetch(self, home: Path) -> str:
         """The command that makes the arrays, for messages."""
-        options, folder = shlex.quote(self.options.model_dump_json()), shlex.quote(str(home.parent.parent))
+        options, folder = (
+            shlex.quote(self.options.model_dump_json()),
+            shlex.quote(str(home.parent.parent)),
+        )
         return f"`python -m cml_bench fetch {self.name} --options={options} --data-dir={folder}`"
 
     def _read(self, home: Path) -> _Prepared:
-        """The prepared arrays, mapped, and their hash, which is computed from them: what a record says of its data."""
+        """The prepared arrays, mapped, and their hash, which is computed from them: what a record
+        says of its data.
+        """
         try:
             index = json.loads((home / "index.json").read_text(encoding="utf-8"))
             splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
             arrays = self.load(home, index, splits)
-            if index["data_id"] != self.data_id or not (isinstance(arrays.group, int) and arrays.group > 0):
+            if index["data_id"] != self.data_id or not (
+                isinstance(arrays.group, int) and arrays.group > 0
+            ):
                 raise ValueError(f"it is of {index['data_id']} in groups of {arrays.group}")
             if (digest := self.digest(arrays)) != index["sha256"]:
                 raise ValueError("its hash is not the stored one")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as error:
             problem = f"is damaged ({type(error).__name__}: {error}). Move the folder away"
             again = f"and run {self._fetch(home)}, which makes it anew."
             raise UserError(f"the prepared data in {home} {problem} {again}") from None
@@ -277,8 +325,12 @@ class ClassSet(DataSet):
             self._sha256 = self.digest(self.arrays)
         return self._sha256
 
-    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int):
-        """Example numbers (count, way, shot+query), which count class by class, on the device, support first."""
+    def draw(
+        self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
+    ):
+        """Example numbers (count, way, shot+query), which count class by class, on the device,
+        support first.
+        """
         classes = self.arrays.splits[split]
         sizes = self.arrays.sizes[classes]
         picks: Picks = draw_picks(key, first, count, way, shot, query, sizes, self.arrays.group)
@@ -305,17 +357,21 @@ class ClassSet(DataSet):
 class ImageSet(ClassSet):
     """Few-shot classification on images that fit into memory as bytes.
 
-    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and ``build()``.
+    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and
+    ``build()``.
     """
 
     image_count = 0  # images of all splits, as published; 0: not counted
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
-        """Decode everything, from the verified ``files`` by name; called once, in the fetching process."""
+        """Decode everything, from the verified ``files`` by name; called once, in the fetching
+        process.
+        """
         raise NotImplementedError
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """(split, images (n, C, H, W) uint8) of one class after another; training first, then validation, then test.
+        """(split, images (n, C, H, W) uint8) of one class after another; training first, then
+        validation, then test.
 
         A set that is too large to be held in memory twice gives this instead of ``build``.
         """
@@ -330,7 +386,9 @@ class ImageSet(ClassSet):
         """One a channel of a pixel."""
         return self.image_count * int(np.prod(self.input_shape))
 
-    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[ImageArrays, dict[str, Any]]:
+    def make(
+        self, home: Path, paths: dict[str, Path], exact: bool
+    ) -> tuple[ImageArrays, dict[str, Any]]:
         """``images.npy``, a class at a time."""
         sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
         write_bytes(home / "images.npy", lambda file: self._write(file, paths, sizes, exact))
@@ -341,19 +399,28 @@ class ImageSet(ClassSet):
         arrays = ImageArrays(images, np.concatenate(list(sizes.values())), splits, self.group)
         return arrays, {"differs": differs} if differs else {}
 
-    def _write(self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool) -> None:
-        """``images.npy``, a class at a time. Its header has a fixed length: it is put right when the count is known."""
+    def _write(
+        self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool
+    ) -> None:
+        """``images.npy``, a class at a time. Its header has a fixed length: it is put right when
+        the count is known.
+        """
         write_header(file, 0, self.input_shape)
         for split, images in self.classes(paths):
             if images.dtype != np.uint8 or images.shape[1:] != self.input_shape:
-                raise ValueError(f"a class of {images.dtype} {images.shape}, not of uint8 (n, *{self.input_shape})")
+                raise ValueError(
+                    f"a class of {images.dtype} {images.shape}, not of uint8 (n,"
+                    f" *{self.input_shape})"
+                )
             if problem := flaw(images, self.class_name(split, len(sizes[split]))):
                 raise UserError(f"{', '.join(map(str, paths.values())) or self.name}: {problem}.")
             file.write(np.ascontiguousarray(images).data)
             sizes[split].append(len(images))
         write_header(file, sum(map(sum, sizes.values())), self.input_shape)
         problem = self._differs(sizes)
-        if problem and (exact or any(len(sizes[split]) != self.class_counts[split] for split in SPLITS)):
+        if problem and (
+            exact or any(len(sizes[split]) != self.class_counts[split] for split in SPLITS)
+        ):
             raise UserError(f"{', '.join(map(str, paths.values()))}: {problem}. {AGAIN}")
 
     def class_name(self, split: str, place: int) -> str:
@@ -361,12 +428,17 @@ class ImageSet(ClassSet):
         return f"class {place} (from 0) of the {split} split"
 
     def _differs(self, sizes: dict[str, list[int]]) -> str:
-        """How the decoded images are not those that are published, as far as counting them tells; empty: not at all."""
+        """How the decoded images are not those that are published, as far as counting them tells;
+        empty: not at all.
+        """
         if not self.image_count:
             return ""
         for split, found in sizes.items():
             if len(found) != self.class_counts[split]:
-                return f"the {split} split has {len(found)} classes, {self.class_counts[split]} are published"
+                return (
+                    f"the {split} split has {len(found)} classes, {self.class_counts[split]} are"
+                    " published"
+                )
         every = [count for found in sizes.values() for count in found]
         if (sum(every), min(every)) == (self.image_count, self.smallest_class):
             return ""
@@ -379,7 +451,9 @@ class ImageSet(ClassSet):
         """Mapped, not read."""
         images = np.load(home / "images.npy", mmap_mode="c")
         sizes = np.asarray(index["sizes"], dtype=np.int64)
-        for number, part in enumerate(np.split(images, np.cumsum(sizes)[:-1])):  # prepared before it was refused
+        for number, part in enumerate(
+            np.split(images, np.cumsum(sizes)[:-1])
+        ):  # prepared before it was refused
             if problem := flaw(part, f"class {number}"):
                 raise ValueError(problem)
         return ImageArrays(images, sizes, splits, index["group"])

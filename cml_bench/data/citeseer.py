@@ -1,6 +1,8 @@
-"""``citeseer``: 3,327 papers in 6 subjects, linked by citations (Sen et al. 2008; Planetoid's files, MIT licence).
+"""``citeseer``: 3,327 papers in 6 subjects, linked by citations (Sen et al. 2008; Planetoid's
+files, MIT licence).
 
-As torch_geometric's ``Planetoid`` reads it: 0/1 bag of words, not normalised; 48 nodes have no link.
+As torch_geometric's ``Planetoid`` reads it: 0/1 bag of words, not normalised; 48 nodes have no
+link.
 """
 
 from pathlib import Path
@@ -22,7 +24,8 @@ def _file(part: str, size: int, sha256: str) -> RemoteFile:
 
 @datasets.register("citeseer")
 class CiteSeer(GraphSet):
-    """Class split 2/2/2: that of TLP's code (the CML paper's table 6 prints 20/10/10, which 6 classes cannot give).
+    """Class split 2/2/2: that of TLP's code (the CML paper's table 6 prints 20/10/10, which 6
+    classes cannot give).
 
     The source publishes no digests; these are those of the files as torch_geometric downloads them.
     """
@@ -39,7 +42,9 @@ class CiteSeer(GraphSet):
         _file("ty", 24_135, "55e5bd1ba1e733a04598753ad1a8d57957f4b8f89e74519f41f4f4938767e4ce"),
         _file("ally", 55_623, "f704b2d986dde6c2669934de1f3ae5696a6cf9455c0f6b2646a2d135ea0a1c95"),
         _file("graph", 61_987, "d79a4ef9d3e7169aee8946145f6b7306e35bc79bffad26346cfb94e10e9912a7"),
-        _file("test.index", 5_000, "2af990671580b6b2df5d158d1038f8292e30c9cd821b5453f399659b25b723d4"),
+        _file(
+            "test.index", 5_000, "2af990671580b6b2df5d158d1038f8292e30c9cd821b5453f399659b25b723d4"
+        ),
     )
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:

@@ -1,9 +1,9 @@
 """Tasks (episodes), and which ones a run sees.
 
-VALIDATION and TEST: episode i is a function of (data id, split, way, shot, query, i) only, so it is equal
-for every method, protocol and training seed, and asking for more test tasks extends the list without
-changing it. TRAINING: the same with the training seed, still never the method. The data id contains the
-image size and the class split.
+VALIDATION and TEST: episode i is a function of (data id, split, way, shot, query, i) only, so it is
+equal for every method, protocol and training seed, and asking for more test tasks extends the list
+without changing it. TRAINING: the same with the training seed, still never the method. The data id
+contains the image size and the class split.
 """
 
 from typing import NamedTuple
@@ -47,13 +47,15 @@ class Picks(NamedTuple):
     query: np.ndarray
 
 
-def draw_picks(key: np.ndarray, first: int, count: int, way: int, shot: int, query: int, sizes, group: int) -> Picks:
+def draw_picks(
+    key: np.ndarray, first: int, count: int, way: int, shot: int, query: int, sizes, group: int
+) -> Picks:
     """Episodes ``first .. first+count-1`` of the stream ``key``.
 
-    ``sizes`` (classes,) images per class. ``group`` > 1: each class consists of consecutive groups of so many
-    images that show the same thing (glyphs: one typeface); support images come from ``shot`` different
-    groups, and query images from other groups.
-    Returns classes (count, way) as positions in ``sizes``, support (count, way, shot), query (count, way, query).
+    ``sizes`` (classes,) images per class. ``group`` > 1: each class consists of consecutive groups
+    of so many images that show the same thing (glyphs: one typeface); support images come from
+    ``shot`` different groups, and query images from other groups. Returns classes (count, way) as
+    positions in ``sizes``, support (count, way, shot), query (count, way, query).
     """
     sizes = np.asarray(sizes)
     largest = int(sizes.max())
@@ -88,7 +90,9 @@ class Episodes:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
         if (split == "train") != (seed is not None):
-            raise ValueError("training episodes have a seed; validation and test episodes have none")
+            raise ValueError(
+                "training episodes have a seed; validation and test episodes have none"
+            )
         data.check(split, way, shot, query)
         self.data, self.split, self.way, self.shot, self.query = data, split, way, shot, query
         parts = ("episodes", data.data_id, split, way, shot, query)
@@ -100,9 +104,13 @@ class Episodes:
         block = first // _BLOCK
         if (first + count - 1) // _BLOCK != block:
             middle = (block + 1) * _BLOCK
-            return _join(self.batch(first, middle - first), self.batch(middle, first + count - middle))
+            return _join(
+                self.batch(first, middle - first), self.batch(middle, first + count - middle)
+            )
         if self._block is None or self._block[0] != block:
-            drawn = self.data.draw(self.key, self.split, block * _BLOCK, _BLOCK, self.way, self.shot, self.query)
+            drawn = self.data.draw(
+                self.key, self.split, block * _BLOCK, _BLOCK, self.way, self.shot, self.query
+            )
             self._block = (block, drawn)
         start = first - block * _BLOCK
         return self.data.tasks(self._block[1], slice(start, start + count))

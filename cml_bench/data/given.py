@@ -1,4 +1,5 @@
-"""What a user gives the Python API, checked where it comes in: a UserError says what was given and what is wanted.
+"""What a user gives the Python API, checked where it comes in: a UserError says what was given and
+what is wanted.
 
 The command line checks the same before it starts. Training does not come through here.
 """
@@ -47,7 +48,9 @@ def tensor(values: Any, named: str) -> Tensor:
     if values.is_complex():
         raise UserError(f"{named} must be real numbers, not {type_name(values)}.")
     if values.is_floating_point() and not values.isfinite().all():
-        raise UserError(f"{named} has values that are not finite (NaN or infinite): finite numbers are wanted.")
+        raise UserError(
+            f"{named} has values that are not finite (NaN or infinite): finite numbers are wanted."
+        )
     return values
 
 
@@ -65,7 +68,9 @@ def device(name: Any) -> torch.device:
     if found is None or found.type not in ("cpu", "cuda"):
         raise UserError(f"unknown device {str(name)!r}: use cpu, cuda or cuda:N.")
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {str(name)!r} was asked for, but torch sees no CUDA device: use cpu.")
+        raise UserError(
+            f"device {str(name)!r} was asked for, but torch sees no CUDA device: use cpu."
+        )
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no {name}: torch sees {torch.cuda.device_count()} CUDA devices.")
     return found

@@ -1,7 +1,7 @@
 """``glyphs``: characters of the DejaVu fonts, the embedded few-shot image set. Needs no download.
 
-A class is a character, in 12 typefaces with 2 random jitters each; support and query images of a class come
-from different typefaces, so that telling them apart needs more than matching pixels.
+A class is a character, in 12 typefaces with 2 random jitters each; support and query images of a
+class come from different typefaces, so that telling them apart needs more than matching pixels.
 """
 
 from pathlib import Path
@@ -24,7 +24,9 @@ class GlyphOptions(Options):
 
 @datasets.register("glyphs")
 class Glyphs(ImageSet):
-    """Grey images (1, size, size), 24 of each class; the class split is the committed ``glyphs.json``."""
+    """Grey images (1, size, size), 24 of each class; the class split is the committed
+    ``glyphs.json``.
+    """
 
     Options = GlyphOptions
     group = _glyphs.JITTERS

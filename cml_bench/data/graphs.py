@@ -1,7 +1,9 @@
-"""Graphs whose nodes are classified: the shared part of ``citeseer``, ``amazon_computer``, ``corafull``, ``sbm``.
+"""Graphs whose nodes are classified: the shared part of ``citeseer``, ``amazon_computer``,
+``corafull``, ``sbm``.
 
 An example is a node, given to a network by its number; the graph itself reaches the network through
-``Network.bind``. Episodes, class blocks and indices are those of images: see :class:`cml_bench.data.base.ClassSet`.
+``Network.bind``. Episodes, class blocks and indices are those of images: see
+:class:`cml_bench.data.base.ClassSet`.
 """
 
 import hashlib
@@ -21,16 +23,19 @@ from cml_bench.errors import UserError
 from cml_bench.spec import Options
 from cml_bench.system.files import write_bytes
 
-TLP = "tlp-1234"  # the split that TLP's code draws with its seed 1234, if the set is the first one of the process
+# the split that TLP's code draws with its seed 1234, if the set is the first one of the process
+TLP = "tlp-1234"
 _STORED = ("indptr", "indices", "feature_indptr", "feature_indices", "feature_values", "labels")
 
 
 class GraphArrays(NamedTuple):
-    """A graph of N nodes; matrices are stored by rows: ``indices[indptr[i]:indptr[i + 1]]`` are the columns of row i.
+    """A graph of N nodes; matrices are stored by rows: ``indices[indptr[i]:indptr[i + 1]]`` are the
+    columns of row i.
 
-    indptr (N+1,), indices (directed edges,): neighbours, in ascending order, without self-loops and repetitions, an
-    undirected edge in both rows. feature_*: the same for the features, with their values (float32). labels (N,).
-    sizes (classes,) nodes of each class; splits: class numbers of each split; group: 1.
+    indptr (N+1,), indices (directed edges,): neighbours, in ascending order, without self-loops and
+    repetitions, an undirected edge in both rows. feature_*: the same for the features, with their
+    values (float32). labels (N,). sizes (classes,) nodes of each class; splits: class numbers of
+    each split; group: 1.
     """
 
     indptr: np.ndarray
@@ -48,7 +53,9 @@ class GraphOptions(Options):
     """Which classes are for training, validation and test."""
 
     split: str = Field(
-        "r0", pattern=r"^[a-z0-9-]+$", description="r0, r1, ...: which of the random class splits; or one with a name"
+        "r0",
+        pattern=r"^[a-z0-9-]+$",
+        description="r0, r1, ...: which of the random class splits; or one with a name",
     )
 
 
@@ -58,15 +65,17 @@ class TLPOptions(GraphOptions):
     split: str = Field(
         TLP,
         pattern=r"^[a-z0-9-]+$",
-        description="tlp-1234: the one that TLP's code draws; r0, r1, ...: random ones of the same sizes",
+        description=(
+            "tlp-1234: the one that TLP's code draws; r0, r1, ...: random ones of the same sizes"
+        ),
     )
 
 
 class GraphSet(ClassSet):
     """Few-shot classification of the nodes of one graph.
 
-    A subclass states what is known without the files (``nodes``, ``edges``, ``features``, ``subgraph``,
-    ``smallest_class``, ``split_sizes``, ``named_splits``) and gives ``graph()``.
+    A subclass states what is known without the files (``nodes``, ``edges``, ``features``,
+    ``subgraph``, ``smallest_class``, ``split_sizes``, ``named_splits``) and gives ``graph()``.
     """
 
     Options = GraphOptions
@@ -74,7 +83,9 @@ class GraphSet(ClassSet):
     nodes: int
     edges: int  # undirected
     features: int
-    subgraph: float  # mean number of nodes within two hops of a node, itself included: for counting FLOPs
+    subgraph: (
+        float  # mean number of nodes within two hops of a node, itself included: for counting FLOPs
+    )
     split_sizes: tuple[int, int, int]
     named_splits: dict[str, dict[str, tuple[int, ...]]] = {}
 
@@ -99,16 +110,22 @@ class GraphSet(ClassSet):
         count = sum(self.split_sizes)
         raw = seeding.words(seeding.key("class split", self.name), int(number), 1, count)
         ends = np.cumsum(self.split_sizes)[:-1]
-        return {s: np.sort(c) for s, c in zip(SPLITS, np.split(seeding.smallest(raw, count)[0], ends), strict=True)}
+        return {
+            s: np.sort(c)
+            for s, c in zip(SPLITS, np.split(seeding.smallest(raw, count)[0], ends), strict=True)
+        }
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-        """Links (2, E) in any order and each in both directions, features (N, d), labels (N,) from 0 on.
+        """Links (2, E) in any order and each in both directions, features (N, d), labels (N,) from
+        0 on.
 
         Features may be an array or a scipy matrix.
         """
         raise NotImplementedError
 
-    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[GraphArrays, dict[str, Any]]:
+    def make(
+        self, home: Path, paths: dict[str, Path], exact: bool
+    ) -> tuple[GraphArrays, dict[str, Any]]:
         """``graph.npz``; a copy of another graph is refused, whosever it is."""
         arrays = self.build(paths)
         stored = {name: getattr(arrays, name) for name in _STORED}
@@ -130,27 +147,39 @@ class GraphSet(ClassSet):
             what = "nodes, links (both ways), features and classes"
             raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {AGAIN}")
         if len(labels) != self.nodes:
-            raise UserError(f"{where}: {len(labels)} nodes have a class, {self.nodes} are expected. {AGAIN}")
+            raise UserError(
+                f"{where}: {len(labels)} nodes have a class, {self.nodes} are expected. {AGAIN}"
+            )
         if labels.dtype.kind not in "iu" or labels.min() != 0 or labels.max() != wanted[3] - 1:
             seen = f"{labels.min()} to {labels.max()} ({labels.dtype})"
-            raise UserError(f"{where}: classes must be whole numbers from 0 to {wanted[3] - 1}, found: {seen}.")
+            raise UserError(
+                f"{where}: classes must be whole numbers from 0 to {wanted[3] - 1}, found: {seen}."
+            )
         sizes = np.bincount(labels)
         if sizes.min() < self.smallest_class:
             raise UserError(
-                f"{self.name}: a class has {sizes.min()} nodes, {self.smallest_class} at least are expected."
+                f"{self.name}: a class has {sizes.min()} nodes, {self.smallest_class} at least are"
+                " expected."
             )
         features.eliminate_zeros()
         return GraphArrays(
-            _starts(rows, self.nodes), columns.astype(np.int32), features.indptr.astype(np.int64),
-            features.indices.astype(np.int32), features.data.astype(np.float32), labels.astype(np.int64), sizes,
+            _starts(rows, self.nodes),
+            columns.astype(np.int32),
+            features.indptr.astype(np.int64),
+            features.indices.astype(np.int32),
+            features.data.astype(np.float32),
+            labels.astype(np.int64),
+            sizes,
             self.class_split,
-        )  # fmt: skip
+        )
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> GraphArrays:
         """Into memory: graphs are small."""
         with np.load(home / "graph.npz") as stored:
             parts = {name: stored[name] for name in _STORED}
-        return GraphArrays(**parts, sizes=np.asarray(index["sizes"]), splits=splits, group=index["group"])
+        return GraphArrays(
+            **parts, sizes=np.asarray(index["sizes"]), splits=splits, group=index["group"]
+        )
 
     @staticmethod
     def digest(arrays: GraphArrays) -> str:
@@ -158,7 +187,9 @@ class GraphSet(ClassSet):
         digest = hashlib.sha256()
         for name in _STORED:
             part = getattr(arrays, name)
-            digest.update(np.ascontiguousarray(part, dtype="<f4" if part.dtype.kind == "f" else "<i8").data)
+            digest.update(
+                np.ascontiguousarray(part, dtype="<f4" if part.dtype.kind == "f" else "<i8").data
+            )
         for split in sorted(arrays.splits):
             digest.update(split.encode() + np.asarray(arrays.splits[split], dtype="<i8").tobytes())
         return digest.hexdigest()
@@ -175,9 +206,13 @@ class GraphSet(ClassSet):
 
 
 def _links(edges: np.ndarray, count: int, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns in ascending order, without self-loops and repetitions; a UserError if these are no links."""
+    """Rows and columns in ascending order, without self-loops and repetitions; a UserError if these
+    are no links.
+    """
     if edges.size and not 0 <= edges.min() <= edges.max() < count:
-        raise UserError(f"{where}: links join nodes {edges.min()} to {edges.max()}; there are 0 to {count - 1}.")
+        raise UserError(
+            f"{where}: links join nodes {edges.min()} to {edges.max()}; there are 0 to {count - 1}."
+        )
     rows, columns = edges[:, edges[0] != edges[1]].astype(np.int64)
     links = np.unique(rows * count + columns)
     if not np.array_equal(links, np.unique(columns * count + rows)):

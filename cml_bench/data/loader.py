@@ -21,12 +21,18 @@ Batch = dict[str, tuple[Tensor, Tensor]]
 
 
 def open_data(
-    name: str, folder: str | Path = "data", device: str = "cpu", accept_terms: bool = False, **options: Any
+    name: str,
+    folder: str | Path = "data",
+    device: str = "cpu",
+    accept_terms: bool = False,
+    **options: Any,
 ) -> DataSet:
-    """A data set by name, fetched and prepared under ``folder`` if it is not there: ``open_data("glyphs")``.
+    """A data set by name, fetched and prepared under ``folder`` if it is not there:
+    ``open_data("glyphs")``.
 
-    ``folder``: ``~`` and ``$NAME`` are expanded. ``accept_terms``: you have read and accept the data's terms of use,
-    where it has any; a UserError names them, and says what else is wrong with an argument.
+    ``folder``: ``~`` and ``$NAME`` are expanded. ``accept_terms``: you have read and accept the
+    data's terms of use, where it has any; a UserError names them, and says what else is wrong with
+    an argument.
     """
     cls = registry.datasets.get(given.word(name, "the name of a data set"))
     data = cls(cls.Options.read(options, f"data set {name}"))
@@ -40,37 +46,49 @@ def open_data(
             shown(f"{data.data_id}: {data.differs}")
         return data
     if cls.terms and not accept_terms:
-        raise UserError(f"{name} has terms of use: read {cls.terms}. If you accept them, give accept_terms=True.")
+        raise UserError(
+            f"{name} has terms of use: read {cls.terms}. If you accept them, give"
+            " accept_terms=True."
+        )
     try:
         data.prepare(folder)
     except OSError as error:  # a file in a folder's place, no permission, a full disk
         raise UserError(
-            f"{data.data_id} cannot be prepared in {folder} ({error.strerror or error}): mend that, or give another "
-            "folder."
+            f"{data.data_id} cannot be prepared in {folder} ({error.strerror or error}): mend that,"
+            " or give another folder."
         ) from None
     return data.open(*target)
 
 
 class EpisodeLoader:
-    """Iterates like torchmeta's ``BatchMetaDataLoader``, without end in training, as torchmeta does.
+    """Iterates like torchmeta's ``BatchMetaDataLoader``, without end in training, as torchmeta
+    does.
 
-    Each batch is ``{"train": (inputs, targets), "test": (inputs, targets)}``: support under "train", query under
-    "test"; inputs float (tasks, way*shot, C, H, W) in [0, 1], targets int64 (tasks, way*shot) in 0..way-1, in
-    class blocks.
+    Each batch is ``{"train": (inputs, targets), "test": (inputs, targets)}``: support under
+    "train", query under "test"; inputs float (tasks, way*shot, C, H, W) in [0, 1], targets int64
+    (tasks, way*shot) in 0..way-1, in class blocks.
 
-    ``split``: train, validation or test. ``seed``: of the training stream; validation and test episodes have
-    none, they are always the same. ``batches``: stop after so many; None: never. Training goes on with new
-    episodes at each further iteration; validation and test start again. A UserError for episodes that cannot be drawn.
+    ``split``: train, validation or test. ``seed``: of the training stream; validation and test
+    episodes have none, they are always the same. ``batches``: stop after so many; None: never.
+    Training goes on with new episodes at each further iteration; validation and test start again. A
+    UserError for episodes that cannot be drawn.
     """
 
     def __init__(
-        self, data: DataSet, way: int, shot: int, query: int, batch_size: int = 4, split: str = "train", seed: int = 0,
+        self,
+        data: DataSet,
+        way: int,
+        shot: int,
+        query: int,
+        batch_size: int = 4,
+        split: str = "train",
+        seed: int = 0,
         batches: int | None = None,
-    ):  # fmt: skip
+    ):
         if not isinstance(data, DataSet) or not hasattr(data, "device"):
             raise UserError(
-                "data must be an open data set, as open_data(NAME) and wrap(SOURCE) give it, not such a "
-                f"{type(data).__name__}."
+                "data must be an open data set, as open_data(NAME) and wrap(SOURCE) give it, not"
+                f" such a {type(data).__name__}."
             )
         if split not in SPLITS:
             raise unknown("split", str(split), SPLITS)
@@ -79,7 +97,9 @@ class EpisodeLoader:
         seed = given.whole(seed, "seed", 0, MOST_SEED)
         self.batch_size = given.whole(batch_size, "batch_size")
         self.batches = None if batches is None else given.whole(batches, "batches", 0, MOST_STEPS)
-        self.episodes = Episodes(data, split, way, shot, query, seed=seed if split == "train" else None)
+        self.episodes = Episodes(
+            data, split, way, shot, query, seed=seed if split == "train" else None
+        )
         self._drawn = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -99,14 +119,17 @@ class EpisodeLoader:
     def as_learn2learn(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One task at a time as learn2learn's task data sets give it: (data, labels).
 
-        way*(shot+query) rows, class by class; of each class the support comes first, then its queries.
+        way*(shot+query) rows, class by class; of each class the support comes first, then its
+        queries.
         """
         way, shot, query = self.episodes.way, self.episodes.shot, self.episodes.query
         for batch in self:
             (xs, ys), (xq, yq) = batch["train"], batch["test"]
             for t in range(self.batch_size):
                 rows = [
-                    torch.cat((s[t].unflatten(0, (way, shot)), q[t].unflatten(0, (way, query))), 1).flatten(0, 1)
+                    torch.cat(
+                        (s[t].unflatten(0, (way, shot)), q[t].unflatten(0, (way, query))), 1
+                    ).flatten(0, 1)
                     for s, q in ((xs, xq), (ys, yq))
                 ]
                 yield rows[0], rows[1]

@@ -1,9 +1,10 @@
 """``miniimagenet``: 100 classes of ImageNet, 600 images each, 84x84 (Vinyals et al. 2016).
 
-The class split is that of Ravi & Larochelle (2017), 64 / 16 / 20, as the published files have it: one pickle a split.
-Three pickles on Zenodo are fetched; ``mini-imagenet.tar.gz``, which holds the same pickles and which torchmeta takes
-from Google Drive, is used where it is at hand. The pixels are taken as they are, in [0, 1]; torchmeta's Resize(84) is
-without effect on them. Classes stand in the order of their names, as in torchmeta.
+The class split is that of Ravi & Larochelle (2017), 64 / 16 / 20, as the published files have it:
+one pickle a split. Three pickles on Zenodo are fetched; ``mini-imagenet.tar.gz``, which holds the
+same pickles and which torchmeta takes from Google Drive, is used where it is at hand. The pixels
+are taken as they are, in [0, 1]; torchmeta's Resize(84) is without effect on them. Classes stand in
+the order of their names, as in torchmeta.
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,10 @@ _SIDE, _EACH = _mini_layouts.SIDE, 600
 
 def _file(split: str, size: int, md5: str) -> RemoteFile:
     name = f"mini-imagenet-cache-{split}.pkl"
-    urls = (f"{_RECORD}/files/{name}", f"https://zenodo.org/api/records/7978538/files/{name}/content")
+    urls = (
+        f"{_RECORD}/files/{name}",
+        f"https://zenodo.org/api/records/7978538/files/{name}/content",
+    )
     return RemoteFile(name, urls, size, page=_RECORD, md5=md5)
 
 
@@ -46,14 +50,17 @@ class MiniImagenet(ImageSet):
     editions = (
         (
             RemoteFile(
-                "mini-imagenet.tar.gz", (), 0, md5="b38f1eb4251fb9459ecc8e7febf9b2eb",
+                "mini-imagenet.tar.gz",
+                (),
+                0,
+                md5="b38f1eb4251fb9459ecc8e7febf9b2eb",
                 page="https://drive.google.com/file/d/16V_ZlkW4SsnNDtnGmaBRq2OoPmUOc5mY",
             ),
         ),
-    )  # fmt: skip
+    )
     terms = (
-        "ImageNet's terms of access (non-commercial research and education only), which hold for images derived from "
-        "it: https://www.image-net.org/download"
+        "ImageNet's terms of access (non-commercial research and education only), which hold for"
+        " images derived from it: https://www.image-net.org/download"
     )
 
     def __init__(self, options: Options):
@@ -65,7 +72,9 @@ class MiniImagenet(ImageSet):
         return f"miniimagenet/ravi/{_SIDE}px"
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """Split by split; see :mod:`cml_bench.data._mini_layouts` for what an own copy may look like."""
+        """Split by split; see :mod:`cml_bench.data._mini_layouts` for what an own copy may look
+        like.
+        """
         seen: set[str] = set()
         for path, split, name, images in self._found(paths):
             if name in seen:

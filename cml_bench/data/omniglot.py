@@ -1,7 +1,8 @@
-"""``omniglot``: handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015; MIT licence).
+"""``omniglot``: handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015; MIT
+licence).
 
-Classes are split as in torchmeta (Vinyals et al. 2016): 1,028 / 172 / 423 characters. Images are 105x105 black
-on white, resized to 28x28 as torchmeta does (bilinear, [0, 1], not inverted).
+Classes are split as in torchmeta (Vinyals et al. 2016): 1,028 / 172 / 423 characters. Images are
+105x105 black on white, resized to 28x28 as torchmeta does (bilinear, [0, 1], not inverted).
 """
 
 import json
@@ -37,8 +38,10 @@ class OmniglotOptions(Options):
     size: int = Field(28, ge=16, le=105, description="pixels per side")
     rotations: bool = Field(
         False,
-        description="each character turned by 90, 180 and 270 degrees is a class of its own, in every split "
-        "(torchmeta's helper does so; the CML paper does not say)",
+        description=(
+            "each character turned by 90, 180 and 270 degrees is a class of its own, in every split"
+            " (torchmeta's helper does so; the CML paper does not say)"
+        ),
     )
 
 
@@ -48,10 +51,21 @@ class Omniglot(ImageSet):
 
     Options = OmniglotOptions
     smallest_class = _DRAWINGS
-    licence = "Omniglot is under the MIT licence; Lake, Salakhutdinov and Tenenbaum (2015) are to be cited."
+    licence = (
+        "Omniglot is under the MIT licence; Lake, Salakhutdinov and Tenenbaum (2015) are to be"
+        " cited."
+    )
     files = (
-        _file("images_background.zip", 9_464_212, "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640"),
-        _file("images_evaluation.zip", 6_462_886, "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee"),
+        _file(
+            "images_background.zip",
+            9_464_212,
+            "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+        ),
+        _file(
+            "images_evaluation.zip",
+            6_462_886,
+            "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+        ),
     )
 
     def __init__(self, options: OmniglotOptions):
@@ -85,12 +99,15 @@ class Omniglot(ImageSet):
         return f"{archive}/{alphabet}/character{number:02d}{turned}"
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
-        """Decode the two zips: classes of training, then validation, then test; turned copies follow each other.
+        """Decode the two zips: classes of training, then validation, then test; turned copies
+        follow each other.
 
-        Own copies may be archives of another kind, or folders, and may have other folders around the alphabets.
+        Own copies may be archives of another kind, or folders, and may have other folders around
+        the alphabets.
         """
         drawings = {
-            name.removesuffix(".zip"): _drawings(path, name.removesuffix(".zip")) for name, path in paths.items()
+            name.removesuffix(".zip"): _drawings(path, name.removesuffix(".zip"))
+            for name, path in paths.items()
         }
         classes, splits = [], {}
         for split in SPLITS:
@@ -100,8 +117,13 @@ class Omniglot(ImageSet):
                 found = drawings[archive].get(place, {})
                 path = paths[f"{archive}.zip"]
                 if len(found) != _DRAWINGS:
-                    raise UserError(f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected. {AGAIN}")
-                pictures = np.stack([self._decode(found[name], name, path) for name in sorted(found)])
+                    raise UserError(
+                        f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected."
+                        f" {AGAIN}"
+                    )
+                pictures = np.stack(
+                    [self._decode(found[name], name, path) for name in sorted(found)]
+                )
                 turns = range(4) if self.options.rotations else (0,)
                 classes += [np.rot90(pictures, k, axes=(1, 2)) for k in turns]
             splits[split] = np.arange(first, len(classes))
@@ -114,19 +136,26 @@ class Omniglot(ImageSet):
 
 
 def _drawings(path: Path, part: str) -> dict[str, dict[str, bytes]]:
-    """``Greek/character03`` -> name -> PNG. Where a folder is called as the ``part``, only what is in it counts."""
+    """``Greek/character03`` -> name -> PNG. Where a folder is called as the ``part``, only what is
+    in it counts.
+    """
     every, pictures = [], {}
     with reading(path):
         for name, file in members(path):
             every.append(name)
             if name.lower().endswith(".png") and name.count("/") > 1:
                 pictures[name] = file.read()
-    inside = {name: content for name, content in pictures.items() if part in PurePosixPath(name).parts[:-3]}
+    inside = {
+        name: content
+        for name, content in pictures.items()
+        if part in PurePosixPath(name).parts[:-3]
+    }
     found: dict[str, dict[str, bytes]] = {}
     for name, content in (inside or pictures).items():
         found.setdefault("/".join(PurePosixPath(name).parts[-3:-1]), {})[name] = content
     if not found:
         raise UserError(
-            f"{path} holds {described(every)}. Wanted are drawings (.png) in folders ALPHABET/characterNN. {AGAIN}"
+            f"{path} holds {described(every)}. Wanted are drawings (.png) in folders"
+            f" ALPHABET/characterNN. {AGAIN}"
         )
     return found

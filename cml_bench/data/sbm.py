@@ -1,7 +1,8 @@
 """``sbm``: a generated graph with attributes, the embedded set of node tasks. Needs no download.
 
-A contextual stochastic block model (Deshpande et al. 2018) with words in place of Gaussian features: nodes of a class
-are linked more often to each other than to the rest, and each class has words of its own that its nodes use more often.
+A contextual stochastic block model (Deshpande et al. 2018) with words in place of Gaussian
+features: nodes of a class are linked more often to each other than to the rest, and each class has
+words of its own that its nodes use more often.
 """
 
 from pathlib import Path
@@ -37,9 +38,13 @@ class SBM(GraphSet):
         preferred = seeding.smallest(seeding.words(key, 0, CLASSES, WORDS), OWN)
         own = np.zeros((CLASSES, WORDS), bool)
         np.put_along_axis(own, preferred, True, axis=1)
-        draws = seeding.uniform(seeding.words(seeding.key("sbm words", VERSION), 0, self.nodes, WORDS))
+        draws = seeding.uniform(
+            seeding.words(seeding.key("sbm words", VERSION), 0, self.nodes, WORDS)
+        )
         features = draws < np.where(own[labels], USE_OWN, USE_OTHER)
-        pairs = seeding.uniform(seeding.words(seeding.key("sbm links", VERSION), 0, self.nodes, self.nodes))
+        pairs = seeding.uniform(
+            seeding.words(seeding.key("sbm links", VERSION), 0, self.nodes, self.nodes)
+        )
         linked = np.triu(pairs < np.where(labels[:, None] == labels, LINK_INSIDE, LINK_OUTSIDE), 1)
         edges = np.stack(np.nonzero(linked | linked.T))
         return edges, features.astype(np.float32), labels

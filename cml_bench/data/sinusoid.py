@@ -1,7 +1,8 @@
-"""``sinusoid``: regression of y = A sin(x - phase) (Finn et al. 2017, section 5.1; CML, section 4.1).
+"""``sinusoid``: regression of y = A sin(x - phase) (Finn et al. 2017, section 5.1; CML, section
+4.1).
 
-A ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5], without noise. Tasks are generated, so there is nothing to
-fetch, and the splits are three independent streams.
+A ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5], without noise. Tasks are generated, so there is
+nothing to fetch, and the splits are three independent streams.
 """
 
 import hashlib
@@ -48,16 +49,22 @@ class Sinusoid(DataSet):
         return hashlib.sha256(np.round(np.stack((x, y)), 9).astype("<f8").tobytes()).hexdigest()
 
     @staticmethod
-    def _points(key: np.ndarray, first: int, count: int, each: int) -> tuple[np.ndarray, np.ndarray]:
+    def _points(
+        key: np.ndarray, first: int, count: int, each: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """x and y (count, each) float64."""
         u = seeding.uniform(seeding.words(key, first, count, 2 + each))
         amplitude, phase, x = (
             low + (high - low) * part
-            for (low, high), part in zip((AMPLITUDE, PHASE, RANGE), (u[:, :1], u[:, 1:2], u[:, 2:]), strict=True)
+            for (low, high), part in zip(
+                (AMPLITUDE, PHASE, RANGE), (u[:, :1], u[:, 1:2], u[:, 2:]), strict=True
+            )
         )
         return x, amplitude * np.sin(x - phase)
 
-    def draw(self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int) -> Task:
+    def draw(
+        self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
+    ) -> Task:
         """Tensors (count, shot, 1) and (count, query, 1)."""
         points = self._points(key, first, count, shot + query)
         x, y = (torch.from_numpy(v).to(self.device, self.dtype).unsqueeze(-1) for v in points)
@@ -71,4 +78,7 @@ class Sinusoid(DataSet):
     def truth(key: np.ndarray, index: int, shot: int, query: int) -> tuple[float, float]:
         """Amplitude and phase of task ``index``, for drawing it."""
         u = seeding.uniform(seeding.words(key, index, 1, 2 + shot + query))[0]
-        return AMPLITUDE[0] + (AMPLITUDE[1] - AMPLITUDE[0]) * u[0], PHASE[0] + (PHASE[1] - PHASE[0]) * u[1]
+        return (
+            AMPLITUDE[0] + (AMPLITUDE[1] - AMPLITUDE[0]) * u[0],
+            PHASE[0] + (PHASE[1] - PHASE[0]) * u[1],
+        )

@@ -1,8 +1,9 @@
 """``vgg_flower``: 102 kinds of flowers, 40 to 258 photographs each (Nilsback & Zisserman 2008).
 
-Classes are split as in Meta-Dataset (Triantafillou et al. 2020), 71 / 15 / 16; BOIL and CML use the same lists. As in
-their code the whole photograph is squashed to 32x32, whatever its shape. That code names no filter, which means
-Pillow's default, bicubic since Pillow 7; it is named here. learn2learn leaves the photographs as they are.
+Classes are split as in Meta-Dataset (Triantafillou et al. 2020), 71 / 15 / 16; BOIL and CML use the
+same lists. As in their code the whole photograph is squashed to 32x32, whatever its shape. That
+code names no filter, which means Pillow's default, bicubic since Pillow 7; it is named here.
+learn2learn leaves the photographs as they are.
 """
 
 import json
@@ -37,16 +38,27 @@ class FlowerOptions(Options):
 
 @datasets.register("vgg_flower")
 class VggFlower(ImageSet):
-    """Colour images (3, size, size), 40 to 258 of each class; the class split is the committed ``vgg_flower.json``."""
+    """Colour images (3, size, size), 40 to 258 of each class; the class split is the committed
+    ``vgg_flower.json``.
+    """
 
     Options = FlowerOptions
     smallest_class = 40
     image_count = 8189
     files = (
-        _file("102flowers.tgz", 344_862_509, "2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246"),
-        _file("imagelabels.mat", 0, "4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d"),
+        _file(
+            "102flowers.tgz",
+            344_862_509,
+            "2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
+        ),
+        _file(
+            "imagelabels.mat", 0, "4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d"
+        ),
     )
-    licence = "The photographs are of third parties, without a licence that allows passing them on; use is research."
+    licence = (
+        "The photographs are of third parties, without a licence that allows passing them on; use"
+        " is research."
+    )
 
     def __init__(self, options: FlowerOptions):
         super().__init__(options)
@@ -65,7 +77,9 @@ class VggFlower(ImageSet):
         return f"class {self.numbers[split][place]}"
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """Classes in the order of their numbers within each split, photographs in that of theirs."""
+        """Classes in the order of their numbers within each split, photographs in that of
+        theirs.
+        """
         labels = _labels(paths["imagelabels.mat"])
         images = self._photographs(paths["102flowers.tgz"], len(labels))
         for split in SPLITS:
@@ -73,7 +87,9 @@ class VggFlower(ImageSet):
                 yield split, images[labels == number]
 
     def _photographs(self, path: Path, count: int) -> np.ndarray:
-        """All of them, squashed: uint8 (count, 3, size, size). Read in the archive's order, the only quick one."""
+        """All of them, squashed: uint8 (count, 3, size, size). Read in the archive's order, the
+        only quick one.
+        """
         images = np.empty((count, *self.input_shape), np.uint8)
         rows = {f"image_{i:05d}.jpg": i - 1 for i in range(1, count + 1)}
         missing, every = set(rows), []
@@ -85,13 +101,18 @@ class VggFlower(ImageSet):
                 if row is None:
                     continue
                 if place not in missing:
-                    raise UserError(f"{path} holds {place} twice, and nobody knows which is meant. {AGAIN}")
+                    raise UserError(
+                        f"{path} holds {place} twice, and nobody knows which is meant. {AGAIN}"
+                    )
                 missing.remove(place)
                 with reading(path, name):
-                    images[row] = decode(file.read(), f"{path}, {name}", 3, self.options.size, "BICUBIC")
+                    images[row] = decode(
+                        file.read(), f"{path}, {name}", 3, self.options.size, "BICUBIC"
+                    )
         if missing:
             raise UserError(
-                f"{path} has no {min(missing)}, of {count:,} photographs; it holds {described(every)}. {AGAIN}"
+                f"{path} has no {min(missing)}, of {count:,} photographs; it holds"
+                f" {described(every)}. {AGAIN}"
             )
         return images
 
@@ -104,9 +125,14 @@ def _labels(path: Path) -> np.ndarray:
         content = loadmat(file, variable_names=["labels"])
         if "labels" not in content:
             held = ", ".join(name for name, *_ in whosmat(file))
-            raise UserError(f"{path} holds {printable(held) or 'nothing'}; labels are wanted. {AGAIN}")
+            raise UserError(
+                f"{path} holds {printable(held) or 'nothing'}; labels are wanted. {AGAIN}"
+            )
         labels = content["labels"].reshape(-1)
         number = labels.dtype.kind in "uif"  # MATLAB saves doubles
         if not number or not len(labels) or not np.isin(labels, np.arange(1, 103)).all():
-            raise UserError(f"{path}: labels must be whole numbers from 1 to 102, one for each photograph. {AGAIN}")
+            raise UserError(
+                f"{path}: labels must be whole numbers from 1 to 102, one for each photograph."
+                f" {AGAIN}"
+            )
         return labels.astype(np.int64)

@@ -34,19 +34,21 @@ class Wrapped(ImageSet):
 
 
 def wrap(source: Any, splits: Mapping[str, Sequence[int]] | None = None) -> Wrapped:
-    """Wrap anything with ``__len__`` and items (x, y): a torchvision or learn2learn data set, a list.
+    """Wrap anything with ``__len__`` and items (x, y): a torchvision or learn2learn data set, a
+    list.
 
-    x: image, all of one size and one number of channels: a PIL image, see :mod:`cml_bench.data._images` for what
-    becomes of its mode; an array (H, W), (H, W, C) or (C, H, W); or a tensor (H, W) or (C, H, W). Numbers are integers
-    0..255, floats 0..1, or booleans. y: class, any integer. ``splits``: which classes (values of y) are train,
-    validation and test, none of them in two; without it every split has all classes, as learn2learn's task data sets
-    do. Every image is read once and kept as bytes, so transforms that differ from call to call do not. A UserError
-    names the image or class that cannot be taken.
+    x: image, all of one size and one number of channels: a PIL image, see
+    :mod:`cml_bench.data._images` for what becomes of its mode; an array (H, W), (H, W, C) or (C, H,
+    W); or a tensor (H, W) or (C, H, W). Numbers are integers 0..255, floats 0..1, or booleans. y:
+    class, any integer. ``splits``: which classes (values of y) are train, validation and test, none
+    of them in two; without it every split has all classes, as learn2learn's task data sets do.
+    Every image is read once and kept as bytes, so transforms that differ from call to call do not.
+    A UserError names the image or class that cannot be taken.
     """
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
         raise UserError(
-            f"the source is of {type(source)}: a list of pairs (image, class) is wanted, or a data set with a length; "
-            "make a list of what has none."
+            f"the source is of {type(source)}: a list of pairs (image, class) is wanted, or a data"
+            " set with a length; make a list of what has none."
         )
     images, labels, brightest = [], [], 0
     for i in range(len(source)):
@@ -56,13 +58,16 @@ def wrap(source: Any, splits: Mapping[str, Sequence[int]] | None = None) -> Wrap
         brightest = max(brightest, images[-1].max())
         if images[-1].shape != images[0].shape:
             raise UserError(
-                f"image {i} has shape {images[-1].shape}, image 0 {images[0].shape}: resize them first, and convert "
-                "them to one number of channels."
+                f"image {i} has shape {images[-1].shape}, image 0 {images[0].shape}: resize them"
+                " first, and convert them to one number of channels."
             )
     if not images:
         raise UserError("the source holds no images.")
     if brightest == 1:
-        raise UserError("the brightest value of all images is 1 of 255: give images of 0 and 1 as booleans or floats.")
+        raise UserError(
+            "the brightest value of all images is 1 of 255: give images of 0 and 1 as booleans or"
+            " floats."
+        )
     classes, numbers, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     chosen = _chosen(classes, splits)
     stacked = np.stack(images)[np.argsort(numbers, kind="stable")]
@@ -76,7 +81,9 @@ def _pair(item: Any, number: int) -> tuple[Any, Any]:
     try:
         x, y = item
     except (TypeError, ValueError):
-        raise UserError(f"item {number} of the source is of {type(item)}: a pair (image, class) is wanted.") from None
+        raise UserError(
+            f"item {number} of the source is of {type(item)}: a pair (image, class) is wanted."
+        ) from None
     return x, y
 
 
@@ -91,12 +98,17 @@ def _label(y: Any, what: str) -> int:
     raise UserError(f"{what} is {' '.join(str(y).split())[:40]!r}: an integer is wanted.")
 
 
-def _chosen(classes: np.ndarray, splits: Mapping[str, Sequence[int]] | None) -> dict[str, np.ndarray]:
+def _chosen(
+    classes: np.ndarray, splits: Mapping[str, Sequence[int]] | None
+) -> dict[str, np.ndarray]:
     """Positions among the sorted classes of those of each split."""
     if splits is None:
         return {split: np.arange(len(classes)) for split in SPLITS}
     if not isinstance(splits, Mapping):
-        raise UserError(f"splits is of {type(splits)}: a dict is wanted, of lists of classes for {', '.join(SPLITS)}.")
+        raise UserError(
+            f"splits is of {type(splits)}: a dict is wanted, of lists of classes for"
+            f" {', '.join(SPLITS)}."
+        )
     for name in splits:
         if name not in SPLITS:
             raise unknown("split", str(name), SPLITS)
@@ -104,14 +116,18 @@ def _chosen(classes: np.ndarray, splits: Mapping[str, Sequence[int]] | None) -> 
     for split in SPLITS:
         wanted = splits.get(split, ())
         if not np.iterable(wanted) or isinstance(wanted, str):
-            raise UserError(f"the {split} split is {str(wanted)[:40]!r}: a list of classes is wanted.")
+            raise UserError(
+                f"the {split} split is {str(wanted)[:40]!r}: a list of classes is wanted."
+            )
         wanted = sorted(_label(y, f"a class of the {split} split") for y in wanted)
         if missing := sorted(set(wanted) - set(classes.tolist())):
             raise UserError(f"the {split} split names classes that no image has: {missing[:5]}.")
         for name in wanted:
             if name in seen:
                 twice = "twice in it" if seen[name] == split else f"in the {seen[name]} split too"
-                raise UserError(f"the {split} split: class {name} is {twice}; give each class once.")
+                raise UserError(
+                    f"the {split} split: class {name} is {twice}; give each class once."
+                )
             seen[name] = split
         chosen[split] = np.searchsorted(classes, wanted)
     return chosen
@@ -126,8 +142,12 @@ def _to_bytes(x: Any, where: str) -> np.ndarray:
             array = decode(x, where)
         except (UserError, MemoryError):
             raise
-        except Exception as error:  # of a damaged file that is read only now, Pillow raises what it comes upon
-            raise UserError(f"{where} cannot be decoded ({type(error).__name__}: {error}).") from None
+        except (
+            Exception
+        ) as error:  # of a damaged file that is read only now, Pillow raises what it comes upon
+            raise UserError(
+                f"{where} cannot be decoded ({type(error).__name__}: {error})."
+            ) from None
     else:
         array = _channels_first(x, where)
     if not array.size:
@@ -149,14 +169,21 @@ def _channels_first(x: Any, where: str) -> np.ndarray:
     if array.ndim == 2:
         return array[None]
     if array.ndim != 3:
-        raise UserError(f"{where} has shape {array.shape}; (H, W), (H, W, C) or (C, H, W) is needed.")
+        raise UserError(
+            f"{where} has shape {array.shape}; (H, W), (H, W, C) or (C, H, W) is needed."
+        )
     first, height, last = array.shape
     if tensor:
         if last in (3, 4) and first > 4 and height != last:
-            raise UserError(f"{where} has shape {array.shape}; of a tensor (C, H, W) is needed: permute it.")
+            raise UserError(
+                f"{where} has shape {array.shape}; of a tensor (C, H, W) is needed: permute it."
+            )
         return array
     if first in (1, 3) or (last not in (1, 3) and first < last):
         return array
     if first == last:
-        raise UserError(f"{where} has shape {array.shape}, where the axis of the channels is unclear: give a tensor.")
+        raise UserError(
+            f"{where} has shape {array.shape}, where the axis of the channels is unclear: give a"
+            " tensor."
+        )
     return np.moveaxis(array, 2, 0)

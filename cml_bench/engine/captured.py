@@ -1,9 +1,10 @@
 """The gradients of an outer step as one CUDA graph, for GPUs.
 
-On a GPU a step of a few tasks costs what starting its thousands of kernels costs, and the GPU waits. The kernels of
-:class:`MetaStep` are recorded once for the shapes of a meta-batch and then started all together: the same kernels, so
-the same numbers. The outer optimiser stays outside, so that a method's ``meta_step`` may call for gradients as often as
-it needs. What is recorded keeps the memory of one step.
+On a GPU a step of a few tasks costs what starting its thousands of kernels costs, and the GPU
+waits. The kernels of :class:`MetaStep` are recorded once for the shapes of a meta-batch and then
+started all together: the same kernels, so the same numbers. The outer optimiser stays outside, so
+that a method's ``meta_step`` may call for gradients as often as it needs. What is recorded keeps
+the memory of one step.
 """
 
 import gc
@@ -19,11 +20,15 @@ from cml_bench.engine.step import MetaStep
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Scores
 
-_WARM_UP = 3  # steps before the recording, as torch asks for: libraries choose their kernels in them
+_WARM_UP = (
+    3  # steps before the recording, as torch asks for: libraries choose their kernels in them
+)
 
 
 class Recording(NamedTuple):
-    """A CUDA graph, where it reads a meta-batch, and where it leaves gradients (None: there is none) and scores."""
+    """A CUDA graph, where it reads a meta-batch, and where it leaves gradients (None: there is
+    none) and scores.
+    """
 
     graph: torch.cuda.CUDAGraph
     task: Task
@@ -32,7 +37,9 @@ class Recording(NamedTuple):
 
     def play(self, task: Task) -> None:
         """Compute with this meta-batch; nothing waits for the device."""
-        for place, value in zip((*self.task.support, *self.task.query), (*task.support, *task.query), strict=True):
+        for place, value in zip(
+            (*self.task.support, *self.task.query), (*task.support, *task.query), strict=True
+        ):
             place.copy_(value)
         self.graph.replay()
 
@@ -44,8 +51,12 @@ class CapturedStep(MetaStep):
         super().__init__(*args, **kwargs)
         self._recordings: dict[tuple[Hashable, ...], Recording] = {}
         self._leaves = [p for params in self.groups.values() for p in params.values()]
-        # One memory for all, which torch shares within a stream only: each is read before another is played.
-        self._pool, self._aside = torch.cuda.graph_pool_handle(), torch.cuda.Stream(self._leaves[0].device)
+        # One memory for all, which torch shares within a stream only: each is read before another
+        # is played.
+        self._pool, self._aside = (
+            torch.cuda.graph_pool_handle(),
+            torch.cuda.Stream(self._leaves[0].device),
+        )
 
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
@@ -56,13 +67,21 @@ class CapturedStep(MetaStep):
         recording = self._recordings[key]
         recording.play(task)
         for leaf, grad in zip(self._leaves, recording.grads, strict=True):
-            # The next call writes over what the recording holds, and a method may still need this one's.
+            # The next call writes over what the recording holds, and a method may still need this
+            # one's.
             leaf.grad = None if grad is None else grad.clone()
-        return Scores(*({head: value.clone() for head, value in values.items()} for values in recording.scores))
+        return Scores(
+            *(
+                {head: value.clone() for head, value in values.items()}
+                for values in recording.scores
+            )
+        )
 
     def _record(self, task: Task) -> Recording:
         device = self._leaves[0].device
-        kept = Task(*(Examples(*(t.clone() for t in examples)) for examples in (task.support, task.query)))
+        kept = Task(
+            *(Examples(*(t.clone() for t in examples)) for examples in (task.support, task.query))
+        )
         aside = self._aside
         aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside):
@@ -80,8 +99,8 @@ class CapturedStep(MetaStep):
                     raise cause from None  # what helps then is another thing
             said = str(error).partition("\n")[0]
             raise UserError(
-                f"the outer step cannot be recorded as a CUDA graph ({said}): use --engine fast (Snakemake: --config "
-                "engine=fast)."
+                f"the outer step cannot be recorded as a CUDA graph ({said}): use --engine fast"
+                " (Snakemake: --config engine=fast)."
             ) from error
         return Recording(graph, kept, [leaf.grad for leaf in self._leaves], scores)
 

@@ -1,4 +1,6 @@
-"""Checkpoints of a training: two files in turn, each with its digest, so that one is always whole."""
+"""Checkpoints of a training: two files in turn, each with its digest, so that one is always
+whole.
+"""
 
 import hashlib
 import io
@@ -18,8 +20,13 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    times = {name: (folder / name).stat().st_mtime_ns if (folder / name).exists() else 0 for name in _NAMES}
-    write_bytes(folder / min(_NAMES, key=times.get), hashlib.sha256(payload).hexdigest().encode() + payload)
+    times = {
+        name: (folder / name).stat().st_mtime_ns if (folder / name).exists() else 0
+        for name in _NAMES
+    }
+    write_bytes(
+        folder / min(_NAMES, key=times.get), hashlib.sha256(payload).hexdigest().encode() + payload
+    )
 
 
 def load(folder: Path) -> dict[str, Any] | None:

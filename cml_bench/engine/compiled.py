@@ -1,13 +1,14 @@
 """The gradients of an outer step as one compiled program, for small networks that make many steps.
 
-The cost of a small network is that of starting its operations one by one. The whole computation (inner
-loop, query losses, their gradient through the inner loop) is traced once for the shapes of a meta-batch and
-compiled; the outer optimiser stays outside, so that a method's ``meta_step`` may call for gradients as often
-as it needs. A C++ compiler must be there; without one the same gradients are computed operation by operation.
+The cost of a small network is that of starting its operations one by one. The whole computation
+(inner loop, query losses, their gradient through the inner loop) is traced once for the shapes of a
+meta-batch and compiled; the outer optimiser stays outside, so that a method's ``meta_step`` may
+call for gradients as often as it needs. A C++ compiler must be there; without one the same
+gradients are computed operation by operation.
 
-Products of small matrices are written as what is fastest for their shapes (:func:`_bmm`): a library's batched product
-has a cost of its own, whatever its size, and copies what is expanded. What is then left to a compiler is tidied first
-(:func:`simplified`).
+Products of small matrices are written as what is fastest for their shapes (:func:`_bmm`): a
+library's batched product has a cost of its own, whatever its size, and copies what is expanded.
+What is then left to a compiler is tidied first (:func:`simplified`).
 """
 
 import os
@@ -27,7 +28,9 @@ from cml_bench.engine.step import MetaStep, expand
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Scores
 
-Outputs = tuple[Tensor, ...]  # gradients of the stored parameters, then each head's losses and scores per task
+Outputs = tuple[
+    Tensor, ...
+]  # gradients of the stored parameters, then each head's losses and scores per task
 WORTHWHILE = 20_000  # outer steps from which on half a minute of compiling is repaid
 _programs: dict[tuple, Callable] = {}  # runs of one process share them
 
@@ -57,8 +60,9 @@ def _baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: floa
     return torch.bmm(a, b) + bias if beta == alpha == 1 else NotImplemented
 
 
-# Loops that share nothing are not joined: with what else a loop is joined decides whether its sums are vectorised, so a
-# method would be rounded otherwise with a co-learner beside it, and with gamma = 0 not be the baseline.
+# Loops that share nothing are not joined: with what else a loop is joined decides whether its sums
+# are vectorised, so a method would be rounded otherwise with a co-learner beside it, and with gamma
+# = 0 not be the baseline.
 OPTIONS = {"config_patches": {"cpp.max_horizontal_fusion_size": 1}}
 
 _ops = torch.ops.aten
@@ -67,7 +71,9 @@ PRODUCTS = {torch.ops.aten.bmm.default: _bmm, torch.ops.aten.baddbmm.default: _b
 
 
 class CompiledStep(MetaStep):
-    """:class:`MetaStep` for all tasks at once, compiled for the shapes of a meta-batch and the method's phase."""
+    """:class:`MetaStep` for all tasks at once, compiled for the shapes of a meta-batch and the
+    method's phase.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -76,7 +82,8 @@ class CompiledStep(MetaStep):
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
         leaves = [p for params in self.groups.values() for p in params.values()]
-        # A program is for one order in memory; a meta-batch may be a part of what was drawn, or be joined of two.
+        # A program is for one order in memory; a meta-batch may be a part of what was drawn, or be
+        # joined of two.
         batch = (values.contiguous() for values in (*task.support, *task.query))
         arguments, phase = [*(p.detach() for p in leaves), *batch], self.method.phase
         with torch.no_grad():
@@ -84,11 +91,15 @@ class CompiledStep(MetaStep):
                 self._by_phase[phase] = compiled(self.traced(arguments), arguments)
             found = iter(self._by_phase[phase](*arguments))
         for leaf in leaves:
-            leaf.grad = next(found).contiguous()  # Adam pairs a parameter and its gradient by their order in memory
+            leaf.grad = next(
+                found
+            ).contiguous()  # Adam pairs a parameter and its gradient by their order in memory
         return Scores(*({head: next(found) for head in self.method.heads} for _ in Scores._fields))
 
     def traced(self, arguments: list[Tensor]) -> GraphModule:
-        """The computation in this phase, of the stored parameters and the four tensors of a meta-batch."""
+        """The computation in this phase, of the stored parameters and the four tensors of a
+        meta-batch.
+        """
         return simplified(make_fx(self._outputs, decomposition_table=PRODUCTS)(*arguments))
 
     def _outputs(self, *arguments: Tensor) -> Outputs:
@@ -102,15 +113,18 @@ class CompiledStep(MetaStep):
             task = Task(Examples(support_x, support_y), Examples(query_x, query_y))
             loss, scores = self.method.outer_loss(expand(groups, len(task)), task)
             leaves = [p for named in groups.values() for p in named.values()]
-            grads = torch.autograd.grad(loss.sum() / len(task), leaves, allow_unused=True, materialize_grads=True)
+            grads = torch.autograd.grad(
+                loss.sum() / len(task), leaves, allow_unused=True, materialize_grads=True
+            )
         return (*grads, *(values[head] for values in scores for head in self.method.heads))
 
 
 def simplified(graph: GraphModule) -> GraphModule:
     """The same with fewer and better loops: what a compiler does not find by itself.
 
-    A sum over tasks of products of matrices is one product; products whose every use is transposed are made that way
-    round, so that loops read all that they add in one order, which decides whether they are vectorised.
+    A sum over tasks of products of matrices is one product; products whose every use is transposed
+    are made that way round, so that loops read all that they add in one order, which decides
+    whether they are vectorised.
     """
     nodes = graph.graph
     for node in nodes.find_nodes(op="call_function", target=_ops.view.default):
@@ -165,7 +179,9 @@ def _single_product(x: Node) -> bool:
 
 
 def _summed(nodes: Graph, x: Node, reader: Node) -> Node:
-    """(T, rows, columns) -> (1, rows, columns). What is read is read when it was, lest it be overwritten until then."""
+    """(T, rows, columns) -> (1, rows, columns). What is read is read when it was, lest it be
+    overwritten until then.
+    """
     if _single_product(x):
         a, b = (_shape(y) for y in x.args)
         with nodes.inserting_before(x):
@@ -185,7 +201,9 @@ def _summed(nodes: Graph, x: Node, reader: Node) -> Node:
 
 def constant_free(graph: GraphModule) -> bool:
     """Whether it computes with its arguments alone, so that another training may use it."""
-    return not dict(graph.named_buffers()) and not any("_tensor_constant" in name for name in vars(graph))
+    return not dict(graph.named_buffers()) and not any(
+        "_tensor_constant" in name for name in vars(graph)
+    )
 
 
 def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outputs]:
@@ -196,11 +214,14 @@ def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outpu
         return _programs[key]
     try:
         # Not torch.compile, which looks at the arguments of every call anew.
-        program = inductor.standalone_compile(graph, arguments, dynamic_shapes="from_example_inputs", options=OPTIONS)
+        program = inductor.standalone_compile(
+            graph, arguments, dynamic_shapes="from_example_inputs", options=OPTIONS
+        )
         program(*arguments)
     except Exception as error:
         raise UserError(
-            f"the outer step cannot be compiled here ({error}): use --engine fast (Snakemake: --config engine=fast)."
+            f"the outer step cannot be compiled here ({error}): use --engine fast (Snakemake:"
+            " --config engine=fast)."
         ) from error
     if shareable:
         _programs[key] = program

@@ -17,8 +17,12 @@ from cml_bench.system import allocator
 from cml_bench.system.hardware import processor
 
 
-def content_of(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What a record says of a run: specification, data, versions, machine, engine and test results."""
+def content_of(
+    spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What a record says of a run: specification, data, versions, machine, engine and test
+    results.
+    """
     return {
         "format": FORMAT,
         "id": spec.id,
@@ -46,13 +50,17 @@ def content_of(spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[st
     }
 
 
-def evaluation_content(arrays: dict[str, np.ndarray], wanted: Evaluation, spec: RunSpec, kind: str) -> dict[str, Any]:
+def evaluation_content(
+    arrays: dict[str, np.ndarray], wanted: Evaluation, spec: RunSpec, kind: str
+) -> dict[str, Any]:
     """The mean of every series of test results, and which evaluation they are of."""
     steps = sorted({int(key.split("@")[1]) for key in arrays})
     answers = spec.way * wanted.query
     scale = answers if kind == "classification" else 1
     return {
-        "evaluation": wanted.model_copy(update={"inner_steps": tuple(steps)}).model_dump(mode="json"),
+        "evaluation": (
+            wanted.model_copy(update={"inner_steps": tuple(steps)}).model_dump(mode="json")
+        ),
         "answers_per_episode": answers,
         "results": {key: round(float(values.mean()) / scale, 6) for key, values in arrays.items()},
     }

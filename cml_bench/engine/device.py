@@ -26,12 +26,13 @@ def resolve_device(name: str) -> str:
 
 @contextlib.contextmanager
 def placed(settings: Any, spec: RunSpec) -> Iterator[str]:
-    """The device for a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed on it.
+    """The device for a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed on
+    it.
 
-    ``settings`` are those of engine/train.py. ``auto`` is a GPU if there is one and the network gains by
-    it. ``cuda:N`` and ``cpu`` are taken as they are. On a GPU a run gets its share of the memory and no more, so that
-    it cannot take down the others there. A UserError if the network gains by a GPU, the study expects one and torch has
-    none, instead of weeks on a CPU.
+    ``settings`` are those of engine/train.py. ``auto`` is a GPU if there is one and the network
+    gains by it. ``cuda:N`` and ``cpu`` are taken as they are. On a GPU a run gets its share of the
+    memory and no more, so that it cannot take down the others there. A UserError if the network
+    gains by a GPU, the study expects one and torch has none, instead of weeks on a CPU.
     """
     name, per_device = settings.device, settings.runs_per_gpu
     if name == "auto":
@@ -39,8 +40,8 @@ def placed(settings: Any, spec: RunSpec) -> Iterator[str]:
         name = "cpu" if small or not torch.cuda.is_available() else "cuda"
         if settings.gpu_expected and not small and name == "cpu":
             raise UserError(
-                f"the study expects a GPU, and torch {torch.__version__} sees none on {platform.node()}: ask for one, "
-                "install torch with CUDA, or set `allow_cpu`."
+                f"the study expects a GPU, and torch {torch.__version__} sees none on"
+                f" {platform.node()}: ask for one, install torch with CUDA, or set `allow_cpu`."
             )
     if not name.startswith("cuda"):
         yield name
@@ -50,7 +51,9 @@ def placed(settings: Any, spec: RunSpec) -> Iterator[str]:
         torch.cuda.set_per_process_memory_fraction(share, torch.device(name))
         yield name
         return
-    with hardware.claim(list(range(torch.cuda.device_count())), per_device, say=settings.report) as number:
+    with hardware.claim(
+        list(range(torch.cuda.device_count())), per_device, say=settings.report
+    ) as number:
         torch.cuda.set_per_process_memory_fraction(share, number)
         yield f"cuda:{number}"
 
@@ -68,5 +71,7 @@ def peak_memory(device: str) -> dict[str, Any]:
     """
     if device.startswith("cuda"):
         return {"peak": torch.cuda.max_memory_allocated(device), "of": "device"}
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): kilobytes on Linux, bytes on macOS
+    unit = (
+        1 if sys.platform == "darwin" else 1024
+    )  # getrusage(2): kilobytes on Linux, bytes on macOS
     return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of": "process"}

@@ -1,8 +1,9 @@
 """Gradients of each head on one fixed validation task: the raw material of figure 3.
 
-Taken by backward passes of their own, never from the training step. Definitions that the paper leaves
-open: the gradient is that of a head's query loss with respect to the initial psi (through the inner loop,
-in the order the method trains with), and only weights count, not biases (its figure 3c ignores biases).
+Taken by backward passes of their own, never from the training step. Definitions that the paper
+leaves open: the gradient is that of a head's query loss with respect to the initial psi (through
+the inner loop, in the order the method trains with), and only weights count, not biases (its figure
+3c ignores biases).
 """
 
 import torch
@@ -14,7 +15,9 @@ from cml_bench.methods.base import Groups, Method
 
 
 def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, Tensor]]:
-    """head -> parameter -> gradient of that head's query loss (not multiplied by gamma), mean over tasks."""
+    """head -> parameter -> gradient of that head's query loss (not multiplied by gamma), mean over
+    tasks.
+    """
     wide = method.meet(expand(groups, len(task)), task)
     losses: dict[str, Tensor] = {}
     for state in method.adapt(wide, task.support, task.query.x):
@@ -26,20 +29,26 @@ def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict
     found = {}
     for i, head in enumerate(method.heads):
         grads = torch.autograd.grad(
-            losses[head], list(base.values()), retain_graph=i + 1 < len(method.heads), materialize_grads=True
+            losses[head],
+            list(base.values()),
+            retain_graph=i + 1 < len(method.heads),
+            materialize_grads=True,
         )
         found[head] = dict(zip(base, grads, strict=True))
     return found
 
 
 def diagnose(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, float]]:
-    """Norm of each head's gradient per layer, ``norm_meta`` (and ``norm_co``); ``cosine`` between the two.
+    """Norm of each head's gradient per layer, ``norm_meta`` (and ``norm_co``); ``cosine`` between
+    the two.
 
-    A cosine needs both gradients to be non-zero; it is left out for a layer where one is zero (theta, to
-    which the co-loss does not reach in first order).
+    A cosine needs both gradients to be non-zero; it is left out for a layer where one is zero
+    (theta, to which the co-loss does not reach in first order).
     """
     grads = head_gradients(method, groups, task)
-    weights = [name for name in groups["base"] if name.endswith(".weight") and not name.startswith("norm")]
+    weights = [
+        name for name in groups["base"] if name.endswith(".weight") and not name.startswith("norm")
+    ]
     norms = {head: torch.stack([g[name].norm() for name in weights]) for head, g in grads.items()}
     rows = [*norms.values()]
     if "co" in grads:
@@ -47,7 +56,10 @@ def diagnose(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, 
         rows.append(torch.stack(dots))
     values = torch.stack(rows).double().cpu().tolist()  # the only transfer
     layers = [name.removesuffix(".weight") for name in weights]
-    out = {f"norm_{head}": dict(zip(layers, row, strict=True)) for head, row in zip(norms, values, strict=False)}
+    out = {
+        f"norm_{head}": dict(zip(layers, row, strict=True))
+        for head, row in zip(norms, values, strict=False)
+    }
     if "co" in grads:
         scale = {layer: out["norm_meta"][layer] * out["norm_co"][layer] for layer in layers}
         dots = dict(zip(layers, values[-1], strict=True))

@@ -1,7 +1,7 @@
 """The only evaluation loop: adapt, predict, score, episode by episode.
 
-No second-order graph is kept. Batch-norm is transductive: all queries of a task are normalised together,
-as in the released code.
+No second-order graph is kept. Batch-norm is transductive: all queries of a task are normalised
+together, as in the released code.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,8 @@ Scored = dict[tuple[str, int], Result]  # by (head, inner steps)
 
 
 class Asked(NamedTuple):
-    """Outputs of ``heads`` of one model, or the mean of several that adapt each by itself, an ensemble.
+    """Outputs of ``heads`` of one model, or the mean of several that adapt each by itself, an
+    ensemble.
 
     ``inner_loss="co"``: equation 9, psi adapts alone.
     """
@@ -49,32 +50,51 @@ def score_tasks(
     return score_all(method, [Asked(members, heads, inner_loss)], task, steps)[0]
 
 
-def score_all(method: Method, asked: Sequence[Asked], task: Task, steps: Sequence[int]) -> list[Scored]:
+def score_all(
+    method: Method, asked: Sequence[Asked], task: Task, steps: Sequence[int]
+) -> list[Scored]:
     """Scores of a batch of tasks for each that is asked; what adapts alike adapts once."""
     sums: list[dict[tuple[str, int], Tensor]] = [{} for _ in asked]
-    for together in _together(method, [_adaptation(method, asked, group, task) for group in _alike(method, asked)]):
+    for together in _together(
+        method, [_adaptation(method, asked, group, task) for group in _alike(method, asked)]
+    ):
         for step, params in enumerate(_trajectory(method, together, task, max(steps))):
             if step not in steps:
                 continue
             for place, adaptation in enumerate(together):
-                own_params = {name: p[place * len(task) : (place + 1) * len(task)] for name, p in params.items()}
+                own_params = {
+                    name: p[place * len(task) : (place + 1) * len(task)]
+                    for name, p in params.items()
+                }
                 for number, own in adaptation.readers:
                     with torch.no_grad():
-                        outputs = method.outputs(own, own_params, task.query.x, tuple(asked[number].heads))
+                        outputs = method.outputs(
+                            own, own_params, task.query.x, tuple(asked[number].heads)
+                        )
                     for head in asked[number].heads:
                         key, value = (head, step), outputs[head]
-                        sums[number][key] = sums[number][key] + value if key in sums[number] else value
+                        sums[number][key] = (
+                            sums[number][key] + value if key in sums[number] else value
+                        )
     found = []
     for one, outputs in zip(asked, sums, strict=True):
-        means = {key: value if len(one.members) == 1 else value / len(one.members) for key, value in outputs.items()}
+        means = {
+            key: value if len(one.members) == 1 else value / len(one.members)
+            for key, value in outputs.items()
+        }
         found.append(
-            {k: Result(method.criterion(v, task.query.y), method.score(v, task.query.y)) for k, v in means.items()}
+            {
+                k: Result(method.criterion(v, task.query.y), method.score(v, task.query.y))
+                for k, v in means.items()
+            }
         )
     return found
 
 
 class _Adaptation(NamedTuple):
-    """An inner loop from ``begun`` (T, ...), and the models (place in ``asked``, groups) that have it in common."""
+    """An inner loop from ``begun`` (T, ...), and the models (place in ``asked``, groups) that have
+    it in common.
+    """
 
     inner_loss: str
     begun: Groups
@@ -96,7 +116,9 @@ def _ignores_co(method: Method, one: Asked) -> bool:
     return one.inner_loss == "meta" and not method.co_in_inner_loop
 
 
-def _adaptation(method: Method, asked: Sequence[Asked], group: list[tuple[int, Groups]], task: Task) -> _Adaptation:
+def _adaptation(
+    method: Method, asked: Sequence[Asked], group: list[tuple[int, Groups]], task: Task
+) -> _Adaptation:
     first = asked[group[0][0]]
     readers = [(number, ready(method, member, task)) for number, member in group]
     begun = readers[0][1]
@@ -115,14 +137,22 @@ def _together(method: Method, adaptations: list[_Adaptation]) -> list[list[_Adap
     return list(found.values())
 
 
-def _trajectory(method: Method, together: list[_Adaptation], task: Task, steps: int) -> Iterator[Params]:
-    """Parameters (models * T, ...) after 0, 1, ..., ``steps`` inner steps, the first model's T tasks first."""
+def _trajectory(
+    method: Method, together: list[_Adaptation], task: Task, steps: int
+) -> Iterator[Params]:
+    """Parameters (models * T, ...) after 0, 1, ..., ``steps`` inner steps, the first model's T
+    tasks first.
+    """
     begun, support = together[0].begun, task.support
     if len(together) > 1:
         support = Examples(*(torch.cat([part] * len(together)) for part in support))
         begun = {
             group: {
-                name: torch.cat([one.begun[group][name].detach() for one in together]).requires_grad_()
+                name: (
+                    torch.cat(
+                        [one.begun[group][name].detach() for one in together]
+                    ).requires_grad_()
+                )
                 for name in params
             }
             for group, params in begun.items()
@@ -131,7 +161,9 @@ def _trajectory(method: Method, together: list[_Adaptation], task: Task, steps: 
 
 
 def ready(method: Method, groups: Groups, task: Task) -> Groups:
-    """Parameters (T, ...) from which a model adapts to some tasks: leaves, so no graph reaches the stored ones."""
+    """Parameters (T, ...) from which a model adapts to some tasks: leaves, so no graph reaches the
+    stored ones.
+    """
     wide = {
         group: {name: p.detach().requires_grad_() for name, p in params.items()}
         for group, params in expand(groups, len(task)).items()
@@ -152,10 +184,14 @@ def evaluate(
     first: int = 0,
     tasks_at_once: int = 4,
 ) -> Scored:
-    """Results (tasks,) on episodes ``first .. first+tasks-1``, on the CPU; one transfer at the end."""
+    """Results (tasks,) on episodes ``first .. first+tasks-1``, on the CPU; one transfer at the
+    end.
+    """
     members = [groups] if isinstance(groups, dict) else groups
     asked = [Asked(members, tuple(heads or method.heads), inner_loss)]
-    return evaluate_all(method, asked, episodes, tasks, steps=steps, first=first, tasks_at_once=tasks_at_once)[0]
+    return evaluate_all(
+        method, asked, episodes, tasks, steps=steps, first=first, tasks_at_once=tasks_at_once
+    )[0]
 
 
 def evaluate_all(
@@ -178,4 +214,7 @@ def evaluate_all(
 
 def _joined(parts: list[Scored]) -> Scored:
     """Of all batches, on the CPU."""
-    return {key: Result(*(torch.cat([part[key][i] for part in parts]).cpu() for i in (0, 1))) for key in parts[0]}
+    return {
+        key: Result(*(torch.cat([part[key][i] for part in parts]).cpu() for i in (0, 1)))
+        for key in parts[0]
+    }

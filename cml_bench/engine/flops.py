@@ -10,11 +10,13 @@ from cml_bench.methods.base import Method
 
 
 def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int) -> dict[str, int]:
-    """FLOPs of convolutions and matrix products on the network's plain path, two for a multiply-add.
+    """FLOPs of convolutions and matrix products on the network's plain path, two for a
+    multiply-add.
 
-    ``adaptation``: the inner loop at test; ``inference``: prediction of all queries; ``training``: one task's
-    share of an outer step, with all derivatives (of MAML++: in epoch 0, with all its query losses). Counted on tensors
-    without storage, so nothing is computed. Of graphs: the dense products for neighbourhoods of mean size.
+    ``adaptation``: the inner loop at test; ``inference``: prediction of all queries; ``training``:
+    one task's share of an outer step, with all derivatives (of MAML++: in epoch 0, with all its
+    query losses). Counted on tensors without storage, so nothing is computed. Of graphs: the dense
+    products for neighbourhoods of mean size.
     """
 
     def examples(each: int) -> Examples:

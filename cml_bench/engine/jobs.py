@@ -1,9 +1,10 @@
 """Several runs in one process: each keeps its own lock, log, checkpoints, and its own failure.
 
-A run is a generator (:func:`cml_bench.engine.run.stages`): it takes its lock, yields a training that is ready to begin,
-and, when it is asked again after that has ended, tests, and returns the record. One alone is trained in between by
-itself; seeds of one program wait there for each other and are trained by :class:`Together`, whose own generator says
-which of them has ended, and with what error if any.
+A run is a generator (:func:`cml_bench.engine.run.stages`): it takes its lock, yields a training
+that is ready to begin, and, when it is asked again after that has ended, tests, and returns the
+record. One alone is trained in between by itself; seeds of one program wait there for each other
+and are trained by :class:`Together`, whose own generator says which of them has ended, and with
+what error if any.
 """
 
 import contextlib
@@ -26,7 +27,9 @@ from cml_bench.system.files import write_json
 
 
 def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None) -> None:
-    """Run all; then write the stamp, or raise one UserError that names every run that failed and its log."""
+    """Run all; then write the stamp, or raise one UserError that names every run that failed and
+    its log.
+    """
     done, failed = {}, []
     for number, (spec, found) in enumerate(_made(specs, settings), 1):
         if isinstance(found, Exception):  # one run's failure must not take the others with it
@@ -34,9 +37,15 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
             continue
         done[spec.id] = found.status
         results = found.content["results"].items()
-        shown = "  ".join(f"{key} {value:.4f}" for key, value in results if key.startswith(("meta@", "co@")))
-        settings.report(f"run {number} of {len(specs)} {found.status}: {spec.title}  test: {shown or 'none'}")
-        if found.status == "diverged" and stamp is None:  # under a stamp the study goes on, and its tables say so
+        shown = "  ".join(
+            f"{key} {value:.4f}" for key, value in results if key.startswith(("meta@", "co@"))
+        )
+        settings.report(
+            f"run {number} of {len(specs)} {found.status}: {spec.title}  test: {shown or 'none'}"
+        )
+        if (
+            found.status == "diverged" and stamp is None
+        ):  # under a stamp the study goes on, and its tables say so
             failed.append(_diverged(found))
     if failed:
         raise UserError("; ".join(failed))
@@ -59,10 +68,16 @@ def _made(specs: list[RunSpec], settings: Settings) -> Iterator[tuple[RunSpec, R
 
 
 def _batches(specs: list[RunSpec], settings: Settings) -> list[list[RunSpec]]:
-    """Runs that one program makes: those that differ in the seed alone, where a program is compiled."""
+    """Runs that one program makes: those that differ in the seed alone, where a program is
+    compiled.
+    """
     found: dict[str, list[list[RunSpec]]] = {}
     for spec in specs:
-        twins = spec.model_copy(update={"seed": 0}).model_dump_json() if _shares(spec, settings) else spec.id
+        twins = (
+            spec.model_copy(update={"seed": 0}).model_dump_json()
+            if _shares(spec, settings)
+            else spec.id
+        )
         parts = found.setdefault(twins, [[]])
         if len(parts[-1]) == (settings.seeds_at_once or len(specs)):
             parts.append([])
@@ -82,9 +97,13 @@ def _shares(spec: RunSpec, settings: Settings) -> bool:
         return False
 
 
-def _made_together(specs: list[RunSpec], settings: Settings) -> Iterator[tuple[RunSpec, Record | Exception]]:
+def _made_together(
+    specs: list[RunSpec], settings: Settings
+) -> Iterator[tuple[RunSpec, Record | Exception]]:
     with contextlib.ExitStack() as stack:
-        stack.enter_context(computing(specs[0].precision, "cpu"))  # each run sets it too, and sets back what it found
+        stack.enter_context(
+            computing(specs[0].precision, "cpu")
+        )  # each run sets it too, and sets back what it found
         begun = {}
         for place, spec in enumerate(specs):
             parts = stack.enter_context(contextlib.closing(stages(spec, settings)))
@@ -94,7 +113,9 @@ def _made_together(specs: list[RunSpec], settings: Settings) -> Iterator[tuple[R
             else:
                 yield spec, found
         if begun:
-            settings.report(f"{len(specs)} seeds in one program: {specs[0].title.rpartition(',')[0]}")
+            settings.report(
+                f"{len(specs)} seeds in one program: {specs[0].title.rpartition(',')[0]}"
+            )
         trainings = {place: training for place, (_, _, training) in begun.items()}
         for place, problem in Together(trainings, len(specs)).run():
             spec, parts, _ = begun[place]
@@ -113,22 +134,32 @@ def _next(parts: Generator[Training, None, Record]) -> Training | Record | Excep
 def _diverged(record: Record) -> str:
     step = (record.content.get("curves", {}).get("step") or ["?"])[-1]
     return (
-        f"{record.spec.title}: diverged, its loss is not finite at step {step} (its record stands in {record.folder}); "
-        "try a smaller inner_lr or outer_lr"
+        f"{record.spec.title}: diverged, its loss is not finite at step {step} (its record stands"
+        f" in {record.folder}); try a smaller inner_lr or outer_lr"
     )
 
 
 def _memory(spec: RunSpec, settings: Settings, error: Exception) -> str:
-    """What helps when a device's memory does not suffice. The run goes on from its last checkpoint."""
-    fewer = f"fewer trainings a GPU (runs_per_gpu is {settings.runs_per_gpu}), " if settings.runs_per_gpu > 1 else ""
+    """What helps when a device's memory does not suffice. The run goes on from its last
+    checkpoint.
+    """
+    fewer = (
+        f"fewer trainings a GPU (runs_per_gpu is {settings.runs_per_gpu}), "
+        if settings.runs_per_gpu > 1
+        else ""
+    )
     told = str(error).splitlines()[0]
     text = (
-        f"{spec.title}: the memory of the device did not suffice ({told}). What needs less and computes the same: "
-        f"{fewer}fewer tasks at once (--config tasks_at_once=1; equal up to rounding, so train pairs alike). What "
-        "needs less and makes another run: precision bf16, a smaller meta_batch, first_order. It goes on from its last "
-        "checkpoint when started again"
+        f"{spec.title}: the memory of the device did not suffice ({told}). What needs less and"
+        f" computes the same: {fewer}fewer tasks at once (--config tasks_at_once=1; equal up to"
+        " rounding, so train pairs alike). What needs less and makes another run: precision bf16,"
+        " a smaller meta_batch, first_order. It goes on from its last checkpoint when started"
+        " again"
     )
-    write_failure(Store(settings.results).folder(spec), f"{text}\n{''.join(traceback.format_exception(error))}")
+    write_failure(
+        Store(settings.results).folder(spec),
+        f"{text}\n{''.join(traceback.format_exception(error))}",
+    )
     return text
 
 

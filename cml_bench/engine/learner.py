@@ -20,7 +20,9 @@ from cml_bench.records import Record, Store
 from cml_bench.records import read as read_record
 from cml_bench.spec import MOST_INNER_STEPS
 
-_MARGIN = 0.5  # how far outside [0, 1] pixels may be: resized and noisy ones are, bytes and normalised ones are further
+# how far outside [0, 1] pixels may be: resized and noisy ones are, bytes and normalised ones are
+# further
+_MARGIN = 0.5
 
 
 class AdaptedLearner:
@@ -30,9 +32,11 @@ class AdaptedLearner:
         self.learner, self.groups, self.params = learner, groups, params
 
     def outputs(self, x_query: Any, head: str = "meta") -> Tensor:
-        """Outputs (n, way) or (n, d) of inputs (n, ...). Batch-norm uses the statistics of this batch.
+        """Outputs (n, way) or (n, d) of inputs (n, ...). Batch-norm uses the statistics of this
+        batch.
 
-        ``head``: meta, or co where the run has a co-learner. A UserError for other inputs, and for other heads.
+        ``head``: meta, or co where the run has a co-learner. A UserError for other inputs, and for
+        other heads.
         """
         self.learner.check_head(head)
         with torch.no_grad():
@@ -46,7 +50,8 @@ class AdaptedLearner:
 
 
 class Learner:
-    """A trained initialisation. Images are expected in [0, 1], shaped (n, C, H, W); nodes are their numbers (n,).
+    """A trained initialisation. Images are expected in [0, 1], shaped (n, C, H, W); nodes are their
+    numbers (n,).
 
     Inputs and labels may be tensors, arrays or lists; results are tensors on the CPU.
     """
@@ -55,15 +60,23 @@ class Learner:
         self.method, self.groups, self.record = method, groups, record
         self.data = data  # open, where the network needs it: the graph of nodes
 
-    def adapt(self, x_support: Any, y_support: Any, steps: int | None = None, x_query: Any = None) -> AdaptedLearner:
-        """Adapt to a task: inputs (n, ...), labels (n,) 0..way-1 or values (n, d). The learner stays as it is.
+    def adapt(
+        self, x_support: Any, y_support: Any, steps: int | None = None, x_query: Any = None
+    ) -> AdaptedLearner:
+        """Adapt to a task: inputs (n, ...), labels (n,) 0..way-1 or values (n, d). The learner
+        stays as it is.
 
-        ``steps``: inner steps; None: the method's own number. ``x_query`` (m, ...): for methods that look at the
-        queries, too, before they adapt (AMM-GNN). A UserError says what is wanted instead of what was given.
+        ``steps``: inner steps; None: the method's own number. ``x_query`` (m, ...): for methods
+        that look at the queries, too, before they adapt (AMM-GNN). A UserError says what is wanted
+        instead of what was given.
         """
         x = self.inputs(x_support, "x_support")
         y = self._targets(y_support, x.shape[1])
-        steps = self.method.inner_steps if steps is None else given.whole(steps, "steps", 0, MOST_INNER_STEPS)
+        steps = (
+            self.method.inner_steps
+            if steps is None
+            else given.whole(steps, "steps", 0, MOST_INNER_STEPS)
+        )
         wide = expand(self.groups, 1)
         if x_query is not None:
             queries = self.inputs(x_query, "x_query")
@@ -74,7 +87,10 @@ class Learner:
 
     def predict(self, *inputs: Any, **options: Any) -> NoReturn:
         """Nothing is predicted before a task is known: a UserError that says how."""
-        raise UserError("a learner adapts before it predicts: learner.adapt(x_support, y_support).predict(x_query).")
+        raise UserError(
+            "a learner adapts before it predicts: learner.adapt(x_support,"
+            " y_support).predict(x_query)."
+        )
 
     @property
     def _weight(self) -> Tensor:
@@ -87,22 +103,26 @@ class Learner:
         expected = () if nodes else tuple(self.method.network.input_shape)
         if not found.dim() or tuple(found.shape[1:]) != expected:
             shape = f"({', '.join(['n', *map(str, expected)])})"
-            raise UserError(f"{named}: this run takes inputs of shape {shape}, not {tuple(found.shape)}.")
+            raise UserError(
+                f"{named}: this run takes inputs of shape {shape}, not {tuple(found.shape)}."
+            )
         if not len(found):
             raise UserError(f"{named} is empty: at least one example is wanted.")
         if nodes:
             self._check_nodes(found, named)
         elif issubclass(registry.datasets.get(self.record.spec.data.name), ImageSet):
             _check_pixels(found, named)
-        return found.to(self._weight.device, torch.int64 if nodes else self._weight.dtype).unsqueeze(0)
+        return found.to(
+            self._weight.device, torch.int64 if nodes else self._weight.dtype
+        ).unsqueeze(0)
 
     def _check_nodes(self, found: Tensor, named: str) -> None:
         count = len(self.data.arrays.labels)
         kind, low, high = given.type_name(found), *_ends(found)
         if found.is_floating_point() or found.dtype == torch.bool or low < 0 or high >= count:
             raise UserError(
-                f"{named}: nodes are whole numbers from 0 to {count - 1:,}, as the graph counts them, not {kind} from "
-                f"{low:g} to {high:g}."
+                f"{named}: nodes are whole numbers from 0 to {count - 1:,}, as the graph counts"
+                f" them, not {kind} from {low:g} to {high:g}."
             )
 
     def _targets(self, values: Any, count: int) -> Tensor:
@@ -114,7 +134,8 @@ class Learner:
             _check_values(y, self.method.network.outputs)
         if len(y) != count:
             raise UserError(
-                f"x_support has {count} examples and y_support has {len(y)}: one for each example is wanted."
+                f"x_support has {count} examples and y_support has {len(y)}: one for each example"
+                " is wanted."
             )
         if labels:
             _check_classes(y, self.record.spec.way)
@@ -125,11 +146,15 @@ class Learner:
         heads, name = self.method.heads, self.record.spec.method
         if head not in heads:
             hint = f"; the head 'co' is of runs of {name}{registry.CML}" if head == "co" else ""
-            raise UserError(f"this run of {name} has no head {head!r}, only {', '.join(map(repr, heads))}{hint}.")
+            raise UserError(
+                f"this run of {name} has no head {head!r}, only"
+                f" {', '.join(map(repr, heads))}{hint}."
+            )
         if head == "co" and "co" not in self.groups:
             raise UserError(
-                f"the co-learner of this run is not here ({self.record.folder / 'colearner.safetensors'} is missing): "
-                "put the file back, or use the head 'meta'."
+                "the co-learner of this run is not here"
+                f" ({self.record.folder / 'colearner.safetensors'} is missing): put the file back,"
+                " or use the head 'meta'."
             )
 
 
@@ -144,7 +169,9 @@ def _check_pixels(found: Tensor, named: str) -> None:
     low, high = _ends(found)
     if not found.is_floating_point():
         hint = ": divide them by 255" if found.dtype == torch.uint8 else ""
-        raise UserError(f"{named}: {wanted}, not {given.type_name(found)} from {low:g} to {high:g}{hint}.")
+        raise UserError(
+            f"{named}: {wanted}, not {given.type_name(found)} from {low:g} to {high:g}{hint}."
+        )
     if low < -_MARGIN or high > 1 + _MARGIN:
         hint = "divide bytes by 255" if high > 4 else "give them before they are normalised"
         raise UserError(f"{named}: {wanted}, not numbers from {low:g} to {high:g}: {hint}.")
@@ -153,7 +180,9 @@ def _check_pixels(found: Tensor, named: str) -> None:
 def _check_labels(y: Tensor, way: int) -> None:
     wanted = f"labels of shape (n,), whole numbers from 0 to {way - 1}, are wanted"
     if y.dim() != 1:
-        hint = " (labels from one-hot rows: y.argmax(1))" if y.dim() == 2 and y.shape[1] == way else ""
+        hint = (
+            " (labels from one-hot rows: y.argmax(1))" if y.dim() == 2 and y.shape[1] == way else ""
+        )
         raise UserError(f"y_support: {wanted}, not values of shape {tuple(y.shape)}{hint}.")
     if y.is_floating_point() or y.dtype == torch.bool:
         raise UserError(f"y_support: {wanted}, not {given.type_name(y)}.")
@@ -172,16 +201,19 @@ def _check_classes(y: Tensor, way: int) -> None:
     missing = sorted(set(range(way)) - set(y.tolist()))
     if missing:
         raise UserError(
-            f"y_support has no example of class {', '.join(map(str, missing[:5]))}{', …' * (len(missing) > 5)}: at "
-            f"least one of each of the {way} classes is wanted."
+            "y_support has no example of class"
+            f" {', '.join(map(str, missing[:5]))}{', …' * (len(missing) > 5)}: at least one of each"
+            f" of the {way} classes is wanted."
         )
 
 
-def load(run: str | Path, results: str | Path = "results", data_dir: str | Path = "data") -> Learner:
+def load(
+    run: str | Path, results: str | Path = "results", data_dir: str | Path = "data"
+) -> Learner:
     """Open a finished run by its folder, or by its id or the first characters of it.
 
-    A run on the nodes of a graph needs the graph, prepared under ``data_dir``. Paths are taken as they are:
-    :func:`cml_bench.load` expands what a user writes.
+    A run on the nodes of a graph needs the graph, prepared under ``data_dir``. Paths are taken as
+    they are: :func:`cml_bench.load` expands what a user writes.
     """
     record = _found(run, results)
     folder, spec = record.folder, record.spec
@@ -190,22 +222,33 @@ def load(run: str | Path, results: str | Path = "results", data_dir: str | Path 
     data, device, dtype = build_data(spec), torch.device("cpu"), dtype_of(spec.precision)
     method = build_method(spec, data).for_test()
     groups = leaves(_weights(folder, method), device, dtype)
-    return Learner(method, groups, record, data.open(Path(data_dir), device, dtype) if data.gives == "nodes" else None)
+    return Learner(
+        method,
+        groups,
+        record,
+        data.open(Path(data_dir), device, dtype) if data.gives == "nodes" else None,
+    )
 
 
 def _found(run: str | Path, results: str | Path) -> Record:
     if (record := read_record(Path(run))) is not None:
         return record
-    matches = [r for r in Store(results).all() if r.spec.id.startswith(str(run).lower()) or r.folder.name == str(run)]
+    matches = [
+        r
+        for r in Store(results).all()
+        if r.spec.id.startswith(str(run).lower()) or r.folder.name == str(run)
+    ]
     if len(matches) == 1:
         return matches[0]
     if not matches and Path(run).exists():
         raise UserError(
-            f"{run} is no finished run, since it holds no record.json: give a run's folder, such as "
-            f"{results}/runs/NAME, or its id."
+            f"{run} is no finished run, since it holds no record.json: give a run's folder, such as"
+            f" {results}/runs/NAME, or its id."
         )
     problem = "no finished run" if not matches else f"{len(matches)} runs"
-    raise UserError(f"{problem} at {run!s} (looked for a folder, and for an id under {results}/runs).")
+    raise UserError(
+        f"{problem} at {run!s} (looked for a folder, and for an id under {results}/runs)."
+    )
 
 
 def _weights(folder: Path, method: Method) -> Groups:

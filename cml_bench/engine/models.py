@@ -29,7 +29,11 @@ def write_models(folder: Path, models: Models, steps: dict[str, int], spec: RunS
 
     save("model", {k: v.contiguous() for k, v in models["best_meta"]["base"].items()}, "best_meta")
     if "co" in models["best_meta"]:
-        save("colearner", {k: v.contiguous() for k, v in models["best_meta"]["co"].items()}, "best_meta")
+        save(
+            "colearner",
+            {k: v.contiguous() for k, v in models["best_meta"]["co"].items()},
+            "best_meta",
+        )
         save("best_co", _flat(models["best_co"]), "best_co")
     save("last", _flat(models["last"]), "last")
     ensemble: dict[str, torch.Tensor] = {}
@@ -41,7 +45,9 @@ def write_models(folder: Path, models: Models, steps: dict[str, int], spec: RunS
 
 
 def read_models(folder: Path) -> Models:
-    """The stored models; without ``colearner.safetensors`` the selected one has psi and theta only."""
+    """The stored models; without ``colearner.safetensors`` the selected one has psi and theta
+    only.
+    """
 
     def grouped(tensors: dict[str, torch.Tensor]) -> Groups:
         groups: Groups = {}
@@ -51,7 +57,10 @@ def read_models(folder: Path) -> Models:
         return groups
 
     if not (folder / "model.safetensors").exists():
-        raise UserError(f"{folder} holds a record without weights (committed results have none): train the run first.")
+        raise UserError(
+            f"{folder} holds a record without weights (committed results have none): train the run"
+            " first."
+        )
     models: Models = {"best_meta": {"base": _tensors(folder, "model")}}
     if last := _tensors(folder, "last"):
         models["last"] = grouped(last)
@@ -59,7 +68,9 @@ def read_models(folder: Path) -> Models:
         models["best_meta"]["co"] = co
     if co and (best := _tensors(folder, "best_co")):
         models["best_co"] = grouped(best)
-    models |= {key: grouped(member) for key, member in grouped(_tensors(folder, "ensemble")).items()}
+    models |= {
+        key: grouped(member) for key, member in grouped(_tensors(folder, "ensemble")).items()
+    }
     return models
 
 
@@ -70,5 +81,6 @@ def _tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
         return load_file(path) if path.exists() else {}
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
-            f"{path} is damaged ({error}). Move the folder {folder} away and start again: the run is trained anew."
+            f"{path} is damaged ({error}). Move the folder {folder} away and start again: the run"
+            " is trained anew."
         ) from None

@@ -1,15 +1,17 @@
-"""In which arithmetic a run is made: the names that ``precision`` may have, and what torch is told for each.
+"""In which arithmetic a run is made: the names that ``precision`` may have, and what torch is told
+for each.
 
 ========  ==========================  ============================================================
-float32   parameters in 32 bits       products in 32 bits too: torch's own default would let a GPU use
-                                      TF32 for convolutions
-tf32      parameters in 32 bits       products of 19-bit numbers on a GPU's tensor cores
-bf16      parameters in 32 bits       products of 16-bit numbers (``torch.autocast``), losses in 32 bits
-float64   parameters in 64 bits       for tests and for checks of the others
-========  ==========================  ============================================================
+float32   parameters in 32 bits       products in 32 bits too: torch's own default would let a GPU
+use TF32 for convolutions tf32      parameters in 32 bits       products of 19-bit numbers on a
+GPU's tensor cores bf16      parameters in 32 bits       products of 16-bit numbers
+(``torch.autocast``), losses in 32 bits float64   parameters in 64 bits       for tests and for
+checks of the others ========  ==========================
+============================================================
 
-On a CPU numbers below the smallest normal one (1.2e-38 in 32 bits) count as zero: the gradients of queries that are
-classified with certainty are such numbers, and with them a convolution takes many times as long.
+On a CPU numbers below the smallest normal one (1.2e-38 in 32 bits) count as zero: the gradients of
+queries that are classified with certainty are such numbers, and with them a convolution takes many
+times as long.
 """
 
 import contextlib
@@ -26,15 +28,21 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def _flushes() -> bool:
-    """Whether this thread takes what is below the smallest normal number for zero: torch does not tell."""
+    """Whether this thread takes what is below the smallest normal number for zero: torch does not
+    tell.
+    """
     return float(torch.full((1,), torch.finfo(torch.float32).tiny) * 0.5) == 0
 
 
 @contextlib.contextmanager
 def computing(precision: str, device: str) -> Iterator[None]:
-    """Everything inside is computed in this precision. A UserError where the device has none of the kind."""
+    """Everything inside is computed in this precision. A UserError where the device has none of the
+    kind.
+    """
     if precision == "tf32" and not device.startswith("cuda"):
-        raise UserError(f"precision tf32 exists on CUDA devices, not on {device}: use float32, or a GPU.")
+        raise UserError(
+            f"precision tf32 exists on CUDA devices, not on {device}: use float32, or a GPU."
+        )
     places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before, flushed = [place.fp32_precision for place in places], _flushes()
     for place in places:
@@ -52,8 +60,11 @@ def computing(precision: str, device: str) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device's memory did not suffice; torch has no type for that on a CPU."""
+    """Whether an error means that the device's memory did not suffice; torch has no type for that
+    on a CPU.
+    """
     said = str(error)
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "not enough memory" in said)
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in said or "not enough memory" in said)
     )

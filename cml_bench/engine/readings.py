@@ -1,25 +1,24 @@
 """Which test results a run reports, and from which stored models they are read.
 
-=============  ===========================  =========================================================
-reading        model                        what it is
-=============  ===========================  =========================================================
-meta           psi, theta: best meta head   the method; with a co-learner, CML
-co             phi of that same step        CML+ under joint selection
-co_paired      all of the best co head      CML+ with phi on the body it was saved with
-co_unpaired    psi, theta as ``meta``, phi  CML+ as the released code tests it: two steps mixed
-               of the best co head          (``co`` is this one where the protocol's selection is "separate")
-co_eq9         as ``co_paired``             the paper's equation 9: psi adapts by the co-learner's own loss
-meta_last      last step
-co_last        last step
-=============  ===========================  =========================================================
+=============  ===========================
+========================================================= reading        model
+what it is =============  ===========================
+========================================================= meta           psi, theta: best meta head
+the method; with a co-learner, CML co             phi of that same step        CML+ under joint
+selection co_paired      all of the best co head      CML+ with phi on the body it was saved with
+co_unpaired    psi, theta as ``meta``, phi  CML+ as the released code tests it: two steps mixed of
+the best co head          (``co`` is this one where the protocol's selection is "separate") co_eq9
+as ``co_paired``             the paper's equation 9: psi adapts by the co-learner's own loss
+meta_last      last step co_last        last step =============  ===========================
+=========================================================
 
-All but ``co_eq9`` adapt (psi, theta) by the meta-learner's support loss, as in training. A method may add readings
-(``Method.more_readings``; ``co_eq9`` is one of the co-learner's, ``both``, ``co_fixed`` and
-``co_unadapted`` are of ``cl``).
+All but ``co_eq9`` adapt (psi, theta) by the meta-learner's support loss, as in training. A method
+may add readings (``Method.more_readings``; ``co_eq9`` is one of the co-learner's, ``both``,
+``co_fixed`` and ``co_unadapted`` are of ``cl``).
 
-With ``ensemble_top_k`` > 1, ``meta`` and ``co`` average the outputs of the k best steps by the meta head, and
-``co_paired`` those of the k best by the co head (``co`` too under "separate"); ``meta_single`` and ``co_single`` are
-the best single model's.
+With ``ensemble_top_k`` > 1, ``meta`` and ``co`` average the outputs of the k best steps by the meta
+head, and ``co_paired`` those of the k best by the co head (``co`` too under "separate");
+``meta_single`` and ``co_single`` are the best single model's.
 """
 
 from typing import NamedTuple
@@ -35,7 +34,9 @@ from cml_bench.methods.base import Groups, Method
 from cml_bench.records import evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
 
-Models = dict[str, Groups]  # best_meta, best_co, last; top_meta.0, top_meta.1, ..., top_co.0, ... where ensembled
+Models = dict[
+    str, Groups
+]  # best_meta, best_co, last; top_meta.0, top_meta.1, ..., top_co.0, ... where ensembled
 
 
 class Pass(NamedTuple):
@@ -50,7 +51,8 @@ def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) 
     """The passes needed, all on the same episodes; models of the same step are evaluated once."""
     best, last = models["best_meta"], models.get("last")
     ensembles = {
-        head: [models[key] for key in sorted(models) if key.startswith(f"top_{head}.")] for head in ("meta", "co")
+        head: [models[key] for key in sorted(models) if key.startswith(f"top_{head}.")]
+        for head in ("meta", "co")
     }
     same_last = last is not None and steps["best_meta"] == steps["last"]
     single = "_single" if ensembles["meta"] else ""
@@ -64,16 +66,22 @@ def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) 
         else:
             first |= {"co_unpaired": "co"} | ({} if single else {"co_paired": "co"})
     if single:
-        found.append(Pass(ensembles["meta"], "meta", {"meta": "meta"} | ({"co": "co"} if has_co else {})))
+        found.append(
+            Pass(ensembles["meta"], "meta", {"meta": "meta"} | ({"co": "co"} if has_co else {}))
+        )
         if has_co:
             found.append(Pass(ensembles["co"], "meta", {"co_paired": "co"}))
     for reading in method.more_readings if has_co else ():
         if (reading.model, reading.inner_loss) == ("best_meta", "meta"):
             first[reading.name] = reading.head
         else:
-            found.append(Pass([models[reading.model]], reading.inner_loss, {reading.name: reading.head}))
+            found.append(
+                Pass([models[reading.model]], reading.inner_loss, {reading.name: reading.head})
+            )
     if not same_last and last is not None:
-        found.append(Pass([last], "meta", {"meta_last": "meta"} | ({"co_last": "co"} if has_co else {})))
+        found.append(
+            Pass([last], "meta", {"meta_last": "meta"} | ({"co_last": "co"} if has_co else {}))
+        )
     return [item for item in (Pass([best], "meta", first), *found) if item.readings]
 
 
@@ -101,26 +109,42 @@ def test_results(
         return {name: placed[id(params)] for name, params in groups.items()}
 
     asked = [
-        Asked([here(member) for member in item.groups], sorted(set(item.readings.values())), item.inner_loss)
+        Asked(
+            [here(member) for member in item.groups],
+            sorted(set(item.readings.values())),
+            item.inner_loss,
+        )
         for item in found
     ]
-    scored = evaluate_all(method, asked, episodes, wanted.tasks, steps=inner, tasks_at_once=tasks_at_once)
+    scored = evaluate_all(
+        method, asked, episodes, wanted.tasks, steps=inner, tasks_at_once=tasks_at_once
+    )
     for item, results in zip(found, scored, strict=True):
         for reading, head in item.readings.items():
             for k in inner:
-                arrays[evaluation_key(reading, k)] = stored(method.kind, results[head, k], spec.way * wanted.query)
+                arrays[evaluation_key(reading, k)] = stored(
+                    method.kind, results[head, k], spec.way * wanted.query
+                )
     if spec.protocol.selection == "separate":
         source = "co_paired" if any(key.startswith("top_co.") for key in models) else "co_unpaired"
-        arrays |= {evaluation_key("co", k): arrays[key] for k in inner if (key := evaluation_key(source, k)) in arrays}
+        arrays |= {
+            evaluation_key("co", k): arrays[key]
+            for k in inner
+            if (key := evaluation_key(source, k)) in arrays
+        }
     return arrays
 
 
 def stored(kind: str, result: Result, answers: int) -> np.ndarray:
     """Correct answers per episode (see :func:`counted`), or squared error (float32)."""
-    return counted(result.score, answers) if kind == "classification" else result.score.float().numpy()
+    return (
+        counted(result.score, answers) if kind == "classification" else result.score.float().numpy()
+    )
 
 
 def counted(accuracies: torch.Tensor, answers: int) -> np.ndarray:
-    """Correct answers of each episode (tasks,), from their shares among ``answers``: uint16, or uint32 where needed."""
+    """Correct answers of each episode (tasks,), from their shares among ``answers``: uint16, or
+    uint32 where needed.
+    """
     counts = torch.round(accuracies.cpu().double() * answers).to(torch.int64).numpy()
     return counts.astype(np.uint16 if answers < 2**16 else np.uint32)

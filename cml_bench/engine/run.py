@@ -64,7 +64,9 @@ def run(spec: RunSpec, settings: Settings) -> Record:
 
 
 def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Record]:
-    """A run whose training, if it needs one, is for the caller to make: it is yielded, and evaluated afterwards."""
+    """A run whose training, if it needs one, is for the caller to make: it is yielded, and
+    evaluated afterwards.
+    """
     store = Store(settings.results)
     folder = store.folder(spec)
     refuse(spec, settings)
@@ -94,17 +96,25 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
 
 
 def refuse(spec: RunSpec, settings: Settings) -> None:
-    """A UserError for a spec that names what does not exist here, before anything is written. A finished run passes."""
+    """A UserError for a spec that names what does not exist here, before anything is written. A
+    finished run passes.
+    """
     if not (Store(settings.results).folder(spec) / "record.json").exists():
         data = build_data(spec)
-        for split, query in (("train", spec.query), ("validation", spec.query), ("test", spec.evaluation.query)):
+        for split, query in (
+            ("train", spec.query),
+            ("validation", spec.query),
+            ("test", spec.evaluation.query),
+        ):
             data.check(split, spec.way, spec.shot, query)
         if registry.method(spec.method).learns:
             build_method(spec, data)
 
 
 def _stored(store: Store, spec: RunSpec, settings: Settings) -> Record | None:
-    """The record, if there is one. A UserError if it is of other data, or cannot be tested as the spec asks."""
+    """The record, if there is one. A UserError if it is of other data, or cannot be tested as the
+    spec asks.
+    """
     record = store.read(spec)
     if record is not None:
         refuse_other_data(record, settings)
@@ -113,10 +123,14 @@ def _stored(store: Store, spec: RunSpec, settings: Settings) -> Record | None:
 
 
 def refuse_other_data(record: Record, settings: Settings) -> None:
-    """A UserError if the record was made from other data than is prepared now; none is prepared: nothing to compare."""
+    """A UserError if the record was made from other data than is prepared now; none is prepared:
+    nothing to compare.
+    """
     there = prepared.index(settings.data_dir, record.spec.data_id).get("sha256")
     if there not in (None, record.content["data_sha256"]):
-        raise UserError(made_from_other_data(record.folder, record.spec, record.content["data_sha256"], there))
+        raise UserError(
+            made_from_other_data(record.folder, record.spec, record.content["data_sha256"], there)
+        )
 
 
 def _both(log: TextIO, report: Callable[[str], None]) -> Callable[[str], None]:
@@ -130,7 +144,8 @@ def _both(log: TextIO, report: Callable[[str], None]) -> Callable[[str], None]:
     return say
 
 
-# -- finishing ----------------------------------------------------------------------------------------
+# -- finishing
+# ----------------------------------------------------------------------------------------
 
 
 def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path) -> Record:
@@ -148,7 +163,9 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     start = time.perf_counter()
     arrays = {}
     if not training.diverged:
-        arrays = test_results(method, training.data, spec, models, steps, spec.evaluation, training.tested_at_once)
+        arrays = test_results(
+            method, training.data, spec, models, steps, spec.evaluation, training.tested_at_once
+        )
     if not all(np.isfinite(values).all() for values in arrays.values()):
         training.diverged, arrays = True, {}  # finite in validation, not at test
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
@@ -167,7 +184,13 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
         "parameters": parameters,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "tasks_at_once": training.tasks_at_once,
-        "flops": task_flops(build_method(spec, training.data, "plain"), training.data, spec.way, spec.shot, spec.query),
+        "flops": task_flops(
+            build_method(spec, training.data, "plain"),
+            training.data,
+            spec.way,
+            spec.shot,
+            spec.query,
+        ),
         "curves": rounded(training.curves),
     }
     record = write_record(folder, content)
@@ -179,27 +202,36 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
 def _final_answers(training: Training) -> tuple[np.ndarray, int, int]:
     """Right answers of the last model on each validation task, answers in a task, and ways.
 
-    The tasks are those of its validation, or more if these were too few: whether a score is chance cannot be told from
-    the 20 tasks of TLP's code, say; asked only where it looks so.
+    The tasks are those of its validation, or more if these were too few: whether a score is chance
+    cannot be told from the 20 tasks of TLP's code, say; asked only where it looks so.
     """
     spec, found = training.spec, training.last_validation
     answers = spec.way * spec.query
     right = counted(found.score, answers)
     looks_so = not training.diverged and run_status([], right, answers, spec.way) == COLLAPSED
     if looks_so and len(right) < _STATUS_TASKS:
-        results = evaluate(training.method, training.groups, training.val_tasks, _STATUS_TASKS,
-                           heads=("meta",), tasks_at_once=training.tested_at_once)  # fmt: skip
+        results = evaluate(
+            training.method,
+            training.groups,
+            training.val_tasks,
+            _STATUS_TASKS,
+            heads=("meta",),
+            tasks_at_once=training.tested_at_once,
+        )
         right = counted(results["meta", training.method.inner_steps].score, answers)
     return right, answers, spec.way
 
 
 def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
-    data = build_data(spec).open(settings.data_dir, torch.device(settings.device), dtype_of(spec.precision))
+    data = build_data(spec).open(
+        settings.data_dir, torch.device(settings.device), dtype_of(spec.precision)
+    )
     method, wanted = build_method(spec, data), spec.evaluation
     start = time.perf_counter()
     episodes = Episodes(data, "test", spec.way, spec.shot, wanted.query)
     parts = [
-        method.evaluate(episodes.batch(i, min(16, wanted.tasks - i))).score["meta"] for i in range(0, wanted.tasks, 16)
+        method.evaluate(episodes.batch(i, min(16, wanted.tasks - i))).score["meta"]
+        for i in range(0, wanted.tasks, 16)
     ]
     answers = spec.way * wanted.query
     arrays = {"meta@0": counted(torch.cat(parts), answers)}
@@ -215,30 +247,42 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
 
 
 def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
-    """The record with what ``spec.evaluation`` asks: as it is, or extended from the stored models, without training."""
+    """The record with what ``spec.evaluation`` asks: as it is, or extended from the stored models,
+    without training.
+    """
     if covered(record, spec):
         return record
     folder, wanted = record.folder, _union(record.evaluated, spec.evaluation)
     torch.set_num_threads(settings.threads)
     if not registry.method(spec.method).learns:
         return _reference(spec.model_copy(update={"evaluation": wanted}), settings, folder)
-    data = build_data(spec).open(settings.data_dir, torch.device(settings.device), dtype_of(spec.precision))
+    data = build_data(spec).open(
+        settings.data_dir, torch.device(settings.device), dtype_of(spec.precision)
+    )
     method = build_method(spec, data, settings.path)
     at_once = tested_at_once(settings, method, data.device)
-    arrays = test_results(method, data, spec, read_models(folder), record.content["selected"], wanted, at_once)
+    arrays = test_results(
+        method, data, spec, read_models(folder), record.content["selected"], wanted, at_once
+    )
     if record.evaluated is not None and record.evaluated.query == wanted.query:
-        arrays = {**record.arrays, **arrays}  # a deleted co-learner cannot be evaluated again: its results stay
+        arrays = {
+            **record.arrays,
+            **arrays,
+        }  # a deleted co-learner cannot be evaluated again: its results stay
     write_episodes(folder, arrays)
     content = dict(record.content)
     content |= evaluation_content(arrays, wanted, spec, data.kind)
     return write_record(folder, content)
 
 
-def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_results: bool = False) -> Record:
-    """Evaluate the run in ``folder`` further: ``wanted`` gives tasks, query or inner_steps, else they stay.
+def extend(
+    folder: Path, wanted: dict[str, Any], settings: Settings, replace_results: bool = False
+) -> Record:
+    """Evaluate the run in ``folder`` further: ``wanted`` gives tasks, query or inner_steps, else
+    they stay.
 
-    A UserError if there is no finished run, or if results would be lost: those of another number of queries are of
-    other tasks, and a run keeps one kind.
+    A UserError if there is no finished run, or if results would be lost: those of another number of
+    queries are of other tasks, and a run keeps one kind.
     """
     record = read(folder)
     if record is None:
@@ -248,8 +292,9 @@ def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_res
     asked = Evaluation.read({**old.model_dump(), **wanted}, "evaluation")
     if asked.query != old.query and not replace_results:
         raise UserError(
-            f"{folder} has results with {old.query} queries per class; with {asked.query} they would be replaced, and "
-            "tables of its study would miss it. Add --replace if that is meant, or evaluate a copy of the folder."
+            f"{folder} has results with {old.query} queries per class; with {asked.query} they"
+            " would be replaced, and tables of its study would miss it. Add --replace if that is"
+            " meant, or evaluate a copy of the folder."
         )
     spec = record.spec.model_copy(update={"evaluation": asked})
     refuse_untestable(record, asked)
@@ -262,14 +307,23 @@ def extend(folder: Path, wanted: dict[str, Any], settings: Settings, replace_res
 def covered(record: Record, spec: RunSpec) -> bool:
     """Whether nothing is left to evaluate; a diverged run has no model to evaluate.
 
-    A reading that the method was given after the run is made from the stored models, if they are there.
+    A reading that the method was given after the run is made from the stored models, if they are
+    there.
     """
     done = record.evaluated
     if record.status == "diverged":
         return True
-    later = registry.method(spec.method).more_readings if (record.folder / "best_co.safetensors").exists() else ()
+    later = (
+        registry.method(spec.method).more_readings
+        if (record.folder / "best_co.safetensors").exists()
+        else ()
+    )
     known = {key.split("@")[0] for key in record.content["results"]}
-    return done is not None and done.covers(spec.evaluation) and all(reading.name in known for reading in later)
+    return (
+        done is not None
+        and done.covers(spec.evaluation)
+        and all(reading.name in known for reading in later)
+    )
 
 
 def _union(done: Evaluation | None, wanted: Evaluation) -> Evaluation:

@@ -1,15 +1,16 @@
 """Trainings that differ in nothing but their seed, as one program.
 
-A small network's step costs what starting its operations costs, so several seeds at once cost little more than one.
-Each training is an ordinary one, with its own lock, log, checkpoints, record and failure; all it does between outer
-steps is its own (:meth:`Training.steps`). The outer steps of all that are at the same one are made here: parameters,
-Adam's averages and meta-batches with an axis over seeds in front, and the compiled program of one seed
-(:mod:`cml_bench.engine.compiled`) batched over it.
+A small network's step costs what starting its operations costs, so several seeds at once cost
+little more than one. Each training is an ordinary one, with its own lock, log, checkpoints, record
+and failure; all it does between outer steps is its own (:meth:`Training.steps`). The outer steps of
+all that are at the same one are made here: parameters, Adam's averages and meta-batches with an
+axis over seeds in front, and the compiled program of one seed (:mod:`cml_bench.engine.compiled`)
+batched over it.
 
-What a seed gets does not depend on the values of the others, but may depend in the last bits on how many there are
-(the record says it: ``engine.seeds``) and on its place among them. So both are those of the job's seeds, always: copies
-stand at the places of those that have ended, were finished when the process began, or are further on, since checkpoints
-are not all of the same step.
+What a seed gets does not depend on the values of the others, but may depend in the last bits on how
+many there are (the record says it: ``engine.seeds``) and on its place among them. So both are those
+of the job's seeds, always: copies stand at the places of those that have ended, were finished when
+the process began, or are further on, since checkpoints are not all of the same step.
 """
 
 import time
@@ -43,7 +44,9 @@ class Together:
     def __init__(self, trainings: dict[int, Training], seeds: int):
         self.trainings, self.seeds = trainings, seeds
         self._programs: dict[Hashable, Callable[..., Outputs] | None] = {}  # by the method's phase
-        self._bound: list[tuple[Training, torch.optim.Adam]] = []  # those whose state is a view of what is stacked here
+        self._bound: list[
+            tuple[Training, torch.optim.Adam]
+        ] = []  # those whose state is a view of what is stacked here
         for place, training in trainings.items():
             training.seeds, training.place = seeds, place
 
@@ -79,7 +82,10 @@ class Together:
         start, lead = time.perf_counter(), next(iter(due.values()))
         tasks = {place: training.begin_step() for place, training in due.items()}
         given = self._everywhere(tasks)
-        batches = [torch.stack(parts) for parts in zip(*([*t.support, *t.query] for t in given), strict=True)]
+        batches = [
+            torch.stack(parts)
+            for parts in zip(*([*t.support, *t.query] for t in given), strict=True)
+        ]
         self._bind(due)
         params = list(self._leaves(self._groups))
         program = self._program(lead, [*params, *batches])
@@ -117,7 +123,8 @@ class Together:
         # By each parameter of the lead: its stack, those of its averages, Adam's step.
         self._state: dict[int, list[Tensor]] = {}
         self._groups: Groups = {
-            group: {name: self._stacked(due, group, name) for name in params} for group, params in lead.groups.items()
+            group: {name: self._stacked(due, group, name) for name in params}
+            for group, params in lead.groups.items()
         }
 
     def _stacked(self, due: dict[int, Training], group: str, name: str) -> Tensor:
@@ -130,13 +137,19 @@ class Together:
             return stack
         states = {place: training.optimizer.state[each[place]] for place, training in due.items()}
         averages = [
-            torch.stack([state.get(key, torch.zeros_like(leading)) for state in self._everywhere(states)])
+            torch.stack(
+                [state.get(key, torch.zeros_like(leading)) for state in self._everywhere(states)]
+            )
             for key in ("exp_avg", "exp_avg_sq")
         ]
         number = next(iter(states.values())).get("step", torch.zeros(())).clone()
         self._state[id(leading)] = [stack, *averages, number]
         for place, state in states.items():
-            state |= {"step": number, "exp_avg": averages[0][place], "exp_avg_sq": averages[1][place]}
+            state |= {
+                "step": number,
+                "exp_avg": averages[0][place],
+                "exp_avg_sq": averages[1][place],
+            }
         return stack
 
     def _release(self) -> None:
@@ -151,17 +164,36 @@ class Together:
 
     def _adam(self, lead: Training) -> None:
         for group in lead.optimizer.param_groups:
-            params, first, second, numbers = zip(*(self._state[id(p)] for p in group["params"]), strict=True)
+            params, first, second, numbers = zip(
+                *(self._state[id(p)] for p in group["params"]), strict=True
+            )
             beta1, beta2 = group["betas"]
             adam(
-                list(params), [p.grad for p in params], list(first), list(second), [], list(numbers), fused=True,
-                amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"],
-                eps=group["eps"], maximize=False,
-            )  # fmt: skip
+                list(params),
+                [p.grad for p in params],
+                list(first),
+                list(second),
+                [],
+                list(numbers),
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )
 
     def _count(self, due: dict[int, Training], sums: Tensor) -> None:
-        """Add losses and scores (kinds, S) to the trainings' sums, which start anew after each of their pauses."""
-        before = {place: training.running for place, training in due.items() if training.running is not None}
+        """Add losses and scores (kinds, S) to the trainings' sums, which start anew after each of
+        their pauses.
+        """
+        before = {
+            place: training.running
+            for place, training in due.items()
+            if training.running is not None
+        }
         if before and self._sums is not None:
             self._sums += sums
             return
@@ -178,10 +210,14 @@ class Together:
             step: CompiledStep = lead.meta_step
             with torch.no_grad():
                 graph = step.traced([argument[0] for argument in arguments])
-                self._programs[phase] = _over_seeds(graph, arguments) if constant_free(graph) else None
+                self._programs[phase] = (
+                    _over_seeds(graph, arguments) if constant_free(graph) else None
+                )
         return self._programs[phase]
 
 
 def _over_seeds(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outputs]:
-    """Derivatives are operations of the graph: ``vmap`` takes none, which it gets wrong where batches are normed."""
+    """Derivatives are operations of the graph: ``vmap`` takes none, which it gets wrong where
+    batches are normed.
+    """
     return compiled(make_fx(torch.vmap(graph), decomposition_table=PRODUCTS)(*arguments), arguments)

@@ -1,7 +1,7 @@
 """One outer step, for all tasks of a meta-batch.
 
-Tasks go through the network several at a time as one program (``tasks_at_once``); the gradient of the
-mean over the meta-batch accumulates over the parts. Nothing here waits for the device.
+Tasks go through the network several at a time as one program (``tasks_at_once``); the gradient of
+the mean over the meta-batch accumulates over the parts. Nothing here waits for the device.
 """
 
 from collections.abc import Callable
@@ -15,20 +15,29 @@ from cml_bench.methods.base import Groups, Method, Scores
 
 def expand(groups: Groups, tasks: int) -> Groups:
     """A view of every parameter with a leading task axis (T, ...)."""
-    return {group: {name: p.expand(tasks, *p.shape) for name, p in params.items()} for group, params in groups.items()}
+    return {
+        group: {name: p.expand(tasks, *p.shape) for name, p in params.items()}
+        for group, params in groups.items()
+    }
 
 
 def leaves(groups: Groups, device: torch.device, dtype: torch.dtype) -> Groups:
     """Copies that collect gradients."""
     return {
-        group: {name: p.detach().to(device, dtype, copy=True).requires_grad_() for name, p in params.items()}
+        group: {
+            name: p.detach().to(device, dtype, copy=True).requires_grad_()
+            for name, p in params.items()
+        }
         for group, params in groups.items()
     }
 
 
 def snapshot(groups: Groups) -> Groups:
     """Detached copies on the CPU."""
-    return {g: {name: p.detach().to("cpu", copy=True) for name, p in params.items()} for g, params in groups.items()}
+    return {
+        g: {name: p.detach().to("cpu", copy=True) for name, p in params.items()}
+        for g, params in groups.items()
+    }
 
 
 class MetaStep:
@@ -38,10 +47,19 @@ class MetaStep:
     """
 
     def __init__(
-        self, method: Method, groups: Groups, optimizer: torch.optim.Optimizer, tasks_at_once: int,
+        self,
+        method: Method,
+        groups: Groups,
+        optimizer: torch.optim.Optimizer,
+        tasks_at_once: int,
         adjust: Callable[[Groups], None] | None = None,
-    ):  # fmt: skip
-        self.method, self.groups, self.optimizer, self.tasks_at_once = method, groups, optimizer, tasks_at_once
+    ):
+        self.method, self.groups, self.optimizer, self.tasks_at_once = (
+            method,
+            groups,
+            optimizer,
+            tasks_at_once,
+        )
         self.adjust = adjust
 
     def gradients(self, task: Task) -> Scores:
@@ -75,11 +93,16 @@ def join_scores(parts: list[Scores]) -> Scores:
     """Concatenate over tasks."""
     if len(parts) == 1:
         return parts[0]
-    return Scores(*({h: torch.cat([part[i][h] for part in parts]) for h in parts[0][i]} for i in (0, 1)))
+    return Scores(
+        *({h: torch.cat([part[i][h] for part in parts]) for h in parts[0][i]} for i in (0, 1))
+    )
 
 
 def adam(
-    groups: Groups, lr: float, trains: Callable[[str, str], bool] = lambda group, name: True, weight_decay: float = 0.0
+    groups: Groups,
+    lr: float,
+    trains: Callable[[str, str], bool] = lambda group, name: True,
+    weight_decay: float = 0.0,
 ) -> torch.optim.Adam:
     """Adam as the released code uses it: betas (0.9, 0.999), eps 1e-8; one set for each group.
 
@@ -87,14 +110,21 @@ def adam(
 
     Without the parameters that ``trains(group, name)`` says the outer loop leaves alone.
     """
-    chosen = ([p for name, p in params.items() if trains(group, name)] for group, params in groups.items())
+    chosen = (
+        [p for name, p in params.items() if trains(group, name)] for group, params in groups.items()
+    )
     return torch.optim.Adam(
-        [{"params": found} for found in chosen if found], lr=lr, weight_decay=weight_decay, fused=True
+        [{"params": found} for found in chosen if found],
+        lr=lr,
+        weight_decay=weight_decay,
+        fused=True,
     )
 
 
 def clamp(method: Method, groups: Groups, limit: float) -> None:
-    """Clamp the outer gradients to +-``limit`` by value, where the method does not exempt a parameter."""
+    """Clamp the outer gradients to +-``limit`` by value, where the method does not exempt a
+    parameter.
+    """
     for group, params in groups.items():
         for name, p in params.items():
             if p.grad is not None and method.clamps(group, name):
@@ -102,7 +132,8 @@ def clamp(method: Method, groups: Groups, limit: float) -> None:
 
 
 def add_noise(method: Method, groups: Groups, size: float, seed: int, step: int) -> None:
-    """Add N(0, 1) noise, scaled to ``size`` times the gradient's norm, to the gradient of each tensor of psi.
+    """Add N(0, 1) noise, scaled to ``size`` times the gradient's norm, to the gradient of each
+    tensor of psi.
 
     A function of (seed, step, name), the same for every method.
     """
@@ -112,4 +143,6 @@ def add_noise(method: Method, groups: Groups, size: float, seed: int, step: int)
         word = int(seeding.words(seeding.key("gradient noise", seed, name), step, 1, 1).flat[0])
         generator = torch.Generator(p.device).manual_seed(word % 2**63)
         noise = torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype)
-        p.grad.add_(noise * (size * torch.linalg.vector_norm(p.grad) / torch.linalg.vector_norm(noise)))
+        p.grad.add_(
+            noise * (size * torch.linalg.vector_norm(p.grad) / torch.linalg.vector_norm(noise))
+        )

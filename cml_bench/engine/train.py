@@ -1,7 +1,7 @@
 """The training loop: one run from its spec to its record.
 
-Runs are resumed from their last checkpoint; on a CPU a resumed run equals its uninterrupted twin bit for
-bit, for the same number of threads, since every batch is a function of the step alone.
+Runs are resumed from their last checkpoint; on a CPU a resumed run equals its uninterrupted twin
+bit for bit, for the same number of threads, since every batch is a function of the step alone.
 """
 
 import math
@@ -28,7 +28,10 @@ from cml_bench.networks.base import Network
 from cml_bench.records import write_progress
 from cml_bench.spec import Options, Protocol, RunSpec
 
-STEPS = {"compiled": compiled.CompiledStep, "captured": CapturedStep}  # by path; the others: MetaStep
+STEPS = {
+    "compiled": compiled.CompiledStep,
+    "captured": CapturedStep,
+}  # by path; the others: MetaStep
 _TESTED = 4  # times as many tasks at once, see tested_at_once
 _SAY_SECONDS = 10.0  # progress lines of one run are at least so far apart
 
@@ -48,7 +51,9 @@ class Settings:
     path: str = "auto"
     checkpoint_seconds: float = 60.0
     diagnostics: bool = True
-    seeds_at_once: int | None = None  # trainings in one program (engine/seeds.py); none: as many as a job has
+    seeds_at_once: int | None = (
+        None  # trainings in one program (engine/seeds.py); none: as many as a job has
+    )
     wait: bool = False  # for another process that makes the same run, instead of an error
     report: Callable[[str], None] = print
 
@@ -59,17 +64,19 @@ def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
 
 
 def choose_path(asked: str, spec: RunSpec, network: type[Network], device: torch.device) -> str:
-    """``plain``, ``fast``, ``compiled`` or ``captured``. ``auto``: captured on a GPU; compiled where that is repaid and
-    possible; else fast.
+    """``plain``, ``fast``, ``compiled`` or ``captured``. ``auto``: captured on a GPU; compiled
+    where that is repaid and possible; else fast.
 
-    The choice depends on the network, the number of steps and the machine, not on the method, so a baseline and
-    its +CML version take the same path.
+    The choice depends on the network, the number of steps and the machine, not on the method, so a
+    baseline and its +CML version take the same path.
     """
     able = {"compiled": network.compiles and network.small, "captured": network.compiles}
     if not able.get(asked, True):
         raise UserError(f"{spec.network.name} cannot be {asked}: use --engine auto or fast.")
     if asked == "captured" and device.type != "cuda":
-        raise UserError(f"--engine captured is for CUDA devices, not for {device}: use --engine auto or fast.")
+        raise UserError(
+            f"--engine captured is for CUDA devices, not for {device}: use --engine auto or fast."
+        )
     if asked != "auto":
         return asked
     if device.type == "cuda" and network.compiles:
@@ -100,11 +107,13 @@ def build_data(spec: RunSpec) -> DataSet:
 
 
 def made_from_other_data(folder: Path, spec: RunSpec, theirs: str, there: str) -> str:
-    """What a person is told of a run whose id is this one's, but not its data: the id does not contain the copy."""
+    """What a person is told of a run whose id is this one's, but not its data: the id does not
+    contain the copy.
+    """
     return (
-        f"{folder} was trained on other data: {spec.data_id} of SHA-256 {theirs[:12]}…, and what is prepared now has "
-        f"{there[:12]}…. Move the folder away to train it anew, or name another folder under `results` (or `data_dir`) "
-        "in the configuration."
+        f"{folder} was trained on other data: {spec.data_id} of SHA-256 {theirs[:12]}…, and what is"
+        f" prepared now has {there[:12]}…. Move the folder away to train it anew, or name another"
+        " folder under `results` (or `data_dir`) in the configuration."
     )
 
 
@@ -112,7 +121,10 @@ def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
     """The method of a spec with its network."""
     cls = registry.method(spec.method)
     if cls.version != spec.version:
-        raise UserError(f"this run was made with version {spec.version} of {spec.method}; here is {cls.version}.")
+        raise UserError(
+            f"this run was made with version {spec.version} of {spec.method}; here is"
+            f" {cls.version}."
+        )
     network = None
     if spec.network is not None:
         net = registry.networks.get(spec.network.name)
@@ -125,7 +137,9 @@ def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
 
 
 def annealed(protocol: Protocol, step: int, steps: int) -> float:
-    """Adam's learning rate in an outer step: half a cosine from ``outer_lr`` to ``outer_lr_min``, a value an epoch."""
+    """Adam's learning rate in an outer step: half a cosine from ``outer_lr`` to ``outer_lr_min``, a
+    value an epoch.
+    """
     low, high = protocol.outer_lr_min, protocol.outer_lr
     done = (step // protocol.epoch_steps) * protocol.epoch_steps / steps
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
@@ -156,14 +170,24 @@ class Training:
         self.running_tasks = 0
         self.last_validation: Result | None = None
         self.diverged = False
-        self.seeds, self.place = 1, 0  # that the program at work trains, and which of them this is: engine/seeds.py
+        self.seeds, self.place = (
+            1,
+            0,
+        )  # that the program at work trains, and which of them this is: engine/seeds.py
         self.meta_step: MetaStep | None = None
         self._new_optimizer()
-        self._started, self._start_step, self._saved, self._said = time.monotonic(), 0, time.monotonic(), 0.0
+        self._started, self._start_step, self._saved, self._said = (
+            time.monotonic(),
+            0,
+            time.monotonic(),
+            0.0,
+        )
 
     @property
     def engine(self) -> dict[str, Any]:
-        """What results depend on bit for bit, for the record, which has ``tasks_at_once`` at another place."""
+        """What results depend on bit for bit, for the record, which has ``tasks_at_once`` at
+        another place.
+        """
         here = {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
         return here | ({"seeds": self.seeds} if self.seeds > 1 else {})
 
@@ -173,12 +197,18 @@ class Training:
 
     def _new_optimizer(self) -> None:
         protocol = self.spec.protocol
-        self.optimizer = adam(self.groups, protocol.outer_lr, self.method.trains, protocol.weight_decay)
-        if self.meta_step is not None:  # what is recorded or compiled for it does not depend on the optimiser
+        self.optimizer = adam(
+            self.groups, protocol.outer_lr, self.method.trains, protocol.weight_decay
+        )
+        if (
+            self.meta_step is not None
+        ):  # what is recorded or compiled for it does not depend on the optimiser
             self.meta_step.optimizer = self.optimizer
             return
         step = STEPS.get(self.path, MetaStep)
-        self.meta_step = step(self.method, self.groups, self.optimizer, self.tasks_at_once, self._adjust)
+        self.meta_step = step(
+            self.method, self.groups, self.optimizer, self.tasks_at_once, self._adjust
+        )
 
     def release(self) -> None:
         """No outer step comes any more: a recording's memory is for the test."""
@@ -192,7 +222,8 @@ class Training:
         if protocol.clamp:
             clamp(self.method, groups, protocol.clamp)
 
-    # -- the loop ----------------------------------------------------------------------------------------
+    # -- the loop
+    # ----------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Train to the end, from wherever the last checkpoint left off."""
@@ -200,23 +231,35 @@ class Training:
             self.advance()
 
     def steps(self) -> Iterator[None]:
-        """Everything but the outer steps: whenever one is due, this yields, and goes on after it was made."""
+        """Everything but the outer steps: whenever one is due, this yields, and goes on after it
+        was made.
+        """
         self._resume()
         spec, protocol = self.spec, self.spec.protocol
         while True:
             due = self.step % protocol.val_every == 0 or self.step == spec.steps
-            if due and (not self.curves["step"] or self.curves["step"][-1] < self.step) and spec.steps:
+            if (
+                due
+                and (not self.curves["step"] or self.curves["step"][-1] < self.step)
+                and spec.steps
+            ):
                 self._pause()
             if self.step >= spec.steps or self.diverged or self._patience_is_over():
                 return
-            if protocol.optimizer_reset_every and self.step and self.step % protocol.optimizer_reset_every == 0:
+            if (
+                protocol.optimizer_reset_every
+                and self.step
+                and self.step % protocol.optimizer_reset_every == 0
+            ):
                 self._new_optimizer()
             yield
             if self._overdue():
                 self._save()
 
     def _patience_is_over(self) -> bool:
-        """Whether so many validations in a row were not better than one before them; step 0 does not count."""
+        """Whether so many validations in a row were not better than one before them; step 0 does
+        not count.
+        """
         patience = self.spec.protocol.patience
         seen = self.curves["validation"].get("score_meta", [])
         seen = seen[1:] if self.curves["step"][:1] == [0] else seen
@@ -253,11 +296,15 @@ class Training:
         self.done_seconds["train"] += seconds
 
     def _pause(self) -> None:
-        """Everything that is not the hot path: read the metrics, validate, diagnose, select, save."""
+        """Everything that is not the hot path: read the metrics, validate, diagnose, select,
+        save.
+        """
         train = {}
         if self.running is not None:
             names = [f"{kind}_{head}" for kind in ("loss", "score") for head in self.method.heads]
-            train = dict(zip(names, (self.running.double() / self.running_tasks).tolist(), strict=True))
+            train = dict(
+                zip(names, (self.running.double() / self.running_tasks).tolist(), strict=True)
+            )
         self.running, self.running_tasks = None, 0
         val = self._validate()
         self.diverged = not all(torch.isfinite(torch.tensor([*train.values(), *val.values()])))
@@ -281,9 +328,13 @@ class Training:
         protocol = self.spec.protocol
         first = len(self.curves["step"]) * protocol.val_tasks if protocol.val_fresh else 0
         results = evaluate(
-            self.method, self.groups, self.val_tasks, protocol.val_tasks, first=first,
+            self.method,
+            self.groups,
+            self.val_tasks,
+            protocol.val_tasks,
+            first=first,
             tasks_at_once=self.tested_at_once,
-        )  # fmt: skip
+        )
         values = {}
         self.last_validation = results["meta", self.method.inner_steps]
         for (head, _), result in results.items():
@@ -300,19 +351,27 @@ class Training:
             self.done_seconds["diagnostics"] += time.perf_counter() - start
 
     def _select(self, val: dict[str, float]) -> None:
-        """Keep psi, theta, phi of the step at which each head validates best; step 0 only if nothing else is."""
+        """Keep psi, theta, phi of the step at which each head validates best; step 0 only if
+        nothing else is.
+        """
         better, protocol = 1 if self.method.kind == "classification" else -1, self.spec.protocol
         for head in self.method.heads:
             score = val[f"score_{head}"] * better
             old = self.best.get(head)
             improves = old is None or old["step"] == 0 or score > old["score"]
             if improves or protocol.selection == "last" or protocol.save_last:
-                self.best[head] = {"step": self.step, "score": score, "groups": snapshot(self.groups)}
+                self.best[head] = {
+                    "step": self.step,
+                    "score": score,
+                    "groups": snapshot(self.groups),
+                }
             if protocol.ensemble_top_k > 1:
                 top = [entry for entry in self.top.get(head, []) if entry["step"]]
                 if len(top) < protocol.ensemble_top_k or score > top[-1]["score"]:
                     top.append({"step": self.step, "score": score, "groups": snapshot(self.groups)})
-                self.top[head] = sorted(top, key=lambda entry: -entry["score"])[: protocol.ensemble_top_k]
+                self.top[head] = sorted(top, key=lambda entry: -entry["score"])[
+                    : protocol.ensemble_top_k
+                ]
 
     def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
         left, seconds, self._said = "", None, time.monotonic()
@@ -322,23 +381,38 @@ class Training:
             left = f"  {seconds // 60}:{seconds % 60:02d} left"
         loss = f"  loss {train['loss_meta']:.3f}" if train else ""
         score = val["score_meta"]
-        shown = f"val {100 * score:.1f} %" if self.method.kind == "classification" else f"val MSE {score:.3f}"
+        shown = (
+            f"val {100 * score:.1f} %"
+            if self.method.kind == "classification"
+            else f"val MSE {score:.3f}"
+        )
         self.say(f"{self.spec.title}: step {self.step}/{self.spec.steps}{loss}  {shown}{left}")
         finite = train and not self.diverged
         loss = train["loss_meta"] if finite else None
         progress = {"step": self.step, "steps": self.spec.steps, "loss": loss, "left": seconds}
         write_progress(self.folder, progress)
 
-    # -- checkpoints -------------------------------------------------------------------------------------
+    # -- checkpoints
+    # -------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         state = {
-            "id": self.spec.id, "data": self.data.sha256, "step": self.step, "groups": snapshot(self.groups),
-            "optimizer": self.optimizer.state_dict(), "best": self.best, "curves": self.curves,
-            "seconds": self.done_seconds, "engine": self._exactly, "top": self.top,
-            "running": self.running, "running_tasks": self.running_tasks,
-            "last_validation": None if self.last_validation is None else tuple(self.last_validation),
-        }  # fmt: skip
+            "id": self.spec.id,
+            "data": self.data.sha256,
+            "step": self.step,
+            "groups": snapshot(self.groups),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "curves": self.curves,
+            "seconds": self.done_seconds,
+            "engine": self._exactly,
+            "top": self.top,
+            "running": self.running,
+            "running_tasks": self.running_tasks,
+            "last_validation": (
+                None if self.last_validation is None else tuple(self.last_validation)
+            ),
+        }
         checkpoint.save(self.folder, state)
         self._saved = time.monotonic()
 
@@ -353,13 +427,20 @@ class Training:
                 self.groups[group][name].data.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best, self.curves = state["step"], state["best"], state["curves"]
-        self.done_seconds, self._start_step, self.top = state["seconds"], state["step"], state["top"]
+        self.done_seconds, self._start_step, self.top = (
+            state["seconds"],
+            state["step"],
+            state["top"],
+        )
         self.running = None if state["running"] is None else state["running"].to(self.device)
         self.running_tasks = state["running_tasks"]
         self.last_validation = state["last_validation"] and Result(*state["last_validation"])
-        self.method.at_step(max(self.step - 1, 0))  # as it was when the checkpoint was written: diagnostics may follow
+        self.method.at_step(
+            max(self.step - 1, 0)
+        )  # as it was when the checkpoint was written: diagnostics may follow
         self.say(f"{self.spec.title}: resumed at step {self.step}")
         if state["engine"] != self._exactly:
             self.say(
-                f"{self.spec.title}: was begun with {state['engine']}, goes on with {self._exactly}: not bit for bit"
+                f"{self.spec.title}: was begun with {state['engine']}, goes on with"
+                f" {self._exactly}: not bit for bit"
             )

@@ -1,4 +1,6 @@
-"""Tables from records: what was run, with intervals, paired differences and words. Imports no torch."""
+"""Tables from records: what was run, with intervals, paired differences and words. Imports no
+torch.
+"""
 
 import math
 from typing import Any
@@ -33,7 +35,9 @@ def build(plan: Plan, store: Store, key: str) -> Table:
             cell.fixed = reader.fixed(config, row.run, row.reading, column)
             if cell.fixed and row.against:
                 cell.fixed.base = reader.fixed(config, row.against, "meta", column)
-        rows.append(TableRow(row.label, row.reading, _label_of(config, row.against), cells, row.shown))
+        rows.append(
+            TableRow(row.label, row.reading, _label_of(config, row.against), cells, row.shown)
+        )
     table = Table(key, config.kind, config.title, config.caption, columns, rows, [])
     _compare(table, config.whole_columns)
     _embolden(table)
@@ -43,13 +47,18 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         table.published = paper.beside(table, source, plan)
         told = paper.sentences(table, name, source)
     table.notes = (
-        notes(table) + told + not_run(plan, table) + [f"Counted as missing: {what}" for what in reader.damaged]
+        notes(table)
+        + told
+        + not_run(plan, table)
+        + [f"Counted as missing: {what}" for what in reader.damaged]
     )
     return table
 
 
 class _Reader:
-    """Finished runs of a plan as cells; each record is read once, and what is wrong with a file is kept."""
+    """Finished runs of a plan as cells; each record is read once, and what is wrong with a file is
+    kept.
+    """
 
     def __init__(self, plan: Plan, store: Store):
         self.plan, self.store = plan, store
@@ -75,7 +84,9 @@ class _Reader:
         experiment = self.plan.study.experiments[name]
         ids = self.plan.members[name][run][column.shot]
         records = {
-            _unit(self.specs[i], experiment): r for i in ids if (r := self._record(i, name, experiment)) is not None
+            _unit(self.specs[i], experiment): r
+            for i in ids
+            if (r := self._record(i, name, experiment)) is not None
         }
         scores, problems = _scores(records, reading, column, experiment.evaluation.tasks)
         self.damaged.update(dict.fromkeys(problems.values()))
@@ -100,7 +111,9 @@ def _asked(spec: RunSpec, experiment: Experiment) -> Evaluation:
 
 
 def _unit(spec: RunSpec, experiment: Experiment) -> int:
-    """What is replicated: the training seed, or the place of the class split among the experiment's."""
+    """What is replicated: the training seed, or the place of the class split among the
+    experiment's.
+    """
     splits = experiment.splits
     return splits.index(spec.data.options["split"]) if splits else spec.seed
 
@@ -118,10 +131,14 @@ def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
             columns += [Column(shot, group=group.title) for shot in shots]
             continue
         members = reader.plan.members[name]
-        used = [reader.specs[i] for row in config.rows for ids in members[row.run].values() for i in ids]
+        used = [
+            reader.specs[i] for row in config.rows for ids in members[row.run].values() for i in ids
+        ]
         every = experiment.evaluation.inner_steps or sorted({_own_steps(spec) for spec in used})
         steps = config.inner_steps or every
-        columns += [Column(shot, k, statistic) for shot in shots for statistic in STATISTICS for k in steps]
+        columns += [
+            Column(shot, k, statistic) for shot in shots for statistic in STATISTICS for k in steps
+        ]
     return columns
 
 
@@ -133,7 +150,9 @@ def _label_of(config: TableConfig, run: str | None) -> str | None:
 def _scores(
     records: dict[int, Record], reading: str, column: Column, tasks: int
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """The episodes' scores of each finished seed; and what is wrong, where a stored series is missing or too short."""
+    """The episodes' scores of each finished seed; and what is wrong, where a stored series is
+    missing or too short.
+    """
     scores, problems = {}, {}
     for seed in sorted(seed for seed, record in records.items() if record.status == FINISHED):
         record = records[seed]
@@ -146,13 +165,17 @@ def _scores(
     return scores, problems
 
 
-def _cell(ids: tuple[str, ...], records: dict[int, Record], scores: dict[int, np.ndarray], column: Column) -> Cell:
+def _cell(
+    ids: tuple[str, ...], records: dict[int, Record], scores: dict[int, np.ndarray], column: Column
+) -> Cell:
     cell = Cell(ids, records)
     if not records:
         return cell
     seeds = sorted(records)
     cell.scores = scores
-    cell.values = {seed: float(STATISTICS[column.statistic](values)) for seed, values in scores.items()}
+    cell.values = {
+        seed: float(STATISTICS[column.statistic](values)) for seed, values in scores.items()
+    }
     statuses = [records[seed].status for seed in seeds]
     cell.summary = cell_summary([cell.values.get(seed, math.nan) for seed in seeds], statuses)
     if scores and column.statistic == "mean":
@@ -163,22 +186,29 @@ def _cell(ids: tuple[str, ...], records: dict[int, Record], scores: dict[int, np
 def _compare(table: Table, whole_columns: float) -> None:
     """Paired differences, and Holm within each family.
 
-    A family is all differences that the whole table is to have (``whole_columns`` times those of a part), so that the
-    rest never takes back a star of an unfinished table or of a part of one.
+    A family is all differences that the whole table is to have (``whole_columns`` times those of a
+    part), so that the rest never takes back a star of an unfinished table or of a part of one.
     """
     families: dict[tuple[bool, str, bool], list[Difference | None]] = {}
-    both = ((row, c, one) for row, c, cell in table.cells() for one in (cell, cell.fixed) if one and one.base)
+    both = (
+        (row, c, one)
+        for row, c, cell in table.cells()
+        for one in (cell, cell.fixed)
+        if one and one.base
+    )
     for row, column, cell in both:
         cell.difference = _difference(cell, cell.base, table.better)
-        # One family for the meta-learner's differences of a table, one for the co-learner's; a regression table's
-        # means and medians answer the same question, so each statistic is a family of its own; and so are the
-        # differences over the seeds of one class split, which are held against the paper alone.
+        # One family for the meta-learner's differences of a table, one for the co-learner's; a
+        # regression table's means and medians answer the same question, so each statistic is a
+        # family of its own; and so are the differences over the seeds of one class split, which are
+        # held against the paper alone.
         kind = (row.reading == "meta", column.statistic, cell is row.cells[column].fixed)
         families.setdefault(kind, []).append(cell.difference)
     for family in families.values():
         found = [d for d in family if d is not None]
         adjusted = stats.holm(
-            [d.paired.p if d.testable else math.nan for d in found], round(len(family) * whole_columns)
+            [d.paired.p if d.testable else math.nan for d in found],
+            round(len(family) * whole_columns),
         )
         for difference, p in zip(found, adjusted, strict=True):
             difference.holm_p = float(p)
@@ -192,8 +222,14 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
     mixed = mixture([cell, base])
     if any(_engine(cell.records[seed]) != _engine(base.records[seed]) for seed in seeds):
-        mixed = mixed or "pairs made in different ways (path, device, threads, seeds or tasks at once): not tested"
-    return Difference(stats.paired(a, b), np.subtract(a, b), better, complete and not mixed, reason=mixed)
+        mixed = (
+            mixed
+            or "pairs made in different ways (path, device, threads, seeds or tasks at once):"
+            " not tested"
+        )
+    return Difference(
+        stats.paired(a, b), np.subtract(a, b), better, complete and not mixed, reason=mixed
+    )
 
 
 def _engine(record: Record) -> dict[str, Any]:
@@ -204,7 +240,9 @@ def _engine(record: Record) -> dict[str, Any]:
 
 
 def mixture(cells: list[Cell]) -> str:
-    """Empty, or why cells cannot be held against each other: other data under one name, or another precision."""
+    """Empty, or why cells cannot be held against each other: other data under one name, or another
+    precision.
+    """
     hashes: dict[str, set[str]] = {}
     precisions = set()
     for record in (record for cell in cells for record in cell.records.values()):
@@ -218,16 +256,25 @@ def mixture(cells: list[Cell]) -> str:
 def _embolden(table: Table) -> None:
     """Bold in columns whose rows are all complete: a row left out could have been the best.
 
-    Rows that have one run by design (an untrained network, say) cannot be tested: they are never bold, and where
-    one of them is ahead, the column has no bold at all.
+    Rows that have one run by design (an untrained network, say) cannot be tested: they are never
+    bold, and where one of them is ahead, the column has no bold at all.
     """
     for column in table.columns:
         cells = [row.cells[column] for row in table.results]
         rivals = {str(i): cell for i, cell in enumerate(cells) if cell.wanted > 1}
-        if not rivals or not all(cell.complete for cell in rivals.values()) or mixture(list(rivals.values())):
+        if (
+            not rivals
+            or not all(cell.complete for cell in rivals.values())
+            or mixture(list(rivals.values()))
+        ):
             continue
         best = max(table.better * cell.summary.mean for cell in rivals.values())
-        if any(table.better * value > best for cell in cells if cell.wanted == 1 for value in cell.values.values()):
+        if any(
+            table.better * value > best
+            for cell in cells
+            if cell.wanted == 1
+            for value in cell.values.values()
+        ):
             continue
         scores = {name: list(cell.values.values()) for name, cell in rivals.items()}
         seeds = {name: list(cell.values) for name, cell in rivals.items()}

@@ -1,10 +1,11 @@
 """The gate: results of short runs against committed references. Imports no torch.
 
-A cell is one reading of one method on one experiment. Its mean over seeds may not be worse than the reference's by
-more than ``max(least, t * s * sqrt(1/n + 1/n_ref))``, with s the deviation of the reference's seeds and t the
-two-sided 95 % quantile of its n_ref - 1 degrees of freedom. Accuracies are compared in points (least: 1 point),
-squared errors by their logarithm (least: 0.01, one per cent). A run that is missing, diverged, collapsed, or made from
-other data or another specification than the reference is an offender: nothing is skipped.
+A cell is one reading of one method on one experiment. Its mean over seeds may not be worse than the
+reference's by more than ``max(least, t * s * sqrt(1/n + 1/n_ref))``, with s the deviation of the
+reference's seeds and t the two-sided 95 % quantile of its n_ref - 1 degrees of freedom. Accuracies
+are compared in points (least: 1 point), squared errors by their logarithm (least: 0.01, one per
+cent). A run that is missing, diverged, collapsed, or made from other data or another specification
+than the reference is an offender: nothing is skipped.
 """
 
 import hashlib
@@ -70,29 +71,44 @@ def check(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[Findin
             found.append(Finding(name, "has no reference: make one with check --update"))
             continue
         found.append(_compare(name, specs, reading, Store(results), old))
-    return found + [Finding(name, "is in the reference and no longer in the configuration") for name in known]
+    return found + [
+        Finding(name, "is in the reference and no longer in the configuration") for name in known
+    ]
 
 
 def update(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[str]:
-    """Write references from finished runs; returns what moved, a line a cell. A UserError if a run is not usable."""
+    """Write references from finished runs; returns what moved, a line a cell. A UserError if a run
+    is not usable.
+    """
     old = read_reference(reference) if Path(reference).exists() else {}
     new, lines = {}, []
     for name, (specs, reading) in _cells(plan).items():
         records = [_usable(Store(results), spec, None) for spec in specs]
         problems = [record for record in records if isinstance(record, str)]
         if problems or len(records) < MIN_REFERENCE_SEEDS:
-            why = problems[0] if problems else f"{len(records)} seeds, {MIN_REFERENCE_SEEDS} are needed"
+            why = (
+                problems[0]
+                if problems
+                else f"{len(records)} seeds, {MIN_REFERENCE_SEEDS} are needed"
+            )
             raise UserError(f"{name} cannot become a reference: {why}. Nothing was written.")
-        values = [_value(record, spec, reading) for record, spec in zip(records, specs, strict=True)]
+        values = [
+            _value(record, spec, reading) for record, spec in zip(records, specs, strict=True)
+        ]
         new[name] = {
-            "kind": records[0].content["kind"], "recipe": recipe(specs[0]),
-            "data_sha256": records[0].content["data_sha256"], "seeds": len(values),
-            "mean": round(float(np.mean(values)), 6), "deviation": round(float(np.std(values, ddof=1)), 6),
+            "kind": records[0].content["kind"],
+            "recipe": recipe(specs[0]),
+            "data_sha256": records[0].content["data_sha256"],
+            "seeds": len(values),
+            "mean": round(float(np.mean(values)), 6),
+            "deviation": round(float(np.std(values, ddof=1)), 6),
             "versions": records[0].content["versions"],
-        }  # fmt: skip
+        }
         before = old.get(name)
         moved = "new" if before is None else f"{new[name]['mean'] - before['mean']:+.4f}"
-        lines.append(f"{name}: {new[name]['mean']:.4f}, deviation {new[name]['deviation']:.4f} ({moved})")
+        lines.append(
+            f"{name}: {new[name]['mean']:.4f}, deviation {new[name]['deviation']:.4f} ({moved})"
+        )
     lines += [f"{name}: removed" for name in old if name not in new]
     write_json(reference, new, indent=1)
     return lines
@@ -103,7 +119,11 @@ def table(found: list[Finding]) -> str:
     from tabulate import tabulate
 
     rows = [
-        (f.cell, *("–" if v is None else f"{v:.3f}" for v in (f.value, f.reference, f.margin)), f.problem or "holds")
+        (
+            f.cell,
+            *("–" if v is None else f"{v:.3f}" for v in (f.value, f.reference, f.margin)),
+            f.problem or "holds",
+        )
         for f in sorted(found, key=lambda f: not f.problem)
     ]
     headers = ["cell", "now", "reference", "margin", "verdict"]
@@ -118,7 +138,9 @@ def read_reference(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no reference {path}: make one with check --update.") from None
     except ValidationError as error:
-        raise UserError(f"{explain(error, f'{path} is damaged')} Restore it from the repository.") from None
+        raise UserError(
+            f"{explain(error, f'{path} is damaged')} Restore it from the repository."
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): restore it from the repository.") from None
     return content
@@ -135,13 +157,19 @@ def _cells(plan: Plan) -> dict[str, tuple[list[RunSpec], str]]:
     }
 
 
-def _compare(name: str, specs: list[RunSpec], reading: str, store: Store, old: dict[str, Any]) -> Finding:
+def _compare(
+    name: str, specs: list[RunSpec], reading: str, store: Store, old: dict[str, Any]
+) -> Finding:
     records = [_usable(store, spec, old) for spec in specs]
     problems = [record for record in records if isinstance(record, str)]
     if problems:
         return Finding(name, "; ".join(sorted(set(problems))), reference=old["mean"])
     try:
-        mean = float(np.mean([_value(record, spec, reading) for record, spec in zip(records, specs, strict=True)]))
+        mean = float(
+            np.mean(
+                [_value(record, spec, reading) for record, spec in zip(records, specs, strict=True)]
+            )
+        )
     except UserError as error:
         return Finding(name, str(error), reference=old["mean"])
     spread = old["deviation"] * math.sqrt(1 / len(records) + 1 / old["seeds"])
@@ -171,5 +199,11 @@ def _usable(store: Store, spec: RunSpec, old: dict[str, Any] | None) -> Record |
 
 def _value(record: Record, spec: RunSpec, reading: str) -> float:
     """Accuracy in points, or the logarithm of the mean squared error, of one run."""
-    scores = record.episodes(evaluation_key(reading, spec.options["inner_steps"]), spec.evaluation.tasks)
-    return 100 * float(scores.mean()) if record.content["kind"] == "classification" else math.log(scores.mean())
+    scores = record.episodes(
+        evaluation_key(reading, spec.options["inner_steps"]), spec.evaluation.tasks
+    )
+    return (
+        100 * float(scores.mean())
+        if record.content["kind"] == "classification"
+        else math.log(scores.mean())
+    )

@@ -1,6 +1,7 @@
 """Published numbers (configs/reference/paper.yaml), and our cells beside them. Imports no torch.
 
-What may be said is decided in verdict.py alone; here the two sides of a comparison are brought together.
+What may be said is decided in verdict.py alone; here the two sides of a comparison are brought
+together.
 """
 
 from pathlib import Path
@@ -18,9 +19,11 @@ from cml_bench.texts import Line
 
 PlusMinus = Literal["seeds", "episodes", "unknown", "none"]
 MEANS = {
-    "seeds": "over training seeds", "episodes": "over test episodes of one model", "unknown": "not said of what",
+    "seeds": "over training seeds",
+    "episodes": "over test episodes of one model",
+    "unknown": "not said of what",
     "none": "none given",
-}  # fmt: skip
+}
 
 
 class PublishedSetting(Model):
@@ -38,15 +41,23 @@ class PublishedRow(Model):
 
     label: Line
     values: dict[Line, float | tuple[float, float] | None] = {}
-    plus_minus: PlusMinus | None = Field(None, description="what the half-width is of; none: as the table says")
-    copied: Line = Field("", description="the paper that the authors copied the row from, if they did not run it")
+    plus_minus: PlusMinus | None = Field(
+        None, description="what the half-width is of; none: as the table says"
+    )
+    copied: Line = Field(
+        "", description="the paper that the authors copied the row from, if they did not run it"
+    )
     steps: int | None = Field(None, description="outer steps; none: the table's")
     structure: dict[str, Any] = Field(
         {},
-        description="options that make the row, as network.head_blocks. A gamma that is not here is not known: any one "
-        "that was fixed beforehand will do",
+        description=(
+            "options that make the row, as network.head_blocks. A gamma that is not here is not"
+            " known: any one that was fixed beforehand will do"
+        ),
     )
-    numbers: dict[str, float] = Field({}, description="what else is printed of the row: parameters, sizes")
+    numbers: dict[str, float] = Field(
+        {}, description="what else is printed of the row: parameters, sizes"
+    )
     note: str = ""
 
 
@@ -57,10 +68,16 @@ class PublishedTable(Model):
     plus_minus: PlusMinus
     repetitions: str = Field("", description="what the paper says of repeated runs")
     steps: int | None = None
-    query: int | None = Field(None, description="query examples per class in training; none: not compared")
-    test_query: int | None = Field(None, description="query examples per class at test; none: not compared")
+    query: int | None = Field(
+        None, description="query examples per class in training; none: not compared"
+    )
+    test_query: int | None = Field(
+        None, description="query examples per class at test; none: not compared"
+    )
     settings: dict[Line, PublishedSetting] = {}
-    structures: dict[Line, dict[str, Any]] = Field({}, description="options that make a group of columns, by its title")
+    structures: dict[Line, dict[str, Any]] = Field(
+        {}, description="options that make a group of columns, by its title"
+    )
     rows: tuple[PublishedRow, ...]
     errata: tuple[Line, ...] = ()
 
@@ -75,17 +92,24 @@ class Published(Model):
 
 def read(path: Path | str) -> Published:
     """Read and check a file of published numbers; a UserError names the file and the key."""
-    content = strict_yaml.read(path, missing=f"there is no file {path}: correct `published` in the configuration.")
+    content = strict_yaml.read(
+        path, missing=f"there is no file {path}: correct `published` in the configuration."
+    )
     return Published.read(content, str(path))
 
 
 def published_table(table: Table, plan: Plan) -> tuple[str, PublishedTable] | None:
-    """The paper, and its table that a table's configuration names by ``paper``; None: it names none."""
+    """The paper, and its table that a table's configuration names by ``paper``; None: it names
+    none.
+    """
     key, path = plan.tables[table.key].paper, plan.study.published
     if not key:
         return None
     if not path:
-        raise UserError(f"table {table.key} names the published table {key!r}: name their file under `published`.")
+        raise UserError(
+            f"table {table.key} names the published table {key!r}: name their file under"
+            " `published`."
+        )
     found = read(path)
     if key not in found.tables:
         raise unknown(f"published table (in {path})", key, found.tables)
@@ -106,30 +130,56 @@ def beside(table: Table, source: PublishedTable, plan: Plan) -> list[Beside]:
 
 
 def _beside(
-    row: TableRow, column: Column, theirs: PublishedRow, source: PublishedTable, rows: dict[str, PublishedRow],
+    row: TableRow,
+    column: Column,
+    theirs: PublishedRow,
+    source: PublishedTable,
+    rows: dict[str, PublishedRow],
     runs: dict[str, PlannedRun],
-) -> Beside:  # fmt: skip
-    cell, (value, half) = row.cells[column].fixed or row.cells[column], _pair(theirs.values[column.place])
+) -> Beside:
+    cell, (value, half) = (
+        row.cells[column].fixed or row.cells[column],
+        _pair(theirs.values[column.place]),
+    )
     base = rows.get(row.against)
     base_value = None if base is None else _pair(base.values.get(column.place))[0]
     gain = None if base_value is None else value - base_value
-    line = Beside(row.label, column, cell, value, half, theirs.plus_minus or source.plus_minus, theirs.copied, gain)
+    line = Beside(
+        row.label,
+        column,
+        cell,
+        value,
+        half,
+        theirs.plus_minus or source.plus_minus,
+        theirs.copied,
+        gain,
+    )
     line.reason = _reason(cell, column, theirs, source, runs)
     if not line.reason:
         seeds = sorted(cell.values)
-        line.level = verdict.level_verdict([cell.values[s] for s in seeds], [cell.scores[s] for s in seeds], value)
+        line.level = verdict.level_verdict(
+            [cell.values[s] for s in seeds], [cell.scores[s] for s in seeds], value
+        )
     if cell.difference is not None and not line.reason:
         d = cell.difference
-        network = {key: value for key, value in theirs.structure.items() if key.startswith("network.")}
+        network = {
+            key: value for key, value in theirs.structure.items() if key.startswith("network.")
+        }
         like = (base or PublishedRow(label="")).model_copy(update={"structure": network})
-        line.gain_reason = d.verdict if not d.testable else _reason(cell.base, column, like, source, runs)
+        line.gain_reason = (
+            d.verdict if not d.testable else _reason(cell.base, column, like, source, runs)
+        )
         if not line.gain_reason:
             line.gain = verdict.gain_verdict(d.paired, d.holm_p, gain)
     return line
 
 
 def _reason(
-    cell: Cell, column: Column, theirs: PublishedRow, source: PublishedTable, runs: dict[str, PlannedRun]
+    cell: Cell,
+    column: Column,
+    theirs: PublishedRow,
+    source: PublishedTable,
+    runs: dict[str, PlannedRun],
 ) -> str:
     """Empty, or why a cell may not be set beside the published row."""
     if not cell.records:
@@ -140,7 +190,9 @@ def _reason(
 def _deviation(
     spec: RunSpec, run: PlannedRun, column: Column, theirs: PublishedRow, source: PublishedTable
 ) -> tuple[str, str]:
-    """The protocol ("official", or an option that is not), and an option that is not the published row's."""
+    """The protocol ("official", or an option that is not), and an option that is not the published
+    row's.
+    """
     structure = {**source.structures.get(column.group, {}), **theirs.structure}
     deviates = {**run.deviates}
     for key, value in structure.items():
@@ -151,7 +203,10 @@ def _deviation(
     for key, (mine, official) in deviates.items():
         return f"{key} {mine} instead of {official}", ""
     asked = run.spec.evaluation.query
-    for what, mine, wanted in (("query", spec.query, source.query), ("test query", asked, source.test_query)):
+    for what, mine, wanted in (
+        ("query", spec.query, source.query),
+        ("test query", asked, source.test_query),
+    ):
         if wanted is not None and mine != wanted:
             return "official", f"{what} {mine}, the paper's code {wanted}"
     return "official", ""
@@ -170,7 +225,11 @@ def _pair(value: float | tuple[float, float] | None) -> tuple[float | None, floa
 
 
 def _claim(
-    cell: Cell, column: Column, theirs: PublishedRow, source: PublishedTable, runs: dict[str, PlannedRun]
+    cell: Cell,
+    column: Column,
+    theirs: PublishedRow,
+    source: PublishedTable,
+    runs: dict[str, PlannedRun],
 ) -> verdict.Claim:
     spec = next(iter(cell.records.values())).spec
     data, split, size = spec.data_id.split("/")[0], *_split_and_size(spec.data_id)
@@ -178,9 +237,14 @@ def _claim(
     backbone = spec.network.name if spec.network else None
     mine = verdict.Setting(data, split, size, backbone, spec.steps, spec.way, spec.shot)
     paper = verdict.Setting(
-        setting.data, setting.split, setting.size, setting.backbone, theirs.steps or source.steps, setting.way,
+        setting.data,
+        setting.split,
+        setting.size,
+        setting.backbone,
+        theirs.steps or source.steps,
+        setting.way,
         column.shot,
-    )  # fmt: skip
+    )
     used = [runs[i] for i in cell.runs]
     protocol, other_option = _deviation(spec, used[0], column, theirs, source)
     return verdict.Claim(
@@ -191,13 +255,17 @@ def _claim(
         gamma_fixed_beforehand=all(run.gamma_named for run in used),
         statuses=tuple(record.status for record in cell.records.values()),
         data_hashes=tuple(record.content["data_sha256"] for record in cell.records.values()),
-        data_differs=tuple(record.content.get("data_differs", "") for record in cell.records.values()),
+        data_differs=tuple(
+            record.content.get("data_differs", "") for record in cell.records.values()
+        ),
         precisions=tuple(record.spec.precision for record in cell.records.values()),
     )
 
 
 def _split_and_size(data_id: str) -> tuple[str | None, int | None]:
-    """``omniglot/vinyals/28px`` -> ("vinyals", 28); further parts (such as rotations) belong to the split."""
+    """``omniglot/vinyals/28px`` -> ("vinyals", 28); further parts (such as rotations) belong to the
+    split.
+    """
     parts = data_id.split("/")[1:]
     sizes = [part for part in parts if part.endswith("px") and part[:-2].isdecimal()]
     names = [part for part in parts if part not in sizes]
@@ -209,11 +277,17 @@ def _gammas(table: Table, source: PublishedTable) -> list[str]:
     rows = {row.label: row for row in source.rows}
     assumed: dict[float, list[str]] = {}
     for row in table.results:
-        specs = [r.spec for cell in row.cells.values() for r in cell.records.values() if "cml" in r.spec.options]
+        specs = [
+            r.spec
+            for cell in row.cells.values()
+            for r in cell.records.values()
+            if "cml" in r.spec.options
+        ]
         if specs and row.label in rows and "cml.gamma" not in rows[row.label].structure:
             assumed.setdefault(specs[0].options["cml"]["gamma"], []).append(row.label)
     return [
-        f"γ = {gamma:g} assumed, since the paper does not say: {', '.join(found)}." for gamma, found in assumed.items()
+        f"γ = {gamma:g} assumed, since the paper does not say: {', '.join(found)}."
+        for gamma, found in assumed.items()
     ]
 
 
@@ -225,18 +299,25 @@ def sentences(table: Table, name: str, source: PublishedTable) -> list[str]:
     for line in table.published:
         said = line.level.verdict if line.level else line.reason
         counts[said] = counts.get(said, 0) + 1
-    told = "; ".join(f"{said} ({count} of {len(table.published)})" for said, count in counts.items())
+    told = "; ".join(
+        f"{said} ({count} of {len(table.published)})" for said, count in counts.items()
+    )
     found = [f"Beside {name}: {told}."]
     if any(line.level for line in table.published):
         found.append(
-            "The paper's number is taken as fixed. Reproduced: the 90 % interval of the difference is within ±1 point; "
-            "differs: it is outside altogether; else it cannot be told."
+            "The paper's number is taken as fixed. Reproduced: the 90 % interval of the difference"
+            " is within ±1 point; differs: it is outside altogether; else it cannot be told."
         )
     found += _gammas(table, source)
     copied = {line.copied for line in table.published if line.copied}
     if copied:
-        found.append(f"Rows that the paper copied from elsewhere and did not run are marked (c): {'; '.join(copied)}.")
-    kinds = dict.fromkeys(line.plus_minus for line in table.published if line.published_half is not None)
+        found.append(
+            "Rows that the paper copied from elsewhere and did not run are marked (c):"
+            f" {'; '.join(copied)}."
+        )
+    kinds = dict.fromkeys(
+        line.plus_minus for line in table.published if line.published_half is not None
+    )
     if kinds:
         found.append(f"The paper's ±: {'; '.join(MEANS[kind] for kind in kinds)}.")
     return found + [f"Erratum: {text}" for text in source.errata]

@@ -1,10 +1,12 @@
 """Intervals, paired tests and aggregates over training seeds.
 
-The training seed is the unit of replication, never the episode: every test here works on one number per
-seed.  What the finite list of test episodes adds is a separate number (:func:`episode_half_width`).
+The training seed is the unit of replication, never the episode: every test here works on one number
+per seed.  What the finite list of test episodes adds is a separate number
+(:func:`episode_half_width`).
 
-All functions are pure and keep the unit of their input (percentage points in, percentage points out).
-Non-finite input raises ``ValueError``: leave diverged runs out before, knowingly (``verdict.cell_summary``).
+All functions are pure and keep the unit of their input (percentage points in, percentage points
+out). Non-finite input raises ``ValueError``: leave diverged runs out before, knowingly
+(``verdict.cell_summary``).
 """
 
 import math
@@ -22,8 +24,8 @@ MAX_SIGN_FLIPS = 20
 
 _STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
-# Two means over the same thousands of episodes agree to about 1e-15 of their size when they agree at all,
-# and no accuracy is measured to twelve digits: a smaller spread is rounding, not variance.
+# Two means over the same thousands of episodes agree to about 1e-15 of their size when they agree
+# at all, and no accuracy is measured to twelve digits: a smaller spread is rounding, not variance.
 _ROUNDING = 1e-12
 
 
@@ -44,7 +46,9 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A mean paired difference (method minus baseline) over ``n`` seeds, its half-width and two-sided p."""
+    """A mean paired difference (method minus baseline) over ``n`` seeds, its half-width and
+    two-sided p.
+    """
 
     diff: float
     half: float
@@ -92,7 +96,9 @@ def not_tested(n: int) -> str:
 
 
 def stars(holm_p: float) -> str:
-    """``***``, ``**``, ``*`` or nothing for a Holm-adjusted p below .001, .01, .05; nan has none."""
+    """``***``, ``**``, ``*`` or nothing for a Holm-adjusted p below .001, .01, .05; nan has
+    none.
+    """
     return next((mark for threshold, mark in _STARS if holm_p < threshold), "")
 
 
@@ -113,7 +119,9 @@ def t_quantile(n: int, level: float) -> float:
     """Two-sided Student quantile with ``n - 1`` degrees of freedom, ``n >= 2``."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    from scipy.special import stdtrit  # here, so that training, which only reads a run's status, does not load scipy
+    from scipy.special import (
+        stdtrit,
+    )  # here, so that training, which only reads a run's status, does not load scipy
 
     return float(stdtrit(n - 1, (1 + level) / 2))
 
@@ -121,14 +129,17 @@ def t_quantile(n: int, level: float) -> float:
 def episode_half_width(scores: ArrayLike) -> float:
     """95 % half-width from the finite list of test episodes, 1.96 s / sqrt(T).
 
-    ``scores`` has shape (seeds, T); s is the standard deviation over episodes of the scores averaged over
-    seeds.  All seeds share the test episodes, so this does not shrink as seeds are added.  nan for T = 1.
+    ``scores`` has shape (seeds, T); s is the standard deviation over episodes of the scores
+    averaged over seeds.  All seeds share the test episodes, so this does not shrink as seeds are
+    added.  nan for T = 1.
     """
     return 1.96 * episode_standard_error(scores)
 
 
 def episode_standard_error(scores: ArrayLike) -> float:
-    """s / sqrt(T) over the episodes of ``scores``, shape (seeds, T), averaged over seeds; nan for T = 1."""
+    """s / sqrt(T) over the episodes of ``scores``, shape (seeds, T), averaged over seeds; nan for T
+    = 1.
+    """
     x = _finite(scores, 2, "scores")
     if x.size == 0:
         raise ValueError(f"scores must hold at least one seed and one episode, got shape {x.shape}")
@@ -136,12 +147,13 @@ def episode_standard_error(scores: ArrayLike) -> float:
 
 
 def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
-    """Paired t interval and two-sided p of ``a - b``, each of shape (seeds,), entry i from the same seed.
+    """Paired t interval and two-sided p of ``a - b``, each of shape (seeds,), entry i from the same
+    seed.
 
     One seed gives half-width and p nan.  Where all differences are equal there is no spread to test
-    against: no difference at all gives half-width 0 and p = 1; the same non-zero difference in every seed
-    gives half-width and p nan (hence never a star), because it is far likelier a copied record than evidence.
-    Equal means equal to twelve digits of the scores.
+    against: no difference at all gives half-width 0 and p = 1; the same non-zero difference in
+    every seed gives half-width and p nan (hence never a star), because it is far likelier a copied
+    record than evidence. Equal means equal to twelve digits of the scores.
     """
     x, y = _finite(a, 1, "a"), _finite(b, 1, "b")
     if x.shape != y.shape:
@@ -164,8 +176,8 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
 def holm(pvalues: ArrayLike, size: int | None = None) -> NDArray[np.float64]:
     """Holm-adjusted p values, in the order given (Holm 1979, Scand. J. Statist. 6, 65-70).
 
-    ``pvalues`` has shape (family,).  nan is passed through.  The family has ``size`` members, of which those not
-    given or nan count as p = 1; without ``size`` those that are numbers.
+    ``pvalues`` has shape (family,).  nan is passed through.  The family has ``size`` members, of
+    which those not given or nan count as p = 1; without ``size`` those that are numbers.
     """
     p = np.array(pvalues, dtype=np.float64)
     if p.ndim != 1 or np.any((p < 0) | (p > 1)):
@@ -179,22 +191,26 @@ def holm(pvalues: ArrayLike, size: int | None = None) -> NDArray[np.float64]:
 
 
 def holm_family(pairs: Iterable[Paired]) -> NDArray[np.float64]:
-    """Holm-adjusted p of one family of paired differences, those with n < ``MIN_SEEDS`` being nan."""
+    """Holm-adjusted p of one family of paired differences, those with n < ``MIN_SEEDS`` being
+    nan.
+    """
     return holm([pair.p if pair.n >= MIN_SEEDS else math.nan for pair in pairs])
 
 
 def sign_flip(differences: ArrayLike) -> SignFlip:
-    """Exact two-sided sign-flip p of the mean of ``differences``, shape (seeds,), at most 20 of them.
+    """Exact two-sided sign-flip p of the mean of ``differences``, shape (seeds,), at most 20 of
+    them.
 
-    The share of all 2^n sign patterns whose absolute sum is at least the one observed.  It can never be
-    below 2^(1-n): 0.0625 for five seeds.  No seeds at all give nan.
+    The share of all 2^n sign patterns whose absolute sum is at least the one observed.  It can
+    never be below 2^(1-n): 0.0625 for five seeds.  No seeds at all give nan.
     """
     d = _finite(differences, 1, "differences")
     if d.size > MAX_SIGN_FLIPS:
         raise ValueError(f"exact sign flips are for at most {MAX_SIGN_FLIPS} seeds, got {d.size}")
     if d.size == 0:
         return SignFlip(math.nan, math.nan)
-    # A pattern and its opposite have the same absolute sum: half of them, the first sign fixed, will do.
+    # A pattern and its opposite have the same absolute sum: half of them, the first sign fixed,
+    # will do.
     sums = d[:1]
     for value in d[1:]:
         sums = np.concatenate([sums + value, sums - value])
@@ -204,7 +220,8 @@ def sign_flip(differences: ArrayLike) -> SignFlip:
 
 
 def iqm(values: ArrayLike, axis: int | None = None) -> NDArray[np.float64] | float:
-    """Interquartile mean: the 25 % trimmed mean, of all values or along ``axis`` (Agarwal et al. 2021).
+    """Interquartile mean: the 25 % trimmed mean, of all values or along ``axis`` (Agarwal et al.
+    2021).
 
     floor(n / 4) values are dropped at either end, so fewer than four values give the plain mean.
     """
@@ -220,25 +237,31 @@ def iqm(values: ArrayLike, axis: int | None = None) -> NDArray[np.float64] | flo
 def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
     """P(a run of A beats a run of B), ties half, averaged over cells (Agarwal et al. 2021).
 
-    ``a`` and ``b`` have shape (cells, seeds), higher being better; all pairs of seeds within a cell count.
+    ``a`` and ``b`` have shape (cells, seeds), higher being better; all pairs of seeds within a cell
+    count.
     """
     x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
     if x.shape[0] != y.shape[0] or x.size == 0 or y.size == 0:
-        raise ValueError(f"a and b must have the same cells and some seeds, got {x.shape} and {y.shape}")
+        raise ValueError(
+            f"a and b must have the same cells and some seeds, got {x.shape} and {y.shape}"
+        )
     return float(_wins(x, y).mean())
 
 
-def aggregate(a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Aggregate:
+def aggregate(
+    a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = 2000, level: float = 0.95
+) -> Aggregate:
     """Method A against baseline B across a whole table (Agarwal et al. 2021).
 
-    ``a`` and ``b`` have shape (cells, seeds), higher being better, column j of both from the same training
-    seed.  Returned are the probability of improvement, the IQM of the paired differences (not the difference
-    of the IQMs: cells of very different level would drop out of either one) and the IQM of each method.
+    ``a`` and ``b`` have shape (cells, seeds), higher being better, column j of both from the same
+    training seed.  Returned are the probability of improvement, the IQM of the paired differences
+    (not the difference of the IQMs: cells of very different level would drop out of either one) and
+    the IQM of each method.
 
-    Intervals are percentile bootstrap at ``level``, stratified by cell: every cell stays, and one draw of
-    seeds serves all cells and both methods, since runs of one seed are not independent of each other.  With
-    five seeds such an interval covers clearly less than ``level``; it illustrates and decides nothing.
-    Below ``MIN_SEEDS`` seeds its ends are nan.  ``seed`` fixes the resampling.
+    Intervals are percentile bootstrap at ``level``, stratified by cell: every cell stays, and one
+    draw of seeds serves all cells and both methods, since runs of one seed are not independent of
+    each other.  With five seeds such an interval covers clearly less than ``level``; it illustrates
+    and decides nothing. Below ``MIN_SEEDS`` seeds its ends are nan.  ``seed`` fixes the resampling.
     """
     x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
     if x.shape != y.shape or x.size == 0:
@@ -269,14 +292,18 @@ def best_set(
     higher_is_better: bool = True,
     seeds_by_method: Mapping[str, Sequence[int]] | None = None,
 ) -> set[str]:
-    """The methods of one column to print in bold: the best mean and all not shown to be worse than it.
+    """The methods of one column to print in bold: the best mean and all not shown to be worse than
+    it.
 
-    ``scores_by_method`` maps a name to its scores, shape (seeds,), entry i from the same seed for all.  A
-    method stays if the 95 % interval of its paired difference to the best reaches 0.  Empty, for the whole
-    column, if any method has fewer than ``MIN_SEEDS`` seeds, a score that is not finite, or not the same
-    seeds as the others: by number, and by ``seeds_by_method`` (one sequence of seeds each) where given.
+    ``scores_by_method`` maps a name to its scores, shape (seeds,), entry i from the same seed for
+    all.  A method stays if the 95 % interval of its paired difference to the best reaches 0.
+    Empty, for the whole column, if any method has fewer than ``MIN_SEEDS`` seeds, a score that is
+    not finite, or not the same seeds as the others: by number, and by ``seeds_by_method`` (one
+    sequence of seeds each) where given.
     """
-    columns = {name: np.asarray(scores, dtype=np.float64) for name, scores in scores_by_method.items()}
+    columns = {
+        name: np.asarray(scores, dtype=np.float64) for name, scores in scores_by_method.items()
+    }
     if any(x.ndim != 1 or x.size < MIN_SEEDS or not np.isfinite(x).all() for x in columns.values()):
         return set()
     if not columns or len({x.size for x in columns.values()}) > 1:
@@ -290,7 +317,9 @@ def best_set(
 
 
 def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where A's seed i beats B's seed j, one half for ties: shape (cells, seeds of A, seeds of B)."""
+    """1 where A's seed i beats B's seed j, one half for ties: shape (cells, seeds of A, seeds of
+    B).
+    """
     return (1 + np.sign(x[:, :, None] - y[:, None, :])) / 2
 
 

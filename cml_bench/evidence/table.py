@@ -1,7 +1,7 @@
 """What a table is made of: columns, cells, rows, paired differences. Imports no torch.
 
-Accuracies are in percentage points, regression errors in the unit of the squared target. A cell that has
-no finished run is shown as a dash; nothing waits for the rest of a study.
+Accuracies are in percentage points, regression errors in the unit of the squared target. A cell
+that has no finished run is shown as a dash; nothing waits for the rest of a study.
 """
 
 import math
@@ -17,7 +17,9 @@ from cml_bench.records import Record
 
 
 class Column(NamedTuple):
-    """One column of results: a shot (of a group) and, for regression, a number of inner steps and a statistic."""
+    """One column of results: a shot (of a group) and, for regression, a number of inner steps and a
+    statistic.
+    """
 
     shot: int
     steps: int | None = None
@@ -38,7 +40,9 @@ class Column(NamedTuple):
 
 @dataclass
 class Difference:
-    """A row minus its baseline over the seeds that both have. ``better``: the sign of an improvement."""
+    """A row minus its baseline over the seeds that both have. ``better``: the sign of an
+    improvement.
+    """
 
     paired: stats.Paired
     per_seed: np.ndarray
@@ -63,7 +67,11 @@ class Difference:
         if self.reason:
             return self.reason
         if not self.testable:
-            return stats.not_tested(self.paired.n) if self.paired.n < stats.MIN_SEEDS else "runs missing: not tested"
+            return (
+                stats.not_tested(self.paired.n)
+                if self.paired.n < stats.MIN_SEEDS
+                else "runs missing: not tested"
+            )
         return stats.stars(self.holm_p) or "not significant"
 
     @property
@@ -71,14 +79,18 @@ class Difference:
         """``gain``, ``loss`` or ``undecided``, or why it is not tested."""
         if self.reason or not self.testable:
             return self.verdict
-        return gain_verdict(self.paired._replace(diff=self.paired.diff * self.better), self.holm_p).verdict
+        return gain_verdict(
+            self.paired._replace(diff=self.paired.diff * self.better), self.holm_p
+        ).verdict
 
 
 @dataclass
 class Cell:
-    """One result: seeds that ran, the value of each, and what follows from them. ``base``: its baseline's cell.
+    """One result: seeds that ran, the value of each, and what follows from them. ``base``: its
+    baseline's cell.
 
-    In a table over class splits what is said of seeds holds of splits, by their place in the experiment's list.
+    In a table over class splits what is said of seeds holds of splits, by their place in the
+    experiment's list.
     """
 
     runs: tuple[str, ...]
@@ -88,7 +100,9 @@ class Cell:
     summary: CellSummary | None = None
     episode_half: float = math.nan
     base: "Cell | None" = None
-    fixed: "Cell | None" = None  # the same on one class split with several seeds, where this one is over splits
+    fixed: "Cell | None" = (
+        None  # the same on one class split with several seeds, where this one is over splits
+    )
     difference: Difference | None = None
     bold: bool = False
 
@@ -100,7 +114,9 @@ class Cell:
     @property
     def complete(self) -> bool:
         """Whether every run is there and ended well, and they are enough to test."""
-        return self.summary is not None and self.summary.testable and len(self.records) == self.wanted
+        return (
+            self.summary is not None and self.summary.testable and len(self.records) == self.wanted
+        )
 
 
 @dataclass
@@ -116,7 +132,9 @@ class TableRow:
 
 @dataclass
 class Beside:
-    """A cell beside the published one; with ``reason`` there is no verdict. ``published_gain``: over its baseline."""
+    """A cell beside the published one; with ``reason`` there is no verdict. ``published_gain``:
+    over its baseline.
+    """
 
     label: str
     column: Column
@@ -152,7 +170,9 @@ class Table:
 
     @property
     def compares(self) -> bool:
-        """Whether differences are told: not in a table of cost whose comparisons are those of another table."""
+        """Whether differences are told: not in a table of cost whose comparisons are those of
+        another table.
+        """
         return self.kind != "cost" or len(self.results) < len(self.rows)
 
     @property
@@ -167,12 +187,16 @@ class Table:
                 yield row, column, row.cells[column]
 
     def compared(self, row: TableRow) -> str:
-        """A compared row's label; with its baseline where rows of one label are compared with several."""
+        """A compared row's label; with its baseline where rows of one label are compared with
+        several.
+        """
         alike = [other for other in self.rows if other.label == row.label and other.against]
         return row.label if len(alike) < 2 else f"{row.label} − {row.against}"
 
     def differences(self) -> Iterator[tuple[TableRow, Column, Difference]]:
-        """Every paired difference of means with its row and column; none where another table tells them."""
+        """Every paired difference of means with its row and column; none where another table tells
+        them.
+        """
         for row, column, cell in self.cells() if self.compares else ():
             if cell.difference and column.statistic == "mean":
                 yield row, column, cell.difference

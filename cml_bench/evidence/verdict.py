@@ -1,7 +1,7 @@
 """What may be said about a cell: whether it may be held against the paper, and the result.
 
-Decisions only, in percentage points of accuracy unless said otherwise.  Each rule is written down here once,
-and the same rule serves every table.
+Decisions only, in percentage points of accuracy unless said otherwise.  Each rule is written down
+here once, and the same rule serves every table.
 """
 
 import math
@@ -23,7 +23,9 @@ _UNIT_CHECK = 0.01
 
 @dataclass(frozen=True)
 class CellSummary:
-    """One cell: mean and t half-width over its ``finished`` runs out of ``total``, and how to print it."""
+    """One cell: mean and t half-width over its ``finished`` runs out of ``total``, and how to print
+    it.
+    """
 
     mean: float
     half: float
@@ -45,9 +47,9 @@ class CellSummary:
 def cell_summary(values: ArrayLike, statuses: Sequence[str], level: float = 0.95) -> CellSummary:
     """Summary of one cell from one value and one status per seed, both of shape (seeds,).
 
-    Values of runs that diverged or collapsed are left out, whatever they are (nan included); with no
-    finished run mean and half-width are nan.  ``note`` says ``4 of 5 finished (1 diverged)``, or that too
-    few seeds ran to test, or is empty.
+    Values of runs that diverged or collapsed are left out, whatever they are (nan included); with
+    no finished run mean and half-width are nan.  ``note`` says ``4 of 5 finished (1 diverged)``, or
+    that too few seeds ran to test, or is empty.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.shape != (len(statuses),):
@@ -63,7 +65,9 @@ def cell_summary(values: ArrayLike, statuses: Sequence[str], level: float = 0.95
 
 @dataclass(frozen=True)
 class Setting:
-    """What must be the same on both sides.  None: does not apply (ours), or not stated (the paper's)."""
+    """What must be the same on both sides.  None: does not apply (ours), or not stated (the
+    paper's).
+    """
 
     data: str
     split: str | None
@@ -78,11 +82,11 @@ class Setting:
 class Claim:
     """One of our cells beside one of the paper's.
 
-    ``statuses``, ``data_hashes`` and ``precisions`` have one entry per seed that ran; ``data_differs`` what their
-    records say of data that is not, or may not be, the published one (a user's own copy), where they do.
-    ``other_option``: an option that makes the published row and is another one here, in words.
-    ``gamma_fixed_beforehand``: the config named the value before any result was seen; true without a
-    co-learner.
+    ``statuses``, ``data_hashes`` and ``precisions`` have one entry per seed that ran;
+    ``data_differs`` what their records say of data that is not, or may not be, the published one (a
+    user's own copy), where they do. ``other_option``: an option that makes the published row and is
+    another one here, in words. ``gamma_fixed_beforehand``: the config named the value before any
+    result was seen; true without a co-learner.
     """
 
     protocol: str
@@ -103,9 +107,9 @@ class Claim:
 def comparable(claim: Claim) -> str | None:
     """None if the claim may be judged, else ``not comparable: `` and the first reason.
 
-    The reasons in order: an option that is not the published row's; protocol; data, split, image size, backbone, steps,
-    way, shot; loss weight gamma; number of finished seeds; diverged or collapsed seeds; data that is not the published
-    one; data hash; precision.
+    The reasons in order: an option that is not the published row's; protocol; data, split, image
+    size, backbone, steps, way, shot; loss weight gamma; number of finished seeds; diverged or
+    collapsed seeds; data that is not the published one; data hash; precision.
     """
     reason = (
         claim.other_option
@@ -121,7 +125,9 @@ def comparable(claim: Claim) -> str | None:
 
 @dataclass(frozen=True)
 class LevelVerdict:
-    """Ours minus the paper's number, its 90 % half-width (percentage points) and the verdict on it."""
+    """Ours minus the paper's number, its 90 % half-width (percentage points) and the verdict on
+    it.
+    """
 
     verdict: str
     difference: float
@@ -137,18 +143,21 @@ class LevelVerdict:
         return self.difference + self.half
 
 
-def level_verdict(values_per_seed: ArrayLike, scores: ArrayLike, paper: float, margin: float = 1.0) -> LevelVerdict:
+def level_verdict(
+    values_per_seed: ArrayLike, scores: ArrayLike, paper: float, margin: float = 1.0
+) -> LevelVerdict:
     """Whether our level is the paper's, from the 90 % interval of (ours - paper).
 
-    ``values_per_seed``, shape (seeds,), are the means over episodes of ``scores``, shape (seeds, T), and
-    ``paper`` is the paper's number, taken as fixed; all in percentage points.  The half-width is
-    sqrt((t s / sqrt n)^2 + (1.645 s_ep / sqrt T)^2), with t the two-sided 90 % Student quantile, s over seeds
-    and s_ep over episodes after averaging over seeds.  Coverage is 90 % where
-    one term dominates, up to 92 % where they are alike, and higher where seeds differ much on single episodes
-    (that part is in both terms); it is never lower.
+    ``values_per_seed``, shape (seeds,), are the means over episodes of ``scores``, shape (seeds,
+    T), and ``paper`` is the paper's number, taken as fixed; all in percentage points.  The
+    half-width is sqrt((t s / sqrt n)^2 + (1.645 s_ep / sqrt T)^2), with t the two-sided 90 %
+    Student quantile, s over seeds and s_ep over episodes after averaging over seeds.  Coverage is
+    90 % where one term dominates, up to 92 % where they are alike, and higher where seeds differ
+    much on single episodes (that part is in both terms); it is never lower.
 
-    An interval inside +-``margin`` is ``reproduced``, one wholly outside ``differs``, any other ``cannot
-    tell``: a wide interval is never a reproduction.  Below ``MIN_SEEDS`` seeds the verdict says so instead.
+    An interval inside +-``margin`` is ``reproduced``, one wholly outside ``differs``, any other
+    ``cannot tell``: a wide interval is never a reproduction.  Below ``MIN_SEEDS`` seeds the verdict
+    says so instead.
 
     Raises ``ValueError`` if values and scores disagree, as they do when their units are mixed.
     """
@@ -158,7 +167,9 @@ def level_verdict(values_per_seed: ArrayLike, scores: ArrayLike, paper: float, m
     if means.shape != (n,) or np.abs(means - np.asarray(values_per_seed)).max() > _UNIT_CHECK:
         raise ValueError("values_per_seed are not the means of scores: other seeds or another unit")
     if not math.isfinite(paper) or not margin > 0:
-        raise ValueError(f"need a finite number of the paper and a margin above 0, got {paper}, {margin}")
+        raise ValueError(
+            f"need a finite number of the paper and a margin above 0, got {paper}, {margin}"
+        )
     half = math.hypot(half_seeds, 1.645 * episode_error)
     difference = mean - paper
     return LevelVerdict(_judge_level(difference, half, n, margin), difference, half, n)
@@ -166,7 +177,9 @@ def level_verdict(values_per_seed: ArrayLike, scores: ArrayLike, paper: float, m
 
 @dataclass(frozen=True)
 class GainVerdict:
-    """A paired difference with its 95 % interval, the verdict, and whether the interval holds the paper's."""
+    """A paired difference with its 95 % interval, the verdict, and whether the interval holds the
+    paper's.
+    """
 
     verdict: str
     low: float
@@ -174,13 +187,16 @@ class GainVerdict:
     paper_inside: bool | None
 
 
-def gain_verdict(paired: stats.Paired, holm_p: float, paper_gain: float | None = None) -> GainVerdict:
-    """Whether a method gains on its baseline: ``gain`` or ``loss`` at Holm p < 0.05, else ``undecided``.
+def gain_verdict(
+    paired: stats.Paired, holm_p: float, paper_gain: float | None = None
+) -> GainVerdict:
+    """Whether a method gains on its baseline: ``gain`` or ``loss`` at Holm p < 0.05, else
+    ``undecided``.
 
-    ``paired`` is method minus baseline of a score where higher is better (negate errors first), ``holm_p``
-    its p adjusted within the table's family.  The interval is the unadjusted one, so it may leave out 0
-    where the verdict is ``undecided``.  ``paper_inside`` is None without a paper's gain or an interval.
-    Below ``MIN_SEEDS`` seeds the verdict says so instead.
+    ``paired`` is method minus baseline of a score where higher is better (negate errors first),
+    ``holm_p`` its p adjusted within the table's family.  The interval is the unadjusted one, so it
+    may leave out 0 where the verdict is ``undecided``.  ``paper_inside`` is None without a paper's
+    gain or an interval. Below ``MIN_SEEDS`` seeds the verdict says so instead.
     """
     if paired.n < stats.MIN_SEEDS:
         verdict = stats.not_tested(paired.n)
@@ -240,4 +256,6 @@ def _count(statuses: Sequence[str]) -> Counter[str]:
 
 
 def _name_failures(counts: Counter[str]) -> str:
-    return ", ".join(f"{counts[status]} {status}" for status in (DIVERGED, COLLAPSED) if counts[status])
+    return ", ".join(
+        f"{counts[status]} {status}" for status in (DIVERGED, COLLAPSED) if counts[status]
+    )

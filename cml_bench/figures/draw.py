@@ -1,4 +1,6 @@
-"""Drawings of figures 3 and 4 from arrays: see :mod:`cml_bench.figures.probes` for their shapes. Imports no torch."""
+"""Drawings of figures 3 and 4 from arrays: see :mod:`cml_bench.figures.probes` for their shapes.
+Imports no torch.
+"""
 
 from typing import Any
 
@@ -36,7 +38,9 @@ def cosine(arrays: Arrays, figure: CosineFigure, styles: list[int]) -> Figure:
         for k, values in enumerate(arrays[f"cosine/{shot}"]):
             _line(axis, arrays[f"steps/{shot}"], values, figure.smooth, k, styles[k])
         axis.axhline(0, color="black", linewidth=0.8)
-        axis.set(title=f"{shot}-shot, {arrays['layer'].item()}", xlabel="outer step", ylabel="cosine")
+        axis.set(
+            title=f"{shot}-shot, {arrays['layer'].item()}", xlabel="outer step", ylabel="cosine"
+        )
     return _with_legend(drawing, axes, arrays)
 
 
@@ -68,7 +72,9 @@ def embedding(arrays: Arrays, figure: FigureConfig, styles: list[int]) -> Figure
             own = arrays[f"drawn/{shot}/{panel}"][k]
             spread = "" if np.isnan(score.half) else f" ± {score.half:.2f}"
             axis.set_title(
-                f"{labels[k]}, {shot}-shot, {title}\nsilhouette {score.mean:.2f}{spread} ({own:.2f})", size=8
+                f"{labels[k]}, {shot}-shot, {title}\nsilhouette {score.mean:.2f}{spread}"
+                f" ({own:.2f})",
+                size=8,
             )
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
@@ -81,16 +87,24 @@ def _grid(figure: FigureConfig, rows: int, columns: int, share: bool = True) -> 
     return drawing, drawing.subplots(rows, columns, squeeze=False, sharey="row" if share else False)
 
 
-def _line(axis: Any, steps: np.ndarray, values: np.ndarray, smooth: int, k: int, style: int) -> None:
-    """Line k of the figure through ``values`` (seeds, steps), at the steps at which this method was validated."""
+def _line(
+    axis: Any, steps: np.ndarray, values: np.ndarray, smooth: int, k: int, style: int
+) -> None:
+    """Line k of the figure through ``values`` (seeds, steps), at the steps at which this method was
+    validated.
+    """
     there = np.isfinite(values).any(0)
     found = band(smoothed(values[:, there], smooth))
     axis.plot(steps[there], found.mean, label=str(k), linewidth=1.6, **line_style(style))
     sides = found.mean - found.half, found.mean + found.half
-    axis.fill_between(steps[there], *sides, color=COLOURS[style % len(COLOURS)], alpha=0.2, linewidth=0)
+    axis.fill_between(
+        steps[there], *sides, color=COLOURS[style % len(COLOURS)], alpha=0.2, linewidth=0
+    )
 
 
-def _bars(arrays: Arrays, figure: FigureConfig, styles: list[int], name: str, unit: str) -> tuple[Figure, Any]:
+def _bars(
+    arrays: Arrays, figure: FigureConfig, styles: list[int], name: str, unit: str
+) -> tuple[Figure, Any]:
     """Groups of bars by layer, one colour and hatch for each row."""
     shots, labels, layers = (arrays[key].tolist() for key in ("shots", "labels", "layers"))
     drawing, axes = _grid(figure, 1, len(shots))
@@ -99,9 +113,21 @@ def _bars(arrays: Arrays, figure: FigureConfig, styles: list[int], name: str, un
         for k in range(len(labels)):
             found = band(arrays[f"{name}/{shot}"][k])
             places = np.arange(len(layers)) + (k - (len(labels) - 1) / 2) * width
-            style = {"color": COLOURS[styles[k] % len(COLOURS)], "hatch": _HATCHES[k % len(_HATCHES)]}
+            style = {
+                "color": COLOURS[styles[k] % len(COLOURS)],
+                "hatch": _HATCHES[k % len(_HATCHES)],
+            }
             half = found.half if np.isfinite(found.half).any() else None  # one seed has no interval
-            axis.bar(places, found.mean, width, yerr=half, capsize=2, label=str(k), edgecolor="white", **style)
+            axis.bar(
+                places,
+                found.mean,
+                width,
+                yerr=half,
+                capsize=2,
+                label=str(k),
+                edgecolor="white",
+                **style,
+            )
         axis.set_xticks(range(len(layers)), layers)
         axis.set(title=f"{shot}-shot", ylabel=unit)
     return drawing, axes

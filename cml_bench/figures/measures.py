@@ -12,11 +12,13 @@ Array = NDArray[np.float64]
 
 
 def linear_cka(x: Array, y: Array, estimator: Literal["biased", "unbiased"] = "biased") -> float:
-    """Linear centred kernel alignment of two representations (n, p) and (n, q) of the same n examples.
+    """Linear centred kernel alignment of two representations (n, p) and (n, q) of the same n
+    examples.
 
-    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = X X', L = Y Y' (Kornblith et al. 2019, section 3). Biased: HSIC is
-    that of the centred kernels, and the value lies in [0, 1]. Unbiased: the U-statistic of Song et al. 2012 (equation
-    5), which needs n >= 4, does not grow with p / n, and may be below 0. nan where a representation is constant.
+    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = X X', L = Y Y' (Kornblith et al. 2019, section
+    3). Biased: HSIC is that of the centred kernels, and the value lies in [0, 1]. Unbiased: the
+    U-statistic of Song et al. 2012 (equation 5), which needs n >= 4, does not grow with p / n, and
+    may be below 0. nan where a representation is constant.
     """
     k, m = (np.asarray(z, np.float64).reshape(len(z), -1) for z in (x, y))
     k, m = ((z - z.mean(0)) @ (z - z.mean(0)).T for z in (k, m))
@@ -33,13 +35,18 @@ def _unbiased(k: Array, m: Array) -> float:
     """Up to the factor 1 / (n (n - 3)), which cancels."""
     n = len(k)
     if n < 4:
-        raise UserError(f"the unbiased estimator needs at least 4 examples, not {n}: set estimator: biased.")
+        raise UserError(
+            f"the unbiased estimator needs at least 4 examples, not {n}: set estimator: biased."
+        )
     k, m = (z - np.diag(np.diag(z)) for z in (k, m))
-    return float((k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * k.sum(0) @ m.sum(0) / (n - 2))
+    return float(
+        (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * k.sum(0) @ m.sum(0) / (n - 2)
+    )
 
 
 def silhouette(features: Array, labels: NDArray[np.int64]) -> float:
-    """Mean silhouette (Rousseeuw 1987) of labelled features (n, ...), Euclidean: 1 for tight classes far apart.
+    """Mean silhouette (Rousseeuw 1987) of labelled features (n, ...), Euclidean: 1 for tight
+    classes far apart.
 
     A class of one example has the value 0; so has a task of one example a class.
     """
@@ -58,13 +65,20 @@ def tsne(features: Array, perplexity: float) -> Array:
     flat = np.asarray(features, np.float64).reshape(len(features), -1)
     if perplexity >= len(flat):
         raise UserError(
-            f"t-SNE of {len(flat)} examples needs a perplexity below their number, not {perplexity:g}: lower it."
+            f"t-SNE of {len(flat)} examples needs a perplexity below their number, not"
+            f" {perplexity:g}: lower it."
         )
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(flat).astype(np.float64)
+    return (
+        TSNE(perplexity=perplexity, init="pca", random_state=0)
+        .fit_transform(flat)
+        .astype(np.float64)
+    )
 
 
 class Band(NamedTuple):
-    """A mean over seeds (...,) and the half-width of its 95 % t interval; nan where fewer than two have a value."""
+    """A mean over seeds (...,) and the half-width of its 95 % t interval; nan where fewer than two
+    have a value.
+    """
 
     mean: Array
     half: Array
@@ -83,7 +97,8 @@ def band(values: Array) -> Band:
 
 
 def smoothed(values: Array, points: int) -> Array:
-    """Mean of each value along the last axis with the ``points - 1`` before it; of those there are at the start.
+    """Mean of each value along the last axis with the ``points - 1`` before it; of those there are
+    at the start.
 
     Values that are nan are left out.
     """

@@ -19,7 +19,13 @@ from cml_bench.figures import measures
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.records import Store
 from cml_bench.spec import RunSpec
-from cml_bench.study.figure_config import CKAFigure, CurvesFigure, GradientsFigure, ProbeFigure, TSNEFigure
+from cml_bench.study.figure_config import (
+    CKAFigure,
+    CurvesFigure,
+    GradientsFigure,
+    ProbeFigure,
+    TSNEFigure,
+)
 
 Arrays = dict[str, np.ndarray]
 Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a seed
@@ -29,8 +35,8 @@ _POINTS = 201
 def curves(wanted: Wanted, figure: CurvesFigure, store: Store, data_dir: Path) -> Arrays:
     """Adapted curves of a sinusoid figure, of one seed.
 
-    Returns ``x`` (points,) and for each shot K: ``truth/K`` (tasks, points), ``support_x/K`` and ``support_y/K``
-    (tasks, K), ``curves/K`` (rows, tasks, points).
+    Returns ``x`` (points,) and for each shot K: ``truth/K`` (tasks, points), ``support_x/K`` and
+    ``support_y/K`` (tasks, K), ``curves/K`` (rows, tasks, points).
     """
     tasks, x = figure.tasks, np.linspace(*RANGE, _POINTS)
     out: Arrays = {"x": x}
@@ -68,15 +74,20 @@ def _lines(store: Store, spec: RunSpec, tasks: list[int], x: np.ndarray, head: s
     found = []
     for i in tasks:
         support = episodes.batch(i, 1).support
-        found.append(learner.adapt(support.x[0], support.y[0]).predict(grid, head)[:, 0].double().numpy())
+        found.append(
+            learner.adapt(support.x[0], support.y[0]).predict(grid, head)[:, 0].double().numpy()
+        )
     return np.stack(found)
 
 
-# -- figures 3c, 3d and 4 ------------------------------------------------------------------------------
+# -- figures 3c, 3d and 4
+# ------------------------------------------------------------------------------
 
 
 class Met(NamedTuple):
-    """Some test tasks, and a model before and after it has adapted to them; tensors are (T, ...)."""
+    """Some test tasks, and a model before and after it has adapted to them; tensors are (T,
+    ...).
+    """
 
     task: Task
     groups: Groups
@@ -98,19 +109,25 @@ def _opened(store: Store, spec: RunSpec, data_dir: Path) -> tuple[Learner, Episo
 
 
 def meetings(learner: Learner, episodes: Episodes, tasks: int, first: int = 0) -> Iterator[Met]:
-    """The model on test tasks ``first .. first+tasks-1``, a few at a time, adapted as it is tested."""
+    """The model on test tasks ``first .. first+tasks-1``, a few at a time, adapted as it is
+    tested.
+    """
     method = learner.method
     at_once = method.network.tasks_at_once(episodes.data.device)
     for start in range(first, first + tasks, at_once):
         task = episodes.batch(start, min(at_once, first + tasks - start))
         wide = ready(method, learner.groups, task)
         path = list(method.trajectory(wide, task.support, method.inner_steps))
-        before, after = ({name: p.detach() for name, p in params.items()} for params in (path[0], path[-1]))
+        before, after = (
+            {name: p.detach() for name, p in params.items()} for params in (path[0], path[-1])
+        )
         yield Met(task, wide, before, after)
 
 
 def gradients(wanted: Wanted, figure: GradientsFigure, store: Store, data_dir: Path) -> Arrays:
-    """Gradient norms for figure 3c: ``layers`` (layers,) and for each shot K ``norms/K`` (rows, seeds, layers)."""
+    """Gradient norms for figure 3c: ``layers`` (layers,) and for each shot K ``norms/K`` (rows,
+    seeds, layers).
+    """
 
     def measure(learner: Learner, episodes: Episodes, row: dict[str, Any]) -> dict[str, float]:
         heads = (row.head,) if figure.loss == "head" else learner.method.heads
@@ -123,9 +140,16 @@ def gradients(wanted: Wanted, figure: GradientsFigure, store: Store, data_dir: P
     return _by_layer(wanted, figure, store, data_dir, "norms", measure)
 
 
-def gradient_norms(method: Method, met: Met, heads: tuple[str, ...], figure: GradientsFigure) -> dict[str, Tensor]:
-    """Norm (T,) of the gradient of each layer's weights, by the layer's name; see GradientsFigure for the options."""
-    examples, names = met.examples(figure.examples), [f"{layer}.weight" for layer in method.network.layers]
+def gradient_norms(
+    method: Method, met: Met, heads: tuple[str, ...], figure: GradientsFigure
+) -> dict[str, Tensor]:
+    """Norm (T,) of the gradient of each layer's weights, by the layer's name; see GradientsFigure
+    for the options.
+    """
+    examples, names = (
+        met.examples(figure.examples),
+        [f"{layer}.weight" for layer in method.network.layers],
+    )
     if figure.at == "initial":
         start = met.groups["base"]
         order = {"create_graph": method.second_order}
@@ -152,12 +176,14 @@ def similarity(wanted: Wanted, figure: CKAFigure, store: Store, data_dir: Path) 
         head, values = row.head, {}
         for met in meetings(learner, episodes, figure.tasks):
             x = met.examples(figure.examples).x
-            before, after = (layers(learner.method, met.groups, p, x, head) for p in (met.before, met.after))
+            before, after = (
+                layers(learner.method, met.groups, p, x, head) for p in (met.before, met.after)
+            )
             for name in before:
                 pairs = zip(before[name], after[name], strict=True)
                 values.setdefault(name, []).extend(
                     measures.linear_cka(a, b, figure.estimator) for a, b in pairs
-                )  # fmt: skip
+                )
         return {name: float(np.nanmean(found)) for name, found in values.items()}
 
     return _by_layer(wanted, figure, store, data_dir, "cka", measure)
@@ -166,12 +192,19 @@ def similarity(wanted: Wanted, figure: CKAFigure, store: Store, data_dir: Path) 
 def layers(method: Method, groups: Groups, params: Params, x: Tensor, head: str) -> Arrays:
     """Outputs (T, n, ...) of each layer of psi, and of ``head`` under that name."""
     with torch.no_grad():
-        found = {**method.activations(groups, params, x), "head": method.outputs(groups, params, x, (head,))[head]}
+        found = {
+            **method.activations(groups, params, x),
+            "head": method.outputs(groups, params, x, (head,))[head],
+        }
     return {name: value.double().numpy() for name, value in found.items()}
 
 
-def _by_layer(wanted: Wanted, figure: ProbeFigure, store: Store, data_dir: Path, name: str, measure) -> Arrays:
-    """``measure(learner, episodes, row)`` gives a number by layer: all rows, seeds and shots as arrays."""
+def _by_layer(
+    wanted: Wanted, figure: ProbeFigure, store: Store, data_dir: Path, name: str, measure
+) -> Arrays:
+    """``measure(learner, episodes, row)`` gives a number by layer: all rows, seeds and shots as
+    arrays.
+    """
     found = {
         shot: [
             [measure(*_opened(store, spec, data_dir), row) for spec in runs]
@@ -179,7 +212,9 @@ def _by_layer(wanted: Wanted, figure: ProbeFigure, store: Store, data_dir: Path,
         ]
         for shot, rows in wanted.items()
     }
-    names = list(dict.fromkeys(key for rows in found.values() for row in rows for one in row for key in one))
+    names = list(
+        dict.fromkeys(key for rows in found.values() for row in rows for one in row for key in one)
+    )
     out: Arrays = {"layers": np.array(names)}
     for shot, rows in found.items():
         seeds = max(len(row) for row in rows)
@@ -197,8 +232,9 @@ PANELS = ("before", "after", "queries")
 def embedding(wanted: Wanted, figure: TSNEFigure, store: Store, data_dir: Path) -> Arrays:
     """t-SNE of one task and silhouettes of many, for figure 4.
 
-    For each shot K: ``labels/K/PANEL`` (n,), ``points/K/PANEL`` (rows, n, 2), ``score/K/PANEL`` (rows, seeds) mean
-    silhouettes over the tasks, ``drawn/K/PANEL`` (rows,) that of the drawn task; PANEL: before, after, queries.
+    For each shot K: ``labels/K/PANEL`` (n,), ``points/K/PANEL`` (rows, n, 2), ``score/K/PANEL``
+    (rows, seeds) mean silhouettes over the tasks, ``drawn/K/PANEL`` (rows,) that of the drawn task;
+    PANEL: before, after, queries.
     """
     out: Arrays = {}
     for shot, rows in wanted.items():
@@ -217,18 +253,25 @@ def embedding(wanted: Wanted, figure: TSNEFigure, store: Store, data_dir: Path) 
                         scores[panel] += [measures.silhouette(*pair) for pair in pairs]
                 for panel in PANELS:
                     out[f"score/{shot}/{panel}"][i, j] = np.mean(scores[panel])
-                if spec.seed == figure.seed and len(points["before"]) == i:  # of several class splits the first
+                if (
+                    spec.seed == figure.seed and len(points["before"]) == i
+                ):  # of several class splits the first
                     (met,) = meetings(learner, episodes, 1, figure.task)
                     for panel, (features, labels) in _clouds(learner.method, met, figure).items():
                         points[panel].append(measures.tsne(features[0], figure.perplexity))
                         drawn[panel].append(measures.silhouette(features[0], labels[0]))
                         out[f"labels/{shot}/{panel}"] = labels[0]
         for panel in PANELS:
-            out |= {f"points/{shot}/{panel}": np.stack(points[panel]), f"drawn/{shot}/{panel}": np.array(drawn[panel])}
+            out |= {
+                f"points/{shot}/{panel}": np.stack(points[panel]),
+                f"drawn/{shot}/{panel}": np.array(drawn[panel]),
+            }
     return out
 
 
-def _clouds(method: Method, met: Met, figure: TSNEFigure) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _clouds(
+    method: Method, met: Met, figure: TSNEFigure
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Panel -> features (T, n, ...) and labels (T, n)."""
     shown, found = met.examples(figure.examples), {}
     for panel, params, examples in (

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from cml_bench.evidence.table import Table
 from cml_bench.study.figure_config import FigureConfig
 
-# Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by lightness.
+# Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by
+# lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 matplotlib.rcParams.update({"svg.hashsalt": "cml_bench", "font.size": 9, "axes.spines.top": False})
@@ -22,11 +23,18 @@ matplotlib.rcParams["text.parse_math"] = False  # a label's `$` and `_` mean the
 
 def line_style(k: int) -> dict[str, Any]:
     """Colour and dashes of the k-th line: every colour once before the dashes change."""
-    return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k // len(COLOURS) % len(DASHES)]}
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "linestyle": DASHES[k // len(COLOURS) % len(DASHES)],
+    }
 
 
-def curves(arrays: dict[str, np.ndarray], config: FigureConfig, styles: Sequence[int] = ()) -> Figure:
-    """Truth, support points and adapted curves: one row for each shot, one column for each task (as Figure 2)."""
+def curves(
+    arrays: dict[str, np.ndarray], config: FigureConfig, styles: Sequence[int] = ()
+) -> Figure:
+    """Truth, support points and adapted curves: one row for each shot, one column for each task (as
+    Figure 2).
+    """
     shots, tasks = arrays["shots"].tolist(), arrays["tasks"].tolist()
     x, labels = arrays["x"], arrays["labels"].tolist()
     figure = Figure(figsize=(3.1 * len(tasks), 2.4 * len(shots) + 0.7), layout="constrained")
@@ -53,21 +61,30 @@ def curves(arrays: dict[str, np.ndarray], config: FigureConfig, styles: Sequence
 
 
 def legend(figure: Figure, axis: Any, names: list[str], columns: int) -> None:
-    """A legend of what the panel has, by these names in their order; a name that begins with ``_`` is shown, too."""
-    handles, _ = axis.get_legend_handles_labels()  # matplotlib leaves out those whose own label begins so
+    """A legend of what the panel has, by these names in their order; a name that begins with ``_``
+    is shown, too.
+    """
+    handles, _ = (
+        axis.get_legend_handles_labels()
+    )  # matplotlib leaves out those whose own label begins so
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def forest(tables: list[Table]) -> Figure | None:
-    """Paired differences with their intervals, one line each; improvement to the right. None without any.
+    """Paired differences with their intervals, one line each; improvement to the right. None
+    without any.
 
-    A panel for each table that has some; those of one kind have one scale: that of the first table's intervals, wide
-    enough for every difference. Intervals of two or three runs may be cut: whole, they would hide all others.
+    A panel for each table that has some; those of one kind have one scale: that of the first
+    table's intervals, wide enough for every difference. Intervals of two or three runs may be cut:
+    whole, they would hide all others.
     """
     panels = []
     for table in tables:
         lines = [
-            (f"{table.compared(row)}, {column.title(table.kind).removesuffix(', mean')}", difference)
+            (
+                f"{table.compared(row)}, {column.title(table.kind).removesuffix(', mean')}",
+                difference,
+            )
             for row, column, difference in table.differences()
         ]
         panels += [(table, lines)] if lines else []
@@ -84,7 +101,9 @@ def forest(tables: list[Table]) -> Figure | None:
         first = scales.setdefault(table.kind, axis)
         low, high = first.get_xlim()
         values, room = [d.paired.diff * d.better for _, d in lines], 0.05 * (high - low)
-        first.set_xlim(min(low, *(v - room for v in values)), max(high, *(v + room for v in values)))
+        first.set_xlim(
+            min(low, *(v - room for v in values)), max(high, *(v + room for v in values))
+        )
         if first is not axis:
             axis.sharex(first)
     return figure
@@ -92,13 +111,18 @@ def forest(tables: list[Table]) -> Figure | None:
 
 def _forest_panel(axis: Any, lines: list[tuple[str, Any]], kind: str) -> None:
     for y, (_, d) in enumerate(reversed(lines)):
-        value, half = d.paired.diff * d.better, d.paired.half  # nan of one seed alone: grey, without a whisker
+        value, half = (
+            d.paired.diff * d.better,
+            d.paired.half,
+        )  # nan of one seed alone: grey, without a whisker
         colour = COLOURS[2] if value - half > 0 else COLOURS[1] if value + half < 0 else "grey"
         axis.errorbar(value, y, xerr=half, fmt="o", color=colour, capsize=3, markersize=4)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(lines)), [label for label, _ in reversed(lines)])
     unit = "reduction of squared error" if kind == "regression" else "gain in accuracy, points"
-    axis.set_xlabel(f"{unit} (95 % t interval over {'class splits' if kind == 'splits' else 'seeds'})")
+    axis.set_xlabel(
+        f"{unit} (95 % t interval over {'class splits' if kind == 'splits' else 'seeds'})"
+    )
     axis.margins(y=0.5 / max(len(lines), 1))
 
 

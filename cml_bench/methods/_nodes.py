@@ -1,4 +1,6 @@
-"""What the methods for few-shot node classification share: first order, and a dropout in the inner loop."""
+"""What the methods for few-shot node classification share: first order, and a dropout in the inner
+loop.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,30 +18,43 @@ from cml_bench.study.protocols import Recipe
 
 
 class NodeOptions(Options):
-    """Defaults: the settings printed in the CML paper (section 4.3), which it says it ran in TLP's code."""
+    """Defaults: the settings printed in the CML paper (section 4.3), which it says it ran in TLP's
+    code.
+    """
 
     inner_steps: int = Field(20, ge=0, description="k, gradient steps on the support set")
     inner_lr: float = Field(0.05, ge=0, description="their size")
     dropout: float = Field(
-        0.5, ge=0, lt=1, description="share of hidden values dropped in the inner loop of training tasks (TLP)"
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of hidden values dropped in the inner loop of training tasks (TLP)",
     )
 
 
 def tlp_recipe(steps: int, outer_lr: float = 1e-3, **options: float) -> Recipe:
-    """TLP's loop, with the CML paper's learning rate: one task a step, 20 new validation tasks every 10 steps."""
+    """TLP's loop, with the CML paper's learning rate: one task a step, 20 new validation tasks
+    every 10 steps.
+    """
     protocol = {
-        "meta_batch": 1, "outer_lr": outer_lr, "weight_decay": 5e-4, "patience": 10, "val_every": 10, "val_tasks": 20,
+        "meta_batch": 1,
+        "outer_lr": outer_lr,
+        "weight_decay": 5e-4,
+        "patience": 10,
+        "val_every": 10,
+        "val_tasks": 20,
         "val_fresh": True,
-    }  # fmt: skip
+    }
     return Recipe(steps=steps, protocol=protocol, options=options)
 
 
 class NodeMethod(Method):
-    """Adapts all of psi and theta, first order, dropping hidden values on the support passes of training tasks.
+    """Adapts all of psi and theta, first order, dropping hidden values on the support passes of
+    training tasks.
 
-    A mask is a function of the training seed, the outer step, the task's support nodes and the inner step: the same
-    with and without a co-learner, after a resume, and however tasks are split into parts. Query passes, validation and
-    test drop nothing.
+    A mask is a function of the training seed, the outer step, the task's support nodes and the
+    inner step: the same with and without a co-learner, after a resume, and however tasks are split
+    into parts. Query passes, validation and test drop nothing.
     """
 
     needs = "nodes"
@@ -52,10 +67,17 @@ class NodeMethod(Method):
         self._outer_step = step
 
     def adapt(
-        self, groups: Groups, support: Examples, query_inputs: Tensor | None = None, *, loss: str = "meta",
+        self,
+        groups: Groups,
+        support: Examples,
+        query_inputs: Tensor | None = None,
+        *,
+        loss: str = "meta",
         rng: Callable[[str], torch.Generator] | None = None,
-    ) -> Iterator[Adapted]:  # fmt: skip
-        """As any method's; support passes are made while the next state is asked for, query passes in between."""
+    ) -> Iterator[Adapted]:
+        """As any method's; support passes are made while the next state is asked for, query passes
+        in between.
+        """
         states = super().adapt(groups, support, query_inputs, loss=loss, rng=rng)
         step = 0
         while True:
@@ -70,12 +92,20 @@ class NodeMethod(Method):
             yield state
 
     def inner_gradients(
-        self, groups: Groups, params: Params, names: list[str], support: Examples, loss: str, create_graph: bool
+        self,
+        groups: Groups,
+        params: Params,
+        names: list[str],
+        support: Examples,
+        loss: str,
+        create_graph: bool,
     ) -> dict[str, Tensor]:
         """Those of the next inner step, with its masks in training."""
         if loss == "meta" and self.network.path != "plain" and not support.x.is_meta:
             x, y = support
-            found = self.network.gradients(params, x, y, self._dropout(x), **self.seen_features(groups))
+            found = self.network.gradients(
+                params, x, y, self._dropout(x), **self.seen_features(groups)
+            )
             grads = {name: found[name] for name in names}
         else:
             grads = super().inner_gradients(groups, params, names, support, loss, create_graph)
@@ -96,7 +126,9 @@ class NodeMethod(Method):
         if self._inner_step is None or not self.options.dropout or x.is_meta:
             return None
         parts = ("dropout", self.seed, self._outer_step, self._inner_step)
-        return Dropout(self.options.dropout, tuple(seeding.key(*parts, nodes) for nodes in x.tolist()))
+        return Dropout(
+            self.options.dropout, tuple(seeding.key(*parts, nodes) for nodes in x.tolist())
+        )
 
     def seen_features(self, groups: Groups) -> dict[str, Any]:
         """What the network must know of the task besides the nodes."""

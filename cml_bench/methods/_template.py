@@ -1,6 +1,8 @@
-"""Template of a method: copy to ``methods/NAME.py``, rename what is marked (1)-(4), run ``make traces``.
+"""Template of a method: copy to ``methods/NAME.py``, rename what is marked (1)-(4), run ``make
+traces``.
 
-The example adapts the head alone and leaves the features as they are (ANIL; Raghu et al. 2020, section 4).
+The example adapts the head alone and leaves the features as they are (ANIL; Raghu et al. 2020,
+section 4).
 """
 
 from pydantic import Field
@@ -11,14 +13,18 @@ from cml_bench.spec import Options
 
 
 class TemplateOptions(Options):
-    """(1) What a configuration may set under ``options``; every field says what it does and where it comes from."""
+    """(1) What a configuration may set under ``options``; every field says what it does and where
+    it comes from.
+    """
 
     inner_steps: int = Field(1, ge=0, description="gradient steps on the support set")
     inner_lr: float = Field(0.5, ge=0, description="their size")
     first_order: bool = Field(False, description="treat inner gradients as constants")
 
 
-@methods.register("template")  # (2) the name; NAME+cml exists at once unless accepts_colearner is False
+@methods.register(
+    "template"
+)  # (2) the name; NAME+cml exists at once unless accepts_colearner is False
 class Template(Method):
     """(3) The algorithm as equations, with its source.
 
@@ -28,5 +34,7 @@ class Template(Method):
     Options = TemplateOptions
 
     def adapts(self, name: str) -> bool:
-        """(4) Override what differs from MAML: see ``methods/base.py`` for step_size, adapt, extra_loss, meta_step."""
+        """(4) Override what differs from MAML: see ``methods/base.py`` for step_size, adapt,
+        extra_loss, meta_step.
+        """
         return name in self.network.head_names

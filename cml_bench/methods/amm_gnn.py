@@ -24,22 +24,26 @@ class AMMOptions(NodeOptions):
 
     set_size: int = Field(10, ge=1, description="nodes in each of the two random sets of a task")
     scale: float = Field(0.01, ge=0, description="features are multiplied by 1 + scale * alpha")
-    regulariser: float = Field(0.01, ge=0, description="weight of the cosine terms in the outer loss")
+    regulariser: float = Field(
+        0.01, ge=0, description="weight of the cosine terms in the outer loss"
+    )
 
 
 @methods.register("amm_gnn")
 class AMMGNN(NodeMethod):
-    """First-order MAML on the whole graph's GCN, with features scaled by a factor that the task's nodes decide.
+    """First-order MAML on the whole graph's GCN, with features scaled by a factor that the task's
+    nodes decide.
 
-    V_1, V_2: random sets of 10 of the task's support and query nodes;  a_i = X[V_i]' w_alpha + b_alpha (d,);
-    b_i likewise with beta;  X' = X * (1 + 0.01 (a_1 + a_2) / 2);  inner steps on GCN and head as G-Meta's;
-    outer loss: CE(Q) - 0.01 [cos(a_1, a_2) + cos(b_1, b_2)].
+    V_1, V_2: random sets of 10 of the task's support and query nodes;  a_i = X[V_i]' w_alpha +
+    b_alpha (d,); b_i likewise with beta;  X' = X * (1 + 0.01 (a_1 + a_2) / 2);  inner steps on GCN
+    and head as G-Meta's; outer loss: CE(Q) - 0.01 [cos(a_1, a_2) + cos(b_1, b_2)].
 
-    Choices, all TLP's: beta shifts nothing, it only feeds the cosine; the sets hold query nodes, at test too; inner
-    gradients are constants, so alpha is trained by the query pass and the cosine alone. The sets are drawn from the
-    task's nodes here, so a task has the same ones whatever is trained on it. The preset ``official`` is the CML
-    paper's in TLP's loop, with at most 500 tasks: see ``gmeta``. The preset ``tlp`` is TLP's own: Adam 1e-2 and inner
-    steps of 0.1; on Amazon-Computer TLP's are 0.05, which is left to the configuration.
+    Choices, all TLP's: beta shifts nothing, it only feeds the cosine; the sets hold query nodes, at
+    test too; inner gradients are constants, so alpha is trained by the query pass and the cosine
+    alone. The sets are drawn from the task's nodes here, so a task has the same ones whatever is
+    trained on it. The preset ``official`` is the CML paper's in TLP's loop, with at most 500 tasks:
+    see ``gmeta``. The preset ``tlp`` is TLP's own: Adam 1e-2 and inner steps of 0.1; on
+    Amazon-Computer TLP's are 0.05, which is left to the configuration.
     """
 
     Options = AMMOptions
@@ -49,18 +53,24 @@ class AMMGNN(NodeMethod):
 
     @property
     def params(self) -> dict[str, Param]:
-        """The network's, and a linear map from the nodes of a set to one number for each of alpha and beta."""
+        """The network's, and a linear map from the nodes of a set to one number for each of alpha
+        and beta.
+        """
         bound = 1.0 if self.network.options.init == "fan_out" else self.options.set_size**-0.5
         more = {}
         for name in ("alpha", "beta"):
-            more |= {f"{name}.weight": Param((self.options.set_size,), bound), f"{name}.bias": Param((), bound)}
+            more |= {
+                f"{name}.weight": Param((self.options.set_size,), bound),
+                f"{name}.bias": Param((), bound),
+            }
         return {**self.network.params, **more}
 
     def check_task(self, count: int) -> None:
         """A set is drawn from a task's nodes, none of them twice."""
         if count < self.options.set_size:
             raise UserError(
-                f"{self.name}: a task of {count} nodes has no set of {self.options.set_size}: raise shot, query or way."
+                f"{self.name}: a task of {count} nodes has no set of {self.options.set_size}: raise"
+                " shot, query or way."
             )
 
     def sets(self, nodes: np.ndarray) -> np.ndarray:
@@ -71,19 +81,29 @@ class AMMGNN(NodeMethod):
         return nodes[seeding.smallest(raw, size)]
 
     def meet(self, groups: Groups, task: Task) -> Groups:
-        """With ``alpha`` and ``beta`` (T, 2, d) of the task and ``scale`` (T, d), the factors of the features."""
+        """With ``alpha`` and ``beta`` (T, 2, d) of the task and ``scale`` (T, d), the factors of
+        the features.
+        """
         base, nodes = groups["base"], torch.cat((task.support.x, task.query.x), 1)
         if nodes.is_meta:
             shape = (len(nodes), 2, self.options.set_size, self.network.input_shape[0])
             words = torch.empty(shape, device="meta")
         else:
             sets = [self.sets(one) for one in nodes.cpu().numpy()]
-            words = torch.stack([self.network.graph.words(one.ravel()).unflatten(0, one.shape) for one in sets])
+            words = torch.stack(
+                [self.network.graph.words(one.ravel()).unflatten(0, one.shape) for one in sets]
+            )
         found = {
-            name: torch.einsum("tsnd,tn->tsd", words, base[f"{name}.weight"]) + base[f"{name}.bias"][:, None, None]
+            name: (
+                torch.einsum("tsnd,tn->tsd", words, base[f"{name}.weight"])
+                + base[f"{name}.bias"][:, None, None]
+            )
             for name in ("alpha", "beta")
         }
-        return {**groups, _TASK: {**found, "scale": 1 + self.options.scale * found["alpha"].mean(1)}}
+        return {
+            **groups,
+            _TASK: {**found, "scale": 1 + self.options.scale * found["alpha"].mean(1)},
+        }
 
     def extra_loss(self, groups: Groups, task: Task) -> Tensor:
         """Minus the cosines of the two sets' alpha and beta, per task (T,)."""
@@ -94,8 +114,8 @@ class AMMGNN(NodeMethod):
         """The factors of the features; constants in an inner step, which is first order."""
         if _TASK not in groups:
             raise UserError(
-                f"{self.name} adapts to a task and its queries together: give `x_query` to `adapt`, or evaluate it on "
-                "episodes."
+                f"{self.name} adapts to a task and its queries together: give `x_query` to `adapt`,"
+                " or evaluate it on episodes."
             )
         scale = groups[_TASK]["scale"]
         return {"scale": scale if self._inner_step is None else scale.detach()}

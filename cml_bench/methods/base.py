@@ -1,9 +1,9 @@
 """What a method is.
 
-Parameters come in groups: ``base`` (psi, theta: what is kept at test) and, with a co-learner, ``co``
-(phi). ``adapt`` yields adapted states, one for each point at which a query loss is due, with its weight;
-each state gives the outputs of every head. The engine does the rest: batching over tasks, the outer
-optimiser, validation, selection, records.
+Parameters come in groups: ``base`` (psi, theta: what is kept at test) and, with a co-learner,
+``co`` (phi). ``adapt`` yields adapted states, one for each point at which a query loss is due, with
+its weight; each state gives the outputs of every head. The engine does the rest: batching over
+tasks, the outer optimiser, validation, selection, records.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -31,7 +31,9 @@ class Adapted(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One more way to test a run: which stored model, which head, and whose support loss the inner loop descends."""
+    """One more way to test a run: which stored model, which head, and whose support loss the inner
+    loop descends.
+    """
 
     name: str
     model: str  # best_meta or best_co
@@ -40,7 +42,9 @@ class Reading(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Per task (T,): the loss of each head, and its score (accuracy, or the loss for regression)."""
+    """Per task (T,): the loss of each head, and its score (accuracy, or the loss for
+    regression).
+    """
 
     loss: dict[str, Tensor]
     score: dict[str, Tensor]
@@ -48,7 +52,11 @@ class Scores(NamedTuple):
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean over examples: (T, n, way), (T, n) -> (T,)."""
-    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets).mean(1)
+    return (
+        F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
+        .view_as(targets)
+        .mean(1)
+    )
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -59,7 +67,9 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Share of examples whose largest output is right: (T,)."""
     right = outputs.argmax(2) == targets
-    return right.to(torch.promote_types(outputs.dtype, torch.float32)).mean(1)  # 16 bits do not hold a mean
+    return right.to(torch.promote_types(outputs.dtype, torch.float32)).mean(
+        1
+    )  # 16 bits do not hold a mean
 
 
 def descend(param: Tensor, grad: Tensor, size: float | Tensor) -> Tensor:
@@ -67,7 +77,10 @@ def descend(param: Tensor, grad: Tensor, size: float | Tensor) -> Tensor:
     return param - size * grad if isinstance(size, Tensor) else torch.sub(param, grad, alpha=size)
 
 
-CRITERIA = {"classification": (cross_entropy, accuracy), "regression": (mean_squared_error, mean_squared_error)}
+CRITERIA = {
+    "classification": (cross_entropy, accuracy),
+    "regression": (mean_squared_error, mean_squared_error),
+}
 
 
 class Method:
@@ -75,10 +88,10 @@ class Method:
 
     A subclass states which parameters adapt (:meth:`adapts`), the size of an inner step
     (:meth:`step_size`), and may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
-    ``version`` goes into every run's id: raise it when the algorithm's numbers change. ``recipe`` is the
-    method's own row of hyper-parameters, for the presets ``official`` and ``clean``; ``more_recipes`` are other rows of
-    it, each a preset by its name; ``network_defaults`` are options of the network without which the method is another
-    one.
+    ``version`` goes into every run's id: raise it when the algorithm's numbers change. ``recipe``
+    is the method's own row of hyper-parameters, for the presets ``official`` and ``clean``;
+    ``more_recipes`` are other rows of it, each a preset by its name; ``network_defaults`` are
+    options of the network without which the method is another one.
     """
 
     Options: type[Options] = Options
@@ -87,35 +100,54 @@ class Method:
     accepts_colearner = True
     learns = True
     heads: tuple[str, ...] = ("meta",)
-    co_in_inner_loop = False  # whether the inner loop of the loss ``meta`` depends on the co-learner
+    co_in_inner_loop = (
+        False  # whether the inner loop of the loss ``meta`` depends on the co-learner
+    )
     recipe: Recipe = RELEASED
     more_recipes: dict[str, Recipe] = {}
     network_defaults: dict[str, Any] = {}
-    more_readings: tuple[Reading, ...] = ()  # besides those that every method has: see engine/readings.py
-    needs: str | None = None  # what its network must take, if it is made for one kind of data: see Network.takes
-    seed = 0  # of the training: what a method draws besides the tasks is a function of it and the outer step
-    # What of the method depends on the outer step, all of it: see at_step. Within a phase the engine may repeat what it
-    # has compiled or recorded once; what depends on the step otherwise, such as a draw, would stay as it was then.
+    more_readings: tuple[
+        Reading, ...
+    ] = ()  # besides those that every method has: see engine/readings.py
+    needs: str | None = (
+        None  # what its network must take, if it is made for one kind of data: see Network.takes
+    )
+    # of the training: what a method draws besides the tasks is a function of it and the outer step
+    seed = 0
+    # What of the method depends on the outer step, all of it: see at_step. Within a phase the
+    # engine may repeat what it has compiled or recorded once; what depends on the step otherwise,
+    # such as a draw, would stay as it was then.
     phase: Hashable = None
 
     def __init__(self, options: Options, network: Network, kind: str):
         self.options, self.network, self.kind = options, network, kind
-        if self.needs and network.takes != self.needs:  # a method that does not learn has no network
-            raise UserError(f"{self.name} works on {self.needs}, and {network.name} takes {network.takes}.")
+        if (
+            self.needs and network.takes != self.needs
+        ):  # a method that does not learn has no network
+            raise UserError(
+                f"{self.name} works on {self.needs}, and {network.name} takes {network.takes}."
+            )
         self.criterion, self.score = CRITERIA[kind]
 
     def check_task(self, count: int) -> None:
-        """Raise a UserError if a task of ``count`` examples, support and query, is none for this method."""
+        """Raise a UserError if a task of ``count`` examples, support and query, is none for this
+        method.
+        """
 
-    # -- parameters --------------------------------------------------------------------------------------
+    # -- parameters
+    # --------------------------------------------------------------------------------------
 
     @property
     def params(self) -> dict[str, Param]:
-        """What the group ``base`` holds: the network's parameters, and what else the method needs at test."""
+        """What the group ``base`` holds: the network's parameters, and what else the method needs
+        at test.
+        """
         return self.network.params
 
     def init(self, seed: int) -> Groups:
-        """Initial parameters: each is a function of the seed, the network's name and its own name only."""
+        """Initial parameters: each is a function of the seed, the network's name and its own name
+        only.
+        """
         return {"base": initialise(self.params, f"network {self.network.name}", seed)}
 
     def trains(self, group: str, name: str) -> bool:
@@ -140,9 +172,12 @@ class Method:
         """Whether the outer gradient differentiates through the inner gradients."""
         return not self.options.first_order
 
-    # -- inner loop --------------------------------------------------------------------------------------
+    # -- inner loop
+    # --------------------------------------------------------------------------------------
 
-    def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
+    def outputs(
+        self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]
+    ) -> dict[str, Tensor]:
         """Outputs (T, n, out) of the named heads at adapted parameters."""
         return {"meta": self.network.head(params, self.features(groups, params, x))}
 
@@ -155,7 +190,9 @@ class Method:
         return self.network.activations(params, x)
 
     def meet(self, groups: Groups, task: Task) -> Groups:
-        """The groups with what the method computes of a whole task, queries included, before it adapts."""
+        """The groups with what the method computes of a whole task, queries included, before it
+        adapts.
+        """
         return groups
 
     def moving(self, loss: str) -> list[str]:
@@ -168,17 +205,29 @@ class Method:
         return groups["base"]
 
     def seen(self, params: Params, step: int) -> Params:
-        """The parameters as the network meets them in inner step ``step`` and in the query pass after it."""
+        """The parameters as the network meets them in inner step ``step`` and in the query pass
+        after it.
+        """
         return params
 
     def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
-        """What the inner loop descends, per task (T,); ``loss`` names a head, or a reading's variant."""
+        """What the inner loop descends, per task (T,); ``loss`` names a head, or a reading's
+        variant.
+        """
         return self.criterion(self.outputs(groups, params, support.x, (loss,))[loss], support.y)
 
     def inner_gradients(
-        self, groups: Groups, params: Params, names: list[str], support: Examples, loss: str, create_graph: bool
+        self,
+        groups: Groups,
+        params: Params,
+        names: list[str],
+        support: Examples,
+        loss: str,
+        create_graph: bool,
     ) -> dict[str, Tensor]:
-        """Gradients of the support loss; tasks are independent, so their sum has each task's own gradient."""
+        """Gradients of the support loss; tasks are independent, so their sum has each task's own
+        gradient.
+        """
         if not names:
             return {}
         value = self.support_loss(groups, params, support, loss).sum()
@@ -188,7 +237,13 @@ class Method:
         return {name: grad for name, grad in zip(names, grads, strict=True) if grad is not None}
 
     def trajectory(
-        self, groups: Groups, support: Examples, steps: int, *, loss: str = "meta", create_graph: bool = False
+        self,
+        groups: Groups,
+        support: Examples,
+        steps: int,
+        *,
+        loss: str = "meta",
+        create_graph: bool = False,
     ) -> Iterator[Params]:
         """Parameters after 0, 1, ..., ``steps`` inner steps, for all tasks at once (T, ...)."""
         params = self.start(groups)
@@ -196,7 +251,9 @@ class Method:
         yield self.seen(params, 0)
         with self.network.repeating(support.x):
             for step in range(steps):
-                grads = self.inner_gradients(groups, self.seen(params, step), names, support, loss, create_graph)
+                grads = self.inner_gradients(
+                    groups, self.seen(params, step), names, support, loss, create_graph
+                )
                 moved = {
                     name: descend(params[name], grad, self.step_size(name, step, groups))
                     for name, grad in grads.items()
@@ -213,15 +270,22 @@ class Method:
         loss: str = "meta",
         rng: Callable[[str], torch.Generator] | None = None,
     ) -> Iterator[Adapted]:
-        """Adapted states at which a query loss is due. Here: one, after the last step, with weight 1."""
-        path = self.trajectory(groups, support, self.inner_steps, loss=loss, create_graph=self.second_order)
+        """Adapted states at which a query loss is due. Here: one, after the last step, with weight
+        1.
+        """
+        path = self.trajectory(
+            groups, support, self.inner_steps, loss=loss, create_graph=self.second_order
+        )
         *_, params = path
         yield Adapted(self.inner_steps, 1.0, params)
 
-    # -- outer loop --------------------------------------------------------------------------------------
+    # -- outer loop
+    # --------------------------------------------------------------------------------------
 
     def at_step(self, step: int) -> None:
-        """The outer step ``step`` comes next; a method with a schedule sets :attr:`phase` and what follows from it."""
+        """The outer step ``step`` comes next; a method with a schedule sets :attr:`phase` and what
+        follows from it.
+        """
 
     def for_test(self) -> "Method":
         """The method as it is at test."""
@@ -253,10 +317,16 @@ class Method:
         losses = {head: loss.detach() for head, loss in losses.items()}
         if self.score is self.criterion:
             return total, Scores(losses, losses)
-        return total, Scores(losses, {h: self.score(outputs[h].detach(), task.query.y) for h in self.heads})
+        return total, Scores(
+            losses, {h: self.score(outputs[h].detach(), task.query.y) for h in self.heads}
+        )
 
-    def meta_step(self, closure: Callable[[], object], groups: Groups, optimizer: torch.optim.Optimizer):
-        """One outer step: ``closure`` sets the gradients of the stored parameters and returns the scores."""
+    def meta_step(
+        self, closure: Callable[[], object], groups: Groups, optimizer: torch.optim.Optimizer
+    ):
+        """One outer step: ``closure`` sets the gradients of the stored parameters and returns the
+        scores.
+        """
         result = closure()
         optimizer.step()
         return result

@@ -1,4 +1,6 @@
-"""``cl``: collaborative learning as the CML paper compares with it (section 4.4, Table 4; after Song and Chai 2018)."""
+"""``cl``: collaborative learning as the CML paper compares with it (section 4.4, Table 4; after
+Song and Chai 2018).
+"""
 
 from pydantic import Field
 from torch import Tensor
@@ -16,10 +18,16 @@ class CLOptions(cooperative(MAML).Options):
     """MAML's and the co-learner's, and what the second branch does in the inner loop."""
 
     inner_gamma: float = Field(
-        1.0, ge=0, description="weight of the co-learner's support loss in the inner loop. Not stated: as gamma"
+        1.0,
+        ge=0,
+        description=(
+            "weight of the co-learner's support loss in the inner loop. Not stated: as gamma"
+        ),
     )
     co_inner_lr: float | None = Field(
-        None, ge=0, description="inner step size of phi; none: inner_lr. 0 with inner_gamma 0 is CML"
+        None,
+        ge=0,
+        description="inner step size of phi; none: inner_lr. 0 with inner_gamma 0 is CML",
     )
 
 
@@ -30,15 +38,15 @@ class CL(cooperative(MAML)):
     inner: (psi, theta, phi)' = (psi, theta, phi) - alpha * grad [CE_meta + inner_gamma * CE_co](S)
     outer: CE_meta(Q) + gamma * CE_co(Q) at (psi, theta, phi)'
 
-    Readings: ``both`` (row CL, 203K at test: averaged logits, since the paper does not say how the branches are
-    joined), ``meta`` (CL*, 121,093), ``co`` (CL+, 195,205), ``co_unadapted`` (CL+ without adaptation: nothing adapts),
-    ``co_fixed`` (psi and theta adapt by the same inner loss, phi does not). The paper does not say which of the last
-    two its row is; it reports chance, which fits the first alone: in configs/omniglot_study.yaml the second is far
-    above chance.
+    Readings: ``both`` (row CL, 203K at test: averaged logits, since the paper does not say how the
+    branches are joined), ``meta`` (CL*, 121,093), ``co`` (CL+, 195,205), ``co_unadapted`` (CL+
+    without adaptation: nothing adapts), ``co_fixed`` (psi and theta adapt by the same inner loss,
+    phi does not). The paper does not say which of the last two its row is; it reports chance, which
+    fits the first alone: in configs/omniglot_study.yaml the second is far above chance.
 
-    Choices. The inner loss is the plain sum of both branches' (``inner_gamma`` 1, as gamma). The soft targets and
-    gradient rescaling of Song and Chai are not in the CML paper's text and not here. At test the adaptation is that of
-    training for every reading.
+    Choices. The inner loss is the plain sum of both branches' (``inner_gamma`` 1, as gamma). The
+    soft targets and gradient rescaling of Song and Chai are not in the CML paper's text and not
+    here. At test the adaptation is that of training for every reading.
     """
 
     Options = CLOptions
@@ -65,13 +73,21 @@ class CL(cooperative(MAML)):
         base = super().moving(loss)
         if loss == "fixed" or self.options.co_inner_lr == 0:
             return base
-        norm = (name for name in self.co.params if self.options.adapt_norm or not name.startswith("norm"))
+        norm = (
+            name
+            for name in self.co.params
+            if self.options.adapt_norm or not name.startswith("norm")
+        )
         return base + [_CO + name for name in norm]
 
     def step_size(self, name: str, step: int, groups: Groups) -> float:
         """alpha, or phi's own."""
         own = self.options.co_inner_lr
-        return own if name.startswith(_CO) and own is not None else super().step_size(name, step, groups)
+        return (
+            own
+            if name.startswith(_CO) and own is not None
+            else super().step_size(name, step, groups)
+        )
 
     def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
         """Both branches' (T,)."""
@@ -82,7 +98,9 @@ class CL(cooperative(MAML)):
         co = self.criterion(outputs["co"], support.y)
         return self.criterion(outputs["meta"], support.y) + (co if weight == 1 else weight * co)
 
-    def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
+    def outputs(
+        self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]
+    ) -> dict[str, Tensor]:
         """As CML's; ``both`` is the mean of the two heads' outputs."""
         if "both" not in heads:
             return super().outputs(groups, params, x, heads)

@@ -1,14 +1,15 @@
 """CML around any method that accepts it (Shin, Han, Kim, UAI 2024).
 
-A co-learner phi reads the features psi' of the adapted network. It never adapts and never sees the support
-set; its query loss, times gamma, is added to the outer loss (equation 6), and one outer step updates psi,
-theta and phi (equation 7). At test it is deleted. With gamma = 0 the trajectory of psi and theta is that of
-the method alone, bit for bit: phi has a generator of its own, and a gradient times zero adds zero.
+A co-learner phi reads the features psi' of the adapted network. It never adapts and never sees the
+support set; its query loss, times gamma, is added to the outer loss (equation 6), and one outer
+step updates psi, theta and phi (equation 7). At test it is deleted. With gamma = 0 the trajectory
+of psi and theta is that of the method alone, bit for bit: phi has a generator of its own, and a
+gradient times zero adds zero.
 
-Choices. Only MAML + CML with Conv4 is released. Around the others phi reads the features of every adapted state
-at which the method asks for a query loss, with that loss's weight times gamma; it takes part neither in the inner
-loop nor in what the method learns besides (step sizes, batch-norm rows, ascents), as their files say. Its layers
-are initialised and rectified like the network's.
+Choices. Only MAML + CML with Conv4 is released. Around the others phi reads the features of every
+adapted state at which the method asks for a query loss, with that loss's weight times gamma; it
+takes part neither in the inner loop nor in what the method learns besides (step sizes, batch-norm
+rows, ascents), as their files say. Its layers are initialised and rectified like the network's.
 """
 
 import functools
@@ -29,15 +30,18 @@ class CoLearnerOptions(Options):
     gamma: float = Field(
         1.0,
         ge=0,
-        description="weight of the co-learner's loss: 1 for images (released code, appendix A.1; section 4.2 says "
-        "0.5), 0.2 for the sinusoid and for graphs",
+        description=(
+            "weight of the co-learner's loss: 1 for images (released code, appendix A.1; section"
+            " 4.2 says 0.5), 0.2 for the sinusoid and for graphs"
+        ),
     )
     depth: int | None = Field(
-        None, ge=0, description="hidden layers of the co-learner; none: the paper's (2 convolutions, 1 linear)"
+        None,
+        ge=0,
+        description="hidden layers of the co-learner; none: the paper's (2 convolutions, 1 linear)",
     )
     frozen: bool = added(
-        False,
-        description="phi stays at its random start: its gradient is the noise of figure 3a",
+        False, description="phi stays at its random start: its gradient is the noise of figure 3a"
     )
 
 
@@ -46,16 +50,20 @@ class CoLearnerOptions(Options):
 def cooperative(base: type[Method]) -> type[Method]:
     """The class of ``base`` with a co-learner."""
     if not base.accepts_colearner:
-        raise UserError(f"{base.name}{CML} does not exist: {base.name} does not accept a co-learner.")
+        raise UserError(
+            f"{base.name}{CML} does not exist: {base.name} does not accept a co-learner."
+        )
 
     class CooperativeOptions(base.Options):
-        cml: CoLearnerOptions = Field(CoLearnerOptions(), description="the co-learner, which the baseline has not")
+        cml: CoLearnerOptions = Field(
+            CoLearnerOptions(), description="the co-learner, which the baseline has not"
+        )
 
     class Cooperative(base):
         """``base`` plus the head ``co``.
 
-        The inner loop may also descend the co-learner's own loss (equation 9, at test): theta has no part in
-        that loss, so psi adapts alone.
+        The inner loop may also descend the co-learner's own loss (equation 9, at test): theta has
+        no part in that loss, so psi adapts alone.
         """
 
         Options = CooperativeOptions
@@ -82,9 +90,15 @@ def cooperative(base: type[Method]) -> type[Method]:
         def head_weight(self, head: str) -> float:
             return self.options.cml.gamma if head == "co" else super().head_weight(head)
 
-        def outputs(self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
+        def outputs(
+            self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]
+        ) -> dict[str, Tensor]:
             z = self.features(groups, params, x)
-            out = {"co": self.co.apply(self.colearner_params(groups, params), z)} if "co" in heads else {}
+            out = (
+                {"co": self.co.apply(self.colearner_params(groups, params), z)}
+                if "co" in heads
+                else {}
+            )
             return out if heads == ("co",) else {"meta": self.network.head(params, z), **out}
 
     Cooperative.__qualname__ = Cooperative.__name__ = f"Cooperative[{base.__name__}]"

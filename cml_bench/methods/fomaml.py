@@ -11,15 +11,17 @@ from cml_bench.registry import methods
 class FOMAMLOptions(MAMLOptions):
     """As MAML's."""
 
-    first_order: Literal[True] = Field(True, description="inner gradients are constants: what makes it FOMAML")
+    first_order: Literal[True] = Field(
+        True, description="inner gradients are constants: what makes it FOMAML"
+    )
 
 
 @methods.register("fomaml")
 class FOMAML(MAML):
     """MAML whose outer gradient treats the inner gradients as constants.
 
-    Its gradient with respect to phi_0 is the query loss's at phi_k. With a co-learner, the co-loss then never reaches
-    theta, as the paper's descent argument assumes (in second order it does).
+    Its gradient with respect to phi_0 is the query loss's at phi_k. With a co-learner, the co-loss
+    then never reaches theta, as the paper's descent argument assumes (in second order it does).
 
     Choices. No table of the paper has it; its recipe is that of the released CML code's MAML.
     """

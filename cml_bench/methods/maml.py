@@ -15,22 +15,26 @@ class MAMLOptions(Options):
     first_order: bool = Field(False, description="treat inner gradients as constants (FOMAML)")
     adapt_norm: bool = Field(
         True,
-        description="whether the inner loop moves batch-norm scales and shifts: it does in the CML and BOIL code, "
-        "not in the original MAML code",
+        description=(
+            "whether the inner loop moves batch-norm scales and shifts: it does in the CML and BOIL"
+            " code, not in the original MAML code"
+        ),
     )
 
 
 @methods.register("maml")
 class MAML(Method):
-    """All of psi and theta descend the support loss; the outer loss is the query loss after the last step.
+    """All of psi and theta descend the support loss; the outer loss is the query loss after the
+    last step.
 
-    phi_0 = (psi, theta);  phi_{j+1} = phi_j - alpha * grad CE(phi_j; S);  L = mean over tasks of CE(phi_k; Q).
-    Second order differentiates through the inner gradients; first order leaves those terms out.
+    phi_0 = (psi, theta);  phi_{j+1} = phi_j - alpha * grad CE(phi_j; S);  L = mean over tasks of
+    CE(phi_k; Q). Second order differentiates through the inner gradients; first order leaves those
+    terms out.
 
-    Choices. The loss is the mean over examples (the original TensorFlow code sums over the N classes, so its step of
-    0.01 is one of 0.01 * N here). The recipe is that of the released CML code, which is BOIL's: one step of 0.5 that
-    moves batch-norm's scales and shifts too, no clipping. What the CML paper says of its MAML rows is that they were
-    copied; ours are run.
+    Choices. The loss is the mean over examples (the original TensorFlow code sums over the N
+    classes, so its step of 0.01 is one of 0.01 * N here). The recipe is that of the released CML
+    code, which is BOIL's: one step of 0.5 that moves batch-norm's scales and shifts too, no
+    clipping. What the CML paper says of its MAML rows is that they were copied; ours are run.
     """
 
     Options = MAMLOptions

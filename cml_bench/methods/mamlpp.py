@@ -15,7 +15,9 @@ from cml_bench.spec import Options
 from cml_bench.study.protocols import Recipe
 
 _RATE = ".inner_lr"  # suffix of a tensor's learned step sizes
-_FLOOR = 0.03  # of the weight of a step that is not the last, hard-coded in the released code (its option is not read)
+# of the weight of a step that is not the last, hard-coded in the released code (its option is not
+# read)
+_FLOOR = 0.03
 
 
 class MAMLPPOptions(Options):
@@ -25,69 +27,102 @@ class MAMLPPOptions(Options):
     inner_lr_init: float = Field(
         0.1,
         ge=0,
-        description="where the learned step sizes start: 0.1 is what the released code uses; the 0.01 of its "
-        "configuration file is not read since 2019-05",
+        description=(
+            "where the learned step sizes start: 0.1 is what the released code uses; the 0.01 of"
+            " its configuration file is not read since 2019-05"
+        ),
     )
-    first_order: bool = Field(False, description="treat inner gradients as constants in every epoch")
+    first_order: bool = Field(
+        False, description="treat inner gradients as constants in every epoch"
+    )
     adapt_norm: bool = Field(
         False,
-        description="whether the inner loop moves batch-norm scales and shifts; then there is one row for all steps",
+        description=(
+            "whether the inner loop moves batch-norm scales and shifts; then there is one row for"
+            " all steps"
+        ),
     )
-    learn_inner_lr: bool = Field(True, description="LSLR: a step size learned for each adapted tensor and inner step")
-    per_step_norm: bool = Field(True, description="BNWB: batch-norm scales and shifts of their own for each inner step")
+    learn_inner_lr: bool = Field(
+        True, description="LSLR: a step size learned for each adapted tensor and inner step"
+    )
+    per_step_norm: bool = Field(
+        True, description="BNWB: batch-norm scales and shifts of their own for each inner step"
+    )
     msl_epochs: int = Field(
-        15, ge=0, description="MSL: epochs with a query loss after every inner step, annealed towards the last; 0: off"
+        15,
+        ge=0,
+        description=(
+            "MSL: epochs with a query loss after every inner step, annealed towards the last;"
+            " 0: off"
+        ),
     )
     first_order_to_second_order_epoch: int = Field(
         -1,
         ge=-1,
-        description="DA: first order up to and including this epoch; -1: second order throughout, as released for "
-        "MiniImagenet (the paper describes 50)",
+        description=(
+            "DA: first order up to and including this epoch; -1: second order throughout, as"
+            " released for MiniImagenet (the paper describes 50)"
+        ),
     )
-    epoch_steps: int = Field(500, ge=1, description="outer steps of an epoch, the grain of MSL and DA")
+    epoch_steps: int = Field(
+        500, ge=1, description="outer steps of an epoch, the grain of MSL and DA"
+    )
 
 
 @methods.register("mamlpp")
 class MAMLPlusPlus(MAML):
-    """MAML with learned inner step sizes, batch-norm rows per inner step and a loss over all inner steps.
+    """MAML with learned inner step sizes, batch-norm rows per inner step and a loss over all inner
+    steps.
 
-    w_{j+1}[l] = w_j[l] - eta[l][j] * grad_{w_j[l]} CE(w_j, row j; S)                                  j = 0..K-1
-    L = sum_j v_j(e) * CE(w_{j+1}, row j; Q)     in epochs e < E;      L = CE(w_K, row K-1; Q)          from E on
-    v_j = max(1/K - e/(K*E), 0.03/K) for j < K-1;  v_{K-1} = min(1/K + e(K-1)/(K*E), 1 - 0.03(K-1)/K)
+    w_{j+1}[l] = w_j[l] - eta[l][j] * grad_{w_j[l]} CE(w_j, row j; S)
+    j = 0..K-1 L = sum_j v_j(e) * CE(w_{j+1}, row j; Q)     in epochs e < E;      L = CE(w_K, row
+    K-1; Q)          from E on v_j = max(1/K - e/(K*E), 0.03/K) for j < K-1;  v_{K-1} = min(1/K +
+    e(K-1)/(K*E), 1 - 0.03(K-1)/K)
 
-    eta has K + 1 numbers for each adapted tensor, unbounded; the last is never trained and serves evaluations with
-    more than K steps (as does the last row). The query pass after a step uses the row of that step. Cosine annealing
-    and the ensemble of the best validations are options of the protocol (``outer_lr_min``, ``ensemble_top_k``).
+    eta has K + 1 numbers for each adapted tensor, unbounded; the last is never trained and serves
+    evaluations with more than K steps (as does the last row). The query pass after a step uses the
+    row of that step. Cosine annealing and the ensemble of the best validations are options of the
+    protocol (``outer_lr_min``, ``ensemble_top_k``).
 
-    Choices. Batch-norm's running statistics, which the released code keeps and never uses, are not here; nor is its
-    ``zero_grad``, which acts on nothing that is used. With a co-learner (not released): phi has one row, no step sizes
-    and no part in the inner loop; its loss is added with weight v_j * gamma wherever a query loss is due, the clamp
-    acts on it as on the classifier, and CML+ averages the co-learner's logits. Step sizes are not clamped.
+    Choices. Batch-norm's running statistics, which the released code keeps and never uses, are not
+    here; nor is its ``zero_grad``, which acts on nothing that is used. With a co-learner (not
+    released): phi has one row, no step sizes and no part in the inner loop; its loss is added with
+    weight v_j * gamma wherever a query loss is due, the clamp acts on it as on the classifier, and
+    CML+ averages the co-learner's logits. Step sizes are not clamped.
     """
 
     Options = MAMLPPOptions
     recipe = Recipe(
         steps=50_000,
         protocol={
-            "meta_batch": 2, "val_every": 500, "val_tasks": 600, "selection": "separate", "ensemble_top_k": 5,
+            "meta_batch": 2,
+            "val_every": 500,
+            "val_tasks": 600,
+            "selection": "separate",
+            "ensemble_top_k": 5,
             "clamp": 10.0,
         },
         network={"filters": 48, "slope": 0.01, "init": "xavier", "inputs": "imagenet"},
-    )  # fmt: skip
+    )
 
     def __init__(self, options, network, kind):
         super().__init__(options, network, kind)
         self.rows = options.inner_steps if options.per_step_norm and not options.adapt_norm else 0
         self.at_step(0)
 
-    # -- parameters --------------------------------------------------------------------------------------
+    # -- parameters
+    # --------------------------------------------------------------------------------------
 
     @property
     def params(self) -> dict[str, Param]:
         """The network's, with K rows of batch-norm's, and step sizes (K+1,)."""
         own = dict(self.network.params)
         if self.rows:
-            own |= {name: p._replace(shape=(self.rows, *p.shape)) for name, p in own.items() if self._is_norm(name)}
+            own |= {
+                name: p._replace(shape=(self.rows, *p.shape))
+                for name, p in own.items()
+                if self._is_norm(name)
+            }
         if self.options.learn_inner_lr:
             size = (self.options.inner_steps + 1,)
             rates = self.moving("meta")
@@ -101,20 +136,25 @@ class MAMLPlusPlus(MAML):
         """All but the step sizes."""
         return not name.endswith(_RATE)
 
-    # -- schedules ---------------------------------------------------------------------------------------
+    # -- schedules
+    # ---------------------------------------------------------------------------------------
 
     def at_step(self, step: int) -> None:
         """Weights of the query losses and order of the gradient in the epoch of this outer step."""
         epoch, options = step // self.options.epoch_steps, self.options
         weights = loss_weights(options.inner_steps, epoch, options.msl_epochs)
-        self.phase = (weights, not options.first_order and epoch > options.first_order_to_second_order_epoch)
+        self.phase = (
+            weights,
+            not options.first_order and epoch > options.first_order_to_second_order_epoch,
+        )
 
     @property
     def second_order(self) -> bool:
         """Whether this epoch's outer gradient differentiates through the inner gradients."""
         return self.phase[1]
 
-    # -- inner loop --------------------------------------------------------------------------------------
+    # -- inner loop
+    # --------------------------------------------------------------------------------------
 
     def step_size(self, name: str, step: int, groups: Groups) -> float | Tensor:
         """eta[name][step], shaped to multiply the tensor (T, ...)."""
@@ -132,21 +172,32 @@ class MAMLPlusPlus(MAML):
         return {name: p[:, row] if self._is_norm(name) else p for name, p in params.items()}
 
     def adapt(
-        self, groups: Groups, support: Examples, query_inputs: Tensor | None = None, *, loss: str = "meta",
+        self,
+        groups: Groups,
+        support: Examples,
+        query_inputs: Tensor | None = None,
+        *,
+        loss: str = "meta",
         rng: Callable[[str], torch.Generator] | None = None,
-    ) -> Iterator[Adapted]:  # fmt: skip
+    ) -> Iterator[Adapted]:
         """A state after every inner step whose query loss has a weight in this epoch."""
         weights, second_order = self.phase
-        path = self.trajectory(groups, support, self.inner_steps, loss=loss, create_graph=second_order)
+        path = self.trajectory(
+            groups, support, self.inner_steps, loss=loss, create_graph=second_order
+        )
         for step, params in enumerate(path):
             if step and weights[step - 1]:
                 yield Adapted(step, weights[step - 1], params)
 
 
 def loss_weights(steps: int, epoch: int, msl_epochs: int) -> tuple[float, ...]:
-    """v_0 .. v_{K-1} of an epoch; they sum to 1. From ``msl_epochs`` on the last query loss counts alone."""
+    """v_0 .. v_{K-1} of an epoch; they sum to 1. From ``msl_epochs`` on the last query loss counts
+    alone.
+    """
     if epoch >= msl_epochs:
         return (0.0,) * (steps - 1) + (1.0,)
     early = max(1 / steps - epoch / (steps * msl_epochs), _FLOOR / steps)
-    last = min(1 / steps + epoch * (steps - 1) / (steps * msl_epochs), 1 - _FLOOR * (steps - 1) / steps)
+    last = min(
+        1 / steps + epoch * (steps - 1) / (steps * msl_epochs), 1 - _FLOOR * (steps - 1) / steps
+    )
     return (early,) * (steps - 1) + (last,)

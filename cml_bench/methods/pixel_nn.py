@@ -9,7 +9,9 @@ from cml_bench.registry import methods
 
 @methods.register("pixel_nn")
 class PixelNearestNeighbour(Method):
-    """Nothing is learned; a query image gets the label of the support image at the smallest distance."""
+    """Nothing is learned; a query image gets the label of the support image at the smallest
+    distance.
+    """
 
     accepts_colearner = False
     learns = False
@@ -20,7 +22,11 @@ class PixelNearestNeighbour(Method):
 
     def predict(self, task: Task) -> Tensor:
         """Labels (T, n_query) by Euclidean distance of pixels."""
-        distance = (task.query.x.flatten(2).unsqueeze(2) - task.support.x.flatten(2).unsqueeze(1)).square().sum(3)
+        distance = (
+            (task.query.x.flatten(2).unsqueeze(2) - task.support.x.flatten(2).unsqueeze(1))
+            .square()
+            .sum(3)
+        )
         return task.support.y.gather(1, distance.argmin(2))
 
     def evaluate(self, task: Task) -> Scores:

@@ -1,4 +1,6 @@
-"""``sharp_maml``: sharpness-aware minimisation in both levels of MAML (Abbas, Xiao, Chen, Chen, Chen, ICML 2022)."""
+"""``sharp_maml``: sharpness-aware minimisation in both levels of MAML (Abbas, Xiao, Chen, Chen,
+Chen, ICML 2022).
+"""
 
 import copy
 from collections.abc import Callable
@@ -18,21 +20,31 @@ _TINY = 1e-12  # added to the norm, as in the released code
 
 
 class SharpMAMLOptions(MAMLOptions):
-    """Defaults: the released code's README command (1-shot; the 5-shot settings are not published)."""
+    """Defaults: the released code's README command (1-shot; the 5-shot settings are not
+    published).
+    """
 
     inner_steps: int = Field(5, ge=0, description="k, gradient steps on the support set")
     inner_lr: float = Field(0.1, ge=0, description="alpha, their size")
-    adapt_norm: bool = Field(False, description="whether the inner loop moves batch-norm scales and shifts")
+    adapt_norm: bool = Field(
+        False, description="whether the inner loop moves batch-norm scales and shifts"
+    )
     level: Literal["low", "up", "both"] = Field(
         "both", description="which loop is sharpness-aware; the CML paper does not say which it ran"
     )
     rho_low: float = Field(5e-4, ge=0, description="radius of the ball in each inner step")
-    rho_up: float = Field(5e-4, ge=0, description="radius in each outer step; the released code has one rho for both")
-    perturb_co: bool = Field(False, description="whether the outer ascent moves phi too, and the norm counts it")
+    rho_up: float = Field(
+        5e-4, ge=0, description="radius in each outer step; the released code has one rho for both"
+    )
+    perturb_co: bool = Field(
+        False, description="whether the outer ascent moves phi too, and the norm counts it"
+    )
     sharp_test_perturb: bool = Field(
         True,
-        description="off: level `both` does not ascend in the inner loop at test, as its released test script (that of "
-        "`lower` does, so `low` always ascends)",
+        description=(
+            "off: level `both` does not ascend in the inner loop at test, as its released test"
+            " script (that of `lower` does, so `low` always ascends)"
+        ),
     )
 
 
@@ -40,17 +52,20 @@ class SharpMAMLOptions(MAMLOptions):
 class SharpMAML(MAML):
     """Gradients are taken at the worst point of a small ball around the present one.
 
-    low, each inner step:  g = grad CE(w; S);   eps = rho_low * g / (|g| + 1e-12);  w <- w - alpha * grad CE(w + eps; S)
-    up, each outer step:   G = grad L(Phi);     E = rho_up * G / (|G| + 1e-12);     Adam at Phi with grad L(Phi + E)
+    low, each inner step:  g = grad CE(w; S);   eps = rho_low * g / (|g| + 1e-12);  w <- w - alpha *
+    grad CE(w + eps; S) up, each outer step:   G = grad L(Phi);     E = rho_up * G / (|G| + 1e-12);
+    Adam at Phi with grad L(Phi + E)
 
-    |g| is one norm over all adapted tensors of a task, and the outer gradient passes through eps and its norm. |G| is
-    one norm over all of (psi, theta), batch-norm included, of the meta-batch's mean gradient; both outer passes see the
-    same tasks. ``up`` and ``both`` report training loss and accuracy at Phi + E.
+    |g| is one norm over all adapted tensors of a task, and the outer gradient passes through eps
+    and its norm. |G| is one norm over all of (psi, theta), batch-norm included, of the meta-batch's
+    mean gradient; both outer passes see the same tasks. ``up`` and ``both`` report training loss
+    and accuracy at Phi + E.
 
-    Choices. Where g is zero its norm's derivative is taken as 0. The co-learner phi takes Adam's step with the gradient
-    of the second pass and is itself not moved by the ascent unless ``perturb_co``. Validation always ascends as
-    training does. The released code stores every epoch's model after the first improvement, so its last one is
-    tested: ``save_last`` of the preset ``official``.
+    Choices. Where g is zero its norm's derivative is taken as 0. The co-learner phi takes Adam's
+    step with the gradient of the second pass and is itself not moved by the ascent unless
+    ``perturb_co``. Validation always ascends as training does. The released code stores every
+    epoch's model after the first improvement, so its last one is tested: ``save_last`` of the
+    preset ``official``.
     """
 
     Options = SharpMAMLOptions
@@ -80,7 +95,13 @@ class SharpMAML(MAML):
         return plain
 
     def inner_gradients(
-        self, groups: Groups, params: Params, names: list[str], support: Examples, loss: str, create_graph: bool
+        self,
+        groups: Groups,
+        params: Params,
+        names: list[str],
+        support: Examples,
+        loss: str,
+        create_graph: bool,
     ) -> dict[str, Tensor]:
         """Gradients at phi + eps."""
         grads = super().inner_gradients(groups, params, names, support, loss, create_graph)
@@ -89,16 +110,25 @@ class SharpMAML(MAML):
         norm = torch.linalg.vector_norm(torch.cat([g.flatten(1) for g in grads.values()], 1), dim=1)
         scale = self.rho_low / (norm + _TINY)  # (T,)
         moved = {name: params[name] + _per_task(scale, g) * g for name, g in grads.items()}
-        return super().inner_gradients(groups, {**params, **moved}, names, support, loss, create_graph)
+        return super().inner_gradients(
+            groups, {**params, **moved}, names, support, loss, create_graph
+        )
 
-    def meta_step(self, closure: Callable[[], object], groups: Groups, optimizer: torch.optim.Optimizer):
+    def meta_step(
+        self, closure: Callable[[], object], groups: Groups, optimizer: torch.optim.Optimizer
+    ):
         """Ascend by E, take the gradient there, go back, step."""
         if not self.rho_up:
             return super().meta_step(closure, groups, optimizer)
         closure()
-        ascended = [*groups["base"].values(), *(groups.get("co", {}).values() if self.options.perturb_co else ())]
+        ascended = [
+            *groups["base"].values(),
+            *(groups.get("co", {}).values() if self.options.perturb_co else ()),
+        ]
         ascended = [p for p in ascended if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in ascended]))
+        norm = torch.linalg.vector_norm(
+            torch.stack([torch.linalg.vector_norm(p.grad) for p in ascended])
+        )
         scale = self.rho_up / (norm + _TINY)
         with torch.no_grad():
             kept = [p.clone() for p in ascended]

@@ -1,4 +1,6 @@
-"""What graph networks compute with: sparse products, and the parts of a graph that a task's nodes depend on."""
+"""What graph networks compute with: sparse products, and the parts of a graph that a task's nodes
+depend on.
+"""
 
 import warnings
 from typing import Any, NamedTuple
@@ -10,30 +12,41 @@ from torch import Tensor
 
 from cml_bench import seeding
 
-_DENSE = 0.1  # share of non-zero entries from which on a matrix product that ignores zeros is slower
+_DENSE = (
+    0.1  # share of non-zero entries from which on a matrix product that ignores zeros is slower
+)
 _KEPT = 20_000_000  # entries of subgraphs that are kept: 0.2 GB
 
 
 class Dropout(NamedTuple):
     """Which hidden values are dropped: a function of ``keys`` alone, one key for each task.
 
-    A share of 1/65536 is the grain: 16 raw bits decide about a value. The rest is scaled up to keep the mean.
+    A share of 1/65536 is the grain: 16 raw bits decide about a value. The rest is scaled up to keep
+    the mean.
     """
 
     share: float
     keys: tuple[np.ndarray, ...]
 
     def mask(self, task: int, rows: int, like: Tensor, chosen: np.ndarray | None = None) -> Tensor:
-        """Factors of a task's hidden values ``like`` (n, width): 0 or 1 / (1 - share); n: ``rows``, or some of them."""
+        """Factors of a task's hidden values ``like`` (n, width): 0 or 1 / (1 - share); n: ``rows``,
+        or some of them.
+        """
         limit, width = round(self.share * 65_536), like.shape[1]
-        raw = seeding.words(self.keys[task], 0, 1, -(-rows * width // 4)).view("<u2").ravel()[: rows * width]
+        raw = (
+            seeding.words(self.keys[task], 0, 1, -(-rows * width // 4))
+            .view("<u2")
+            .ravel()[: rows * width]
+        )
         raw = raw.reshape(rows, width)
         kept = torch.from_numpy((raw if chosen is None else raw[chosen]) >= limit)
         return kept.to(like.device, like.dtype).mul_(65_536 / (65_536 - limit))
 
 
 class _Product(torch.autograd.Function):
-    """A sparse matrix times a dense one; its derivative is the same function of the transpose, and so on."""
+    """A sparse matrix times a dense one; its derivative is the same function of the transpose, and
+    so on.
+    """
 
     @staticmethod
     def forward(ctx, dense: Tensor, sparse: "Sparse") -> Tensor:
@@ -46,15 +59,19 @@ class _Product(torch.autograd.Function):
 
 
 class Sparse:
-    """A constant sparse matrix (rows, columns) from a scipy one, stored by rows, with its transpose on demand."""
+    """A constant sparse matrix (rows, columns) from a scipy one, stored by rows, with its transpose
+    on demand.
+    """
 
     def __init__(self, matrix: Any, dtype: torch.dtype, device: torch.device):
         self.matrix, self.dtype, self.device = matrix, dtype, device
         self._transposed: Sparse | None = None
         starts, columns, values = (
-            torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.indices, matrix.data)
+            torch.from_numpy(part).to(device)
+            for part in (matrix.indptr, matrix.indices, matrix.data)
         )
-        # Sums of a table's rows: torch has a faster kernel for them than for sparse products, in this precision alone.
+        # Sums of a table's rows: torch has a faster kernel for them than for sparse products, in
+        # this precision alone.
         self._bags = device.type == "cpu" and dtype == torch.float32
         if self._bags:
             self._parts = (columns, starts, values.to(dtype))
@@ -66,11 +83,15 @@ class Sparse:
             )
 
     def times(self, dense: Tensor) -> Tensor:
-        """The product (rows, width) with a dense matrix (columns, width), which autograd does not see."""
+        """The product (rows, width) with a dense matrix (columns, width), which autograd does not
+        see.
+        """
         if not self._bags:
             return torch.mm(self._rows, dense)
         columns, starts, values = self._parts
-        return F.embedding_bag(columns, dense, starts, mode="sum", include_last_offset=True, per_sample_weights=values)
+        return F.embedding_bag(
+            columns, dense, starts, mode="sum", include_last_offset=True, per_sample_weights=values
+        )
 
     def transposed(self) -> "Sparse":
         """(columns, rows)."""
@@ -106,9 +127,10 @@ _BITS = 8
 class Coded(NamedTuple):
     """A matrix of zeros and ones (n, d) times a dense one, eight columns at a time.
 
-    Eight columns have 256 patterns of ones. ``inputs @ w`` first sums the rows of w that each pattern selects, for
-    all patterns and blocks of eight; a row of the product is then a sum of d / 8 of these (Arlazarov et al. 1970).
-    ``codes`` (n, 256 * blocks): which; ``patterns`` (256, 8); ``width``: d.
+    Eight columns have 256 patterns of ones. ``inputs @ w`` first sums the rows of w that each
+    pattern selects, for all patterns and blocks of eight; a row of the product is then a sum of d /
+    8 of these (Arlazarov et al. 1970). ``codes`` (n, 256 * blocks): which; ``patterns`` (256, 8);
+    ``width``: d.
     """
 
     codes: Sparse
@@ -130,8 +152,9 @@ class Coded(NamedTuple):
 class Field(NamedTuple):
     """What the embeddings of some nodes depend on: pool @ hidden(gather @ inputs).
 
-    inputs (m, d): features, or features averaged over neighbours; gather (rows, m), None: rows are those of ``inputs``;
-    pool (nodes, rows). ``numbers`` (rows,): the nodes whose hidden values the rows are, None: each row is its own.
+    inputs (m, d): features, or features averaged over neighbours; gather (rows, m), None: rows are
+    those of ``inputs``; pool (nodes, rows). ``numbers`` (rows,): the nodes whose hidden values the
+    rows are, None: each row is its own.
     """
 
     inputs: Dense | Sparse | Coded
@@ -141,7 +164,9 @@ class Field(NamedTuple):
 
 
 class Subgraph(NamedTuple):
-    """The nodes within two hops of a node, in ascending order, and their block of the propagation matrix."""
+    """The nodes within two hops of a node, in ascending order, and their block of the propagation
+    matrix.
+    """
 
     nodes: np.ndarray
     block: Any
@@ -150,7 +175,8 @@ class Subgraph(NamedTuple):
 class Graph:
     """Propagation matrix D^-1 (A + I) and features X of a graph, on a device.
 
-    D^-1 is row-normalising, as in TLP's code (not symmetric). An edge of a directed graph counts in its own row only.
+    D^-1 is row-normalising, as in TLP's code (not symmetric). An edge of a directed graph counts in
+    its own row only.
     """
 
     def __init__(self, arrays: Any, width: int, dtype: torch.dtype, device: torch.device):
@@ -158,11 +184,17 @@ class Graph:
 
         self.dtype, self.device, self.count = dtype, device, len(arrays.labels)
         kind = np.dtype(str(dtype).removeprefix("torch."))
-        links = sp.csr_array((np.ones(len(arrays.indices)), arrays.indices, arrays.indptr), shape=(self.count,) * 2)
+        links = sp.csr_array(
+            (np.ones(len(arrays.indices)), arrays.indices, arrays.indptr), shape=(self.count,) * 2
+        )
         links = links + sp.eye_array(self.count, format="csr")
         average = sp.diags_array(1 / links.sum(axis=1), format="csr") @ links
         average.sort_indices()
-        parts = (arrays.feature_values.astype(np.float64), arrays.feature_indices, arrays.feature_indptr)
+        parts = (
+            arrays.feature_values.astype(np.float64),
+            arrays.feature_indices,
+            arrays.feature_indptr,
+        )
         features = sp.csr_array(parts, shape=(self.count, width))
         self.average, self.features = average.astype(kind), features.astype(kind)
         self.averaged = (average @ features).astype(kind)
@@ -172,15 +204,23 @@ class Graph:
         self._fields: dict[tuple, Field] = {}
 
     def rows(self, name: str, nodes: np.ndarray) -> "Dense | Sparse | Coded":
-        """Rows of ``features`` or ``averaged`` (n, d); not stored sparse where few entries are zero."""
+        """Rows of ``features`` or ``averaged`` (n, d); not stored sparse where few entries are
+        zero.
+        """
         matrix = getattr(self, name)
         if matrix.nnz < _DENSE * matrix.shape[0] * matrix.shape[1]:
             return self.sparse(matrix[nodes])
         if name not in self._dense:
             binary = bool((matrix.data == 1).all())
-            self._dense[name] = _codes(matrix) if binary else torch.from_numpy(matrix.toarray()).to(self.device)
+            self._dense[name] = (
+                _codes(matrix) if binary else torch.from_numpy(matrix.toarray()).to(self.device)
+            )
         dense = self._dense[name]
-        return self._coded(dense[nodes]) if isinstance(dense, np.ndarray) else Dense(dense[torch.from_numpy(nodes)])
+        return (
+            self._coded(dense[nodes])
+            if isinstance(dense, np.ndarray)
+            else Dense(dense[torch.from_numpy(nodes)])
+        )
 
     def _coded(self, codes: np.ndarray) -> Coded:
         """``codes`` (n, blocks): the pattern of each block, as numbers in 0..255."""
@@ -193,7 +233,9 @@ class Graph:
         patterns = (np.arange(1 << _BITS)[:, None] >> np.arange(_BITS)) & 1
         matrix = sp.csr_array((values, columns, starts), shape=(rows, blocks << _BITS))
         return Coded(
-            self.sparse(matrix), torch.from_numpy(patterns).to(self.device, self.dtype), self.features.shape[1]
+            self.sparse(matrix),
+            torch.from_numpy(patterns).to(self.device, self.dtype),
+            self.features.shape[1],
         )
 
     def words(self, nodes: np.ndarray) -> Tensor:
@@ -222,16 +264,22 @@ class Graph:
         return self._subgraphs[node]
 
     def field(self, nodes: np.ndarray, readout: str) -> Field:
-        """Of these nodes (n,); the last four are kept, since every pass of a task asks for the same ones."""
+        """Of these nodes (n,); the last four are kept, since every pass of a task asks for the same
+        ones.
+        """
         key = (readout, nodes.tobytes())
         if key not in self._fields:
             while len(self._fields) >= 4:
                 del self._fields[next(iter(self._fields))]
-            self._fields[key] = self._near_field(nodes) if readout == "node" else self._pooled_field(nodes)
+            self._fields[key] = (
+                self._near_field(nodes) if readout == "node" else self._pooled_field(nodes)
+            )
         return self._fields[key]
 
     def _near_field(self, nodes: np.ndarray) -> Field:
-        """Two layers on the whole graph: hidden values of the nodes' neighbours, each from averaged features."""
+        """Two layers on the whole graph: hidden values of the nodes' neighbours, each from averaged
+        features.
+        """
         numbers = self.near(nodes)
         pool = self.average[nodes][:, numbers]
         return Field(self.rows("averaged", numbers), None, self.sparse(pool), numbers)
@@ -239,7 +287,8 @@ class Graph:
     def _pooled_field(self, nodes: np.ndarray) -> Field:
         """Mean over each node's subgraph, whose blocks stand below each other in ``gather``.
 
-        The mean over rows of block @ hidden is (column means of the block) . hidden: one row for each node.
+        The mean over rows of block @ hidden is (column means of the block) . hidden: one row for
+        each node.
         """
         import scipy.sparse as sp
 
@@ -256,13 +305,18 @@ class Graph:
         ends = np.concatenate([np.diff(part.block.indptr) for part in found])
         indptr = np.concatenate(([0], np.cumsum(ends))).astype(np.int32)
         gather = sp.csr_array((values, columns, indptr), shape=(starts[-1], len(union)))
-        means = np.concatenate([np.asarray(part.block.sum(axis=0)).ravel() / len(part.nodes) for part in found])
+        means = np.concatenate(
+            [np.asarray(part.block.sum(axis=0)).ravel() / len(part.nodes) for part in found]
+        )
         pool = sp.csr_array(
-            (means, np.arange(starts[-1], dtype=np.int32), starts.astype(np.int32)), shape=(len(nodes), starts[-1])
+            (means, np.arange(starts[-1], dtype=np.int32), starts.astype(np.int32)),
+            shape=(len(nodes), starts[-1]),
         )
         return Field(self.rows("features", union), self.sparse(gather), self.sparse(pool), None)
 
 
 def _codes(matrix: Any) -> np.ndarray:
-    """Eight columns of zeros and ones as one byte, the first column being the lowest bit: (n, blocks)."""
+    """Eight columns of zeros and ones as one byte, the first column being the lowest bit: (n,
+    blocks).
+    """
     return np.packbits(matrix.toarray().astype(bool), axis=1, bitorder="little")

@@ -1,7 +1,8 @@
 """Template of a network: copy to ``networks/NAME.py``, rename what is marked (1)-(4).
 
-The example is one convolutional block and a linear layer. Functions receive parameters with a leading task axis
-(T, ...): use ``linear`` and ``block`` of ``networks/base.py``, or see there how tasks are folded into channels.
+The example is one convolutional block and a linear layer. Functions receive parameters with a
+leading task axis (T, ...): use ``linear`` and ``block`` of ``networks/base.py``, or see there how
+tasks are folded into channels.
 """
 
 import torch
@@ -54,9 +55,18 @@ class Template(Network):
 
     Options = TemplateOptions
     colearner_depth = 1
-    takes, smallest = "images", 2  # or "vectors"; data that does not fit is refused in the constructor
+    takes, smallest = (
+        "images",
+        2,
+    )  # or "vectors"; data that does not fit is refused in the constructor
 
-    def __init__(self, options: TemplateOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+    def __init__(
+        self,
+        options: TemplateOptions,
+        input_shape: tuple[int, ...],
+        outputs: int,
+        path: str = "fast",
+    ):
         super().__init__(options, input_shape, outputs, path)
         channels, height, width = input_shape
         self.feature_shape = (options.filters, height // 2, width // 2)

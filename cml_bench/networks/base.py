@@ -1,12 +1,13 @@
 """What a network is: pure functions of named parameters, for many tasks at once.
 
-Shapes. T is the number of tasks, n the examples of each. Every parameter that a function receives has a
-leading task axis (T, ...), since after adaptation each task has weights of its own; stored parameters
-have none. Images are (T, n, C, H, W), vectors (T, n, d).
+Shapes. T is the number of tasks, n the examples of each. Every parameter that a function receives
+has a leading task axis (T, ...), since after adaptation each task has weights of its own; stored
+parameters have none. Images are (T, n, C, H, W), vectors (T, n, d).
 
 Inside a convolutional network the task axis is folded into the channels, (n, T*C, H, W), and the
-convolution has T groups: one program for all tasks, and batch statistics are per task by construction.
-``torch.func.vmap`` is not used: with ``F.batch_norm`` its second-order gradients are wrong.
+convolution has T groups: one program for all tasks, and batch statistics are per task by
+construction. ``torch.func.vmap`` is not used: with ``F.batch_norm`` its second-order gradients are
+wrong.
 """
 
 import math
@@ -28,14 +29,16 @@ from cml_bench.study.protocols import Recipe
 Params = dict[str, Tensor]
 BN_EPS = 1e-5  # torch's default
 MOST_LAYERS = 100  # of one kind
-MOST_PARAMETERS = 100_000_000  # a thousand times the paper's largest; far more do not fit into memory
+MOST_PARAMETERS = (
+    100_000_000  # a thousand times the paper's largest; far more do not fit into memory
+)
 
 
 class Param(NamedTuple):
     """Shape and initialisation of one parameter.
 
-    Uniform in +-``bound``; or normal with deviation ``std``, truncated at two deviations; or the constant
-    ``value``.
+    Uniform in +-``bound``; or normal with deviation ``std``, truncated at two deviations; or the
+    constant ``value``.
     """
 
     shape: tuple[int, ...]
@@ -57,17 +60,20 @@ def uniform(shape: tuple[int, ...], fan_in: int) -> Param:
 def initialise(params: dict[str, Param], purpose: str, seed: int) -> Params:
     """Initial values (float32, CPU). Each is a function of (purpose, seed, name) alone.
 
-    A UserError for a start beyond float32, and for more values than :data:`MOST_PARAMETERS`: nothing is allocated then.
+    A UserError for a start beyond float32, and for more values than :data:`MOST_PARAMETERS`:
+    nothing is allocated then.
     """
     if (total := count(params)) > MOST_PARAMETERS:
         raise UserError(
-            f"{purpose} would have {total:,} parameters; at most {MOST_PARAMETERS:,} are possible. Lower its widths or "
-            "its number of layers."
+            f"{purpose} would have {total:,} parameters; at most {MOST_PARAMETERS:,} are possible."
+            " Lower its widths or its number of layers."
         )
     out = {}
     for name, param in params.items():
         if abs(param.value) > torch.finfo(torch.float32).max:
-            raise UserError(f"{purpose}: {name} cannot start at {param.value:g}, which is no 32-bit number.")
+            raise UserError(
+                f"{purpose}: {name} cannot start at {param.value:g}, which is no 32-bit number."
+            )
         if param.bound is None and param.std is None:
             out[name] = torch.full(param.shape, param.value)
             continue
@@ -88,7 +94,9 @@ def count(params: dict[str, Param]) -> int:
 
 
 class CoLearner:
-    """A second head on the features: ``params`` (what it needs) and ``apply(p, features) -> outputs``."""
+    """A second head on the features: ``params`` (what it needs) and ``apply(p, features) ->
+    outputs``.
+    """
 
     params: dict[str, Param]
 
@@ -96,7 +104,10 @@ class CoLearner:
     def check_depth(depth: int) -> None:
         """A UserError for more hidden layers than can be built."""
         if depth > MOST_LAYERS:
-            raise UserError(f"a head or co-learner has at most {MOST_LAYERS} hidden layers, not {depth}: lower depth.")
+            raise UserError(
+                f"a head or co-learner has at most {MOST_LAYERS} hidden layers, not {depth}: lower"
+                " depth."
+            )
 
     def apply(self, p: Params, features: Tensor) -> Tensor:
         """Outputs (T, n, out) of features (T, n, ...)."""
@@ -106,10 +117,11 @@ class CoLearner:
 class Network:
     """A feature extractor psi and a head theta.
 
-    ``params`` names every parameter; those of the head are in ``head_names``, normalisation scales and
-    shifts in ``norm_names``, those that no inner loop moves in ``fixed_names``. ``path`` chooses between equal
-    computations: ``plain``, or the network's fastest. ``takes`` says what its inputs are, and ``smallest`` how many
-    pixels a side an image needs: data that does not fit is a UserError here, before anything is planned or trained.
+    ``params`` names every parameter; those of the head are in ``head_names``, normalisation scales
+    and shifts in ``norm_names``, those that no inner loop moves in ``fixed_names``. ``path``
+    chooses between equal computations: ``plain``, or the network's fastest. ``takes`` says what its
+    inputs are, and ``smallest`` how many pixels a side an image needs: data that does not fit is a
+    UserError here, before anything is planned or trained.
     """
 
     Options: type[Options] = Options
@@ -118,59 +130,89 @@ class Network:
     head_names: frozenset[str]
     norm_names: frozenset[str] = frozenset()
     fixed_names: frozenset[str] = frozenset()  # parameters that no inner loop moves
-    recipe: Recipe = Recipe()  # what its own code changes in a method's row under the presets official and clean
+    recipe: Recipe = (
+        Recipe()
+    )  # what its own code changes in a method's row under the presets official and clean
     feature_shape: tuple[int, ...]
     colearner_depth: int
     takes: Literal["images", "vectors", "nodes"] = "images"
     smallest = 1
-    small = False  # whether starting its operations costs more than the operations: see engine/compiled.py
+    # whether starting its operations costs more than the operations: see engine/compiled.py
+    small = False
     compiles = True  # whether engine/compiled.py can trace it
-    many_models = False  # whether several models on the same tasks take little longer than one: see engine/evaluate.py
+    # whether several models on the same tasks take little longer than one: see engine/evaluate.py
+    many_models = False
 
-    def __init__(self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
-        self.options, self.input_shape, self.outputs, self.path = options, input_shape, outputs, path
+    def __init__(
+        self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"
+    ):
+        self.options, self.input_shape, self.outputs, self.path = (
+            options,
+            input_shape,
+            outputs,
+            path,
+        )
         self._check_inputs(tuple(input_shape))
 
     def _check_inputs(self, shape: tuple[int, ...]) -> None:
         form, dimensions = {
-            "images": ("images (C, H, W)", 3), "vectors": ("vectors (d,)", 1), "nodes": ("nodes with d features", 1),
-        }[self.takes]  # fmt: skip
+            "images": ("images (C, H, W)", 3),
+            "vectors": ("vectors (d,)", 1),
+            "nodes": ("nodes with d features", 1),
+        }[self.takes]
         if len(shape) != dimensions:
             raise UserError(
-                f"{self.name} takes {form}, and the data set gives inputs of shape {shape}: choose another network or "
-                "data set, see `python -m cml_bench list networks` and `list data`."
+                f"{self.name} takes {form}, and the data set gives inputs of shape {shape}: choose"
+                " another network or data set, see `python -m cml_bench list networks` and `list"
+                " data`."
             )
         if self.takes == "images" and min(shape[1:]) < self.smallest:
             size = f"{self.smallest}x{self.smallest}"
             raise UserError(
-                f"{self.name} needs images of at least {size}, not {shape[1]}x{shape[2]}: raise the data set's size."
+                f"{self.name} needs images of at least {size}, not {shape[1]}x{shape[2]}: raise the"
+                " data set's size."
             )
 
     @property
     def layers(self) -> list[str]:
-        """Names of psi's layers that have weights, from the inputs on: no head, no normalisation."""
+        """Names of psi's layers that have weights, from the inputs on: no head, no
+        normalisation.
+        """
         aside = self.head_names | self.norm_names
-        return [name.removesuffix(".weight") for name in self.params if name.endswith(".weight") and name not in aside]
+        return [
+            name.removesuffix(".weight")
+            for name in self.params
+            if name.endswith(".weight") and name not in aside
+        ]
 
     def bind(self, data: Any) -> None:
-        """Know the data set that the examples are from; a UserError where only one of the two is of graphs."""
+        """Know the data set that the examples are from; a UserError where only one of the two is of
+        graphs.
+        """
         if self.takes != data.gives and "nodes" in (self.takes, data.gives):
             raise UserError(
-                f"{self.name} takes {self.takes}, and the examples of {data.name} are {data.gives or 'no nodes'}: "
-                "choose another network or data set, see `python -m cml_bench list networks` and `list data`."
+                f"{self.name} takes {self.takes}, and the examples of {data.name} are"
+                f" {data.gives or 'no nodes'}: choose another network or data set, see `python -m"
+                " cml_bench list networks` and `list data`."
             )
 
     @contextmanager
     def repeating(self, x: Tensor) -> Iterator[None]:
-        """Inside, the inputs ``x`` (this tensor) come again and again: what no parameter changes may be kept."""
+        """Inside, the inputs ``x`` (this tensor) come again and again: what no parameter changes
+        may be kept.
+        """
         yield
 
     def features(self, p: Params, x: Tensor) -> Tensor:
-        """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches here."""
+        """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches
+        here.
+        """
         raise NotImplementedError
 
     def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
-        """Outputs (T, n, ...) of the layers of psi by name, from the inputs on: for figures. Here: the features."""
+        """Outputs (T, n, ...) of the layers of psi by name, from the inputs on: for figures. Here:
+        the features.
+        """
         return {"features": self.features(p, x)}
 
     def head(self, p: Params, z: Tensor) -> Tensor:
@@ -178,7 +220,9 @@ class Network:
         raise NotImplementedError
 
     def colearner(self, depth: int) -> CoLearner:
-        """A co-learner of ``depth`` hidden layers (of the kind that suits the network) and a linear one."""
+        """A co-learner of ``depth`` hidden layers (of the kind that suits the network) and a linear
+        one.
+        """
         raise NotImplementedError
 
     def tasks_at_once(self, device: torch.device) -> int:
@@ -186,11 +230,14 @@ class Network:
         raise NotImplementedError
 
 
-# -- layers -------------------------------------------------------------------------------------------
+# -- layers
+# -------------------------------------------------------------------------------------------
 
 
 def weight_and_bias(shape: tuple[int, ...], init: str = "torch") -> tuple[Param, Param]:
-    """Weight (outputs, inputs, ...) and bias (outputs,): torch's default, or Glorot and Bengio's uniform ("xavier")."""
+    """Weight (outputs, inputs, ...) and bias (outputs,): torch's default, or Glorot and Bengio's
+    uniform ("xavier").
+    """
     outputs, inputs, *kernel = shape
     area = int(np.prod(kernel))
     if init == "torch":
@@ -235,7 +282,13 @@ def _conv(p: Params, index: str, x: Tensor, bias: bool) -> Tensor:
     flat = weight.flatten(0, 1)
     if x.is_contiguous(memory_format=torch.channels_last):
         flat = flat.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(x, flat, p[f"conv{index}.bias"].flatten() if bias else None, padding=1, groups=weight.shape[0])
+    return F.conv2d(
+        x,
+        flat,
+        p[f"conv{index}.bias"].flatten() if bias else None,
+        padding=1,
+        groups=weight.shape[0],
+    )
 
 
 def block(p: Params, index: str, x: Tensor, pool: bool, slope: float = 0.0) -> Tensor:
@@ -258,9 +311,10 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
     """``block(..., pool=True)`` with a quarter of the memory traffic; equal up to rounding.
 
     Pooling goes before normalising: batch-norm is monotone in each channel, so the maximum of
-    ReLU(scale * z + shift) is that of sign(scale) * z; affine, ReLU and their derivatives then touch a
-    quarter of the elements. The convolution's bias is left out: batch-norm subtracts it again. Where a scale is
-    exactly 0 all places of a window are its maximum, and the scale's derivative is that of the largest z.
+    ReLU(scale * z + shift) is that of sign(scale) * z; affine, ReLU and their derivatives then
+    touch a quarter of the elements. The convolution's bias is left out: batch-norm subtracts it
+    again. Where a scale is exactly 0 all places of a window are its maximum, and the scale's
+    derivative is that of the largest z.
     """
     weight, scale = p[f"conv{index}.weight"], p[f"norm{index}.weight"].reshape(1, -1, 1, 1)
     sign = _sign(scale)
@@ -271,7 +325,9 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
 
 
 class Covered(NamedTuple):
-    """Images (T, n, C, H, W) as their 3x3 patches, with the mean of these patches' products: see ``patches``."""
+    """Images (T, n, C, H, W) as their 3x3 patches, with the mean of these patches' products: see
+    ``patches``.
+    """
 
     patches: Tensor
     products: Tensor
@@ -291,16 +347,19 @@ def _exact(x: Tensor) -> AbstractContextManager:
 
 
 def fast_first_block(p: Params, index: str, x: Covered, slope: float = 0.0) -> Tensor:
-    """``block(..., pool=True)`` for inputs of few channels that need no gradient: images, see :class:`Covered`.
+    """``block(..., pool=True)`` for inputs of few channels that need no gradient: images, see
+    :class:`Covered`.
 
-    Each output is w . patch, a matrix product over 3x3 patches; so its variance is w' Cov w with their covariance
-    (9C x 9C), and batch-norm is known before any map is: it goes into the weights and into one of a patch of ones.
-    Neither statistics nor their derivatives need a pass over the full map, which in the first layer is the largest.
-    Returns the folded map (n, T*filters, H//2, W//2), channels last.
+    Each output is w . patch, a matrix product over 3x3 patches; so its variance is w' Cov w with
+    their covariance (9C x 9C), and batch-norm is known before any map is: it goes into the weights
+    and into one of a patch of ones. Neither statistics nor their derivatives need a pass over the
+    full map, which in the first layer is the largest. Returns the folded map (n, T*filters, H//2,
+    W//2), channels last.
     """
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
     with _exact(weight):
-        # Of a rounded covariance (bf16, tf32) a variance could be below 0; float64 is left alone, and these are small.
+        # Of a rounded covariance (bf16, tf32) a variance could be below 0; float64 is left alone,
+        # and these are small.
         mean, wide = x.products[:, :-1, -1:].double(), weight.double()
         covariance = x.products[:, :-1, :-1] - mean @ mean.transpose(1, 2)
         factor = scale * torch.rsqrt(((wide @ covariance) * wide).sum(2) + BN_EPS).to(scale.dtype)

@@ -1,4 +1,6 @@
-"""``conv4``: four convolutional blocks and a linear layer (CML, section 4.2; sizes from the released code)."""
+"""``conv4``: four convolutional blocks and a linear layer (CML, section 4.2; sizes from the
+released code).
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -37,37 +39,54 @@ class Conv4Options(Options):
     """Width, and what single methods or tables of the paper change."""
 
     filters: int = Field(
-        64, ge=1, le=4096, description="channels of every block; the paper's counts imply 64, MAML++ has 48"
+        64,
+        ge=1,
+        le=4096,
+        description="channels of every block; the paper's counts imply 64, MAML++ has 48",
     )
-    slope: float = added(0.0, ge=0, lt=1, description="negative slope of the ReLUs (MAML++: LeakyReLU of 0.01)")
+    slope: float = added(
+        0.0, ge=0, lt=1, description="negative slope of the ReLUs (MAML++: LeakyReLU of 0.01)"
+    )
     init: Literal["torch", "xavier"] = added(
-        "torch", description="torch: its default, as in the CML and BOIL code; xavier: uniform, zero biases, as MAML++"
+        "torch",
+        description=(
+            "torch: its default, as in the CML and BOIL code; xavier: uniform, zero biases, as"
+            " MAML++"
+        ),
     )
     inputs: Literal["unit", "imagenet"] = added(
         "unit",
-        description="unit: pixels in [0, 1] as they come; imagenet: minus ImageNet's mean, over its deviation (MAML++ "
-        "on MiniImagenet)",
+        description=(
+            "unit: pixels in [0, 1] as they come; imagenet: minus ImageNet's mean, over its"
+            " deviation (MAML++ on MiniImagenet)"
+        ),
     )
     extra_blocks: int = added(
         0,
         ge=0,
         le=MOST_LAYERS,
-        description="More-MAML: so many further blocks without pooling between block 4's ReLU and its pooling; 3 give "
-        "the paper's 232K. Their place is not stated",
+        description=(
+            "More-MAML: so many further blocks without pooling between block 4's ReLU and its"
+            " pooling; 3 give the paper's 232K. Their place is not stated"
+        ),
     )
     head_blocks: int = added(
         0,
         ge=0,
         le=MOST_LAYERS,
-        description="convolutional blocks in the meta-learner's head, as in the co-learner (Table 7: 0 and 2)",
+        description=(
+            "convolutional blocks in the meta-learner's head, as in the co-learner (Table 7: 0"
+            " and 2)"
+        ),
     )
 
 
 class _ConvHead(CoLearner):
     """k convolutional blocks without pooling but in the last, which pools; then a linear layer.
 
-    k = 2 is the released co-learner. Where Table 8's other depths pool is not stated; here the map is
-    pooled once, at the end, for every k, so that the linear layer always has the meta head's size.
+    k = 2 is the released co-learner. Where Table 8's other depths pool is not stated; here the map
+    is pooled once, at the end, for every k, so that the linear layer always has the meta head's
+    size.
     """
 
     def __init__(self, network: "Conv4", depth: int, prefix: str = ""):
@@ -91,28 +110,37 @@ class _ConvHead(CoLearner):
 
 @networks.register("conv4")
 class Conv4(Network):
-    """(3x3 convolution, batch-norm by the batch at hand, ReLU, max-pool 2) x 4, then a linear layer.
+    """(3x3 convolution, batch-norm by the batch at hand, ReLU, max-pool 2) x 4, then a linear
+    layer.
 
-    The features given to the co-learner are block 4 before its pooling, as in the released code. With 64
-    filters and 5 ways: 121,093 parameters for 84x84x3, 114,373 for 32x32x3, 112,261 for 28x28x1; the
-    co-learner of two blocks has 82,117, 75,397 and 74,437. At 28x28 it sees a map of 3x3, pooled to 1x1.
+    The features given to the co-learner are block 4 before its pooling, as in the released code.
+    With 64 filters and 5 ways: 121,093 parameters for 84x84x3, 114,373 for 32x32x3, 112,261 for
+    28x28x1; the co-learner of two blocks has 82,117, 75,397 and 74,437. At 28x28 it sees a map of
+    3x3, pooled to 1x1.
     """
 
     Options = Conv4Options
     colearner_depth = 2
     smallest = 16  # is pooled four times
 
-    def __init__(self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+    def __init__(
+        self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"
+    ):
         super().__init__(options, input_shape, outputs, path)
         channels, height, width = input_shape
         if options.inputs == "imagenet" and channels != 3:
-            raise UserError(f"conv4: inputs: imagenet is for images of 3 channels, not {channels}. Use inputs: unit.")
+            raise UserError(
+                f"conv4: inputs: imagenet is for images of 3 channels, not {channels}. Use inputs:"
+                " unit."
+            )
         self._repeated: tuple[Tensor, Covered | None] | None = None
         self._constants: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.params = {}
         self.late_blocks = [str(i) for i in range(5, 5 + options.extra_blocks)]
         for i in ("1", "2", "3", "4", *self.late_blocks):
-            self.params |= block_params(i, channels if i == "1" else options.filters, options.filters, options.init)
+            self.params |= block_params(
+                i, channels if i == "1" else options.filters, options.filters, options.init
+            )
         self.feature_shape = (options.filters, height // 8, width // 8)
         self.pooled_size = options.filters * (height // 16) * (width // 16)
         self._head = _ConvHead(self, options.head_blocks, "h")
@@ -142,7 +170,9 @@ class Conv4(Network):
         """Mean and deviation (3, 1, 1); brought to a device once, since that waits for it."""
         key = (x.device, x.dtype)
         if key not in self._constants:
-            self._constants[key] = tuple(x.new_tensor(v).reshape(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+            self._constants[key] = tuple(
+                x.new_tensor(v).reshape(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD)
+            )
         return self._constants[key]
 
     def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -178,7 +208,9 @@ class Conv4(Network):
         return self._repeated[1]
 
     def head(self, p: Params, z: Tensor) -> Tensor:
-        """(T, n, filters, h, w) -> (T, n, outputs): max-pool 2 (after ``head_blocks`` blocks), flatten, linear."""
+        """(T, n, filters, h, w) -> (T, n, outputs): max-pool 2 (after ``head_blocks`` blocks),
+        flatten, linear.
+        """
         return self._head.apply(p, z)
 
     def colearner(self, depth: int) -> CoLearner:
@@ -186,9 +218,11 @@ class Conv4(Network):
         return _ConvHead(self, depth)
 
     def tasks_at_once(self, device: torch.device) -> int:
-        """Four of small images. On a CPU, maps of large images of several tasks fall out of the cache.
+        """Four of small images. On a CPU, maps of large images of several tasks fall out of the
+        cache.
 
-        Of 28x28, two take 1 or 2 % longer than four, and two thirds of the memory (benchmarks/README.md).
+        Of 28x28, two take 1 or 2 % longer than four, and two thirds of the memory
+        (benchmarks/README.md).
         """
         pixels = self.input_shape[1] * self.input_shape[2]
         if device.type == "cuda" or pixels <= 24 * 24:

@@ -1,4 +1,6 @@
-"""``gcn``: two graph convolutions and a linear head (Kipf and Welling 2017), as in TLP's code for few-shot nodes."""
+"""``gcn``: two graph convolutions and a linear head (Kipf and Welling 2017), as in TLP's code for
+few-shot nodes.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -24,29 +26,35 @@ class GCNOptions(Options):
     hidden: Width = Field(16, description="width of both layers (TLP, CML appendix A.2)")
     readout: Literal["node", "subgraph"] = Field(
         "node",
-        description="node: the node's own row of the network on the whole graph (AMM-GNN); subgraph: the network on "
-        "the nodes within two hops alone, averaged over all of them (G-Meta)",
+        description=(
+            "node: the node's own row of the network on the whole graph (AMM-GNN); subgraph: the"
+            " network on the nodes within two hops alone, averaged over all of them (G-Meta)"
+        ),
     )
     init: Literal["fan_out", "torch"] = Field(
         "fan_out",
-        description="fan_out: U(+-1/sqrt(outputs)) for the weights and biases of every layer, as TLP's code; torch: "
-        "U(+-1/sqrt(inputs))",
+        description=(
+            "fan_out: U(+-1/sqrt(outputs)) for the weights and biases of every layer, as TLP's"
+            " code; torch: U(+-1/sqrt(inputs))"
+        ),
     )
 
 
 @networks.register("gcn")
 class GCN(Network):
-    """z = P relu(P X W1 + b1) W2 + b2, with P = D^-1 (A + I) and a dropout between the layers; linear head on z.
+    """z = P relu(P X W1 + b1) W2 + b2, with P = D^-1 (A + I) and a dropout between the layers;
+    linear head on z.
 
-    For the readout ``subgraph`` P is the block of the whole graph's P that belongs to the nodes within two hops, cut
-    out without normalising again, so rows of its rim sum to less than 1, and z is the mean over all of its rows.
-    59,536 parameters of 3,703 features, and 34 of a head of 2 outputs; the co-learner of depth 1 has 306.
+    For the readout ``subgraph`` P is the block of the whole graph's P that belongs to the nodes
+    within two hops, cut out without normalising again, so rows of its rim sum to less than 1, and z
+    is the mean over all of its rows. 59,536 parameters of 3,703 features, and 34 of a head of 2
+    outputs; the co-learner of depth 1 has 306.
 
-    Choices. Where CML's co-learner is said to have "one hidden layer of 16", that is a linear layer here: after
-    averaging over a subgraph there is no graph left for a convolution.
-    The paths ``plain`` (the equation as it stands, node by node or on the whole graph) and ``fast`` are equal up to
-    rounding. Fast: only the rows on which the nodes depend; sparse products; the mean over a subgraph's rows taken
-    before the second layer.
+    Choices. Where CML's co-learner is said to have "one hidden layer of 16", that is a linear layer
+    here: after averaging over a subgraph there is no graph left for a convolution. The paths
+    ``plain`` (the equation as it stands, node by node or on the whole graph) and ``fast`` are equal
+    up to rounding. Fast: only the rows on which the nodes depend; sparse products; the mean over a
+    subgraph's rows taken before the second layer.
     """
 
     Options = GCNOptions
@@ -57,11 +65,15 @@ class GCN(Network):
     many_models = True
     act = staticmethod(torch.relu)
 
-    def __init__(self, options: GCNOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+    def __init__(
+        self, options: GCNOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"
+    ):
         super().__init__(options, input_shape, outputs, path)
         width, hidden = input_shape[0], options.hidden
         self.feature_shape = (hidden,)
-        self.params = self._convolution("gcn1", width, hidden) | self._convolution("gcn2", hidden, hidden)
+        self.params = self._convolution("gcn1", width, hidden) | self._convolution(
+            "gcn2", hidden, hidden
+        )
         head = self.layer("head", hidden, outputs)
         self.params |= head
         self.head_names = frozenset(head)
@@ -74,12 +86,18 @@ class GCN(Network):
     def layer(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
         """Weight (outputs, inputs) and bias of a linear layer."""
         bound = self._bound(inputs, outputs)
-        return {f"{name}.weight": Param((outputs, inputs), bound), f"{name}.bias": Param((outputs,), bound)}
+        return {
+            f"{name}.weight": Param((outputs, inputs), bound),
+            f"{name}.bias": Param((outputs,), bound),
+        }
 
     def _convolution(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
         """Weight (inputs, outputs): it stands to the right of the features."""
         bound = self._bound(inputs, outputs)
-        return {f"{name}.weight": Param((inputs, outputs), bound), f"{name}.bias": Param((outputs,), bound)}
+        return {
+            f"{name}.weight": Param((inputs, outputs), bound),
+            f"{name}.bias": Param((outputs,), bound),
+        }
 
     def bind(self, data: Any) -> None:
         """The graph of this data set, which need not be open yet."""
@@ -91,12 +109,19 @@ class GCN(Network):
         """Of the data set bound."""
         if self._graph is None:
             if not hasattr(self._data, "arrays"):
-                raise UserError("gcn has no graph: bind an open data set of nodes to it (Network.bind).")
-            self._graph = Graph(self._data.arrays, self.input_shape[0], self._data.dtype, self._data.device)
+                raise UserError(
+                    "gcn has no graph: bind an open data set of nodes to it (Network.bind)."
+                )
+            self._graph = Graph(
+                self._data.arrays, self.input_shape[0], self._data.dtype, self._data.device
+            )
         return self._graph
 
-    def features(self, p: Params, x: Tensor, drop: Dropout | None = None, scale: Tensor | None = None) -> Tensor:
-        """Embeddings (T, n, hidden) of node numbers (T, n). ``scale`` (T, d): factors of the features.
+    def features(
+        self, p: Params, x: Tensor, drop: Dropout | None = None, scale: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings (T, n, hidden) of node numbers (T, n). ``scale`` (T, d): factors of the
+        features.
 
         A factor of a feature is one of its row of W1, since X diag(s) W1 = X (diag(s) W1).
         """
@@ -106,52 +131,76 @@ class GCN(Network):
         nodes = x.cpu().numpy()
         if self.path == "plain":
             names = ("gcn1.bias", "gcn2.weight", "gcn2.bias")
-            parts = ((n, first[t], *(p[name][t] for name in names), drop and (drop, t)) for t, n in enumerate(nodes))
+            parts = (
+                (n, first[t], *(p[name][t] for name in names), drop and (drop, t))
+                for t, n in enumerate(nodes)
+            )
             return torch.stack([self._plain(*part) for part in parts])
         found = []
         for t, at in (alike := _alike(nodes)):
             found.append(self._fast(_part(p, at), nodes[t], first[at], drop and (drop, t)))
         return _in_order(found, alike)
 
-    def _fast(self, p: Params, nodes: np.ndarray, first: Tensor, drop: tuple[Dropout, int] | None) -> Tensor:
+    def _fast(
+        self, p: Params, nodes: np.ndarray, first: Tensor, drop: tuple[Dropout, int] | None
+    ) -> Tensor:
         """Embeddings (R, n, hidden) of nodes (n,) by R sets of parameters."""
         field = self.graph.field(nodes, self.options.readout)
-        pooled = _stacked(field.pool @ self._hidden(field, first, p["gcn1.bias"], drop)[0], len(first))
+        pooled = _stacked(
+            field.pool @ self._hidden(field, first, p["gcn1.bias"], drop)[0], len(first)
+        )
         return torch.baddbmm(p["gcn2.bias"].unsqueeze(1), pooled, p["gcn2.weight"])
 
     def _hidden(
         self, field: NodeField, first: Tensor, shift: Tensor, drop: tuple[Dropout, int] | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Hidden values (rows, R * hidden), those of R first layers side by side, and the mask that dropped some.
+        """Hidden values (rows, R * hidden), those of R first layers side by side, and the mask that
+        dropped some.
 
-        Side by side, since a sparse product for two or three layers takes hardly longer than for one.
+        Side by side, since a sparse product for two or three layers takes hardly longer than for
+        one.
         """
         z = field.inputs @ _beside(first)
         z = (z if field.gather is None else field.gather @ z).add_(shift.flatten())
         mask = None
-        if drop is not None:  # before ReLU, which is the same for factors of at least 0, and allows to work in place
+        if (
+            drop is not None
+        ):  # before ReLU, which is the same for factors of at least 0, and allows to work in place
             mask = self._mask(drop, z[:, : shift.shape[1]], field.numbers)
             mask = mask if len(shift) == 1 else mask.repeat(1, len(shift))
             z.mul_(mask)
         return z.relu_(), mask
 
     def gradients(
-        self, p: Params, x: Tensor, y: Tensor, drop: Dropout | None = None, scale: Tensor | None = None
+        self,
+        p: Params,
+        x: Tensor,
+        y: Tensor,
+        drop: Dropout | None = None,
+        scale: Tensor | None = None,
     ) -> Params:
-        """Gradients (T, ...) of the head's mean cross-entropy at nodes and labels (T, n), on the path ``fast``.
+        """Gradients (T, ...) of the head's mean cross-entropy at nodes and labels (T, n), on the
+        path ``fast``.
 
-        What autograd makes of :meth:`features` and :meth:`head`, written out: its bookkeeping takes longer than the
-        products of a small graph.
+        What autograd makes of :meth:`features` and :meth:`head`, written out: its bookkeeping takes
+        longer than the products of a small graph.
         """
         with torch.no_grad():
             nodes, found = x.cpu().numpy(), []
             for t, at in (alike := _alike(nodes)):
                 factor = None if scale is None else scale[at].unsqueeze(-1)
-                found.append(self._gradient(_part(p, at), nodes[t], y[at], drop and (drop, t), factor))
+                found.append(
+                    self._gradient(_part(p, at), nodes[t], y[at], drop and (drop, t), factor)
+                )
             return {name: _in_order([grads[name] for grads in found], alike) for name in found[0]}
 
     def _gradient(
-        self, p: Params, nodes: np.ndarray, y: Tensor, drop: tuple[Dropout, int] | None, factor: Tensor | None
+        self,
+        p: Params,
+        nodes: np.ndarray,
+        y: Tensor,
+        drop: tuple[Dropout, int] | None,
+        factor: Tensor | None,
     ) -> Params:
         """At nodes (n,), of R sets of parameters, labels and factors: (R, ...)."""
         field, head, sets = self.graph.field(nodes, self.options.readout), p["head.weight"], len(y)
@@ -165,20 +214,28 @@ class GCN(Network):
         at_embedded = out @ head
         at_z = field.pool.back(_beside(at_embedded @ p["gcn2.weight"].mT)).mul_(z > 0)
         at_z = at_z if mask is None else at_z.mul_(mask)
-        at_first = _stacked(field.inputs.back(at_z if field.gather is None else field.gather.back(at_z)), sets)
+        at_first = _stacked(
+            field.inputs.back(at_z if field.gather is None else field.gather.back(at_z)), sets
+        )
         return {
             "gcn1.weight": at_first if factor is None else at_first.mul_(factor),
             "gcn1.bias": at_z.sum(0).unflatten(0, (sets, -1)),
-            "gcn2.weight": pooled.mT @ at_embedded, "gcn2.bias": at_embedded.sum(1),
-            "head.weight": out.mT @ embedded, "head.bias": out.sum(1),
-        }  # fmt: skip
+            "gcn2.weight": pooled.mT @ at_embedded,
+            "gcn2.bias": at_embedded.sum(1),
+            "head.weight": out.mT @ embedded,
+            "head.bias": out.sum(1),
+        }
 
-    def _mask(self, drop: tuple[Dropout, int], z: Tensor, numbers: np.ndarray | None = None) -> Tensor:
+    def _mask(
+        self, drop: tuple[Dropout, int], z: Tensor, numbers: np.ndarray | None = None
+    ) -> Tensor:
         """Of all nodes' hidden values, if the rows are those of a whole graph; else of the rows."""
         dropout, task = drop
         return dropout.mask(task, len(z) if numbers is None else self.graph.count, z, numbers)
 
-    def _plain(self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop) -> Tensor:
+    def _plain(
+        self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop
+    ) -> Tensor:
         if self.options.readout == "node":
             average, inputs = self._dense_parts(b"")[0]
             hidden = torch.relu(average @ (inputs @ first) + shift)
@@ -198,7 +255,8 @@ class GCN(Network):
         return torch.stack(means)
 
     def _dense_parts(self, key: bytes) -> list[tuple[Any, Tensor]]:
-        """Of each node (int64, as bytes) its subgraph's block and features; of none: those of the whole graph.
+        """Of each node (int64, as bytes) its subgraph's block and features; of none: those of the
+        whole graph.
 
         Those of the last two lists are kept: the support and the queries of a task.
         """
@@ -208,18 +266,35 @@ class GCN(Network):
             graph, found = self.graph, []
             for node in np.frombuffer(key, np.int64):
                 part = graph.subgraph(int(node))
-                found.append((torch.from_numpy(part.block.toarray()).to(graph.device), graph.words(part.nodes)))
-            whole = [(graph.sparse(graph.average), graph.words(np.arange(graph.count)))] if not key else []
+                found.append(
+                    (
+                        torch.from_numpy(part.block.toarray()).to(graph.device),
+                        graph.words(part.nodes),
+                    )
+                )
+            whole = (
+                [(graph.sparse(graph.average), graph.words(np.arange(graph.count)))]
+                if not key
+                else []
+            )
             self._kept[key] = found + whole
         return self._kept[key]
 
     def _counted(self, p: Params, first: Tensor, x: Tensor) -> Tensor:
-        """The dense products for nodes with a neighbourhood of mean size: for counting FLOPs, without any data."""
+        """The dense products for nodes with a neighbourhood of mean size: for counting FLOPs,
+        without any data.
+        """
         data, (tasks, count) = self._data, x.shape[:2]
-        rows = round(data.subgraph if self.options.readout == "subgraph" else 1 + 2 * data.edges / data.nodes)
+        rows = round(
+            data.subgraph if self.options.readout == "subgraph" else 1 + 2 * data.edges / data.nodes
+        )
         inputs = torch.empty(tasks, count * rows, self.input_shape[0], device="meta")
         hidden = torch.relu(torch.baddbmm(p["gcn1.bias"].unsqueeze(1), inputs, first))
-        return torch.baddbmm(p["gcn2.bias"].unsqueeze(1), hidden.unflatten(1, (count, rows)).mean(2), p["gcn2.weight"])
+        return torch.baddbmm(
+            p["gcn2.bias"].unsqueeze(1),
+            hidden.unflatten(1, (count, rows)).mean(2),
+            p["gcn2.weight"],
+        )
 
     def head(self, p: Params, z: Tensor) -> Tensor:
         """(T, n, hidden) -> (T, n, outputs)."""
@@ -238,12 +313,16 @@ Alike = list[tuple[int, slice | list[int]]]
 
 
 def _alike(nodes: np.ndarray) -> Alike:
-    """Tasks with the same nodes (T, n): of each list of nodes the first task, and the places of all."""
+    """Tasks with the same nodes (T, n): of each list of nodes the first task, and the places of
+    all.
+    """
     found: dict[bytes, list[int]] = {}
     for t, own in enumerate(nodes):
         found.setdefault(own.tobytes(), []).append(t)
     ends = ((places, slice(places[0], places[-1] + 1)) for places in found.values())
-    return [(places[0], at if at.stop - at.start == len(places) else places) for places, at in ends]  # a slice: a view
+    return [
+        (places[0], at if at.stop - at.start == len(places) else places) for places, at in ends
+    ]  # a slice: a view
 
 
 def _part(p: Params, at: slice | list[int]) -> Params:

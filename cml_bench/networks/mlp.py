@@ -1,4 +1,6 @@
-"""``mlp``: the regression network 1-40-40-1 with ReLU (Finn et al. 2017, section 5.1; CML, section 4.1)."""
+"""``mlp``: the regression network 1-40-40-1 with ReLU (Finn et al. 2017, section 5.1; CML, section
+4.1).
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -6,7 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cml_bench.networks.base import MOST_LAYERS, CoLearner, Network, Param, Params, linear, linear_params
+from cml_bench.networks.base import (
+    MOST_LAYERS,
+    CoLearner,
+    Network,
+    Param,
+    Params,
+    linear,
+    linear_params,
+)
 from cml_bench.registry import networks
 from cml_bench.spec import Options, added
 
@@ -21,12 +31,20 @@ class MLPOptions(Options):
     )
     init: Literal["torch", "normal"] = Field(
         "torch",
-        description="torch: U(+-1/sqrt(fan_in)), since the CML paper names none and is written in PyTorch; "
-        "normal: as the released MAML code, truncated normal weights of deviation 0.01 and zero biases",
+        description=(
+            "torch: U(+-1/sqrt(fan_in)), since the CML paper names none and is written in PyTorch;"
+            " normal: as the released MAML code, truncated normal weights of deviation 0.01 and"
+            " zero biases"
+        ),
     )
-    activation: Literal["relu", "tanh"] = Field("relu", description="tanh: smooth, for checking derivatives")
+    activation: Literal["relu", "tanh"] = Field(
+        "relu", description="tanh: smooth, for checking derivatives"
+    )
     extra_blocks: int = added(
-        0, ge=0, le=MOST_LAYERS, description="More-MAML: so many further hidden layers, of the last one's width"
+        0,
+        ge=0,
+        le=MOST_LAYERS,
+        description="More-MAML: so many further hidden layers, of the last one's width",
     )
 
     @property
@@ -36,7 +54,9 @@ class MLPOptions(Options):
 
 
 class VectorHead(CoLearner):
-    """``depth`` hidden layers of the features' width, then a linear one; the network gives ``layer`` and ``act``."""
+    """``depth`` hidden layers of the features' width, then a linear one; the network gives
+    ``layer`` and ``act``.
+    """
 
     def __init__(self, network: Any, depth: int):
         self.check_depth(depth)
@@ -58,9 +78,9 @@ class VectorHead(CoLearner):
 class MLP(Network):
     """Fully connected network; the features are the last hidden layer.
 
-    With inputs and outputs of size 1: 1,761 parameters. The co-learner of depth 1 has 1,681: one hidden
-    layer of 40 with ReLU, and an output layer. Where it attaches is not stated in the paper; the last
-    hidden activation is the reading that its figure 1 suggests.
+    With inputs and outputs of size 1: 1,761 parameters. The co-learner of depth 1 has 1,681: one
+    hidden layer of 40 with ReLU, and an output layer. Where it attaches is not stated in the paper;
+    the last hidden activation is the reading that its figure 1 suggests.
     """
 
     Options = MLPOptions
@@ -68,7 +88,9 @@ class MLP(Network):
     takes = "vectors"
     small = True
 
-    def __init__(self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+    def __init__(
+        self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"
+    ):
         super().__init__(options, input_shape, outputs, path)
         self.act = torch.relu if options.activation == "relu" else torch.tanh
         self.params: dict[str, Param] = {}
@@ -85,7 +107,10 @@ class MLP(Network):
         """Parameters of a linear layer."""
         if self.options.init == "torch":
             return linear_params(name, inputs, outputs)
-        return {f"{name}.weight": Param((outputs, inputs), std=0.01), f"{name}.bias": Param((outputs,))}
+        return {
+            f"{name}.weight": Param((outputs, inputs), std=0.01),
+            f"{name}.bias": Param((outputs,)),
+        }
 
     def features(self, p: Params, x: Tensor) -> Tensor:
         """(T, n, inputs) -> (T, n, hidden)."""

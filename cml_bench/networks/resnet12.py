@@ -1,7 +1,8 @@
-"""``resnet12``: four residual blocks of three convolutions, global average pooling, a linear layer (Table 9).
+"""``resnet12``: four residual blocks of three convolutions, global average pooling, a linear layer
+(Table 9).
 
-The paper names the network only (Oreshkin et al. 2018); widths and order are those of the BOIL code, which the CML
-code is a fork of.
+The paper names the network only (Oreshkin et al. 2018); widths and order are those of the BOIL
+code, which the CML code is a fork of.
 """
 
 from collections import deque
@@ -36,19 +37,32 @@ _BLOCKS = (1, 2, 3, 4)
 class ResNet12Options(Options):
     """Width, the last skip connection, and what the inner loop reaches."""
 
-    filters: int = Field(64, ge=1, le=1024, description="channels of the first block; the others have 2, 4, 8 times it")
+    filters: int = Field(
+        64,
+        ge=1,
+        le=1024,
+        description="channels of the first block; the others have 2, 4, 8 times it",
+    )
     last_skip: bool = Field(
-        True, description="whether block 4 has its skip connection: yes is BOIL's block type a, no its type b (w/o lsc)"
+        True,
+        description=(
+            "whether block 4 has its skip connection: yes is BOIL's block type a, no its type b"
+            " (w/o lsc)"
+        ),
     )
     shortcuts: Literal["adapted", "fixed"] = Field(
         "adapted",
-        description="fixed: the inner loop leaves the shortcuts' 1x1 convolution and batch-norm, as in the BOIL code, "
-        "which computes their fast weights and never uses them",
+        description=(
+            "fixed: the inner loop leaves the shortcuts' 1x1 convolution and batch-norm, as in the"
+            " BOIL code, which computes their fast weights and never uses them"
+        ),
     )
     body: Literal["adapted", "fixed"] = Field(
         "adapted",
-        description="fixed: the inner loop moves the head alone. That is what BOIL's code does when the name of a run "
-        "is none that it expects; whether Table 9 was made so is not known",
+        description=(
+            "fixed: the inner loop moves the head alone. That is what BOIL's code does when the"
+            " name of a run is none that it expects; whether Table 9 was made so is not known"
+        ),
     )
 
 
@@ -61,7 +75,9 @@ def _conv_params(index: str, inputs: int, filters: int, size: int) -> dict[str, 
 
 
 def _conv_norm(p: Params, index: str, x: Tensor) -> Tensor:
-    """Convolution without bias, batch-norm by the statistics of each task's batch: (n, T*C, H, W) -> the same size."""
+    """Convolution without bias, batch-norm by the statistics of each task's batch: (n, T*C, H, W)
+    -> the same size.
+    """
     weight = p[f"conv{index}.weight"]
     flat = weight.flatten(0, 1)
     if x.is_contiguous(memory_format=torch.channels_last):
@@ -74,8 +90,8 @@ def _conv_norm(p: Params, index: str, x: Tensor) -> Tensor:
 class _CoLearner(CoLearner):
     """k convolutional layers on the last block's map, global average pooling, a linear layer.
 
-    Nothing is known of the paper's co-learner on this network; this is Conv4's by analogy: it reads the map before the
-    head's own pooling.
+    Nothing is known of the paper's co-learner on this network; this is Conv4's by analogy: it reads
+    the map before the head's own pooling.
     """
 
     def __init__(self, network: "ResNet12", depth: int):
@@ -96,20 +112,30 @@ class _CoLearner(CoLearner):
 
 @networks.register("resnet12")
 class ResNet12(Network):
-    """Blocks of 64, 128, 256, 512 channels: (convolution 3x3, batch-norm, leaky ReLU) x 3, plus a 1x1 shortcut.
+    """Blocks of 64, 128, 256, 512 channels: (convolution 3x3, batch-norm, leaky ReLU) x 3, plus a
+    1x1 shortcut.
 
-    The shortcut (with batch-norm) is added before the last ReLU; each block ends with max-pool 2. No biases in
-    convolutions, no dropout. 7,999,365 parameters with 5 ways and all shortcuts. The co-learner gets block 4's map.
-    Weights start as torch's defaults; BOIL's start is not known to us.
+    The shortcut (with batch-norm) is added before the last ReLU; each block ends with max-pool 2.
+    No biases in convolutions, no dropout. 7,999,365 parameters with 5 ways and all shortcuts. The
+    co-learner gets block 4's map. Weights start as torch's defaults; BOIL's start is not known to
+    us.
     """
 
     Options = ResNet12Options
     colearner_depth = 2
     smallest = 16  # is pooled four times
     # BOIL's ResNet-12 row differs from its 4-conv row in this.
-    recipe = Recipe(options={"inner_lr": 0.3}, protocol={"outer_lr": 6e-4}, network={"shortcuts": "fixed"})
+    recipe = Recipe(
+        options={"inner_lr": 0.3}, protocol={"outer_lr": 6e-4}, network={"shortcuts": "fixed"}
+    )
 
-    def __init__(self, options: ResNet12Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"):
+    def __init__(
+        self,
+        options: ResNet12Options,
+        input_shape: tuple[int, ...],
+        outputs: int,
+        path: str = "fast",
+    ):
         super().__init__(options, input_shape, outputs, path)
         inputs, height, width = input_shape
         self.params, shortcuts = {}, {}
@@ -126,7 +152,9 @@ class ResNet12(Network):
         self.head_names = frozenset(head)
         self.norm_names = frozenset(name for name in self.params if name.startswith("norm"))
         fixed = set(shortcuts) if options.shortcuts == "fixed" else set()
-        self.fixed_names = frozenset(fixed | (set(self.params) - set(head) if options.body == "fixed" else set()))
+        self.fixed_names = frozenset(
+            fixed | (set(self.params) - set(head) if options.body == "fixed" else set())
+        )
 
     @property
     def layers(self) -> list[str]:
@@ -169,5 +197,7 @@ class ResNet12(Network):
         return _CoLearner(self, depth)
 
     def tasks_at_once(self, device: torch.device) -> int:
-        """One on a CPU: weights, not maps, are what is large here, and grouped convolutions gain nothing."""
+        """One on a CPU: weights, not maps, are what is large here, and grouped convolutions gain
+        nothing.
+        """
         return 4 if device.type == "cuda" else 1

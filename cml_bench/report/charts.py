@@ -1,8 +1,9 @@
-"""The page's charts as Vega-Lite specifications: plain values that the reader's browser draws. Imports no torch.
+"""The page's charts as Vega-Lite specifications: plain values that the reader's browser draws.
+Imports no torch.
 
-Nothing is fetched: the page holds the data and, once, the script that draws (:func:`script`). Text and lines take the
-page's colour (``currentColor``), so a chart is legible on a dark page and on paper; series differ by dashes and shapes
-too, never by colour alone.
+Nothing is fetched: the page holds the data and, once, the script that draws (:func:`script`). Text
+and lines take the page's colour (``currentColor``), so a chart is legible on a dark page and on
+paper; series differ by dashes and shapes too, never by colour alone.
 """
 
 import functools
@@ -26,30 +27,45 @@ MOST_POINTS = 20_000
 
 GREY = "#767676"  # contrast 4.5 to 1 on the white page, 4.2 on the dark one
 OUTCOMES = {
-    GAIN: (COLOURS[2], "triangle-up"), LOSS: (COLOURS[1], "triangle-down"), UNDECIDED: (GREY, "diamond"),
+    GAIN: (COLOURS[2], "triangle-up"),
+    LOSS: (COLOURS[1], "triangle-down"),
+    UNDECIDED: (GREY, "diamond"),
     NOT_TESTED: (GREY, "circle"),
-}  # fmt: skip
+}
 
 _DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2])
-_TEXT = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 11, "titleFontSize": 11}
+_TEXT = {
+    "labelColor": "currentColor",
+    "titleColor": "currentColor",
+    "labelFontSize": 11,
+    "titleFontSize": 11,
+}
 CONFIG: Spec = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
     "axis": {
-        **_TEXT, "titleFontWeight": "normal", "domainColor": "currentColor", "tickColor": "currentColor",
-        "gridColor": "currentColor", "gridOpacity": 0.13, "domainOpacity": 0.5, "tickOpacity": 0.5,
+        **_TEXT,
+        "titleFontWeight": "normal",
+        "domainColor": "currentColor",
+        "tickColor": "currentColor",
+        "gridColor": "currentColor",
+        "gridOpacity": 0.13,
+        "domainOpacity": 0.5,
+        "tickOpacity": 0.5,
     },
     "legend": {**_TEXT, "title": None, "orient": "bottom", "symbolSize": 120, "labelLimit": 220},
     "title": {"color": "currentColor", "anchor": "start", "fontSize": 13, "fontWeight": 600},
     "rule": {"color": "currentColor"},
     "text": {"color": "currentColor"},
-}  # fmt: skip
+}
 
 
 @functools.cache
 def script() -> str:
-    """Vega, Vega-Lite and vega-embed as one script; it sets ``vegaEmbed``. The same text each time."""
+    """Vega, Vega-Lite and vega-embed as one script; it sets ``vegaEmbed``. The same text each
+    time.
+    """
     import vl_convert  # takes long to put it together: hence the cache
 
     return vl_convert.javascript_bundle()
@@ -63,11 +79,13 @@ def versions() -> str:
     return f"Vega {v.get_vega_version()}, Vega-Lite {lite}, vega-embed {v.get_vega_embed_version()}"
 
 
-# -- paired differences -------------------------------------------------------------------------------
+# -- paired differences
+# -------------------------------------------------------------------------------
 
 
 def forest(table: Table) -> Spec | None:
-    """A line for each paired difference with its 95 % interval, improvement to the right. None without any.
+    """A line for each paired difference with its 95 % interval, improvement to the right. None
+    without any.
 
     One that lies far beyond the others would hide them: it is named at the edge of the axis.
     """
@@ -81,40 +99,67 @@ def forest(table: Table) -> Spec | None:
         value, half = d.paired.diff * d.better, d.paired.half
         place = column.title(table.kind).removesuffix(", mean")
         text = signed(value, table.kind)
-        rows.append({
-            **dict(zip(grid.header, texts, strict=True)),
-            "line": f"{table.compared(row)}\n{place}", "value": _short(value),
-            "low": None if math.isnan(half) else _short(value - half),
-            "high": None if math.isnan(half) else _short(value + half),
-            "outcome": d.outcome if d.outcome in OUTCOMES else NOT_TESTED,
-            "left": f"◀ {text}" if value < low else "", "right": f"{text} ▶" if value > high else "",
-        })  # fmt: skip
-    unit = "reduction of squared error" if table.kind == "regression" else "gain in accuracy, points"
+        rows.append(
+            {
+                **dict(zip(grid.header, texts, strict=True)),
+                "line": f"{table.compared(row)}\n{place}",
+                "value": _short(value),
+                "low": None if math.isnan(half) else _short(value - half),
+                "high": None if math.isnan(half) else _short(value + half),
+                "outcome": d.outcome if d.outcome in OUTCOMES else NOT_TESTED,
+                "left": f"◀ {text}" if value < low else "",
+                "right": f"{text} ▶" if value > high else "",
+            }
+        )
+    unit = (
+        "reduction of squared error" if table.kind == "regression" else "gain in accuracy, points"
+    )
     return _forest(rows, grid.header, [low, high], unit, f"Paired differences of {table.title}")
 
 
 def _reach(differences: Sequence[Difference]) -> tuple[float, float]:
-    """The ends of the axis: all intervals but those that reach five times as far as is usual among them."""
+    """The ends of the axis: all intervals but those that reach five times as far as is usual among
+    them.
+    """
     ends = []
     for d in differences:
         value, half = d.paired.diff * d.better, float(np.nan_to_num(d.paired.half))
         ends.append((value - half, value + half))
     far = [max(abs(low), abs(high)) for low, high in ends]
-    kept = [pair for pair, reach in zip(ends, far, strict=True) if reach <= 5 * float(np.median(far))] or ends
+    kept = [
+        pair for pair, reach in zip(ends, far, strict=True) if reach <= 5 * float(np.median(far))
+    ] or ends
     low, high = min(0.0, *(a for a, _ in kept)), max(0.0, *(b for _, b in kept))
     room = 0.05 * (high - low) or 1.0
     return _short(low - room), _short(high + room)
 
 
-def _forest(rows: list[Spec], tooltip: list[str], reach: list[float], unit: str, description: str) -> Spec:
+def _forest(
+    rows: list[Spec], tooltip: list[str], reach: list[float], unit: str, description: str
+) -> Spec:
     y = {"field": "line", "type": "nominal", "sort": None, "title": None}
-    limit = {"expr": "containerSize()[0] < 480 ? 125 : 240"}  # a phone has room for the numbers, too
-    axis = {"labelExpr": "split(datum.label, '\\n')", "domain": False, "ticks": False, "labelLimit": limit}
-    x = {"type": "quantitative", "title": [unit, "95 % t interval"], "scale": {"domain": reach, "nice": False}}
+    limit = {
+        "expr": "containerSize()[0] < 480 ? 125 : 240"
+    }  # a phone has room for the numbers, too
+    axis = {
+        "labelExpr": "split(datum.label, '\\n')",
+        "domain": False,
+        "ticks": False,
+        "labelLimit": limit,
+    }
+    x = {
+        "type": "quantitative",
+        "title": [unit, "95 % t interval"],
+        "scale": {"domain": reach, "nice": False},
+    }
     there = [outcome for outcome in OUTCOMES if outcome in {row["outcome"] for row in rows}]
     legend = {"columns": 2}
     colour, shape = (
-        {"field": "outcome", "legend": legend, "scale": {"domain": there, "range": [OUTCOMES[o][k] for o in there]}}
+        {
+            "field": "outcome",
+            "legend": legend,
+            "scale": {"domain": there, "range": [OUTCOMES[o][k] for o in there]},
+        }
         for k in (0, 1)
     )
     edge = {"type": "text", "fontSize": 11}
@@ -126,23 +171,50 @@ def _forest(rows: list[Spec], tooltip: list[str], reach: list[float], unit: str,
         "encoding": {"y": y | {"axis": axis}},
         "layer": [
             {
-                "params": [{"name": "row", "select": {"type": "point", "on": "pointerover", "clear": "pointerout"}}],
+                "params": [
+                    {
+                        "name": "row",
+                        "select": {"type": "point", "on": "pointerover", "clear": "pointerout"},
+                    }
+                ],
                 "mark": {"type": "rect", "color": COLOURS[5], "aria": False},
                 "encoding": {
-                    "opacity": {"condition": {"param": "row", "empty": False, "value": 0.25}, "value": 0},
+                    "opacity": {
+                        "condition": {"param": "row", "empty": False, "value": 0.25},
+                        "value": 0,
+                    },
                     "tooltip": [{"field": name, "type": "nominal"} for name in tooltip],
                 },
             },
-            {"mark": {"type": "rule", "strokeDash": [3, 3]}, "encoding": {"x": {"datum": 0}, "y": None}},
             {
-                "mark": {"type": "rule", "strokeWidth": 2, "clip": True, "interactive": False, "aria": False},
+                "mark": {"type": "rule", "strokeDash": [3, 3]},
+                "encoding": {"x": {"datum": 0}, "y": None},
+            },
+            {
+                "mark": {
+                    "type": "rule",
+                    "strokeWidth": 2,
+                    "clip": True,
+                    "interactive": False,
+                    "aria": False,
+                },
                 "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": colour},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1, "clip": True, "interactive": False},
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "size": 90,
+                    "opacity": 1,
+                    "clip": True,
+                    "interactive": False,
+                },
                 "encoding": {"x": {**x, "field": "value"}, "color": colour, "shape": shape},
             },
-            {"mark": {**edge, "align": "left", "dx": 4}, "encoding": {"x": {"value": 0}, "text": {"field": "left"}}},
+            {
+                "mark": {**edge, "align": "left", "dx": 4},
+                "encoding": {"x": {"value": 0}, "text": {"field": "left"}},
+            },
             {
                 "mark": {**edge, "align": "right", "dx": -4},
                 "encoding": {"x": {"value": {"expr": "width"}}, "text": {"field": "right"}},
@@ -151,11 +223,14 @@ def _forest(rows: list[Spec], tooltip: list[str], reach: list[float], unit: str,
     }
 
 
-# -- learning curves ----------------------------------------------------------------------------------
+# -- learning curves
+# ----------------------------------------------------------------------------------
 
 
 class Curve(NamedTuple):
-    """One run's score over outer steps; nan where there is none. ``seed``: its name among those of the method."""
+    """One run's score over outer steps; nan where there is none. ``seed``: its name among those of
+    the method.
+    """
 
     method: str
     seed: str
@@ -164,7 +239,8 @@ class Curve(NamedTuple):
 
 
 def curves(named: Iterable[tuple[str, Record]], part: str) -> list[Curve]:
-    """The curves of runs with their methods' names. ``part``: ``validation``, or ``train`` for training batches.
+    """The curves of runs with their methods' names. ``part``: ``validation``, or ``train`` for
+    training batches.
 
     Accuracies in percent, errors as they are.
     """
@@ -184,23 +260,37 @@ def curves(named: Iterable[tuple[str, Record]], part: str) -> list[Curve]:
 def mean(group: Sequence[Curve]) -> Curve:
     """The mean over runs of one method, at the steps where all of them have a score."""
     at = [dict(zip(c.steps, c.scores, strict=True)) for c in group]
-    steps = [s for s in group[0].steps if all(math.isfinite(scores.get(s, math.nan)) for scores in at)]
+    steps = [
+        s for s in group[0].steps if all(math.isfinite(scores.get(s, math.nan)) for scores in at)
+    ]
     means = [float(np.mean([scores[s] for scores in at])) for s in steps]
     return Curve(group[0].method, f"mean of {len(group)}", steps, means)
 
 
-def learning(found: Sequence[Curve], methods: Sequence[str], title: str, kind: str, most: int) -> Spec:
-    """One line a run, and thick ones for the means over seeds. ``methods``: all that have a colour in this experiment.
+def learning(
+    found: Sequence[Curve], methods: Sequence[str], title: str, kind: str, most: int
+) -> Spec:
+    """One line a run, and thick ones for the means over seeds. ``methods``: all that have a colour
+    in this experiment.
 
-    ``kind``: classification or regression; errors fall by orders of magnitude, so their axis is logarithmic. ``most``:
-    points of a line.
+    ``kind``: classification or regression; errors fall by orders of magnitude, so their axis is
+    logarithmic. ``most``: points of a line.
     """
     score, scale, least = "accuracy, %", {"zero": False}, -1.0
     if kind == "regression":
-        score, scale, least = "squared error", {"type": "log", "nice": False}, 0.0  # has no logarithm
+        score, scale, least = (
+            "squared error",
+            {"type": "log", "nice": False},
+            0.0,
+        )  # has no logarithm
     grouped = [[c for c in found if c.method == name] for name in methods]
     thick = [mean(group) for group in grouped if len(group) > 1]
-    x = {"field": "step", "type": "quantitative", "title": "outer step", "axis": {"tickCount": 5, "grid": False}}
+    x = {
+        "field": "step",
+        "type": "quantitative",
+        "title": "outer step",
+        "axis": {"tickCount": 5, "grid": False},
+    }
     y = {"field": "score", "type": "quantitative", "title": score, "scale": scale}
     return {
         "title": title,
@@ -210,20 +300,29 @@ def learning(found: Sequence[Curve], methods: Sequence[str], title: str, kind: s
         "data": {"values": [_line(c, most, c in thick, least) for c in (*found, *thick)]},
         "transform": [{"flatten": ["step", "score"]}],
         "encoding": {"x": x, "y": y, **_series(methods)},
-        "layer": [_lines(mean=False, strong=not thick), *([_lines(mean=True, strong=True)] if thick else []), _hover()],
+        "layer": [
+            _lines(mean=False, strong=not thick),
+            *([_lines(mean=True, strong=True)] if thick else []),
+            _hover(),
+        ],
     }
 
 
 def _series(methods: Sequence[str]) -> Spec:
-    """A method's colour and dashes: every colour once before the dashes change, as in figures.py; but two methods
-    next to each other have different dashes, too."""
+    """A method's colour and dashes: every colour once before the dashes change, as in figures.py;
+    but two methods next to each other have different dashes, too.
+    """
     colours = [COLOURS[k % len(COLOURS)] for k in range(len(methods))]
     dashes = [_DASHES[(k + k // len(COLOURS)) % len(_DASHES)] for k in range(len(methods))]
     legend = {"symbolType": "stroke", "columns": {"expr": "max(1, floor(width / 150))"}}
     shared = {"field": "method", "type": "nominal"}
     return {
         "color": {**shared, "scale": {"domain": list(methods), "range": colours}, "legend": legend},
-        "strokeDash": {**shared, "scale": {"domain": list(methods), "range": dashes}, "legend": legend},
+        "strokeDash": {
+            **shared,
+            "scale": {"domain": list(methods), "range": dashes},
+            "legend": legend,
+        },
     }
 
 
@@ -241,26 +340,43 @@ def _lines(mean: bool, strong: bool) -> Spec:
 
 
 def _hover() -> Spec:
-    """Points that are not seen and tell what is under the pointer; the line they belong to stands out."""
-    select = {"type": "point", "fields": ["method", "seed"], "on": "pointerover", "clear": "pointerout"}
+    """Points that are not seen and tell what is under the pointer; the line they belong to stands
+    out.
+    """
+    select = {
+        "type": "point",
+        "fields": ["method", "seed"],
+        "on": "pointerover",
+        "clear": "pointerout",
+    }
     told = ("method", "seed", "step", "score")
     return {
         "params": [{"name": "run", "select": select}],
         "mark": {"type": "point", "size": 90, "opacity": 0, "filled": True, "aria": False},
         "encoding": {
             "strokeDash": None,
-            "tooltip": [{"field": name, **({"format": ","} if name == "step" else {})} for name in told],
+            "tooltip": [
+                {"field": name, **({"format": ","} if name == "step" else {})} for name in told
+            ],
         },
     }
 
 
 def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
-    """A curve as one entry of the data, with lists of steps and scores, above ``least``, that Vega-Lite unrolls."""
+    """A curve as one entry of the data, with lists of steps and scores, above ``least``, that
+    Vega-Lite unrolls.
+    """
     kept = [(s, v) for s, v in zip(curve.steps, curve.scores, strict=True) if least < v < math.inf]
     if len(kept) > most:
         kept = [kept[i] for i in np.linspace(0, len(kept) - 1, most).round().astype(int)]
     steps, scores = [s for s, _ in kept], [_short(v) for _, v in kept]
-    return {"method": curve.method, "seed": curve.seed, "mean": mean, "step": steps, "score": scores}
+    return {
+        "method": curve.method,
+        "seed": curve.seed,
+        "mean": mean,
+        "step": steps,
+        "score": scores,
+    }
 
 
 def _short(value: float) -> float:

@@ -30,7 +30,9 @@ def number(value: float, kind: str) -> str:
 
 
 def cell_text(cell: Cell, kind: str) -> str:
-    """``73.17 ± 1.35 (1.41)``: mean, half-width over seeds, and in brackets that from the test episodes."""
+    """``73.17 ± 1.35 (1.41)``: mean, half-width over seeds, and in brackets that from the test
+    episodes.
+    """
     if cell.summary is None or math.isnan(cell.summary.mean):
         return f"{DASH}‡" if cell.summary and cell.summary.marked else DASH
     text = number(cell.summary.mean, kind)
@@ -57,9 +59,15 @@ def difference_text(difference: Difference, kind: str) -> str:
 
 def grids(table: Table) -> list[Grid]:
     """The blocks of a table: its results, and its paired differences."""
-    main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression, "splits": _splits}[table.kind](table)
+    main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression, "splits": _splits}[
+        table.kind
+    ](table)
     differences = [_differences(table)] if table.compares else []
-    return [main, *(grid for grid in differences if grid.rows), *([_beside(table)] if table.published else [])]
+    return [
+        main,
+        *(grid for grid in differences if grid.rows),
+        *([_beside(table)] if table.published else []),
+    ]
 
 
 def _n(row: TableRow, columns: list[Column]) -> str:
@@ -70,10 +78,19 @@ def _n(row: TableRow, columns: list[Column]) -> str:
 def _accuracy(table: Table) -> Grid:
     header = ["", "n", *(c.title(table.kind) for c in table.columns)]
     rows = [
-        [row.label, _n(row, table.columns), *(cell_text(row.cells[c], table.kind) for c in table.columns)]
+        [
+            row.label,
+            _n(row, table.columns),
+            *(cell_text(row.cells[c], table.kind) for c in table.columns),
+        ]
         for row in table.results
     ]
-    bold = {(i, 2 + j) for i, row in enumerate(table.results) for j, c in enumerate(table.columns) if row.cells[c].bold}
+    bold = {
+        (i, 2 + j)
+        for i, row in enumerate(table.results)
+        for j, c in enumerate(table.columns)
+        if row.cells[c].bold
+    }
     return Grid(table.title, header, rows, bold)
 
 
@@ -108,10 +125,11 @@ def _regression(table: Table) -> Grid:
 
 
 def costs(table: Table) -> dict[str, dict[str, float]]:
-    """Per row: parameters in training and at test, seconds and FLOPs of training relative to its baseline's.
+    """Per row: parameters in training and at test, seconds and FLOPs of training relative to its
+    baseline's.
 
-    The baseline is the row's own, else the first row; a ratio is taken over the shots and seeds that both have, and
-    is nan where there are none or the records do not say.
+    The baseline is the row's own, else the first row; a ratio is taken over the shots and seeds
+    that both have, and is nan where there are none or the records do not say.
     """
     found: dict[str, dict[str, float]] = {}
     for row in table.results:
@@ -126,10 +144,13 @@ def costs(table: Table) -> dict[str, dict[str, float]]:
             shared = sorted(mine.records.keys() & base.records.keys())
             pairs += [(mine.records[seed].content, base.records[seed].content) for seed in shared]
         found[row.label] = {
-            "train": p["train"], "test": at_test,
-            "relative_seconds": _ratio([(a["seconds"]["train"], b["seconds"]["train"]) for a, b in pairs]),
+            "train": p["train"],
+            "test": at_test,
+            "relative_seconds": _ratio(
+                [(a["seconds"]["train"], b["seconds"]["train"]) for a, b in pairs]
+            ),
             "relative_flops": _ratio([(_flops(a), _flops(b)) for a, b in pairs]),
-        }  # fmt: skip
+        }
     return found
 
 
@@ -144,21 +165,41 @@ def _ratio(pairs: list[tuple[float, float]]) -> float:
 
 def _cost(table: Table) -> Grid:
     found = costs(table)
-    header = ["", "parameters, training", "parameters, test", *(c.title(table.kind) for c in table.columns),
-              "training FLOPs", "training time"]  # fmt: skip
+    header = [
+        "",
+        "parameters, training",
+        "parameters, test",
+        *(c.title(table.kind) for c in table.columns),
+        "training FLOPs",
+        "training time",
+    ]
     rows = []
     for row in table.results:
         cost = found.get(row.label)
         counts = [f"{cost['train']:,}", f"{cost['test']:,}"] if cost else [DASH, DASH]
         ratios = [cost[k] if cost else math.nan for k in ("relative_flops", "relative_seconds")]
         relative = [DASH if math.isnan(value) else f"{value:.2f}×" for value in ratios]
-        rows.append([row.label, *counts, *(cell_text(row.cells[c], table.kind) for c in table.columns), *relative])
-    bold = {(i, 3 + j) for i, row in enumerate(table.results) for j, c in enumerate(table.columns) if row.cells[c].bold}
+        rows.append(
+            [
+                row.label,
+                *counts,
+                *(cell_text(row.cells[c], table.kind) for c in table.columns),
+                *relative,
+            ]
+        )
+    bold = {
+        (i, 3 + j)
+        for i, row in enumerate(table.results)
+        for j, c in enumerate(table.columns)
+        if row.cells[c].bold
+    }
     return Grid(table.title, header, rows, bold)
 
 
 def _differences(table: Table) -> Grid:
-    """A line for each compared row (and shot, for regression); its columns are shots, or inner steps."""
+    """A line for each compared row (and shot, for regression); its columns are shots, or inner
+    steps.
+    """
     regression = table.kind == "regression"
     unit = "squared error; negative is better" if regression else "points"
     columns = [c for c in table.columns if c.statistic == "mean"]
@@ -171,28 +212,42 @@ def _differences(table: Table) -> Grid:
             if not any(found):
                 continue
             verdicts = list(dict.fromkeys(d.verdict for d in found if d and not d.testable))
-            label = f"{row.label} − {row.against}" + (f" ({'; '.join(verdicts)})" if verdicts else "")
+            label = f"{row.label} − {row.against}" + (
+                f" ({'; '.join(verdicts)})" if verdicts else ""
+            )
             texts = [difference_text(d, table.kind) if d else DASH for d in found]
             rows.append([f"{block[0].shot}-shot", label, *texts] if regression else [label, *texts])
-    titles = [f"{c.steps} step{'s' * (c.steps != 1)}" for c in blocks[0]] if regression else [
-        c.title(table.kind) for c in columns
-    ]  # fmt: skip
+    titles = (
+        [f"{c.steps} step{'s' * (c.steps != 1)}" for c in blocks[0]]
+        if regression
+        else [c.title(table.kind) for c in columns]
+    )
     over = "class splits" if table.kind == "splits" else "seeds"
     heading = f"Paired differences ({unit}), with 95 % t intervals over {over}"
     return Grid(heading, [*([""] * (1 + regression)), *titles], rows, set())
 
 
 def difference_grid(table: Table) -> Grid:
-    """A line for each paired difference, with what may be said of it: for the page, which sorts and filters lines."""
+    """A line for each paired difference, with what may be said of it: for the page, which sorts and
+    filters lines.
+    """
     rows = []
     for row, column, d in table.differences():
         p = d.paired
-        low, high = (DASH if math.isnan(end) else signed(end, table.kind) for end in (p.low, p.high))
-        rows.append([
-            f"{row.label} − {row.against}", column.title(table.kind).removesuffix(", mean"),
-            signed(p.diff, table.kind), DASH if math.isnan(p.half) else f"{low} to {high}", str(p.n),
-            f"{d.holm_p:.3g}" if d.testable else DASH, d.outcome,
-        ])  # fmt: skip
+        low, high = (
+            DASH if math.isnan(end) else signed(end, table.kind) for end in (p.low, p.high)
+        )
+        rows.append(
+            [
+                f"{row.label} − {row.against}",
+                column.title(table.kind).removesuffix(", mean"),
+                signed(p.diff, table.kind),
+                DASH if math.isnan(p.half) else f"{low} to {high}",
+                str(p.n),
+                f"{d.holm_p:.3g}" if d.testable else DASH,
+                d.outcome,
+            ]
+        )
     unit = "squared error; negative is better" if table.kind == "regression" else "points"
     header = ["comparison", "where", "difference", "95 % interval", "n", "p (Holm)", "verdict"]
     return Grid(f"Paired differences ({unit})", header, rows, set())
@@ -216,19 +271,35 @@ def _beside(table: Table) -> Grid:
         half = "" if line.published_half is None else f" ± {line.published_half:.2f}"
         theirs = f"{line.published:.2f}{half}{' (c)' if line.copied else ''}"
         level, gain = line.level, line.gain
-        rows.append([
-            line.label, line.column.place, cell_text(line.cell, table.kind), theirs,
-            f"{signed(level.difference)} [{signed(level.low)}, {signed(level.high)}]" if level else DASH,
-            level.verdict if level else line.reason,
-            f"{signed(line.cell.difference.paired.diff)} [{signed(gain.low)}, {signed(gain.high)}]" if gain else DASH,
-            DASH if line.published_gain is None else signed(line.published_gain),
-            _gain_words(line) if gain else line.gain_reason or DASH,
-        ])  # fmt: skip
+        rows.append(
+            [
+                line.label,
+                line.column.place,
+                cell_text(line.cell, table.kind),
+                theirs,
+                (
+                    f"{signed(level.difference)} [{signed(level.low)}, {signed(level.high)}]"
+                    if level
+                    else DASH
+                ),
+                level.verdict if level else line.reason,
+                (
+                    f"{signed(line.cell.difference.paired.diff)} [{signed(gain.low)},"
+                    f" {signed(gain.high)}]"
+                    if gain
+                    else DASH
+                ),
+                DASH if line.published_gain is None else signed(line.published_gain),
+                _gain_words(line) if gain else line.gain_reason or DASH,
+            ]
+        )
     return Grid("Beside the paper", header, rows, set())
 
 
 def _gain_words(line: Beside) -> str:
-    inside = {True: ", paper's inside", False: ", paper's outside", None: ""}[line.gain.paper_inside]
+    inside = {True: ", paper's inside", False: ", paper's outside", None: ""}[
+        line.gain.paper_inside
+    ]
     return f"{line.gain.verdict}{inside}"
 
 
@@ -239,9 +310,13 @@ def signed(value: float, kind: str = "accuracy") -> str:
     return f"{value:+.{3 if kind == 'regression' else 2}f}".replace("-", "−")
 
 
-# -- forms --------------------------------------------------------------------------------------------
+# -- forms
+# --------------------------------------------------------------------------------------------
 
-_KEY = "Mean ± half-width of the 95 % t interval over n {units} (in brackets: half-width from the test episodes)"
+_KEY = (
+    "Mean ± half-width of the 95 % t interval over n {units} (in brackets: half-width from the test"
+    " episodes)"
+)
 _KEY_ONE = '; "one split": the same over n training seeds on one class split'
 
 
@@ -258,7 +333,11 @@ def text(table: Table) -> str:
     parts = []
     for grid in grids(table):
         frame = pd.DataFrame(grid.rows, columns=grid.header)
-        parts += [grid.heading, frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True), ""]
+        parts += [
+            grid.heading,
+            frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True),
+            "",
+        ]
     return "\n".join([*parts, explanation(table), *table.notes])
 
 
@@ -266,10 +345,19 @@ def markdown(table: Table) -> str:
     """With headings, ready for a README."""
     parts = []
     for number_, grid in enumerate(grids(table)):
-        header, *plain = ([texts.markdown(value) for value in row] for row in (grid.header, *grid.rows))
-        rows = [[f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)] for i, row in enumerate(plain)]
+        header, *plain = (
+            [texts.markdown(value) for value in row] for row in (grid.header, *grid.rows)
+        )
+        rows = [
+            [f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)]
+            for i, row in enumerate(plain)
+        ]
         frame = pd.DataFrame(rows, columns=header)
-        heading = f"### {texts.markdown(grid.heading)}" if number_ == 0 else f"{texts.markdown(grid.heading)}:"
+        heading = (
+            f"### {texts.markdown(grid.heading)}"
+            if number_ == 0
+            else f"{texts.markdown(grid.heading)}:"
+        )
         parts += [heading, "", frame.to_markdown(index=False, disable_numparse=True), ""]
     notes_ = (f"* {texts.paragraph(note)}" for note in table.notes)
     return "\n".join([*parts, texts.paragraph(explanation(table)), "", *notes_, ""])
@@ -279,7 +367,9 @@ _TEX_WIDTH = 80  # characters of a row that fit a page in small type
 
 
 def latex(table: Table) -> str:
-    """A table environment; needs the packages booktabs and graphicx (which fits wide tables to the page)."""
+    """A table environment; needs the packages booktabs and graphicx (which fits wide tables to the
+    page).
+    """
     lines = [r"\begin{table}", r"\centering", r"\small"]
     lines.append(rf"\caption{{{texts.latex(table.title)}. {texts.latex(explanation(table))}}}")
     lines.append(rf"\label{{tab:{table.key.replace('_', '-')}}}")
@@ -287,11 +377,17 @@ def latex(table: Table) -> str:
         left = 2 if grid.header[1] == "" else 1
         wide = max(len(" ".join(row)) for row in [grid.header, *grid.rows]) > _TEX_WIDTH
         lines += [r"\resizebox{\textwidth}{!}{"] if wide else []
-        lines += [rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.header) - left)}}}", r"\toprule"]
+        lines += [
+            rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.header) - left)}}}",
+            r"\toprule",
+        ]
         lines += [texts.latex_row([*map(texts.latex, grid.header)]), r"\midrule"]
         for i, row in enumerate(grid.rows):
             cells = [texts.latex(value) for value in row]
-            bold = (rf"\textbf{{{cell}}}" if (i, j) in grid.bold else cell for j, cell in enumerate(cells))
+            bold = (
+                rf"\textbf{{{cell}}}" if (i, j) in grid.bold else cell
+                for j, cell in enumerate(cells)
+            )
             lines.append(texts.latex_row([*bold]))
         lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else ""), r"\par\medskip"]
     return "\n".join([*lines[:-1], r"\end{table}", ""])
@@ -304,17 +400,30 @@ def long_form(table: Table) -> pd.DataFrame:
 
 def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, Any]:
     out: dict[str, Any] = {
-        "table": table.key, "row": row.label, "reading": row.reading,
-        **({"columns": column.group} if column.group else {}), "shot": column.shot, "inner_steps": column.steps,
-        "statistic": column.statistic, "runs_wanted": cell.wanted, "runs_finished": len(cell.values),
-        "mean": cell.summary.mean if cell.summary else None, "half_seeds": cell.summary.half if cell.summary else None,
-        "half_episodes": cell.episode_half, "against": row.against,
-    }  # fmt: skip
+        "table": table.key,
+        "row": row.label,
+        "reading": row.reading,
+        **({"columns": column.group} if column.group else {}),
+        "shot": column.shot,
+        "inner_steps": column.steps,
+        "statistic": column.statistic,
+        "runs_wanted": cell.wanted,
+        "runs_finished": len(cell.values),
+        "mean": cell.summary.mean if cell.summary else None,
+        "half_seeds": cell.summary.half if cell.summary else None,
+        "half_episodes": cell.episode_half,
+        "against": row.against,
+    }
     if cell.difference:
         from cml_bench.evidence.stats import MAX_SIGN_FLIPS, sign_flip
 
         d = cell.difference
-        out |= {"diff": d.paired.diff, "diff_half": d.paired.half, "p": d.paired.p, "p_holm": d.holm_p}
+        out |= {
+            "diff": d.paired.diff,
+            "diff_half": d.paired.half,
+            "p": d.paired.p,
+            "p_holm": d.holm_p,
+        }
         if len(d.per_seed) <= MAX_SIGN_FLIPS:
             flips = sign_flip(d.per_seed)
             out |= {"sign_flip_p": flips.p, "sign_flip_smallest": flips.smallest}
@@ -324,8 +433,12 @@ def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, 
 
 
 def csv(table: Table) -> str:
-    """:func:`long_form` as CSV; a label that a spreadsheet would take for a formula has an apostrophe before it."""
+    """:func:`long_form` as CSV; a label that a spreadsheet would take for a formula has an
+    apostrophe before it.
+    """
     frame = long_form(table)
     for name in frame.columns.intersection(["row", "columns", "against"]):
-        frame[name] = [texts.csv(value) if isinstance(value, str) else value for value in frame[name]]
+        frame[name] = [
+            texts.csv(value) if isinstance(value, str) else value for value in frame[name]
+        ]
     return frame.to_csv(index=False)

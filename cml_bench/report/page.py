@@ -1,7 +1,9 @@
-"""A study's page: one static file that opens from disk, made from records and tables. Imports no torch.
+"""A study's page: one static file that opens from disk, made from records and tables. Imports no
+torch.
 
-It loads nothing from anywhere, and its content security policy forbids that it should: styles, the script that sorts
-and filters (templates/page.js), and the library that draws the charts (charts.py) stand in the page.
+It loads nothing from anywhere, and its content security policy forbids that it should: styles, the
+script that sorts and filters (templates/page.js), and the library that draws the charts (charts.py)
+stand in the page.
 """
 
 import base64
@@ -33,9 +35,15 @@ _LOG_LINES = 20
 
 # A sign beside each word, so that a verdict is seen at a glance and not by its colour alone.
 SIGNS = {
-    GAIN: "▲", LOSS: "▼", UNDECIDED: "◆", summary.NOT_TESTED: "●", REPRODUCED: "✓", DIFFERS: "≠", CANNOT_TELL: "?",
+    GAIN: "▲",
+    LOSS: "▼",
+    UNDECIDED: "◆",
+    summary.NOT_TESTED: "●",
+    REPRODUCED: "✓",
+    DIFFERS: "≠",
+    CANNOT_TELL: "?",
     summary.NOT_JUDGED: "○",
-}  # fmt: skip
+}
 _JUDGED = {"verdict", "level", "verdict on the gain"}  # columns of verdicts
 
 PAPER = """@inproceedings{shin2024cml,
@@ -61,40 +69,54 @@ def _html(plan: Plan, store: Store, found: dict[str, State], out: Path, tables: 
     usable = {i: store.usable(spec)[0] for i, spec in specs.items()}
     records = {i: record for i, record in usable.items() if record is not None}
     counts = summary.tally(tables)
-    return _environment().get_template("report.html").render(
-        title=study.title or study.study,
-        summary=texts.Prose(study.summary),
-        tiles=_tiles(counts, len([r for r in records.values() if r.status == FINISHED]), len(specs)),
-        abstract=summary.sentences(plan, tables, found),
-        facts=summary.facts(plan),
-        tables=[_section(table, out) for table in tables],
-        pictures=_pictures(plan, out),
-        curves=_learning_curves(plan, records),
-        costs=_costs(plan, records),
-        failures=[_failure(state, store.folder(specs[i])) for i, state in found.items() if state.state in _FAILED],
-        provenance=summary.provenance(plan, list(records.values())),
-        runs=_runs(records),
-        cite={"paper": PAPER, "harness": _harness(plan)},
-        downloads=_downloads(plan, out),
-        config=charts.CONFIG,
-        library=charts.script(),
-        versions=charts.versions(),
-        version=cml_bench.__version__,
-    )  # fmt: skip
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=study.title or study.study,
+            summary=texts.Prose(study.summary),
+            tiles=_tiles(
+                counts, len([r for r in records.values() if r.status == FINISHED]), len(specs)
+            ),
+            abstract=summary.sentences(plan, tables, found),
+            facts=summary.facts(plan),
+            tables=[_section(table, out) for table in tables],
+            pictures=_pictures(plan, out),
+            curves=_learning_curves(plan, records),
+            costs=_costs(plan, records),
+            failures=[
+                _failure(state, store.folder(specs[i]))
+                for i, state in found.items()
+                if state.state in _FAILED
+            ],
+            provenance=summary.provenance(plan, list(records.values())),
+            runs=_runs(records),
+            cite={"paper": PAPER, "harness": _harness(plan)},
+            downloads=_downloads(plan, out),
+            config=charts.CONFIG,
+            library=charts.script(),
+            versions=charts.versions(),
+            version=cml_bench.__version__,
+        )
+    )
 
 
 @functools.cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("cml_bench", "templates"), autoescape=select_autoescape(), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("cml_bench", "templates"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"told": texts.html, "number": leading_number, "embedded": _embedded}
     environment.globals |= {"sign": _sign}
     return environment
 
 
-# -- small parts --------------------------------------------------------------------------------------
+# -- small parts
+# --------------------------------------------------------------------------------------
 
 
 def _embedded(value: Any) -> Markup:
@@ -107,13 +129,17 @@ _NUMBER = re.compile(r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?")
 
 
 def leading_number(text: str) -> float | None:
-    """The number that a cell begins with, the mean of ``73.17 ± 1.35 (1.41)**``: what a column is sorted by."""
+    """The number that a cell begins with, the mean of ``73.17 ± 1.35 (1.41)**``: what a column is
+    sorted by.
+    """
     found = _NUMBER.match(text.replace("−", "-"))
     return float(found[0].replace(",", "")) if found else None
 
 
 def _sign(column: str, text: str) -> tuple[str, str] | None:
-    """Sign and class of a verdict in a column of verdicts; None elsewhere, and where there is none."""
+    """Sign and class of a verdict in a column of verdicts; None elsewhere, and where there is
+    none.
+    """
     if column not in _JUDGED or text == DASH:
         return None
     other = summary.NOT_TESTED if column == "verdict" else summary.NOT_JUDGED
@@ -122,12 +148,20 @@ def _sign(column: str, text: str) -> tuple[str, str] | None:
 
 
 def _tiles(counts: dict[str, int], finished: int, wanted: int) -> list[tuple[str, str, str, str]]:
-    """Number, word, sign and class of what stands on top in large type; nothing of what was not asked."""
+    """Number, word, sign and class of what stands on top in large type; nothing of what was not
+    asked.
+    """
     found = []
     for names in (summary.DIFFERENCES, summary.LEVELS):
         *judged, other = names
-        shown = [*(judged if any(counts[name] for name in judged) else ()), *([other] if counts[other] else ())]
-        found += [(*summary.counted(counts[n], n).split(" ", 1), SIGNS[n], n.replace(" ", "-")) for n in shown]
+        shown = [
+            *(judged if any(counts[name] for name in judged) else ()),
+            *([other] if counts[other] else ()),
+        ]
+        found += [
+            (*summary.counted(counts[n], n).split(" ", 1), SIGNS[n], n.replace(" ", "-"))
+            for n in shown
+        ]
     return [*found, (f"{finished} of {wanted}", "runs finished", "", "runs")]
 
 
@@ -140,7 +174,8 @@ def _table_links(key: str, out: Path) -> list[tuple[str, str]]:
     return _existing(out, [f"tables/{key}.{kind}" for kind in ("csv", "tex", "md")])
 
 
-# -- sections -----------------------------------------------------------------------------------------
+# -- sections
+# -----------------------------------------------------------------------------------------
 
 
 def _section(table: Table, out: Path) -> dict[str, Any]:
@@ -156,11 +191,22 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
     differences = forms.difference_grid(table)
     counts = summary.tally([table])
     return {
-        "key": table.key, "title": table.title, "main": main, "labels": 2 if table.kind == "regression" else 1,
-        "forest": charts.forest(table), "differences": differences if differences.rows else None, "beside": beside,
-        "explanation": forms.explanation(table), "notes": table.notes, "links": _table_links(table.key, out),
-        "counts": [(SIGNS[n], n.replace(" ", "-"), summary.counted(counts[n], n)) for n in counts if counts[n]],
-    }  # fmt: skip
+        "key": table.key,
+        "title": table.title,
+        "main": main,
+        "labels": 2 if table.kind == "regression" else 1,
+        "forest": charts.forest(table),
+        "differences": differences if differences.rows else None,
+        "beside": beside,
+        "explanation": forms.explanation(table),
+        "notes": table.notes,
+        "links": _table_links(table.key, out),
+        "counts": [
+            (SIGNS[n], n.replace(" ", "-"), summary.counted(counts[n], n))
+            for n in counts
+            if counts[n]
+        ],
+    }
 
 
 def _pictures(plan: Plan, out: Path) -> list[dict[str, Any]]:
@@ -171,7 +217,15 @@ def _pictures(plan: Plan, out: Path) -> list[dict[str, Any]]:
             links = _existing(out, [f"figures/{key}.{kind}" for kind in ("svg", "pdf")])
             source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
             caption = texts.Prose(figure.caption)
-            found.append({"title": figure.title, "caption": caption, "key": key, "src": source, "links": links})
+            found.append(
+                {
+                    "title": figure.title,
+                    "caption": caption,
+                    "key": key,
+                    "src": source,
+                    "links": links,
+                }
+            )
     return found
 
 
@@ -182,14 +236,21 @@ def _learning_curves(plan: Plan, records: dict[str, Record]) -> list[dict[str, A
     for name, methods in plan.members.items():
         drawn: dict[str, list[charts.Curve]] = {}
         for shot in sorted({shot for by_shot in methods.values() for shot in by_shot}):
-            here = [(labels[name, k], records[i]) for k in methods for i in methods[k].get(shot, ()) if i in records]
+            here = [
+                (labels[name, k], records[i])
+                for k in methods
+                for i in methods[k].get(shot, ())
+                if i in records
+            ]
             for part, word in (("validation", "validation"), ("train", "training")):
                 if curves := charts.curves(here, part):
                     drawn[f"{shot}-shot, {word}"] = curves
         there = {curve.method for curves in drawn.values() for curve in curves}
         coloured = [labels[name, key] for key in methods if labels[name, key] in there]
         kind = next((r.content["kind"] for i, r in records.items() if i in _members(methods)), "")
-        specs = [charts.learning(curves, coloured, title, kind, most) for title, curves in drawn.items()]
+        specs = [
+            charts.learning(curves, coloured, title, kind, most) for title, curves in drawn.items()
+        ]
         if specs:
             found.append({"name": name, "specs": specs})
     return found
@@ -200,7 +261,9 @@ def _members(methods: Mapping[str, Mapping[int, Sequence[str]]]) -> set[str]:
 
 
 def _labels(plan: Plan) -> dict[tuple[str, str], str]:
-    """Experiment and run -> how tables call it; its key where none does, or where they call two alike."""
+    """Experiment and run -> how tables call it; its key where none does, or where they call two
+    alike.
+    """
     told: dict[tuple[str, str], str] = {}
     for table in plan.tables.values():
         for group in table.columns:
@@ -216,8 +279,19 @@ def _labels(plan: Plan) -> dict[tuple[str, str], str]:
 
 def _costs(plan: Plan, records: dict[str, Record]) -> Grid:
     """A line for each method, experiment and shot: means over its runs."""
-    header = ["method", "experiment", "shots", "runs", "training, s a run", "validation, %", "test, %",
-              "training, MFLOP a task", "training, TFLOP a run", "parameters", "peak memory, MB"]  # fmt: skip
+    header = [
+        "method",
+        "experiment",
+        "shots",
+        "runs",
+        "training, s a run",
+        "validation, %",
+        "test, %",
+        "training, MFLOP a task",
+        "training, TFLOP a run",
+        "parameters",
+        "peak memory, MB",
+    ]
     labels, rows = _labels(plan), []
     for name, methods in plan.members.items():
         for key, by_shot in methods.items():
@@ -232,20 +306,28 @@ def _cost(records: list[Record]) -> list[str]:
     contents = [record.content for record in records]
     seconds = [c["seconds"] for c in contents]
     total = sum(sum(each.values()) for each in seconds)
-    shares = [100 * sum(each.get(part, 0.0) for each in seconds) / total if total else math.nan
-              for part in ("validation", "test")]  # fmt: skip
+    shares = [
+        100 * sum(each.get(part, 0.0) for each in seconds) / total if total else math.nan
+        for part in ("validation", "test")
+    ]
     task = [c.get("flops", {}).get("training", math.nan) for c in contents]
-    made = [(c.get("curves", {}).get("step") or [r.spec.steps])[-1] for c, r in zip(contents, records, strict=True)]
+    made = [
+        (c.get("curves", {}).get("step") or [r.spec.steps])[-1]
+        for c, r in zip(contents, records, strict=True)
+    ]
     run = [f * n * r.spec.protocol.meta_batch for f, n, r in zip(task, made, records, strict=True)]
     memory = [c.get("memory", {}).get("peak", math.nan) for c in contents]
     of = sorted({c["memory"]["of"] for c in contents if "memory" in c})
     peak = _plain(float(np.max(memory)) / 1e6, 0)  # nan if one run does not say
     return [
-        str(len(records)), _plain(float(np.mean([each["train"] for each in seconds])), 1),
-        *(_plain(share, 1) for share in shares), _plain(float(np.mean(task)) / 1e6, 1),
-        _plain(float(np.mean(run)) / 1e12, 2), f"{max(c['parameters']['train'] for c in contents):,}",
+        str(len(records)),
+        _plain(float(np.mean([each["train"] for each in seconds])), 1),
+        *(_plain(share, 1) for share in shares),
+        _plain(float(np.mean(task)) / 1e6, 1),
+        _plain(float(np.mean(run)) / 1e12, 2),
+        f"{max(c['parameters']['train'] for c in contents):,}",
         peak if peak == DASH else f"{peak} ({', '.join(of)})",
-    ]  # fmt: skip
+    ]
 
 
 def _plain(value: float, digits: int) -> str:
@@ -260,9 +342,17 @@ def _failure(state: State, folder: Path) -> dict[str, Any]:
     logs = []
     for name in ("error.log", "run.log"):
         if (folder / name).exists():
-            lines = (folder / name).read_text(errors="replace", encoding="utf-8").rstrip().splitlines()
+            lines = (
+                (folder / name).read_text(errors="replace", encoding="utf-8").rstrip().splitlines()
+            )
             logs.append((name, texts.printable("\n".join(lines[-_LOG_LINES:])), len(lines)))
-    return {"title": state.title, "state": state.state, "more": state.more, "folder": folder.name, "logs": logs}
+    return {
+        "title": state.title,
+        "state": state.state,
+        "more": state.more,
+        "folder": folder.name,
+        "logs": logs,
+    }
 
 
 def _runs(records: dict[str, Record]) -> Grid:
@@ -270,17 +360,26 @@ def _runs(records: dict[str, Record]) -> Grid:
     rows = []
     for record in records.values():
         s = record.spec
-        rows.append([
-            record.folder.name, s.method, s.data_id, str(s.shot), str(s.seed), f"{s.steps:,}", record.status,
-            f"{record.content['seconds']['train']:,.1f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                record.folder.name,
+                s.method,
+                s.data_id,
+                str(s.shot),
+                str(s.seed),
+                f"{s.steps:,}",
+                record.status,
+                f"{record.content['seconds']['train']:,.1f}",
+            ]
+        )
     return Grid("All runs", header, rows, set())
 
 
 def _harness(plan: Plan) -> str:
     study, version = texts.latex(plan.study.study), cml_bench.__version__
+    title = "a benchmark-reproduction harness for Cooperative Meta-Learning"
     return f"""@software{{cml_bench,
-  title   = {{{texts.latex("cml_bench")}: a benchmark-reproduction harness for Cooperative Meta-Learning}},
+  title   = {{{texts.latex("cml_bench")}: {title}}},
   version = {{{version}}},
   note    = {{Study {study}, plan {summary.plan_id(plan)}}}
 }}"""

@@ -1,8 +1,9 @@
-"""Results that are committed: a study's records under ``results/reference``, and what the documentation shows of them.
+"""Results that are committed: a study's records under ``results/reference``, and what the
+documentation shows of them.
 
-``docs/results.md`` has all tables and pictures of a study, ``README.md`` its paired differences, each between the
-study's markers (``<!-- NAME:begin ... -->``, ``<!-- NAME:end -->``). Imports no torch. No rule of the workflow writes
-there; this is done by hand, after looking at the results.
+``docs/results.md`` has all tables and pictures of a study, ``README.md`` its paired differences,
+each between the study's markers (``<!-- NAME:begin ... -->``, ``<!-- NAME:end -->``). Imports no
+torch. No rule of the workflow writes there; this is done by hand, after looking at the results.
 """
 
 import html
@@ -34,15 +35,22 @@ README, RESULTS, HARDWARE = Path("README.md"), Path("docs/results.md"), Path("do
 FOREST = "figures/forest.png"
 
 
-def publish(plan: Plan, results: Path, reference: Path = REFERENCE, root: Path = Path(), partial: bool = False) -> None:
-    """Copy the study's finished records (not the models) and figures, render its tables, fill the blocks of the pages.
+def publish(
+    plan: Plan,
+    results: Path,
+    reference: Path = REFERENCE,
+    root: Path = Path(),
+    partial: bool = False,
+) -> None:
+    """Copy the study's finished records (not the models) and figures, render its tables, fill the
+    blocks of the pages.
 
-    Of the test episodes only those series are kept that the study's tables show; the means of all are in the record.
-    ``root``: the folder of README.md and docs. ``partial``: copy what is finished, while the rest still runs, and leave
-    the pages alone.
+    Of the test episodes only those series are kept that the study's tables show; the means of all
+    are in the record. ``root``: the folder of README.md and docs. ``partial``: copy what is
+    finished, while the rest still runs, and leave the pages alone.
 
-    Runs that the configuration no longer has are removed. Those it has stay in ``reference`` if ``results`` has them
-    not, so tables can be made again from the committed records alone.
+    Runs that the configuration no longer has are removed. Those it has stay in ``reference`` if
+    ``results`` has them not, so tables can be made again from the committed records alone.
     """
     study = plan.study.study
     home = Path(reference) / study
@@ -54,7 +62,10 @@ def publish(plan: Plan, results: Path, reference: Path = REFERENCE, root: Path =
     lost = preflight.not_run(plan)  # runs whose data cannot be had here: the tables say so
     missing = [spec.title for spec in specs if spec.id not in lost and target.read(spec) is None]
     if missing:
-        raise UserError(f"{study}: {len(missing)} runs are in neither {results} nor {home}; the first: {missing[0]}")
+        raise UserError(
+            f"{study}: {len(missing)} runs are in neither {results} nor {home}; the first:"
+            f" {missing[0]}"
+        )
     wanted = {spec.folder for spec in specs}
     for record in target.all():  # runs that the configuration had before; they stay in the history
         if record.folder.name not in wanted:
@@ -73,13 +84,21 @@ def _copy_records(plan: Plan, source: Store, target: Store) -> None:
     for spec in plan.specs.values():
         record = source.read(spec)
         if record is not None:
-            kept = {key: values for key, values in record.arrays.items() if key in shown.get(spec.id, ())}
+            kept = {
+                key: values
+                for key, values in record.arrays.items()
+                if key in shown.get(spec.id, ())
+            }
             write_episodes(target.folder(spec), kept)
-            write_bytes(target.folder(spec) / "record.json", (record.folder / "record.json").read_bytes())
+            write_bytes(
+                target.folder(spec) / "record.json", (record.folder / "record.json").read_bytes()
+            )
 
 
 def _copy_figures(plan: Plan, source: Path, home: Path) -> None:
-    """The pictures, and the arrays to draw them again without models; without those that the study no longer has."""
+    """The pictures, and the arrays to draw them again without models; without those that the study
+    no longer has.
+    """
     for folder, kind in (("figures", "png"), ("probes", "npz")):
         for path in (home / folder).glob(f"*.{kind}"):
             if path.stem not in plan.figures and path != home / FOREST:
@@ -101,7 +120,9 @@ def series(plan: Plan) -> dict[str, set[str]]:
                     found.setdefault(run, set()).add((reading, column.steps))
     own = {i: spec.options.get("inner_steps", 0) for i, spec in plan.specs.items()}
     return {
-        run: {evaluation_key(reading, own[run] if steps is None else steps) for reading, steps in keys}
+        run: {
+            evaluation_key(reading, own[run] if steps is None else steps) for reading, steps in keys
+        }
         for run, keys in found.items()
     }
 
@@ -116,11 +137,19 @@ def _link(target: Path, page: Path) -> str:
 
 
 def block(plan: Plan, home: Path, page: Path) -> str:
-    """What stands in docs/results.md: the study's tables, its pictures, and where the numbers come from."""
+    """What stands in docs/results.md: the study's tables, its pictures, and where the numbers come
+    from.
+    """
     study = plan.study
     parts = [f"## {markdown(_title(plan.study))}", paragraph(Prose(study.summary.strip()))]
-    parts += [(home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan.tables]
-    forest = ("Paired differences", "Improvement is to the right; 95 % t intervals, as in the tables above", FOREST)
+    parts += [
+        (home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan.tables
+    ]
+    forest = (
+        "Paired differences",
+        "Improvement is to the right; 95 % t intervals, as in the tables above",
+        FOREST,
+    )
     drawn = [(f.title, f.caption, f"figures/{key}.png") for key, f in plan.figures.items()]
     parts += [
         f"![{markdown(title, link=True)}]({_link(home / name, page)})\n\n"
@@ -130,19 +159,23 @@ def block(plan: Plan, home: Path, page: Path) -> str:
     ]
     runs = Store(home).all()
     parts.append(
-        f"{markdown(_provenance(runs))}; records in [`{home.as_posix()}`]({_link(home, page)}), learning curves and "
-        f"what was run in [report.html]({_link(home / 'report.html', page)}). Computing time of the runs: "
-        f"{summary.computing_time(runs)}."
+        f"{markdown(_provenance(runs))}; records in [`{home.as_posix()}`]({_link(home, page)}),"
+        f" learning curves and what was run in [report.html]({_link(home / 'report.html', page)})."
+        f" Computing time of the runs: {summary.computing_time(runs)}."
     )
     return "\n\n".join(part for part in parts if part)
 
 
 def _provenance(runs: list[Any]) -> str:
-    """``60 runs of 2026-11-24, torch 2.14.1, AMD EPYC, 2 cores``; the first day and the last if they are two."""
+    """``60 runs of 2026-11-24, torch 2.14.1, AMD EPYC, 2 cores``; the first day and the last if
+    they are two.
+    """
     contents = [record.content for record in runs]
     days = sorted(content["created"][:10] for content in contents)
     made = " to ".join(dict.fromkeys((days[0], days[-1])))
-    machines = sorted({f"{c['machine']['processor']}, {c['machine']['cores']} cores" for c in contents})
+    machines = sorted(
+        {f"{c['machine']['processor']}, {c['machine']['cores']} cores" for c in contents}
+    )
     torches = sorted({f"torch {c['versions']['torch']}" for c in contents})
     return f"{len(runs)} runs of {made}, {', '.join(torches)}, {'; '.join(machines)}"
 
@@ -156,10 +189,11 @@ def brief(plan: Plan, home: Path, page: Path) -> str:
             said = f"**{markdown(table.title)}.** {markdown(Prose(table.caption.strip()))}{sign}"
             rows = [[*map(markdown, row)] for row in rows]
             parts += [said.strip(), tabulate(rows, "firstrow", "pipe", disable_numparse=True)]
+    results = page.parent / RESULTS
     parts.append(
         f"{markdown(_provenance(Store(home).all()))}. "
-        f"[All results]({_link(page.parent / RESULTS, page)}#{_anchor(page.parent / RESULTS, plan.study)}), "
-        f"[report.html]({_link(home / 'report.html', page)}), [records]({_link(home, page)})."
+        f"[All results]({_link(results, page)}#{_anchor(results, plan.study)}),"
+        f" [report.html]({_link(home / 'report.html', page)}), [records]({_link(home, page)})."
     )
     return "\n\n".join(parts)
 
@@ -169,11 +203,16 @@ def _title(study: Study) -> str:
 
 
 def _anchor(page: Path, study: Study) -> str:
-    """The anchor of the study's heading, as GitHub makes it: with a number where headings before it have it, too."""
+    """The anchor of the study's heading, as GitHub makes it: with a number where headings before it
+    have it, too.
+    """
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     before, found, _ = text.partition(f"\n<!-- {study.study}:begin")
     headings = re.findall(r"^#{1,6} (.*)", before, flags=re.MULTILINE) if found else []
-    mine, others = _slug(_title(study)), Counter(_slug(html.unescape(heading)) for heading in headings)
+    mine, others = (
+        _slug(_title(study)),
+        Counter(_slug(html.unescape(heading)) for heading in headings),
+    )
     return f"{mine}-{others[mine]}" if others[mine] else mine
 
 
@@ -182,7 +221,9 @@ def _slug(heading: str) -> str:
 
 
 def _gains(table: Table) -> list[list[str]]:
-    """A line for each comparison (and shot, for regression) under a header; nothing where nothing is compared."""
+    """A line for each comparison (and shot, for regression) under a header; nothing where nothing
+    is compared.
+    """
     columns = [column for column in table.columns if column.statistic == "mean"]
     blocks, titles = {"": columns}, [column.title(table.kind) for column in columns]
     if table.kind == "regression":
@@ -212,14 +253,20 @@ def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
 
 
 def _fill(page: Path, name: str, content: Callable[[Path], str]) -> None:
-    """Write ``content(page)`` between the markers of ``name``; nothing is done where there is no such page."""
+    """Write ``content(page)`` between the markers of ``name``; nothing is done where there is no
+    such page.
+    """
     if page.exists():
         write_text(page, between(page.read_text(encoding="utf-8"), name, content(page)))
 
 
 def between(text: str, name: str, content: str) -> str:
-    """The text with what stands between the markers of ``name`` replaced; unchanged where it has none."""
-    pattern = re.compile(rf"^(<!-- {name}:begin[^\n]*-->\n).*?^(<!-- {name}:end -->)", flags=re.DOTALL | re.MULTILINE)
+    """The text with what stands between the markers of ``name`` replaced; unchanged where it has
+    none.
+    """
+    pattern = re.compile(
+        rf"^(<!-- {name}:begin[^\n]*-->\n).*?^(<!-- {name}:end -->)", flags=re.DOTALL | re.MULTILINE
+    )
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 

@@ -1,4 +1,5 @@
-"""What was run and what came of it, in sentences: the page's beginning and its provenance. Imports no torch.
+"""What was run and what came of it, in sentences: the page's beginning and its provenance. Imports
+no torch.
 
 What may be said of a number is decided in verdict.py; here it is counted.
 """
@@ -30,7 +31,9 @@ def tally(tables: Iterable[Table]) -> dict[str, int]:
         for _, _, difference in table.differences():
             counts[difference.outcome if difference.outcome in DIFFERENCES else NOT_TESTED] += 1
         for line in table.published:
-            counts[line.level.verdict if line.level and line.level.verdict in LEVELS else NOT_JUDGED] += 1
+            counts[
+                line.level.verdict if line.level and line.level.verdict in LEVELS else NOT_JUDGED
+            ] += 1
     return counts
 
 
@@ -47,11 +50,17 @@ def _differences(tables: list[Table], counts: dict[str, int]) -> str:
     if tested:
         text = f"{tested} paired difference{'s were' if tested > 1 else ' was'} tested: "
         text += ", ".join(counted(counts[name], name) for name in (GAIN, LOSS, UNDECIDED)) + "."
-    why = Counter(d.outcome for t in tables for _, _, d in t.differences() if d.outcome not in DIFFERENCES)
+    why = Counter(
+        d.outcome for t in tables for _, _, d in t.differences() if d.outcome not in DIFFERENCES
+    )
     if why:
-        reasons = "; ".join(f"{reason}: {k}" if len(why) > 1 else reason for reason, k in why.items())
+        reasons = "; ".join(
+            f"{reason}: {k}" if len(why) > 1 else reason for reason, k in why.items()
+        )
         text += f" {counts[NOT_TESTED]}{' more' if tested else ' paired'} "
-        text += f"difference{'s have' if counts[NOT_TESTED] > 1 else ' has'} no verdict ({reasons})."
+        text += (
+            f"difference{'s have' if counts[NOT_TESTED] > 1 else ' has'} no verdict ({reasons})."
+        )
     return text.strip()
 
 
@@ -60,9 +69,17 @@ def _levels(tables: list[Table], counts: dict[str, int]) -> str:
     if not every:
         return ""
     told = ", ".join(counted(counts[name], name) for name in LEVELS)
-    reasons = Counter(line.reason or line.level.verdict for t in tables for line in t.published
-                      if not (line.level and line.level.verdict in LEVELS))  # fmt: skip
-    why = f" ({'; '.join(f'{reason}: {k}' for reason, k in reasons.most_common())})" if reasons else ""
+    reasons = Counter(
+        line.reason or line.level.verdict
+        for t in tables
+        for line in t.published
+        if not (line.level and line.level.verdict in LEVELS)
+    )
+    why = (
+        f" ({'; '.join(f'{reason}: {k}' for reason, k in reasons.most_common())})"
+        if reasons
+        else ""
+    )
     return f"{every} level{'s' * (every > 1)} beside the paper's: {told}{why}."
 
 
@@ -84,8 +101,9 @@ def _what(plan: Plan) -> str:
         if found
     ]
     return (
-        f"Methods: {_once(spec.method for spec in specs)}; data: {_once(spec.data.name for spec in specs)}; "
-        f"protocol: {_once(protocols)}; {f'γ = {_numbers(gammas)}; ' if gammas else ''}{', '.join(n)}."
+        f"Methods: {_once(spec.method for spec in specs)}; data:"
+        f" {_once(spec.data.name for spec in specs)}; protocol: {_once(protocols)};"
+        f" {f'γ = {_numbers(gammas)}; ' if gammas else ''}{', '.join(n)}."
     )
 
 
@@ -96,12 +114,15 @@ def _once(names: Iterable[str]) -> str:
 def _runs(states: dict[str, State]) -> list[str]:
     counts = Counter(state.state for state in states.values())
     others = ", ".join(f"{counts[name]} {name}" for name in STATES[1:] if counts[name])
-    text = f"{counts[FINISHED]} of {len(states)} runs are finished{f' ({others})' if others else ''}."
+    text = (
+        f"{counts[FINISHED]} of {len(states)} runs are finished{f' ({others})' if others else ''}."
+    )
     reasons = sorted({state.more for state in states.values() if state.state == "not run"})
     return [text, *(Prose(f"Not run: {reason}.") for reason in reasons)]
 
 
-# -- the recipes --------------------------------------------------------------------------------------
+# -- the recipes
+# --------------------------------------------------------------------------------------
 
 
 def facts(plan: Plan) -> list[str]:
@@ -110,18 +131,26 @@ def facts(plan: Plan) -> list[str]:
     found = []
     for name, experiment in study.experiments.items():
         members = plan.members[name].items()
-        mine = [(key, specs[run]) for key, shots in members for ids in shots.values() for run in ids]
+        mine = [
+            (key, specs[run]) for key, shots in members for ids in shots.values() for run in ids
+        ]
         text = f"{name}: {experiment.data}, {experiment.network}, {experiment.way}-way, "
         text += f"{', '.join(map(str, experiment.shots))} shots"
         text += f", class splits {', '.join(experiment.splits)}" if experiment.splits else ""
         text += f", training seeds {_numbers({spec.seed for _, spec in mine})}"
         if recipes := _recipes(mine):
-            text += f", {_queries(experiment.query)} per class in training; protocol {experiment.protocol}: "
+            text += (
+                f", {_queries(experiment.query)} per class in training; protocol"
+                f" {experiment.protocol}: "
+            )
             text += "; ".join(recipes)
         query = experiment.evaluation_query or experiment.evaluation.query
-        found.append(f"{text}; {experiment.evaluation.tasks} test tasks with {_queries(query)} per class.")
+        found.append(
+            f"{text}; {experiment.evaluation.tasks} test tasks with {_queries(query)} per class."
+        )
     found.append(
-        "Batch-norm, where there is any, is transductive: all queries of a task are normalised together, at test too."
+        "Batch-norm, where there is any, is transductive: all queries of a task are normalised"
+        " together, at test too."
     )
     if not any(table.paper for table in plan.tables.values()):
         differ = all(experiment.protocol != "official" for experiment in study.experiments.values())
@@ -131,26 +160,36 @@ def facts(plan: Plan) -> list[str]:
 
 
 def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
-    """How the methods are trained, those of one recipe together: ``maml, boil: 30,000 outer steps of 4 tasks, …``.
+    """How the methods are trained, those of one recipe together: ``maml, boil: 30,000 outer steps
+    of 4 tasks, …``.
 
-    ``runs``: names of rows and their runs; a row that is not called like its method says what it is.
+    ``runs``: names of rows and their runs; a row that is not called like its method says what it
+    is.
     """
     found: dict[str, list[tuple[str, RunSpec]]] = {}
     for key, spec in runs:
         if spec.network is not None:  # something is trained
             p = spec.protocol
             text = (
-                f"{spec.steps:,} outer steps of {p.meta_batch} tasks, Adam {p.outer_lr:g}, validation every "
-                f"{p.val_every} steps on {p.val_tasks} tasks, selection {p.selection}"
+                f"{spec.steps:,} outer steps of {p.meta_batch} tasks, Adam {p.outer_lr:g},"
+                f" validation every {p.val_every} steps on {p.val_tasks} tasks, selection"
+                f" {p.selection}"
             )
             found.setdefault(text, []).append((_named(key, spec), spec))
     sentences = []
     for text, group in found.items():
         same = [spec for _, spec in group]
-        rates = {spec.options[key] for spec in same for key in ("inner_lr", "inner_lr_init") if key in spec.options}
+        rates = {
+            spec.options[key]
+            for spec in same
+            for key in ("inner_lr", "inner_lr_init")
+            if key in spec.options
+        }
         gammas = {spec.options["cml"]["gamma"] for spec in same if "cml" in spec.options}
         gamma = f", γ = {_numbers(gammas)}" if gammas else ""
-        sentences.append(f"{_once(name for name, _ in group)}: {text}, inner step {_numbers(rates)}{gamma}")
+        sentences.append(
+            f"{_once(name for name, _ in group)}: {text}, inner step {_numbers(rates)}{gamma}"
+        )
     return sentences
 
 
@@ -158,7 +197,9 @@ def _named(key: str, spec: RunSpec) -> str:
     """``maml``, or ``frozen (maml+cml, co-learner frozen)``."""
     told = [spec.method] * (key != spec.method)
     told += ["co-learner frozen"] * bool(spec.options.get("cml", {}).get("frozen"))
-    told += [f"Gaussian gradient noise {spec.protocol.gradient_noise:g}"] * bool(spec.protocol.gradient_noise)
+    told += [f"Gaussian gradient noise {spec.protocol.gradient_noise:g}"] * bool(
+        spec.protocol.gradient_noise
+    )
     return f"{key} ({', '.join(told)})" if told else key
 
 
@@ -170,12 +211,17 @@ def _numbers(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(values)) or "–"
 
 
-# -- provenance ---------------------------------------------------------------------------------------
+# -- provenance
+# ---------------------------------------------------------------------------------------
 
 
 def plan_id(plan: Plan) -> str:
-    """What a study is, in 16 digits: SHA-256 of its runs' ids and of what its tables show; no paths, no titles."""
-    text = json.dumps([sorted(plan.specs), [cell.model_dump(mode="json") for cell in plan.cells]], sort_keys=True)
+    """What a study is, in 16 digits: SHA-256 of its runs' ids and of what its tables show; no
+    paths, no titles.
+    """
+    text = json.dumps(
+        [sorted(plan.specs), [cell.model_dump(mode="json") for cell in plan.cells]], sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -191,12 +237,23 @@ def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
         for name in ("cml_bench", "torch", "numpy", "python")
     ]
     rows += [
-        ("machine", values(lambda c: f"{c['machine']['processor']}, {c['machine']['cores']} cores")),
-        ("engine", values(lambda c: "{device}, {threads} thread, {path} path".format(**c["engine"]))),
+        (
+            "machine",
+            values(lambda c: f"{c['machine']['processor']}, {c['machine']['cores']} cores"),
+        ),
+        (
+            "engine",
+            values(lambda c: "{device}, {threads} thread, {path} path".format(**c["engine"])),
+        ),
         ("data", values(_data)),
-        ("made", f"{min((r.content['created'] for r in records), default='–')} to "
-                 f"{max((r.content['created'] for r in records), default='–')}"),
-    ]  # fmt: skip
+        (
+            "made",
+            (
+                f"{min((r.content['created'] for r in records), default='–')} to "
+                f"{max((r.content['created'] for r in records), default='–')}"
+            ),
+        ),
+    ]
     return [*rows, ("computing time", computing_time(records))]
 
 
@@ -213,5 +270,9 @@ def computing_time(records: list[Record]) -> str:
         for name, value in record.content["seconds"].items():
             seconds[name] = seconds.get(name, 0.0) + value
     total = sum(seconds.values())
-    shares = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in seconds.items()) if total else "–"
+    shares = (
+        ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in seconds.items())
+        if total
+        else "–"
+    )
     return f"{total:,.0f} s in all: {shares}"

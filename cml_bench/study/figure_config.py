@@ -21,7 +21,9 @@ class Row(Model):
 
     label: Line
     run: str = Field(description="a key of the experiment's methods")
-    reading: str = Field("meta", description="which result of the run: see the documentation of readings")
+    reading: str = Field(
+        "meta", description="which result of the run: see the documentation of readings"
+    )
     against: str | None = Field(None, description="the baseline's key, for the paired difference")
     shown: bool = Field(True, description="no: the row stands among the paired differences only")
 
@@ -37,7 +39,9 @@ class FigureConfig(Model):
     experiment: str
     title: Line
     caption: Line = ""
-    runs: tuple[Row, ...] = Field(min_length=1, description="its lines; a reading is that of a head: meta or co")
+    runs: tuple[Row, ...] = Field(
+        min_length=1, description="its lines; a reading is that of a head: meta or co"
+    )
     shots: tuple[Positive, ...] = Field((), description="which of the experiment's; empty: all")
 
     @property
@@ -46,7 +50,9 @@ class FigureConfig(Model):
         return (self.experiment,)
 
     def definition(self, unit: str) -> str:
-        """What is drawn, in sentences for the caption: the options' choices. ``unit``: seeds, or class splits."""
+        """What is drawn, in sentences for the caption: the options' choices. ``unit``: seeds, or
+        class splits.
+        """
         return ""
 
 
@@ -54,7 +60,9 @@ class CurvesFigure(FigureConfig):
     """Adapted curves of one seed's models on test tasks (figure 2)."""
 
     kind: Literal["curves"]
-    tasks: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="numbers of test tasks, from 0 on")
+    tasks: tuple[Seed, ...] = Field(
+        (0, 1, 2), min_length=1, description="numbers of test tasks, from 0 on"
+    )
     seed: Seed = 0
 
 
@@ -67,8 +75,8 @@ class AccuracyFigure(FigureConfig):
     def definition(self, unit: str) -> str:
         """As said in the caption."""
         return (
-            "Training: queries of the tasks since the last point; validation: the protocol's validation tasks; "
-            f"{_smoothed(self.smooth)}. {_BAND.format(unit)}"
+            "Training: queries of the tasks since the last point; validation: the protocol's"
+            f" validation tasks; {_smoothed(self.smooth)}. {_BAND.format(unit)}"
         )
 
 
@@ -76,21 +84,26 @@ class CosineFigure(FigureConfig):
     """Cosine of the gradients of the two heads over outer steps (figure 3b), from records."""
 
     kind: Literal["cosine"]
-    layer: str = Field("", description="name of a layer of psi; empty: the last one below the heads")
+    layer: str = Field(
+        "", description="name of a layer of psi; empty: the last one below the heads"
+    )
     smooth: Positive = 1
 
     def definition(self, unit: str) -> str:
         """As said in the caption."""
         layer = self.layer or "the last layer below the heads"
         return (
-            f"Gradients of the two heads' query losses with respect to the weights (not the biases) of {layer} before "
-            "adaptation, through the inner loop in the method's own order, on one validation task, the same at each "
-            f"point; {_smoothed(self.smooth)}. {_BAND.format(unit)}"
+            "Gradients of the two heads' query losses with respect to the weights (not the biases)"
+            f" of {layer} before adaptation, through the inner loop in the method's own order, on"
+            f" one validation task, the same at each point; {_smoothed(self.smooth)}."
+            f" {_BAND.format(unit)}"
         )
 
 
 class ProbeFigure(FigureConfig):
-    """Measured on the first test tasks with the stored models (those of the best validation by the meta head)."""
+    """Measured on the first test tasks with the stored models (those of the best validation by the
+    meta head).
+    """
 
     examples: Literal["query", "support"] = "query"
     tasks: Tasks = Field(100, description="so many test tasks, the first ones")
@@ -101,21 +114,35 @@ class GradientsFigure(ProbeFigure):
 
     kind: Literal["gradients"]
     at: Literal["adapted", "initial"] = Field(
-        "adapted", description="with respect to the adapted parameters, or to the initial ones through the inner loop"
+        "adapted",
+        description=(
+            "with respect to the adapted parameters, or to the initial ones through the inner loop"
+        ),
     )
     loss: Literal["outer", "head"] = Field(
-        "outer", description="all heads with the weights that they have in the outer loss, or the row's reading alone"
+        "outer",
+        description=(
+            "all heads with the weights that they have in the outer loss, or the row's reading"
+            " alone"
+        ),
     )
 
     def definition(self, unit: str) -> str:
         """As said in the caption."""
-        loss = "the sum of the heads' losses with their weights in the outer loss" if self.loss == "outer" else (
-            "the loss of the row's head alone"
-        )  # fmt: skip
-        at = "the adapted weights" if self.at == "adapted" else "the initial weights, through the inner loop"
+        loss = (
+            "the sum of the heads' losses with their weights in the outer loss"
+            if self.loss == "outer"
+            else ("the loss of the row's head alone")
+        )
+        at = (
+            "the adapted weights"
+            if self.at == "adapted"
+            else "the initial weights, through the inner loop"
+        )
         return (
-            f"Euclidean norm of the gradient of {loss} on {_EXAMPLES[self.examples]} with respect to {at} of each "
-            f"layer (no biases, no batch-norm), mean over {self.tasks} test tasks. {_BARS.format(unit)}"
+            f"Euclidean norm of the gradient of {loss} on {_EXAMPLES[self.examples]} with respect"
+            f" to {at} of each layer (no biases, no batch-norm), mean over {self.tasks} test tasks."
+            f" {_BARS.format(unit)}"
         )
 
 
@@ -128,8 +155,9 @@ class CKAFigure(ProbeFigure):
     def definition(self, unit: str) -> str:
         """As said in the caption."""
         return (
-            f"Linear CKA, {self.estimator} estimator, of a layer's flattened output on {_EXAMPLES[self.examples]} "
-            f"before and after adaptation, mean over {self.tasks} test tasks. {_BARS.format(unit)}"
+            f"Linear CKA, {self.estimator} estimator, of a layer's flattened output on"
+            f" {_EXAMPLES[self.examples]} before and after adaptation, mean over {self.tasks} test"
+            f" tasks. {_BARS.format(unit)}"
         )
 
 
@@ -137,7 +165,9 @@ class TSNEFigure(ProbeFigure):
     """t-SNE of one task's features before and after adaptation and of its queries (figure 4)."""
 
     kind: Literal["tsne"]
-    examples: Literal["query", "support"] = Field("support", description="of the panels before and after adaptation")
+    examples: Literal["query", "support"] = Field(
+        "support", description="of the panels before and after adaptation"
+    )
     task: Seed = Field(0, description="the test task that is drawn")
     seed: Seed = 0
     layer: str = Field("", description="name of a layer; empty: the features that the heads read")
@@ -147,17 +177,21 @@ class TSNEFigure(ProbeFigure):
         """As said in the caption."""
         layer = f"The output of {self.layer}" if self.layer else "The features that the heads read"
         return (
-            f"{layer}, of {_EXAMPLES[self.examples]} of test task {self.task} before and after adaptation, and of its "
-            f"queries after it; seed {self.seed}; each panel embedded alone by t-SNE (perplexity {self.perplexity:g}, "
-            "start by PCA). Above each panel the silhouette of the classes in the features themselves: mean over "
-            f"{self.tasks} test tasks and all {unit} ± its 95 % t interval over {unit}; in brackets the drawn task's. "
-            "Models of the best validation by the meta head."
+            f"{layer}, of {_EXAMPLES[self.examples]} of test task {self.task} before and after"
+            f" adaptation, and of its queries after it; seed {self.seed}; each panel embedded alone"
+            f" by t-SNE (perplexity {self.perplexity:g}, start by PCA). Above each panel the"
+            f" silhouette of the classes in the features themselves: mean over {self.tasks} test"
+            f" tasks and all {unit} ± its 95 % t interval over {unit}; in brackets the drawn"
+            " task's. Models of the best validation by the meta head."
         )
 
 
 _EXAMPLES = {"query": "the query examples", "support": "the support examples"}
 _BAND = "Line: mean over {}; band: 95 % t interval of that mean."
-_BARS = "Models of the best validation by the meta head. Bar: mean over {}; whisker: 95 % t interval of that mean."
+_BARS = (
+    "Models of the best validation by the meta head. Bar: mean over {}; whisker: 95 % t interval of"
+    " that mean."
+)
 
 
 def _smoothed(points: int) -> str:

@@ -1,6 +1,8 @@
-"""Where in a configuration a key belongs, for one that stands where nobody reads it. Imports torch only when asked.
+"""Where in a configuration a key belongs, for one that stands where nobody reads it. Imports torch
+only when asked.
 
-Nothing is listed by hand: the places follow from the configuration's models and from the options of every plug-in.
+Nothing is listed by hand: the places follow from the configuration's models and from the options of
+every plug-in.
 """
 
 import functools
@@ -18,7 +20,8 @@ _SHOWN = 3
 
 
 def instead_of(here: str = "") -> Belongs:
-    """A function that says of an unknown key, given by its path below ``here``, where it belongs; empty: nowhere.
+    """A function that says of an unknown key, given by its path below ``here``, where it belongs;
+    empty: nowhere.
 
     ``instead_of()(("inner_lr",))`` is ``experiments.NAME.methods.NAME.options``.
     """
@@ -27,15 +30,23 @@ def instead_of(here: str = "") -> Belongs:
 
 def _place(path: tuple[str, ...]) -> str:
     *home, key = path
-    found = [place for place, keys in (*_of_models(), *_of_plugins()) if key in keys and not _is(place, keys, home)]
+    found = [
+        place
+        for place, keys in (*_of_models(), *_of_plugins())
+        if key in keys and not _is(place, keys, home)
+    ]
     found.sort(key=lambda place: not place.startswith("experiments"))
     return " or ".join(list(dict.fromkeys(place or "the top level" for place in found))[:_SHOWN])
 
 
 def _is(place: str, keys: frozenset[str], home: list[str]) -> bool:
-    """Whether ``home`` is the place, or an item of it (of a list, of a kind): what is unknown there is no use there."""
+    """Whether ``home`` is the place, or an item of it (of a list, of a kind): what is unknown there
+    is no use there.
+    """
     pattern = list(filter(None, place.split(".")))
-    same = len(pattern) <= len(home) and all(w in ("NAME", h) for w, h in zip(pattern, home, strict=False))
+    same = len(pattern) <= len(home) and all(
+        w in ("NAME", h) for w, h in zip(pattern, home, strict=False)
+    )
     more = home[len(pattern) :]
     return same and (not more or (len(more) == 1 and more[0] not in keys))
 

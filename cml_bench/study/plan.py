@@ -1,8 +1,9 @@
 """A resolved study: its runs, the jobs that make them, and what every table and figure needs.
 
-:func:`cached` makes a plan from a configuration. Resolving the options of methods, networks and data sets needs the
-plug-ins, which import torch. That happens in a process of its own (:mod:`cml_bench.study.resolve`), whose result is
-kept under the hash of configuration and package source. Importing this module, and reading a plan, import no torch.
+:func:`cached` makes a plan from a configuration. Resolving the options of methods, networks and
+data sets needs the plug-ins, which import torch. That happens in a process of its own
+(:mod:`cml_bench.study.resolve`), whose result is kept under the hash of configuration and package
+source. Importing this module, and reading a plan, import no torch.
 """
 
 import contextlib
@@ -27,13 +28,17 @@ PACKAGE = Path(__file__).parent.parent
 
 
 class Part(BaseModel):
-    """Base of a plan and its parts: frozen. Keys that an older or newer version wrote besides are passed over."""
+    """Base of a plan and its parts: frozen. Keys that an older or newer version wrote besides are
+    passed over.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Work(Part):
-    """How much a run is: outer steps, FLOPs of training, validation and test, bytes that it leaves on disk."""
+    """How much a run is: outer steps, FLOPs of training, validation and test, bytes that it leaves
+    on disk.
+    """
 
     steps: int
     flops: int
@@ -77,7 +82,9 @@ class PlannedFile(Part):
 
 
 class PlannedData(Part):
-    """A data set with its options. ``published``: the digests by file name of each published edition."""
+    """A data set with its options. ``published``: the digests by file name of each published
+    edition.
+    """
 
     data_id: str
     key: str = Field(description="the id as a file name")
@@ -114,7 +121,9 @@ class PlannedTable(TableConfig):
     whole_columns: float = Field(1.0, exclude=True)
 
 
-Members = dict[str, dict[str, dict[int, tuple[str, ...]]]]  # experiment -> method's key -> shot -> run ids
+Members = dict[
+    str, dict[str, dict[int, tuple[str, ...]]]
+]  # experiment -> method's key -> shot -> run ids
 
 
 class Plan(Part):
@@ -137,9 +146,16 @@ class Plan(Part):
 
     def used(self) -> set[str]:
         """Ids of all runs that jobs, cells and experiments name."""
-        ids = {i for job in self.jobs for i in job.runs} | {i for cell in self.cells for i in cell.needs}
-        return ids | {i for methods in self.members.values() for shots in methods.values()
-                      for found in shots.values() for i in found}  # fmt: skip
+        ids = {i for job in self.jobs for i in job.runs} | {
+            i for cell in self.cells for i in cell.needs
+        }
+        return ids | {
+            i
+            for methods in self.members.values()
+            for shots in methods.values()
+            for found in shots.values()
+            for i in found
+        }
 
     def json_values(self) -> dict[str, Any]:
         """The plan as plain values."""
@@ -147,13 +163,17 @@ class Plan(Part):
 
 
 def read_plan(path: Path) -> Plan:
-    """A resolved plan. A UserError for any other file, and for a plan that lacks what a command will read."""
+    """A resolved plan. A UserError for any other file, and for a plan that lacks what a command
+    will read.
+    """
     content = read_json(path)
     try:
         plan = _checked(content)
     except UserError as error:
         way_out = "make one with `python -m cml_bench plan --config FILE --out PLAN`"
-        raise UserError(f"{path} is no resolved plan ({str(error).removesuffix('.')}): {way_out}.") from None
+        raise UserError(
+            f"{path} is no resolved plan ({str(error).removesuffix('.')}): {way_out}."
+        ) from None
     return plan.model_copy(update={"path": str(path)})
 
 
@@ -165,7 +185,9 @@ def _checked(content: Any) -> Plan:
         plan = Plan.model_validate(content)
     except ValidationError as error:
         raise UserError(_problem(error)) from None
-    study = checked({**content["study"], "tables": content["tables"], "figures": content["figures"]}, "study")
+    study = checked(
+        {**content["study"], "tables": content["tables"], "figures": content["figures"]}, "study"
+    )
     for name, experiment in study.experiments.items():
         for key in experiment.methods:
             shots = plan.members.get(name, {}).get(key, {})
@@ -177,7 +199,9 @@ def _checked(content: Any) -> Plan:
 
 
 def _problem(error: ValidationError) -> str:
-    """What is wrong with a plan's own keys in a few words; with what a configuration could hold, its key too."""
+    """What is wrong with a plan's own keys in a few words; with what a configuration could hold,
+    its key too.
+    """
     first = error.errors()[0]
     *outer, last = first["loc"]
     if {"spec", "study", "tables", "figures"} & set(outer):
@@ -185,7 +209,8 @@ def _problem(error: ValidationError) -> str:
     return f"it has no {last!r}" if first["type"] == "missing" else "its parts are of other kinds"
 
 
-# -- cache --------------------------------------------------------------------------------------------
+# -- cache
+# --------------------------------------------------------------------------------------------
 
 
 def source_hash() -> str:
@@ -197,10 +222,12 @@ def source_hash() -> str:
 
 
 def cached(content: dict[str, Any], where: str, results: Path | None = None) -> Plan:
-    """The plan of a configuration, resolved in a subprocess unless it is cached under ``results/plans``.
+    """The plan of a configuration, resolved in a subprocess unless it is cached under
+    ``results/plans``.
 
-    ``plan.path`` is that file. It never changes, so a job reads the plan that it was started with, whatever is
-    planned beside it. In a folder that one may only read there is no such file, and the plan is there all the same.
+    ``plan.path`` is that file. It never changes, so a job reads the plan that it was started with,
+    whatever is planned beside it. In a folder that one may only read there is no such file, and the
+    plan is there all the same.
     """
     content = included(content, where)
     study = parse(content, where)
@@ -217,24 +244,35 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
         except OSError as error:  # a file in a folder's place, no permission, a full disk
             if error.errno not in DENIED:
                 raise UserError(
-                    f"{where}: the plan cannot be written to {path.parent} ({error.strerror}). Mend that, or name "
-                    "another folder under `results`."
+                    f"{where}: the plan cannot be written to {path.parent} ({error.strerror}). Mend"
+                    " that, or name another folder under `results`."
                 ) from None
-            print(f"the plan cannot be kept in {path.parent} ({error.strerror}): it is made again each time.",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"the plan cannot be kept in {path.parent} ({error.strerror}): it is made again"
+                " each time.",
+                file=sys.stderr,
+                flush=True,
+            )
             with tempfile.TemporaryDirectory() as folder:
                 known = _resolved_apart(content, Path(folder) / path.name, where)
     return known.model_copy(update={"path": str(path)})
 
 
 def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
-    """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
+    """Resolve in a process of its own, which is the one that loads torch. Its error is the
+    user's.
+    """
     config = path.with_suffix(".config.json")
     made = [folder for folder in path.parents if not folder.exists()]
     write_json(config, content)
     command = [sys.executable, "-m", "cml_bench", "plan", f"--config={config}", f"--out={path}"]
-    environment = {**os.environ, "CML_BENCH_PLAN": str(path)}  # the two paths are expanded already: see paths.py
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
+    environment = {
+        **os.environ,
+        "CML_BENCH_PLAN": str(path),
+    }  # the two paths are expanded already: see paths.py
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", env=environment
+    )
     if done.returncode:
         config.unlink(missing_ok=True)
         for folder in made:
@@ -243,7 +281,8 @@ def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
         said = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
         raise UserError(
             said.replace(str(config), where)
-            or f"{where}: planning was stopped (exit code {done.returncode}), perhaps for want of memory."
+            or f"{where}: planning was stopped (exit code {done.returncode}), perhaps for want of"
+            " memory."
         )
     return Plan.model_validate_json(path.read_bytes())
 

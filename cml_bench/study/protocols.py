@@ -1,17 +1,18 @@
 """Presets of the training protocol: a recipe and the quirks of the released code, as named options.
 
-==========  ==========================================  ==========================================================
-preset      recipe                                      quirks
-==========  ==========================================  ==========================================================
-official    the method's own (``Method.recipe``)        on: for verdicts against the paper
-clean       the method's own                            off: what we recommend
-matched     R0 for all: Conv4, 4 tasks, Adam 1e-3,      off: for comparing methods with each other. Inner steps and
-            30,000 steps, one selected model            their size, what adapts and SAM radii stay the method's own
-a method's  another of its rows                         as that row (``Method.more_recipes``)
-==========  ==========================================  ==========================================================
+==========  ==========================================
+========================================================== preset      recipe
+quirks ==========  ==========================================
+========================================================== official    the method's own
+(``Method.recipe``)        on: for verdicts against the paper clean       the method's own
+off: what we recommend matched     R0 for all: Conv4, 4 tasks, Adam 1e-3,      off: for comparing
+methods with each other. Inner steps and 30,000 steps, one selected model            their size,
+what adapts and SAM radii stay the method's own a method's  another of its rows
+as that row (``Method.more_recipes``) ==========  ==========================================
+==========================================================
 
-Every preset is resolved into each run's spec, so a record never says only "official". Under every preset x+cml
-differs from x in the co-learner's keys alone.
+Every preset is resolved into each run's spec, so a record never says only "official". Under every
+preset x+cml differs from x in the co-learner's keys alone.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,9 @@ from cml_bench.study import places
 
 
 class Recipe(NamedTuple):
-    """A method's row in its own code: outer steps, and options of the protocol, the method and the network."""
+    """A method's row in its own code: outer steps, and options of the protocol, the method and the
+    network.
+    """
 
     steps: int = 30_000
     protocol: dict[str, Any] = {}
@@ -34,12 +37,24 @@ class Recipe(NamedTuple):
 # R0: the options' defaults.
 MATCHED = Recipe()
 
-# The released CML and BOIL code: Adam re-created every 100 steps, phi selected apart from psi and theta, 100 new
-# validation tasks each time.
-RELEASED = Recipe(protocol={"optimizer_reset_every": 100, "selection": "separate", "val_tasks": 100, "val_fresh": True})
+# The released CML and BOIL code: Adam re-created every 100 steps, phi selected apart from psi and
+# theta, 100 new validation tasks each time.
+RELEASED = Recipe(
+    protocol={
+        "optimizer_reset_every": 100,
+        "selection": "separate",
+        "val_tasks": 100,
+        "val_fresh": True,
+    }
+)
 
 # The value of every quirk that is switched off. ``val_tasks`` is raised to at least this.
-CLEAN_PROTOCOL = {"optimizer_reset_every": 0, "selection": "joint", "val_fresh": False, "save_last": False}
+CLEAN_PROTOCOL = {
+    "optimizer_reset_every": 0,
+    "selection": "joint",
+    "val_fresh": False,
+    "save_last": False,
+}
 CLEAN_VAL_TASKS = 600
 CLEAN_OPTIONS = {"sharp_test_perturb": True}
 CLEAN_NETWORK = {"shortcuts": "adapted"}
@@ -48,15 +63,20 @@ PRESETS = ("official", "clean", "matched")
 
 
 def released_row(method: type, network: type | None) -> Recipe:
-    """The row of a method on a network: the method's, with what the network's own code changes in it.
+    """The row of a method on a network: the method's, with what the network's own code changes in
+    it.
 
-    That code is BOIL's, whose other methods have the row :data:`RELEASED`; a method with a code of its own keeps its
-    row, and options that a method has not are left out.
+    That code is BOIL's, whose other methods have the row :data:`RELEASED`; a method with a code of
+    its own keeps its row, and options that a method has not are left out.
     """
     own: Recipe = method.recipe
     if network is None or own != RELEASED:
         return own
-    changed = {key: value for key, value in network.recipe.options.items() if key in method.Options.model_fields}
+    changed = {
+        key: value
+        for key, value in network.recipe.options.items()
+        if key in method.Options.model_fields
+    }
     return own._replace(
         options={**own.options, **changed},
         protocol={**own.protocol, **network.recipe.protocol},
@@ -65,7 +85,8 @@ def released_row(method: type, network: type | None) -> Recipe:
 
 
 def deviation(spec: RunSpec, method: type, network: type | None) -> dict[str, list[Any]]:
-    """Where a run is not of the preset ``official`` of its method on its network: dotted key -> [its value, official].
+    """Where a run is not of the preset ``official`` of its method on its network: dotted key ->
+    [its value, official].
 
     Options that make a row of a table (``cml.gamma``, ``network.head_blocks``) are among them:
     evidence/paper.py knows which of them the paper's row has too.
@@ -76,16 +97,29 @@ def deviation(spec: RunSpec, method: type, network: type | None) -> dict[str, li
     parts = {
         "protocol": (canonical(spec.protocol), Protocol, own.protocol),
         "options": (spec.options, method.Options, own.options),
-        "network": (spec.network.options, network.Options, {**own.network, **method.network_defaults}),
+        "network": (
+            spec.network.options,
+            network.Options,
+            {**own.network, **method.network_defaults},
+        ),
     }
-    if strange := {**own.network, **method.network_defaults}.keys() - network.Options.model_fields.keys():
+    if (
+        strange := {**own.network, **method.network_defaults}.keys()
+        - network.Options.model_fields.keys()
+    ):
         return {"network": [network.name, f"one with {', '.join(sorted(strange))}"]}
     found = {}
     for part, (mine, model, released) in parts.items():
         wanted = model.read(released, f"preset official of {spec.method}").model_dump(mode="json")
         given = model.read(mine, spec.title).model_dump(mode="json")
-        a, b = (_flat(values, "" if part == "options" else f"{part}.") for values in (given, wanted))
-        found |= {key: [a.get(key), b.get(key)] for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+        a, b = (
+            _flat(values, "" if part == "options" else f"{part}.") for values in (given, wanted)
+        )
+        found |= {
+            key: [a.get(key), b.get(key)]
+            for key in sorted(a.keys() | b.keys())
+            if a.get(key) != b.get(key)
+        }
     return found
 
 
@@ -93,12 +127,17 @@ def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Nested options by dotted keys."""
     out = {}
     for key, value in values.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        out |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
     return out
 
 
 def recipe(preset: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] | None = None) -> Recipe:
-    """What the preset fixes for a method whose own row is ``own``, and that has ``more`` by other names.
+    """What the preset fixes for a method whose own row is ``own``, and that has ``more`` by other
+    names.
 
     A UserError for an unknown preset.
     """
@@ -121,7 +160,15 @@ def recipe(preset: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] | Non
 
 
 def protocol(
-    preset: str, overrides: dict[str, Any], where: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] | None = None
+    preset: str,
+    overrides: dict[str, Any],
+    where: str,
+    own: Recipe = RELEASED,
+    more: Mapping[str, Recipe] | None = None,
 ) -> Protocol:
     """The preset's options with overrides. A UserError for an unknown preset or key."""
-    return Protocol.read({**recipe(preset, own, more).protocol, **overrides}, where, places.instead_of(places.PROTOCOL))
+    return Protocol.read(
+        {**recipe(preset, own, more).protocol, **overrides},
+        where,
+        places.instead_of(places.PROTOCOL),
+    )

@@ -16,7 +16,16 @@ from cml_bench.study import places
 from cml_bench.study.checks import check_names, check_rows, layers, told
 from cml_bench.study.config import Experiment, MethodEntry, Study
 from cml_bench.study.figure_config import CosineFigure, Figure, FigureConfig
-from cml_bench.study.plan import Job, Members, Plan, PlannedCell, PlannedData, PlannedFile, PlannedRun, PlannedTable
+from cml_bench.study.plan import (
+    Job,
+    Members,
+    Plan,
+    PlannedCell,
+    PlannedData,
+    PlannedFile,
+    PlannedRun,
+    PlannedTable,
+)
 from cml_bench.study.protocols import deviation, protocol, recipe, released_row
 
 Wanted = dict[tuple[str, str, int], list[str]]  # experiment, method's key, shot -> run ids
@@ -28,7 +37,9 @@ def resolve(study: Study, where: str) -> Plan:
     Equal specs wanted by several experiments are one run; it gets the most demanding evaluation.
     """
     found = _Runs()
-    jobs = [runs for name in study.experiments for runs in _of_experiment(study, name, found, where)]
+    jobs = [
+        runs for name in study.experiments for runs in _of_experiment(study, name, found, where)
+    ]
     members: Members = {}
     for (name, key, shot), ids in found.wanted.items():
         members.setdefault(name, {}).setdefault(key, {})[shot] = tuple(ids)
@@ -45,13 +56,17 @@ def resolve(study: Study, where: str) -> Plan:
         jobs=tuple(_job(runs, found.specs) for runs in jobs),
         data=_data(found.specs, study),
         cells=_cells(study, found.wanted),
-        tables={key: PlannedTable.model_validate(dict(table)) for key, table in study.tables.items()},
+        tables={
+            key: PlannedTable.model_validate(dict(table)) for key, table in study.tables.items()
+        },
         figures=drawn,
     )
 
 
 class _Runs:
-    """The runs found so far. ``named``: ids of those whose gamma stands in the configuration, or that have none."""
+    """The runs found so far. ``named``: ids of those whose gamma stands in the configuration, or
+    that have none.
+    """
 
     def __init__(self) -> None:
         self.specs: dict[str, RunSpec] = {}
@@ -77,7 +92,9 @@ def _of_experiment(study: Study, name: str, found: _Runs, where: str) -> list[li
                 spec = _spec(study, _on_split(experiment, split), key, entry, shot, seed, place)
                 if found.add(spec, (name, key, shot)):
                     ids.append(spec.id)
-            if "cml" not in spec.options or "gamma" in _merged(experiment, key, entry, "options").get("cml", {}):
+            if "cml" not in spec.options or "gamma" in _merged(
+                experiment, key, entry, "options"
+            ).get("cml", {}):
                 found.named.add(spec.id)
     size = experiment.runs_per_job
     return [ids[i : i + size] for i in range(0, len(ids), size)]
@@ -101,7 +118,9 @@ def _first(figure: FigureConfig, members: Members, specs: dict[str, RunSpec]) ->
 
 
 def _figure(figure: Figure, splits: bool, spec: RunSpec) -> Figure:
-    """With the choices that its options make in the caption, and the layer that is meant where none is named."""
+    """With the choices that its options make in the caption, and the layer that is meant where none
+    is named.
+    """
     if isinstance(figure, CosineFigure) and not figure.layer:
         figure = figure.model_copy(update={"layer": layers(spec)[-1]})
     caption = f"{figure.caption} {figure.definition('class splits' if splits else 'seeds')}".strip()
@@ -111,7 +130,10 @@ def _figure(figure: Figure, splits: bool, spec: RunSpec) -> Figure:
 def _run(spec: RunSpec, named: bool) -> PlannedRun:
     from cml_bench import registry
 
-    method, net = registry.method(spec.method), spec.network and registry.networks.get(spec.network.name)
+    method, net = (
+        registry.method(spec.method),
+        spec.network and registry.networks.get(spec.network.name),
+    )
     return PlannedRun(
         id=spec.id,
         folder=spec.folder,
@@ -130,8 +152,13 @@ def _gains_by_gpu(spec: RunSpec) -> bool:
 
 
 def _entries(study: Study, experiment: Experiment) -> list[tuple[int, str, str, MethodEntry]]:
-    """Seed by seed (and class split by class split), so that an interrupted study has whole replications."""
-    seeds = {key: entry.seeds or experiment.seeds or study.seeds for key, entry in experiment.methods.items()}
+    """Seed by seed (and class split by class split), so that an interrupted study has whole
+    replications.
+    """
+    seeds = {
+        key: entry.seeds or experiment.seeds or study.seeds
+        for key, entry in experiment.methods.items()
+    }
     every = sorted({seed for chosen in seeds.values() for seed in chosen})
     return [
         (seed, split, key, entry)
@@ -154,14 +181,22 @@ def _merged(experiment: Experiment, key: str, entry: MethodEntry, field: str) ->
 
 
 def _spec(
-    study: Study, experiment: Experiment, key: str, entry: MethodEntry, shot: int, seed: int, where: str
+    study: Study,
+    experiment: Experiment,
+    key: str,
+    entry: MethodEntry,
+    shot: int,
+    seed: int,
+    where: str,
 ) -> RunSpec:
     from cml_bench import registry  # plug-ins import torch
 
     method = registry.method(entry.method or key)
     data_class = registry.datasets.get(experiment.data)
     place = f"{where}, data set {experiment.data}"
-    data = data_class(data_class.Options.read(experiment.data_options, place, places.instead_of(places.DATA)))
+    data = data_class(
+        data_class.Options.read(experiment.data_options, place, places.instead_of(places.DATA))
+    )
     query = shot if experiment.query == "shot" else experiment.query
     evaluation = experiment.evaluation
     if experiment.evaluation_query == "shot":
@@ -177,26 +212,38 @@ def _spec(
     steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
     if method.learns:
         if method.needs not in (None, net.takes):
-            raise UserError(f"{where}, method {key}: it works on {method.needs}, and {net.name} takes {net.takes}.")
+            raise UserError(
+                f"{where}, method {key}: it works on {method.needs}, and {net.name} takes"
+                f" {net.takes}."
+            )
         mine = _merged(experiment, key, entry, "network_options")
         given = {**own.network, **method.network_defaults, **experiment.network_options, **mine}
-        options = net.Options.read(given, f"{where}, network {experiment.network}", places.instead_of(places.NETWORK))
+        options = net.Options.read(
+            given, f"{where}, network {experiment.network}", places.instead_of(places.NETWORK)
+        )
         built = net(options, data.input_shape, data.outputs(experiment.way))
         built.bind(data)
         network = Component(name=experiment.network, options=canonical(options))
-        changed = {**experiment.protocol_options, **_merged(experiment, key, entry, "protocol_options")}
+        changed = {
+            **experiment.protocol_options,
+            **_merged(experiment, key, entry, "protocol_options"),
+        }
         training = protocol(experiment.protocol, changed, f"{where}, protocol_options", *rows)
     else:
         seed, steps, query, built = 0, 0, 1, None
     given = {**own.options, **_merged(experiment, key, entry, "options")}
     chosen = method.Options.read(given, f"{where}, method {key}", places.instead_of(places.METHOD))
     if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:
-        raise UserError(f"{where}, method {key}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}.")
+        raise UserError(
+            f"{where}, method {key}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}."
+        )
     learner = method(chosen, built, data.kind) if method.learns else None
     if learner:
         learner.check_task(experiment.way * (shot + min(query, evaluation.query)))
     if not evaluation.inner_steps:
-        evaluation = evaluation.model_copy(update={"inner_steps": (learner.inner_steps if learner else 0,)})
+        evaluation = evaluation.model_copy(
+            update={"inner_steps": (learner.inner_steps if learner else 0,)}
+        )
     return RunSpec(
         method=method.name,
         version=method.version,
@@ -219,19 +266,30 @@ def _most(a: RunSpec, b: RunSpec) -> RunSpec:
     """One run for both, evaluated for both."""
     x, y = a.evaluation, b.evaluation
     if x.query != y.query:
-        raise UserError(f"{a.title} is wanted with {x.query} and with {y.query} test queries; choose one.")
+        raise UserError(
+            f"{a.title} is wanted with {x.query} and with {y.query} test queries; choose one."
+        )
     steps = tuple(sorted({*x.inner_steps, *y.inner_steps}))
     both = Evaluation(tasks=max(x.tasks, y.tasks), query=x.query, inner_steps=steps)
     return a.model_copy(update={"evaluation": both})
 
 
 def _job_title(specs: list[RunSpec]) -> str:
-    """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``; ``... on sbm, split r1, r2, ...`` of class splits."""
+    """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``; ``... on sbm, split r1, r2, ...``
+    of class splits.
+    """
     methods = ", ".join(dict.fromkeys(spec.method for spec in specs))
-    splits = ", ".join(dict.fromkeys(s.data.options["split"] for s in specs if "split" in s.data.options))
+    splits = ", ".join(
+        dict.fromkeys(s.data.options["split"] for s in specs if "split" in s.data.options)
+    )
     where = specs[0].data.name + (f", split {splits}" if splits else "")
-    shots, seeds = (", ".join(map(str, sorted(v))) for v in ({s.shot for s in specs}, {s.seed for s in specs}))
-    return f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {where}, {shots}-shot, seed {seeds}"
+    shots, seeds = (
+        ", ".join(map(str, sorted(v))) for v in ({s.shot for s in specs}, {s.seed for s in specs})
+    )
+    return (
+        f"{len(specs)} run{'s' * (len(specs) > 1)}: {methods} on {where}, {shots}-shot, seed"
+        f" {seeds}"
+    )
 
 
 def _data(specs: dict[str, RunSpec], study: Study) -> tuple[PlannedData, ...]:

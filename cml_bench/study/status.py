@@ -1,4 +1,6 @@
-"""How far a study is: the state of every run, counted per table. Imports no torch, starts nothing."""
+"""How far a study is: the state of every run, counted per table. Imports no torch, starts
+nothing.
+"""
 
 import json
 from pathlib import Path
@@ -12,11 +14,22 @@ from cml_bench.system.locks import being_written
 from cml_bench.texts import printable
 
 # In the order in which they are shown.
-STATES = ("finished", "diverged", "collapsed", "running", "interrupted", "failed", "missing", "not run")
+STATES = (
+    "finished",
+    "diverged",
+    "collapsed",
+    "running",
+    "interrupted",
+    "failed",
+    "missing",
+    "not run",
+)
 
 
 class State(NamedTuple):
-    """One run's state and, for people, more about it: step and time left, a log's path, a reason."""
+    """One run's state and, for people, more about it: step and time left, a log's path, a
+    reason.
+    """
 
     run: str
     title: str
@@ -44,8 +57,15 @@ def _state(run: PlannedRun, store: Store, reason: str | None) -> State:
     except UserError as error:
         hidden = f"whether it is running cannot be told: {error}"
     if (folder / "error.log").exists():
-        last = (folder / "error.log").read_text(errors="replace", encoding="utf-8").strip().splitlines()
-        return State(run.id, run.title, "failed", f"{last[-1] if last else ''} (see {folder / 'error.log'})")
+        last = (
+            (folder / "error.log")
+            .read_text(errors="replace", encoding="utf-8")
+            .strip()
+            .splitlines()
+        )
+        return State(
+            run.id, run.title, "failed", f"{last[-1] if last else ''} (see {folder / 'error.log'})"
+        )
     if any(folder.glob("checkpoint-*.pt")):
         more = hidden or "goes on from its checkpoint"
         return State(run.id, run.title, "interrupted", f"{_progress(folder)}; {more}")
@@ -76,7 +96,9 @@ def counts(plan: Plan, found: dict[str, State]) -> dict[str, dict[str, int]]:
 
 
 def text(plan: Plan, results: Path) -> str:
-    """For people: counts per table, then every run that is under way, failed, cannot run or lacks results."""
+    """For people: counts per table, then every run that is under way, failed, cannot run or lacks
+    results.
+    """
     found = states(plan, results)
     lines = [
         f"{key}: {', '.join(f'{n} {state}' for state, n in numbers.items())}"
@@ -84,7 +106,9 @@ def text(plan: Plan, results: Path) -> str:
     ]
     for state in STATES:
         if state not in ("finished", "not run"):
-            told = [s for s in found.values() if s.state == state and (s.more or state != "missing")]
+            told = [
+                s for s in found.values() if s.state == state and (s.more or state != "missing")
+            ]
             lines += [f"{state}: {s.title}{': ' + s.more if s.more else ''}" for s in told]
     reasons = {s.more for s in found.values() if s.state == "not run"}
     return printable("\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))]))

@@ -1,7 +1,8 @@
-"""The one reader of YAML files: what would be lost or read as something else without a word is refused.
+"""The one reader of YAML files: what would be lost or read as something else without a word is
+refused.
 
-PyYAML keeps the last of two equal keys, reads ``010`` as 8 and ``1:30`` as 90, as YAML 1.1 says. A merge key (``<<``)
-may be overridden: that is what it is for.
+PyYAML keeps the last of two equal keys, reads ``010`` as 8 and ``1:30`` as 90, as YAML 1.1 says. A
+merge key (``<<``) may be overridden: that is what it is for.
 """
 
 import json
@@ -20,7 +21,8 @@ _LEADING_ZERO = re.compile(r"[-+]?0o?[0-9_]+")
 def read(path: Path | str, missing: str = "") -> Any:
     """The content of a YAML or JSON file in UTF-8, with or without a byte-order mark.
 
-    A UserError names the file, and the line where there is one. ``missing``: what to say if there is no such file.
+    A UserError names the file, and the line where there is one. ``missing``: what to say if there
+    is no such file.
     """
     path = Path(path)
     try:
@@ -32,7 +34,8 @@ def read(path: Path | str, missing: str = "") -> Any:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save the file as UTF-8."
+            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save the"
+            " file as UTF-8."
         ) from None
     return parse(text, str(path))
 
@@ -52,7 +55,9 @@ def parse(text: str, where: str) -> Any:
 
 
 def _json(text: str) -> tuple[bool, Any]:
-    """Whether it is JSON, and its content, of which PyYAML reads escaped pairs of surrogates wrongly."""
+    """Whether it is JSON, and its content, of which PyYAML reads escaped pairs of surrogates
+    wrongly.
+    """
     try:
         return True, json.loads(text)
     except (ValueError, RecursionError):
@@ -60,10 +65,15 @@ def _json(text: str) -> tuple[bool, Any]:
 
 
 def _check(node: yaml.Node | None, where: str, seen: dict[yaml.Node, bool]) -> None:
-    """Refuse what is ambiguous in a node and all below it; ``seen``: the nodes before it, and whether it is in them."""
+    """Refuse what is ambiguous in a node and all below it; ``seen``: the nodes before it, and
+    whether it is in them.
+    """
     if node is None or node in seen:
         if seen.get(node):
-            raise UserError(f"{_line(node, where)}: this part holds itself, by the alias of an anchor. Write it out.")
+            raise UserError(
+                f"{_line(node, where)}: this part holds itself, by the alias of an anchor. Write it"
+                " out."
+            )
         return
     seen[node] = True
     if isinstance(node, yaml.ScalarNode):
@@ -83,12 +93,16 @@ def _check_keys(node: yaml.MappingNode, where: str) -> None:
             continue
         if key.tag == f"{_TAG}bool":
             truth = yaml.SafeLoader.bool_values[key.value.lower()]
-            raise UserError(f"{_line(key, where)}: the key {key.value} would be read as {truth}: put it in quotes.")
+            raise UserError(
+                f"{_line(key, where)}: the key {key.value} would be read as {truth}: put it in"
+                " quotes."
+            )
         first = found.setdefault((key.tag, key.value), key)
         if first is not key:
             raise UserError(
-                f"{_line(key, where)}: the key {key.value!r} stands in line {first.start_mark.line + 1} already, and "
-                "only one of the two would count: remove or rename one."
+                f"{_line(key, where)}: the key {key.value!r} stands in line"
+                f" {first.start_mark.line + 1} already, and only one of the two would count: remove"
+                " or rename one."
             )
 
 
@@ -97,14 +111,18 @@ def _check_number(node: yaml.ScalarNode, place: str) -> None:
     if number and ":" in node.value:
         meant = f"{yaml.SafeLoader('').construct_object(node):g}"
         raise UserError(
-            f"{place}: {node.value} would be read as {meant}, in base 60: write {meant}, or put quotes on it."
+            f"{place}: {node.value} would be read as {meant}, in base 60: write {meant}, or put"
+            " quotes on it."
         )
     # As words 08 and 0o10 are no better: a model that wants a number would read them.
-    if (number or (node.tag == f"{_TAG}str" and node.style is None)) and _LEADING_ZERO.fullmatch(node.value):
+    if (number or (node.tag == f"{_TAG}str" and node.style is None)) and _LEADING_ZERO.fullmatch(
+        node.value
+    ):
         decimal = node.value.replace("o", "").replace("_", "").lstrip("+-0") or "0"
         raise UserError(
-            f"{place}: {node.value} begins with 0, and some readers would take it for a number in base 8: write "
-            f"{'-' * node.value.startswith('-')}{decimal}, or put it in quotes if it is a word."
+            f"{place}: {node.value} begins with 0, and some readers would take it for a number in"
+            f" base 8: write {'-' * node.value.startswith('-')}{decimal}, or put it in quotes if it"
+            " is a word."
         )
 
 

@@ -1,8 +1,9 @@
-"""Parts of a study by name: ``table2``, ``table2_cifar_fs``, ``table1_n3``, ``table2_cifar_fs_1shot_n3``.
+"""Parts of a study by name: ``table2``, ``table2_cifar_fs``, ``table1_n3``,
+``table2_cifar_fs_1shot_n3``.
 
-``_DATA`` keeps the columns on one data set, ``_Kshot`` those of K shots, ``_nK`` the first K seeds. A data set's own
-name (``cifar_fs``, ``cifar_fs_1shot``, ``cifar_fs_n3``) is every table that has it, ``nK`` every table with so many
-seeds. Imports no torch.
+``_DATA`` keeps the columns on one data set, ``_Kshot`` those of K shots, ``_nK`` the first K seeds.
+A data set's own name (``cifar_fs``, ``cifar_fs_1shot``, ``cifar_fs_n3``) is every table that has
+it, ``nK`` every table with so many seeds. Imports no torch.
 """
 
 import re
@@ -18,20 +19,28 @@ _PART = re.compile(r"(figure\d+)[a-z]")
 
 def _data_of(plan: Plan, table: TableConfig) -> list[str]:
     """Names of the data sets behind a table's columns, in their order."""
-    return list(dict.fromkeys(plan.study.experiments[group.experiment].data for group in table.columns))
+    return list(
+        dict.fromkeys(plan.study.experiments[group.experiment].data for group in table.columns)
+    )
 
 
 def _most_seeds(plan: Plan, table: TableConfig) -> int:
     members = [plan.members[group.experiment] for group in table.columns]
-    return max(len(ids) for methods in members for shots in methods.values() for ids in shots.values())
+    return max(
+        len(ids) for methods in members for shots in methods.values() for ids in shots.values()
+    )
 
 
 def _columns(plan: Plan, shown: Sequence[ColumnGroup]) -> int:
-    return sum(len(group.shots or plan.study.experiments[group.experiment].shots) for group in shown)
+    return sum(
+        len(group.shots or plan.study.experiments[group.experiment].shots) for group in shown
+    )
 
 
 class Part(NamedTuple):
-    """A part of a table: its columns on one data set, of one number of shots, of the first seeds. Empty or 0: all."""
+    """A part of a table: its columns on one data set, of one number of shots, of the first seeds.
+    Empty or 0: all.
+    """
 
     table: str
     data: str = ""
@@ -41,7 +50,9 @@ class Part(NamedTuple):
     @property
     def suffix(self) -> str:
         """What stands behind the data set in its name."""
-        return (f"_{self.shot}shot" if self.shot else "") + (f"_n{self.seeds}" if self.seeds else "")
+        return (f"_{self.shot}shot" if self.shot else "") + (
+            f"_n{self.seeds}" if self.seeds else ""
+        )
 
     @property
     def name(self) -> str:
@@ -65,7 +76,13 @@ def _columns_of(plan: Plan, part: Part) -> tuple[ColumnGroup, ...]:
 
 def _shots_of(plan: Plan, part: Part) -> list[int]:
     experiments = plan.study.experiments
-    return sorted({shot for g in _columns_of(plan, part) for shot in g.shots or experiments[g.experiment].shots})
+    return sorted(
+        {
+            shot
+            for g in _columns_of(plan, part)
+            for shot in g.shots or experiments[g.experiment].shots
+        }
+    )
 
 
 def parts(plan: Plan) -> dict[str, Part]:
@@ -84,7 +101,9 @@ def parts(plan: Plan) -> dict[str, Part]:
 
 
 def groups(plan: Plan) -> dict[str, list[str]]:
-    """Names that mean several tables -> the parts that they mean; names of tables and figures come first."""
+    """Names that mean several tables -> the parts that they mean; names of tables and figures come
+    first.
+    """
     found: dict[str, list[str]] = {}
     known = parts(plan)
     for name, part in known.items():
@@ -104,8 +123,9 @@ def restrict(plan: Plan, name: str) -> Plan:
     known = parts(plan)
     if name not in known:
         raise UserError(
-            f"{unknown('table', name, plan.tables)} Parts of them are TABLE_DATA (one data set), TABLE_Kshot (one "
-            "number of shots), TABLE_nK (the first K seeds), and these together, in this order: TABLE_DATA_Kshot_nK."
+            f"{unknown('table', name, plan.tables)} Parts of them are TABLE_DATA (one data set),"
+            " TABLE_Kshot (one number of shots), TABLE_nK (the first K seeds), and these together,"
+            " in this order: TABLE_DATA_Kshot_nK."
         )
     part = known[name]
     table, columns, n = plan.tables[part.table], _columns_of(plan, part), part.seeds
@@ -113,7 +133,10 @@ def restrict(plan: Plan, name: str) -> Plan:
     told = [part.data] * bool(part.data) + [f"{part.shot}-shot"] * bool(part.shot)
     told += [f"the first {n} {unit}{'s' * (n > 1)}"] * bool(n)
     members = {
-        experiment: {run: {shot: ids[: n or None] for shot, ids in shots.items()} for run, shots in methods.items()}
+        experiment: {
+            run: {shot: ids[: n or None] for shot, ids in shots.items()}
+            for run, shots in methods.items()
+        }
         for experiment, methods in plan.members.items()
     }
     share = _columns(plan, table.columns) / _columns(plan, columns)
@@ -144,12 +167,16 @@ def figure_groups(plan: Plan) -> dict[str, list[str]]:
 
 
 def expand_figures(plan: Plan, names: list[str]) -> list[str]:
-    """Names of figures, those that mean several replaced by these; none: every figure of the study."""
+    """Names of figures, those that mean several replaced by these; none: every figure of the
+    study.
+    """
     several = figure_groups(plan)
     return [key for name in names for key in several.get(name, [name])] or list(plan.figures)
 
 
 def expand(plan: Plan, names: list[str]) -> list[str]:
-    """Names of tables and their parts, those that mean several replaced by these; none: every table of the study."""
+    """Names of tables and their parts, those that mean several replaced by these; none: every table
+    of the study.
+    """
     several = groups(plan)
     return [part for name in names for part in several.get(name, [name])] or list(plan.tables)

@@ -1,7 +1,9 @@
-"""Settings of glibc's allocator, which read them as a process starts: whoever launches trainings must set them.
+"""Settings of glibc's allocator, which read them as a process starts: whoever launches trainings
+must set them.
 
-By default memory goes back to the system at every outer step, and on a CPU page faults then take much of the time.
-Kept, a process holds the most that it ever needed. Other C libraries do not know these names.
+By default memory goes back to the system at every outer step, and on a CPU page faults then take
+much of the time. Kept, a process holds the most that it ever needed. Other C libraries do not know
+these names.
 """
 
 import os
@@ -20,7 +22,9 @@ def environment(allocator: str) -> dict[str, str]:
 
 
 def in_force() -> str:
-    """``keep`` or ``system``, whoever has set the variables of this process; else those that are set."""
+    """``keep`` or ``system``, whoever has set the variables of this process; else those that are
+    set.
+    """
     found = {name: os.environ[name] for name in KEEP if name in os.environ}
     if not found:
         return "system"

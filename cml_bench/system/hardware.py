@@ -29,24 +29,31 @@ def gpus() -> list[int]:
         return list(range(int(told) if told.isdecimal() else 0))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return list(range(len([part for part in visible.split(",") if part.strip() not in _NO_DEVICE])))
+        return list(
+            range(len([part for part in visible.split(",") if part.strip() not in _NO_DEVICE]))
+        )
     if shutil.which("nvidia-smi") is None:
         return []
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, encoding="utf-8")
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, encoding="utf-8"
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
 
 
 def slot_folder() -> Path:
-    """Where claims are kept: one place per user and machine, since GPUs are shared by all of a user's studies.
+    """Where claims are kept: one place per user and machine, since GPUs are shared by all of a
+    user's studies.
 
-    Under SLURM one per job: its GPUs are its own, and CUDA numbers them from 0 in every job, so a place on "GPU 0"
-    would make one job wait for another's GPU.
+    Under SLURM one per job: its GPUs are its own, and CUDA numbers them from 0 in every job, so a
+    place on "GPU 0" would make one job wait for another's GPU.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    place = platform.node() + (f"-slurm{job}" if job else "")  # machines may share a folder for temporary files
+    place = platform.node() + (
+        f"-slurm{job}" if job else ""
+    )  # machines may share a folder for temporary files
     return Path(tempfile.gettempdir()) / f"cml_bench-{os.getuid()}" / f"gpu-slots-{place}"
 
 
@@ -54,19 +61,25 @@ def processor() -> str:
     """The CPU's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor()
 
 
 @contextlib.contextmanager
 def claim(
-    devices: list[int], per_device: int = 1, folder: Path | None = None, say: Callable[[str], None] = print
+    devices: list[int],
+    per_device: int = 1,
+    folder: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Iterator[int]:
-    """Hold one of ``per_device`` places on one of ``devices`` and yield its number; wait if all are taken.
+    """Hold one of ``per_device`` places on one of ``devices`` and yield its number; wait if all are
+    taken.
 
-    A place is a locked file, which the kernel frees when its holder dies. The emptiest device comes first. A UserError
-    where no file can be locked.
+    A place is a locked file, which the kernel frees when its holder dies. The emptiest device comes
+    first. A UserError where no file can be locked.
     """
     folder = folder or slot_folder()
     waited = False
@@ -81,7 +94,10 @@ def claim(
                         return
                     taken.append(holder(file)[0])
         if not waited:
-            say(f"waiting for a GPU: all {len(taken)} places are taken, by {', '.join(taken)} (see {folder})")
+            say(
+                f"waiting for a GPU: all {len(taken)} places are taken, by {', '.join(taken)} (see"
+                f" {folder})"
+            )
         waited = True
         time.sleep(_POLL_SECONDS)
 
@@ -92,6 +108,6 @@ def _opened(path: Path) -> TextIO:
         return open(path, "a+", encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"no place on a GPU can be claimed: {path} cannot be written ({error.strerror}). Have that mended, or name "
-            f"another folder by {_INSTEAD}."
+            f"no place on a GPU can be claimed: {path} cannot be written ({error.strerror}). Have"
+            f" that mended, or name another folder by {_INSTEAD}."
         ) from None

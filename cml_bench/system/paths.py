@@ -1,9 +1,10 @@
 """The one place where a path that a user wrote becomes a path of this machine.
 
-``~`` and ``~user`` are home folders, ``$NAME`` and ``${NAME}`` variables of the environment, ``$$`` is a dollar sign. A
-relative path stays relative to the working folder. All this is done once, where the user's text comes in: in a
-configuration (``config.parse``), on the command line (``from_command_line``) and in the Python API (``given``). From
-there on, in a plan too, a dollar sign is a character like any other.
+``~`` and ``~user`` are home folders, ``$NAME`` and ``${NAME}`` variables of the environment, ``$$``
+is a dollar sign. A relative path stays relative to the working folder. All this is done once, where
+the user's text comes in: in a configuration (``config.parse``), on the command line
+(``from_command_line``) and in the Python API (``given``). From there on, in a plan too, a dollar
+sign is a character like any other.
 """
 
 import contextlib
@@ -15,11 +16,15 @@ from typing import Any
 
 from cml_bench.errors import UserError
 
-_DOLLAR = re.compile(r"\$(?:(?P<itself>\$)|\{(?P<braced>[^{}]*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))")
+_DOLLAR = re.compile(
+    r"\$(?:(?P<itself>\$)|\{(?P<braced>[^{}]*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))"
+)
 
 
 def expanded(text: str, named: str) -> str:
-    """The path that is meant. A UserError names the variable or the user that is not there, and ``named``, the key."""
+    """The path that is meant. A UserError names the variable or the user that is not there, and
+    ``named``, the key.
+    """
 
     def value(found: re.Match[str]) -> str:
         if found["itself"]:
@@ -27,8 +32,8 @@ def expanded(text: str, named: str) -> str:
         name = found["bare"] or found["braced"] or ""
         if not (held := os.environ.get(name)):  # an empty one would turn $SCRATCH/data into /data
             raise UserError(
-                f"{named} is {text!r}, and the variable {name!r} is not set here: set it, or write the path without it "
-                "(a dollar sign in a name is written $$)."
+                f"{named} is {text!r}, and the variable {name!r} is not set here: set it, or write"
+                " the path without it (a dollar sign in a name is written $$)."
             )
         return held
 
@@ -38,8 +43,8 @@ def expanded(text: str, named: str) -> str:
     if path.startswith("~"):
         user = path.split("/")[0]
         raise UserError(
-            f"{named} is {text!r}, and there is no home folder {user} here: correct it (a folder of that name itself "
-            "is written with its full path)."
+            f"{named} is {text!r}, and there is no home folder {user} here: correct it (a folder of"
+            " that name itself is written with its full path)."
         )
     return path
 
@@ -47,7 +52,9 @@ def expanded(text: str, named: str) -> str:
 def given(path: Any, named: str) -> Path:
     """What the Python API was given as ``named``. A UserError for anything that is no path, too."""
     if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
-        raise UserError(f"{named} must be a path, as a word or a pathlib.Path, not {type(path).__name__}.")
+        raise UserError(
+            f"{named} must be a path, as a word or a pathlib.Path, not {type(path).__name__}."
+        )
     if not text or "\0" in text:
         raise UserError(f"{named} must be a path, not {text!r}.")
     return Path(expanded(text, named))
@@ -56,7 +63,8 @@ def given(path: Any, named: str) -> Path:
 def from_command_line(args: Namespace) -> None:
     """Expand every path among the arguments of a command, in place.
 
-    What the workflow starts (it sets ``CML_BENCH_PLAN``) is given paths of a plan, which are expanded already.
+    What the workflow starts (it sets ``CML_BENCH_PLAN``) is given paths of a plan, which are
+    expanded already.
     """
     if os.environ.get("CML_BENCH_PLAN"):
         return
@@ -65,4 +73,8 @@ def from_command_line(args: Namespace) -> None:
         if isinstance(value, Path):
             setattr(args, name, given(value, option))
         elif isinstance(value, list):
-            setattr(args, name, [given(item, option) if isinstance(item, Path) else item for item in value])
+            setattr(
+                args,
+                name,
+                [given(item, option) if isinstance(item, Path) else item for item in value],
+            )

@@ -1,4 +1,5 @@
-"""Paths that Snakemake, or what sends jobs to a cluster, cannot take: refused by name before anything is made.
+"""Paths that Snakemake, or what sends jobs to a cluster, cannot take: refused by name before
+anything is made.
 
 Everything else is quoted where it is used. Imports no torch.
 """
@@ -8,17 +9,21 @@ from collections.abc import Iterable
 
 from cml_bench.errors import UserError
 
-_NO_NAME = re.compile(r"[{}\x00-\x1f\x7f]")  # braces are wildcards; control characters spoil matching and messages
+_NO_NAME = re.compile(
+    r"[{}\x00-\x1f\x7f]"
+)  # braces are wildcards; control characters spoil matching and messages
 _ONE_WORD = re.compile(r"[\w@%+=:,./-]+")
-_EXPANDED = re.compile(r"^-|[$`\\]")  # an option, or expanded also within the quotes that Snakemake sets
+_EXPANDED = re.compile(
+    r"^-|[$`\\]"
+)  # an option, or expanded also within the quotes that Snakemake sets
 
 
 def check_path(path: str, named: str) -> None:
     """A UserError that says what ``named`` the path, if Snakemake cannot take it."""
     if found := _NO_NAME.search(path):
         raise UserError(
-            f"{named}: Snakemake cannot take {found[0]!r} in a path; choose one without braces and line breaks, not "
-            f"{path!r}."
+            f"{named}: Snakemake cannot take {found[0]!r} in a path; choose one without braces and"
+            f" line breaks, not {path!r}."
         )
 
 
@@ -33,17 +38,19 @@ def check_clone(folder: str) -> None:
 def check_cluster(python: str, others: Iterable[str]) -> None:
     """A UserError if a job's command would not reach another machine as it is.
 
-    ``python`` is the interpreter, which Snakemake does not quote there. ``others`` are the paths and settings that it
-    does quote, in a way that does not keep ``$``, backticks, backslashes and a leading ``-``.
+    ``python`` is the interpreter, which Snakemake does not quote there. ``others`` are the paths
+    and settings that it does quote, in a way that does not keep ``$``, backticks, backslashes and a
+    leading ``-``.
     """
     if not _ONE_WORD.fullmatch(python):
         raise UserError(
-            f"a cluster's jobs cannot be started by {python!r}: Snakemake does not quote it. Make the environment in a "
-            "folder whose path has only letters, digits and @%+=:,./_- in it."
+            f"a cluster's jobs cannot be started by {python!r}: Snakemake does not quote it. Make"
+            " the environment in a folder whose path has only letters, digits and @%+=:,./_-"
+            " in it."
         )
     for text in others:
         if found := _EXPANDED.search(text):
             raise UserError(
-                f"{text!r} does not reach a cluster's jobs as it is, since the command there reads the {found[0]!r} "
-                "in it: choose a name without one."
+                f"{text!r} does not reach a cluster's jobs as it is, since the command there reads"
+                f" the {found[0]!r} in it: choose a name without one."
             )

@@ -1,15 +1,23 @@
 # Which jobs and stamps a target needs: functions that the rules share.
 NAMED = {key: [f"{OUT}/tables/{key}.md"] for key in targets.parts(PLAN)}
 NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN.figures}
-NAMED |= {key: [f"{OUT}/figures/{part}.png" for part in found] for key, found in targets.figure_groups(PLAN).items()}
-NAMED |= {key: [f"{OUT}/tables/{part}.md" for part in found] for key, found in targets.groups(PLAN).items()}
+NAMED |= {
+    key: [f"{OUT}/figures/{part}.png" for part in found]
+    for key, found in targets.figure_groups(PLAN).items()
+}
+NAMED |= {
+    key: [f"{OUT}/tables/{part}.md" for part in found]
+    for key, found in targets.groups(PLAN).items()
+}
 PUBLISHED = [STUDY.published] if STUDY.published else []
 JOB_OF = {run: job for job, content in JOBS.items() for run in content.runs}
 RUNS = {run.id: run for run in PLAN.runs}
 
 
 def interpreter(wildcards):
-    """The Python of the jobs. A function, since Snakemake would take braces in a plain value for a wildcard."""
+    """The Python of the jobs. A function, since Snakemake would take braces in a plain value for a
+    wildcard.
+    """
     return PYTHON
 
 
@@ -19,10 +27,11 @@ def stamps_of(runs):
 
 
 def forced(stamp, name):
-    """Nothing; but if its runs were moved away, or its data is other data, the stamp's job runs in spite of the stamp.
+    """Nothing; but if its runs were moved away, or its data is other data, the stamp's job runs in
+    spite of the stamp.
 
-    To be called in a rule's input function, when the DAG is there. No stamp is removed for that: a dry run, which cannot
-    be told from a start while this file is read, writes nothing.
+    To be called in a rule's input function, when the DAG is there. No stamp is removed for that: a
+    dry run, which cannot be told from a start while this file is read, writes nothing.
     """
     if name in AGAIN:
         workflow.dag.forcefiles.add(stamp)
@@ -58,25 +67,39 @@ DRAWN = [key for key in PLAN.figures if JOB_OF.keys() >= set(runs_of_figure(key)
 
 
 def titled(kind, key):
-    """The label of a table or figure in Snakemake's report: its title; a part of a table has none of its own.
+    """The label of a table or figure in Snakemake's report: its title; a part of a table has none
+    of its own.
 
-    One label and no second: of two results whose second labels differ, Snakemake 9.27 makes a toggle that fails.
+    One label and no second: of two results whose second labels differ, Snakemake 9.27 makes a
+    toggle that fails.
     """
     named = (PLAN.tables if kind == "table" else PLAN.figures).get(key)
     return {kind: texts.snakemake_label(named.title if named else key)}
 
 
 def on_cluster():
-    """Whether jobs are sent to other machines: the GPUs of this one, a login node, then say nothing."""
+    """Whether jobs are sent to other machines: the GPUs of this one, a login node, then say
+    nothing.
+    """
     dry = workflow.dryrun and workflow.resource_settings.nodes is not None
     return workflow.non_local_exec or workflow.remote_exec or dry
 
 
 def refuse_names_for_cluster():
-    """Stop if something that Snakemake writes into the command of a cluster's job would be read by a shell there."""
-    given = [os.getcwd(), workflow.basedir, RESULTS, STUDY.data_dir, *workflow.overwrite_configfiles]
+    """Stop if something that Snakemake writes into the command of a cluster's job would be read by
+    a shell there.
+    """
+    given = [
+        os.getcwd(),
+        workflow.basedir,
+        RESULTS,
+        STUDY.data_dir,
+        *workflow.overwrite_configfiles,
+    ]
     try:
-        shells.check_cluster(PYTHON, map(str, [*given, *(workflow.config_settings.config_args or [])]))
+        shells.check_cluster(
+            PYTHON, map(str, [*given, *(workflow.config_settings.config_args or [])])
+        )
     except UserError as error:
         raise WorkflowError(str(error))
 
@@ -86,7 +109,9 @@ def wants_gpu(job):
 
 
 def minutes(job):
-    """A generous time limit, at most a day: queues prefer short jobs, and a run that is cut off goes on when retried."""
+    """A generous time limit, at most a day: queues prefer short jobs, and a run that is cut off
+    goes on when retried.
+    """
     hours = preflight.hours([RUNS[run] for run in JOBS[job].runs], gpu=wants_gpu(job))
     return min(24 * 60, 30 + int(3 * 60 * hours))
 

@@ -9,15 +9,16 @@ from snakemake.dag import DAG
 async def unchecked(*_):
     """In the place of Snakemake's check that no output is older than an input.
 
-    That fails a finished job, and removes its stamp, wherever two clocks differ: of two machines, or of a machine and a
-    file server. An older output does not run its job again: stamps are compared by content.
+    That fails a finished job, and removes its stamp, wherever two clocks differ: of two machines,
+    or of a machine and a file server. An older output does not run its job again: stamps are
+    compared by content.
     """
 
 
 DAG.check_output_mtime = unchecked
 
-# Snakemake writes into .snakemake in a dry run, too. Where it cannot, it gets another folder, which shows it what it
-# kept there of finished jobs.
+# Snakemake writes into .snakemake in a dry run, too. Where it cannot, it gets another folder, which
+# shows it what it kept there of finished jobs.
 KEPT = Path(".snakemake")
 if not os.access(KEPT if KEPT.exists() else ".", os.W_OK):
     ELSEWHERE = tempfile.TemporaryDirectory()

@@ -1,6 +1,7 @@
-# Figures, tables and the report page, from finished runs. The plan is a parameter here: its path is the hash of the
-# configuration and the source, so an edited title or a mended figure is drawn anew. `snakemake --report report.html`
-# gathers what is marked with report(), with captions from workflow/report.
+# Figures, tables and the report page, from finished runs. The plan is a parameter here: its path is
+# the hash of the configuration and the source, so an edited title or a mended figure is drawn anew.
+# `snakemake --report report.html` gathers what is marked with report(), with captions from
+# workflow/report.
 REPORT = f"{OUT}/report.html"
 TABLES_TEXT = f"{OUT}/tables.txt"
 
@@ -60,7 +61,9 @@ rule report:
         expand("{out}/tables/{table}.md", out=OUT, table=PLAN.tables),
         expand("{out}/figures/{figure}.png", out=OUT, figure=DRAWN),
     output:
-        page=report(REPORT, caption="../report/page.rst", category="Page", labels={"study": STUDY.study}),
+        page=report(
+            REPORT, caption="../report/page.rst", category="Page", labels={"study": STUDY.study}
+        ),
         text=TABLES_TEXT,
     log:
         f"{RESULTS}/logs/{STUDY.study}-report.log",
@@ -75,9 +78,9 @@ rule report:
         "{params.python:q} -m cml_bench report --plan={params.plan:q} > {output.text:q} 2> {log:q}"
 
 
-# `snakemake table1` and `snakemake figure2` make one of them and everything it needs; so do parts of tables by data set,
-# shots and number of seeds (table2_cifar_fs, table1_n3, table2_cifar_fs_1shot_n3), and every table of a data set
-# (cifar_fs, cifar_fs_n3).
+# `snakemake table1` and `snakemake figure2` make one of them and everything it needs; so do parts
+# of tables by data set, shots and number of seeds (table2_cifar_fs, table1_n3,
+# table2_cifar_fs_1shot_n3), and every table of a data set (cifar_fs, cifar_fs_n3).
 for key, made in NAMED.items():
 
     rule:

@@ -1,7 +1,8 @@
-# One job trains one run or several short ones. The output is a stamp: the runs themselves are written by the
-# package under results/runs, atomically and under a lock, and a finished run is never trained again.
-# One stamp a job, with each run's status in it: a rule has a fixed number of outputs, and Snakemake deletes all of them
-# where one run failed, so stamps of single runs would say no more. What says that a run is finished is its own record.
+# One job trains one run or several short ones. The output is a stamp: the runs themselves are
+# written by the package under results/runs, atomically and under a lock, and a finished run is
+# never trained again. One stamp a job, with each run's status in it: a rule has a fixed number of
+# outputs, and Snakemake deletes all of them where one run failed, so stamps of single runs would
+# say no more. What says that a run is finished is its own record.
 rule train:
     input:
         lambda wildcards: forced(f"{RESULTS}/done/{wildcards.job}.json", wildcards.job)
@@ -18,7 +19,9 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu_slots=lambda wildcards: int(bool(GPUS) and not on_cluster() and wants_gpu(wildcards.job)),
+        gpu_slots=lambda wildcards: int(
+            bool(GPUS) and not on_cluster() and wants_gpu(wildcards.job)
+        ),
         gpu=lambda wildcards: int(on_cluster() and wants_gpu(wildcards.job)),
         runtime=lambda wildcards: minutes(wildcards.job),
     params:
