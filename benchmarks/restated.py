@@ -4,8 +4,8 @@
 inner steps by ``torch.autograd.grad(create_graph=True)``, and every task has a ``backward`` of its
 own, as in learn2learn's examples. ``Official``: the released CML code's, which is that of
 torchmeta. Parameters are an ordered dictionary that each layer searches for its own; the losses of
-the meta-batch are added up, with one ``backward`` at the end. ``PlainLoop``: tests/reference.py,
-one gradient of the whole meta-batch.
+the meta-batch are added up, with one ``backward`` at the end. ``PlainLoop``:
+tests/helpers/reference.py, one gradient of the whole meta-batch.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks import modules
 from benchmarks.problem import Problem, split
 from cml_bench.data.episodes import Task
-from tests import reference
+from tests.helpers import reference
 
 Named = dict[tuple[str, str], Tensor]
 
@@ -183,7 +183,7 @@ class Official(Peer):
 
 
 class PlainLoop(Peer):
-    """tests/reference.py."""
+    """tests/helpers/reference.py."""
 
     def gradients(self, task: Task) -> None:
         problem, net = self.problem, reference.Conv4() if self.problem.size else reference.MLP()

@@ -14,7 +14,7 @@ from cml_bench import seeding
 from cml_bench.data.episodes import Episodes, draw_picks
 from cml_bench.data.sinusoid import Sinusoid
 from cml_bench.spec import Options, canonical
-from tests.specs import glyph_spec, sinusoid_spec
+from tests.helpers.specs import glyph_spec, sinusoid_spec
 
 FOLDER = Path(__file__).parent / "golden"
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from cml_bench import registry
-from tests.cases import Case, images, waves
-from tests.graphs import Case as GraphCase
+from tests.helpers.cases import Case, images, waves
+from tests.helpers.graphs import Case as GraphCase
 
 FOLDER = Path(__file__).parent / "golden" / "traces"
 

@@ -15,7 +15,7 @@ from cml_bench.study import plan
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.system import shells
-from tests import awkward_clone
+from tests.helpers import awkward_clone
 
 ROOT = Path(__file__).parent.parent
 

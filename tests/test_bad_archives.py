@@ -16,7 +16,7 @@ from cml_bench.data._archives import check_names, members
 from cml_bench.data._source import sha256_of
 from cml_bench.errors import UserError
 from cml_bench.study.config import LocalCopy
-from tests import archives
+from tests.helpers import archives
 from tests.test_image_sets import copies, make, minis  # noqa: F401  (a fixture)
 
 

@@ -25,9 +25,9 @@ from cml_bench.spec import RunSpec, canonical
 from cml_bench.study import checks
 from cml_bench.study.config import FOLDERS, TARGETS, parse
 from cml_bench.study.resolve import resolve
-from tests.cases import said
-from tests.plans import dumped
-from tests.specs import glyph_spec, sinusoid_spec
+from tests.helpers.cases import said
+from tests.helpers.plans import dumped
+from tests.helpers.specs import glyph_spec, sinusoid_spec
 from tests.test_omniglot import sha256_of, without_the_end
 from tests.test_plan import changed, study
 

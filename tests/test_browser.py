@@ -13,8 +13,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from cml_bench.report import write
-from tests.plans import labelled
-from tests.simulated import finish, study
+from tests.helpers.plans import labelled
+from tests.helpers.simulated import finish, study
 
 BROWSER, DRIVER = (
     shutil.which("chromium") or shutil.which("google-chrome"),

@@ -12,7 +12,7 @@ import pytest
 
 from cml_bench.engine import compiled
 from cml_bench.engine.run import run
-from tests.specs import sinusoid_spec
+from tests.helpers.specs import sinusoid_spec
 from tests.test_engine import tensors
 
 

@@ -11,7 +11,7 @@ from cml_bench.networks import base
 from cml_bench.networks._convolution import patches
 from cml_bench.networks.base import initialise
 from cml_bench.networks.conv4 import Conv4, Conv4Options
-from tests.cases import Case, images
+from tests.helpers.cases import Case, images
 
 
 def test_xavier_has_its_bound_and_zero_biases():

@@ -13,8 +13,8 @@ from cml_bench.engine.step import expand, leaves
 from cml_bench.networks.base import count
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from cml_bench.networks.mlp import MLP, MLPOptions
-from tests import reference
-from tests.cases import CPU, Case, images, relative, waves
+from tests.helpers import reference
+from tests.helpers.cases import CPU, Case, images, relative, waves
 from tests.make_traces import FOLDER, trace
 
 # -- the co-learner

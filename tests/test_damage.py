@@ -22,9 +22,9 @@ from cml_bench.report import write
 from cml_bench.spec import RunSpec, canonical
 from cml_bench.study import status
 from cml_bench.system.locks import run_lock
-from tests.cases import said
-from tests.simulated import finish, study
-from tests.specs import sinusoid_spec
+from tests.helpers.cases import said
+from tests.helpers.simulated import finish, study
+from tests.helpers.specs import sinusoid_spec
 
 LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 

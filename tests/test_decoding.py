@@ -20,8 +20,8 @@ from cml_bench.data.base import ImageSet
 from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
 from cml_bench.study.config import LocalCopy
-from tests import archives
-from tests.pictures import png, saved
+from tests.helpers import archives
+from tests.helpers.pictures import png, saved
 from tests.test_image_sets import make
 from tests.test_omniglot import miniature  # noqa: F401  (a fixture)
 

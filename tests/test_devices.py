@@ -20,8 +20,8 @@ from cml_bench.engine.train import Settings, Training, choose_path
 from cml_bench.errors import UserError
 from cml_bench.networks import _convolution
 from cml_bench.spec import canonical
-from tests.cases import Case, images
-from tests.specs import glyph_spec, sinusoid_spec
+from tests.helpers.cases import Case, images
+from tests.helpers.specs import glyph_spec, sinusoid_spec
 
 META = torch.device("meta")
 NAMES = [

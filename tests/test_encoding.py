@@ -12,7 +12,7 @@ import yaml
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.system import utf8
-from tests.plans import dumped
+from tests.helpers.plans import dumped
 from tests.test_plan import changed
 
 ROOT = Path(__file__).parent.parent

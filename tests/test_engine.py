@@ -25,7 +25,7 @@ from cml_bench.records import Store, read
 from cml_bench.spec import Component, Evaluation, canonical
 from cml_bench.system import allocator
 from cml_bench.system.locks import run_lock
-from tests.specs import glyph_spec, sinusoid_spec
+from tests.helpers.specs import glyph_spec, sinusoid_spec
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.step import MetaStep, adam, expand
 from cml_bench.networks.gcn import GCN, GCNOptions
-from tests.graphs import METHODS, Piece
+from tests.helpers.graphs import METHODS, Piece
 
 FOLDER = Path(__file__).parent / "fixtures"
 NAMES = {"gc1": "gcn1", "gc2": "gcn2", "head": "head", "mlp_alpha": "alpha", "mlp_beta": "beta"}

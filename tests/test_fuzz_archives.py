@@ -24,7 +24,7 @@ from cml_bench.data._archives import members, reading
 from cml_bench.data._graph_files import npz, planetoid
 from cml_bench.data.vgg_flower import _labels
 from cml_bench.errors import UserError
-from tests import archives
+from tests.helpers import archives
 from tests.test_graph_files import arrays, planetoids
 from tests.test_image_sets import make
 from tests.test_mini_layouts import LAYOUTS

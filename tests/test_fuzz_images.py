@@ -17,7 +17,7 @@ from cml_bench.data._archives import reading
 from cml_bench.data._images import decode
 from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
-from tests.pictures import chunks, png, saved
+from tests.helpers.pictures import chunks, png, saved
 
 EXACT, ROUNDED, LOSSY = (
     0,

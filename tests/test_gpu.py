@@ -13,8 +13,8 @@ from cml_bench.engine.run import run
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import Training
 from cml_bench.spec import canonical
-from tests.cases import Case, images, relative, values, waves
-from tests.specs import glyph_spec, sinusoid_spec
+from tests.helpers.cases import Case, images, relative, values, waves
+from tests.helpers.specs import glyph_spec, sinusoid_spec
 from tests.test_engine import interrupted, tensors
 from tests.test_fixtures import FILES, ten_steps, there
 

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from cml_bench.data._graph_files import matrix, npz, planetoid
 from cml_bench.errors import UserError
-from tests.archives import python2_pickle, python3_pickle
+from tests.helpers.archives import python2_pickle, python3_pickle
 from tests.test_bad_archives import Command
 from tests.test_graphs import copies, make
 

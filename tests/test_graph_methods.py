@@ -21,9 +21,9 @@ from cml_bench.networks.base import count
 from cml_bench.networks.gcn import GCN
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 from cml_bench.study.protocols import protocol, recipe
-from tests.cases import CPU, follow, values
-from tests.graphs import METHODS, Case, largest, small
-from tests.reference import Adam
+from tests.helpers.cases import CPU, follow, values
+from tests.helpers.graphs import METHODS, Case, largest, small
+from tests.helpers.reference import Adam
 from tests.test_graphs import KINDS, variant
 
 BOTH = [*METHODS, *(f"{name}+cml" for name in METHODS)]

@@ -18,8 +18,8 @@ from cml_bench.engine.step import expand
 from cml_bench.errors import UserError
 from cml_bench.networks._sparse import Sparse
 from cml_bench.study.config import LocalCopy
-from tests.cases import CPU, random
-from tests.graphs import Case, Piece, embeddings, matrices, small, two_hops
+from tests.helpers.cases import CPU, random
+from tests.helpers.graphs import Case, Piece, embeddings, matrices, small, two_hops
 
 FOLDERS = {"citeseer": "Planetoid/CiteSeer/raw", "amazon_computer": "Amazon/Computers/raw"}
 TLP = {

@@ -15,8 +15,8 @@ from cml_bench.evidence.build import build
 from cml_bench.report import forms
 from cml_bench.study import config, preflight, targets
 from cml_bench.study.resolve import resolve
-from tests.plans import with_tasks
-from tests.simulated import finish
+from tests.helpers.plans import with_tasks
+from tests.helpers.simulated import finish
 
 ROOT = Path(__file__).parent.parent
 TABLES = sorted((ROOT / "configs" / "tables").glob("*.yaml"))

@@ -27,8 +27,8 @@ from cml_bench.errors import UserError
 from cml_bench.study import config, preflight
 from cml_bench.study.config import LocalCopy
 from cml_bench.study.resolve import resolve
-from tests import archives
-from tests.plans import dumped
+from tests.helpers import archives
+from tests.helpers.plans import dumped
 
 # name -> (id, shape, classes of each split, published images, the smallest class)
 SETS = {
@@ -333,7 +333,7 @@ WRITE = """
 import sys
 import numpy as np
 from pathlib import Path
-from tests import archives
+from tests.helpers import archives
 first = 0
 for split, count in archives.MINI.items():
     pictures = np.zeros((count * 600, 84, 84, 3), np.uint8)

@@ -15,7 +15,7 @@ from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, expand
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.conv4 import Conv4, Conv4Options
-from tests.cases import Case, images, relative, waves
+from tests.helpers.cases import Case, images, relative, waves
 
 
 def adapted(case: Case, task: Task, steps: int | None = None, loss: str = "meta"):

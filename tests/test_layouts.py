@@ -23,7 +23,7 @@ from cml_bench.data.base import ImageArrays, hash_images
 from cml_bench.data.episodes import SPLITS
 from cml_bench.errors import UserError
 from cml_bench.study.config import LocalCopy
-from tests import archives
+from tests.helpers import archives
 from tests.test_image_sets import make, minis  # noqa: F401  (a fixture)
 
 LITTER = (

@@ -26,8 +26,8 @@ from cml_bench.study import status
 from cml_bench.system import locks
 from cml_bench.system.hardware import claim
 from cml_bench.system.locks import being_written, run_lock
-from tests.simulated import study
-from tests.specs import sinusoid_spec
+from tests.helpers.simulated import study
+from tests.helpers.specs import sinusoid_spec
 
 WITHOUT = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL]
 BROKEN = [errno.EIO, errno.ESTALE, errno.EACCES, errno.EBADF]

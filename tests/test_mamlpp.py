@@ -11,7 +11,7 @@ from cml_bench.engine.step import expand, leaves
 from cml_bench.engine.train import annealed
 from cml_bench.methods.mamlpp import loss_weights
 from cml_bench.study.protocols import protocol
-from tests.cases import CPU, Case, images, relative
+from tests.helpers.cases import CPU, Case, images, relative
 
 OFF = {"learn_inner_lr": False, "per_step_norm": False, "msl_epochs": 0}
 

@@ -14,9 +14,9 @@ from cml_bench.engine import compiled, seeds
 from cml_bench.engine.compiled import CompiledStep, available
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.step import MetaStep, expand, leaves
-from tests import reference
-from tests.cases import CPU, Case, follow, images, random, relative, values, waves
-from tests.reference_methods import STATES
+from tests.helpers import reference
+from tests.helpers.cases import CPU, Case, follow, images, random, relative, values, waves
+from tests.helpers.reference_methods import STATES
 
 # Methods that are made for one kind of data, as those of graphs are, have test files of their own.
 NAMES = [

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cml_bench.data.episodes import SPLITS
-from tests import archives
+from tests.helpers import archives
 from tests.test_image_sets import make
 from tests.test_layouts import FORMS, folder_of, refused, zip_of
 

@@ -9,7 +9,7 @@ import yaml
 
 from cml_bench import registry
 from cml_bench.study import config
-from tests import archives
+from tests.helpers import archives
 from tests.test_workflow import ROOT, checkout, snakemake, trained  # noqa: F401  (a fixture)
 
 FILTERS = {"conv4": 4, "resnet12": 2, "mlp": None}

@@ -34,8 +34,8 @@ from cml_bench.study.resolve import resolve
 from cml_bench.system import files
 from cml_bench.system.hardware import claim
 from cml_bench.system.locks import being_written, run_lock
-from tests.plans import dumped
-from tests.specs import sinusoid_spec
+from tests.helpers.plans import dumped
+from tests.helpers.specs import sinusoid_spec
 from tests.test_workflow import checkout, snakemake  # noqa: F401  (a fixture)
 
 STEPS = 900

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import expand
 from cml_bench.networks import _convolution, base
-from tests.cases import Case, images, random, relative, waves
+from tests.helpers.cases import Case, images, random, relative, waves
 
 # -- the engine is the obvious loop
 # -------------------------------------------------------------------

@@ -21,7 +21,7 @@ from cml_bench.engine.run import reevaluate, run
 from cml_bench.engine.train import Settings, Training
 from cml_bench.records import Store
 from cml_bench.spec import Evaluation, canonical
-from tests.specs import glyph_spec, sinusoid_spec
+from tests.helpers.specs import glyph_spec, sinusoid_spec
 from tests.test_engine import Stop, interrupted, same, tensors
 
 ALL = {

@@ -28,9 +28,9 @@ from cml_bench.records import Store
 from cml_bench.study import config, plan, preflight
 from cml_bench.study.config import LocalCopy
 from cml_bench.study.resolve import resolve
-from tests import archives
-from tests.plans import dumped
-from tests.specs import glyph_spec
+from tests.helpers import archives
+from tests.helpers.plans import dumped
+from tests.helpers.specs import glyph_spec
 from tests.test_workflow import checkout, snakemake, trained  # noqa: F401  (a fixture)
 
 ID, KEY = "cifar_fs/bertinetto/32px", "cifar_fs-bertinetto-32px"

@@ -17,8 +17,8 @@ from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.study.status import states
 from tests import test_published
-from tests.plans import edited, labelled
-from tests.simulated import finish, study
+from tests.helpers.plans import edited, labelled
+from tests.helpers.simulated import finish, study
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 LEVEL = {"base": 50, "meta": 53, "co": 46}

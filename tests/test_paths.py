@@ -22,8 +22,8 @@ from cml_bench.study import config, plan
 from cml_bench.study.plan import read_plan
 from cml_bench.study.resolve import resolve
 from cml_bench.system import paths
-from tests.cases import said
-from tests.plans import dumped
+from tests.helpers.cases import said
+from tests.helpers.plans import dumped
 from tests.test_plan import study
 
 ROOT = Path(__file__).parent.parent

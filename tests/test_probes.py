@@ -20,8 +20,8 @@ from cml_bench.report import write
 from cml_bench.study.config import parse
 from cml_bench.study.figure_config import CosineFigure, GradientsFigure
 from cml_bench.study.resolve import resolve
-from tests.cases import Case, images, random
-from tests.plans import edited
+from tests.helpers.cases import Case, images, random
+from tests.helpers.plans import edited
 
 FOUR = {
     "maml": {"options": {"inner_lr": 0.4}},
@@ -158,7 +158,7 @@ def test_embeddings_are_of_the_named_task_and_scores_of_all(trained):
 @pytest.mark.parametrize("loss", ["outer", "head"])
 def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
     """One task at a time in float64, gradients by the reference of the numerics tests."""
-    from tests import reference
+    from tests.helpers import reference
 
     case, task = Case(gamma=0.7), images(way=3, shot=2)
     figure = GradientsFigure(kind="gradients", examples="query", at=at, loss=loss, **NAMED)

@@ -17,7 +17,7 @@ from cml_bench.evidence.build import build
 from cml_bench.report import forms, write
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests.simulated import finish
+from tests.helpers.simulated import finish
 
 GOLDEN = Path(__file__).parent / "golden" / "beside"
 LEVEL = {"base": 50.0, "meta": 55.0, "co": 40.0}

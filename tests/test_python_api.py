@@ -20,9 +20,9 @@ from cml_bench.engine.train import Settings, build_data, build_method
 from cml_bench.errors import UserError
 from cml_bench.records import Record
 from cml_bench.spec import canonical
-from tests.cases import CPU
-from tests.graphs import Case
-from tests.specs import glyph_spec, sinusoid_spec
+from tests.helpers.cases import CPU
+from tests.helpers.graphs import Case
+from tests.helpers.specs import glyph_spec, sinusoid_spec
 from tests.test_graph_methods import spec as graph_spec
 
 ROOT = Path(__file__).parent.parent

@@ -27,8 +27,8 @@ from cml_bench.evidence import gate
 from cml_bench.study import plan, preflight
 from cml_bench.study.resolve import resolve
 from cml_bench.system import files, locks
-from tests.plans import dumped, edited
-from tests.simulated import finish, study
+from tests.helpers.plans import dumped, edited
+from tests.helpers.simulated import finish, study
 from tests.test_fetch import CONTENT, remote, server, unknown_length  # noqa: F401  (a fixture)
 from tests.test_workflow import changed, checkout, snakemake, trained  # noqa: F401  (a fixture)
 

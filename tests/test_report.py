@@ -10,7 +10,7 @@ from cml_bench.report import summary, write
 from cml_bench.study.config import parse
 from cml_bench.study.figure_config import CurvesFigure
 from cml_bench.study.resolve import resolve
-from tests.simulated import finish, study
+from tests.helpers.simulated import finish, study
 from tests.test_plan import study as small_config
 
 

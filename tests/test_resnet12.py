@@ -12,9 +12,9 @@ from cml_bench.networks.base import count
 from cml_bench.networks.resnet12 import ResNet12, ResNet12Options
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests import reference, reference_methods
-from tests.cases import CPU, follow, images, random, relative, values
-from tests.specs import rate
+from tests.helpers import reference, reference_methods
+from tests.helpers.cases import CPU, follow, images, random, relative, values
+from tests.helpers.specs import rate
 
 LAST_SKIP = 512 * (256 + 2)  # weights and batch-norm of block 4's shortcut
 

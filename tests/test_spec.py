@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cml_bench.errors import UserError
 from cml_bench.spec import Evaluation, Options, RunSpec, added, canonical
-from tests.specs import glyph_spec, sinusoid_spec
+from tests.helpers.specs import glyph_spec, sinusoid_spec
 
 GOLDEN = Path(__file__).parent / "golden" / "spec_ids.json"
 

@@ -15,7 +15,7 @@ from cml_bench.report import forms
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.study.targets import restrict
-from tests.simulated import ANSWERS, _content, finish
+from tests.helpers.simulated import ANSWERS, _content, finish
 
 EXPERIMENT = {
     "data": "sbm",

@@ -10,8 +10,8 @@ from cml_bench.records import write_failure, write_progress
 from cml_bench.report import write
 from cml_bench.study import preflight, status
 from cml_bench.system.locks import run_lock
-from tests.plans import dumped, edited
-from tests.simulated import finish, study
+from tests.helpers.plans import dumped, edited
+from tests.helpers.simulated import finish, study
 from tests.test_workflow import changed, checkout, start, trained  # noqa: F401  (a fixture)
 
 LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}

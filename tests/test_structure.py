@@ -47,7 +47,7 @@ def test_every_room_says_what_it_is_for():
 def test_no_source_file_is_longer_than_400_lines():
     files = [
         *sources(),
-        *(ROOT / "tests").glob("*.py"),
+        *(ROOT / "tests").rglob("*.py"),
         *(ROOT / "workflow").rglob("*.smk"),
         ROOT / "Snakefile",
     ]
@@ -85,7 +85,7 @@ def test_the_report_side_imports_no_torch(module):
 def test_training_and_first_evaluation_load_no_report_libraries(tmp_path):
     code = f"""
 from pathlib import Path
-from tests.specs import sinusoid_spec
+from tests.helpers.specs import sinusoid_spec
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.train import Settings
 settings = Settings(results=Path({str(tmp_path)!r}), report=lambda text: None)

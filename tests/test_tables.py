@@ -14,8 +14,8 @@ from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Column
 from cml_bench.records import Store, write_record
 from cml_bench.report import forms, write
-from tests.plans import edited
-from tests.simulated import ANSWERS, finish, study
+from tests.helpers.plans import edited
+from tests.helpers.simulated import ANSWERS, finish, study
 
 FLAT = {"base": 50.0, "meta": 50.0, "co": 50.0}
 GAIN = {"base": 50.0, "meta": 55.0, "co": 56.0}

@@ -16,8 +16,8 @@ from cml_bench.records import write_failure
 from cml_bench.report import forms, publish, write
 from cml_bench.study import status
 from cml_bench.study.config import Study
-from tests.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
-from tests.simulated import finish
+from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.helpers.simulated import finish
 from tests.test_page import written
 
 

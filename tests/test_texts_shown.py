@@ -22,9 +22,9 @@ from cml_bench.figures import draw, style
 from cml_bench.records import Store
 from cml_bench.report import charts, page, write
 from cml_bench.study.figure_config import CosineFigure, CurvesFigure, GradientsFigure
-from tests.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
-from tests.plans import edited
-from tests.simulated import finish
+from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.helpers.plans import edited
+from tests.helpers.simulated import finish
 from tests.test_page import specs_in, written
 from tests.test_publish import ROOT
 

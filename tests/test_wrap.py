@@ -12,7 +12,7 @@ from PIL import Image
 
 from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
-from tests.pictures import saved
+from tests.helpers.pictures import saved
 
 PICTURE = np.arange(64, dtype=np.uint8).reshape(8, 8)
 SOURCE = [(PICTURE, c) for c in (7, 8, 9) for _ in range(2)]

@@ -4,7 +4,7 @@ from cml_bench.evidence.build import build
 from cml_bench.report import write
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests.simulated import finish
+from tests.helpers.simulated import finish
 
 LEVEL = {"base": 50, "meta": 45, "co": 46}
 LABELS = (

@@ -15,7 +15,7 @@ from cml_bench.data.episodes import Episodes, Task
 from cml_bench.data.graphs import GraphArrays, GraphSet
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.networks.gcn import GCN, GCNOptions
-from tests.cases import CPU, random
+from tests.helpers.cases import CPU, random
 
 METHODS = ("gmeta", "amm_gnn")
 

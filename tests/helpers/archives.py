@@ -1,10 +1,10 @@
 """Miniature archives in the exact formats of the published ones: every class, but few and small
 images of each.
 
-``python -m tests.archives FOLDER`` writes all of them and ``FOLDER/sources.yaml``, a piece of
-configuration that names them with their digests: a study runs on them as ``snakemake --configfile
-STUDY.yaml FOLDER/sources.yaml``. Images of a class share a pattern, so that there is something to
-learn. The bytes depend on ``seed`` only.
+``python -m tests.helpers.archives FOLDER`` writes all of them and ``FOLDER/sources.yaml``, a piece
+of configuration that names them with their digests: a study runs on them as ``snakemake
+--configfile STUDY.yaml FOLDER/sources.yaml``. Images of a class share a pattern, so that there is
+something to learn. The bytes depend on ``seed`` only.
 """
 
 import gzip

@@ -2,12 +2,12 @@
 a time.
 
 Written from the equations of the papers and released codes, independent of the package; see
-tests/reference.py.
+tests/helpers/reference.py.
 """
 
 import torch
 
-from tests.reference import inner_loop, loss_of
+from tests.helpers.reference import inner_loop, loss_of
 
 
 def gradient(loss, tensors, create_graph=True):

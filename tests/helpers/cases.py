@@ -12,8 +12,8 @@ from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from cml_bench.networks.mlp import MLP, MLPOptions
-from tests import reference, reference_methods
-from tests.specs import rate
+from tests.helpers import reference, reference_methods
+from tests.helpers.specs import rate
 
 CPU = torch.device("cpu")
 
@@ -144,7 +144,7 @@ class Case:
         return {key: before[key] - moved[key] for key in before}
 
     def wanted(self, task: Task, **more) -> dict:
-        """What :meth:`received` must be, by the slow loop of tests/reference_methods.py."""
+        """What :meth:`received` must be, by the slow loop of tests/helpers/reference_methods.py."""
         theta, phi = self.groups["base"], self.groups.get("co", {})
         return reference_methods.outer_gradient(
             self.name,
