@@ -10,10 +10,10 @@ from cml_bench import seeding
 from cml_bench.data._arrays import ImageArrays
 from cml_bench.data.base import ImageSet
 from cml_bench.data.episodes import Episodes, Task
+from cml_bench.engine.build import STEPS
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.seeds import Together
-from cml_bench.engine.step import MetaStep, adam, leaves
-from cml_bench.engine.train import STEPS
+from cml_bench.engine.step import adam, leaves
 from cml_bench.spec import Options
 
 CPU = torch.device("cpu")
@@ -35,8 +35,9 @@ class Engine:
             (group, name): p for group, params in self.groups.items() for name, p in params.items()
         }
         self.at_once = at_once or self.method.network.tasks_at_once(device)
-        step = STEPS.get(self.path, MetaStep)
-        self.meta_step = step(self.method, self.groups, adam(self.groups, 1e-3), self.at_once)
+        self.meta_step = STEPS[self.path](
+            self.method, self.groups, adam(self.groups, 1e-3), self.at_once
+        )
 
     def step(self, task: Task) -> None:
         """One outer step."""

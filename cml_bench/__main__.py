@@ -268,8 +268,8 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace, study: Study | None = None):
+    from cml_bench.engine.build import Settings
     from cml_bench.engine.device import resolve_device
-    from cml_bench.engine.train import Settings
 
     return Settings(
         **{

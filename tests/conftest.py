@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cml_bench import registry
-from cml_bench.engine.train import Settings
+from cml_bench.engine.build import Settings
 
 torch.set_num_threads(1)
 

@@ -17,8 +17,8 @@ import yaml
 from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.data.omniglot import Omniglot
+from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
-from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.networks import _template, base
 from cml_bench.spec import RunSpec, canonical

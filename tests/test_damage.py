@@ -9,10 +9,10 @@ import pytest
 from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.data.base import ImageArrays
+from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.models import read_models
 from cml_bench.engine.run import run
-from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.evidence import gate
 from cml_bench.evidence.build import build

@@ -10,13 +10,14 @@ import torch
 
 from cml_bench import registry
 from cml_bench.data.episodes import Episodes
-from cml_bench.engine import train
+from cml_bench.engine import build
+from cml_bench.engine.build import Settings, choose_path
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.precision import computing, dtype_of, out_of_memory
 from cml_bench.engine.run import run
 from cml_bench.engine.step import MetaStep, adam, leaves
-from cml_bench.engine.train import Settings, Training, choose_path
+from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.networks import _convolution
 from cml_bench.spec import canonical
@@ -188,12 +189,12 @@ def test_recorded_steps_are_for_gpus(settings):
 def test_a_gpu_tests_more_tasks_at_once_than_it_trains(settings):
     training = Training(glyph_spec(), settings, settings.results, print)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [train.tested_at_once(settings, training.method, device) for device in (cpu, cuda)] == [
+    assert [build.tested_at_once(settings, training.method, device) for device in (cpu, cuda)] == [
         4,
         16,
     ]
     asked = Settings(**{**settings.__dict__, "tasks_at_once": 2})
-    assert train.tested_at_once(asked, training.method, cuda) == 2, (
+    assert build.tested_at_once(asked, training.method, cuda) == 2, (
         "who asks for few has little memory"
     )
 

@@ -16,9 +16,10 @@ from cml_bench import registry
 from cml_bench.data.base import ImageSet
 from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint, compiled
+from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import reevaluate, run
-from cml_bench.engine.train import Settings, Training
+from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.networks.resnet12 import ResNet12Options
 from cml_bench.records import Store, read

@@ -10,8 +10,8 @@ import pytest
 
 from cml_bench import registry
 from cml_bench.__main__ import main
+from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
-from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.evidence import gate as the_gate
 from cml_bench.records import Store, write_episodes, write_record

@@ -11,11 +11,12 @@ import torch
 from cml_bench import registry
 from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint
+from cml_bench.engine.build import build_method
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.learner import load
 from cml_bench.engine.run import run
 from cml_bench.engine.step import expand
-from cml_bench.engine.train import Training, build_method
+from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.gcn import GCN

@@ -17,9 +17,9 @@ import pytest
 from cml_bench.data import _source
 from cml_bench.data._source import RemoteFile, obtain
 from cml_bench.data.glyphs import Glyphs
+from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import extend, run
-from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.records import Store, write_progress
 from cml_bench.study import status

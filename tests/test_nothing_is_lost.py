@@ -21,9 +21,9 @@ from safetensors.numpy import load_file
 from cml_bench import registry
 from cml_bench.data import _glyphs
 from cml_bench.engine import checkpoint
+from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import run
-from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.evidence import gate
 from cml_bench.records import Store, read

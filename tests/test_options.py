@@ -15,10 +15,11 @@ from cml_bench.data.episodes import Episodes
 from cml_bench.engine import readings
 from cml_bench.engine import run as running
 from cml_bench.engine import train as training
+from cml_bench.engine.build import Settings
 from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.models import read_models
 from cml_bench.engine.run import reevaluate, run
-from cml_bench.engine.train import Settings, Training
+from cml_bench.engine.train import Training
 from cml_bench.records import Store
 from cml_bench.spec import Evaluation, canonical
 from tests.helpers.specs import glyph_spec, sinusoid_spec

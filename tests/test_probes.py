@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cml_bench import registry
+from cml_bench.engine.build import Settings
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.step import expand
-from cml_bench.engine.train import Settings
 from cml_bench.errors import UserError
 from cml_bench.figures import make, probes
 from cml_bench.records import Store, read_arrays

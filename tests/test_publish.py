@@ -227,8 +227,8 @@ def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_pat
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """A tiny study, trained, drawn and published: its plan and the published folder."""
+    from cml_bench.engine.build import Settings
     from cml_bench.engine.jobs import run_all
-    from cml_bench.engine.train import Settings
 
     root = tmp_path_factory.mktemp("drawn")
     config = {**CONFIG, "experiments": {"sinusoid": CONFIG["experiments"]["sinusoid"]}}

@@ -13,10 +13,10 @@ import cml_bench
 from cml_bench import registry
 from cml_bench.data.loader import EpisodeLoader, open_data
 from cml_bench.data.wrap import wrap
+from cml_bench.engine.build import Settings, build_data, build_method
 from cml_bench.engine.learner import Learner
 from cml_bench.engine.run import run
 from cml_bench.engine.step import leaves
-from cml_bench.engine.train import Settings, build_data, build_method
 from cml_bench.errors import UserError
 from cml_bench.records import Record
 from cml_bench.spec import canonical

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
-from cml_bench.engine.train import Settings
 from cml_bench.figures import style
 from cml_bench.report import summary, write
 from cml_bench.study.config import parse

@@ -13,9 +13,10 @@ import torch
 
 from cml_bench import registry
 from cml_bench.engine import checkpoint, compiled, jobs, seeds
+from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import run
-from cml_bench.engine.train import Settings, Training
+from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.records import Store
 from cml_bench.spec import Component, canonical

@@ -87,7 +87,7 @@ def test_training_and_first_evaluation_load_no_report_libraries(tmp_path):
 from pathlib import Path
 from tests.helpers.specs import sinusoid_spec
 from cml_bench.engine.jobs import run_all
-from cml_bench.engine.train import Settings
+from cml_bench.engine.build import Settings
 settings = Settings(results=Path({str(tmp_path)!r}), report=lambda text: None)
 run_all([sinusoid_spec("maml+cml")], settings)
 """

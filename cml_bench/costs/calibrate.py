@@ -9,11 +9,11 @@ import torch
 
 from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
+from cml_bench.engine.build import STEPS, build_data, build_method, choose_path
 from cml_bench.engine.device import resolve_device
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
-from cml_bench.engine.step import MetaStep, adam, leaves
-from cml_bench.engine.train import STEPS, build_data, build_method, choose_path
+from cml_bench.engine.step import adam, leaves
 from cml_bench.spec import RunSpec
 from cml_bench.study.config import Study
 from cml_bench.study.plan import Plan
@@ -62,9 +62,8 @@ def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, study
     method = build_method(spec, source, path)
     groups = leaves(method.init(0), device, dtype)
     tasks = spec.protocol.meta_batch
-    make = STEPS.get(path, MetaStep)
     at_once = study.tasks_at_once or method.network.tasks_at_once(device)
-    step = make(method, groups, adam(groups, 0.0), at_once)
+    step = STEPS[path](method, groups, adam(groups, 0.0), at_once)
     batch = Task(
         *(_random(source, tasks, spec.way, each, device) for each in (spec.shot, spec.query))
     )

@@ -3,8 +3,8 @@
 import json
 
 from cml_bench import registry
+from cml_bench.engine.build import build_data, build_method
 from cml_bench.engine.flops import task_flops
-from cml_bench.engine.train import build_data, build_method
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.spec import RunSpec, canonical

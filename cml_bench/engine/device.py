@@ -29,7 +29,7 @@ def placed(settings: Any, spec: RunSpec) -> Iterator[str]:
     """The device for a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed on
     it.
 
-    ``settings`` are those of engine/train.py. ``auto`` is a GPU if there is one and the network
+    ``settings`` are those of engine/build.py. ``auto`` is a GPU if there is one and the network
     gains by it. ``cuda:N`` and ``cpu`` are taken as they are. On a GPU a run gets its share of the
     memory and no more, so that it cannot take down the others there. A UserError if the network
     gains by a GPU, the study expects one and torch has none, instead of weeks on a CPU.

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 
 from cml_bench import registry
+from cml_bench.engine.build import Settings, choose_path
 from cml_bench.engine.precision import computing, out_of_memory
 from cml_bench.engine.run import run, stages
 from cml_bench.engine.seeds import Together, fits
-from cml_bench.engine.train import Settings, Training, choose_path
+from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.records import Record, Store, write_failure
 from cml_bench.spec import RunSpec

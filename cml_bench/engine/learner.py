@@ -10,10 +10,10 @@ from cml_bench import registry
 from cml_bench.data import given
 from cml_bench.data.base import DataSet, ImageSet
 from cml_bench.data.episodes import Examples, Task
+from cml_bench.engine.build import build_data, build_method
 from cml_bench.engine.models import read_models
 from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.step import expand, leaves
-from cml_bench.engine.train import build_data, build_method
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.records import Record, Store

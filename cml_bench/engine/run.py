@@ -11,9 +11,15 @@ import numpy as np
 import torch
 
 from cml_bench import registry
-from cml_bench.data import prepared
 from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint
+from cml_bench.engine.build import (
+    Settings,
+    build_data,
+    build_method,
+    check_data_of,
+    tested_at_once,
+)
 from cml_bench.engine.content import content_of, evaluation_content, rounded
 from cml_bench.engine.device import forget_peak_memory, placed
 from cml_bench.engine.evaluate import evaluate
@@ -22,14 +28,7 @@ from cml_bench.engine.models import read_models, write_models
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.readings import Models, counted, test_results
 from cml_bench.engine.step import snapshot
-from cml_bench.engine.train import (
-    Settings,
-    Training,
-    build_data,
-    build_method,
-    made_from_other_data,
-    tested_at_once,
-)
+from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.records import (
@@ -117,20 +116,9 @@ def _stored(store: Store, spec: RunSpec, settings: Settings) -> Record | None:
     """
     record = store.read(spec)
     if record is not None:
-        refuse_other_data(record, settings)
+        check_data_of(record, settings.data_dir)
         refuse_untestable(record, spec.evaluation)
     return record
-
-
-def refuse_other_data(record: Record, settings: Settings) -> None:
-    """A UserError if the record was made from other data than is prepared now; none is prepared:
-    nothing to compare.
-    """
-    there = prepared.index(settings.data_dir, record.spec.data_id).get("sha256")
-    if there not in (None, record.content["data_sha256"]):
-        raise UserError(
-            made_from_other_data(record.folder, record.spec, record.content["data_sha256"], there)
-        )
 
 
 def _both(log: TextIO, report: Callable[[str], None]) -> Callable[[str], None]:
@@ -287,7 +275,7 @@ def extend(
     record = read(folder)
     if record is None:
         raise UserError(f"{folder} holds no finished run (no record.json).")
-    refuse_other_data(record, settings)
+    check_data_of(record, settings.data_dir)
     old = record.evaluated or Evaluation()
     asked = Evaluation.read({**old.model_dump(), **wanted}, "evaluation")
     if asked.query != old.query and not replace_results:

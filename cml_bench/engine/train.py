@@ -7,133 +7,32 @@ bit for bit, for the same number of threads, since every batch is a function of 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cml_bench import registry
-from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import Episodes, Task
-from cml_bench.engine import checkpoint, compiled
-from cml_bench.engine.captured import CapturedStep
+from cml_bench.engine import checkpoint
+from cml_bench.engine.build import (
+    STEPS,
+    Settings,
+    build_data,
+    build_method,
+    check_data,
+    choose_path,
+    tasks_at_once,
+    tested_at_once,
+)
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, leaves, snapshot
-from cml_bench.errors import UserError
-from cml_bench.methods.base import Groups, Method
-from cml_bench.networks.base import Network
+from cml_bench.methods.base import Groups
 from cml_bench.records import write_progress
-from cml_bench.spec import Options, Protocol, RunSpec
+from cml_bench.spec import Protocol, RunSpec
 
-STEPS = {
-    "compiled": compiled.CompiledStep,
-    "captured": CapturedStep,
-}  # by path; the others: MetaStep
-_TESTED = 4  # times as many tasks at once, see tested_at_once
 _SAY_SECONDS = 10.0  # progress lines of one run are at least so far apart
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to run, which never changes the result's id: device, threads, paths, cadence."""
-
-    results: Path = Path("results")
-    data_dir: Path = Path("data")
-    device: str = "cpu"  # auto and cuda become cpu or cuda:N in engine/device.py
-    runs_per_gpu: int = 1
-    memory_fraction: float | None = None  # of a GPU; none: 1 / runs_per_gpu
-    tasks_at_once: int | None = None  # none: the network's number
-    gpu_expected: bool = False  # an error instead of a CPU, where the network gains by a GPU
-    threads: int = 1
-    path: str = "auto"
-    checkpoint_seconds: float = 60.0
-    diagnostics: bool = True
-    seeds_at_once: int | None = (
-        None  # trainings in one program (engine/seeds.py); none: as many as a job has
-    )
-    wait: bool = False  # for another process that makes the same run, instead of an error
-    report: Callable[[str], None] = print
-
-
-def resolve_options(cls: type, given: dict[str, Any], where: str) -> Options:
-    """Options of a plug-in class from a spec."""
-    return cls.Options.read(given, where)
-
-
-def choose_path(asked: str, spec: RunSpec, network: type[Network], device: torch.device) -> str:
-    """``plain``, ``fast``, ``compiled`` or ``captured``. ``auto``: captured on a GPU; compiled
-    where that is repaid and possible; else fast.
-
-    The choice depends on the network, the number of steps and the machine, not on the method, so a
-    baseline and its +CML version take the same path.
-    """
-    able = {"compiled": network.compiles and network.small, "captured": network.compiles}
-    if not able.get(asked, True):
-        raise UserError(f"{spec.network.name} cannot be {asked}: use --engine auto or fast.")
-    if asked == "captured" and device.type != "cuda":
-        raise UserError(
-            f"--engine captured is for CUDA devices, not for {device}: use --engine auto or fast."
-        )
-    if asked != "auto":
-        return asked
-    if device.type == "cuda" and network.compiles:
-        return "captured"
-    gains = able["compiled"] and spec.precision != "bf16"
-    worth = gains and spec.steps >= compiled.WORTHWHILE and device.type == "cpu"
-    return "compiled" if worth and compiled.available() else "fast"
-
-
-def tasks_at_once(settings: Settings, method: Method, device: torch.device) -> int:
-    """How many tasks one program holds."""
-    return settings.tasks_at_once or method.network.tasks_at_once(device)
-
-
-def tested_at_once(settings: Settings, method: Method, device: torch.device) -> int:
-    """How many where nothing is learned: a GPU has memory for more, and needs more to be busy."""
-    more = _TESTED if device.type == "cuda" and not settings.tasks_at_once else 1
-    return more * tasks_at_once(settings, method, device)
-
-
-def build_data(spec: RunSpec) -> DataSet:
-    """The data set of a spec, not opened."""
-    cls = registry.datasets.get(spec.data.name)
-    data = cls(resolve_options(cls, spec.data.options, f"data set {spec.data.name}"))
-    if data.data_id != spec.data_id:
-        raise UserError(f"this run was made for the data {spec.data_id}; here is {data.data_id}.")
-    return data
-
-
-def made_from_other_data(folder: Path, spec: RunSpec, theirs: str, there: str) -> str:
-    """What a person is told of a run whose id is this one's, but not its data: the id does not
-    contain the copy.
-    """
-    return (
-        f"{folder} was trained on other data: {spec.data_id} of SHA-256 {theirs[:12]}…, and what is"
-        f" prepared now has {there[:12]}…. Move the folder away to train it anew, or name another"
-        " folder under `results` (or `data_dir`) in the configuration."
-    )
-
-
-def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
-    """The method of a spec with its network."""
-    cls = registry.method(spec.method)
-    if cls.version != spec.version:
-        raise UserError(
-            f"this run was made with version {spec.version} of {spec.method}; here is"
-            f" {cls.version}."
-        )
-    network = None
-    if spec.network is not None:
-        net = registry.networks.get(spec.network.name)
-        options = resolve_options(net, spec.network.options, f"network {spec.network.name}")
-        network = net(options, data.input_shape, data.outputs(spec.way), path)
-        network.bind(data)
-    method = cls(resolve_options(cls, spec.options, f"method {spec.method}"), network, data.kind)
-    method.seed = spec.seed
-    return method
 
 
 def annealed(protocol: Protocol, step: int, steps: int) -> float:
@@ -205,8 +104,7 @@ class Training:
         ):  # what is recorded or compiled for it does not depend on the optimiser
             self.meta_step.optimizer = self.optimizer
             return
-        step = STEPS.get(self.path, MetaStep)
-        self.meta_step = step(
+        self.meta_step = STEPS[self.path](
             self.method, self.groups, self.optimizer, self.tasks_at_once, self._adjust
         )
 
@@ -420,8 +318,8 @@ class Training:
         state = checkpoint.load(self.folder)
         if state is None or state["id"] != self.spec.id:
             return
-        if (theirs := state.get("data", self.data.sha256)) != self.data.sha256:
-            raise UserError(made_from_other_data(self.folder, self.spec, theirs, self.data.sha256))
+        trained_on = state.get("data", self.data.sha256)
+        check_data(self.folder, self.spec, trained_on, self.data.sha256)
         for group, params in state["groups"].items():
             for name, value in params.items():
                 self.groups[group][name].data.copy_(value)

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from cml_bench.data.episodes import Episodes, Examples, Task
 from cml_bench.data.sinusoid import RANGE, Sinusoid
+from cml_bench.engine.build import build_data, check_data_of
 from cml_bench.engine.evaluate import ready
 from cml_bench.engine.learner import Learner, load
-from cml_bench.engine.run import refuse_other_data
-from cml_bench.engine.train import Settings, build_data
 from cml_bench.errors import UserError, unknown
 from cml_bench.figures import measures
 from cml_bench.methods.base import Groups, Method, Params
@@ -102,7 +101,7 @@ class Met(NamedTuple):
 def _opened(store: Store, spec: RunSpec, data_dir: Path) -> tuple[Learner, Episodes]:
     """A run's stored model and its test episodes, from the data that it was trained on."""
     learner = load(store.folder(spec), data_dir=data_dir)
-    refuse_other_data(learner.record, Settings(data_dir=data_dir))
+    check_data_of(learner.record, data_dir)
     leaf = next(iter(learner.groups["base"].values()))
     data = learner.data or build_data(spec).open(data_dir, leaf.device, leaf.dtype)
     return learner, Episodes(data, "test", spec.way, spec.shot, spec.evaluation.query)
