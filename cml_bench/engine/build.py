@@ -56,9 +56,10 @@ def choose_path(asked: str, spec: RunSpec, network: type[Network], device: torch
     The choice depends on the network, the number of steps and the machine, not on the method, so a
     baseline and its +CML version take the same path.
     """
+    assert spec.network is not None  # a method without a network is not trained
     able = {"compiled": network.compiles and network.small, "captured": network.compiles}
     if not able.get(asked, True):
-        raise UserError(f"{network.name} cannot be {asked}: use --engine auto or fast.")
+        raise UserError(f"{spec.network.name} cannot be {asked}: use --engine auto or fast.")
     if asked == "captured" and device.type != "cuda":
         raise UserError(
             f"--engine captured is for CUDA devices, not for {device}: use --engine auto or fast."
@@ -85,7 +86,7 @@ def tested_at_once(settings: Settings, method: Method, device: torch.device) -> 
 
 def build_data(spec: RunSpec) -> DataSet:
     """The data set of a spec, not opened."""
-    cls = registry.datasets.get(spec.data.name)
+    cls: type[DataSet] = registry.datasets.get(spec.data.name)
     data = cls(cls.Options.read(spec.data.options, f"data set {spec.data.name}"))
     if data.data_id != spec.data_id:
         raise UserError(f"this run was made for the data {spec.data_id}; here is {data.data_id}.")
@@ -94,7 +95,7 @@ def build_data(spec: RunSpec) -> DataSet:
 
 def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
     """The method of a spec with its network, bound to ``data``."""
-    cls = registry.method(spec.method)
+    cls: type[Method] = registry.method(spec.method)
     if cls.version != spec.version:
         raise UserError(
             f"this run was made with version {spec.version} of {spec.method}; here is"
@@ -102,7 +103,7 @@ def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
         )
     network = None
     if spec.network is not None:
-        net = registry.networks.get(spec.network.name)
+        net: type[Network] = registry.networks.get(spec.network.name)
         options = net.Options.read(spec.network.options, f"network {spec.network.name}")
         network = net(options, data.input_shape, data.outputs(spec.way), path)
         network.bind(data)
