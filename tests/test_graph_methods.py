@@ -122,7 +122,7 @@ def test_first_order_means_the_query_gradient_at_the_adapted_point(name):
     task = case.task()
     _, grads = case.gradient(task)
     wide = case.method.meet(expand(case.groups, 1), task)
-    *_, params = (s.params for s in case.method.adapt(wide, task.support, task.query.x))
+    *_, params = (s.params for s in case.method.adapt(wide, task.support))
     there = {n: p.detach().requires_grad_() for n, p in params.items()}
     out = case.method.outputs(wide, there, task.query.x, ("meta",))["meta"]
     names = list(case.network.params)

@@ -20,7 +20,7 @@ def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict
     """
     wide = method.meet(expand(groups, len(task)), task)
     losses: dict[str, Tensor] = {}
-    for state in method.adapt(wide, task.support, task.query.x):
+    for state in method.adapt(wide, task.support):
         outputs = method.outputs(wide, state.params, task.query.x, method.heads)
         for head in method.heads:
             loss = state.weight * method.criterion(outputs[head], task.query.y).mean()

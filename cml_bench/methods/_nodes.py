@@ -2,10 +2,9 @@
 loop.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -66,19 +65,12 @@ class NodeMethod(Method):
         """For the masks."""
         self._outer_step = step
 
-    def adapt(
-        self,
-        groups: Groups,
-        support: Examples,
-        query_inputs: Tensor | None = None,
-        *,
-        loss: str = "meta",
-        rng: Callable[[str], torch.Generator] | None = None,
-    ) -> Iterator[Adapted]:
-        """As any method's; support passes are made while the next state is asked for, query passes
-        in between.
+    def adapt(self, groups: Groups, support: Examples) -> Iterator[Adapted]:
+        """As any method's.
+
+        Support passes are made while the next state is asked for, query passes in between.
         """
-        states = super().adapt(groups, support, query_inputs, loss=loss, rng=rng)
+        states = super().adapt(groups, support)
         step = 0
         while True:
             self._inner_step = step

@@ -1,9 +1,9 @@
 """What a method is.
 
-Parameters come in groups: ``base`` (psi, theta: what is kept at test) and, with a co-learner,
-``co`` (phi). ``adapt`` yields adapted states, one for each point at which a query loss is due, with
-its weight; each state gives the outputs of every head. The engine does the rest: batching over
-tasks, the outer optimiser, validation, selection, records.
+Parameters come in groups: ``base`` (psi and theta, kept at test) and, with a co-learner, ``co``
+(phi). :meth:`Method.adapt` yields adapted states, one for each point at which a query loss is due,
+with the weight of that loss. Each state gives the outputs of every head. The engine does the rest:
+batches of tasks, the outer optimiser, validation, selection, records.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -13,17 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cml_bench import spec
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.errors import UserError
-from cml_bench.networks.base import Network, Param, Params, initialise
-from cml_bench.spec import Options
+from cml_bench.networks.base import (
+    CoLearner,
+    Network,
+    Param,
+    Params,
+    initialise,
+)
 from cml_bench.study.protocols import RELEASED, Recipe
 
 Groups = dict[str, Params]
 
 
 class Adapted(NamedTuple):
-    """Parameters after ``step`` inner steps; ``weight`` is that of the query loss due here."""
+    """Parameters after ``step`` inner steps, and the weight of the query loss that is due here."""
 
     step: int
     weight: float
@@ -31,20 +37,16 @@ class Adapted(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One more way to test a run: which stored model, which head, and whose support loss the inner
-    loop descends.
-    """
+    """One more way to test a run."""
 
     name: str
-    model: str  # best_meta or best_co
-    head: str
-    inner_loss: str
+    model: str  # the stored model: best_meta or best_co
+    head: str  # whose outputs are scored
+    inner_loss: str  # the head whose support loss the inner loop descends, or a variant of it
 
 
 class Scores(NamedTuple):
-    """Per task (T,): the loss of each head, and its score (accuracy, or the loss for
-    regression).
-    """
+    """Per task (T,) and head: loss, and score (the accuracy; for regression the loss again)."""
 
     loss: dict[str, Tensor]
     score: dict[str, Tensor]
@@ -60,16 +62,15 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean over examples and output dimensions: (T, n, d) twice -> (T,)."""
+    """Mean over examples and output dimensions: (T, n, d), (T, n, d) -> (T,)."""
     return F.mse_loss(outputs, targets, reduction="none").flatten(1).mean(1)
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Share of examples whose largest output is right: (T,)."""
+    """Share of examples whose largest output is that of their class: (T,)."""
     right = outputs.argmax(2) == targets
-    return right.to(torch.promote_types(outputs.dtype, torch.float32)).mean(
-        1
-    )  # 16 bits do not hold a mean
+    # A type of 16 bits is too coarse for a mean.
+    return right.to(torch.promote_types(outputs.dtype, torch.float32)).mean(1)
 
 
 def descend(param: Tensor, grad: Tensor, size: float | Tensor) -> Tensor:
@@ -86,68 +87,51 @@ CRITERIA = {
 class Method:
     """Base of all methods that learn an initialisation and adapt it by gradient steps.
 
-    A subclass states which parameters adapt (:meth:`adapts`), the size of an inner step
-    (:meth:`step_size`), and may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
-    ``version`` goes into every run's id: raise it when the algorithm's numbers change. ``recipe``
-    is the method's own row of hyper-parameters, for the presets ``official`` and ``clean``;
-    ``more_recipes`` are other rows of it, each a preset by its name; ``network_defaults`` are
-    options of the network without which the method is another one.
+    A subclass says which parameters adapt (:meth:`adapts`) and how large an inner step is
+    (:meth:`step_size`). It may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
     """
 
-    Options: type[Options] = Options
+    # Both are set by the subclass: the class of its options, and the annotation of an instance.
+    Options: type[spec.Options] = spec.Options
+    options: Any
     name: str
-    version = 1
+    version = 1  # part of every run's id: raise it when the algorithm's numbers change
     accepts_colearner = True
-    learns = True
+    learns = True  # a method that does not learn has no network, and overrides evaluate
     heads: tuple[str, ...] = ("meta",)
-    co_in_inner_loop = (
-        False  # whether the inner loop of the loss ``meta`` depends on the co-learner
-    )
-    recipe: Recipe = RELEASED
-    more_recipes: dict[str, Recipe] = {}
-    network_defaults: dict[str, Any] = {}
-    more_readings: tuple[
-        Reading, ...
-    ] = ()  # besides those that every method has: see engine/readings.py
-    needs: str | None = (
-        None  # what its network must take, if it is made for one kind of data: see Network.takes
-    )
-    # of the training: what a method draws besides the tasks is a function of it and the outer step
-    seed = 0
-    # What of the method depends on the outer step, all of it: see at_step. Within a phase the
-    # engine may repeat what it has compiled or recorded once; what depends on the step otherwise,
-    # such as a draw, would stay as it was then.
+    co: CoLearner  # where ``co`` is one of the heads
+    co_in_inner_loop = False  # whether the inner loop on the loss ``meta`` moves or reads phi
+    recipe: Recipe = RELEASED  # its hyper-parameters under the presets official and clean
+    more_recipes: dict[str, Recipe] = {}  # other hyper-parameters, each a preset by its name
+    network_defaults: dict[str, Any] = {}  # options of the network that belong to the method
+    more_readings: tuple[Reading, ...] = ()  # besides those of every method: engine/readings.py
+    needs: str | None = None  # what its network must take (see Network.takes); None: anything
+    seed = 0  # of the training: a method's own draws are a function of it and the outer step
+    # Everything of the method that depends on the outer step: see at_step. Within a phase the
+    # engine repeats what it has compiled or recorded once, so anything else that depends on the
+    # step, such as a draw, would be repeated with it.
     phase: Hashable = None
 
-    def __init__(self, options: Options, network: Network, kind: str):
+    def __init__(self, options: spec.Options, network: Network, kind: str):
         self.options, self.network, self.kind = options, network, kind
-        if (
-            self.needs and network.takes != self.needs
-        ):  # a method that does not learn has no network
+        if self.needs and network.takes != self.needs:
             raise UserError(
                 f"{self.name} works on {self.needs}, and {network.name} takes {network.takes}."
             )
         self.criterion, self.score = CRITERIA[kind]
 
     def check_task(self, count: int) -> None:
-        """Raise a UserError if a task of ``count`` examples, support and query, is none for this
-        method.
-        """
+        """A UserError if the method cannot use a task of ``count`` examples, support and query."""
 
-    # -- parameters
-    # --------------------------------------------------------------------------------------
+    # -- parameters --
 
     @property
     def params(self) -> dict[str, Param]:
-        """What the group ``base`` holds: the network's parameters, and what else the method needs
-        at test.
-        """
+        """The group ``base``: the network's parameters, and what else the method needs at test."""
         return self.network.params
 
     def init(self, seed: int) -> Groups:
-        """Initial parameters: each is a function of the seed, the network's name and its own name
-        only.
-        """
+        """Initial parameters, each a function of the seed, the network's name and its own name."""
         return {"base": initialise(self.params, f"network {self.network.name}", seed)}
 
     def trains(self, group: str, name: str) -> bool:
@@ -172,8 +156,7 @@ class Method:
         """Whether the outer gradient differentiates through the inner gradients."""
         return not self.options.first_order
 
-    # -- inner loop
-    # --------------------------------------------------------------------------------------
+    # -- inner loop --
 
     def outputs(
         self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]
@@ -182,21 +165,19 @@ class Method:
         return {"meta": self.network.head(params, self.features(groups, params, x))}
 
     def features(self, groups: Groups, params: Params, x: Tensor) -> Tensor:
-        """What the heads read, theta and phi alike: (T, n, ...)."""
+        """The features (T, n, ...) that every head reads."""
         return self.network.features(params, x)
 
     def activations(self, groups: Groups, params: Params, x: Tensor) -> dict[str, Tensor]:
-        """Outputs (T, n, ...) of the layers of psi, by name: what figures look at."""
+        """Outputs (T, n, ...) of the layers of psi, by name, for figures."""
         return self.network.activations(params, x)
 
     def meet(self, groups: Groups, task: Task) -> Groups:
-        """The groups with what the method computes of a whole task, queries included, before it
-        adapts.
-        """
+        """The groups, with what is computed of a whole task, queries too, before adaptation."""
         return groups
 
     def moving(self, loss: str) -> list[str]:
-        """Names of the parameters that the inner loop moves when it descends the loss of a head."""
+        """Names of the parameters that the inner loop moves when it descends this loss."""
         fixed = self.network.fixed_names
         return [name for name in self.network.params if self.adapts(name) and name not in fixed]
 
@@ -205,14 +186,13 @@ class Method:
         return groups["base"]
 
     def seen(self, params: Params, step: int) -> Params:
-        """The parameters as the network meets them in inner step ``step`` and in the query pass
-        after it.
-        """
+        """The parameters as inner step ``step`` and the query pass after it use them."""
         return params
 
     def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
-        """What the inner loop descends, per task (T,); ``loss`` names a head, or a reading's
-        variant.
+        """What the inner loop descends, per task (T,).
+
+        ``loss`` names a head, or a variant that a reading asks for.
         """
         return self.criterion(self.outputs(groups, params, support.x, (loss,))[loss], support.y)
 
@@ -225,8 +205,9 @@ class Method:
         loss: str,
         create_graph: bool,
     ) -> dict[str, Tensor]:
-        """Gradients of the support loss; tasks are independent, so their sum has each task's own
-        gradient.
+        """Gradients (T, ...) of the support loss.
+
+        Tasks are independent, so the gradient of the sum over tasks holds that of each task.
         """
         if not names:
             return {}
@@ -245,7 +226,7 @@ class Method:
         loss: str = "meta",
         create_graph: bool = False,
     ) -> Iterator[Params]:
-        """Parameters after 0, 1, ..., ``steps`` inner steps, for all tasks at once (T, ...)."""
+        """Parameters (T, ...) after 0, 1, ..., ``steps`` inner steps."""
         params = self.start(groups)
         names = self.moving(loss)
         yield self.seen(params, 0)
@@ -261,31 +242,17 @@ class Method:
                 params = {**params, **moved}
                 yield self.seen(params, step)
 
-    def adapt(
-        self,
-        groups: Groups,
-        support: Examples,
-        query_inputs: Tensor | None = None,
-        *,
-        loss: str = "meta",
-        rng: Callable[[str], torch.Generator] | None = None,
-    ) -> Iterator[Adapted]:
-        """Adapted states at which a query loss is due. Here: one, after the last step, with weight
-        1.
-        """
-        path = self.trajectory(
-            groups, support, self.inner_steps, loss=loss, create_graph=self.second_order
+    def adapt(self, groups: Groups, support: Examples) -> Iterator[Adapted]:
+        """The adapted states at which a query loss is due; here the last one, with weight 1."""
+        *_, params = self.trajectory(
+            groups, support, self.inner_steps, create_graph=self.second_order
         )
-        *_, params = path
         yield Adapted(self.inner_steps, 1.0, params)
 
-    # -- outer loop
-    # --------------------------------------------------------------------------------------
+    # -- outer loop --
 
     def at_step(self, step: int) -> None:
-        """The outer step ``step`` comes next; a method with a schedule sets :attr:`phase` and what
-        follows from it.
-        """
+        """Called before outer step ``step``: a method with a schedule sets :attr:`phase` here."""
 
     def for_test(self) -> "Method":
         """The method as it is at test."""
@@ -300,20 +267,21 @@ class Method:
         return 1.0
 
     def extra_loss(self, groups: Groups, task: Task) -> Tensor | None:
-        """A term of the outer loss besides the query losses, per task (T,); None: there is none."""
+        """A further term (T,) of the outer loss; None: there is none."""
         return None
 
     def outer_loss(self, groups: Groups, task: Task) -> tuple[Tensor, Scores]:
-        """Outer loss (T,) and the scores of the last state."""
+        """The outer loss (T,), and the scores of the last adapted state."""
         groups = self.meet(groups, task)
         total = self.extra_loss(groups, task)
-        for state in self.adapt(groups, task.support, task.query.x):
+        for state in self.adapt(groups, task.support):
             outputs = self.outputs(groups, state.params, task.query.x, self.heads)
             losses = {head: self.criterion(outputs[head], task.query.y) for head in self.heads}
             for head, loss in losses.items():
                 factor = state.weight * self.head_weight(head)
                 weighted = loss if factor == 1 else factor * loss
                 total = weighted if total is None else total + weighted
+        assert total is not None  # there is at least one adapted state
         losses = {head: loss.detach() for head, loss in losses.items()}
         if self.score is self.criterion:
             return total, Scores(losses, losses)
@@ -321,12 +289,14 @@ class Method:
             losses, {h: self.score(outputs[h].detach(), task.query.y) for h in self.heads}
         )
 
+    def evaluate(self, task: Task) -> Scores:
+        """Scores of a batch of tasks, by a method that does not learn."""
+        raise NotImplementedError
+
     def meta_step(
-        self, closure: Callable[[], object], groups: Groups, optimizer: torch.optim.Optimizer
-    ):
-        """One outer step: ``closure`` sets the gradients of the stored parameters and returns the
-        scores.
-        """
+        self, closure: Callable[[], Scores], groups: Groups, optimizer: torch.optim.Optimizer
+    ) -> Scores:
+        """Make one outer step; ``closure`` sets the gradients and returns the scores."""
         result = closure()
         optimizer.step()
         return result

@@ -1,8 +1,7 @@
 """``mamlpp``: MAML++ (Antoniou, Edwards, Storkey, ICLR 2019)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -171,20 +170,10 @@ class MAMLPlusPlus(MAML):
         row = min(step, self.rows - 1)
         return {name: p[:, row] if self._is_norm(name) else p for name, p in params.items()}
 
-    def adapt(
-        self,
-        groups: Groups,
-        support: Examples,
-        query_inputs: Tensor | None = None,
-        *,
-        loss: str = "meta",
-        rng: Callable[[str], torch.Generator] | None = None,
-    ) -> Iterator[Adapted]:
+    def adapt(self, groups: Groups, support: Examples) -> Iterator[Adapted]:
         """A state after every inner step whose query loss has a weight in this epoch."""
         weights, second_order = self.phase
-        path = self.trajectory(
-            groups, support, self.inner_steps, loss=loss, create_graph=second_order
-        )
+        path = self.trajectory(groups, support, self.inner_steps, create_graph=second_order)
         for step, params in enumerate(path):
             if step and weights[step - 1]:
                 yield Adapted(step, weights[step - 1], params)

@@ -20,25 +20,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cml_bench import seeding
+from cml_bench import seeding, spec
 from cml_bench.errors import UserError
 from cml_bench.networks._convolution import Conv, Pooled, PooledProduct, ScaledReLU, layout, patches
-from cml_bench.spec import Options
 from cml_bench.study.protocols import Recipe
 
 Params = dict[str, Tensor]
 BN_EPS = 1e-5  # torch's default
 MOST_LAYERS = 100  # of one kind
-MOST_PARAMETERS = (
-    100_000_000  # a thousand times the paper's largest; far more do not fit into memory
-)
+MOST_PARAMETERS = 100_000_000  # a thousand times the paper's largest network
 
 
 class Param(NamedTuple):
-    """Shape and initialisation of one parameter.
+    """Shape and initial distribution of one parameter.
 
-    Uniform in +-``bound``; or normal with deviation ``std``, truncated at two deviations; or the
-    constant ``value``.
+    It starts uniform in +-``bound``; or normal with deviation ``std``, cut off at two deviations;
+    or, where both are None, at ``value``.
     """
 
     shape: tuple[int, ...]
@@ -58,10 +55,10 @@ def uniform(shape: tuple[int, ...], fan_in: int) -> Param:
 
 
 def initialise(params: dict[str, Param], purpose: str, seed: int) -> Params:
-    """Initial values (float32, CPU). Each is a function of (purpose, seed, name) alone.
+    """Initial values (float32, CPU), each a function of (purpose, seed, name).
 
-    A UserError for a start beyond float32, and for more values than :data:`MOST_PARAMETERS`:
-    nothing is allocated then.
+    A UserError for a constant beyond float32. More values than :data:`MOST_PARAMETERS` are refused
+    before anything is allocated.
     """
     if (total := count(params)) > MOST_PARAMETERS:
         raise UserError(
@@ -94,9 +91,7 @@ def count(params: dict[str, Param]) -> int:
 
 
 class CoLearner:
-    """A second head on the features: ``params`` (what it needs) and ``apply(p, features) ->
-    outputs``.
-    """
+    """A second head on the features: its parameters, and how it uses them."""
 
     params: dict[str, Param]
 
@@ -117,41 +112,31 @@ class CoLearner:
 class Network:
     """A feature extractor psi and a head theta.
 
-    ``params`` names every parameter; those of the head are in ``head_names``, normalisation scales
-    and shifts in ``norm_names``, those that no inner loop moves in ``fixed_names``. ``path``
-    chooses between equal computations: ``plain``, or the network's fastest. ``takes`` says what its
-    inputs are, and ``smallest`` how many pixels a side an image needs: data that does not fit is a
-    UserError here, before anything is planned or trained.
+    ``path`` chooses between equal computations: ``plain``, or the network's fastest. Data that does
+    not fit is refused with a UserError here, before anything is planned or trained.
     """
 
-    Options: type[Options] = Options
+    Options: type[spec.Options] = spec.Options
+    options: spec.Options  # a subclass annotates it with its own class of options
     name: str
-    params: dict[str, Param]
-    head_names: frozenset[str]
-    norm_names: frozenset[str] = frozenset()
+    params: dict[str, Param]  # psi and theta
+    head_names: frozenset[str]  # theta
+    norm_names: frozenset[str] = frozenset()  # scales and shifts of normalisations
     fixed_names: frozenset[str] = frozenset()  # parameters that no inner loop moves
-    recipe: Recipe = (
-        Recipe()
-    )  # what its own code changes in a method's row under the presets official and clean
+    recipe: Recipe = Recipe()  # what its own code changes under the presets official and clean
     feature_shape: tuple[int, ...]
-    colearner_depth: int
+    colearner_depth: int  # hidden layers of the paper's co-learner
     takes: Literal["images", "vectors", "nodes"] = "images"
-    smallest = 1
-    # whether starting its operations costs more than the operations: see engine/compiled.py
-    small = False
+    smallest = 1  # pixels a side that an image needs
+    small = False  # whether starting its operations costs more than they do: engine/compiled.py
     compiles = True  # whether engine/compiled.py can trace it
-    # whether several models on the same tasks take little longer than one: see engine/evaluate.py
-    many_models = False
+    many_models = False  # whether several models take little longer than one: engine/evaluate.py
 
     def __init__(
-        self, options: Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"
+        self, options: spec.Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"
     ):
-        self.options, self.input_shape, self.outputs, self.path = (
-            options,
-            input_shape,
-            outputs,
-            path,
-        )
+        self.options, self.input_shape = options, input_shape
+        self.outputs, self.path = outputs, path
         self._check_inputs(tuple(input_shape))
 
     def _check_inputs(self, shape: tuple[int, ...]) -> None:
@@ -175,9 +160,7 @@ class Network:
 
     @property
     def layers(self) -> list[str]:
-        """Names of psi's layers that have weights, from the inputs on: no head, no
-        normalisation.
-        """
+        """Names of psi's layers with weights, from the inputs on, normalisations left out."""
         aside = self.head_names | self.norm_names
         return [
             name.removesuffix(".weight")
@@ -186,9 +169,7 @@ class Network:
         ]
 
     def bind(self, data: Any) -> None:
-        """Know the data set that the examples are from; a UserError where only one of the two is of
-        graphs.
-        """
+        """Know the data set of the examples. A UserError if only one of the two is for graphs."""
         if self.takes != data.gives and "nodes" in (self.takes, data.gives):
             raise UserError(
                 f"{self.name} takes {self.takes}, and the examples of {data.name} are"
@@ -198,21 +179,18 @@ class Network:
 
     @contextmanager
     def repeating(self, x: Tensor) -> Iterator[None]:
-        """Inside, the inputs ``x`` (this tensor) come again and again: what no parameter changes
-        may be kept.
+        """A block in which ``x`` is the input again and again.
+
+        What depends on the tensor ``x`` alone, not on parameters, may be computed once.
         """
         yield
 
     def features(self, p: Params, x: Tensor) -> Tensor:
-        """Features (T, n, *feature_shape) of inputs (T, n, *input_shape); the co-learner attaches
-        here.
-        """
+        """Features (T, n, *feature_shape) of inputs (T, n, *input_shape), for all heads."""
         raise NotImplementedError
 
     def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
-        """Outputs (T, n, ...) of the layers of psi by name, from the inputs on: for figures. Here:
-        the features.
-        """
+        """Outputs (T, n, ...) of psi's layers by name, for figures; here the features alone."""
         return {"features": self.features(p, x)}
 
     def head(self, p: Params, z: Tensor) -> Tensor:
@@ -220,9 +198,7 @@ class Network:
         raise NotImplementedError
 
     def colearner(self, depth: int) -> CoLearner:
-        """A co-learner of ``depth`` hidden layers (of the kind that suits the network) and a linear
-        one.
-        """
+        """A co-learner of ``depth`` hidden layers that suit the network, and a linear one."""
         raise NotImplementedError
 
     def tasks_at_once(self, device: torch.device) -> int:
@@ -230,13 +206,13 @@ class Network:
         raise NotImplementedError
 
 
-# -- layers
-# -------------------------------------------------------------------------------------------
+# -- layers --
 
 
 def weight_and_bias(shape: tuple[int, ...], init: str = "torch") -> tuple[Param, Param]:
-    """Weight (outputs, inputs, ...) and bias (outputs,): torch's default, or Glorot and Bengio's
-    uniform ("xavier").
+    """Weight (outputs, inputs, ...) and bias (outputs,) of a layer.
+
+    ``init``: "torch", its default; or "xavier", Glorot and Bengio's uniform with zero biases.
     """
     outputs, inputs, *kernel = shape
     area = int(np.prod(kernel))
@@ -308,13 +284,13 @@ def _sign(scale: Tensor) -> Tensor:
 
 
 def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
-    """``block(..., pool=True)`` with a quarter of the memory traffic; equal up to rounding.
+    """``block(..., pool=True)`` with a quarter of the memory traffic, equal up to rounding.
 
-    Pooling goes before normalising: batch-norm is monotone in each channel, so the maximum of
-    ReLU(scale * z + shift) is that of sign(scale) * z; affine, ReLU and their derivatives then
-    touch a quarter of the elements. The convolution's bias is left out: batch-norm subtracts it
-    again. Where a scale is exactly 0 all places of a window are its maximum, and the scale's
-    derivative is that of the largest z.
+    The map is pooled before it is normalised. Batch-norm is monotone in each channel, so
+    ReLU(scale * z + shift) is largest where sign(scale) * z is. Scale, shift, ReLU and their
+    derivatives then touch a quarter of the elements. The convolution's bias is left out, since
+    batch-norm subtracts it again. If a scale is exactly 0, every place of a window is its maximum,
+    and the scale's derivative is taken at the largest z.
     """
     weight, scale = p[f"conv{index}.weight"], p[f"norm{index}.weight"].reshape(1, -1, 1, 1)
     sign = _sign(scale)
@@ -325,9 +301,7 @@ def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
 
 
 class Covered(NamedTuple):
-    """Images (T, n, C, H, W) as their 3x3 patches, with the mean of these patches' products: see
-    ``patches``.
-    """
+    """Images as their 3x3 patches, and the mean of the patches' products: see ``patches``."""
 
     patches: Tensor
     products: Tensor
@@ -337,29 +311,28 @@ class Covered(NamedTuple):
     def by(cls, x: Tensor) -> "Covered":
         """The patches of these images."""
         with _exact(x):
-            return cls(*patches(x), tuple(x.shape[3:]))
+            return cls(*patches(x), (x.shape[3], x.shape[4]))
 
 
 def _exact(x: Tensor) -> AbstractContextManager:
-    """Without autocast, where it exists."""
+    """A block without autocast, on a device that has it."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if kind in ("cpu", "cuda") else nullcontext()
 
 
 def fast_first_block(p: Params, index: str, x: Covered, slope: float = 0.0) -> Tensor:
-    """``block(..., pool=True)`` for inputs of few channels that need no gradient: images, see
-    :class:`Covered`.
+    """``block(..., pool=True)`` for images of few channels, which need no gradient.
 
-    Each output is w . patch, a matrix product over 3x3 patches; so its variance is w' Cov w with
-    their covariance (9C x 9C), and batch-norm is known before any map is: it goes into the weights
-    and into one of a patch of ones. Neither statistics nor their derivatives need a pass over the
-    full map, which in the first layer is the largest. Returns the folded map (n, T*filters, H//2,
-    W//2), channels last.
+    An output is the product w . patch with a 3x3 patch, so its variance is w' Cov w, where Cov
+    (9C, 9C) is the covariance of the patches. Batch-norm is thus known before the map is. Its scale
+    goes into the weights, and its shift into the weight of the patches' row of ones. Statistics and
+    their derivatives need no pass over the full map, the largest of the network. Returns the folded
+    map (n, T*filters, H//2, W//2), channels last.
     """
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
     with _exact(weight):
-        # Of a rounded covariance (bf16, tf32) a variance could be below 0; float64 is left alone,
-        # and these are small.
+        # With a rounded covariance (bf16, tf32) a variance could be below 0. These are small
+        # matrices, so they are float64, which autocast leaves alone.
         mean, wide = x.products[:, :-1, -1:].double(), weight.double()
         covariance = x.products[:, :-1, :-1] - mean @ mean.transpose(1, 2)
         factor = scale * torch.rsqrt(((wide @ covariance) * wide).sum(2) + BN_EPS).to(scale.dtype)

@@ -29,7 +29,7 @@ def no_adaptation_at_test(patch) -> None:
 
 
 def query_loss_at_unadapted_weights(patch) -> None:
-    def adapt(self, groups, support, query_inputs=None, **_):
+    def adapt(self, groups, support):
         yield Adapted(0, 1.0, groups["base"])
 
     patch.setattr(Method, "adapt", adapt)
