@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.errors import UserError
-from cml_bench.networks.base import Network, Param, Params, initialise
+from cml_bench.networks.base import Network, Param, Params, check_start, initialise
 from cml_bench.spec import Options
 from cml_bench.study.protocols import RELEASED, Recipe
 
@@ -143,6 +143,10 @@ class Method:
         at test.
         """
         return self.network.params
+
+    def check_start(self) -> None:
+        """Raise a UserError if the parameters cannot be initialised; nothing is allocated."""
+        check_start(self.params, f"network {self.network.name}")
 
     def init(self, seed: int) -> Groups:
         """Initial parameters: each is a function of the seed, the network's name and its own name

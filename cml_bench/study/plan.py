@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -215,19 +216,27 @@ def _problem(error: ValidationError) -> str:
 
 def source_hash() -> str:
     """SHA-256 over the package's Python and JSON files."""
+    return hash_of([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.json")])
+
+
+def hash_of(paths: Iterable[Path]) -> str:
+    """SHA-256 over files of the package, in the order of their names."""
     digest = hashlib.sha256()
-    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.json")]):
+    for path in sorted(paths):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def cached(content: dict[str, Any], where: str, results: Path | None = None) -> Plan:
-    """The plan of a configuration, resolved in a subprocess unless it is cached under
-    ``results/plans``.
+def cached(
+    content: dict[str, Any], where: str, results: Path | None = None, counted: bool = False
+) -> Plan:
+    """The plan of a configuration, resolved in a subprocess unless it is in ``results/plans``.
 
-    ``plan.path`` is that file. It never changes, so a job reads the plan that it was started with,
-    whatever is planned beside it. In a folder that one may only read there is no such file, and the
-    plan is there all the same.
+    ``counted``: this process also keeps the counts of :mod:`cml_bench.study.work`, for a start that
+    prints hours, since loading torch once more takes seconds.
+
+    ``plan.path`` is the file. It never changes, so a job reads the plan that it was started with,
+    whatever is planned beside it. Where nothing can be written there is no file, but still a plan.
     """
     content = included(content, where)
     study = parse(content, where)
@@ -240,7 +249,7 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     known = _known(path)
     if known is None:
         try:
-            known = _resolved_apart(content, path, where)
+            known = _resolved_apart(content, path, where, counted)
         except OSError as error:  # a file in a folder's place, no permission, a full disk
             if error.errno not in DENIED:
                 raise UserError(
@@ -254,18 +263,20 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
                 flush=True,
             )
             with tempfile.TemporaryDirectory() as folder:
-                known = _resolved_apart(content, Path(folder) / path.name, where)
+                known = _resolved_apart(content, Path(folder) / path.name, where, counted)
     return known.model_copy(update={"path": str(path)})
 
 
-def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
-    """Resolve in a process of its own, which is the one that loads torch. Its error is the
-    user's.
+def _resolved_apart(content: dict[str, Any], path: Path, where: str, counted: bool) -> Plan:
+    """Resolve in a process of its own, which is the one that loads torch. Its error is the user's.
+
+    What prints a plan counts it: ``counted`` asks for that, and drops the text.
     """
     config = path.with_suffix(".config.json")
     made = [folder for folder in path.parents if not folder.exists()]
     write_json(config, content)
     command = [sys.executable, "-m", "cml_bench", "plan", f"--config={config}", f"--out={path}"]
+    command += ["--json"] * counted
     environment = {
         **os.environ,
         "CML_BENCH_PLAN": str(path),
