@@ -45,9 +45,7 @@ if workflow.is_main_process:
             path
         ) in workflow.configfiles:  # Snakemake has read them, and its reader drops doubled keys
             strict_yaml.read(os.path.relpath(path))
-        PLAN = planning.cached(
-            config, f"configuration of study {config['study']}", counted=not workflow.dryrun
-        )
+        PLAN = planning.cached(config, f"configuration of study {config['study']}")
     except UserError as error:
         raise WorkflowError(str(error))
     PLAN_FILE = PLAN.path

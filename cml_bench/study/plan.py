@@ -227,13 +227,8 @@ def hash_of(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def cached(
-    content: dict[str, Any], where: str, results: Path | None = None, counted: bool = False
-) -> Plan:
+def cached(content: dict[str, Any], where: str, results: Path | None = None) -> Plan:
     """The plan of a configuration, resolved in a subprocess unless it is in ``results/plans``.
-
-    ``counted``: this process also keeps the counts of :mod:`cml_bench.study.work`, for a start that
-    prints hours, since loading torch once more takes seconds.
 
     ``plan.path`` is the file. It never changes, so a job reads the plan that it was started with,
     whatever is planned beside it. Where nothing can be written there is no file, but still a plan.
@@ -249,7 +244,7 @@ def cached(
     known = _known(path)
     if known is None:
         try:
-            known = _resolved_apart(content, path, where, counted)
+            known = _resolved_apart(content, path, where)
         except OSError as error:  # a file in a folder's place, no permission, a full disk
             if error.errno not in DENIED:
                 raise UserError(
@@ -263,20 +258,16 @@ def cached(
                 flush=True,
             )
             with tempfile.TemporaryDirectory() as folder:
-                known = _resolved_apart(content, Path(folder) / path.name, where, counted)
+                known = _resolved_apart(content, Path(folder) / path.name, where)
     return known.model_copy(update={"path": str(path)})
 
 
-def _resolved_apart(content: dict[str, Any], path: Path, where: str, counted: bool) -> Plan:
-    """Resolve in a process of its own, which is the one that loads torch. Its error is the user's.
-
-    What prints a plan counts it: ``counted`` asks for that, and drops the text.
-    """
+def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
+    """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
     config = path.with_suffix(".config.json")
     made = [folder for folder in path.parents if not folder.exists()]
     write_json(config, content)
     command = [sys.executable, "-m", "cml_bench", "plan", f"--config={config}", f"--out={path}"]
-    command += ["--json"] * counted
     environment = {
         **os.environ,
         "CML_BENCH_PLAN": str(path),
