@@ -263,7 +263,7 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
 
 
 def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
-    """Resolve in a process of its own, which is the one that loads torch. Its error is the user's."""
+    """Resolve in a process of its own, which loads torch. Its error is the user's."""
     config = path.with_suffix(".config.json")
     made = [folder for folder in path.parents if not folder.exists()]
     write_json(config, content)

@@ -105,7 +105,7 @@ def work(spec: RunSpec, counts: Counts | None) -> Work:
     validations = spec.steps // protocol.val_every + 1
     tests = validations * protocol.val_tasks + passes * evaluation.tasks
     longer = max(1, max(evaluation.inner_steps) / max(1, counts.inner_steps))
-    flops = spec.steps * protocol.meta_batch * counts.training
+    flops: float = spec.steps * protocol.meta_batch * counts.training
     flops += tests * (counts.adaptation * longer + counts.inference)
     results = evaluation.tasks * readings * len(evaluation.inner_steps)
     size = _bytes_of_models(counts, protocol.ensemble_top_k)
