@@ -11,7 +11,7 @@ from snakemake.utils import min_version
 from cml_bench import texts
 from cml_bench.errors import UserError
 from cml_bench.study import plan as planning
-from cml_bench.study import preflight, strict_yaml, targets
+from cml_bench.study import cost, preflight, strict_yaml, targets, work
 from cml_bench.system import allocator, hardware, shells, utf8
 
 min_version("9.27")
@@ -144,13 +144,13 @@ onstart:
         )
     if on_cluster():
         refuse_names_for_cluster()
-    print(preflight.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
+    print(cost.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
     if (
         STUDY.gpu == "expected"
         and not (GPUS or on_cluster() or STUDY.allow_cpu)
         and planned_gpu_jobs()
     ):
-        raise WorkflowError(preflight.refusal(PLAN))
+        raise WorkflowError(cost.refusal(PLAN))
 
 
 onerror:

@@ -249,22 +249,25 @@ def _of(study: Study | None, name: str) -> Any:
 
 def _plan(args: argparse.Namespace) -> None:
     from cml_bench.costs import estimate
-    from cml_bench.study import config, preflight, resolve
+    from cml_bench.study import config, cost, resolve, work
     from cml_bench.system import files, hardware
 
     where = ", ".join(map(str, args.config))
-    resolved = estimate.add(resolve.resolve(config.parse(config.merged(args.config), where), where))
+    resolved = resolve.resolve(config.parse(config.merged(args.config), where), where)
     if args.out:
         files.write_json(args.out, resolved.json_values())
+    if args.out and not args.json:
+        return
+    resolved = estimate.add(resolved, work.cache_of(resolved))
     if args.json:
         print(json.dumps(resolved.json_values(), indent=1))
-    elif not args.out:
+    else:
         from cml_bench.costs import calibrate
 
         device = resolved.study.device
         rates = calibrate.rates(resolved, args.calibrate, device) if args.calibrate > 0 else None
         gpus = 0 if device == "cpu" else len(hardware.gpus())
-        print(preflight.summary(resolved, gpus if rates is None else int(rates.gpu), rates))
+        print(cost.summary(resolved, gpus if rates is None else int(rates.gpu), rates))
 
 
 def _settings(args: argparse.Namespace, study: Study | None = None):

@@ -37,13 +37,14 @@ class Registry:
 
     def __init__(self, kind: str, package: str):
         self.kind, self.package = kind, package
-        self._entries: dict[str, type] = {}
+        # Of any kind, since what a plug-in has is said in the rooms above this one.
+        self._entries: dict[str, type[Any]] = {}
         self._scanned = False
 
-    def register(self, name: str) -> Callable[[type], type]:
+    def register(self, name: str) -> Callable[[type[Any]], type[Any]]:
         """Class decorator: make the class known under ``name``."""
 
-        def add(cls: type) -> type:
+        def add(cls: type[Any]) -> type[Any]:
             self._check(name, cls)
             other = self._entries.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (
@@ -60,7 +61,7 @@ class Registry:
 
         return add
 
-    def _check(self, name: str, cls: type) -> None:
+    def _check(self, name: str, cls: type[Any]) -> None:
         """A UserError for a name or an option that would be taken for something else."""
         place = f"{cls.__module__}: the {self.kind} {name!r}"
         if not re.fullmatch(NAME, name):
@@ -88,7 +89,7 @@ class Registry:
         self._scan()
         return sorted(self._entries)
 
-    def get(self, name: str) -> type:
+    def get(self, name: str) -> type[Any]:
         """The class registered under ``name``; an error with the nearest name otherwise."""
         self._scan()
         if name not in self._entries:
@@ -113,15 +114,17 @@ def _is(annotation: Any, kind: type) -> bool:
     return annotation in ((int, float) if kind is float else (kind,))
 
 
-_wrappers: dict[str, Callable[[type], type]] = {}
+_wrappers: dict[str, Callable[[type[Any]], type[Any]]] = {}
 
 
-def wraps(suffix: str) -> Callable[[Callable[[type], type]], Callable[[type], type]]:
+def wraps(
+    suffix: str,
+) -> Callable[[Callable[[type[Any]], type[Any]]], Callable[[type[Any]], type[Any]]]:
     """Decorator of a function that makes the class of ``<name><suffix>`` from the class of
     ``<name>``.
     """
 
-    def add(make: Callable[[type], type]) -> Callable[[type], type]:
+    def add(make: Callable[[type[Any]], type[Any]]) -> Callable[[type[Any]], type[Any]]:
         _wrappers[suffix] = make
         return make
 
@@ -133,7 +136,7 @@ networks = Registry("network", "cml_bench.networks")
 datasets = Registry("data set", "cml_bench.data")
 
 
-def method(name: str) -> type:
+def method(name: str) -> type[Any]:
     """The class of a method name, ``maml+cml`` included."""
     if name.endswith(CML) and name.removesuffix(CML) in methods.names():
         return _wrappers[CML](methods.get(name.removesuffix(CML)))
@@ -144,9 +147,9 @@ def method(name: str) -> type:
 
 def method_names() -> list[str]:
     """Every method, and the ``+cml`` of each that accepts a co-learner."""
-    found = []
+    every = []
     for name in methods.names():
-        found.append(name)
+        every.append(name)
         if methods.get(name).accepts_colearner:
-            found.append(name + CML)
-    return found
+            every.append(name + CML)
+    return every

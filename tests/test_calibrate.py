@@ -4,7 +4,7 @@ import pytest
 
 from cml_bench.__main__ import main
 from cml_bench.costs import calibrate, estimate
-from cml_bench.study import preflight
+from cml_bench.study import cost
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers.checkouts import CONFIG
@@ -22,12 +22,10 @@ def test_a_network_that_gains_by_a_gpu_is_timed_and_its_hours_follow(resolved):
     )
     assert 1e6 < rates.flops["conv4 16px"] < 1e14
     runs = [run for run in resolved.runs if run.gpu]
-    seconds = 3600 * preflight.hours(runs, False, rates)
+    seconds = 3600 * cost.hours(runs, False, rates)
     assert seconds == pytest.approx(sum(run.work.flops for run in runs) / rates.flops["conv4 16px"])
     half = rates._replace(flops={"conv4 16px": rates.flops["conv4 16px"] / 2})
-    assert preflight.hours(runs, False, half) == pytest.approx(
-        2 * preflight.hours(runs, False, rates)
-    )
+    assert cost.hours(runs, False, half) == pytest.approx(2 * cost.hours(runs, False, rates))
 
 
 def test_plan_prints_a_line_for_every_table_and_for_all(tmp_path, capsys):

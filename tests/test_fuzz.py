@@ -14,7 +14,7 @@ from cml_bench.__main__ import main
 from cml_bench.costs import estimate
 from cml_bench.errors import UserError
 from cml_bench.spec import Evaluation, Protocol
-from cml_bench.study import plan, preflight
+from cml_bench.study import cost, plan
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 
@@ -160,7 +160,7 @@ def check(config) -> str:
         return said
     assert resolved.runs
     for gpus in (0, 1):
-        assert preflight.summary(resolved, gpus)
+        assert cost.summary(resolved, gpus)
     json.dumps(resolved.json_values(), allow_nan=False)
     return ""
 

@@ -13,7 +13,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence import paper
 from cml_bench.evidence.build import build
 from cml_bench.report import forms
-from cml_bench.study import config, preflight, targets
+from cml_bench.study import config, cost, targets
 from cml_bench.study.resolve import resolve
 from tests.helpers.plans import with_tasks
 from tests.helpers.simulated import finish
@@ -53,7 +53,7 @@ def cells(found, table, row, reading=None):
 
 
 def test_every_image_table_is_there_with_five_seeds(grid):
-    counts = {key: len(ids) for key, ids in preflight.runs_by_table(grid).items()}
+    counts = {key: len(ids) for key, ids in cost.runs_by_table(grid).items()}
     assert RUNS.items() <= counts.items()
     assert all(len(cell.runs) == 5 for cell in grid.cells if not cell.table.startswith("table3"))
     assert len(grid.runs) == len({run.id for run in grid.runs})
@@ -271,7 +271,7 @@ def test_the_pages_show_what_the_grid_costs(grid):
     """
     text = (ROOT / "results" / "reference" / "paper_plan.txt").read_text().strip()
     assert f"```text\n{text}\n```\n<!-- plan:end -->" in (ROOT / "docs" / "hardware.md").read_text()
-    shared, counts = preflight.shared_runs(grid), preflight.runs_by_table(grid)
+    shared, counts = cost.shared_runs(grid), cost.runs_by_table(grid)
     for key, ids in counts.items():
         found = re.search(rf"^{key} +(\d+) +(\d+) ", text, flags=re.MULTILINE)
         assert found, f"{key}: make plan"

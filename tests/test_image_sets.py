@@ -23,7 +23,7 @@ from cml_bench.data.base import ImageArrays, hash_images
 from cml_bench.data.episodes import SPLITS, Episodes
 from cml_bench.data.loader import open_data
 from cml_bench.errors import UserError
-from cml_bench.study import config, preflight
+from cml_bench.study import config, cost, preflight
 from cml_bench.study.resolve import resolve
 from tests.helpers import archives
 from tests.helpers.image_sets import copies, make
@@ -250,7 +250,7 @@ def test_imagenets_terms_wait_for_the_user(minis, tmp_path, capsys):
     assert (
         "read ImageNet's terms of access" in preflight.blocked(resolved)["miniimagenet/ravi/84px"]
     )
-    assert preflight.downloads(resolved) == 1_791_769_987
+    assert cost.downloads(resolved) == 1_791_769_987
     assert main(["fetch", "miniimagenet", "--data-dir", str(tmp_path)]) == 2
     assert "add miniimagenet to `acknowledged`" in capsys.readouterr().err
     with pytest.raises(UserError, match="accept_terms=True"):
@@ -258,7 +258,7 @@ def test_imagenets_terms_wait_for_the_user(minis, tmp_path, capsys):
     tar = archives.sources({"miniimagenet": minis["tar"]})
     resolved = resolve(config.parse(study(data_dir=str(tmp_path), **tar), "t"), "t")
     assert preflight.blocked(resolved) == {}
-    assert preflight.downloads(resolved) == 0
+    assert cost.downloads(resolved) == 0
     assert [file.name for file in resolved.data[0].files] == ["mini-imagenet.tar.gz"]
     (tmp_path / "plan.json").write_text(dumped(resolved))
     assert main(["fetch", "miniimagenet", "--plan", str(tmp_path / "plan.json")]) == 0
@@ -273,7 +273,7 @@ def test_sets_of_one_archive_share_its_download(tmp_path):
     resolved = resolve(
         config.parse({**study(data_dir=str(tmp_path)), "experiments": experiments}, "t"), "t"
     )
-    assert preflight.downloads(resolved) == 169_001_437
+    assert cost.downloads(resolved) == 169_001_437
 
 
 DIGEST = "0" * 64

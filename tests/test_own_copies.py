@@ -25,7 +25,7 @@ from cml_bench.engine import checkpoint
 from cml_bench.engine.run import extend, run
 from cml_bench.errors import UserError
 from cml_bench.records import Store
-from cml_bench.study import config, plan, preflight
+from cml_bench.study import config, cost, plan, preflight
 from cml_bench.study.config import LocalCopy
 from cml_bench.study.resolve import resolve
 from tests.helpers import archives
@@ -119,14 +119,13 @@ def test_another_copy_is_prepared_anew_and_the_same_is_not(copies, tmp_path, mon
 def test_a_copy_that_is_no_longer_named_is_not_what_is_published(copies, tmp_path, offline, capsys):
     own, bare = study(tmp_path, **copies[0]), study(tmp_path)
     assert fetch(own, tmp_path)[0] == 0
-    assert preflight.downloads(resolved(own)) == 0
-    assert preflight.downloads(resolved(bare)) == 169_001_437
-    assert "downloads 169.0 MB" in preflight.summary(resolved(bare))
-    assert (
-        f"{ID}: what is prepared was made from other files and is not taken"
-        in preflight.summary(resolved(bare))
+    assert cost.downloads(resolved(own)) == 0
+    assert cost.downloads(resolved(bare)) == 169_001_437
+    assert "downloads 169.0 MB" in cost.summary(resolved(bare))
+    assert f"{ID}: what is prepared was made from other files and is not taken" in cost.summary(
+        resolved(bare)
     )
-    assert f"{ID}: not the published data: there are 400 images" in preflight.summary(resolved(own))
+    assert f"{ID}: not the published data: there are 400 images" in cost.summary(resolved(own))
     assert fetch(bare, tmp_path)[0] == 2
     assert "cifar-100-python.tar.gz would be downloaded" in capsys.readouterr().err
     assert open_data("cifar_fs", tmp_path / "data").differs

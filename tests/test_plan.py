@@ -13,7 +13,7 @@ import yaml
 
 from cml_bench.costs import estimate
 from cml_bench.errors import UserError
-from cml_bench.study import plan, preflight
+from cml_bench.study import cost, plan, preflight
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
 from tests.helpers.studies import changed, study
@@ -77,7 +77,7 @@ def test_data_that_a_person_must_fetch_makes_its_runs_not_run(tmp_path, monkeypa
         "images.zip of omniglot must be fetched by hand: get it from https://example.org/ask and"
         " put it at" in reason
     )
-    assert f"not run, 2 runs: {reason}" in preflight.summary(resolved)
+    assert f"not run, 2 runs: {reason}" in cost.summary(resolved)
     place = tmp_path / "downloads" / "omniglot" / "images.zip"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"x")
@@ -295,7 +295,7 @@ SHIPPED = [
 def test_a_shipped_configuration_resolves(path):
     resolved = estimate.add(resolve(read(path), str(path)))
     assert resolved.runs
-    assert preflight.summary(resolved).startswith(f"study {resolved.study.study}")
+    assert cost.summary(resolved).startswith(f"study {resolved.study.study}")
 
 
 def test_a_cached_plan_is_read_without_resolving(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from cml_bench.__main__ import main
 from cml_bench.costs import estimate
 from cml_bench.records import write_failure, write_progress
 from cml_bench.report import write
-from cml_bench.study import preflight, status
+from cml_bench.study import cost, preflight, status
 from cml_bench.system.locks import run_lock
 from tests.helpers.checkouts import changed, start, trained
 from tests.helpers.plans import dumped, edited
@@ -160,7 +160,7 @@ def test_a_record_with_fewer_tasks_than_asked_and_no_weights_is_not_called_finis
     text = status.text(asked, tmp_path)
     assert "all runs: 1 missing, 3 not run" in text
     assert "missing: maml on glyphs, 5-way 1-shot, seed 0: 400 test tasks" in text
-    assert f"not run, 3 runs: {found[1].more}" in preflight.summary(estimate.add(asked)), (
+    assert f"not run, 3 runs: {found[1].more}" in cost.summary(estimate.add(asked)), (
         "so does `plan`"
     )
     assert f"Counted as missing: runs whose results do not suffice: {lacks}." in write.text(

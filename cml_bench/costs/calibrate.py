@@ -16,8 +16,8 @@ from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.step import adam, leaves
 from cml_bench.spec import RunSpec
 from cml_bench.study.config import Study
+from cml_bench.study.cost import Rates, workload
 from cml_bench.study.plan import Plan
-from cml_bench.study.preflight import Rates, workload
 from cml_bench.system.hardware import processor
 
 _LEAST_STEPS = 2

@@ -1,72 +1,68 @@
-"""How much work each run of a plan is: FLOPs counted on tensors without storage, bytes on disk."""
+"""How much work each run of a plan is: FLOPs counted on tensors without storage, bytes on disk.
+
+``python -m cml_bench.costs.estimate`` reads a plan from standard input and writes its counts.
+"""
 
 import json
+import sys
+from pathlib import Path
 
-from cml_bench import registry
 from cml_bench.engine.build import build_data, build_method
 from cml_bench.engine.flops import task_flops
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
-from cml_bench.spec import RunSpec, canonical
-from cml_bench.study.plan import Plan, Work
+from cml_bench.spec import RunSpec
+from cml_bench.study import work
+from cml_bench.study.plan import Plan
 
 
-def add(plan: Plan) -> Plan:
-    """The plan with the ``work`` of every run. Runs that differ in seed are counted once.
+def add(plan: Plan, cache: Path | None = None) -> Plan:
+    """The plan with the ``work`` of every run. ``cache``: the folder where counts are kept."""
+    return work.with_counts(plan, counts(plan, cache))
 
-    A UserError names a run that cannot be: its network is built here, without data.
+
+def counts(plan: Plan, cache: Path | None = None) -> dict[str, work.Counts]:
+    """The counts of each kind of run, see :func:`cml_bench.study.work.kind`.
+
+    A UserError names a run that cannot be counted.
     """
-    known: dict[str, Work] = {}
-    runs = []
-    for run in plan.runs:
-        key = _kind(run.spec)
-        if key not in known:
+    found = {}
+    for of, run in work.kinds(plan).items():
+        known = work.kept(cache, of) if cache else None
+        if known is None:
             try:
-                known[key] = _work(run.spec)
+                known = _count(run.spec)
             except UserError as error:
                 raise UserError(f"study {plan.study.study}, {run.title}: {error}") from None
-        runs.append(run.model_copy(update={"work": known[key]}))
-    return plan.model_copy(update={"runs": tuple(runs)})
+            if cache:
+                work.keep(cache, of, known)
+        found[of] = known
+    return found
 
 
-def _kind(spec: RunSpec) -> str:
-    """What the work depends on: all of a run but its seed and its class split."""
-    content = canonical(spec) | {
-        "evaluation": spec.evaluation.model_dump(mode="json"),
-        "seed": 0,
-        "data_id": "",
-    }
-    options = {name: value for name, value in spec.data.options.items() if name != "split"}
-    return json.dumps(
-        content | {"data": {"name": spec.data.name, "options": options}}, sort_keys=True
-    )
-
-
-def _work(spec: RunSpec) -> Work:
-    if not registry.method(spec.method).learns:
-        return Work(steps=0, flops=0, bytes=2 * spec.evaluation.tasks)
+def _count(spec: RunSpec) -> work.Counts:
     data = build_data(spec)
     method = build_method(spec, data, "plain")
-    cost = task_flops(method, data, spec.way, spec.shot, spec.query)
-    protocol, evaluation = spec.protocol, spec.evaluation
-    test = (
-        cost["adaptation"] * max(1, max(evaluation.inner_steps) / max(1, method.inner_steps))
-        + cost["inference"]
+    return work.Counts(
+        **task_flops(method, data, spec.way, spec.shot, spec.query),
+        base=count(method.params),
+        co=count(method.co.params) if "co" in method.heads else None,
+        inner_steps=method.inner_steps,
+        classification=method.kind == "classification",
     )
-    validations = spec.steps // protocol.val_every + 1
-    passes, readings = (3, 7) if "co" in method.heads else (2, 2)
-    flops = spec.steps * protocol.meta_batch * cost["training"]
-    flops += (validations * protocol.val_tasks + passes * evaluation.tasks) * test
-    base = count(method.params)
-    co = count(method.co.params) if "co" in method.heads else 0
-    stored = protocol.ensemble_top_k * (1 + bool(co)) if protocol.ensemble_top_k > 1 else 0
-    size = 4 * (
-        2 * base + 2 * co + (stored + bool(co)) * (base + co)
-    )  # model, last; best_co; ensembles
-    size += (
-        evaluation.tasks
-        * readings
-        * len(evaluation.inner_steps)
-        * (2 if method.kind == "classification" else 4)
-    )
-    return Work(steps=spec.steps, flops=int(flops), bytes=size + 100 * validations)
+
+
+def main() -> int:
+    """Count what is not kept yet for a plan that another process has resolved."""
+    plan = Plan.model_validate_json(sys.stdin.buffer.read())
+    try:
+        found = counts(plan, work.cache_of(plan))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    json.dump({of: one.model_dump() for of, one in found.items()}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

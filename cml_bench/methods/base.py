@@ -21,6 +21,7 @@ from cml_bench.networks.base import (
     Network,
     Param,
     Params,
+    check_start,
     initialise,
 )
 from cml_bench.study.protocols import RELEASED, Recipe
@@ -129,6 +130,10 @@ class Method:
     def params(self) -> dict[str, Param]:
         """The group ``base``: the network's parameters, and what else the method needs at test."""
         return self.network.params
+
+    def check_start(self) -> None:
+        """Raise a UserError if the parameters cannot be initialised; nothing is allocated."""
+        check_start(self.params, f"network {self.network.name}")
 
     def init(self, seed: int) -> Groups:
         """Initial parameters, each a function of the seed, the network's name and its own name."""

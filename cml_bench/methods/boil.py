@@ -41,6 +41,14 @@ class BOIL(MAML):
 
     Options = BOILOptions
 
+    def check_start(self) -> None:
+        """As MAML's; ``ortho_init`` needs a head with no more rows than columns."""
+        super().check_start()
+        shapes = (self.network.params[name].shape for name in self.network.head_names)
+        for shape in shapes if self.options.ortho_init else ():
+            if len(shape) == 2:
+                _check_rows(shape)
+
     def init(self, seed: int) -> dict[str, Params]:
         """As MAML's; ``ortho_init`` makes the head's rows orthonormal (Gram-Schmidt, in their
         order).
@@ -71,10 +79,13 @@ def _orthonormal(weight: Tensor) -> Tensor:  # of shape (n, d)
     """Rows of (n, d), n <= d, orthonormal: those of Gram-Schmidt, up to which sign the first
     component has.
     """
-    if weight.shape[0] > weight.shape[1]:
-        raise UserError(
-            "boil: ortho_init needs at least as many features as ways, not"
-            f" {tuple(weight.shape)[::-1]}."
-        )
+    _check_rows(tuple(weight.shape))
     q, r = torch.linalg.qr(weight.T)
     return (q * torch.sign(torch.diagonal(r))).T.contiguous()
+
+
+def _check_rows(shape: tuple[int, ...]) -> None:
+    if shape[0] > shape[1]:
+        raise UserError(
+            f"boil: ortho_init needs at least as many features as ways, not {shape[::-1]}."
+        )

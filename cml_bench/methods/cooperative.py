@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Params, Reading
-from cml_bench.networks.base import initialise
+from cml_bench.networks.base import check_start, initialise
 from cml_bench.registry import CML, wraps
 from cml_bench.spec import Options, added
 
@@ -75,6 +75,10 @@ def cooperative(base: type[Method]) -> type[Method]:
             super().__init__(options, network, kind)
             depth = options.cml.depth
             self.co = network.colearner(network.colearner_depth if depth is None else depth)
+
+        def check_start(self) -> None:
+            check_start(self.co.params, f"co-learner of {self.network.name}")
+            super().check_start()
 
         def init(self, seed: int) -> Groups:
             co = initialise(self.co.params, f"co-learner of {self.network.name}", seed)

@@ -54,23 +54,28 @@ def uniform(shape: tuple[int, ...], fan_in: int) -> Param:
     return Param(shape, bound=fan_in**-0.5)
 
 
-def initialise(params: dict[str, Param], purpose: str, seed: int) -> Params:
-    """Initial values (float32, CPU), each a function of (purpose, seed, name).
-
-    A UserError for a constant beyond float32. More values than :data:`MOST_PARAMETERS` are refused
-    before anything is allocated.
-    """
+def check_start(params: dict[str, Param], purpose: str) -> None:
+    """A UserError for a start beyond float32, and for more values than :data:`MOST_PARAMETERS`."""
     if (total := count(params)) > MOST_PARAMETERS:
         raise UserError(
             f"{purpose} would have {total:,} parameters; at most {MOST_PARAMETERS:,} are possible."
             " Lower its widths or its number of layers."
         )
-    out = {}
     for name, param in params.items():
         if abs(param.value) > torch.finfo(torch.float32).max:
             raise UserError(
                 f"{purpose}: {name} cannot start at {param.value:g}, which is no 32-bit number."
             )
+
+
+def initialise(params: dict[str, Param], purpose: str, seed: int) -> Params:
+    """Initial values (float32, CPU). Each is a function of (purpose, seed, name) alone.
+
+    What :func:`check_start` refuses is refused before anything is allocated.
+    """
+    check_start(params, purpose)
+    out = {}
+    for name, param in params.items():
         if param.bound is None and param.std is None:
             out[name] = torch.full(param.shape, param.value)
             continue

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -215,19 +216,22 @@ def _problem(error: ValidationError) -> str:
 
 def source_hash() -> str:
     """SHA-256 over the package's Python and JSON files."""
+    return hash_of([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.json")])
+
+
+def hash_of(paths: Iterable[Path]) -> str:
+    """SHA-256 over files of the package, in the order of their names."""
     digest = hashlib.sha256()
-    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.json")]):
+    for path in sorted(paths):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
 def cached(content: dict[str, Any], where: str, results: Path | None = None) -> Plan:
-    """The plan of a configuration, resolved in a subprocess unless it is cached under
-    ``results/plans``.
+    """The plan of a configuration, resolved in a subprocess unless it is in ``results/plans``.
 
-    ``plan.path`` is that file. It never changes, so a job reads the plan that it was started with,
-    whatever is planned beside it. In a folder that one may only read there is no such file, and the
-    plan is there all the same.
+    ``plan.path`` is the file. It never changes, so a job reads the plan that it was started with,
+    whatever is planned beside it. Where nothing can be written there is no file, but still a plan.
     """
     content = included(content, where)
     study = parse(content, where)
@@ -259,9 +263,7 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
 
 
 def _resolved_apart(content: dict[str, Any], path: Path, where: str) -> Plan:
-    """Resolve in a process of its own, which is the one that loads torch. Its error is the
-    user's.
-    """
+    """Resolve in a process of its own, which loads torch. Its error is the user's."""
     config = path.with_suffix(".config.json")
     made = [folder for folder in path.parents if not folder.exists()]
     write_json(config, content)

@@ -7,11 +7,11 @@
 import hashlib
 import itertools
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from cml_bench.errors import UserError
 from cml_bench.registry import CML
-from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, RunSpec, canonical
+from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, Options, RunSpec, canonical
 from cml_bench.study import places
 from cml_bench.study.checks import check_names, check_rows, layers, told
 from cml_bench.study.config import Experiment, MethodEntry, Study
@@ -26,7 +26,7 @@ from cml_bench.study.plan import (
     PlannedRun,
     PlannedTable,
 )
-from cml_bench.study.protocols import deviation, protocol, recipe, released_row
+from cml_bench.study.protocols import Recipe, deviation, protocol, recipe, released_row
 
 Wanted = dict[tuple[str, str, int], list[str]]  # experiment, method's key, shot -> run ids
 
@@ -36,26 +36,25 @@ def resolve(study: Study, where: str) -> Plan:
 
     Equal specs wanted by several experiments are one run; it gets the most demanding evaluation.
     """
-    found = _Runs()
-    jobs = [
-        runs for name in study.experiments for runs in _of_experiment(study, name, found, where)
-    ]
+    every = _Runs()
+    jobs = [job for name in study.experiments for job in _of_experiment(study, name, every, where)]
     members: Members = {}
-    for (name, key, shot), ids in found.wanted.items():
+    for (name, key, shot), ids in every.wanted.items():
         members.setdefault(name, {}).setdefault(key, {})[shot] = tuple(ids)
     check_names(study, where)
-    check_rows(study, members, found.specs, where)
+    check_rows(study, members, every.specs, where)
+    every.check_starts(study)
     drawn = {}
     for key, figure in study.figures.items():
         of_splits = bool(study.experiments[figure.experiment].splits)
-        drawn[key] = _figure(figure, of_splits, _first(figure, members, found.specs))
+        drawn[key] = _figure(figure, of_splits, _first(figure, members, every.specs))
     return Plan(
         members=members,
         study=study,
-        runs=tuple(_run(spec, spec.id in found.named) for spec in found.specs.values()),
-        jobs=tuple(_job(runs, found.specs) for runs in jobs),
-        data=_data(found.specs, study),
-        cells=_cells(study, found.wanted),
+        runs=tuple(_run(run, spec, run in every.named) for run, spec in every.specs.items()),
+        jobs=tuple(_job(runs, every.specs) for runs in jobs),
+        data=_data(every.specs, study),
+        cells=_cells(study, every.wanted),
         tables={
             key: PlannedTable.model_validate(dict(table)) for key, table in study.tables.items()
         },
@@ -64,45 +63,57 @@ def resolve(study: Study, where: str) -> Plan:
 
 
 class _Runs:
-    """The runs found so far. ``named``: ids of those whose gamma stands in the configuration, or
-    that have none.
-    """
+    """The runs so far. ``named``: ids of those whose gamma the configuration names, or without."""
 
     def __init__(self) -> None:
         self.specs: dict[str, RunSpec] = {}
         self.wanted: Wanted = {}
         self.named: set[str] = set()
+        self._learners: dict[str, Any] = {}
 
-    def add(self, spec: RunSpec, place: tuple[str, str, int]) -> bool:
-        """Whether the run is new. ``place``: the experiment, key and shot that want it."""
-        known = self.specs.get(spec.id)
-        self.specs[spec.id] = spec if known is None else _most(known, spec)
+    def add(self, spec: RunSpec, learner: Any, place: tuple[str, str, int]) -> str:
+        """Add a run and give its id. ``place``: the experiment, key and shot that want it."""
+        run = spec.id
+        self.specs[run] = _most(self.specs[run], spec) if run in self.specs else spec
+        self._learners.setdefault(run, learner)
         cell = self.wanted.setdefault(place, [])
-        if spec.id not in cell:
-            cell.append(spec.id)
-        return known is None
+        if run not in cell:
+            cell.append(run)
+        return run
+
+    def check_starts(self, study: Study) -> None:
+        """A UserError for a run whose parameters cannot be initialised."""
+        for run, learner in self._learners.items():
+            try:
+                if learner:
+                    learner.check_start()
+            except UserError as error:
+                title = self.specs[run].title
+                raise UserError(f"study {study.study}, {title}: {error}") from None
 
 
-def _of_experiment(study: Study, name: str, found: _Runs, where: str) -> list[list[str]]:
+def _of_experiment(study: Study, name: str, runs: _Runs, where: str) -> list[list[str]]:
     """Add an experiment's runs; the new ones, by job."""
-    experiment, ids = study.experiments[name], []
+    experiment, new = study.experiments[name], []
     for shot in experiment.shots:
         for seed, split, key, entry in _entries(study, experiment):
             with told(f"{where}, experiment {name!r}") as place:
-                spec = _spec(study, _on_split(experiment, split), key, entry, shot, seed, place)
-                if found.add(spec, (name, key, shot)):
-                    ids.append(spec.id)
-            if "cml" not in spec.options or "gamma" in _merged(
-                experiment, key, entry, "options"
-            ).get("cml", {}):
-                found.named.add(spec.id)
+                row = _Row(study, _on_split(experiment, split), key, entry, shot, place)
+                known = len(runs.specs)
+                run = runs.add(*_spec(row, seed), (name, key, shot))
+            if len(runs.specs) > known:
+                new.append(run)
+            options = runs.specs[run].options
+            if "cml" not in options or "gamma" in row.merged("options").get("cml", {}):
+                runs.named.add(run)
     size = experiment.runs_per_job
-    return [ids[i : i + size] for i in range(0, len(ids), size)]
+    return [new[i : i + size] for i in range(0, len(new), size)]
 
 
 def _job(runs: list[str], every: dict[str, RunSpec]) -> Job:
     specs = [every[run] for run in runs]
-    text = json.dumps([(spec.id, spec.evaluation.model_dump(mode="json")) for spec in specs])
+    wanted = [spec.evaluation.model_dump(mode="json") for spec in specs]
+    text = json.dumps(list(zip(runs, wanted, strict=True)))
     return Job(
         runs=tuple(runs),
         id=hashlib.sha256(text.encode()).hexdigest()[:12],
@@ -127,15 +138,13 @@ def _figure(figure: Figure, splits: bool, spec: RunSpec) -> Figure:
     return figure.model_copy(update={"caption": caption})
 
 
-def _run(spec: RunSpec, named: bool) -> PlannedRun:
+def _run(run: str, spec: RunSpec, named: bool) -> PlannedRun:
     from cml_bench import registry
 
-    method, net = (
-        registry.method(spec.method),
-        spec.network and registry.networks.get(spec.network.name),
-    )
+    method = registry.method(spec.method)
+    net = spec.network and registry.networks.get(spec.network.name)
     return PlannedRun(
-        id=spec.id,
+        id=run,
         folder=spec.folder,
         title=spec.title,
         deviates=deviation(spec, method, net),
@@ -174,77 +183,59 @@ def _on_split(experiment: Experiment, split: str) -> Experiment:
     return experiment.model_copy(update={"data_options": options})
 
 
-def _merged(experiment: Experiment, key: str, entry: MethodEntry, field: str) -> dict[str, Any]:
-    """The entry's options of one kind; x+cml starts from those of x."""
-    base = experiment.methods.get(key.removesuffix(CML)) if key.endswith(CML) else None
-    return {**(getattr(base, field) if base else {}), **getattr(entry, field)}
+class _Row(NamedTuple):
+    """What one run is resolved from: a method's entry of an experiment, at a number of shots."""
+
+    study: Study
+    experiment: Experiment
+    key: str
+    entry: MethodEntry
+    shot: int
+    where: str
+
+    def merged(self, field: str) -> dict[str, Any]:
+        """The entry's options of one kind; x+cml starts from those of x."""
+        name = self.key.removesuffix(CML)
+        base = self.experiment.methods.get(name) if self.key.endswith(CML) else None
+        return {**(getattr(base, field) if base else {}), **getattr(self.entry, field)}
+
+    @property
+    def query(self) -> int:
+        """Query examples per class in training and validation."""
+        return self.shot if self.experiment.query == "shot" else self.experiment.query
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """As the experiment says; no inner steps: the method's own number."""
+        changed = {"query": self.shot} if self.experiment.evaluation_query == "shot" else {}
+        return self.experiment.evaluation.model_copy(update=changed)
 
 
-def _spec(
-    study: Study,
-    experiment: Experiment,
-    key: str,
-    entry: MethodEntry,
-    shot: int,
-    seed: int,
-    where: str,
-) -> RunSpec:
+def _spec(row: _Row, seed: int) -> tuple[RunSpec, Any]:
+    """The run, and its method with the network, which is not initialised; none if it learns not."""
     from cml_bench import registry  # plug-ins import torch
 
-    method = registry.method(entry.method or key)
-    data_class = registry.datasets.get(experiment.data)
-    place = f"{where}, data set {experiment.data}"
-    data = data_class(
-        data_class.Options.read(experiment.data_options, place, places.instead_of(places.DATA))
-    )
-    query = shot if experiment.query == "shot" else experiment.query
-    evaluation = experiment.evaluation
-    if experiment.evaluation_query == "shot":
-        evaluation = evaluation.model_copy(update={"query": shot})
-    data.check("train", experiment.way, shot, query)
-    data.check("validation", experiment.way, shot, query)
-    data.check("test", experiment.way, shot, evaluation.query)
-    network, training = None, protocol("matched", {}, where)
+    experiment, evaluation = row.experiment, row.evaluation
+    method, data = registry.method(row.entry.method or row.key), _data_set(row)
     net = registry.networks.get(experiment.network) if method.learns else None
-    released = released_row(method, net)
-    rows = (released, method.more_recipes)
+    rows = (released_row(method, net), method.more_recipes)
     own = recipe(experiment.protocol, *rows)
-    steps = next(s for s in (entry.steps, experiment.steps, own.steps) if s is not None)
+    built = _network(row, method, net, own, data) if method.learns else None
+    training, steps, query = protocol("matched", {}, row.where), 0, 1
     if method.learns:
-        if method.needs not in (None, net.takes):
-            raise UserError(
-                f"{where}, method {key}: it works on {method.needs}, and {net.name} takes"
-                f" {net.takes}."
-            )
-        mine = _merged(experiment, key, entry, "network_options")
-        given = {**own.network, **method.network_defaults, **experiment.network_options, **mine}
-        options = net.Options.read(
-            given, f"{where}, network {experiment.network}", places.instead_of(places.NETWORK)
-        )
-        built = net(options, data.input_shape, data.outputs(experiment.way))
-        built.bind(data)
-        network = Component(name=experiment.network, options=canonical(options))
-        changed = {
-            **experiment.protocol_options,
-            **_merged(experiment, key, entry, "protocol_options"),
-        }
-        training = protocol(experiment.protocol, changed, f"{where}, protocol_options", *rows)
-    else:
-        seed, steps, query, built = 0, 0, 1, None
-    given = {**own.options, **_merged(experiment, key, entry, "options")}
-    chosen = method.Options.read(given, f"{where}, method {key}", places.instead_of(places.METHOD))
-    if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:
-        raise UserError(
-            f"{where}, method {key}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}."
-        )
+        changed = {**experiment.protocol_options, **row.merged("protocol_options")}
+        training = protocol(experiment.protocol, changed, f"{row.where}, protocol_options", *rows)
+        steps = next(s for s in (row.entry.steps, experiment.steps, own.steps) if s is not None)
+        query = row.query
+    chosen = _method_options(row, method, own)
     learner = method(chosen, built, data.kind) if method.learns else None
     if learner:
-        learner.check_task(experiment.way * (shot + min(query, evaluation.query)))
+        learner.check_task(experiment.way * (row.shot + min(query, evaluation.query)))
     if not evaluation.inner_steps:
-        evaluation = evaluation.model_copy(
-            update={"inner_steps": (learner.inner_steps if learner else 0,)}
-        )
-    return RunSpec(
+        usual = learner.inner_steps if learner else 0
+        evaluation = evaluation.model_copy(update={"inner_steps": (usual,)})
+    network = built and Component(name=experiment.network, options=canonical(built.options))
+    spec = RunSpec(
         method=method.name,
         version=method.version,
         options=canonical(chosen),
@@ -253,13 +244,51 @@ def _spec(
         data_id=data.data_id,
         protocol=training,
         way=experiment.way,
-        shot=shot,
+        shot=row.shot,
         query=query,
         steps=steps,
-        seed=seed,
-        precision=study.precision,
+        seed=seed if method.learns else 0,
+        precision=row.study.precision,
         evaluation=evaluation,
     )
+    return spec, learner
+
+
+def _data_set(row: _Row) -> Any:
+    """The experiment's data set, not opened; a UserError where it has no such episodes."""
+    from cml_bench import registry
+
+    cls, place = registry.datasets.get(row.experiment.data), f"data set {row.experiment.data}"
+    options = row.experiment.data_options
+    data = cls(cls.Options.read(options, f"{row.where}, {place}", places.instead_of(places.DATA)))
+    data.check("train", row.experiment.way, row.shot, row.query)
+    data.check("validation", row.experiment.way, row.shot, row.query)
+    data.check("test", row.experiment.way, row.shot, row.evaluation.query)
+    return data
+
+
+def _network(row: _Row, method: Any, net: Any, own: Recipe, data: Any) -> Any:
+    """The network, bound to the data set; a UserError where the two do not fit."""
+    if method.needs not in (None, net.takes):
+        raise UserError(
+            f"{row.where}, method {row.key}: it works on {method.needs}, and {net.name} takes"
+            f" {net.takes}."
+        )
+    usual = {**own.network, **method.network_defaults}
+    given = {**usual, **row.experiment.network_options, **row.merged("network_options")}
+    place = f"{row.where}, network {row.experiment.network}"
+    options = net.Options.read(given, place, places.instead_of(places.NETWORK))
+    built = net(options, data.input_shape, data.outputs(row.experiment.way))
+    built.bind(data)
+    return built
+
+
+def _method_options(row: _Row, method: Any, own: Recipe) -> Options:
+    place, given = f"{row.where}, method {row.key}", {**own.options, **row.merged("options")}
+    chosen: Options = method.Options.read(given, place, places.instead_of(places.METHOD))
+    if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:
+        raise UserError(f"{place}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}.")
+    return chosen
 
 
 def _most(a: RunSpec, b: RunSpec) -> RunSpec:

@@ -1,4 +1,6 @@
 # Which jobs and stamps a target needs: functions that the rules share.
+import functools
+
 NAMED = {key: [f"{OUT}/tables/{key}.md"] for key in targets.parts(PLAN)}
 NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN.figures}
 NAMED |= {
@@ -11,7 +13,6 @@ NAMED |= {
 }
 PUBLISHED = [STUDY.published] if STUDY.published else []
 JOB_OF = {run: job for job, content in JOBS.items() for run in content.runs}
-RUNS = {run.id: run for run in PLAN.runs}
 
 
 def interpreter(wildcards):
@@ -108,12 +109,23 @@ def wants_gpu(job):
     return JOBS[job].gpu and STUDY.device != "cpu"
 
 
+DAY = 24 * 60  # minutes
+
+
 def minutes(job):
-    """A generous time limit, at most a day: queues prefer short jobs, and a run that is cut off
-    goes on when retried.
+    """A generous time limit for a queue, at most a day: a run that is cut off goes on when retried.
+
+    Nobody reads the limit of a job that stays on this machine, so its work is not counted for it.
     """
-    hours = preflight.hours([RUNS[run] for run in JOBS[job].runs], gpu=wants_gpu(job))
-    return min(24 * 60, 30 + int(3 * 60 * hours))
+    if not (workflow.is_main_process and on_cluster()):
+        return DAY
+    hours = cost.hours([counted_runs()[run] for run in JOBS[job].runs], gpu=wants_gpu(job))
+    return min(DAY, 30 + int(3 * 60 * hours))
+
+
+@functools.cache
+def counted_runs():
+    return {run.id: run for run in work.counted(PLAN).runs}
 
 
 def planned_gpu_jobs():
