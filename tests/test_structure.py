@@ -44,14 +44,14 @@ def test_every_room_says_what_it_is_for():
         )
 
 
-def test_no_source_file_is_longer_than_400_lines():
+def test_no_source_file_is_longer_than_500_lines():
     files = [
         *sources(),
         *(ROOT / "tests").rglob("*.py"),
         *(ROOT / "workflow").rglob("*.smk"),
         ROOT / "Snakefile",
     ]
-    long = {p.name: n for p in files if (n := len(p.read_text().splitlines())) > 400}
+    long = {p.name: n for p in files if (n := len(p.read_text().splitlines())) > 500}
     assert not long
 
 
