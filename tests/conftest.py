@@ -1,24 +1,33 @@
-"""Shared fixtures. Every test process computes with one thread, so that results do not depend on
-the machine.
+"""Shared fixtures.
+
+Every test process computes with one thread, so that results do not depend on the machine.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from cml_bench import registry
 from cml_bench.engine.build import Settings
+from cml_bench.data import _download
+from cml_bench.data._source import sha256_of
+from cml_bench.data.omniglot import Omniglot
+from cml_bench.study.config import LocalCopy
+from tests.helpers import archives
+from tests.helpers.checkouts import CONFIG, ROOT
+from tests.helpers.omniglot import archive
+from tests.helpers.servers import Server
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data named by CML_BENCH_TEST_DATA; tests that need it are skipped without
-    it.
-    """
+    """The folder of real data named by CML_BENCH_TEST_DATA; without it, its tests are skipped."""
     folder = os.environ.get("CML_BENCH_TEST_DATA")
     if not folder:
         pytest.skip("CML_BENCH_TEST_DATA is not set: no real data to check against")
@@ -36,5 +45,55 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def settings(tmp_path, data_dir):
-    """A results folder of its own, quiet, with those glyphs."""
+    """Settings with an empty results folder and prepared glyphs, which report nothing."""
     return Settings(results=tmp_path / "results", data_dir=data_dir, report=lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A folder with the workflow as a clone has it, without results."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("workflow", "profiles", "configs"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder
+
+
+@pytest.fixture
+def miniature(tmp_path):
+    """Omniglot with three characters in each split, and local copies of its two archives."""
+    data = Omniglot(Omniglot.Options())
+    data.characters = {split: found[-3:] for split, found in data.characters.items()}
+    data.class_counts = {split: 3 for split in data.characters}
+    everything = [c for found in data.characters.values() for c in found]
+    copies = {}
+    for name in ("images_background", "images_evaluation"):
+        path = tmp_path / f"{name}.zip"
+        archive(path, [c for c in everything if c[0] == name])
+        copies[path.name] = LocalCopy(path=str(path), sha256=sha256_of(path))
+    return data, copies
+
+
+@pytest.fixture(scope="module")
+def minis(tmp_path_factory) -> dict[str, list[Path]]:
+    """Archives of each set of small images, and both editions of MiniImagenet."""
+    folder = tmp_path_factory.mktemp("archives")
+    cifar = archives.cifar100(folder)
+    return {
+        "miniimagenet": archives.miniimagenet(folder, each=6),
+        "tar": archives.miniimagenet_tar(folder, each=6),
+        "cifar_fs": cifar,
+        "fc100": cifar,
+        "vgg_flower": archives.flowers(folder, each=4),
+    }
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server that can be told how to fail; the download code gives up on it soon."""
+    monkeypatch.setattr(_download, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(_download, "STALL_SECONDS", 0.5)
+    with Server() as running:
+        yield running

@@ -17,19 +17,8 @@ from cml_bench.data._source import sha256_of
 from cml_bench.errors import UserError
 from cml_bench.study.config import LocalCopy
 from tests.helpers import archives
-from tests.test_image_sets import copies, make, minis  # noqa: F401  (a fixture)
-
-
-class Command:
-    """Pickled by others: runs a command when it is loaded."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        import os
-
-        return os.system, (f"touch {self.path}",)
+from tests.helpers.archives import Command
+from tests.helpers.image_sets import copies, make
 
 
 def load(content: bytes):
@@ -209,7 +198,7 @@ CASES = [  # of unpacked pickles and of photographs a flipped bit makes another 
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_damage_is_named_and_leaves_nothing(name, kind, minis, tmp_path):  # noqa: F811
+def test_damage_is_named_and_leaves_nothing(name, kind, minis, tmp_path):
     paths = [tmp_path / path.name for path in minis[name]]
     for old, path in zip(minis[name], paths, strict=True):
         path.write_bytes(old.read_bytes())
@@ -221,7 +210,7 @@ def test_damage_is_named_and_leaves_nothing(name, kind, minis, tmp_path):  # noq
     )
 
 
-def test_contents_that_do_not_fit_are_named(minis, tmp_path):  # noqa: F811
+def test_contents_that_do_not_fit_are_named(minis, tmp_path):
     def mini(**changed):
         path = tmp_path / "mini-imagenet-cache-train.pkl"
         content = {

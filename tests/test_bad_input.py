@@ -16,6 +16,7 @@ import yaml
 
 from cml_bench import registry
 from cml_bench.__main__ import main
+from cml_bench.data._source import sha256_of
 from cml_bench.data.omniglot import Omniglot
 from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
@@ -26,10 +27,10 @@ from cml_bench.study import checks
 from cml_bench.study.config import FOLDERS, TARGETS, parse
 from cml_bench.study.resolve import resolve
 from tests.helpers.cases import said
+from tests.helpers.omniglot import without_the_end
 from tests.helpers.plans import dumped
 from tests.helpers.specs import glyph_spec, sinusoid_spec
-from tests.test_omniglot import sha256_of, without_the_end
-from tests.test_plan import changed, study
+from tests.helpers.studies import changed, study
 
 ROOT = Path(__file__).parent.parent
 CURVES = {

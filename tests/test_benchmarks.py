@@ -2,7 +2,6 @@
 tiny sizes.
 """
 
-import importlib
 import json
 import os
 import random
@@ -17,10 +16,8 @@ import torch
 from benchmarks import __main__ as benchmarks_main
 from benchmarks import measure, show
 from benchmarks.peers import install
-from benchmarks.problem import Problem
 from benchmarks.worker import kind
 from benchmarks.workloads import (
-    IMPLEMENTATIONS,
     PACKAGES,
     QUICK,
     RATES,
@@ -31,36 +28,9 @@ from benchmarks.workloads import (
 )
 from cml_bench.engine import compiled, seeds
 from cml_bench.errors import UserError
+from tests.helpers.peers import CASES, gradients, made
 
-_SMALL = {"size": 16, "filters": 4, "way": 3, "shot": 2, "query": 2, "tasks": 3, "inner_lr": 0.4}
-_SINE = {"tasks": 3, "way": 1, "shot": 4, "query": 5, "inner_lr": 0.05}
-CASES = {
-    f"{kind} {method} {steps} steps": Problem(**problem, method=method, inner_steps=steps)
-    for kind, problem in (("conv4", _SMALL), ("mlp", _SINE))
-    for method in ("maml", "maml+cml")
-    for steps in (1, 2)
-}
 OURS = ("official way", WAY, "plain loop", "engine, plain", "engine, fast")
-
-
-def made(implementation: str, problem: Problem):
-    module, name, _ = IMPLEMENTATIONS[implementation]
-    return getattr(importlib.import_module(module), name)(problem, torch.float64)
-
-
-def gradients(implementation: str, problem: Problem) -> dict:
-    """In float64, of the second meta-batch, after the first was used: nothing may be left of it."""
-    one = made(implementation, problem)
-    for number in range(2):
-        for p in one.leaves.values():
-            p.grad = None
-        one.gradients(problem.task(number, torch.float64))
-    return {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in one.leaves.items()}
-
-
-def store(implementation: str, file: str) -> None:
-    """All cases, from the peers' environment."""
-    torch.save({name: gradients(implementation, problem) for name, problem in CASES.items()}, file)
 
 
 def same(got: dict, want: dict) -> None:
@@ -111,7 +81,7 @@ def test_the_packages_have_that_gradient_too(package, tmp_path):
     except measure.Missing as why:
         pytest.skip(f"{package}: {why}")
     file = str(tmp_path / "gradients.pt")
-    code = f"from tests.test_benchmarks import store; store({package!r}, {file!r})"
+    code = f"from tests.helpers.peers import store; store({package!r}, {file!r})"
     done = subprocess.run([python, "-c", code], cwd=measure.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for case, got in torch.load(file).items():

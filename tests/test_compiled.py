@@ -12,8 +12,8 @@ import pytest
 
 from cml_bench.engine import compiled
 from cml_bench.engine.run import run
+from tests.helpers.runs import tensors
 from tests.helpers.specs import sinusoid_spec
-from tests.test_engine import tensors
 
 
 def test_without_a_compiler_auto_computes_operation_by_operation(settings, monkeypatch):

@@ -21,9 +21,8 @@ from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
 from cml_bench.study.config import LocalCopy
 from tests.helpers import archives
+from tests.helpers.image_sets import make
 from tests.helpers.pictures import png, saved
-from tests.test_image_sets import make
-from tests.test_omniglot import miniature  # noqa: F401  (a fixture)
 
 STROKE = np.pad(np.full((8, 4), 255, np.uint8), ((4, 4), (6, 6)))  # 255 where ink is
 PAPER, NO = 255 - STROKE, np.zeros_like(STROKE)
@@ -98,7 +97,7 @@ def repacked(copies_of: dict[str, LocalCopy], change) -> dict[str, LocalCopy]:
 @pytest.mark.parametrize(
     "how", ["RGBA", "LA", "P, paper clear", "RGBA on red", "P", "L, a grey clear"]
 )
-def test_omniglot_is_the_same_data_however_its_drawings_are_stored(how, miniature, tmp_path):  # noqa: F811
+def test_omniglot_is_the_same_data_however_its_drawings_are_stored(how, miniature, tmp_path):
     data, own = miniature
     opened = []
     for folder in (tmp_path / "plain", tmp_path / "other"):
@@ -170,7 +169,7 @@ def test_other_modes_of_eight_bits_are_converted(mode):
     ],
     ids=["16 bits", "RGB of 16", "LA of 16", "RGBA of 16", "I", "F", "LAB", "GIF", "WebP", "PNG"],
 )
-def test_what_bytes_cannot_hold_is_refused_by_name(picture, pattern, miniature):  # noqa: F811
+def test_what_bytes_cannot_hold_is_refused_by_name(picture, pattern, miniature):
     with pytest.raises(UserError, match=f"^here.* {pattern}"):
         decode(picture, "here", 1)
     opened = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
@@ -313,7 +312,7 @@ def test_a_class_of_one_value_or_of_no_image_is_refused_in_every_set(name, calle
         assert re.search(called, str(found.value))
 
 
-def test_a_blank_character_leaves_nothing_behind(miniature, tmp_path):  # noqa: F811
+def test_a_blank_character_leaves_nothing_behind(miniature, tmp_path):
     data, own = miniature
     own = repacked(own, lambda ink: saved(Image.new("RGBA", (105, 105), (0, 0, 0, 0))))
     with pytest.raises(

@@ -13,7 +13,7 @@ from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.system import utf8
 from tests.helpers.plans import dumped
-from tests.test_plan import changed
+from tests.helpers.studies import changed
 
 ROOT = Path(__file__).parent.parent
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

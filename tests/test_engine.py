@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import cml_bench
 from cml_bench import registry
@@ -26,6 +25,7 @@ from cml_bench.records import Store, read
 from cml_bench.spec import Component, Evaluation, canonical
 from cml_bench.system import allocator
 from cml_bench.system.locks import run_lock
+from tests.helpers.runs import interrupted, same, tensors
 from tests.helpers.specs import glyph_spec, sinusoid_spec
 
 
@@ -37,14 +37,6 @@ def finished(tmp_path_factory, data_dir):
     )
     specs = [make(m) for make in (sinusoid_spec, glyph_spec) for m in ("maml", "maml+cml")]
     return {(spec.data.name, spec.method): run(spec, settings) for spec in specs}, settings
-
-
-def tensors(record, name):
-    return load_file(record.folder / f"{name}.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 # -- pairing
@@ -93,29 +85,6 @@ def test_gamma_zero_is_the_baseline_bit_for_bit(make, settings):
 
 # -- resume
 # -------------------------------------------------------------------------------------------
-
-
-class Stop(Exception):
-    """Stands for a kill."""
-
-
-def interrupted(spec, settings, at_step, before="advance"):
-    """Train, and die before step ``at_step`` is made, or before the validation (``_pause``) at that
-    step.
-    """
-    often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
-    original = getattr(Training, before)
-
-    def stopping(self):
-        if self.step == at_step:
-            raise Stop
-        original(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, before, stopping)
-        with pytest.raises(Stop):
-            run(spec, often)
-    return Store(settings.results).folder(spec)
 
 
 def resnet12_spec(method, **changes):

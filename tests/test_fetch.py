@@ -1,7 +1,6 @@
 """Fetching against a local server that fails in every way that servers were seen to fail."""
 
 import hashlib
-import http.server
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -19,77 +17,13 @@ from cml_bench.data import _download, _source
 from cml_bench.data._source import RemoteFile, obtain, obtain_all, sha256_of
 from cml_bench.errors import UserError
 from cml_bench.study.config import LocalCopy
-from tests.test_nothing_is_lost import wait_for
+from tests.helpers.servers import CONTENT, SHA, head, remote, unknown_length
+from tests.helpers.waiting import wait_for
 
-CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: several chunks
-SHA = hashlib.sha256(CONTENT).hexdigest()
 QUOTA = (
     b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>Too many users have viewed"
     b" it.</html>"
 )
-
-
-class Server:
-    """A server on this machine: ``behaviour[name]`` answers for /name; ``asked`` lists (name, Range
-    header).
-    """
-
-    def __init__(self):
-        self.behaviour: dict[str, Callable] = {}
-        self.asked: list[tuple[str, str | None]] = []
-        self.lock = threading.Lock()
-
-    def url(self, name: str, behaviour: Callable) -> str:
-        self.behaviour[name] = behaviour
-        return f"{self.address}/{name}"
-
-    def __enter__(self):
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                name = self.path.strip("/")
-                with server.lock:
-                    server.asked.append((name, self.headers.get("Range")))
-                    count = sum(asked == name for asked, _ in server.asked)
-                self.close_connection = True
-                server.behaviour[name](self, count)
-
-            def log_message(self, *args):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self.http.shutdown()
-        self.http.server_close()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(_download, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(_download, "STALL_SECONDS", 0.5)
-    with Server() as found:
-        yield found
-
-
-def head(handler, status: int, length: int | None, **headers: str) -> None:
-    handler.send_response(status)
-    if length is not None:
-        headers["Content-Length"] = str(length)
-    for key, value in {
-        "Content-Type": "application/octet-stream",
-        "Connection": "close",
-        **headers,
-    }.items():
-        handler.send_header(key.replace("_", "-"), value)
-    handler.end_headers()
 
 
 def start_of(handler) -> int:
@@ -140,18 +74,6 @@ def says(status: int, body: bytes, kind: str = "text/html"):
         handler.wfile.write(body)
 
     return answer
-
-
-def unknown_length(content: bytes = CONTENT):
-    def answer(handler, _: int) -> None:
-        head(handler, 200, None)
-        handler.wfile.write(content)
-
-    return answer
-
-
-def remote(*urls: str, sha256: str = SHA, size: int = len(CONTENT), md5: str = "") -> RemoteFile:
-    return RemoteFile("file.bin", urls, size, sha256, md5=md5)
 
 
 def names(folder) -> list[str]:

@@ -13,7 +13,7 @@ from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, adam, clamp, expand
 from cml_bench.networks.conv4 import Conv4, Conv4Options
-from tests.test_fixtures import close, compared
+from tests.helpers.released import close, compared
 
 FOLDER = Path(__file__).parent / "fixtures"
 CASES = {

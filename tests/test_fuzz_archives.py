@@ -25,9 +25,9 @@ from cml_bench.data._graph_files import npz, planetoid
 from cml_bench.data.vgg_flower import _labels
 from cml_bench.errors import UserError
 from tests.helpers import archives
-from tests.test_graph_files import arrays, planetoids
-from tests.test_image_sets import make
-from tests.test_mini_layouts import LAYOUTS
+from tests.helpers.graph_sets import arrays, planetoids
+from tests.helpers.image_sets import make
+from tests.helpers.mini_layouts import LAYOUTS
 
 QUICK = {
     "deadline": None,

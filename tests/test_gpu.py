@@ -14,9 +14,9 @@ from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import Training
 from cml_bench.spec import canonical
 from tests.helpers.cases import Case, images, relative, values, waves
+from tests.helpers.released import FILES, ten_steps, there
+from tests.helpers.runs import interrupted, tensors
 from tests.helpers.specs import glyph_spec, sinusoid_spec
-from tests.test_engine import interrupted, tensors
-from tests.test_fixtures import FILES, ten_steps, there
 
 pytestmark = [
     pytest.mark.gpu,

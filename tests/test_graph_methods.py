@@ -20,42 +20,15 @@ from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.gcn import GCN
-from cml_bench.spec import Component, Evaluation, RunSpec, canonical
+from cml_bench.spec import canonical
 from cml_bench.study.protocols import protocol, recipe
 from tests.helpers.cases import CPU, follow, values
+from tests.helpers.graph_sets import KINDS, variant
 from tests.helpers.graphs import METHODS, Case, largest, small
 from tests.helpers.reference import Adam
-from tests.test_graphs import KINDS, variant
+from tests.helpers.specs import graph_spec
 
 BOTH = [*METHODS, *(f"{name}+cml" for name in METHODS)]
-
-
-def spec(method="gmeta", **changes) -> RunSpec:
-    """A few steps on the generated graph, with the protocol of the method's own row."""
-    cls, net, source = (
-        registry.method(method),
-        registry.networks.get("gcn"),
-        registry.datasets.get("sbm"),
-    )
-    own = {"inner_steps": 3, **changes.pop("method_options", {})}
-    fields = {
-        "method": method,
-        "version": 1,
-        "options": canonical(cls.Options.read(own, method)),
-        "network": Component(
-            name="gcn", options=canonical(net.Options.read(cls.network_defaults, "gcn"))
-        ),
-        "data": Component(name="sbm", options={"split": "r0"}),
-        "data_id": source(source.Options()).data_id,
-        "protocol": protocol("official", changes.pop("protocol_options", {}), "test", cls.recipe),
-        "way": 2,
-        "shot": 2,
-        "query": 5,
-        "steps": 40,
-        "seed": 0,
-        "evaluation": Evaluation(tasks=20, query=10),
-    }
-    return RunSpec.model_validate({**fields, **changes})
 
 
 @pytest.fixture
@@ -363,13 +336,13 @@ def test_the_preset_tlp_has_tlps_own_step_sizes(name, steps, outer, inner):
 
 
 def test_weight_decay_reaches_adam(graph_settings, tmp_path):
-    training = Training(spec(), graph_settings, tmp_path, print)
+    training = Training(graph_spec(), graph_settings, tmp_path, print)
     assert [group["weight_decay"] for group in training.optimizer.param_groups] == [5e-4]
 
 
 def test_training_stops_when_patience_is_over(graph_settings):
     record = run(
-        spec(steps=200, protocol_options={"val_every": 2, "patience": 3, "val_fresh": False}),
+        graph_spec(steps=200, protocol_options={"val_every": 2, "patience": 3, "val_fresh": False}),
         graph_settings,
     )
     steps, scores = (
@@ -384,7 +357,7 @@ def test_training_stops_when_patience_is_over(graph_settings):
 
 @pytest.mark.parametrize("name", ["gmeta+cml", "amm_gnn+cml"])
 def test_a_resumed_run_equals_its_uninterrupted_twin(name, graph_settings, tmp_path):
-    wanted = spec(name, steps=24)
+    wanted = graph_spec(name, steps=24)
     folder = graph_settings.results / "runs" / wanted.folder
     folder.mkdir(parents=True)
     training = Training(wanted, graph_settings, folder, lambda text: None)
@@ -408,9 +381,11 @@ def test_a_resumed_run_equals_its_uninterrupted_twin(name, graph_settings, tmp_p
 
 def test_the_compiled_path_is_refused_and_never_chosen(graph_settings, tmp_path):
     with pytest.raises(UserError, match="gcn cannot be compiled"):
-        Training(spec(), replace(graph_settings, path="compiled"), tmp_path, print)
+        Training(graph_spec(), replace(graph_settings, path="compiled"), tmp_path, print)
     assert (
-        Training(spec(steps=100_000), replace(graph_settings, path="auto"), tmp_path, print).path
+        Training(
+            graph_spec(steps=100_000), replace(graph_settings, path="auto"), tmp_path, print
+        ).path
         == "fast"
     )
 
@@ -426,15 +401,15 @@ def test_gradients_written_out_are_those_of_real_runs(
         "gradients",
         lambda self, *args, **kwargs: made.append(1) or original(self, *args, **kwargs),
     )
-    Training(spec(), replace(graph_settings, path=path), tmp_path, print).advance()
+    Training(graph_spec(), replace(graph_settings, path=path), tmp_path, print).advance()
     assert bool(made) == calls
 
 
 def test_the_training_seed_reaches_the_method(graph_settings):
     source = registry.datasets.get("sbm")
-    assert build_method(spec(seed=5), source(source.Options())).seed == 5
+    assert build_method(graph_spec(seed=5), source(source.Options())).seed == 5
     assert (
-        count(build_method(spec("amm_gnn"), source(source.Options())).params)
+        count(build_method(graph_spec("amm_gnn"), source(source.Options())).params)
         == 64 * 16 + 16 + 272 + 34 + 22
     )
 
@@ -442,7 +417,7 @@ def test_the_training_seed_reaches_the_method(graph_settings):
 @pytest.mark.parametrize("name", BOTH)
 def test_a_stored_run_adapts_to_nodes_and_predicts(name, graph_settings):
     """By node numbers; AMM-GNN with the queries, which it looks at before it adapts."""
-    record = run(spec(name, steps=4), graph_settings)
+    record = run(graph_spec(name, steps=4), graph_settings)
     learner = load(record.folder, data_dir=graph_settings.data_dir)
     data = registry.datasets.get("sbm")(
         registry.datasets.get("sbm").Options.read({"split": "r0"}, "sbm")

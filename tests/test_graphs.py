@@ -1,7 +1,6 @@
 """Graph data sets, the graph network's two paths, and what else must hold of it. float64."""
 
 import shutil
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ from cml_bench.data.graphs import GraphSet
 from cml_bench.engine.step import expand
 from cml_bench.errors import UserError
 from cml_bench.networks._sparse import Sparse
-from cml_bench.study.config import LocalCopy
 from tests.helpers.cases import CPU, random
+from tests.helpers.graph_sets import KINDS, copies, make, variant
 from tests.helpers.graphs import Case, Piece, embeddings, matrices, small, two_hops
 
 FOLDERS = {"citeseer": "Planetoid/CiteSeer/raw", "amazon_computer": "Amazon/Computers/raw"}
@@ -36,18 +35,6 @@ TLP = {
     ),
 }
 DECODED = {"citeseer": "597cf441d508", "amazon_computer": "ed04ae07834b", "sbm": "756e3bb9b253"}
-
-
-def make(name: str, **options):
-    cls = registry.datasets.get(name)
-    return cls(cls.Options.read(options, name))
-
-
-def copies(data, folder: Path) -> dict[str, LocalCopy]:
-    return {
-        f.name: LocalCopy(path=str(folder / f.name), sha256=sha256_of(folder / f.name))
-        for f in data.files
-    }
 
 
 def prepared(name: str, tmp_path: Path, real_data: Path | None = None, **options):
@@ -276,21 +263,6 @@ def test_impossible_tasks_are_refused():
 
 # -- the network
 # --------------------------------------------------------------------------------------
-
-
-@cache
-def variant(kind: str) -> Piece:
-    """Features stored dense, as patterns of eight columns, or sparse; 20 columns are no multiple of
-    eight.
-    """
-    if kind == "dense":
-        return small()
-    edges, _, labels = small().given
-    share = 0.4 if kind == "coded" else 0.06
-    return Piece(edges, (random(84, 20, name=kind).numpy() < share).astype(np.float64), labels)
-
-
-KINDS = ("dense", "coded", "sparse")
 
 
 @pytest.mark.parametrize("kind", KINDS)

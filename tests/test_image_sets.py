@@ -19,15 +19,14 @@ from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.costs.describe import describe
 from cml_bench.data import base
-from cml_bench.data._source import sha256_of
 from cml_bench.data.base import ImageArrays, hash_images
 from cml_bench.data.episodes import SPLITS, Episodes
 from cml_bench.data.loader import open_data
 from cml_bench.errors import UserError
 from cml_bench.study import config, preflight
-from cml_bench.study.config import LocalCopy
 from cml_bench.study.resolve import resolve
 from tests.helpers import archives
+from tests.helpers.image_sets import copies, make
 from tests.helpers.plans import dumped
 
 # name -> (id, shape, classes of each split, published images, the smallest class)
@@ -39,31 +38,8 @@ SETS = {
 }
 
 
-def make(name: str, **options):
-    cls = registry.datasets.get(name)
-    return cls(cls.Options(**options))
-
-
-def copies(paths: list[Path]) -> dict[str, LocalCopy]:
-    return {path.name: LocalCopy(path=str(path), sha256=sha256_of(path)) for path in paths}
-
-
 def opened(data, folder: Path):
     return data.open(folder, torch.device("cpu"), torch.float32)
-
-
-@pytest.fixture(scope="module")
-def minis(tmp_path_factory) -> dict[str, list[Path]]:
-    """Files of each set; of MiniImagenet both editions."""
-    folder = tmp_path_factory.mktemp("archives")
-    cifar = archives.cifar100(folder)
-    return {
-        "miniimagenet": archives.miniimagenet(folder, each=6),
-        "tar": archives.miniimagenet_tar(folder, each=6),
-        "cifar_fs": cifar,
-        "fc100": cifar,
-        "vgg_flower": archives.flowers(folder, each=4),
-    }
 
 
 # -- what is known without files

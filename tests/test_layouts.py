@@ -9,7 +9,6 @@ import pickle
 import shutil
 import subprocess
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +23,8 @@ from cml_bench.data.episodes import SPLITS
 from cml_bench.errors import UserError
 from cml_bench.study.config import LocalCopy
 from tests.helpers import archives
-from tests.test_image_sets import make, minis  # noqa: F401  (a fixture)
-
-LITTER = (
-    "__MACOSX/{0}/._{1}",
-    "{0}/._{1}",
-    ".DS_Store",
-    "{0}/.DS_Store",
-    "{0}/Thumbs.db",
-    "{0}/desktop.ini",
-    "{0}/@eaDir/{1}",
-    "{0}/.ipynb_checkpoints/{1}",
-)
+from tests.helpers.image_sets import make
+from tests.helpers.layouts import FORMS, folder_of, refused, zip_of
 
 
 def digest(data, paths: dict[str, Path]) -> str:
@@ -55,51 +44,8 @@ def content(path: Path) -> dict[str, bytes]:
     return {name: file.read() for name, file in members(path)}
 
 
-def littered(files: dict[str, bytes]) -> dict[str, bytes]:
-    """With what systems leave beside every tenth file."""
-    found = {}
-    for number, (name, held) in enumerate(files.items()):
-        folder, _, base = name.rpartition("/")
-        if number % 10 == 0:
-            found |= {form.format(folder or "x", base): b"\0\5\x16\7 no data" for form in LITTER}
-        found[name] = held
-    return found
-
-
-def folder_of(path: Path, files: dict[str, bytes]) -> Path:
-    for name, held in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(held)
-    return path
-
-
-def zip_of(path: Path, files: dict[str, bytes], separator: str = "/") -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, held in files.items():
-            item = zipfile.ZipInfo("x")
-            item.filename = name.replace(
-                "/", separator
-            )  # ZipInfo itself would leave a backslash as it is
-            archive.writestr(item, held)
-    return path
-
-
-FORMS = {
-    "tar of a Mac": lambda path, files: archives.packed(path, littered(files)),
-    "zip of a Mac": lambda path, files: zip_of(path, littered(files)),
-    "zip of Windows": lambda path, files: zip_of(path, files, "\\"),
-    "folder": lambda path, files: folder_of(path, littered(files)),
-    "deep": lambda path, files: zip_of(
-        path, {f"a/größe ü/{name}": held for name, held in files.items()}
-    ),
-    "without a top folder": lambda path, files: folder_of(
-        path, {n.partition("/")[2]: h for n, h in files.items()}
-    ),
-}
-
-
 @pytest.fixture(scope="module")
-def plain(minis) -> dict[str, str]:  # noqa: F811
+def plain(minis) -> dict[str, str]:
     return {
         name: digest(make(name), {p.name: p for p in minis[name]})
         for name in ("cifar_fs", "fc100", "vgg_flower")
@@ -116,7 +62,7 @@ def plain(minis) -> dict[str, str]:  # noqa: F811
 def test_archives_and_folders_of_other_systems_are_the_same_data(
     name,
     form,
-    minis,  # noqa: F811
+    minis,
     plain,
     tmp_path,
 ):
@@ -197,24 +143,13 @@ def as_rows(data: np.ndarray) -> np.ndarray:
     "changes", [{}, {"data": as_rows}, {"fine_labels": np.array}], ids=["", "rows", "arrays"]
 )
 @pytest.mark.parametrize("protocol", [2, 5])
-def test_cifar_with_names_as_bytes_is_the_same_data(protocol, changes, minis, plain, tmp_path):  # noqa: F811
+def test_cifar_with_names_as_bytes_is_the_same_data(protocol, changes, minis, plain, tmp_path):
     (path,) = minis["cifar_fs"]
     again = repickled(path, tmp_path / "again.tar.gz", protocol, **changes)
     assert digest(make("cifar_fs"), {path.name: again}) == plain["cifar_fs"]
 
 
-def refused(name: str, path: Path, pattern: str) -> None:
-    data = make(name)
-    files = dict.fromkeys((file.name for file in data.files), path)
-    if name == "miniimagenet":
-        files = {"mini-imagenet.tar.gz": path}
-    with pytest.raises(UserError, match=pattern) as found:
-        list(data.classes(files))
-    assert "elete" not in str(found.value)
-    assert "\n" not in str(found.value)
-
-
-def test_what_is_not_cifar_100_is_named_for_what_it_is(minis, tmp_path):  # noqa: F811
+def test_what_is_not_cifar_100_is_named_for_what_it_is(minis, tmp_path):
     (path,) = minis["fc100"]
     ten = archives.packed(
         tmp_path / "ten.tar.gz", {f"cifar-10-batches-py/data_batch_{i}": b"" for i in range(1, 6)}
@@ -297,7 +232,7 @@ def test_a_folder_has_the_digest_of_a_plain_command(tmp_path):
     assert sha256_of(folder / "ü") == hashlib.sha256(b"5").hexdigest()
 
 
-def test_a_folder_is_prepared_with_its_digest_and_stays_as_it_is(minis, tmp_path):  # noqa: F811
+def test_a_folder_is_prepared_with_its_digest_and_stays_as_it_is(minis, tmp_path):
     (path,) = minis["fc100"]
     folder = folder_of(tmp_path / "copy", content(path))
     before = {

@@ -10,7 +10,7 @@ import yaml
 from cml_bench import registry
 from cml_bench.study import config
 from tests.helpers import archives
-from tests.test_workflow import ROOT, checkout, snakemake, trained  # noqa: F401  (a fixture)
+from tests.helpers.checkouts import ROOT, snakemake, trained
 
 FILTERS = {"conv4": 4, "resnet12": 2, "mlp": None}
 
@@ -34,7 +34,7 @@ def small(path: str, per_job: int = 10) -> dict:
 
 
 @pytest.mark.slow
-def test_table_1_on_miniature_archives(checkout, tmp_path):  # noqa: F811
+def test_table_1_on_miniature_archives(checkout, tmp_path):
     mine = archives.sources({"miniimagenet": archives.miniimagenet(tmp_path)})
     (checkout / "mini.yaml").write_text(yaml.safe_dump(small("configs/tables/table1.yaml") | mine))
     done = snakemake(checkout, config="mini.yaml")

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +33,10 @@ from cml_bench.study.resolve import resolve
 from cml_bench.system import files
 from cml_bench.system.hardware import claim
 from cml_bench.system.locks import being_written, run_lock
+from tests.helpers.checkouts import snakemake
 from tests.helpers.plans import dumped
 from tests.helpers.specs import sinusoid_spec
-from tests.test_workflow import checkout, snakemake  # noqa: F401  (a fixture)
+from tests.helpers.waiting import wait_for
 
 STEPS = 900
 
@@ -89,13 +89,6 @@ def assert_identical(folder: Path, twin) -> None:
         assert all(np.array_equal(a[key], b[key]) for key in a), name
     assert all(np.array_equal(record.arrays[key], twin.arrays[key]) for key in twin.arrays)
     assert record.content["curves"] == twin.content["curves"]
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def start(tmp_path: Path, resolved) -> subprocess.Popen:
@@ -160,7 +153,7 @@ def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(
 
 @pytest.mark.slow
 def test_snakemake_killed_and_started_again_while_its_training_goes_on(
-    checkout,  # noqa: F811
+    checkout,
     untouched,
     resolved,
 ):

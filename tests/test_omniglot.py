@@ -5,7 +5,6 @@ hand.
 import functools
 import hashlib
 import http.server
-import io
 import re
 import threading
 import zipfile
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cml_bench import registry
 from cml_bench.data import _source
@@ -23,40 +21,9 @@ from cml_bench.data.episodes import Episodes
 from cml_bench.data.omniglot import Omniglot
 from cml_bench.errors import UserError
 from cml_bench.study.config import LocalCopy
+from tests.helpers.omniglot import archive, without_the_end
 
 DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"
-
-
-def archive(path: Path, characters: list[tuple[str, str, int]], drawings: int = 20) -> None:
-    """A zip in the author's folder tree; every drawing is a bar whose place depends on its
-    class.
-    """
-    with zipfile.ZipFile(path, "w") as file:
-        for number, (name, alphabet, character) in enumerate(characters):
-            for drawing in range(1, drawings + 1):
-                pixels = np.full((105, 105), 255, np.uint8)
-                pixels[10 + number : 20 + number, 5 : 20 + drawing] = 0
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).convert("1").save(buffer, format="png")
-                file.writestr(
-                    f"{name}/{alphabet}/character{character:02d}/{number:04d}_{drawing:02d}.png",
-                    buffer.getvalue(),
-                )
-
-
-@pytest.fixture
-def miniature(tmp_path):
-    """Omniglot with three characters in each split, and local copies of its two archives."""
-    data = Omniglot(Omniglot.Options())
-    data.characters = {split: found[-3:] for split, found in data.characters.items()}
-    data.class_counts = {split: 3 for split in data.characters}
-    everything = [c for found in data.characters.values() for c in found]
-    copies = {}
-    for name in ("images_background", "images_evaluation"):
-        path = tmp_path / f"{name}.zip"
-        archive(path, [c for c in everything if c[0] == name])
-        copies[path.name] = LocalCopy(path=str(path), sha256=sha256_of(path))
-    return data, copies
 
 
 def test_the_split_is_torchmetas():
@@ -213,10 +180,6 @@ def test_the_real_drawings(real_data, tmp_path):
     assert set(data.arrays.sizes.tolist()) == {20}
     ink = 1 - data.arrays.images.mean() / 255
     assert 0.05 < ink < 0.12
-
-
-def without_the_end(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-200])
 
 
 def with_a_flipped_bit(path: Path) -> None:

@@ -22,8 +22,8 @@ from cml_bench.engine.run import reevaluate, run
 from cml_bench.engine.train import Training
 from cml_bench.records import Store
 from cml_bench.spec import Evaluation, canonical
+from tests.helpers.runs import Stop, interrupted, same, tensors
 from tests.helpers.specs import glyph_spec, sinusoid_spec
-from tests.test_engine import Stop, interrupted, same, tensors
 
 ALL = {
     "clamp": 0.05,

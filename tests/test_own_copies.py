@@ -29,9 +29,9 @@ from cml_bench.study import config, plan, preflight
 from cml_bench.study.config import LocalCopy
 from cml_bench.study.resolve import resolve
 from tests.helpers import archives
+from tests.helpers.checkouts import snakemake, trained
 from tests.helpers.plans import dumped
 from tests.helpers.specs import glyph_spec
-from tests.test_workflow import checkout, snakemake, trained  # noqa: F401  (a fixture)
 
 ID, KEY = "cifar_fs/bertinetto/32px", "cifar_fs-bertinetto-32px"
 TERMS = "the terms of use of cifar_fs are not acknowledged"
@@ -305,7 +305,7 @@ def test_a_checkpoint_of_other_data_is_not_continued(own_settings, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_study_whose_copy_changes_or_is_no_longer_named(checkout, copies, tmp_path):  # noqa: F811
+def test_a_study_whose_copy_changes_or_is_no_longer_named(checkout, copies, tmp_path):
     def start(*args: str, **more):
         (checkout / "own.yaml").write_text(yaml.safe_dump(study(tmp_path, **more)))
         return snakemake(checkout, *args, config="own.yaml")
@@ -331,7 +331,7 @@ def test_a_study_whose_copy_changes_or_is_no_longer_named(checkout, copies, tmp_
 
 
 @pytest.mark.slow
-def test_a_dry_run_says_what_will_not_run(checkout):  # noqa: F811
+def test_a_dry_run_says_what_will_not_run(checkout):
     dry = snakemake(
         checkout, "-n", "table1_n3", "--config", "results=dry", config="configs/paper.yaml"
     )
@@ -344,7 +344,7 @@ def test_a_dry_run_says_what_will_not_run(checkout):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_table3_is_a_target_of_its_study(checkout):  # noqa: F811
+def test_table3_is_a_target_of_its_study(checkout):
     dry = snakemake(
         checkout, "-n", "table3", "--config", "results=dry", config="configs/graphs.yaml"
     )

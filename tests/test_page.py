@@ -16,7 +16,8 @@ from cml_bench.report import charts, forms, page, summary, write
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.study.status import states
-from tests import test_published
+from tests.helpers import beside_paper
+from tests.helpers.pages import specs_in, written
 from tests.helpers.plans import edited, labelled
 from tests.helpers.simulated import finish, study
 
@@ -43,27 +44,11 @@ class WellFormed(HTMLParser):
             self.text.append(data)
 
 
-def written(resolved, root) -> str:
-    """The page of a study, without the library that draws its charts."""
-    write.tables(resolved, root, [])
-    html = write.page(resolved, root).read_text()
-    assert html.count(charts.script()) == 1
-    return html.replace(charts.script(), "")
-
-
 def text_of(html: str) -> str:
     parser = WellFormed()
     parser.feed(html)
     assert parser.stack == []
     return " ".join(" ".join(parser.text).split())
-
-
-def specs_in(html: str) -> dict[str, dict]:
-    """The charts by their ids."""
-    found = re.findall(
-        r'<div class="chart" id="([^"]+)"><script type="application/json">(.*?)</script>', html
-    )
-    return {name: json.loads(spec) for name, spec in found}
 
 
 def drawn(spec: dict) -> str:
@@ -219,8 +204,8 @@ def test_untested_differences_are_no_verdicts(tmp_path):
 
 
 def test_levels_beside_the_paper_are_counted(tmp_path):
-    resolved = test_published.study(tmp_path)
-    finish(resolved, tmp_path / "r", test_published.LEVEL, 0.3)
+    resolved = beside_paper.study(tmp_path)
+    finish(resolved, tmp_path / "r", beside_paper.LEVEL, 0.3)
     levels = told(resolved, tmp_path / "r")[1]
     assert (
         levels

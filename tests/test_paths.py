@@ -24,7 +24,7 @@ from cml_bench.study.resolve import resolve
 from cml_bench.system import paths
 from tests.helpers.cases import said
 from tests.helpers.plans import dumped
-from tests.test_plan import study
+from tests.helpers.studies import study
 
 ROOT = Path(__file__).parent.parent
 DIGEST = "0" * 64

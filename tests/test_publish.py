@@ -17,9 +17,9 @@ from cml_bench.records import Store
 from cml_bench.report import publish, write
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
+from tests.helpers.checkouts import CONFIG
 from tests.helpers.plans import dumped, edited
 from tests.helpers.simulated import finish, study
-from tests.test_workflow import CONFIG
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"

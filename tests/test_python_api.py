@@ -22,8 +22,7 @@ from cml_bench.records import Record
 from cml_bench.spec import canonical
 from tests.helpers.cases import CPU
 from tests.helpers.graphs import Case
-from tests.helpers.specs import glyph_spec, sinusoid_spec
-from tests.test_graph_methods import spec as graph_spec
+from tests.helpers.specs import glyph_spec, graph_spec, sinusoid_spec
 
 ROOT = Path(__file__).parent.parent
 

@@ -27,10 +27,10 @@ from cml_bench.evidence import gate
 from cml_bench.study import plan, preflight
 from cml_bench.study.resolve import resolve
 from cml_bench.system import files, locks
+from tests.helpers.checkouts import changed, snakemake, trained
 from tests.helpers.plans import dumped, edited
+from tests.helpers.servers import CONTENT, remote, unknown_length
 from tests.helpers.simulated import finish, study
-from tests.test_fetch import CONTENT, remote, server, unknown_length  # noqa: F401  (a fixture)
-from tests.test_workflow import changed, checkout, snakemake, trained  # noqa: F401  (a fixture)
 
 LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 DENIED = [errno.EACCES, errno.EPERM, errno.EROFS]
@@ -95,7 +95,7 @@ def umask(request):
     os.umask(before)
 
 
-def test_what_is_written_has_the_mode_that_the_umask_leaves(umask, tmp_path, server):  # noqa: F811
+def test_what_is_written_has_the_mode_that_the_umask_leaves(umask, tmp_path, server):
     (tmp_path / "old.json").write_text("old")
     (tmp_path / "old.json").chmod(0o600)
     files.write_json(tmp_path / "old.json", {})
@@ -279,7 +279,7 @@ for command in status table report; do "$2" -m cml_bench $command --config read.
 
 
 @pytest.mark.slow
-def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):  # noqa: F811
+def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):
     config = {**changed(), "study": "read", "results": "read"}
     config["experiments"]["glyphs"] = {
         "data": "glyphs",

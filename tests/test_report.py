@@ -11,7 +11,7 @@ from cml_bench.study.config import parse
 from cml_bench.study.figure_config import CurvesFigure
 from cml_bench.study.resolve import resolve
 from tests.helpers.simulated import finish, study
-from tests.test_plan import study as small_config
+from tests.helpers.studies import study as small_config
 
 
 def written(resolved, root, keys=()):

@@ -20,8 +20,8 @@ from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.records import Store
 from cml_bench.spec import Component, canonical
+from tests.helpers.runs import same, tensors
 from tests.helpers.specs import glyph_spec, sinusoid_spec
-from tests.test_engine import same, tensors
 
 SEEDS = (0, 1, 2)
 SCHEDULED = {

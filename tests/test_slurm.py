@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from cml_bench.system import hardware
-from tests.test_workflow import CONFIG, ROOT, checkout, trained  # noqa: F401
+from tests.helpers.checkouts import CONFIG, ROOT, trained
 
 SCRIPT = ROOT / "tests" / "slurm" / "cluster.sh"
 # This cluster has no accounting and a partition for GPUs, and its jobs take seconds.
@@ -116,7 +116,7 @@ def jobs_of(said: str) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, checkout):  # noqa: F811
+def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, checkout):
     done = submit(checkout, small_demo())
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     jobs = jobs_of(done.stdout + done.stderr)
@@ -149,7 +149,7 @@ def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, c
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a job must find no GPU")
-def test_a_job_that_is_cut_off_goes_on_and_one_that_fails_is_told_with_its_log(cluster, checkout):  # noqa: F811
+def test_a_job_that_is_cut_off_goes_on_and_one_that_fails_is_told_with_its_log(cluster, checkout):
     """A study that expects a GPU is not refused on a machine without one: its job says what it
     lacks.
 

@@ -10,9 +10,9 @@ from cml_bench.records import write_failure, write_progress
 from cml_bench.report import write
 from cml_bench.study import preflight, status
 from cml_bench.system.locks import run_lock
+from tests.helpers.checkouts import changed, start, trained
 from tests.helpers.plans import dumped, edited
 from tests.helpers.simulated import finish, study
-from tests.test_workflow import changed, checkout, start, trained  # noqa: F401  (a fixture)
 
 LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 
@@ -93,7 +93,7 @@ def test_runs_without_their_data_have_the_reason(mixed, monkeypatch):
 
 
 @pytest.mark.slow
-def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):  # noqa: F811
+def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):
     """A record is damaged: nothing is lost but its row's run. Its folder is moved away, as told:
     one run is trained.
     """

@@ -17,7 +17,7 @@ from cml_bench.spec import Options
 from cml_bench.study import config, places, strict_yaml
 from cml_bench.study.config import LocalCopy, parse
 from cml_bench.study.resolve import resolve
-from tests.test_plan import changed, study
+from tests.helpers.studies import changed, study
 
 
 def refused(text: str, message: str) -> None:

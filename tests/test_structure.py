@@ -55,6 +55,23 @@ def test_no_source_file_is_longer_than_400_lines():
     assert not long
 
 
+def imported(path: Path) -> set[str]:
+    """The modules that a file names in its imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_no_test_imports_a_test_module():
+    """What tests share is in tests/helpers, fixtures are in tests/conftest.py."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not {name for name in imported(path) if ".test_" in f".{name}"}, path
+
+
 def loaded(code: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after running ``code``."""
     script = (

@@ -17,8 +17,8 @@ from cml_bench.report import forms, publish, write
 from cml_bench.study import status
 from cml_bench.study.config import Study
 from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.helpers.pages import written
 from tests.helpers.simulated import finish
-from tests.test_page import written
 
 
 @pytest.fixture(scope="module")

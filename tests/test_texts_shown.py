@@ -23,10 +23,10 @@ from cml_bench.records import Store
 from cml_bench.report import charts, page, write
 from cml_bench.study.figure_config import CosineFigure, CurvesFigure, GradientsFigure
 from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.helpers.checkouts import ROOT
+from tests.helpers.pages import specs_in, written
 from tests.helpers.plans import edited
 from tests.helpers.simulated import finish
-from tests.test_page import specs_in, written
-from tests.test_publish import ROOT
 
 
 @pytest.fixture(scope="module")

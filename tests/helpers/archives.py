@@ -10,6 +10,7 @@ something to learn. The bytes depend on ``seed`` only.
 import gzip
 import io
 import json
+import os
 import pickle
 import sys
 import tarfile
@@ -242,3 +243,13 @@ def write_all(folder: Path) -> Path:
 
 if __name__ == "__main__":
     print(write_all(Path(sys.argv[1])))
+
+
+class Command:
+    """Pickled by others: runs a command when it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.test_workflow import CONFIG, ROOT
+from tests.helpers.checkouts import CONFIG, ROOT
 
 PLACE = "my drive/$x & o'neil/-n"  # of the clone, with its .venv
 # Each word of these is a file that stands beside the folders: a path that a shell splits would end

@@ -69,3 +69,31 @@ def _spec(
         "evaluation": Evaluation(tasks=30, query=5),
     }
     return RunSpec.model_validate({**fields, **changes})
+
+
+def graph_spec(method="gmeta", **changes) -> RunSpec:
+    """A few steps on the generated graph, with the protocol of the method's own row."""
+    cls, net, source = (
+        registry.method(method),
+        registry.networks.get("gcn"),
+        registry.datasets.get("sbm"),
+    )
+    own = {"inner_steps": 3, **changes.pop("method_options", {})}
+    fields = {
+        "method": method,
+        "version": 1,
+        "options": canonical(cls.Options.read(own, method)),
+        "network": Component(
+            name="gcn", options=canonical(net.Options.read(cls.network_defaults, "gcn"))
+        ),
+        "data": Component(name="sbm", options={"split": "r0"}),
+        "data_id": source(source.Options()).data_id,
+        "protocol": protocol("official", changes.pop("protocol_options", {}), "test", cls.recipe),
+        "way": 2,
+        "shot": 2,
+        "query": 5,
+        "steps": 40,
+        "seed": 0,
+        "evaluation": Evaluation(tasks=20, query=10),
+    }
+    return RunSpec.model_validate({**fields, **changes})

@@ -1,0 +1,40 @@
+"""Runs that stop on the way, and the tensors that runs leave."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cml_bench.engine.run import run
+from cml_bench.engine.train import Settings, Training
+from cml_bench.records import Store
+
+
+def tensors(record, name):
+    return load_file(record.folder / f"{name}.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def interrupted(spec, settings, at_step, before="advance"):
+    """Train, and die before step ``at_step`` is made, or before the validation (``_pause``) at that
+    step.
+    """
+    often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
+    original = getattr(Training, before)
+
+    def stopping(self):
+        if self.step == at_step:
+            raise Stop
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, before, stopping)
+        with pytest.raises(Stop):
+            run(spec, often)
+    return Store(settings.results).folder(spec)

@@ -1,0 +1,78 @@
+"""A server on this machine that can be told how to fail."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Callable
+
+from cml_bench.data._source import RemoteFile
+
+CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: several chunks
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """A server on this machine: ``behaviour[name]`` answers for /name; ``asked`` lists (name, Range
+    header).
+    """
+
+    def __init__(self):
+        self.behaviour: dict[str, Callable] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        self.lock = threading.Lock()
+
+    def url(self, name: str, behaviour: Callable) -> str:
+        self.behaviour[name] = behaviour
+        return f"{self.address}/{name}"
+
+    def __enter__(self):
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                name = self.path.strip("/")
+                with server.lock:
+                    server.asked.append((name, self.headers.get("Range")))
+                    count = sum(asked == name for asked, _ in server.asked)
+                self.close_connection = True
+                server.behaviour[name](self, count)
+
+            def log_message(self, *args):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+def head(handler, status: int, length: int | None, **headers: str) -> None:
+    handler.send_response(status)
+    if length is not None:
+        headers["Content-Length"] = str(length)
+    for key, value in {
+        "Content-Type": "application/octet-stream",
+        "Connection": "close",
+        **headers,
+    }.items():
+        handler.send_header(key.replace("_", "-"), value)
+    handler.end_headers()
+
+
+def unknown_length(content: bytes = CONTENT):
+    def answer(handler, _: int) -> None:
+        head(handler, 200, None)
+        handler.wfile.write(content)
+
+    return answer
+
+
+def remote(*urls: str, sha256: str = SHA, size: int = len(CONTENT), md5: str = "") -> RemoteFile:
+    return RemoteFile("file.bin", urls, size, sha256, md5=md5)

@@ -1,0 +1,40 @@
+"""A small valid configuration, and changes of it."""
+
+
+def study(**changes) -> dict:
+    """A small valid configuration."""
+    experiment = {
+        "data": "sinusoid",
+        "network": "mlp",
+        "way": 1,
+        "shots": [5, 10],
+        "query": "shot",
+        "steps": 10,
+        "methods": {
+            "maml": {"options": {"inner_lr": 0.01}},
+            "maml+cml": {"options": {"cml": {"gamma": 0.2}}},
+        },
+    }
+    rows = [
+        {"label": "MAML", "run": "maml"},
+        {"label": "CML", "run": "maml+cml", "against": "maml"},
+    ]
+    table = {"kind": "regression", "experiment": "s", "title": "T", "rows": rows}
+    return {
+        "study": "small",
+        "seeds": 2,
+        "experiments": {"s": experiment},
+        "tables": {"sinusoid": table},
+        **changes,
+    }
+
+
+def changed(path: str, value) -> dict:
+    """The configuration with one key set, by its dotted path."""
+    content = study()
+    *parents, last = path.split(".")
+    node = content
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    node[last] = value
+    return content
