@@ -5,19 +5,21 @@
 # make gate-reference  make new references from 10 seeds, and print what moved
 # make study SHARD=1/4  one sitting of configs/omniglot_study.yaml, with a commit of its records
 # make plan        what configs/paper.yaml costs, measured on this machine, into docs/hardware.md
-# make benchmark   the engine's speed beside other libraries, into benchmarks/ (leave the machine idle)
+# make benchmark   the engine's speed beside other libraries, into benchmarks/ (on an idle machine)
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
 # ARGS=WORDS       further words for pytest or the benchmark, as they would be typed there
 SHELL := /bin/bash
 VENV ?= .venv
 ifneq ($(words $(value VENV)),1)
-$(error VENV is "$(value VENV)", and make cannot take a folder whose name has a space: name another. The path of the clone may have some)
+$(error VENV is "$(value VENV)", and make cannot take a folder whose name has a space: name \
+another. The path of the clone may have some)
 endif
 BIN := $(VENV)/bin
 ifndef PYTHON
 PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$p && break; done)
 endif
 CORES ?= all
 # $(call q,NAME): the value of the variable NAME as one word of the shell, whatever is in it.
@@ -29,14 +31,18 @@ RUN := $(call q,BIN)/python -m
 # depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint format traces clean
+.PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint \
+	format traces clean
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt pyproject.toml
-	@[ -n $(call q,PYTHON) ] || { echo "error: Python 3.11, 3.12 or 3.13 is needed; none found on PATH. Set PYTHON=/path/to/python3.11"; exit 1; }
-	@echo setting up $(call q,VENV) "with $$($(call q,PYTHON) --version) (torch with CUDA: 5.5 GB; see TORCH_INDEX)"
+	@[ -n $(call q,PYTHON) ] || { echo "error: Python 3.11, 3.12 or 3.13 is needed; none found" \
+		"on PATH. Set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo setting up $(call q,VENV) "with $$($(call q,PYTHON) --version)" \
+		"(torch with CUDA: 5.5 GB; see TORCH_INDEX)"
 	$(call q,PYTHON) -m venv $(call q,VENV)
-	$(if $(value TORCH_INDEX),$(RUN) pip install --quiet $$(grep -E '^torch(vision)?==' requirements.txt) --index-url=$(call q,TORCH_INDEX))
+	$(if $(value TORCH_INDEX),$(RUN) pip install --quiet \
+		$$(grep -E '^torch(vision)?==' requirements.txt) --index-url=$(call q,TORCH_INDEX))
 	$(RUN) pip install --quiet -r requirements.txt
 	$(RUN) pip install --quiet --no-deps --editable .
 	@touch $(call q,@)
@@ -60,12 +66,14 @@ test-gpu: setup
 # When a training fails, the check still runs and lists its cells as offenders.
 gate: setup
 	rm -rf results/gate
-	failed=0; $(RUN) snakemake --quiet all --cores=$(call q,CORES) --configfile configs/ci.yaml --config results=results/gate \
-		|| failed=1; $(RUN) cml_bench check --results results/gate && exit $$failed
+	failed=0; $(RUN) snakemake --quiet all --cores=$(call q,CORES) \
+		--configfile configs/ci.yaml --config results=results/gate || failed=1; \
+		$(RUN) cml_bench check --results results/gate && exit $$failed
 
 gate-reference: setup
 	rm -rf results/gate
-	$(RUN) snakemake --quiet all --cores=$(call q,CORES) --configfile configs/ci.yaml --config results=results/gate seeds=10
+	$(RUN) snakemake --quiet all --cores=$(call q,CORES) --configfile configs/ci.yaml \
+		--config results=results/gate seeds=10
 	$(RUN) cml_bench check --results results/gate --seeds 10 --update
 
 # One sitting of a study that takes hours: part i of n, and a commit of its records. LOCAL: a
@@ -74,16 +82,19 @@ gate-reference: setup
 STUDY ?= configs/omniglot_study.yaml
 SHARD ?= 1/4
 study: setup
-	$(RUN) snakemake --cores=$(call q,CORES) --configfile $(call q,STUDY) $(if $(value LOCAL),$(call q,LOCAL)) \
+	$(RUN) snakemake --cores=$(call q,CORES) \
+		--configfile $(call q,STUDY) $(if $(value LOCAL),$(call q,LOCAL)) \
 		--config shard=$(call q,SHARD) -- trained
 	$(RUN) cml_bench publish --partial --config=$(call q,STUDY)
 	git add results/reference
-	git commit --quiet --message "Records of "$(call q,STUDY)", part "$(call q,SHARD) -- results/reference
+	git commit --quiet --message "Records of "$(call q,STUDY)", part "$(call q,SHARD) \
+		-- results/reference
 
 # What the full grid costs, measured here, into docs/hardware.md.
 PLAN := results/reference/paper_plan.txt
 plan: setup
-	$(RUN) cml_bench plan --config configs/paper.yaml > $(call q,PLAN).tmp && mv -- $(call q,PLAN).tmp $(call q,PLAN)
+	$(RUN) cml_bench plan --config configs/paper.yaml > $(call q,PLAN).tmp \
+		&& mv -- $(call q,PLAN).tmp $(call q,PLAN)
 	$(call q,BIN)/python -c "from cml_bench.report import publish; publish.show_plan()"
 
 # The peers have an environment of their own on top of this one; what cannot be installed is
@@ -93,7 +104,8 @@ benchmark: setup $(PEERS)/installed.json
 	$(RUN) benchmarks run $(ARGS)
 	$(RUN) benchmarks show --page
 
-$(PEERS)/installed.json: benchmarks/peers/requirements.txt benchmarks/peers/install.py $(VENV)/.ready
+$(PEERS)/installed.json: $(VENV)/.ready benchmarks/peers/requirements.txt \
+		benchmarks/peers/install.py
 	$(call q,BIN)/python benchmarks/peers/install.py $(call q,PEERS)
 
 lint: setup
@@ -101,7 +113,8 @@ lint: setup
 	$(RUN) ruff format --check .
 	$(RUN) snakefmt --check Snakefile workflow
 	$(RUN) mypy
-	$(call q,BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' --no-cache
+	$(call q,BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()' \
+		--no-cache
 	$(RUN) snakemake --lint
 
 format: setup

@@ -155,7 +155,8 @@ onstart:
 
 onerror:
     print(
-        "Some runs failed; the tables below hold what is finished. Start again to go on where it stopped.",
+        "Some runs failed; the tables below hold what is finished."
+        " Start again to go on where it stopped.",
         flush=True,
     )
     for command in ("status", "report"):

@@ -55,6 +55,26 @@ def test_no_source_file_is_longer_than_400_lines():
     assert not long
 
 
+def laid_out() -> list[Path]:
+    """The files whose width no formatter holds: the workflow's, and what people edit by hand."""
+    folders = (("workflow", "*.smk"), ("configs", "*.yaml"), ("profiles", "*.yaml"))
+    files = [path for folder, name in folders for path in sorted((ROOT / folder).rglob(name))]
+    return [*files, ROOT / "Snakefile", ROOT / "Makefile", ROOT / "pyproject.toml"]
+
+
+def is_unbreakable(line: str) -> bool:
+    """Whether a line is one long word (an address, a digest) or a row of numbers."""
+    words = line.split()
+    return max(map(len, words)) > 60 or bool(re.fullmatch(r"[-\[\]{}\d.,e+ ]+", line))
+
+
+@pytest.mark.parametrize("path", laid_out(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_is_wider_than_100_columns(path):
+    """Ruff holds this for Python. A line counts with its tabs as one column each."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if len(line) > 100 and not is_unbreakable(line)]
+
+
 def imported(path: Path) -> set[str]:
     """The modules that a file names in its imports."""
     names = set()

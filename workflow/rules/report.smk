@@ -27,7 +27,8 @@ rule figure:
     message:
         "drawing {wildcards.figure}"
     shell:
-        "{params.python:q} -m cml_bench figure {wildcards.figure:q} --plan={params.plan:q} > {log:q} 2>&1"
+        "{params.python:q} -m cml_bench figure {wildcards.figure:q} --plan={params.plan:q}"
+        " > {log:q} 2>&1"
 
 
 rule table:
@@ -52,7 +53,8 @@ rule table:
     message:
         "rendering {wildcards.table}"
     shell:
-        "{params.python:q} -m cml_bench table {wildcards.table:q} --plan={params.plan:q} > {log:q} 2>&1"
+        "{params.python:q} -m cml_bench table {wildcards.table:q} --plan={params.plan:q}"
+        " > {log:q} 2>&1"
 
 
 rule report:

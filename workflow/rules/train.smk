@@ -31,7 +31,8 @@ rule train:
     message:
         "training {params.title}"
     shell:
-        "{params.python:q} -m cml_bench train --job={wildcards.job:q} --stamp={output:q} --threads={threads}"
+        "{params.python:q} -m cml_bench train --job={wildcards.job:q}"
+        " --stamp={output:q} --threads={threads}"
         ' -- "$CML_BENCH_PLAN" 2>&1 | tee -- {log:q}'
 
 
