@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
-from cml_bench.engine.train import Settings, Training
+from cml_bench.engine.train import Training
 from cml_bench.records import Store
 
 
