@@ -15,8 +15,8 @@ from cml_bench import registry
 from cml_bench.data import _download
 from cml_bench.data._source import sha256_of
 from cml_bench.data.omniglot import Omniglot
+from cml_bench.data.prepared import LocalCopy
 from cml_bench.engine.build import Settings
-from cml_bench.study.config import LocalCopy
 from tests.helpers import archives
 from tests.helpers.checkouts import CONFIG, ROOT
 from tests.helpers.omniglot import archive

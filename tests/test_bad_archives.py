@@ -14,8 +14,8 @@ import pytest
 from cml_bench.data import _pickles
 from cml_bench.data._archives import check_names, members
 from cml_bench.data._source import sha256_of
+from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
-from cml_bench.study.config import LocalCopy
 from tests.helpers import archives
 from tests.helpers.archives import Command
 from tests.helpers.image_sets import copies, make

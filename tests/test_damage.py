@@ -105,13 +105,13 @@ def test_a_damaged_run_is_an_offender_of_the_gate(damage, tmp_path, capsys):
 
 
 def test_check_prints_its_table_although_a_run_is_damaged(tmp_path, capsys, monkeypatch):
-    from cml_bench import __main__ as cli
+    from cml_bench import commands_show
 
     finish(study(seeds=10), tmp_path / "reference", LEVEL)
     gate.update(study(seeds=10), tmp_path / "reference", tmp_path / "ci.json")
     folder = first(finish(study(seeds=3), tmp_path / "now", LEVEL))
     (folder / "episodes.npz").unlink()
-    monkeypatch.setattr(cli, "_resolved", lambda args: study(seeds=3))
+    monkeypatch.setattr(commands_show, "_resolved", lambda args: study(seeds=3))
     assert (
         main(
             ["check", "--results", str(tmp_path / "now"), "--reference", str(tmp_path / "ci.json")]
@@ -128,11 +128,13 @@ def test_check_prints_its_table_although_a_run_is_damaged(tmp_path, capsys, monk
 
 def test_check_and_its_update_on_the_command_line(tmp_path, capsys, monkeypatch):
     """Exit code, table of offenders, and what moved."""
-    from cml_bench import __main__ as cli
+    from cml_bench import commands_show
 
     reference, results = tmp_path / "ci.json", tmp_path / "now"
     plans = {"ten": study(seeds=10), "three": study(seeds=3)}
-    monkeypatch.setattr(cli, "_resolved", lambda args: plans["ten" if args.update else "three"])
+    monkeypatch.setattr(
+        commands_show, "_resolved", lambda args: plans["ten" if args.update else "three"]
+    )
     finish(plans["ten"], results, LEVEL)
     arguments = ["check", "--results", str(results), "--reference", str(reference)]
     assert main([*arguments, "--update"]) == 0

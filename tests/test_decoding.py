@@ -17,9 +17,9 @@ from cml_bench.data._arrays import ImageArrays
 from cml_bench.data._images import as_bytes, decode
 from cml_bench.data._source import sha256_of
 from cml_bench.data.base import ImageSet
+from cml_bench.data.prepared import LocalCopy
 from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
-from cml_bench.study.config import LocalCopy
 from tests.helpers import archives
 from tests.helpers.image_sets import make
 from tests.helpers.pictures import png, saved

@@ -19,9 +19,10 @@ import pytest
 import yaml
 
 import cml_bench
-from cml_bench import __main__ as cli
+from cml_bench import command_line
+from cml_bench.__main__ import COMMANDS
 from cml_bench.report import publish
-from cml_bench.study import config, targets
+from cml_bench.study import config, schema, targets
 from cml_bench.study.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +69,7 @@ def test_relative_links_and_pictures_are_there(page):
 @by_name
 def test_every_command_of_the_package_is_one_that_it_takes(page):
     """Sub-commands and options are parsed as the command line would; nothing is run."""
-    parser = cli._parser()
+    parser = command_line.parser("", COMMANDS)
     for command in commands(page, "python -m cml_bench"):
         words = shlex.split(command)[3:]
         if words[1:]:
@@ -78,12 +79,11 @@ def test_every_command_of_the_package_is_one_that_it_takes(page):
                 parser.parse_args([*words, "--help"])
             assert stop.value.code == 0, command
     named = set(re.findall(r"python -m\s+cml_bench\s+([a-z]+)", page.read_text()))
-    assert named <= set(re.findall(r'command\(\s*"([a-z]+)"', Path(cli.__file__).read_text()))
+    assert named <= {command.name for command in COMMANDS}
 
 
 def test_no_command_of_the_package_is_undocumented():
-    known = set(re.findall(r'command\(\s*"([a-z]+)"', Path(cli.__file__).read_text()))
-    assert known == {
+    assert {command.name for command in COMMANDS} == {
         command.split()[3] for page in PAGES for command in commands(page, "python -m cml_bench")
     }
 
@@ -139,7 +139,7 @@ def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
                 assert set(asked.targets) <= names(path), command
                 targets_seen |= set(asked.targets)
             keys = {setting.partition("=")[0] for setting in asked.config or ()}
-            assert keys <= {*config.Study.model_fields, "shard"}, command
+            assert keys <= {*schema.Study.model_fields, "shard"}, command
     assert targets_seen >= {"table1", "table2_cifar_fs", "cifar_fs"}
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from cml_bench.data import _download, _source
 from cml_bench.data._source import RemoteFile, obtain, obtain_all, sha256_of
+from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
-from cml_bench.study.config import LocalCopy
 from tests.helpers.servers import CONTENT, SHA, head, remote, unknown_length
 from tests.helpers.waiting import wait_for
 

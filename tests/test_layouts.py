@@ -20,8 +20,8 @@ from cml_bench.data._archives import members
 from cml_bench.data._source import RemoteFile, obtain, sha256_of
 from cml_bench.data.base import ImageArrays, hash_images
 from cml_bench.data.episodes import SPLITS
+from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
-from cml_bench.study.config import LocalCopy
 from tests.helpers import archives
 from tests.helpers.image_sets import make
 from tests.helpers.layouts import FORMS, folder_of, refused, zip_of

@@ -19,8 +19,8 @@ from cml_bench.data import _source
 from cml_bench.data._source import RemoteFile, obtain, sha256_of
 from cml_bench.data.episodes import Episodes
 from cml_bench.data.omniglot import Omniglot
+from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
-from cml_bench.study.config import LocalCopy
 from tests.helpers.omniglot import archive, without_the_end
 
 DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"

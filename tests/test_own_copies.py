@@ -21,12 +21,12 @@ from cml_bench.data import base, prepared
 from cml_bench.data._source import sha256_of
 from cml_bench.data.base import ImageArrays, ImageSet
 from cml_bench.data.loader import open_data
+from cml_bench.data.prepared import LocalCopy
 from cml_bench.engine import checkpoint
 from cml_bench.engine.run import extend, run
 from cml_bench.errors import UserError
 from cml_bench.records import Store
 from cml_bench.study import config, cost, plan, preflight
-from cml_bench.study.config import LocalCopy
 from cml_bench.study.resolve import resolve
 from tests.helpers import archives
 from tests.helpers.checkouts import snakemake, trained

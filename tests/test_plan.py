@@ -393,7 +393,7 @@ def test_help_names_every_command(name):
 
 
 def test_a_study_names_the_path_of_computing_and_the_command_line_overrides_it():
-    from cml_bench.__main__ import _settings
+    from cml_bench.commands_run import settings_of
 
     args = Namespace(
         results=None,
@@ -405,7 +405,7 @@ def test_a_study_names_the_path_of_computing_and_the_command_line_overrides_it()
         diagnostics="on",
     )
     planned = parse(study(engine="plain"), "test")
-    assert _settings(args).path == "auto"
-    assert _settings(args, planned).path == "plain"
+    assert settings_of(args).path == "auto"
+    assert settings_of(args, planned).path == "plain"
     args.engine = "fast"
-    assert _settings(args, planned).path == "fast"
+    assert settings_of(args, planned).path == "fast"

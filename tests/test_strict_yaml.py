@@ -11,11 +11,12 @@ from pydantic import Field
 
 from cml_bench import registry
 from cml_bench.data._source import RemoteFile
+from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
 from cml_bench.evidence import paper
 from cml_bench.spec import Options
 from cml_bench.study import config, places, strict_yaml
-from cml_bench.study.config import LocalCopy, parse
+from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers.studies import changed, study
 

@@ -15,7 +15,7 @@ from cml_bench.figures import style
 from cml_bench.records import write_failure
 from cml_bench.report import forms, publish, write
 from cml_bench.study import status
-from cml_bench.study.config import Study
+from cml_bench.study.schema import Study
 from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
 from tests.helpers.pages import written
 from tests.helpers.simulated import finish

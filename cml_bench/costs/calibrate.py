@@ -15,9 +15,9 @@ from cml_bench.engine.flops import task_flops
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.step import adam, leaves
 from cml_bench.spec import RunSpec
-from cml_bench.study.config import Study
 from cml_bench.study.cost import Rates, workload
 from cml_bench.study.plan import Plan
+from cml_bench.study.schema import Study
 from cml_bench.system.hardware import processor
 
 _LEAST_STEPS = 2

@@ -14,8 +14,8 @@ from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import cell_summary
 from cml_bench.records import FINISHED, Record, Store, evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
-from cml_bench.study.config import Experiment, TableConfig
 from cml_bench.study.plan import Plan
+from cml_bench.study.schema import Experiment, TableConfig
 
 STATISTICS = {"mean": np.mean, "median": np.median}
 

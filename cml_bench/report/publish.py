@@ -25,8 +25,8 @@ from cml_bench.figures import style
 from cml_bench.records import Store, evaluation_key, write_episodes
 from cml_bench.report import forms, summary, write
 from cml_bench.study import preflight
-from cml_bench.study.config import Study
 from cml_bench.study.plan import Plan
+from cml_bench.study.schema import Study
 from cml_bench.system.files import write_bytes, write_text
 from cml_bench.texts import Prose, markdown, paragraph
 

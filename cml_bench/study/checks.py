@@ -8,7 +8,6 @@ from typing import Any
 
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import RunSpec
-from cml_bench.study.config import Experiment, Study, TableConfig
 from cml_bench.study.figure_config import (
     AccuracyFigure,
     CKAFigure,
@@ -18,6 +17,7 @@ from cml_bench.study.figure_config import (
     Row,
     TSNEFigure,
 )
+from cml_bench.study.schema import Experiment, Study, TableConfig
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from cml_bench.spec import Belongs, Protocol
+from cml_bench.study.schema import Study
 
 DATA, NETWORK = "experiments.NAME.data_options", "experiments.NAME.network_options"
 METHOD, PROTOCOL = "experiments.NAME.methods.NAME.options", "experiments.NAME.protocol_options"
@@ -53,8 +54,6 @@ def _is(place: str, keys: frozenset[str], home: list[str]) -> bool:
 
 @functools.cache
 def _of_models() -> list[tuple[str, frozenset[str]]]:
-    from cml_bench.study.config import Study
-
     return [*_below("", Study), *_below(PROTOCOL, Protocol)]
 
 

@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec, canonical, explain
-from cml_bench.study.config import Study, TableConfig, checked, included, parse, serialised
+from cml_bench.study.config import checked, included, parse, serialised
 from cml_bench.study.figure_config import Figure
+from cml_bench.study.schema import Study, TableConfig
 from cml_bench.system.files import DENIED, read_json, write_json
 
 PACKAGE = Path(__file__).parent.parent

@@ -8,8 +8,8 @@ from pathlib import Path
 from cml_bench.data import prepared
 from cml_bench.errors import UserError
 from cml_bench.records import Store, untestable
-from cml_bench.study.config import Study
 from cml_bench.study.plan import Plan, PlannedData
+from cml_bench.study.schema import Study
 
 
 def blocked(plan: Plan) -> dict[str, str]:

@@ -14,7 +14,6 @@ from cml_bench.registry import CML
 from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, Options, RunSpec, canonical
 from cml_bench.study import places
 from cml_bench.study.checks import check_names, check_rows, layers, told
-from cml_bench.study.config import Experiment, MethodEntry, Study
 from cml_bench.study.figure_config import CosineFigure, Figure, FigureConfig
 from cml_bench.study.plan import (
     Job,
@@ -27,6 +26,7 @@ from cml_bench.study.plan import (
     PlannedTable,
 )
 from cml_bench.study.protocols import Recipe, deviation, protocol, recipe, released_row
+from cml_bench.study.schema import Experiment, MethodEntry, Study
 
 Wanted = dict[tuple[str, str, int], list[str]]  # experiment, method's key, shot -> run ids
 

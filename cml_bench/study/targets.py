@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cml_bench.errors import UserError, unknown
-from cml_bench.study.config import ColumnGroup, TableConfig
 from cml_bench.study.plan import Plan, PlannedCell
+from cml_bench.study.schema import ColumnGroup, TableConfig
 
 _PART = re.compile(r"(figure\d+)[a-z]")
 

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from cml_bench import registry
 from cml_bench.data._source import sha256_of
-from cml_bench.study.config import LocalCopy
+from cml_bench.data.prepared import LocalCopy
 from tests.helpers.archives import python3_pickle
 from tests.helpers.cases import random
 from tests.helpers.graphs import Piece, small

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cml_bench import registry
 from cml_bench.data._source import sha256_of
-from cml_bench.study.config import LocalCopy
+from cml_bench.data.prepared import LocalCopy
 
 
 def make(name: str, **options):

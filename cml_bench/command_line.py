@@ -1,0 +1,96 @@
+"""How commands and their arguments are declared: each beside the function that it runs."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Declare = Callable[[argparse.ArgumentParser], object]
+Run = Callable[[argparse.Namespace], None]
+
+
+class Command(NamedTuple):
+    """One command of ``python -m cml_bench``."""
+
+    name: str
+    help: str
+    arguments: tuple[Declare, ...]
+    run: Run
+
+
+class Commands(list[Command]):
+    """The commands of one module, in the order of ``--help``."""
+
+    def command(self, name: str, *arguments: Declare, help: str) -> Callable[[Run], Run]:
+        """Decorator of the function that runs the command; its docstring may say more."""
+
+        def add(run: Run) -> Run:
+            self.append(Command(name, help, arguments, run))
+            return run
+
+        return add
+
+
+def parser(description: str | None, commands: Iterable[Command]) -> argparse.ArgumentParser:
+    """The parser of all commands; what it parses has the chosen command's function as ``run``."""
+    whole = argparse.ArgumentParser(prog="cml_bench", description=description)
+    parsers = whole.add_subparsers(required=True, metavar="command")
+    for command in commands:
+        own = parsers.add_parser(command.name, help=command.help, description=command.help)
+        own.set_defaults(run=command.run)
+        for declare in command.arguments:
+            declare(own)
+    return whole
+
+
+# -- declarations of arguments
+
+
+def argument(*names: str, **settings: Any) -> Declare:
+    """One argument, with the settings of :meth:`argparse.ArgumentParser.add_argument`."""
+    return lambda own: own.add_argument(*names, **settings)
+
+
+def default(**values: Any) -> Declare:
+    """Values that the command line cannot change."""
+    return lambda own: own.set_defaults(**values)
+
+
+DATA_FOLDER = argument(
+    "--data-dir", type=Path, help="where data sets are kept; default: the plan's, or data"
+)
+RESULTS = argument("--results", type=Path, help="default: the configuration's")
+
+
+def study(own: argparse.ArgumentParser) -> None:
+    """The study that a command is about: configuration files or a plan, and its results."""
+    source = own.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--config", type=Path, nargs="+", help="configuration files, joined as by Snakemake"
+    )
+    source.add_argument("--plan", type=Path, help="a resolved plan")
+    RESULTS(own)
+
+
+# -- types of arguments
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no JSON object, such as '{{\"size\": 28}}' ({error})"
+        ) from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, such as '{{\"size\": 28}}'")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)

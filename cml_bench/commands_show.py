@@ -1,0 +1,191 @@
+"""Commands that show what there is: results of finished runs, and what can be run."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from cml_bench.command_line import RESULTS, Commands, argument, default, mapping, positive, study
+from cml_bench.errors import UserError
+from cml_bench.study.plan import Plan, read_plan
+
+COMMANDS = Commands()
+
+
+def _resolved(args: Namespace) -> Plan:
+    if args.plan:
+        return read_plan(args.plan)
+
+    from cml_bench.study import config, plan
+
+    content, where = config.merged(args.config), ", ".join(map(str, args.config))
+    config.parse(content, where)
+    if getattr(args, "seeds", None):
+        content["seeds"] = args.seeds
+    return plan.cached(content, where)
+
+
+def _plan_and_results(args: Namespace) -> tuple[Plan, Path]:
+    plan = _resolved(args)
+    return plan, args.results or Path(plan.study.results)
+
+
+@COMMANDS.command(
+    "table",
+    argument("tables", nargs="*", help="keys; default: all of the study"),
+    study,
+    help="Render tables from whatever runs are finished.",
+)
+def table(args: Namespace) -> None:
+    from cml_bench.report import write
+    from cml_bench.system import files
+
+    plan, results = _plan_and_results(args)
+    with files.said_if_denied("the files of the tables"):
+        write.tables(plan, results, args.tables)
+    print(write.text(plan, results, args.tables))
+
+
+@COMMANDS.command(
+    "report",
+    study,
+    help="Write the study's page from whatever runs are finished, and print its tables.",
+)
+def report(args: Namespace) -> None:
+    from cml_bench.report import write
+    from cml_bench.system import files
+
+    plan, results = _plan_and_results(args)
+    with files.said_if_denied("the page"):
+        write.page(plan, results)
+    print(write.text(plan, results, []))
+    print("\n".join(f"  {path}" for path in write.files(plan, results)))
+
+
+@COMMANDS.command(
+    "figure",
+    argument("figures", nargs="*", help="keys; default: all of the study"),
+    study,
+    help="Draw figures from stored runs.",
+)
+def figure(args: Namespace) -> None:
+    from cml_bench.report import write
+
+    for path in write.figures(*_plan_and_results(args), args.figures):
+        print(path)
+
+
+@COMMANDS.command(
+    "check",
+    argument("--config", type=Path, nargs="+", default=[Path("configs/ci.yaml")]),
+    RESULTS,
+    argument("--reference", type=Path, default=Path("configs/reference/ci.json")),
+    argument(
+        "--update", action="store_true", help="make these runs the reference and print what moved"
+    ),
+    argument("--seeds", type=positive, help="seeds 0..N-1 instead of the configuration's"),
+    default(plan=None),
+    help="Compare the finished runs of a configuration with committed references.",
+)
+def check(args: Namespace) -> None:
+    from cml_bench.evidence import gate
+
+    plan, results = _plan_and_results(args)
+    if args.update:
+        print("\n".join(gate.update(plan, results, args.reference)))
+        return
+    cells = gate.check(plan, results, args.reference)
+    print(gate.table(cells))
+    offenders = sum(bool(cell.problem) for cell in cells)
+    if offenders:
+        raise UserError(
+            f"{offenders} of {len(cells)} cells do not hold against {args.reference}. Find the"
+            " change that did it; if it is meant, run `make gate-reference` and commit what moved,"
+            " with the reason."
+        )
+
+
+@COMMANDS.command(
+    "status",
+    study,
+    argument("--json", action="store_true", help="the state of every run, as JSON"),
+    help="How far a study is: finished, running, failed and missing runs per table.",
+)
+def status(args: Namespace) -> None:
+    from cml_bench.study import status
+
+    plan, results = _plan_and_results(args)
+    if args.json:
+        states = [state._asdict() for state in status.states(plan, results).values()]
+        print(json.dumps(states, indent=1))
+    else:
+        print(status.text(plan, results))
+
+
+@COMMANDS.command(
+    "publish",
+    study,
+    argument(
+        "--partial", action="store_true", help="copy what is finished; leave tables and pages alone"
+    ),
+    help="Copy a study's records to results/reference, its tables into docs and README.",
+)
+def publish(args: Namespace) -> None:
+    from cml_bench.report.publish import publish
+
+    publish(*_plan_and_results(args), partial=args.partial)
+
+
+@COMMANDS.command(
+    "list",
+    argument("kind", choices=("methods", "data", "networks")),
+    argument("--json", action="store_true"),
+    help="Names of methods, data sets or networks.",
+)
+def names(args: Namespace) -> None:
+    from cml_bench import registry
+
+    known = {
+        "methods": registry.method_names,
+        "data": registry.datasets.names,
+        "networks": registry.networks.names,
+    }[args.kind]()
+    print(json.dumps(known) if args.json else "\n".join(known))
+
+
+@COMMANDS.command(
+    "describe",
+    *(argument(f"--{name}", required=True) for name in ("method", "network", "data")),
+    argument("--way", type=int, required=True),
+    argument("--shot", type=int, required=True),
+    argument("--query", type=int, default=15),
+    *(
+        argument(f"--{name}", type=mapping, default={}, help="as JSON")
+        for name in ("options", "network-options", "data-options")
+    ),
+    argument("--json", action="store_true"),
+    help="Parameters and FLOPs of a method on a network and data set.",
+)
+def describe(args: Namespace) -> None:
+    from cml_bench.costs.describe import describe
+
+    description = describe(
+        args.method,
+        args.network,
+        args.data,
+        args.way,
+        args.shot,
+        args.query,
+        args.options,
+        args.network_options,
+        args.data_options,
+    )
+    if args.json:
+        print(json.dumps(description, indent=1))
+        return
+    parameters, data = description["parameters"], description["data"]
+    print(f"{args.method} with {args.network} on {data}, {args.way}-way {args.shot}-shot")
+    print(f"  parameters in training {parameters['training']:,}")
+    for head, size in parameters["test"].items():
+        print(f"  parameters at test, head {head}: {size:,}")
+    for name, value in description["flops"].items():
+        print(f"  MFLOP per task, {name}: {value / 1e6:,.1f}")
