@@ -8,8 +8,8 @@ import torch
 from benchmarks.problem import Problem
 from cml_bench import seeding
 from cml_bench.data._arrays import ImageArrays
-from cml_bench.data.base import ImageSet
 from cml_bench.data.episodes import Episodes, Task
+from cml_bench.data.stored import ImageSet
 from cml_bench.engine.build import STEPS
 from cml_bench.engine.evaluate import score_tasks
 from cml_bench.engine.seeds import Together

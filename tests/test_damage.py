@@ -8,7 +8,7 @@ import pytest
 
 from cml_bench import registry
 from cml_bench.__main__ import main
-from cml_bench.data.base import ImageArrays
+from cml_bench.data.stored import ImageArrays
 from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.models import read_models

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cml_bench.data import _cifar100, base
+from cml_bench.data import _cifar100, stored
 from cml_bench.data._arrays import ImageArrays
 from cml_bench.data._images import as_bytes, decode
 from cml_bench.data._source import sha256_of
-from cml_bench.data.base import ImageSet
 from cml_bench.data.prepared import LocalCopy
+from cml_bench.data.stored import ImageSet
 from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
 from tests.helpers import archives
@@ -341,7 +341,7 @@ class Black(ImageSet):
 
 def test_black_images_that_an_earlier_version_prepared_are_not_trained_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(base, "flaw", lambda *args: "")
+        patched.setattr(stored, "flaw", lambda *args: "")
         Black(Black.Options()).prepare(tmp_path)
         Black(Black.Options()).open(tmp_path, torch.device("cpu"), torch.float32)
     with pytest.raises(

@@ -12,8 +12,8 @@ import torch
 
 import cml_bench
 from cml_bench import registry
-from cml_bench.data.base import ImageSet
 from cml_bench.data.episodes import Episodes
+from cml_bench.data.stored import ImageSet
 from cml_bench.engine import checkpoint, compiled
 from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cml_bench import seeding
-from cml_bench.data.base import ImageArrays
 from cml_bench.data.episodes import SPLITS, Episodes, draw_picks
 from cml_bench.data.sinusoid import Sinusoid
+from cml_bench.data.stored import ImageArrays
 from cml_bench.data.wrap import Wrapped
 from cml_bench.errors import UserError
 from cml_bench.spec import Options

@@ -18,10 +18,10 @@ from PIL import Image
 from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.costs.describe import describe
-from cml_bench.data import base
-from cml_bench.data.base import ImageArrays, hash_images
+from cml_bench.data import stored
 from cml_bench.data.episodes import SPLITS, Episodes
 from cml_bench.data.loader import open_data
+from cml_bench.data.stored import ImageArrays, hash_images
 from cml_bench.errors import UserError
 from cml_bench.study import config, cost, preflight
 from cml_bench.study.resolve import resolve
@@ -213,7 +213,7 @@ def test_arrays_of_anothers_copy_are_not_kept_when_it_is_no_longer_named(
 ):
     data, own = make("fc100"), copies(minis["fc100"])
     data.prepare(tmp_path, own)
-    monkeypatch.setattr(base, "obtain_all", lambda *args: pytest.fail("fetched again"))
+    monkeypatch.setattr(stored, "obtain_all", lambda *args: pytest.fail("fetched again"))
     data.prepare(tmp_path, own)
     with pytest.raises(pytest.fail.Exception):
         data.prepare(tmp_path)

@@ -17,11 +17,11 @@ import yaml
 from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.costs import estimate
-from cml_bench.data import base, prepared
+from cml_bench.data import prepared, stored
 from cml_bench.data._source import sha256_of
-from cml_bench.data.base import ImageArrays, ImageSet
 from cml_bench.data.loader import open_data
 from cml_bench.data.prepared import LocalCopy
+from cml_bench.data.stored import ImageArrays, ImageSet
 from cml_bench.engine import checkpoint
 from cml_bench.engine.run import extend, run
 from cml_bench.errors import UserError
@@ -92,14 +92,14 @@ def fetch(content: dict, folder: Path) -> tuple[int, dict]:
 @pytest.fixture
 def offline(monkeypatch):
     """What would be downloaded is an error instead."""
-    original = base.obtain_all
+    original = stored.obtain_all
 
     def only_own(files, downloads, own, room):
         if missing := [file.name for file in files if file.name not in own]:
             raise UserError(f"{missing[0]} would be downloaded")
         return original(files, downloads, own, room)
 
-    monkeypatch.setattr(base, "obtain_all", only_own)
+    monkeypatch.setattr(stored, "obtain_all", only_own)
 
 
 def test_another_copy_is_prepared_anew_and_the_same_is_not(copies, tmp_path, monkeypatch):
@@ -112,7 +112,7 @@ def test_another_copy_is_prepared_anew_and_the_same_is_not(copies, tmp_path, mon
         f"sha256:{sha256}" in s["files"]["cifar-100-python.tar.gz"]
         for s, sha256 in zip(stamps, named, strict=True)
     ] == [True] * 2
-    monkeypatch.setattr(base, "obtain_all", lambda *args: pytest.fail("made again"))
+    monkeypatch.setattr(stored, "obtain_all", lambda *args: pytest.fail("made again"))
     assert fetch(two, tmp_path) == (0, stamps[1])
 
 
@@ -235,7 +235,7 @@ def test_a_copy_with_the_right_numbers_is_the_published_one_only_by_its_digest(
         ("0" * 32, "an own copy of the data, whose digest is not a published one"),
     ):
         monkeypatch.setattr(
-            Two, "files", (base.RemoteFile("file", ("http://127.0.0.1:9/",), 0, md5=wanted),)
+            Two, "files", (stored.RemoteFile("file", ("http://127.0.0.1:9/",), 0, md5=wanted),)
         )
         folder = tmp_path / wanted
         Two(Two.Options()).prepare(folder, own)

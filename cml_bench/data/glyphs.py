@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from cml_bench.data import _glyphs
-from cml_bench.data.base import ImageArrays, ImageSet
 from cml_bench.data.episodes import SPLITS
+from cml_bench.data.stored import ImageArrays, ImageSet
 from cml_bench.registry import datasets
 from cml_bench.spec import Options
 

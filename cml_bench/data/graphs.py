@@ -3,7 +3,7 @@
 
 An example is a node, given to a network by its number; the graph itself reaches the network through
 ``Network.bind``. Episodes, class blocks and indices are those of images: see
-:class:`cml_bench.data.base.ClassSet`.
+:class:`cml_bench.data.stored.ClassSet`.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.data._archives import AGAIN
-from cml_bench.data.base import ClassSet
 from cml_bench.data.episodes import SPLITS
+from cml_bench.data.stored import ClassSet
 from cml_bench.errors import UserError
 from cml_bench.spec import Options
 from cml_bench.system.files import write_bytes

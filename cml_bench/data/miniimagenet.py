@@ -15,8 +15,8 @@ import numpy as np
 from cml_bench.data import _mini_layouts
 from cml_bench.data._archives import AGAIN
 from cml_bench.data._source import RemoteFile
-from cml_bench.data.base import ImageSet
 from cml_bench.data.episodes import SPLITS
+from cml_bench.data.stored import ImageSet
 from cml_bench.errors import UserError
 from cml_bench.registry import datasets
 from cml_bench.spec import Options

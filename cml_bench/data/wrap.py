@@ -8,8 +8,8 @@ import torch
 
 from cml_bench.data._arrays import flaw
 from cml_bench.data._images import as_bytes, decode
-from cml_bench.data.base import ImageArrays, ImageSet, hash_images
 from cml_bench.data.episodes import SPLITS
+from cml_bench.data.stored import ImageArrays, ImageSet, hash_images
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import Options
 

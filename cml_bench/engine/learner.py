@@ -8,8 +8,9 @@ from torch import Tensor
 
 from cml_bench import registry
 from cml_bench.data import given
-from cml_bench.data.base import DataSet, ImageSet
+from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import Examples, Task
+from cml_bench.data.stored import ImageSet
 from cml_bench.engine.build import build_data, build_method
 from cml_bench.engine.models import read_models
 from cml_bench.engine.precision import dtype_of

@@ -1,0 +1,363 @@
+"""Data sets that are stored as arrays: sets of classified examples, and of images.
+
+The arrays are made once (:meth:`ClassSet.prepare`), stand in a folder of their own beside an
+``index.json``, and are checked against their stored hash each time they are opened.
+"""
+
+import contextlib
+import json
+import shlex
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cml_bench.data import prepared
+from cml_bench.data._archives import AGAIN
+from cml_bench.data._arrays import ImageArrays, flaw, hash_images, write_header
+from cml_bench.data._source import LocalCopy, digests_of, obtain_all, shown
+from cml_bench.data.base import DataSet
+from cml_bench.data.episodes import SPLITS, Examples, Picks, Task, draw_picks
+from cml_bench.errors import UserError
+from cml_bench.system.files import write_bytes, write_json
+from cml_bench.system.locks import run_lock
+
+
+class _Prepared(NamedTuple):
+    arrays: Any
+    sha256: str
+    differs: str
+
+
+class ClassSet(DataSet):
+    """Few-shot classification on examples of classes, prepared once as arrays in a folder.
+
+    A subclass gives ``class_counts`` and ``smallest_class``, and says how its arrays are made
+    (:meth:`make`), read (:meth:`load`), hashed (:meth:`digest`) and gathered into tasks
+    (:meth:`gather`). Arrays have ``sizes`` (classes,), ``splits`` and ``group``: see
+    :class:`ImageArrays`.
+    """
+
+    class_counts: dict[str, int]
+    smallest_class: int
+    group = 1
+    has_files = True
+    examples = "images"  # what they are called in messages
+    prepared_bytes = 0  # of the arrays, about
+
+    def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[Any, dict[str, Any]]:
+        """Decode everything, from the verified ``files`` by name, into ``home``; called in the
+        fetching process.
+
+        Returns the arrays, and what else the index must say. ``exact``: the files are the published
+        ones.
+        """
+        raise NotImplementedError
+
+    def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> Any:
+        """The arrays that :meth:`make` stored; OSError, ValueError, KeyError or the like where they
+        are damaged.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def digest(arrays: Any) -> str:
+        """SHA-256 (hex) of the decoded data."""
+        raise NotImplementedError
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Inputs (n, ...) of the examples of these numbers (n,), which count class by class."""
+        raise NotImplementedError
+
+    def check(self, split: str, way: int, shot: int, query: int) -> None:
+        """Enough classes in the split, and enough examples (and groups) in each class."""
+        super().check(split, way, shot, query)
+        classes = self.class_counts[split]
+        if way > classes:
+            raise UserError(
+                f"{self.name}: way {way} is impossible, the {split} split has {classes} classes."
+            )
+        room = self.smallest_class - shot * self.group
+        if query > room or shot * self.group > self.smallest_class:
+            raise UserError(
+                f"{self.name}: {shot} support and {query} query {self.examples} of one class are"
+                f" impossible, its smallest class has {self.smallest_class} {self.examples} in"
+                f" groups of {self.group}. Lower shot or query."
+            )
+
+    def folder(self, root: Path) -> Path:
+        """Where the prepared arrays stand under the data folder."""
+        return prepared.home(root, self.data_id)
+
+    def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
+        """Fetch the files, write the arrays and ``index.json``, unless they are there, made from
+        the same files.
+        """
+        home, local = self.folder(folder), local or {}
+        if self._usable(folder, local):
+            return
+        with run_lock(Path(folder) / "locks" / home.name, wait=shown, setting="`data_dir`"):
+            if not self._usable(folder, local):
+                self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local)
+
+    def _usable(self, folder: Path, local: dict[str, LocalCopy]) -> bool:
+        """Whether arrays are there, undamaged, and made from the files that are asked for now."""
+        own = {name: copy.sha256 for name, copy in local.items()}
+        if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), own):
+            return False
+        try:
+            self._read(self.folder(folder))
+        except UserError:  # damaged since: made anew
+            return False
+        return True
+
+    def _prepare(self, home: Path, downloads: Path, own: dict[str, LocalCopy]) -> None:
+        files = self.edition(own, downloads)
+        if self.licence and any(file.name not in own for file in files):
+            shown(f"{self.name}: {self.licence}")
+        paths = obtain_all(files, downloads, own, self.prepared_bytes)
+        home.mkdir(parents=True, exist_ok=True)
+        try:
+            arrays, more = self.make(home, paths, exact=not own)
+        except BaseException:
+            with contextlib.suppress(OSError):  # something else is in it
+                home.rmdir()
+                home.parent.rmdir()
+            raise
+        index = {
+            "data_id": self.data_id,
+            "sizes": arrays.sizes.tolist(),
+            "splits": {split: classes.tolist() for split, classes in arrays.splits.items()},
+            "group": self.group,
+            "sha256": self.digest(arrays),
+            "files": {
+                file.name: digests_of(file, paths[file.name], own.get(file.name)) for file in files
+            },
+            **more,
+        }
+        # Of a repacked copy with the right numbers nobody knows whether it is the published data.
+        if "differs" in index:
+            index["differs"] = f"not the published data: {index['differs']}"
+        elif not prepared.is_wanted(index, self.published(), {}):
+            index["differs"] = "an own copy of the data, whose digest is not a published one"
+        if "differs" in index:
+            shown(
+                f"{self.data_id}: {index['differs']}. Its results are not set against published"
+                " ones."
+            )
+        write_json(home / "index.json", index)
+
+    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
+        """Map the prepared arrays; on a GPU they are copied there once."""
+        home = self.folder(folder)
+        if not (home / "index.json").exists():
+            raise UserError(
+                f"{self.name} is not prepared in {home}: run {self._fetch(home)} first."
+            )
+        arrays, digest, self.differs = self._read(home)
+        self.attach(arrays, device, dtype)
+        self._sha256 = digest
+        self.smallest_class = int(arrays.sizes.min())  # of a user's own copy it may be another
+        return self
+
+    def _fetch(self, home: Path) -> str:
+        """The command that makes the arrays, for messages."""
+        options, folder = (
+            shlex.quote(self.options.model_dump_json()),
+            shlex.quote(str(home.parent.parent)),
+        )
+        return f"`python -m cml_bench fetch {self.name} --options={options} --data-dir={folder}`"
+
+    def _read(self, home: Path) -> _Prepared:
+        """The prepared arrays, mapped, and their hash, which is computed from them: what a record
+        says of its data.
+        """
+        try:
+            index = json.loads((home / "index.json").read_text(encoding="utf-8"))
+            splits = {split: np.asarray(classes) for split, classes in index["splits"].items()}
+            arrays = self.load(home, index, splits)
+            if index["data_id"] != self.data_id or not (
+                isinstance(arrays.group, int) and arrays.group > 0
+            ):
+                raise ValueError(f"it is of {index['data_id']} in groups of {arrays.group}")
+            if (digest := self.digest(arrays)) != index["sha256"]:
+                raise ValueError("its hash is not the stored one")
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as error:
+            problem = f"is damaged ({type(error).__name__}: {error}). Move the folder away"
+            again = f"and run {self._fetch(home)}, which makes it anew."
+            raise UserError(f"the prepared data in {home} {problem} {again}") from None
+        return _Prepared(arrays, digest, str(index.get("differs", "")))
+
+    def attach(self, arrays: Any, device: torch.device, dtype: torch.dtype) -> Self:
+        """Use these arrays."""
+        self.device, self.dtype, self.arrays = device, dtype, arrays
+        self.starts = np.concatenate(([0], np.cumsum(arrays.sizes)[:-1]))
+        self._sha256 = None
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of examples, class sizes and splits."""
+        if self._sha256 is None:
+            self._sha256 = self.digest(self.arrays)
+        return self._sha256
+
+    def draw(
+        self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
+    ):
+        """Example numbers (count, way, shot+query), which count class by class, on the device,
+        support first.
+        """
+        classes = self.arrays.splits[split]
+        sizes = self.arrays.sizes[classes]
+        picks: Picks = draw_picks(key, first, count, way, shot, query, sizes, self.arrays.group)
+        rows = self.starts[classes[picks.classes]][..., None]
+        index = np.concatenate((rows + picks.support, rows + picks.query), axis=2)
+        numbers = torch.from_numpy(index)
+        if self.device.type == "cuda":  # from pinned memory nothing waits for the device
+            return numbers.pin_memory().to(self.device, non_blocking=True), shot
+        return numbers.to(self.device), shot
+
+    def tasks(self, drawn: tuple[Tensor, int], part: slice) -> Task:
+        """Examples in class blocks, class c having label c."""
+        index, shot = drawn
+        index = index[part]
+        return Task(self._examples(index[:, :, :shot]), self._examples(index[:, :, shot:]))
+
+    def _examples(self, index: Tensor) -> Examples:
+        tasks, way, each = index.shape
+        x = self.gather(index.reshape(-1))
+        y = torch.arange(way, device=self.device).repeat_interleave(each).expand(tasks, -1)
+        return Examples(x.reshape(tasks, way * each, *x.shape[1:]), y)
+
+
+class ImageSet(ClassSet):
+    """Few-shot classification on images that fit into memory as bytes.
+
+    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and
+    ``build()``.
+    """
+
+    image_count = 0  # images of all splits, as published; 0: not counted
+
+    def build(self, paths: dict[str, Path]) -> ImageArrays:
+        """Decode everything, from the verified ``files`` by name; called once, in the fetching
+        process.
+        """
+        raise NotImplementedError
+
+    def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
+        """(split, images (n, C, H, W) uint8) of one class after another; training first, then
+        validation, then test.
+
+        A set that is too large to be held in memory twice gives this instead of ``build``.
+        """
+        arrays = self.build(paths)
+        starts = np.concatenate(([0], np.cumsum(arrays.sizes)))
+        for split in SPLITS:
+            for number in arrays.splits[split]:
+                yield split, arrays.images[starts[number] : starts[number + 1]]
+
+    @property
+    def prepared_bytes(self) -> int:
+        """One a channel of a pixel."""
+        return self.image_count * int(np.prod(self.input_shape))
+
+    def make(
+        self, home: Path, paths: dict[str, Path], exact: bool
+    ) -> tuple[ImageArrays, dict[str, Any]]:
+        """``images.npy``, a class at a time."""
+        sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
+        write_bytes(home / "images.npy", lambda file: self._write(file, paths, sizes, exact))
+        ends = np.cumsum([len(sizes[split]) for split in SPLITS])
+        splits = dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
+        images = np.load(home / "images.npy", mmap_mode="r")
+        differs = self._differs(sizes)
+        arrays = ImageArrays(images, np.concatenate(list(sizes.values())), splits, self.group)
+        return arrays, {"differs": differs} if differs else {}
+
+    def _write(
+        self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool
+    ) -> None:
+        """``images.npy``, a class at a time. Its header has a fixed length: it is put right when
+        the count is known.
+        """
+        write_header(file, 0, self.input_shape)
+        for split, images in self.classes(paths):
+            if images.dtype != np.uint8 or images.shape[1:] != self.input_shape:
+                raise ValueError(
+                    f"a class of {images.dtype} {images.shape}, not of uint8 (n,"
+                    f" *{self.input_shape})"
+                )
+            if problem := flaw(images, self.class_name(split, len(sizes[split]))):
+                raise UserError(f"{', '.join(map(str, paths.values())) or self.name}: {problem}.")
+            file.write(np.ascontiguousarray(images).data)
+            sizes[split].append(len(images))
+        write_header(file, sum(map(sum, sizes.values())), self.input_shape)
+        problem = self._differs(sizes)
+        if problem and (
+            exact or any(len(sizes[split]) != self.class_counts[split] for split in SPLITS)
+        ):
+            raise UserError(f"{', '.join(map(str, paths.values()))}: {problem}. {AGAIN}")
+
+    def class_name(self, split: str, place: int) -> str:
+        """What messages call the class at this place, from 0, of a split."""
+        return f"class {place} (from 0) of the {split} split"
+
+    def _differs(self, sizes: dict[str, list[int]]) -> str:
+        """How the decoded images are not those that are published, as far as counting them tells;
+        empty: not at all.
+        """
+        if not self.image_count:
+            return ""
+        for split, found in sizes.items():
+            if len(found) != self.class_counts[split]:
+                return (
+                    f"the {split} split has {len(found)} classes, {self.class_counts[split]} are"
+                    " published"
+                )
+        every = [count for found in sizes.values() for count in found]
+        if (sum(every), min(every)) == (self.image_count, self.smallest_class):
+            return ""
+        return (
+            f"there are {sum(every):,} images, at least {min(every)} of each class; published are "
+            f"{self.image_count:,}, at least {self.smallest_class} of each"
+        )
+
+    def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> ImageArrays:
+        """Mapped, not read."""
+        images = np.load(home / "images.npy", mmap_mode="c")
+        sizes = np.asarray(index["sizes"], dtype=np.int64)
+        for number, part in enumerate(
+            np.split(images, np.cumsum(sizes)[:-1])
+        ):  # prepared before it was refused
+            if problem := flaw(part, f"class {number}"):
+                raise ValueError(problem)
+        return ImageArrays(images, sizes, splits, index["group"])
+
+    @staticmethod
+    def digest(arrays: ImageArrays) -> str:
+        """:func:`hash_images`."""
+        return hash_images(arrays)
+
+    def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> Self:
+        """Use these arrays."""
+        super().attach(arrays, device, dtype)
+        self.pixels = torch.from_numpy(np.asarray(arrays.images)).to(device)
+        return self
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Pixels in [0, 1]."""
+        return self.pixels[index].to(self.dtype).div_(255)
