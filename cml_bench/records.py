@@ -22,12 +22,13 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from cml_bench.content import Content
 from cml_bench.errors import UserError
 from cml_bench.spec import Evaluation, RunSpec, explain
 from cml_bench.system.files import write_bytes, write_json
@@ -86,76 +87,6 @@ def _at_chance(right: list[int], answers: int, way: int) -> bool:
     )  # n (n - 1) times the variance
     off = way * total - n * answers
     return max(n - 1, 1) * off * off <= 4 * way * way * spread
-
-
-class _Shape(BaseModel):
-    """Base of what a reader relies on; further keys are let through."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class _Versions(_Shape):
-    cml_bench: str
-    python: str
-    torch: str
-    numpy: str
-
-
-class _Machine(_Shape):
-    processor: str
-    cores: int | None
-
-
-class _Engine(_Shape):
-    device: str
-    threads: int
-    path: str
-
-
-class _Parameters(_Shape):
-    train: int
-    test: int
-    co_at_test: int
-
-
-class _Seconds(_Shape):
-    __pydantic_extra__: dict[str, float]
-    model_config = ConfigDict(extra="allow")
-    train: float
-
-
-class _Memory(_Shape):
-    peak: int
-    of: Literal["device", "process"]
-
-
-class _Curves(_Shape):
-    step: list[int] = []
-    validation: dict[str, list[float | None]] = {}
-
-
-class _Content(_Shape):
-    """The keys of ``record.json`` that tables, page, gate and status rely on, so that none has to
-    expect less.
-    """
-
-    id: str
-    spec: RunSpec
-    status: Literal["finished", "diverged", "collapsed"]
-    kind: Literal["classification", "regression"]
-    data_sha256: str
-    evaluation: Evaluation
-    answers_per_episode: int
-    results: dict[str, float]
-    created: str
-    versions: _Versions
-    machine: _Machine
-    engine: _Engine
-    parameters: _Parameters
-    seconds: _Seconds
-    flops: dict[str, float] = {}
-    memory: _Memory | None = None
-    curves: _Curves = _Curves()
 
 
 def evaluation_key(reading: str, steps: int) -> str:
@@ -300,7 +231,7 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no mapping of keys to values")
-        checked = _Content.model_validate(content)
+        checked = Content.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{explain(error, f'{path} is damaged')} {_AGAIN}") from None
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ import yaml
 from cml_bench.errors import UserError
 from cml_bench.evidence import paper
 from cml_bench.evidence.build import build
-from cml_bench.report import forms
+from cml_bench.report import grids
 from cml_bench.study import config, cost, targets
 from cml_bench.study.resolve import resolve
 from tests.helpers.plans import with_tasks
@@ -290,7 +290,7 @@ def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch
         finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1),
         "table4",
     )
-    main, differences, _ = forms.grids(table)
+    main, differences, _ = grids.grids(table)
     assert [row[0] for row in main.rows].count("CML") == 1
     rows = [row[0] for row in differences.rows]
     assert [row.partition(" (")[0] for row in rows] == [

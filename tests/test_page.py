@@ -12,7 +12,7 @@ import vl_convert
 from cml_bench.evidence.build import build
 from cml_bench.figures import style
 from cml_bench.records import write_record
-from cml_bench.report import charts, forms, page, summary, write
+from cml_bench.report import charts, forest, grids, page, summary, write
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.study.status import states
@@ -154,7 +154,7 @@ def test_the_abstract_counts_what_the_tables_say(tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, LEVEL | {"meta": 51}, seed_sd=1.0)
     table = build(resolved, store, "table1")
-    verdicts = [row[-1] for row in forms.difference_grid(table).rows]
+    verdicts = [row[-1] for row in grids.difference_grid(table).rows]
     assert verdicts == ["undecided", "gain", "loss", "loss"]
     first, methods, runs = told(resolved, tmp_path)
     assert first == "4 paired differences were tested: 1 gain, 2 losses, 1 undecided."
@@ -176,12 +176,12 @@ def test_a_smaller_error_is_a_gain(tmp_path):
     resolved = study(seeds=5, kind="regression")
     store = finish(resolved, tmp_path, {"base": 3.0, "meta": 2.0, "co": 4.0}, seed_sd=0.01)
     table = build(resolved, store, "table1")
-    grid = forms.difference_grid(table)
+    grid = grids.difference_grid(table)
     assert {row[0]: (row[2][0], row[-1]) for row in grid.rows} == {
         "MAML + CML − MAML": ("−", "gain"),
         "MAML + CML† − MAML": ("+", "loss"),
     }
-    values = charts.forest(table)["data"]["values"]
+    values = forest.chart(table)["data"]["values"]
     assert all((value["value"] > 0) == (value["outcome"] == "gain") for value in values), (
         "improvement is to the right"
     )
@@ -334,10 +334,10 @@ def test_cells_are_sorted_by_the_number_they_begin_with(text, value):
 def test_a_difference_without_spread_has_no_interval(tmp_path):
     resolved = study(seeds=1)
     store = finish(resolved, tmp_path, LEVEL)
-    grid = forms.difference_grid(build(resolved, store, "table1"))
+    grid = grids.difference_grid(build(resolved, store, "table1"))
     assert [row[3] for row in grid.rows] == ["–"] * 4
     assert [row[5] for row in grid.rows] == ["–"] * 4
-    spec = charts.forest(build(resolved, store, "table1"))
+    spec = forest.chart(build(resolved, store, "table1"))
     assert [value["low"] for value in spec["data"]["values"]] == [None] * 4
     assert drawn(spec).count('aria-roledescription="point"') == 4
 
@@ -349,13 +349,13 @@ def test_a_difference_without_spread_has_no_interval(tmp_path):
 def test_the_forest_plot_has_a_mark_for_each_difference(tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, LEVEL)
-    spec = charts.forest(build(resolved, store, "table1"))
+    spec = forest.chart(build(resolved, store, "table1"))
     svg = drawn(spec)
     assert svg.count('aria-roledescription="point"') == 4
-    assert svg.count(charts.OUTCOMES["gain"][0]) == 6, "intervals and points of two gains, legend"
+    assert svg.count(forest.OUTCOMES["gain"][0]) == 6, "intervals and points of two gains, legend"
     assert "currentColor" in svg
     assert (
-        charts.forest(
+        forest.chart(
             build(
                 resolved, finish(resolved, tmp_path / "none", LEVEL, only=lambda s: False), "table1"
             )
@@ -368,7 +368,7 @@ def test_a_difference_far_beyond_the_others_does_not_hide_them(tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, {"base": 50, "meta": 51, "co": 5}, seed_sd=0.2)
     values = {
-        v["line"]: v for v in charts.forest(build(resolved, store, "table1"))["data"]["values"]
+        v["line"]: v for v in forest.chart(build(resolved, store, "table1"))["data"]["values"]
     }
     assert values["MAML + CML\n1-shot"]["left"] == ""
 
@@ -377,7 +377,7 @@ def test_a_difference_far_beyond_the_others_does_not_hide_them(tmp_path):
         rows += [{**rows[1], "label": f"MAML + CML {k}"} for k in range(4)]
 
     many = edited(study(seeds=5), more)
-    spec = charts.forest(build(many, store, "table1"))
+    spec = forest.chart(build(many, store, "table1"))
     values = {v["line"]: v for v in spec["data"]["values"]}
     assert re.fullmatch(r"◀ −4\d\.\d\d", values["MAML + CML†\n1-shot"]["left"])
     low, high = spec["layer"][2]["encoding"]["x"]["scale"]["domain"]
@@ -486,7 +486,7 @@ def luminance(colour: str) -> float:
 def test_verdicts_stand_out_from_a_light_page_and_from_a_dark_one(background):
     css = page._environment().get_template("page.css").render()
     assert background in css.replace("#fff;", "#ffffff;")
-    for colour, _ in charts.OUTCOMES.values():
+    for colour, _ in forest.OUTCOMES.values():
         a, b = sorted((luminance(colour), luminance(background)))
         assert (b + 0.05) / (a + 0.05) >= 3, "WCAG 2, 1.4.11"
-    assert len({shape for _, shape in charts.OUTCOMES.values()}) == 4, "not by colour alone"
+    assert len({shape for _, shape in forest.OUTCOMES.values()}) == 4, "not by colour alone"

@@ -12,9 +12,8 @@ import pytest
 
 from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
-from cml_bench.figures import style
 from cml_bench.records import Store
-from cml_bench.report import publish, write
+from cml_bench.report import forest, publish, write
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
 from tests.helpers.checkouts import CONFIG
@@ -74,11 +73,11 @@ def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path
         replace(table, title="Other", rows=table.rows[:1] + table.rows[2:]),
         replace(table, rows=table.rows[:1]),
     )
-    (alone,), (apart,) = (style.forest([one]).axes for one in (table, other))
+    (alone,), (apart,) = (forest.picture([one]).axes for one in (table, other))
     assert alone.get_xlim() != apart.get_xlim()
     assert alone.get_title() == ""
     assert len(alone.get_yticklabels()) == len(list(table.differences()))
-    first, second = style.forest([table, empty, other]).axes
+    first, second = forest.picture([table, empty, other]).axes
     assert (first.get_title(), second.get_title()) == (table.title, "Other")
     assert (
         len(second.get_yticklabels())
@@ -86,11 +85,11 @@ def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path
         < len(first.get_yticklabels())
     )
     assert first.get_xlim() == second.get_xlim() == alone.get_xlim()
-    assert style.forest([empty]) is None
+    assert forest.picture([empty]) is None
 
     finish(resolved, tmp_path / "far", {"base": 50, "meta": 53, "co": 95})
     far = build(resolved, Store(tmp_path / "far"), "table1")
-    for axis in style.forest([table, far]).axes:
+    for axis in forest.picture([table, far]).axes:
         low, high = axis.get_xlim()
         assert low < 0 < high
         assert all(

@@ -13,7 +13,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Column
 from cml_bench.records import Store, write_record
-from cml_bench.report import forms, write
+from cml_bench.report import forms, grids, write
 from tests.helpers.plans import edited
 from tests.helpers.simulated import ANSWERS, finish, study
 
@@ -139,14 +139,14 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
     )
     base, cml = (row.cells[Column(1)] for row in table.rows[:2])
     assert (base.summary.finished, base.summary.total) == (6, 7)
-    assert "‡" in forms.cell_text(base, "accuracy")
+    assert "‡" in grids.cell_text(base, "accuracy")
     assert cml.difference.paired.n == 6
     assert cml.difference.verdict == "runs missing: not tested"
     assert not base.bold
     lost = table_of(
         tmp_path / "all", GAIN, status=lambda s: "collapsed" if s.method == "maml" else "finished"
     )
-    assert forms.cell_text(lost.rows[0].cells[Column(1)], "accuracy") == "–‡", (
+    assert grids.cell_text(lost.rows[0].cells[Column(1)], "accuracy") == "–‡", (
         "which is not the same as not run"
     )
     assert not any(row.cells[Column(1)].bold for row in table.rows)
@@ -249,7 +249,7 @@ def test_regression_shows_mean_and_median_and_lower_is_better(tmp_path):
 
 def test_costs_are_relative_to_the_first_row(tmp_path):
     table = table_of(tmp_path, GAIN, seeds=3, kind="cost")
-    costs = forms.costs(table)
+    costs = grids.costs(table)
     assert costs["MAML + CML"]["relative_flops"] == pytest.approx(1.2)
     assert costs["MAML + CML†"]["relative_seconds"] == pytest.approx(1.3)
     assert [costs[row.label]["test"] for row in table.rows] == [1000, 1000, 1400]
@@ -259,7 +259,7 @@ def test_costs_are_relative_to_the_first_row(tmp_path):
 def test_a_cost_is_over_the_runs_that_both_rows_have(tmp_path):
     resolved = study(3, "cost")
     store = finish(resolved, tmp_path, GAIN, only=lambda s: s.method == "maml" or s.seed == 0)
-    assert forms.costs(build(resolved, store, "table1"))["MAML + CML"][
+    assert grids.costs(build(resolved, store, "table1"))["MAML + CML"][
         "relative_seconds"
     ] == pytest.approx(1.3)
     for path in store.runs.glob("*/record.json"):
@@ -267,7 +267,7 @@ def test_a_cost_is_over_the_runs_that_both_rows_have(tmp_path):
         del content["flops"]
         path.write_text(json.dumps(content))
     table = build(resolved, store, "table1")
-    assert np.isnan(forms.costs(table)["MAML"]["relative_flops"])
+    assert np.isnan(grids.costs(table)["MAML"]["relative_flops"])
     assert "1.30×" in forms.text(table)
     assert "nan" not in forms.text(table)
 

@@ -11,9 +11,8 @@ import pytest
 from cml_bench import texts
 from cml_bench.errors import UserError
 from cml_bench.evidence.table import Column
-from cml_bench.figures import style
 from cml_bench.records import write_failure
-from cml_bench.report import forms, publish, write
+from cml_bench.report import forest, forms, publish, write
 from cml_bench.study import status
 from cml_bench.study.schema import Study
 from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
@@ -118,7 +117,7 @@ def pages_of(content: str) -> str:
 
 
 def test_readme_and_docs(awkward, tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "forest", lambda tables: None)  # takes long with so many lines
+    monkeypatch.setattr(forest, "picture", lambda tables: None)  # takes long with so many lines
     resolved, root, _ = awkward
     pages = [tmp_path / page for page in (publish.README, publish.RESULTS)]
     for page in pages:

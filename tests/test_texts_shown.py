@@ -20,7 +20,7 @@ from cml_bench import texts
 from cml_bench.evidence.build import build
 from cml_bench.figures import draw, style
 from cml_bench.records import Store
-from cml_bench.report import charts, page, write
+from cml_bench.report import charts, forest, page, write
 from cml_bench.study.figure_config import CosineFigure, CurvesFigure, GradientsFigure
 from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
 from tests.helpers.checkouts import ROOT
@@ -99,7 +99,7 @@ def test_the_charts_of_the_page(awkward):
         [label, f"{GROUP}, {shot}-shot"] for label in LABELS for shot in (1, 5)
     ]
     assert {value["method"] for value in specs["curve-1-1"]["data"]["values"]} == {BASE, LABELS[0]}
-    svg = vl_convert.vegalite_to_svg(charts.forest(table) | {"width": 400}, config=charts.CONFIG)
+    svg = vl_convert.vegalite_to_svg(forest.chart(table) | {"width": 400}, config=charts.CONFIG)
     drawn = [
         text.text
         for text in ElementTree.fromstring(svg).iter()
@@ -142,7 +142,7 @@ def shown_in(figure) -> list[str]:
 def test_pictures_of_differences(awkward):
     _, _, table = awkward
     few = replace(table, rows=table.rows[:12])
-    drawn = shown_in(style.forest([few, few]))
+    drawn = shown_in(forest.picture([few, few]))
     assert [label for label in LABELS[:11] if f"{label}, {GROUP}, 1-shot" not in drawn] == []
     assert any(text.replace("\n", " ") == TITLE for text in drawn)
 

@@ -1,7 +1,6 @@
-"""Pictures from arrays and tables. Imports no torch; matplotlib's non-interactive backend only."""
+"""Pictures from arrays. Imports no torch; matplotlib's non-interactive backend only."""
 
 import io
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,6 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from cml_bench.evidence.table import Table
 from cml_bench.study.figure_config import FigureConfig
 
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by
@@ -68,62 +66,6 @@ def legend(figure: Figure, axis: Any, names: list[str], columns: int) -> None:
         axis.get_legend_handles_labels()
     )  # matplotlib leaves out those whose own label begins so
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
-
-
-def forest(tables: list[Table]) -> Figure | None:
-    """Paired differences with their intervals, one line each; improvement to the right. None
-    without any.
-
-    A panel for each table that has some; those of one kind have one scale: that of the first
-    table's intervals, wide enough for every difference. Intervals of two or three runs may be cut:
-    whole, they would hide all others.
-    """
-    panels = []
-    for table in tables:
-        lines = [
-            (
-                f"{table.compared(row)}, {column.title(table.kind).removesuffix(', mean')}",
-                difference,
-            )
-            for row, column, difference in table.differences()
-        ]
-        panels += [(table, lines)] if lines else []
-    if not panels:
-        return None
-    heights = [len(lines) for _, lines in panels]
-    figure = Figure(figsize=(7, 0.24 * sum(heights) + 1.1 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False).ravel()
-    scales: dict[str, Any] = {}
-    for axis, (table, lines) in zip(axes, panels, strict=True):
-        _forest_panel(axis, lines, table.kind)
-        if len(panels) > 1:
-            axis.set_title(textwrap.fill(table.title, 60), fontsize="medium")
-        first = scales.setdefault(table.kind, axis)
-        low, high = first.get_xlim()
-        values, room = [d.paired.diff * d.better for _, d in lines], 0.05 * (high - low)
-        first.set_xlim(
-            min(low, *(v - room for v in values)), max(high, *(v + room for v in values))
-        )
-        if first is not axis:
-            axis.sharex(first)
-    return figure
-
-
-def _forest_panel(axis: Any, lines: list[tuple[str, Any]], kind: str) -> None:
-    for y, (_, d) in enumerate(reversed(lines)):
-        value, half = (
-            d.paired.diff * d.better,
-            d.paired.half,
-        )  # nan of one seed alone: grey, without a whisker
-        colour = COLOURS[2] if value - half > 0 else COLOURS[1] if value + half < 0 else "grey"
-        axis.errorbar(value, y, xerr=half, fmt="o", color=colour, capsize=3, markersize=4)
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(lines)), [label for label, _ in reversed(lines)])
-    unit = "reduction of squared error" if kind == "regression" else "gain in accuracy, points"
-    axis.set_xlabel(
-        f"{unit} (95 % t interval over {'class splits' if kind == 'splits' else 'seeds'})"
-    )
-    axis.margins(y=0.5 / max(len(lines), 1))
 
 
 def encode(figure: Figure, kind: str) -> bytes:

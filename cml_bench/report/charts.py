@@ -13,25 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cml_bench.evidence.table import Difference, Table
-from cml_bench.evidence.verdict import GAIN, LOSS, UNDECIDED
 from cml_bench.figures.style import COLOURS
 from cml_bench.records import Record
-from cml_bench.report.forms import difference_grid, signed
-from cml_bench.report.summary import NOT_TESTED
 
 Spec = dict[str, Any]
 
 MOST_POINTS = 20_000
 """Points of all learning curves of a page: more would make it large and slow to draw."""
-
-GREY = "#767676"  # contrast 4.5 to 1 on the white page, 4.2 on the dark one
-OUTCOMES = {
-    GAIN: (COLOURS[2], "triangle-up"),
-    LOSS: (COLOURS[1], "triangle-down"),
-    UNDECIDED: (GREY, "diamond"),
-    NOT_TESTED: (GREY, "circle"),
-}
 
 _DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2])
 _TEXT = {
@@ -77,154 +65,6 @@ def versions() -> str:
 
     lite = max(v.get_vegalite_versions(), key=lambda text: [int(part) for part in text.split(".")])
     return f"Vega {v.get_vega_version()}, Vega-Lite {lite}, vega-embed {v.get_vega_embed_version()}"
-
-
-# -- paired differences
-# -------------------------------------------------------------------------------
-
-
-def forest(table: Table) -> Spec | None:
-    """A line for each paired difference with its 95 % interval, improvement to the right. None
-    without any.
-
-    One that lies far beyond the others would hide them: it is named at the edge of the axis.
-    """
-    told = list(table.differences())
-    if not told:
-        return None
-    grid = difference_grid(table)
-    low, high = _reach([d for _, _, d in told])
-    rows = []
-    for (row, column, d), texts in zip(told, grid.rows, strict=True):
-        value, half = d.paired.diff * d.better, d.paired.half
-        place = column.title(table.kind).removesuffix(", mean")
-        text = signed(value, table.kind)
-        rows.append(
-            {
-                **dict(zip(grid.header, texts, strict=True)),
-                "line": f"{table.compared(row)}\n{place}",
-                "value": _short(value),
-                "low": None if math.isnan(half) else _short(value - half),
-                "high": None if math.isnan(half) else _short(value + half),
-                "outcome": d.outcome if d.outcome in OUTCOMES else NOT_TESTED,
-                "left": f"◀ {text}" if value < low else "",
-                "right": f"{text} ▶" if value > high else "",
-            }
-        )
-    unit = (
-        "reduction of squared error" if table.kind == "regression" else "gain in accuracy, points"
-    )
-    return _forest(rows, grid.header, [low, high], unit, f"Paired differences of {table.title}")
-
-
-def _reach(differences: Sequence[Difference]) -> tuple[float, float]:
-    """The ends of the axis: all intervals but those that reach five times as far as is usual among
-    them.
-    """
-    ends = []
-    for d in differences:
-        value, half = d.paired.diff * d.better, float(np.nan_to_num(d.paired.half))
-        ends.append((value - half, value + half))
-    far = [max(abs(low), abs(high)) for low, high in ends]
-    kept = [
-        pair for pair, reach in zip(ends, far, strict=True) if reach <= 5 * float(np.median(far))
-    ] or ends
-    low, high = min(0.0, *(a for a, _ in kept)), max(0.0, *(b for _, b in kept))
-    room = 0.05 * (high - low) or 1.0
-    return _short(low - room), _short(high + room)
-
-
-def _forest(
-    rows: list[Spec], tooltip: list[str], reach: list[float], unit: str, description: str
-) -> Spec:
-    y = {"field": "line", "type": "nominal", "sort": None, "title": None}
-    limit = {
-        "expr": "containerSize()[0] < 480 ? 125 : 240"
-    }  # a phone has room for the numbers, too
-    axis = {
-        "labelExpr": "split(datum.label, '\\n')",
-        "domain": False,
-        "ticks": False,
-        "labelLimit": limit,
-    }
-    x = {
-        "type": "quantitative",
-        "title": [unit, "95 % t interval"],
-        "scale": {"domain": reach, "nice": False},
-    }
-    there = [outcome for outcome in OUTCOMES if outcome in {row["outcome"] for row in rows}]
-    legend = {"columns": 2}
-    colour, shape = (
-        {
-            "field": "outcome",
-            "legend": legend,
-            "scale": {"domain": there, "range": [OUTCOMES[o][k] for o in there]},
-        }
-        for k in (0, 1)
-    )
-    edge = {"type": "text", "fontSize": 11}
-    return {
-        "description": f"{description}; the table beneath holds the same numbers.",
-        "width": "container",
-        "height": 32 * len(rows),
-        "data": {"values": rows},
-        "encoding": {"y": y | {"axis": axis}},
-        "layer": [
-            {
-                "params": [
-                    {
-                        "name": "row",
-                        "select": {"type": "point", "on": "pointerover", "clear": "pointerout"},
-                    }
-                ],
-                "mark": {"type": "rect", "color": COLOURS[5], "aria": False},
-                "encoding": {
-                    "opacity": {
-                        "condition": {"param": "row", "empty": False, "value": 0.25},
-                        "value": 0,
-                    },
-                    "tooltip": [{"field": name, "type": "nominal"} for name in tooltip],
-                },
-            },
-            {
-                "mark": {"type": "rule", "strokeDash": [3, 3]},
-                "encoding": {"x": {"datum": 0}, "y": None},
-            },
-            {
-                "mark": {
-                    "type": "rule",
-                    "strokeWidth": 2,
-                    "clip": True,
-                    "interactive": False,
-                    "aria": False,
-                },
-                "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": colour},
-            },
-            {
-                "mark": {
-                    "type": "point",
-                    "filled": True,
-                    "size": 90,
-                    "opacity": 1,
-                    "clip": True,
-                    "interactive": False,
-                },
-                "encoding": {"x": {**x, "field": "value"}, "color": colour, "shape": shape},
-            },
-            {
-                "mark": {**edge, "align": "left", "dx": 4},
-                "encoding": {"x": {"value": 0}, "text": {"field": "left"}},
-            },
-            {
-                "mark": {**edge, "align": "right", "dx": -4},
-                "encoding": {"x": {"value": {"expr": "width"}}, "text": {"field": "right"}},
-            },
-        ],
-    }
-
-
-# -- learning curves
-# ----------------------------------------------------------------------------------
 
 
 class Curve(NamedTuple):
@@ -369,7 +209,7 @@ def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
     kept = [(s, v) for s, v in zip(curve.steps, curve.scores, strict=True) if least < v < math.inf]
     if len(kept) > most:
         kept = [kept[i] for i in np.linspace(0, len(kept) - 1, most).round().astype(int)]
-    steps, scores = [s for s, _ in kept], [_short(v) for _, v in kept]
+    steps, scores = [s for s, _ in kept], [short(v) for _, v in kept]
     return {
         "method": curve.method,
         "seed": curve.seed,
@@ -379,6 +219,6 @@ def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
     }
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Five significant digits: finer than can be seen, and the page stays small."""
     return float(f"{value:.5g}")

@@ -25,8 +25,8 @@ from cml_bench import texts
 from cml_bench.evidence.table import Table
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
 from cml_bench.records import FINISHED, Record, Store
-from cml_bench.report import charts, forms, summary
-from cml_bench.report.forms import DASH, Grid
+from cml_bench.report import charts, forest, forms, grids, summary
+from cml_bench.report.grids import DASH, Grid
 from cml_bench.study.plan import Plan
 from cml_bench.study.status import State, states
 from cml_bench.system.files import write_text
@@ -180,7 +180,7 @@ def _table_links(key: str, out: Path) -> list[tuple[str, str]]:
 
 def _section(table: Table, out: Path) -> dict[str, Any]:
     """A table with its differences, drawn and told, and what the paper has."""
-    main, *others = forms.grids(table)
+    main, *others = grids.grids(table)
     if table.kind == "regression":
         main = replace(main, header=["shots", "method", *main.header[2:]])
     else:
@@ -188,14 +188,14 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
     beside = None
     if table.published:
         beside = replace(others[-1], header=["method", "where", *others[-1].header[2:]])
-    differences = forms.difference_grid(table)
+    differences = grids.difference_grid(table)
     counts = summary.tally([table])
     return {
         "key": table.key,
         "title": table.title,
         "main": main,
         "labels": 2 if table.kind == "regression" else 1,
-        "forest": charts.forest(table),
+        "forest": forest.chart(table),
         "differences": differences if differences.rows else None,
         "beside": beside,
         "explanation": forms.explanation(table),

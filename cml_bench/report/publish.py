@@ -23,7 +23,7 @@ from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.figures import style
 from cml_bench.records import Store, evaluation_key, write_episodes
-from cml_bench.report import forms, summary, write
+from cml_bench.report import forest, grids, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Study
@@ -73,8 +73,8 @@ def publish(
     _copy_figures(plan, Path(results) / study, home)
     write.tables(plan, home, [], out=home)
     write.page(plan, home, out=home)
-    if forest := style.forest(_tables(plan, home)):
-        write_bytes(home / FOREST, style.encode(forest, "png"))
+    if drawn := forest.picture(_tables(plan, home)):
+        write_bytes(home / FOREST, style.encode(drawn, "png"))
     for page, content in ((README, brief), (RESULTS, block)):
         _fill(Path(root) / page, study, lambda path, content=content: content(plan, home, path))
 
@@ -243,9 +243,9 @@ def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
 
     def text(cell: Cell) -> str:
         if cell.difference is None:
-            return forms.DASH
-        levels = (forms.number(c.summary.mean, table.kind) for c in (cell.base, cell))
-        return f"{' → '.join(levels)} ({forms.difference_text(cell.difference, table.kind)})"
+            return grids.DASH
+        levels = (grids.number(c.summary.mean, table.kind) for c in (cell.base, cell))
+        return f"{' → '.join(levels)} ({grids.difference_text(cell.difference, table.kind)})"
 
     cells = [row.cells[column] for column in columns]
     counts = sorted({cell.difference.paired.n for cell in cells if cell.difference})
