@@ -10,7 +10,7 @@ from cml_bench.costs import estimate
 from cml_bench.study import cost, plan, work
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests.test_workflow import CONFIG
+from tests.helpers.checkouts import CONFIG
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.costs import estimate
 from cml_bench.data import prepared, stored
-from cml_bench.data._source import sha256_of
+from cml_bench.data._source import RemoteFile, sha256_of
 from cml_bench.data.loader import open_data
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.data.stored import ImageArrays, ImageSet
@@ -235,7 +235,7 @@ def test_a_copy_with_the_right_numbers_is_the_published_one_only_by_its_digest(
         ("0" * 32, "an own copy of the data, whose digest is not a published one"),
     ):
         monkeypatch.setattr(
-            Two, "files", (stored.RemoteFile("file", ("http://127.0.0.1:9/",), 0, md5=wanted),)
+            Two, "files", (RemoteFile("file", ("http://127.0.0.1:9/",), 0, md5=wanted),)
         )
         folder = tmp_path / wanted
         Two(Two.Options()).prepare(folder, own)
