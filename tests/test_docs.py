@@ -230,32 +230,37 @@ for folder in Path("results/runs").glob("metasgd*"):
 """
 
 
+def worked_examples(folder: Path) -> dict[str, str]:
+    """The files of docs/extending.md by their names, written into ``folder`` beside the package."""
+    text = (ROOT / "docs" / "extending.md").read_text()
+    pattern = r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```"
+    files = re.findall(pattern, text, flags=re.MULTILINE | re.DOTALL)
+    homes = ["methods", "data", "networks", "", "data", ""]
+    assert [Path(name).parent.name for name, _ in files] == homes
+    for name, content in files:
+        assert not (folder / name).exists()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return dict(files)
+
+
+@pytest.mark.parametrize("tool", [("check",), ("format", "--check")], ids=["check", "format"])
+def test_the_worked_examples_of_extending_are_clean(tool, tmp_path):
+    sources = [name for name in worked_examples(tmp_path) if name.endswith(".py")]
+    arguments = [*tool, "--config", str(ROOT / "pyproject.toml"), *sources]
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.slow
 def test_the_worked_examples_of_extending_are_trained(tmp_path):
     """Each file as it stands on the page, in a copy of the package."""
     shutil.copytree(
         ROOT / "cml_bench", tmp_path / "cml_bench", ignore=shutil.ignore_patterns("__pycache__")
     )
-    text = (ROOT / "docs" / "extending.md").read_text()
-    files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert [Path(name).parent.name for name, _ in files] == [
-        "methods",
-        "data",
-        "networks",
-        "",
-        "data",
-        "",
-    ]
-    for name, content in files:
-        assert not (tmp_path / name).exists()
-        (tmp_path / name).write_text(content)
-    for tool in (("check",), ("format", "--check")):
-        sources = [name for name, _ in files if name.endswith(".py")]
-        arguments = [*tool, "--config", str(ROOT / "pyproject.toml"), *sources]
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout
+    worked_examples(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", TRAIN], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -56,11 +56,9 @@ def copy(tmp_path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     for folder, name in (("methods", "headonly"), ("data", "blobs"), ("networks", "shallow")):
         home = tmp_path / "cml_bench" / folder
-        renamed = (
-            (home / "_template.py")
-            .read_text()
-            .replace('register("template")', f'register("{name}")')
-        )
+        template = (home / "_template.py").read_text()
+        assert template.count('register("template")') == 1
+        renamed = template.replace('register("template")', f'register("{name}")')
         (home / f"{name}.py").write_text(renamed)
     (tmp_path / "plugins.yaml").write_text(yaml.safe_dump(CONFIG))
     return tmp_path

@@ -22,9 +22,8 @@ class TemplateOptions(Options):
     first_order: bool = Field(False, description="treat inner gradients as constants")
 
 
-@methods.register(
-    "template"
-)  # (2) the name; NAME+cml exists at once unless accepts_colearner is False
+# (2) The name. NAME+cml exists at once unless accepts_colearner is False.
+@methods.register("template")
 class Template(Method):
     """(3) The algorithm as equations, with its source.
 
