@@ -134,6 +134,7 @@ def wraps(
 methods = Registry("method", "cml_bench.methods")
 networks = Registry("network", "cml_bench.networks")
 datasets = Registry("data set", "cml_bench.data")
+figures = Registry("kind of figure", "cml_bench.figures.kinds")
 
 
 def method(name: str) -> type[Any]:

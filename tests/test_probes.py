@@ -15,10 +15,11 @@ from cml_bench.engine.jobs import run_all
 from cml_bench.engine.step import expand
 from cml_bench.errors import UserError
 from cml_bench.figures import make, probes
+from cml_bench.figures.kinds.cosine import CosineFigure
+from cml_bench.figures.kinds.gradients import GradientsFigure
 from cml_bench.records import Store, read_arrays
 from cml_bench.report import write
 from cml_bench.study.config import parse
-from cml_bench.study.figure_config import CosineFigure, GradientsFigure
 from cml_bench.study.resolve import resolve
 from tests.helpers.cases import Case, images, random
 from tests.helpers.plans import edited
@@ -172,7 +173,7 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
     )
     met = probes.Met(task, wide, before, after)
     heads = ("meta",) if loss == "head" else ("meta", "co")
-    found = probes.gradient_norms(case.method, met, heads, figure)
+    found = figure.norms(case.method, met, heads)
     assert list(found) == ["conv1", "conv2", "conv3", "conv4"]
     for t in range(len(task)):
         part = task.part(t, t + 1)
@@ -358,8 +359,6 @@ def test_a_line_is_drawn_at_the_steps_of_its_own_method():
     """One method validated every 100 steps, one every 500: neither line is cut by the other's
     steps.
     """
-    from cml_bench.figures import draw
-
     steps = np.arange(0, 1001, 100)
     values = np.random.default_rng(0).random((2, 3, 11))
     values[1][:, steps % 500 != 0] = np.nan
@@ -370,7 +369,7 @@ def test_a_line_is_drawn_at_the_steps_of_its_own_method():
         "steps/5": steps,
         "cosine/5": values,
     }
-    figure = draw.cosine(arrays, CosineFigure(kind="cosine", smooth=2, **NAMED), [0, 1])
+    figure = CosineFigure(kind="cosine", smooth=2, **NAMED).drawn(arrays, [0, 1])
     first, second = figure.axes[0].get_lines()[:2]
     assert first.get_xdata().tolist() == steps.tolist()
     assert second.get_xdata().tolist() == [0, 500, 1000]
@@ -421,8 +420,6 @@ def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
 
 
 def test_bars_of_one_seed_have_no_whisker():
-    from cml_bench.figures import draw
-
     def drawn(seeds: int):
         values = np.random.default_rng(0).random((1, seeds, 2))
         arrays = {
@@ -431,7 +428,7 @@ def test_bars_of_one_seed_have_no_whisker():
             "layers": np.array(["x", "y"]),
             "norms/5": values,
         }
-        (axis,) = draw.gradients(arrays, GradientsFigure(kind="gradients", **NAMED), [0]).axes
+        (axis,) = GradientsFigure(kind="gradients", **NAMED).drawn(arrays, [0]).axes
         return [bars.errorbar for bars in axis.containers if hasattr(bars, "errorbar")]
 
     assert drawn(1) == [None]

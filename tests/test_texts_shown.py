@@ -18,10 +18,12 @@ from matplotlib.text import Text
 
 from cml_bench import texts
 from cml_bench.evidence.build import build
-from cml_bench.figures import draw, style
+from cml_bench.figures import style
+from cml_bench.figures.kinds.cosine import CosineFigure
+from cml_bench.figures.kinds.curves import CurvesFigure
+from cml_bench.figures.kinds.gradients import GradientsFigure
 from cml_bench.records import Store
 from cml_bench.report import charts, forest, page, write
-from cml_bench.study.figure_config import CosineFigure, CurvesFigure, GradientsFigure
 from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
 from tests.helpers.checkouts import ROOT
 from tests.helpers.pages import specs_in, written
@@ -165,12 +167,12 @@ def test_pictures_of_curves_and_bars():
         "norms/5": np.ones((count, 2, 2)),
     }
     looks = {"experiment": "e", "title": TITLE, "runs": [{"label": "MAML", "run": "maml"}]}
-    for drawn, config in (
-        (style.curves, CurvesFigure(kind="curves", **looks)),
-        (draw.cosine, CosineFigure(kind="cosine", **looks)),
-        (draw.gradients, GradientsFigure(kind="gradients", **looks)),
+    for figure in (
+        CurvesFigure(kind="curves", **looks),
+        CosineFigure(kind="cosine", **looks),
+        GradientsFigure(kind="gradients", **looks),
     ):
-        picture = drawn(arrays, config, list(range(count)))
+        picture = figure.drawn(arrays, list(range(count)))
         assert picture.get_suptitle() == TITLE
         (legend,) = picture.legends
         names = [text.get_text() for text in legend.get_texts()]

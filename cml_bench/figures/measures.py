@@ -1,5 +1,6 @@
 """What figures 3 and 4 are computed with, on plain arrays. Imports no torch."""
 
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -7,6 +8,9 @@ from numpy.typing import NDArray
 
 from cml_bench.errors import UserError
 from cml_bench.evidence.stats import t_interval
+from cml_bench.records import Record, Store
+from cml_bench.spec import RunSpec
+from cml_bench.study.figure_config import Arrays, Row, Wanted
 
 Array = NDArray[np.float64]
 
@@ -87,25 +91,60 @@ class Band(NamedTuple):
 def band(values: Array) -> Band:
     """Over the first axis, leaving out seeds without a value (nan)."""
     flat = np.asarray(values, np.float64).reshape(len(values), -1)
-    found = np.full((2, flat.shape[1]), np.nan)
+    bands = np.full((2, flat.shape[1]), np.nan)
     for j, column in enumerate(flat.T):
         there = column[np.isfinite(column)]
         if len(there):
             interval = t_interval(there)
-            found[:, j] = interval.mean, interval.half
-    return Band(*found.reshape(2, *np.shape(values)[1:]))
+            bands[:, j] = interval.mean, interval.half
+    mean, half = bands.reshape(2, *np.shape(values)[1:])
+    return Band(mean, half)
 
 
 def smoothed(values: Array, points: int) -> Array:
-    """Mean of each value along the last axis with the ``points - 1`` before it; of those there are
-    at the start.
+    """Mean of each value along the last axis with the ``points - 1`` before it.
 
-    Values that are nan are left out.
+    At the start there are fewer before it. Values that are nan are left out.
     """
-    found = np.full(np.shape(values), np.nan)
-    for i in range(found.shape[-1]):
+    means = np.full(np.shape(values), np.nan)
+    for i in range(means.shape[-1]):
         part = np.asarray(values, np.float64)[..., max(0, i - points + 1) : i + 1]
         there = np.isfinite(part)
         total, count = np.where(there, part, 0).sum(-1), there.sum(-1)
-        found[..., i] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return found
+        means[..., i] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return means
+
+
+Points = Callable[[Record, Row], dict[str, dict[int, float]]]  # name -> outer step -> value
+
+
+def series(
+    lines: Sequence[Row], wanted: Wanted, store: Store, names: tuple[str, ...], points: Points
+) -> Arrays:
+    """For each shot K: ``steps/K`` (steps,) and for each name ``NAME/K`` (rows, seeds, steps).
+
+    The steps are those of any run; nan where a run has no value at a step.
+    """
+    out: Arrays = {}
+    for shot, rows in wanted.items():
+        read = [
+            [points(_finished(store, spec), row) for spec in runs]
+            for row, runs in zip(lines, rows, strict=True)
+        ]
+        steps = sorted(
+            {step for row in read for run in row for name in names for step in run[name]}
+        )
+        out[f"steps/{shot}"] = np.array(steps)
+        for name in names:
+            table = np.full((len(rows), max(map(len, rows)), len(steps)), np.nan)
+            for i, row in enumerate(read):
+                for j, run in enumerate(row):
+                    table[i, j] = [run[name].get(step, np.nan) for step in steps]
+            out[f"{name}/{shot}"] = table
+    return out
+
+
+def _finished(store: Store, spec: RunSpec) -> Record:
+    record = store.read(spec)
+    assert record is not None, "a figure is drawn from finished runs only"
+    return record

@@ -8,15 +8,7 @@ from typing import Any
 
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import RunSpec
-from cml_bench.study.figure_config import (
-    AccuracyFigure,
-    CKAFigure,
-    CosineFigure,
-    CurvesFigure,
-    FigureConfig,
-    Row,
-    TSNEFigure,
-)
+from cml_bench.study.figure_config import FigureConfig, Row
 from cml_bench.study.schema import Experiment, Study, TableConfig
 
 
@@ -53,97 +45,80 @@ def check_rows(
     """Everything that tables and figures ask for will be there: else they would fail after all the
     training.
     """
-    for key, item in [*study.tables.items(), *study.figures.items()]:
-        figure = isinstance(item, FigureConfig)
-        for name in item.experiments:
-            _check_kind(item, study.experiments[name], f"{where}, {key}")
-            for row in item.runs if figure else item.rows:
-                for shot, ids in members[name][row.run].items():
-                    if not figure or not item.shots or int(shot) in item.shots:
-                        _check_row(item, name, row, [specs[i] for i in ids], f"{where}, {key}")
+
+    def by_shot(name: str, row: Row) -> Iterator[tuple[int, list[RunSpec]]]:
+        for shot, ids in members[name][row.run].items():
+            yield int(shot), [specs[i] for i in ids]
+
+    for key, table in study.tables.items():
+        for name in table.experiments:
+            _check_table(table, study.experiments[name], f"{where}, {key}")
+            for row in table.rows:
+                for _, runs in by_shot(name, row):
+                    _check_reading(row, readings(runs[0]), f"{where}, {key}")
+                    _check_inner_steps(table, name, row, runs[0], f"{where}, {key}")
+    for key, figure in study.figures.items():
+        _check_figure(figure, study.experiments[figure.experiment], f"{where}, {key}")
+        for row in figure.runs:
+            for shot, runs in by_shot(figure.experiment, row):
+                if not figure.shots or shot in figure.shots:
+                    heads = [name for name in readings(runs[0]) if name in ("meta", "co")]
+                    _check_reading(row, heads, f"{where}, {key}")
+                    _check_line(figure, row, runs, f"{where}, {key}")
 
 
-def _check_row(
-    item: TableConfig | FigureConfig, name: str, row: Row, found: list[RunSpec], place: str
-) -> None:
-    figure = isinstance(item, FigureConfig)
-    known = [reading for reading in readings(found[0]) if not figure or reading in ("meta", "co")]
+def _check_reading(row: Row, known: list[str], place: str) -> None:
     known_name(f"{place}, row {row.label!r}: reading", row.reading, known)
-    if figure:
-        _check_line(item, row, found, place)
-    else:
-        _check_inner_steps(item, name, row, found[0], place)
 
 
-def _check_kind(item: TableConfig | FigureConfig, experiment: Experiment, place: str) -> None:
+def _check_table(table: TableConfig, experiment: Experiment, place: str) -> None:
     from cml_bench import registry
 
     data = registry.datasets.get(experiment.data)
-    if isinstance(item, CurvesFigure) and not data.draws_curves:
-        raise UserError(
-            f"{place}: adapted curves are drawn for sets such as sinusoid, not for {data.name}."
-        )
-    if isinstance(item, AccuracyFigure | TSNEFigure) and data.kind != "classification":
-        raise UserError(
-            f"{place}: a figure of kind {item.kind} is for classification, and {data.name} is"
-            f" {data.kind}."
-        )
-    if isinstance(item, FigureConfig) and (
-        strange := sorted(set(item.shots) - set(experiment.shots))
-    ):
-        known = ", ".join(map(str, experiment.shots))
-        raise UserError(
-            f"{place} shows {strange[0]} shots, and the experiment {item.experiment!r} has:"
-            f" {known}."
-        )
     kinds = {"regression": "regression", "accuracy": "classification", "splits": "classification"}
-    wanted = kinds.get(item.kind, data.kind)
+    wanted = kinds.get(table.kind, data.kind)
     if wanted != data.kind:
         raise UserError(
-            f"{place}: a table of kind {item.kind} is for {wanted}, and {data.name} is {data.kind}."
+            f"{place}: a table of kind {table.kind} is for {wanted}, and {data.name} is"
+            f" {data.kind}."
         )
 
 
-def _check_line(figure: FigureConfig, row: Row, found: list[RunSpec], place: str) -> None:
-    if found[0].network is None or (
-        isinstance(figure, CosineFigure) and "co" not in readings(found[0])
-    ):
-        what = "two heads" if found[0].network else "a model"
+def _check_figure(figure: FigureConfig, experiment: Experiment, place: str) -> None:
+    from cml_bench import registry
+
+    data = registry.datasets.get(experiment.data)
+    figure.check_data(data, place)
+    if figure.data_kind not in (None, data.kind):
         raise UserError(
-            f"{place}, row {row.label!r}: a figure of kind {figure.kind} is for runs with {what}."
+            f"{place}: a figure of kind {figure.kind} is for {figure.data_kind}, and {data.name} is"
+            f" {data.kind}."
         )
-    _check_examples(figure, found[0], f"{place}, row {row.label!r}")
-    if isinstance(figure, CosineFigure) and figure.layer:
-        known_name(f"{place}, row {row.label!r}: layer", figure.layer, layers(found[0]))
-    seeds = [spec.seed for spec in found]
-    if isinstance(figure, CurvesFigure | TSNEFigure) and figure.seed not in seeds:
+    if strange := sorted(set(figure.shots) - set(experiment.shots)):
+        known = ", ".join(map(str, experiment.shots))
+        raise UserError(
+            f"{place} shows {strange[0]} shots, and the experiment {figure.experiment!r} has:"
+            f" {known}."
+        )
+
+
+def _check_line(figure: FigureConfig, row: Row, specs: list[RunSpec], place: str) -> None:
+    """A figure can show a row's runs, which differ in their seeds or class splits."""
+    first, line = specs[0], f"{place}, row {row.label!r}"
+    if first.network is None:
+        raise UserError(f"{line}: a figure of kind {figure.kind} is for runs with a model.")
+    figure.check_run(first, readings(first), layers(first), line)
+    seeds = [spec.seed for spec in specs]
+    if figure.only_seed is not None and figure.only_seed not in seeds:
         known = ", ".join(map(str, seeds))
-        raise UserError(
-            f"{place}, row {row.label!r}: no run has the figure's seed {figure.seed}, only {known}."
-        )
-
-
-def _check_examples(figure: FigureConfig, spec: RunSpec, place: str) -> None:
-    """A task has enough of them for what is computed."""
-    queries = spec.way * spec.evaluation.query
-    shown = spec.way * spec.shot if getattr(figure, "examples", "query") == "support" else queries
-    if isinstance(figure, TSNEFigure) and figure.perplexity >= min(shown, queries):
-        raise UserError(
-            f"{place}: t-SNE of {min(shown, queries)} examples needs a perplexity below their"
-            f" number, not {figure.perplexity:g}: lower it, or leave {spec.shot} out of the"
-            " figure's shots."
-        )
-    if isinstance(figure, CKAFigure) and figure.estimator == "unbiased" and shown < 4:
-        raise UserError(
-            f"{place}: the unbiased estimator needs at least 4 examples, not {shown}: set"
-            " estimator: biased."
-        )
+        raise UserError(f"{line}: no run has the figure's seed {figure.only_seed}, only {known}.")
 
 
 def layers(spec: RunSpec) -> list[str]:
     """Names of the layers of psi, of a run's network."""
     from cml_bench import registry
 
+    assert spec.network is not None, "asked of runs with a model only"
     net, source = registry.networks.get(spec.network.name), registry.datasets.get(spec.data.name)
     data = source(source.Options.read(spec.data.options, spec.data.name))
     options = net.Options.read(spec.network.options, spec.network.name)
@@ -176,8 +151,8 @@ def readings(spec: RunSpec) -> list[str]:
     if not cls.learns:
         return ["meta"]
     has_co, single = "co" in cls.heads, spec.protocol.ensemble_top_k > 1
-    found = ["meta", "meta_last", *(["meta_single"] if single else [])]
+    names = ["meta", "meta_last", *(["meta_single"] if single else [])]
     if has_co:
-        found += ["co", "co_last", "co_paired", "co_unpaired", *(["co_single"] if single else [])]
-        found += [reading.name for reading in cls.more_readings]
-    return found
+        names += ["co", "co_last", "co_paired", "co_unpaired", *(["co_single"] if single else [])]
+        names += [reading.name for reading in cls.more_readings]
+    return names

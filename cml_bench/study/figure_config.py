@@ -1,19 +1,32 @@
-"""What a configuration may say of a figure. Imports no torch.
+"""What a configuration may say of a figure, and what each kind of figure must do. Imports no torch.
 
-The paper leaves open what exactly its figures 3 and 4 show: each definition is an option here, and
-:meth:`FigureConfig.definition` puts the choice into the caption.
+The kinds are in ``figures/kinds``, one file each. The paper leaves open what exactly its figures 3
+and 4 show: each definition is an option of a kind, and :meth:`FigureConfig.definition` puts the
+choice into the caption.
 """
 
-from typing import Annotated, Literal
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, PlainValidator, SerializeAsAny, TypeAdapter
 
-from cml_bench.spec import MOST_EXAMPLES, MOST_SEED, Model
+from cml_bench.records import Store
+from cml_bench.registry import figures
+from cml_bench.spec import MOST_EXAMPLES, MOST_SEED, Model, RunSpec
 from cml_bench.texts import Line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
 
 Positive = Annotated[int, Field(ge=1, le=MOST_EXAMPLES)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Tasks = Annotated[int, Field(ge=1, le=10_000)]
+Arrays = dict[str, np.ndarray]
+Wanted = dict[int, list[list[RunSpec]]]  # shot -> the runs of each row, one a seed
 
 
 class Row(Model):
@@ -34,8 +47,22 @@ class Row(Model):
 
 
 class FigureConfig(Model):
-    """What every figure has."""
+    """What every figure has, and the hooks that a kind fills.
 
+    A kind is a class in ``figures/kinds``, registered by its name. It has ``kind:
+    Literal["NAME"]``, its options as fields, and :meth:`measured` and :meth:`drawn`; the other
+    hooks have a default.
+    """
+
+    name: ClassVar[str]
+    needs_models: ClassVar[bool] = False  # arrays come from stored models, not from records
+    data_kind: ClassVar[str | None] = None  # of the data sets that it is for; None: any
+    # What changes a drawing and not the arrays behind it.
+    looks: ClassVar[frozenset[str]] = frozenset(
+        {"title", "caption", "experiment", "runs", "shots", "kind"}
+    )
+
+    kind: str
     experiment: str
     title: Line
     caption: Line = ""
@@ -49,55 +76,52 @@ class FigureConfig(Model):
         """Names of the experiments whose runs it shows."""
         return (self.experiment,)
 
+    @property
+    def only_seed(self) -> int | None:
+        """The seed whose models alone are drawn; None: every seed counts."""
+        return None
+
     def definition(self, unit: str) -> str:
         """What is drawn, in sentences for the caption: the options' choices. ``unit``: seeds, or
         class splits.
         """
         return ""
 
+    def check_data(self, data: Any, place: str) -> None:
+        """A UserError that begins with ``place`` if it cannot show such a data set (its class)."""
 
-class CurvesFigure(FigureConfig):
-    """Adapted curves of one seed's models on test tasks (figure 2)."""
+    def check_run(
+        self, spec: RunSpec, readings: Sequence[str], layers: Sequence[str], place: str
+    ) -> None:
+        """A UserError that begins with ``place`` if it cannot show such a run, which has these
+        readings and a psi of these layers.
+        """
 
-    kind: Literal["curves"]
-    tasks: tuple[Seed, ...] = Field(
-        (0, 1, 2), min_length=1, description="numbers of test tasks, from 0 on"
-    )
-    seed: Seed = 0
+    def resolved(self, layers: Sequence[str]) -> Self:
+        """The figure with what depends on its network filled in. ``layers``: names of psi's."""
+        return self
 
+    def of_seeds(self, runs: list[RunSpec]) -> list[RunSpec]:
+        """Those of a row's runs, one a seed, that the arrays are made from."""
+        return runs
 
-class AccuracyFigure(FigureConfig):
-    """Accuracy in training and in validation over outer steps (figure 3a), from records."""
+    def identity(self, wanted: Wanted) -> Arrays:
+        """What its arrays are of. It is stored with them, so that an edited figure is never drawn
+        from old ones.
+        """
+        ids = [[" ".join(spec.id for spec in runs) for runs in rows] for rows in wanted.values()]
+        options = self.model_dump(mode="json", exclude=set(self.looks))
+        return {"runs": np.array(ids), "options": np.array(json.dumps(options, sort_keys=True))}
 
-    kind: Literal["accuracy"]
-    smooth: Positive = Field(1, description="mean over so many points, each with those before it")
+    def measured(self, wanted: Wanted, store: Store, data_dir: Path, place: str) -> Arrays:
+        """The arrays that are drawn. A UserError that begins with ``place`` if a run lacks what is
+        needed.
+        """
+        raise NotImplementedError
 
-    def definition(self, unit: str) -> str:
-        """As said in the caption."""
-        return (
-            "Training: queries of the tasks since the last point; validation: the protocol's"
-            f" validation tasks; {_smoothed(self.smooth)}. {_BAND.format(unit)}"
-        )
-
-
-class CosineFigure(FigureConfig):
-    """Cosine of the gradients of the two heads over outer steps (figure 3b), from records."""
-
-    kind: Literal["cosine"]
-    layer: str = Field(
-        "", description="name of a layer of psi; empty: the last one below the heads"
-    )
-    smooth: Positive = 1
-
-    def definition(self, unit: str) -> str:
-        """As said in the caption."""
-        layer = self.layer or "the last layer below the heads"
-        return (
-            "Gradients of the two heads' query losses with respect to the weights (not the biases)"
-            f" of {layer} before adaptation, through the inner loop in the method's own order, on"
-            f" one validation task, the same at each point; {_smoothed(self.smooth)}."
-            f" {_BAND.format(unit)}"
-        )
+    def drawn(self, arrays: Arrays, styles: Sequence[int]) -> "Picture":
+        """The picture of these arrays. ``styles``: the number of each row's colour and dashes."""
+        raise NotImplementedError
 
 
 class ProbeFigure(FigureConfig):
@@ -105,101 +129,27 @@ class ProbeFigure(FigureConfig):
     meta head).
     """
 
+    needs_models = True
+
     examples: Literal["query", "support"] = "query"
     tasks: Tasks = Field(100, description="so many test tasks, the first ones")
 
-
-class GradientsFigure(ProbeFigure):
-    """Norm of the gradient of each layer's weights (figure 3c)."""
-
-    kind: Literal["gradients"]
-    at: Literal["adapted", "initial"] = Field(
-        "adapted",
-        description=(
-            "with respect to the adapted parameters, or to the initial ones through the inner loop"
-        ),
-    )
-    loss: Literal["outer", "head"] = Field(
-        "outer",
-        description=(
-            "all heads with the weights that they have in the outer loss, or the row's reading"
-            " alone"
-        ),
-    )
-
-    def definition(self, unit: str) -> str:
-        """As said in the caption."""
-        loss = (
-            "the sum of the heads' losses with their weights in the outer loss"
-            if self.loss == "outer"
-            else ("the loss of the row's head alone")
-        )
-        at = (
-            "the adapted weights"
-            if self.at == "adapted"
-            else "the initial weights, through the inner loop"
-        )
-        return (
-            f"Euclidean norm of the gradient of {loss} on {_EXAMPLES[self.examples]} with respect"
-            f" to {at} of each layer (no biases, no batch-norm), mean over {self.tasks} test tasks."
-            f" {_BARS.format(unit)}"
-        )
+    def shown(self, spec: RunSpec) -> int:
+        """The number of examples of a test task that it looks at."""
+        return spec.way * (spec.shot if self.examples == "support" else spec.evaluation.query)
 
 
-class CKAFigure(ProbeFigure):
-    """Linear CKA of each layer's output before and after adaptation (figure 3d)."""
-
-    kind: Literal["cka"]
-    estimator: Literal["biased", "unbiased"] = "biased"
-
-    def definition(self, unit: str) -> str:
-        """As said in the caption."""
-        return (
-            f"Linear CKA, {self.estimator} estimator, of a layer's flattened output on"
-            f" {_EXAMPLES[self.examples]} before and after adaptation, mean over {self.tasks} test"
-            f" tasks. {_BARS.format(unit)}"
-        )
+def _of_kind(content: Any) -> FigureConfig:
+    """A figure of any registered kind. The errors are those of pydantic, with their places."""
+    if isinstance(content, FigureConfig):
+        return content
+    return _adapter(tuple(map(figures.get, figures.names()))).validate_python(content)
 
 
-class TSNEFigure(ProbeFigure):
-    """t-SNE of one task's features before and after adaptation and of its queries (figure 4)."""
-
-    kind: Literal["tsne"]
-    examples: Literal["query", "support"] = Field(
-        "support", description="of the panels before and after adaptation"
-    )
-    task: Seed = Field(0, description="the test task that is drawn")
-    seed: Seed = 0
-    layer: str = Field("", description="name of a layer; empty: the features that the heads read")
-    perplexity: float = Field(8.0, gt=0, le=1000)
-
-    def definition(self, unit: str) -> str:
-        """As said in the caption."""
-        layer = f"The output of {self.layer}" if self.layer else "The features that the heads read"
-        return (
-            f"{layer}, of {_EXAMPLES[self.examples]} of test task {self.task} before and after"
-            f" adaptation, and of its queries after it; seed {self.seed}; each panel embedded alone"
-            f" by t-SNE (perplexity {self.perplexity:g}, start by PCA). Above each panel the"
-            f" silhouette of the classes in the features themselves: mean over {self.tasks} test"
-            f" tasks and all {unit} ± its 95 % t interval over {unit}; in brackets the drawn"
-            " task's. Models of the best validation by the meta head."
-        )
+@functools.cache
+def _adapter(kinds: tuple[type[FigureConfig], ...]) -> TypeAdapter[FigureConfig]:
+    every: Any = Union[kinds]  # noqa: UP007  (its members are known when it runs)
+    return TypeAdapter(Annotated[every, Field(discriminator="kind")])
 
 
-_EXAMPLES = {"query": "the query examples", "support": "the support examples"}
-_BAND = "Line: mean over {}; band: 95 % t interval of that mean."
-_BARS = (
-    "Models of the best validation by the meta head. Bar: mean over {}; whisker: 95 % t interval of"
-    " that mean."
-)
-
-
-def _smoothed(points: int) -> str:
-    return "not smoothed" if points == 1 else f"each point the mean of the last {points}"
-
-
-OneSeed = CurvesFigure | TSNEFigure  # kinds that show one seed's models
-Figure = Annotated[
-    CurvesFigure | AccuracyFigure | CosineFigure | GradientsFigure | CKAFigure | TSNEFigure,
-    Field(discriminator="kind"),
-]
+Figure = Annotated[SerializeAsAny[FigureConfig], PlainValidator(_of_kind)]

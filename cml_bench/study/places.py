@@ -17,6 +17,7 @@ from cml_bench.study.schema import Study
 
 DATA, NETWORK = "experiments.NAME.data_options", "experiments.NAME.network_options"
 METHOD, PROTOCOL = "experiments.NAME.methods.NAME.options", "experiments.NAME.protocol_options"
+FIGURE = "figures.NAME"
 _SHOWN = 3
 
 
@@ -31,13 +32,13 @@ def instead_of(here: str = "") -> Belongs:
 
 def _place(path: tuple[str, ...]) -> str:
     *home, key = path
-    found = [
+    places = [
         place
         for place, keys in (*_of_models(), *_of_plugins())
         if key in keys and not _is(place, keys, home)
     ]
-    found.sort(key=lambda place: not place.startswith("experiments"))
-    return " or ".join(list(dict.fromkeys(place or "the top level" for place in found))[:_SHOWN])
+    places.sort(key=lambda place: not place.startswith("experiments"))
+    return " or ".join(list(dict.fromkeys(place or "the top level" for place in places))[:_SHOWN])
 
 
 def _is(place: str, keys: frozenset[str], home: list[str]) -> bool:
@@ -64,8 +65,9 @@ def _of_plugins() -> list[tuple[str, frozenset[str]]]:
     methods = [(METHOD, registry.method(name)) for name in registry.method_names()]
     networks = [(NETWORK, registry.networks.get(name)) for name in registry.networks.names()]
     data = [(DATA, registry.datasets.get(name)) for name in registry.datasets.names()]
-    found = [_below(place, cls.Options) for place, cls in [*methods, *networks, *data]]
-    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+    options = [_below(place, cls.Options) for place, cls in [*methods, *networks, *data]]
+    kinds = [_below(FIGURE, registry.figures.get(name)) for name in registry.figures.names()]
+    return list(dict.fromkeys(itertools.chain.from_iterable([*kinds, *options])))
 
 
 def _below(place: str, model: type[BaseModel]) -> Iterator[tuple[str, frozenset[str]]]:

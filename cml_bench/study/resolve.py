@@ -14,7 +14,7 @@ from cml_bench.registry import CML
 from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, Options, RunSpec, canonical
 from cml_bench.study import places
 from cml_bench.study.checks import check_names, check_rows, layers, told
-from cml_bench.study.figure_config import CosineFigure, Figure, FigureConfig
+from cml_bench.study.figure_config import FigureConfig
 from cml_bench.study.plan import (
     Job,
     Members,
@@ -128,12 +128,9 @@ def _first(figure: FigureConfig, members: Members, specs: dict[str, RunSpec]) ->
     return specs[next(iter(members[figure.experiment][figure.runs[0].run].values()))[0]]
 
 
-def _figure(figure: Figure, splits: bool, spec: RunSpec) -> Figure:
-    """With the choices that its options make in the caption, and the layer that is meant where none
-    is named.
-    """
-    if isinstance(figure, CosineFigure) and not figure.layer:
-        figure = figure.model_copy(update={"layer": layers(spec)[-1]})
+def _figure(figure: FigureConfig, splits: bool, spec: RunSpec) -> FigureConfig:
+    """With what depends on its network, and with its options' choices in the caption."""
+    figure = figure.resolved(layers(spec))
     caption = f"{figure.caption} {figure.definition('class splits' if splits else 'seeds')}".strip()
     return figure.model_copy(update={"caption": caption})
 
@@ -142,7 +139,7 @@ def _run(run: str, spec: RunSpec, named: bool) -> PlannedRun:
     from cml_bench import registry
 
     method = registry.method(spec.method)
-    net = spec.network and registry.networks.get(spec.network.name)
+    net = registry.networks.get(spec.network.name) if spec.network else None
     return PlannedRun(
         id=run,
         folder=spec.folder,
