@@ -1,7 +1,6 @@
 """The shape of the package: who may import whom, what short processes load, and pins that agree."""
 
 import ast
-import json
 import re
 import subprocess
 import sys
@@ -9,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.processes import loaded
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cml_bench"
@@ -90,18 +91,6 @@ def test_no_test_imports_a_test_module():
     """What tests share is in tests/helpers, fixtures are in tests/conftest.py."""
     for path in (ROOT / "tests").rglob("*.py"):
         assert not {name for name in imported(path) if ".test_" in f".{name}"}, path
-
-
-def loaded(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has loaded after running ``code``."""
-    script = (
-        f"{code}\nimport sys, json; print(json.dumps(sorted({{m.split('.')[0] for m in"
-        " sys.modules})))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return set(json.loads(done.stdout.splitlines()[-1]))
 
 
 HEAVY = {"torch", "torchvision", "pandas", "scipy", "matplotlib", "sklearn"}

@@ -97,8 +97,8 @@ def band(values: Array) -> Band:
         if len(there):
             interval = t_interval(there)
             bands[:, j] = interval.mean, interval.half
-    mean, half = bands.reshape(2, *np.shape(values)[1:])
-    return Band(mean, half)
+    shape = np.asarray(values).shape[1:]
+    return Band(bands[0].reshape(shape), bands[1].reshape(shape))
 
 
 def smoothed(values: Array, points: int) -> Array:

@@ -154,7 +154,8 @@ def _not_json(value: Any, place: str = "") -> str:
 
 
 def _first(parts: list[tuple[str, Any]]) -> str:
-    return next((found for place, value in parts if (found := _not_json(value, place))), "")
+    culprits = (_not_json(value, place) for place, value in parts)
+    return next(filter(None, culprits), "")
 
 
 def _shown(seeds: tuple[int, ...]) -> str:
@@ -176,20 +177,23 @@ def _check_references(study: Study, where: str) -> None:
         )
     _check_seeds(study.seeds, where)
     for name, experiment in study.experiments.items():
-        for key, item in [
-            (name, experiment),
-            *((f"{name}, {key}", m) for key, m in experiment.methods.items()),
-        ]:
-            if item.seeds is not None:
-                _check_seeds(item.seeds, f"{where}, experiment {key}")
-            _check_splits(item, experiment, study, f"{where}, experiment {key}")
+        parts: list[tuple[str, Experiment | MethodEntry]] = [(name, experiment)]
+        parts += [(f"{name}, {key}", entry) for key, entry in experiment.methods.items()]
+        for key, part in parts:
+            if part.seeds is not None:
+                _check_seeds(part.seeds, f"{where}, experiment {key}")
+            _check_splits(part, experiment, study, f"{where}, experiment {key}")
     for key in [*study.tables, *study.figures]:
         if key in TARGETS or (key in study.tables and key in study.figures):
             raise UserError(
                 f"{where}: a table or figure cannot be called {key!r}, the name is taken. Choose"
                 " another."
             )
-    for key, item in [*study.tables.items(), *study.figures.items()]:
+    shown: list[tuple[str, TableConfig | FigureConfig]] = [
+        *study.tables.items(),
+        *study.figures.items(),
+    ]
+    for key, item in shown:
         for name in item.experiments:
             if name not in study.experiments:
                 known = ", ".join(study.experiments)
@@ -202,7 +206,7 @@ def _check_references(study: Study, where: str) -> None:
 
 
 def _check_splits(
-    item: "Experiment | MethodEntry", experiment: Experiment, study: Study, place: str
+    item: Experiment | MethodEntry, experiment: Experiment, study: Study, place: str
 ) -> None:
     """Where class splits are the unit of replication there is one seed, and each split counts
     once.

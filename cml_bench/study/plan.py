@@ -155,8 +155,8 @@ class Plan(Part):
             i
             for methods in self.members.values()
             for shots in methods.values()
-            for found in shots.values()
-            for i in found
+            for ids_of_shot in shots.values()
+            for i in ids_of_shot
         }
 
     def json_values(self) -> dict[str, Any]:

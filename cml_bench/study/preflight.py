@@ -16,14 +16,14 @@ def blocked(plan: Plan) -> dict[str, str]:
     """data id -> why its runs cannot start now: terms not acknowledged, or a file that a person
     must fetch.
     """
-    study, found = plan.study, {}
+    study, reasons = plan.study, {}
     folder = Path(study.data_dir)
     for item in plan.data:
         if not item.prepares or is_prepared(study, folder, item):
             continue
         name, own = item.name, study.sources.get(item.name, {})
         if item.terms and name not in study.acknowledged:
-            found[item.data_id] = (
+            reasons[item.data_id] = (
                 f"the terms of use of {name} are not acknowledged: read {item.terms}, then add"
                 f" {name} to `acknowledged` in the configuration"
             )
@@ -32,11 +32,11 @@ def blocked(plan: Plan) -> dict[str, str]:
         for file in by_hand:
             place = folder / "downloads" / item.store / file.name
             if not place.exists():
-                found[item.data_id] = (
+                reasons[item.data_id] = (
                     f"{file.name} of {name} must be fetched by hand: get it from {file.page} and"
                     f" put it at {place}, or name your copy under `sources` in the configuration"
                 )
-    return found
+    return reasons
 
 
 def own_digests(study: Study, name: str) -> dict[str, str]:
@@ -101,14 +101,15 @@ def lost(plan: Plan, results: Path | None = None) -> dict[str, str]:
     """run id -> the reason of :func:`not_run`, or why its record cannot be tested as the study
     asks.
     """
-    store, found = Store(results or plan.study.results), {}
+    store, reasons = Store(results or plan.study.results), {}
     for run in plan.runs:
         folder = store.runs / run.folder
         if (folder / "record.json").exists() and not (folder / "model.safetensors").exists():
             with contextlib.suppress(UserError):  # damaged: `status` and the job itself say so
-                if reason := untestable(store.read(run.spec), run.spec.evaluation):
-                    found[run.id] = reason
-    return not_run(plan) | found
+                record = store.read(run.spec)
+                if record and (reason := untestable(record, run.spec.evaluation)):
+                    reasons[run.id] = reason
+    return not_run(plan) | reasons
 
 
 def without_stamp(plan: Plan) -> set[str]:

@@ -1,25 +1,23 @@
-"""Presets of the training protocol: a recipe and the quirks of the released code, as named options.
+"""Presets of the training protocol: a recipe, and the quirks of the released code as named options.
 
-==========  ==========================================
-========================================================== preset      recipe
-quirks ==========  ==========================================
-========================================================== official    the method's own
-(``Method.recipe``)        on: for verdicts against the paper clean       the method's own
-off: what we recommend matched     R0 for all: Conv4, 4 tasks, Adam 1e-3,      off: for comparing
-methods with each other. Inner steps and 30,000 steps, one selected model            their size,
-what adapts and SAM radii stay the method's own a method's  another of its rows
-as that row (``Method.more_recipes``) ==========  ==========================================
-==========================================================
+* ``official``: the method's own recipe (``Method.recipe``) with its quirks, for verdicts against
+  the paper.
+* ``clean``: the method's own recipe without quirks. This is what we recommend.
+* ``matched``: the recipe R0 for all (Conv4, 4 tasks, Adam 1e-3, 30,000 steps, one selected model)
+  without quirks, for comparing methods with each other. The inner steps and their size, what adapts
+  and SAM radii stay the method's own.
+* Further names: other rows of a method (``Method.more_recipes``).
 
 Every preset is resolved into each run's spec, so a record never says only "official". Under every
 preset x+cml differs from x in the co-learner's keys alone.
 """
 
+import typing
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from cml_bench.errors import unknown
-from cml_bench.spec import Protocol, RunSpec, canonical
+from cml_bench.spec import Model, Options, Protocol, RunSpec, canonical
 from cml_bench.study import places
 
 
@@ -49,7 +47,7 @@ RELEASED = Recipe(
 )
 
 # The value of every quirk that is switched off. ``val_tasks`` is raised to at least this.
-CLEAN_PROTOCOL = {
+CLEAN_PROTOCOL: dict[str, Any] = {
     "optimizer_reset_every": 0,
     "selection": "joint",
     "val_fresh": False,
@@ -62,7 +60,21 @@ CLEAN_NETWORK = {"shortcuts": "adapted"}
 PRESETS = ("official", "clean", "matched")
 
 
-def released_row(method: type, network: type | None) -> Recipe:
+class Released(typing.Protocol):
+    """What is asked here of the class of a method or of a network."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Options]]
+    recipe: ClassVar[Recipe]
+
+
+class ReleasedMethod(Released, typing.Protocol):
+    """And of a method's."""
+
+    network_defaults: ClassVar[Mapping[str, Any]]
+
+
+def released_row(method: ReleasedMethod, network: Released | None) -> Recipe:
     """The row of a method on a network: the method's, with what the network's own code changes in
     it.
 
@@ -84,48 +96,42 @@ def released_row(method: type, network: type | None) -> Recipe:
     )
 
 
-def deviation(spec: RunSpec, method: type, network: type | None) -> dict[str, list[Any]]:
+def deviation(
+    spec: RunSpec, method: ReleasedMethod, network: Released | None
+) -> dict[str, list[Any]]:
     """Where a run is not of the preset ``official`` of its method on its network: dotted key ->
     [its value, official].
 
     Options that make a row of a table (``cml.gamma``, ``network.head_blocks``) are among them:
     evidence/paper.py knows which of them the paper's row has too.
     """
-    if network is None:
+    if network is None or spec.network is None:
         return {}
     own = released_row(method, network)
-    parts = {
-        "protocol": (canonical(spec.protocol), Protocol, own.protocol),
-        "options": (spec.options, method.Options, own.options),
-        "network": (
-            spec.network.options,
-            network.Options,
-            {**own.network, **method.network_defaults},
-        ),
-    }
-    if (
-        strange := {**own.network, **method.network_defaults}.keys()
-        - network.Options.model_fields.keys()
-    ):
+    of_network = {**own.network, **method.network_defaults}
+    if strange := of_network.keys() - network.Options.model_fields.keys():
         return {"network": [network.name, f"one with {', '.join(sorted(strange))}"]}
-    found = {}
-    for part, (mine, model, released) in parts.items():
+    parts: list[tuple[str, dict[str, Any], type[Model], dict[str, Any]]] = [
+        ("protocol.", canonical(spec.protocol), Protocol, own.protocol),
+        ("", spec.options, method.Options, own.options),
+        ("network.", spec.network.options, network.Options, of_network),
+    ]
+    differences: dict[str, list[Any]] = {}
+    for prefix, given, model, released in parts:
         wanted = model.read(released, f"preset official of {spec.method}").model_dump(mode="json")
-        given = model.read(mine, spec.title).model_dump(mode="json")
-        a, b = (
-            _flat(values, "" if part == "options" else f"{part}.") for values in (given, wanted)
-        )
-        found |= {
+        here = model.read(given, spec.title).model_dump(mode="json")
+        a, b = _flat(here, prefix), _flat(wanted, prefix)
+        differences |= {
             key: [a.get(key), b.get(key)]
             for key in sorted(a.keys() | b.keys())
             if a.get(key) != b.get(key)
         }
-    return found
+    return differences
 
 
 def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Nested options by dotted keys."""
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in values.items():
         out |= (
             _flat(value, f"{prefix}{key}.")

@@ -321,10 +321,10 @@ def _job_title(specs: list[RunSpec]) -> str:
 def _data(specs: dict[str, RunSpec], study: Study) -> tuple[PlannedData, ...]:
     from cml_bench import registry
 
-    found = {}
+    planned = {}
     for spec in specs.values():
         cls = registry.datasets.get(spec.data.name)
-        found[spec.data_id] = PlannedData(
+        planned[spec.data_id] = PlannedData(
             data_id=spec.data_id,
             key=spec.data_id.replace("/", "-"),
             prepares=cls.has_files,
@@ -338,7 +338,7 @@ def _data(specs: dict[str, RunSpec], study: Study) -> tuple[PlannedData, ...]:
             name=spec.data.name,
             options=spec.data.options,
         )
-    return tuple(found[key] for key in sorted(found))
+    return tuple(planned[key] for key in sorted(planned))
 
 
 def _cells(study: Study, wanted: Wanted) -> tuple[PlannedCell, ...]:

@@ -3,6 +3,7 @@ nothing.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,14 +85,15 @@ def _progress(folder: Path) -> str:
         return "starting"
 
 
-def counts(plan: Plan, found: dict[str, State]) -> dict[str, dict[str, int]]:
+def counts(plan: Plan, states_of: dict[str, State]) -> dict[str, dict[str, int]]:
     """Table key -> state -> number of runs; the key ``all runs`` counts the whole study."""
-    groups = {"all runs": set(found)}
+    groups = {"all runs": set(states_of)}
     for cell in plan.cells:
         groups.setdefault(cell.table, set()).update(cell.needs)
+    numbers = {key: Counter(states_of[run].state for run in runs) for key, runs in groups.items()}
     return {
-        key: {state: n for state in STATES if (n := sum(found[run].state == state for run in runs))}
-        for key, runs in groups.items()
+        key: {state: by_state[state] for state in STATES if by_state[state]}
+        for key, by_state in numbers.items()
     }
 
 
@@ -99,16 +101,16 @@ def text(plan: Plan, results: Path) -> str:
     """For people: counts per table, then every run that is under way, failed, cannot run or lacks
     results.
     """
-    found = states(plan, results)
+    states_of = states(plan, results)
     lines = [
         f"{key}: {', '.join(f'{n} {state}' for state, n in numbers.items())}"
-        for key, numbers in counts(plan, found).items()
+        for key, numbers in counts(plan, states_of).items()
     ]
     for state in STATES:
         if state not in ("finished", "not run"):
             told = [
-                s for s in found.values() if s.state == state and (s.more or state != "missing")
+                s for s in states_of.values() if s.state == state and (s.more or state != "missing")
             ]
             lines += [f"{state}: {s.title}{': ' + s.more if s.more else ''}" for s in told]
-    reasons = {s.more for s in found.values() if s.state == "not run"}
+    reasons = {s.more for s in states_of.values() if s.state == "not run"}
     return printable("\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))]))

@@ -68,8 +68,10 @@ def _check(node: yaml.Node | None, where: str, seen: dict[yaml.Node, bool]) -> N
     """Refuse what is ambiguous in a node and all below it; ``seen``: the nodes before it, and
     whether it is in them.
     """
-    if node is None or node in seen:
-        if seen.get(node):
+    if node is None:
+        return
+    if node in seen:
+        if seen[node]:
             raise UserError(
                 f"{_line(node, where)}: this part holds itself, by the alias of an anchor. Write it"
                 " out."
@@ -87,7 +89,7 @@ def _check(node: yaml.Node | None, where: str, seen: dict[yaml.Node, bool]) -> N
 
 
 def _check_keys(node: yaml.MappingNode, where: str) -> None:
-    found: dict[tuple[str, str], yaml.Node] = {}
+    keys: dict[tuple[str, str], yaml.Node] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == f"{_TAG}merge":
             continue
@@ -97,7 +99,7 @@ def _check_keys(node: yaml.MappingNode, where: str) -> None:
                 f"{_line(key, where)}: the key {key.value} would be read as {truth}: put it in"
                 " quotes."
             )
-        first = found.setdefault((key.tag, key.value), key)
+        first = keys.setdefault((key.tag, key.value), key)
         if first is not key:
             raise UserError(
                 f"{_line(key, where)}: the key {key.value!r} stands in line"

@@ -62,16 +62,16 @@ class Part(NamedTuple):
 
 def _columns_of(plan: Plan, part: Part) -> tuple[ColumnGroup, ...]:
     """The part's groups of columns, those of one number of shots with these alone."""
-    found = []
+    columns = []
     for group in plan.tables[part.table].columns:
         experiment = plan.study.experiments[group.experiment]
         if not part.data or experiment.data == part.data:
             shots = group.shots or experiment.shots
             if not part.shot:
-                found.append(group)
+                columns.append(group)
             elif part.shot in shots:
-                found.append(group.model_copy(update={"shots": (part.shot,)}))
-    return tuple(found)
+                columns.append(group.model_copy(update={"shots": (part.shot,)}))
+    return tuple(columns)
 
 
 def _shots_of(plan: Plan, part: Part) -> list[int]:
@@ -87,7 +87,7 @@ def _shots_of(plan: Plan, part: Part) -> list[int]:
 
 def parts(plan: Plan) -> dict[str, Part]:
     """Name of every part of every table -> the part, whole tables included."""
-    found = {}
+    every = {}
     for key, table in plan.tables.items():
         data = _data_of(plan, table)
         for name in ["", *(data if len(data) > 1 else [])]:
@@ -96,24 +96,24 @@ def parts(plan: Plan) -> dict[str, Part]:
                 for n in [0, *range(1, _most_seeds(plan, table) + 1)]:
                     part = Part(key, name, shot, n)
                     if part.name not in plan.tables or part.name == key:
-                        found[part.name] = part
-    return found
+                        every[part.name] = part
+    return every
 
 
 def groups(plan: Plan) -> dict[str, list[str]]:
     """Names that mean several tables -> the parts that they mean; names of tables and figures come
     first.
     """
-    found: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     known = parts(plan)
     for name, part in known.items():
         data = _data_of(plan, plan.tables[part.table])
         if part.seeds and not part.data and not part.shot:
-            found.setdefault(f"n{part.seeds}", []).append(name)
+            members.setdefault(f"n{part.seeds}", []).append(name)
         for each in [part.data] if part.data else data if len(data) == 1 else []:
-            found.setdefault(each + part.suffix, []).append(name)
+            members.setdefault(each + part.suffix, []).append(name)
     taken = {*known, *plan.figures}
-    return {name: tables for name, tables in found.items() if name not in taken}
+    return {name: tables for name, tables in members.items() if name not in taken}
 
 
 def restrict(plan: Plan, name: str) -> Plan:
@@ -159,11 +159,13 @@ def _first(cell: PlannedCell, n: int) -> PlannedCell:
 
 def figure_groups(plan: Plan) -> dict[str, list[str]]:
     """``figure3`` -> its parts ``figure3a``, ``figure3b``, ..., in their order."""
-    found: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for key in plan.figures:
         if match := _PART.match(key):
-            found.setdefault(match[1], []).append(key)
-    return {name: keys for name, keys in found.items() if name not in {*plan.figures, *parts(plan)}}
+            members.setdefault(match[1], []).append(key)
+    return {
+        name: keys for name, keys in members.items() if name not in {*plan.figures, *parts(plan)}
+    }
 
 
 def expand_figures(plan: Plan, names: list[str]) -> list[str]:

@@ -134,11 +134,11 @@ def counted(plan: Plan) -> Plan:
 
 def kinds(plan: Plan) -> dict[str, PlannedRun]:
     """Each :func:`kind` of run that is counted -> the first run of it."""
-    found: dict[str, PlannedRun] = {}
+    first: dict[str, PlannedRun] = {}
     for run in plan.runs:
         if run.spec.network is not None:
-            found.setdefault(kind(run.spec), run)
-    return found
+            first.setdefault(kind(run.spec), run)
+    return first
 
 
 def with_counts(plan: Plan, counts: Mapping[str, Counts | None]) -> Plan:
