@@ -1,16 +1,23 @@
-"""What ``record.json`` holds, as types: what readers rely on. Further keys are let through."""
+"""What ``record.json`` holds, as types. A key that is not named here is kept as it is.
 
-from typing import Literal
+A record of an earlier version lacks the keys that were added since: these have a default here. What
+is read is written again without them, so the file stays as it was.
+"""
 
-from pydantic import BaseModel, ConfigDict
+import math
+from typing import Any, Literal
 
-from cml_bench.spec import Evaluation, RunSpec
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
+
+from cml_bench.spec import Evaluation, RunSpec, canonical
+
+Number = int | float  # a whole number stays whole, so that it is written again as it was
 
 
 class Part(BaseModel):
-    """Base of what a reader relies on; further keys are let through."""
+    """Base of a record and its parts: frozen, and without conversions (``"3"`` is no number)."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
 
 class Versions(Part):
@@ -21,6 +28,7 @@ class Versions(Part):
 
 
 class Machine(Part):
+    system: str = ""
     processor: str
     cores: int | None
 
@@ -32,46 +40,101 @@ class Engine(Part):
 
 
 class Parameters(Part):
-    train: int
+    """Numbers of parameters: of a test, of the co-learner (phi), of training, and of a test by the
+    co-learner's head.
+    """
+
     test: int
+    co: int = 0
+    train: int
     co_at_test: int
 
 
 class Seconds(Part):
+    """Where the time of a run went: ``train``, and by its name each other part."""
+
     __pydantic_extra__: dict[str, float]
-    model_config = ConfigDict(extra="allow")
     train: float
+
+    def parts(self) -> dict[str, float]:
+        """Name -> seconds, training first."""
+        return dict(self)
+
+
+class Flops(Part):
+    """FLOPs of one task; nan where the record does not say."""
+
+    adaptation: Number = math.nan
+    inference: Number = math.nan
+    training: Number = math.nan
 
 
 class Memory(Part):
+    """The most memory used, in bytes: by tensors on the device, or by the whole process."""
+
     peak: int
     of: Literal["device", "process"]
 
 
+class Diagnostic(Part):
+    """Gradients at one outer step, layer by layer. ``cosine``: between the two heads' gradients;
+    None where there is one head.
+    """
+
+    step: int
+    norm_meta: dict[str, float | None] = {}
+    norm_co: dict[str, float | None] = {}
+    cosine: dict[str, float | None] | None = None
+
+
+Scores = dict[str, list[float | None]]
+"""``loss_meta``, ``score_meta``, ``loss_co`` or ``score_co`` -> a number for each entry of
+``Curves.step``; None where it was not measured or is not finite."""
+
+
 class Curves(Part):
+    """What was measured while a run trained, at the outer steps ``step``."""
+
     step: list[int] = []
-    validation: dict[str, list[float | None]] = {}
+    train: Scores = {}
+    validation: Scores = {}
+    diagnostics: list[Diagnostic] = []
+
+    @property
+    def trained(self) -> int | None:
+        """Outer steps that were made; None where nothing is trained."""
+        return self.step[-1] if self.step else None
 
 
 class Content(Part):
-    """The keys of ``record.json`` that tables, page, gate and status rely on, so that none has to
-    expect less.
-    """
+    """The keys of ``record.json``, in the order in which they are written."""
 
+    format: int = 1
     id: str
     spec: RunSpec
-    status: Literal["finished", "diverged", "collapsed"]
     kind: Literal["classification", "regression"]
     data_sha256: str
-    evaluation: Evaluation
-    answers_per_episode: int
-    results: dict[str, float]
+    data_differs: str = Field(
+        "", description="how the data is not, or may not be, the published one; empty: it is"
+    )
     created: str
     versions: Versions
     machine: Machine
     engine: Engine
+    memory: Memory | None = None
+    evaluation: Evaluation
+    answers_per_episode: int
+    results: dict[str, float] = Field(
+        description="mean of each series of test results, by its key: see readings.py"
+    )
+    status: Literal["finished", "diverged", "collapsed"]
+    selected: dict[str, int] = Field({}, description="name of a stored model -> its outer step")
     parameters: Parameters
     seconds: Seconds
-    flops: dict[str, float] = {}
-    memory: Memory | None = None
+    tasks_at_once: int | None = None
+    flops: Flops = Flops()
     curves: Curves = Curves()
+
+    @field_serializer("spec")
+    def _canonical(self, spec: RunSpec) -> dict[str, Any]:
+        return canonical(spec)

@@ -19,14 +19,13 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from cml_bench.content import Content
 from cml_bench.errors import UserError
@@ -94,38 +93,33 @@ def evaluation_key(reading: str, steps: int) -> str:
     return f"{reading}@{steps}"
 
 
-@dataclass
-class Record:
+class Record(Content):
     """A finished run as read from its folder."""
 
-    folder: Path
-    content: dict[str, Any]
-
-    @cached_property
-    def spec(self) -> RunSpec:
-        """What was run."""
-        return RunSpec.model_validate(self.content["spec"])
+    folder: Path = Field(exclude=True)
 
     @property
-    def status(self) -> str:
-        """finished, diverged or collapsed."""
-        return self.content["status"]
+    def content(self) -> dict[str, Any]:
+        """The record as plain values: what ``record.json`` holds."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
     @property
-    def evaluated(self) -> Evaluation | None:
+    def evaluated(self) -> Evaluation:
         """What the stored episode results cover."""
-        stored = self.content.get("evaluation")
-        return Evaluation.model_validate(stored) if stored else None
+        return self.evaluation
+
+    @property
+    def scale(self) -> float:
+        """100 for accuracies, which are shown in percent; 1 for squared errors."""
+        return 100.0 if self.kind == "classification" else 1.0
 
     def lacks(self, wanted: Evaluation) -> str:
-        """Which test results are wanted and not stored, in words; empty: none, or no model to get
-        any from.
+        """Which of the wanted test results are not stored, as a clause; empty: none, or the run has
+        no model that could be tested.
         """
-        done = self.evaluated
-        if self.status == "diverged" or (done and done.covers(wanted)):
+        done = self.evaluation
+        if self.status == DIVERGED or done.covers(wanted):
             return ""
-        if not done:
-            return "no test results are stored"
         if done.query != wanted.query:
             return (
                 f"it was tested with {done.query} queries a class, and {wanted.query} are asked for"
@@ -137,12 +131,8 @@ class Record:
 
     @property
     def testable(self) -> bool:
-        """Whether more test results can be had: from stored weights, or of a method that has
-        none.
-        """
-        return (self.folder / "model.safetensors").exists() or not self.content["parameters"][
-            "train"
-        ]
+        """Whether the run can be tested further: its weights are stored, or its method has none."""
+        return (self.folder / "model.safetensors").exists() or not self.parameters.train
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -167,11 +157,7 @@ class Record:
                 f" {_AGAIN}"
             )
         values = values[:tasks].astype(np.float64)
-        return (
-            values / self.content["answers_per_episode"]
-            if self.content["kind"] == "classification"
-            else values
-        )
+        return values / self.answers_per_episode if self.kind == "classification" else values
 
 
 class Store:
@@ -193,11 +179,11 @@ class Store:
         them).
         """
         folders = sorted(self.runs.iterdir()) if self.runs.is_dir() else []
-        found = []
+        records = []
         for folder in folders:
             with contextlib.suppress(UserError):
-                found.append(read(folder))
-        return [record for record in found if record]
+                records.append(read(folder))
+        return [record for record in records if record]
 
     def usable(self, spec: RunSpec) -> tuple[Record | None, str]:
         """The record, if it and its episodes can be read; else None and, where there is something,
@@ -231,12 +217,12 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no mapping of keys to values")
-        checked = Content.model_validate(content)
+        record = Record.model_validate({**content, "folder": Path(folder)})
     except ValidationError as error:
         raise UserError(f"{explain(error, f'{path} is damaged')} {_AGAIN}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}). {_AGAIN}") from None
-    stored, computed = checked.id, checked.spec.id
+    stored, computed = record.id, record.spec.id
     if stored != computed:
         raise UserError(
             f"{path} was changed: its specification does not belong to its id {stored[:8]} (which"
@@ -247,7 +233,7 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
             f"{path} belongs to another run (its id {stored[:8]}, expected {spec.id[:8]}). Move the"
             " folder away."
         )
-    return Record(Path(folder), content)
+    return record
 
 
 def untestable(record: Record, wanted: Evaluation) -> str:
@@ -312,7 +298,9 @@ def write_record(folder: Path, content: dict[str, Any]) -> Record:
     finished.
     """
     write_json(folder / "record.json", content)
-    return Record(folder, content)
+    record = read(folder)
+    assert record is not None, "it was just written"
+    return record
 
 
 def write_progress(folder: Path, progress: dict[str, Any]) -> None:

@@ -19,7 +19,6 @@ from cml_bench.engine.run import run
 from cml_bench.engine.step import leaves
 from cml_bench.errors import UserError
 from cml_bench.records import Record
-from cml_bench.spec import canonical
 from tests.helpers.cases import CPU
 from tests.helpers.graphs import Case
 from tests.helpers.specs import glyph_spec, graph_spec, sinusoid_spec
@@ -46,12 +45,12 @@ def learner(kind: str) -> Learner:
     """A learner as it starts, without training."""
     if kind.startswith(("gmeta", "amm_gnn")):
         case = Case(kind, dtype=torch.float32)
-        record = Record(Path("runs/x"), {"spec": canonical(graph_spec(kind))})
+        record = Record.model_construct(folder=Path("runs/x"), spec=graph_spec(kind))
         return Learner(case.method, case.groups, record, case.data)
     spec = sinusoid_spec("maml") if kind == "sinusoid" else glyph_spec(kind)
     method = build_method(spec, build_data(spec)).for_test()
     groups = leaves(method.init(0), CPU, torch.float32)
-    return Learner(method, groups, Record(Path("runs/x"), {"spec": canonical(spec)}))
+    return Learner(method, groups, Record.model_construct(folder=Path("runs/x"), spec=spec))
 
 
 X, Y = torch.linspace(0, 1, 5 * 256).view(5, 1, 16, 16), torch.arange(5)

@@ -3,10 +3,10 @@ torch.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
+from cml_bench.content import Engine
 from cml_bench.errors import UserError
 from cml_bench.evidence import paper, stats
 from cml_bench.evidence.notes import not_run, notes
@@ -157,9 +157,8 @@ def _scores(
     for seed in sorted(seed for seed, record in records.items() if record.status == FINISHED):
         record = records[seed]
         steps = _own_steps(record.spec) if column.steps is None else column.steps
-        scale = 100.0 if record.content["kind"] == "classification" else 1.0
         try:
-            scores[seed] = scale * record.episodes(evaluation_key(reading, steps), tasks)
+            scores[seed] = record.scale * record.episodes(evaluation_key(reading, steps), tasks)
         except UserError as error:
             problems[seed] = str(error)
     return scores, problems
@@ -221,7 +220,7 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
     a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
     mixed = mixture([cell, base])
-    if any(_engine(cell.records[seed]) != _engine(base.records[seed]) for seed in seeds):
+    if any(_rounding(cell.records[seed]) != _rounding(base.records[seed]) for seed in seeds):
         mixed = (
             mixed
             or "pairs made in different ways (path, device, threads, seeds or tasks at once):"
@@ -232,11 +231,10 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
     )
 
 
-def _engine(record: Record) -> dict[str, Any]:
-    """What rounding depends on."""
-    content = record.content
-    device = content["engine"]["device"].partition(":")[0]
-    return content["engine"] | {"device": device, "tasks_at_once": content.get("tasks_at_once")}
+def _rounding(record: Record) -> tuple[Engine, int | None]:
+    """What rounding depends on: the engine (but not which GPU of several), and tasks at once."""
+    device = record.engine.device.partition(":")[0]
+    return record.engine.model_copy(update={"device": device}), record.tasks_at_once
 
 
 def mixture(cells: list[Cell]) -> str:
@@ -246,7 +244,7 @@ def mixture(cells: list[Cell]) -> str:
     hashes: dict[str, set[str]] = {}
     precisions = set()
     for record in (record for cell in cells for record in cell.records.values()):
-        hashes.setdefault(record.spec.data_id, set()).add(record.content["data_sha256"])
+        hashes.setdefault(record.spec.data_id, set()).add(record.data_sha256)
         precisions.add(record.spec.precision)
     if any(len(found) > 1 for found in hashes.values()):
         return "runs on different data: not tested"

@@ -96,13 +96,13 @@ def update(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[str]:
             _value(record, spec, reading) for record, spec in zip(records, specs, strict=True)
         ]
         new[name] = {
-            "kind": records[0].content["kind"],
+            "kind": records[0].kind,
             "recipe": recipe(specs[0]),
-            "data_sha256": records[0].content["data_sha256"],
+            "data_sha256": records[0].data_sha256,
             "seeds": len(values),
             "mean": round(float(np.mean(values)), 6),
             "deviation": round(float(np.std(values, ddof=1)), 6),
-            "versions": records[0].content["versions"],
+            "versions": records[0].versions.model_dump(),
         }
         before = old.get(name)
         moved = "new" if before is None else f"{new[name]['mean'] - before['mean']:+.4f}"
@@ -188,11 +188,11 @@ def _usable(store: Store, spec: RunSpec, old: dict[str, Any] | None) -> Record |
         return f"seed {spec.seed} is missing"
     if record.status != FINISHED:
         return f"seed {spec.seed} {record.status}"
-    if record.evaluated is None or not record.evaluated.covers(spec.evaluation):
+    if not record.evaluation.covers(spec.evaluation):
         return f"seed {spec.seed} is not evaluated as the configuration asks"
     if old is not None and old["recipe"] != recipe(spec):
         return "the specification is not the reference's: make a new one with check --update"
-    if old is not None and old["data_sha256"] != record.content["data_sha256"]:
+    if old is not None and old["data_sha256"] != record.data_sha256:
         return f"seed {spec.seed} was made from other data than the reference"
     return record
 
@@ -202,8 +202,5 @@ def _value(record: Record, spec: RunSpec, reading: str) -> float:
     scores = record.episodes(
         evaluation_key(reading, spec.options["inner_steps"]), spec.evaluation.tasks
     )
-    return (
-        100 * float(scores.mean())
-        if record.content["kind"] == "classification"
-        else math.log(scores.mean())
-    )
+    mean = float(scores.mean())
+    return 100 * mean if record.kind == "classification" else math.log(mean)

@@ -74,7 +74,7 @@ def _missing(table: Table) -> list[str]:
     """How many of the table's runs there are, and which cells lack some."""
     every = [(row, c, one) for row, c, cell in table.cells() for one in (cell, cell.fixed) if one]
     wanted = {i for _, _, cell in every for i in cell.runs}
-    there = {record.content["id"] for _, _, cell in every for record in cell.records.values()}
+    there = {record.id for _, _, cell in every for record in cell.records.values()}
     if wanted == there:
         return []
     gaps: dict[tuple[str, str], int] = {}
@@ -92,7 +92,7 @@ def not_run(plan: Plan, table: Table) -> list[str]:
     """Why runs of this table cannot be made here."""
     every = [one for _, _, cell in table.cells() for one in (cell, cell.fixed) if one]
     reasons, wanted = preflight.not_run(plan), {i for cell in every for i in cell.runs}
-    there = {record.content["id"] for cell in every for record in cell.records.values()}
+    there = {record.id for cell in every for record in cell.records.values()}
     lost = [reasons[i] for i in wanted - there if i in reasons]
     return [Prose(f"{lost.count(reason)} runs not run: {reason}.") for reason in sorted(set(lost))]
 

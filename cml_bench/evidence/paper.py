@@ -254,10 +254,8 @@ def _claim(
         paper=paper,
         gamma_fixed_beforehand=all(run.gamma_named for run in used),
         statuses=tuple(record.status for record in cell.records.values()),
-        data_hashes=tuple(record.content["data_sha256"] for record in cell.records.values()),
-        data_differs=tuple(
-            record.content.get("data_differs", "") for record in cell.records.values()
-        ),
+        data_hashes=tuple(record.data_sha256 for record in cell.records.values()),
+        data_differs=tuple(record.data_differs for record in cell.records.values()),
         precisions=tuple(record.spec.precision for record in cell.records.values()),
     )
 

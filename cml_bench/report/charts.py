@@ -9,7 +9,7 @@ paper; series differ by dashes and shapes too, never by colour alone.
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -67,6 +67,9 @@ def versions() -> str:
     return f"Vega {v.get_vega_version()}, Vega-Lite {lite}, vega-embed {v.get_vega_embed_version()}"
 
 
+Part = Literal["validation", "train"]  # train: on training batches
+
+
 class Curve(NamedTuple):
     """One run's score over outer steps; nan where there is none. ``seed``: its name among those of
     the method.
@@ -78,23 +81,20 @@ class Curve(NamedTuple):
     scores: list[float]
 
 
-def curves(named: Iterable[tuple[str, Record]], part: str) -> list[Curve]:
-    """The curves of runs with their methods' names. ``part``: ``validation``, or ``train`` for
-    training batches.
-
-    Accuracies in percent, errors as they are.
-    """
-    found = []
+def curves(
+    named: Iterable[tuple[str, Record]], part: Literal["train", "validation"]
+) -> list[Curve]:
+    """The curves of runs with their methods' names: accuracies in percent, errors as they are."""
+    drawn = []
     for name, record in named:
-        stored = record.content.get("curves", {})
-        scores = stored.get(part, {}).get("score_meta", [])
-        if len(scores) == len(stored.get("step", ())) > 0:
-            scale = 100.0 if record.content["kind"] == "classification" else 1.0
-            values = [math.nan if value is None else scale * value for value in scores]
+        stored = record.curves
+        scores = (stored.train if part == "train" else stored.validation).get("score_meta", [])
+        if len(scores) == len(stored.step) > 0:
+            values = [math.nan if value is None else record.scale * value for value in scores]
             split = record.spec.data.options.get("split")
             seed = str(record.spec.seed) if split is None else f"{record.spec.seed}, split {split}"
-            found.append(Curve(name, seed, stored["step"], values))
-    return found
+            drawn.append(Curve(name, seed, stored.step, values))
+    return drawn
 
 
 def mean(group: Sequence[Curve]) -> Curve:

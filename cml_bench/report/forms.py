@@ -123,7 +123,7 @@ def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, 
             flips = sign_flip(d.per_seed)
             out |= {"sign_flip_p": flips.p, "sign_flip_smallest": flips.smallest}
     out["per_seed"] = " ".join(f"{seed}:{value:.6g}" for seed, value in sorted(cell.values.items()))
-    out["runs"] = " ".join(record.content["id"][:8] for record in cell.records.values())
+    out["runs"] = " ".join(record.id[:8] for record in cell.records.values())
     return out
 
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from cml_bench.evidence.table import Beside, Cell, Column, Difference, Table, TableRow
 
@@ -133,26 +132,20 @@ def costs(table: Table) -> dict[str, dict[str, float]]:
         records = [r for c in table.columns for r in row.cells[c].records.values()]
         if not records:
             continue
-        p = records[0].content["parameters"]
-        at_test = p["test"] if row.reading.startswith("meta") else p["co_at_test"]
+        parameters = records[0].parameters
+        at_test = parameters.test if row.reading.startswith("meta") else parameters.co_at_test
         pairs = []
         for column in table.columns:
             mine, base = row.cells[column], row.cells[column].base or table.results[0].cells[column]
             shared = sorted(mine.records.keys() & base.records.keys())
-            pairs += [(mine.records[seed].content, base.records[seed].content) for seed in shared]
+            pairs += [(mine.records[seed], base.records[seed]) for seed in shared]
         found[row.label] = {
-            "train": p["train"],
+            "train": parameters.train,
             "test": at_test,
-            "relative_seconds": _ratio(
-                [(a["seconds"]["train"], b["seconds"]["train"]) for a, b in pairs]
-            ),
-            "relative_flops": _ratio([(_flops(a), _flops(b)) for a, b in pairs]),
+            "relative_seconds": _ratio([(a.seconds.train, b.seconds.train) for a, b in pairs]),
+            "relative_flops": _ratio([(a.flops.training, b.flops.training) for a, b in pairs]),
         }
     return found
-
-
-def _flops(content: dict[str, Any]) -> float:
-    return content.get("flops", {}).get("training", math.nan)
 
 
 def _ratio(pairs: list[tuple[float, float]]) -> float:

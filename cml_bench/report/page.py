@@ -242,12 +242,13 @@ def _learning_curves(plan: Plan, records: dict[str, Record]) -> list[dict[str, A
                 for i in methods[k].get(shot, ())
                 if i in records
             ]
-            for part, word in (("validation", "validation"), ("train", "training")):
-                if curves := charts.curves(here, part):
-                    drawn[f"{shot}-shot, {word}"] = curves
+            if curves := charts.curves(here, "validation"):
+                drawn[f"{shot}-shot, validation"] = curves
+            if curves := charts.curves(here, "train"):
+                drawn[f"{shot}-shot, training"] = curves
         there = {curve.method for curves in drawn.values() for curve in curves}
         coloured = [labels[name, key] for key in methods if labels[name, key] in there]
-        kind = next((r.content["kind"] for i, r in records.items() if i in _members(methods)), "")
+        kind = next((r.kind for i, r in records.items() if i in _members(methods)), "")
         specs = [
             charts.learning(curves, coloured, title, kind, most) for title, curves in drawn.items()
         ]
@@ -303,31 +304,32 @@ def _costs(plan: Plan, records: dict[str, Record]) -> Grid:
 
 
 def _cost(records: list[Record]) -> list[str]:
-    contents = [record.content for record in records]
-    seconds = [c["seconds"] for c in contents]
-    total = sum(sum(each.values()) for each in seconds)
+    seconds = [record.seconds.parts() for record in records]
+    total = sum(sum(parts.values()) for parts in seconds)
     shares = [
-        100 * sum(each.get(part, 0.0) for each in seconds) / total if total else math.nan
-        for part in ("validation", "test")
+        100 * sum(parts.get(name, 0.0) for parts in seconds) / total if total else math.nan
+        for name in ("validation", "test")
     ]
-    task = [c.get("flops", {}).get("training", math.nan) for c in contents]
-    made = [
-        (c.get("curves", {}).get("step") or [r.spec.steps])[-1]
-        for c, r in zip(contents, records, strict=True)
-    ]
-    run = [f * n * r.spec.protocol.meta_batch for f, n, r in zip(task, made, records, strict=True)]
-    memory = [c.get("memory", {}).get("peak", math.nan) for c in contents]
-    of = sorted({c["memory"]["of"] for c in contents if "memory" in c})
+    task = [record.flops.training for record in records]
+    run = [r.flops.training * _steps_made(r) * r.spec.protocol.meta_batch for r in records]
+    memory = [math.nan if r.memory is None else r.memory.peak for r in records]
+    of = sorted({record.memory.of for record in records if record.memory})
     peak = _plain(float(np.max(memory)) / 1e6, 0)  # nan if one run does not say
     return [
         str(len(records)),
-        _plain(float(np.mean([each["train"] for each in seconds])), 1),
+        _plain(float(np.mean([record.seconds.train for record in records])), 1),
         *(_plain(share, 1) for share in shares),
         _plain(float(np.mean(task)) / 1e6, 1),
         _plain(float(np.mean(run)) / 1e12, 2),
-        f"{max(c['parameters']['train'] for c in contents):,}",
+        f"{max(record.parameters.train for record in records):,}",
         peak if peak == DASH else f"{peak} ({', '.join(of)})",
     ]
+
+
+def _steps_made(record: Record) -> int:
+    """Outer steps that were made; those asked for where the record has no curves."""
+    made = record.curves.trained
+    return record.spec.steps if made is None else made
 
 
 def _plain(value: float, digits: int) -> str:
@@ -369,7 +371,7 @@ def _runs(records: dict[str, Record]) -> Grid:
                 str(s.seed),
                 f"{s.steps:,}",
                 record.status,
-                f"{record.content['seconds']['train']:,.1f}",
+                f"{record.seconds.train:,.1f}",
             ]
         )
     return Grid("All runs", header, rows, set())

@@ -13,7 +13,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from tabulate import tabulate
@@ -22,7 +21,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.figures import style
-from cml_bench.records import Store, evaluation_key, write_episodes
+from cml_bench.records import Record, Store, evaluation_key, write_episodes
 from cml_bench.report import forest, grids, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
@@ -166,17 +165,14 @@ def block(plan: Plan, home: Path, page: Path) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _provenance(runs: list[Any]) -> str:
+def _provenance(runs: list[Record]) -> str:
     """``60 runs of 2026-11-24, torch 2.14.1, AMD EPYC, 2 cores``; the first day and the last if
     they are two.
     """
-    contents = [record.content for record in runs]
-    days = sorted(content["created"][:10] for content in contents)
+    days = sorted(record.created[:10] for record in runs)
     made = " to ".join(dict.fromkeys((days[0], days[-1])))
-    machines = sorted(
-        {f"{c['machine']['processor']}, {c['machine']['cores']} cores" for c in contents}
-    )
-    torches = sorted({f"torch {c['versions']['torch']}" for c in contents})
+    machines = sorted({f"{r.machine.processor}, {r.machine.cores} cores" for r in runs})
+    torches = sorted({f"torch {record.versions.torch}" for record in runs})
     return f"{len(runs)} runs of {made}, {', '.join(torches)}, {'; '.join(machines)}"
 
 

@@ -7,8 +7,7 @@ What may be said of a number is decided in verdict.py; here it is counted.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from cml_bench.evidence.table import Table
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
@@ -228,46 +227,39 @@ def plan_id(plan: Plan) -> str:
 def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
     """Versions, machines, data hashes and time, each with all the values that occur."""
 
-    def values(get) -> str:
-        return "; ".join(sorted({get(r.content) for r in records})) or "–"
+    def values(of: Callable[[Record], str]) -> str:
+        return "; ".join(sorted({of(record) for record in records})) or "–"
 
-    rows = [("study", f"{plan.study.study}, plan {plan_id(plan)}")]
-    rows += [
-        (name, values(lambda c, name=name: str(c["versions"][name])))
-        for name in ("cml_bench", "torch", "numpy", "python")
-    ]
-    rows += [
-        (
-            "machine",
-            values(lambda c: f"{c['machine']['processor']}, {c['machine']['cores']} cores"),
-        ),
-        (
-            "engine",
-            values(lambda c: "{device}, {threads} thread, {path} path".format(**c["engine"])),
-        ),
+    created = [record.created for record in records]
+    return [
+        ("study", f"{plan.study.study}, plan {plan_id(plan)}"),
+        ("cml_bench", values(lambda r: r.versions.cml_bench)),
+        ("torch", values(lambda r: r.versions.torch)),
+        ("numpy", values(lambda r: r.versions.numpy)),
+        ("python", values(lambda r: r.versions.python)),
+        ("machine", values(lambda r: f"{r.machine.processor}, {r.machine.cores} cores")),
+        ("engine", values(_engine)),
         ("data", values(_data)),
-        (
-            "made",
-            (
-                f"{min((r.content['created'] for r in records), default='–')} to "
-                f"{max((r.content['created'] for r in records), default='–')}"
-            ),
-        ),
+        ("made", f"{min(created, default='–')} to {max(created, default='–')}"),
+        ("computing time", computing_time(records)),
     ]
-    return [*rows, ("computing time", computing_time(records))]
 
 
-def _data(content: dict[str, Any]) -> str:
-    differs = content.get("data_differs")
-    text = f"{content['spec']['data_id']}: SHA-256 {content['data_sha256'][:16]}…"
-    return f"{text} ({differs})" if differs else text
+def _engine(record: Record) -> str:
+    engine = record.engine
+    return f"{engine.device}, {engine.threads} thread, {engine.path} path"
+
+
+def _data(record: Record) -> str:
+    text = f"{record.spec.data_id}: SHA-256 {record.data_sha256[:16]}…"
+    return f"{text} ({record.data_differs})" if record.data_differs else text
 
 
 def computing_time(records: list[Record]) -> str:
     """Where the time of all runs went: ``600 s in all: train 80.0 %, …``."""
     seconds: dict[str, float] = {}
     for record in records:
-        for name, value in record.content["seconds"].items():
+        for name, value in record.seconds.parts().items():
             seconds[name] = seconds.get(name, 0.0) + value
     total = sum(seconds.values())
     shares = (
