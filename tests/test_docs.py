@@ -24,6 +24,7 @@ from cml_bench.__main__ import COMMANDS
 from cml_bench.report import publish
 from cml_bench.study import config, schema, targets
 from cml_bench.study.resolve import resolve
+from tests.helpers.documents import worked_examples
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -230,23 +231,21 @@ for folder in Path("results/runs").glob("metasgd*"):
 """
 
 
-def worked_examples(folder: Path) -> dict[str, str]:
-    """The files of docs/extending.md by their names, written into ``folder`` beside the package."""
-    text = (ROOT / "docs" / "extending.md").read_text()
-    pattern = r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```"
-    files = re.findall(pattern, text, flags=re.MULTILINE | re.DOTALL)
-    homes = ["methods", "data", "networks", "", "data", ""]
-    assert [Path(name).parent.name for name, _ in files] == homes
-    for name, content in files:
+def written(folder: Path) -> list[str]:
+    """The files of docs/extending.md, written into ``folder`` beside the package; their paths."""
+    examples = worked_examples()
+    homes = ["methods", "data", "networks", "", "data", "", "kinds"]
+    assert [Path(name).parent.name for name in examples] == homes
+    for name, content in examples.items():
         assert not (folder / name).exists()
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    return dict(files)
+    return list(examples)
 
 
 @pytest.mark.parametrize("tool", [("check",), ("format", "--check")], ids=["check", "format"])
 def test_the_worked_examples_of_extending_are_clean(tool, tmp_path):
-    sources = [name for name in worked_examples(tmp_path) if name.endswith(".py")]
+    sources = [name for name in written(tmp_path) if name.endswith(".py")]
     arguments = [*tool, "--config", str(ROOT / "pyproject.toml"), *sources]
     done = subprocess.run(
         [sys.executable, "-m", "ruff", *arguments], cwd=tmp_path, capture_output=True, text=True
@@ -260,7 +259,7 @@ def test_the_worked_examples_of_extending_are_trained(tmp_path):
     shutil.copytree(
         ROOT / "cml_bench", tmp_path / "cml_bench", ignore=shutil.ignore_patterns("__pycache__")
     )
-    worked_examples(tmp_path)
+    written(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", TRAIN], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -97,7 +97,7 @@ def band(values: Array) -> Band:
         if len(there):
             interval = t_interval(there)
             bands[:, j] = interval.mean, interval.half
-    shape = np.asarray(values).shape[1:]
+    shape = list(np.shape(values))[1:]
     return Band(bands[0].reshape(shape), bands[1].reshape(shape))
 
 

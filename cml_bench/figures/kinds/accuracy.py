@@ -14,7 +14,7 @@ from cml_bench.study.figure_config import Arrays, FigureConfig, Positive, Row, W
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
-_PARTS = {"training": "train", "validation": "validation"}  # by the names in records
+_PARTS = ("training", "validation")
 
 
 @figures.register("accuracy")
@@ -40,7 +40,7 @@ class AccuracyFigure(FigureConfig):
         """
         from cml_bench.figures.measures import series
 
-        return series(self.runs, wanted, store, tuple(_PARTS), _points)
+        return series(self.runs, wanted, store, _PARTS, _points)
 
     def drawn(self, arrays: Arrays, styles: Sequence[int]) -> "Picture":
         """One row of panels for each shot: training, validation."""
@@ -59,9 +59,8 @@ class AccuracyFigure(FigureConfig):
 
 def _points(record: Record, row: Row) -> dict[str, dict[int, float]]:
     """Training and validation -> outer step -> accuracy of the row's head."""
-    curves, out = record.content["curves"], {}
-    for name, part in _PARTS.items():
-        values = curves.get(part, {}).get(f"score_{row.head}", [])
-        pairs = zip(curves["step"], values, strict=False)
+    curves, out = record.curves, {}
+    for name, scores in zip(_PARTS, (curves.train, curves.validation), strict=True):
+        pairs = zip(curves.step, scores.get(f"score_{row.head}", []), strict=False)
         out[name] = {step: value for step, value in pairs if value is not None}
     return out

@@ -60,17 +60,14 @@ class CosineFigure(FigureConfig):
         from cml_bench.figures.measures import series
 
         def points(record: Record, row: Row) -> dict[str, dict[int, float]]:
-            kept = record.content["curves"].get("diagnostics", [])
-            if not kept or "cosine" not in kept[0]:
+            kept = record.curves.diagnostics
+            if not kept or kept[0].cosine is None:
                 raise UserError(
                     f"{place}, row {row.label!r}: {record.folder} has no cosine of two heads in its"
                     " record: its method has one head, or it was trained with --diagnostics off."
                 )
-            return {
-                "cosine": {
-                    p["step"]: p["cosine"][self.layer] for p in kept if self.layer in p["cosine"]
-                }
-            }
+            by_step = {point.step: (point.cosine or {}).get(self.layer) for point in kept}
+            return {"cosine": {step: c for step, c in by_step.items() if c is not None}}
 
         arrays = series(self.runs, wanted, store, ("cosine",), points)
         return arrays | {"layer": np.array(self.layer)}
