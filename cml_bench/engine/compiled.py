@@ -18,7 +18,6 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import torch
-import torch._inductor as inductor
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
@@ -225,6 +224,10 @@ def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outpu
     shareable = constant_free(graph)
     if shareable and key in _programs:
         return _programs[key]
+    # Imported here, since the compiler takes seconds to load: planning, tests and the other paths
+    # do without it.
+    import torch._inductor as inductor
+
     try:
         # Not torch.compile, which looks at the arguments of every call anew.
         program = inductor.standalone_compile(
