@@ -3,11 +3,21 @@
 ``cml_bench.load(run)`` opens a finished run as a learner that adapts and predicts.
 """
 
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cml_bench.engine.learner import Learner
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(run, results="results", data_dir="data"):
+def load(
+    run: str | os.PathLike[str],
+    results: str | os.PathLike[str] = "results",
+    data_dir: str | os.PathLike[str] = "data",
+) -> "Learner":
     """Open a finished run: ``load(run).adapt(x_support, y_support).predict(x_query)``.
 
     ``run`` is a run folder, or the id (or its first characters) of a run under ``results``. A run
@@ -20,8 +30,8 @@ def load(run, results="results", data_dir="data"):
     from cml_bench.engine.learner import load as load_learner
     from cml_bench.system import paths
 
-    run, results, data_dir = (
-        paths.given(path, name)
-        for path, name in ((run, "run"), (results, "results"), (data_dir, "data_dir"))
+    return load_learner(
+        paths.given(run, "run"),
+        paths.given(results, "results"),
+        paths.given(data_dir, "data_dir"),
     )
-    return load_learner(run, results, data_dir)

@@ -126,7 +126,6 @@ def fetch(args: Namespace) -> None:
     help="Resolve a configuration into runs, jobs and table cells. Starts nothing.",
 )
 def plan(args: Namespace) -> None:
-    from cml_bench.costs import estimate
     from cml_bench.study import config, cost, resolve, work
     from cml_bench.system import files, hardware
 
@@ -136,6 +135,9 @@ def plan(args: Namespace) -> None:
         files.write_json(args.out, resolved.json_values())
     if args.out and not args.json:
         return
+
+    from cml_bench.costs import estimate
+
     resolved = estimate.add(resolved, work.cache_of(resolved))
     if args.json:
         print(json.dumps(resolved.json_values(), indent=1))

@@ -1,7 +1,8 @@
 """Methods, data sets and networks: one file each, found by scanning their folders.
 
-A file registers its class with ``@methods.register("name")``. ``+cml`` is no method of its own:
-``cooperative.py`` registers how it is made around any method that accepts a co-learner.
+A file registers its class with ``@methods.register("name")``. ``maml+cml`` has no file:
+``cooperative.py`` registers a function that makes it from the class of ``maml``, and so for every
+method that accepts a co-learner.
 """
 
 import importlib
@@ -10,17 +11,28 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import NAME
 
+if TYPE_CHECKING:  # for annotations alone: these rooms stand above this module
+    from cml_bench.data.base import DataSet
+    from cml_bench.methods.base import Method
+    from cml_bench.networks.base import Network
+    from cml_bench.study.figure_config import FigureConfig
+
+    MethodMaker = Callable[[type[Method]], type[Method]]
+
 CML = "+cml"
 
-# Options that titles, tables and plans read by their name, the type that they rely on, and what
-# they are.
+PlugIn = TypeVar("PlugIn")
+Class = TypeVar("Class", bound=type[Any])  # so that a decorated class keeps its own type
+
+# Titles, tables and plans read these options by name. Of each: the type that they rely on, and
+# what the option is.
 _RESERVED: dict[str, dict[str, tuple[type, str]]] = {
     "data set": {"split": (str, "the class split, a word")},
     "method": {
@@ -32,19 +44,24 @@ _RESERVED: dict[str, dict[str, tuple[type, str]]] = {
 }
 
 
-class Registry:
-    """Names of one kind of plug-in; the folder is imported at the first look-up."""
+class Registry(Generic[PlugIn]):
+    """The classes of one kind of plug-in, by name; their folder is imported at the first
+    look-up.
+    """
 
     def __init__(self, kind: str, package: str):
         self.kind, self.package = kind, package
-        # Of any kind, since what a plug-in has is said in the rooms above this one.
-        self._entries: dict[str, type[Any]] = {}
+        self._entries: dict[str, type[PlugIn]] = {}
         self._scanned = False
 
-    def register(self, name: str) -> Callable[[type[Any]], type[Any]]:
-        """Class decorator: make the class known under ``name``."""
+    def register(self, name: str) -> Callable[[Class], Class]:
+        """Class decorator: make the class known under ``name``.
 
-        def add(cls: type[Any]) -> type[Any]:
+        A UserError for a name that is no folder's or is taken by another class, and for an option
+        that has a reserved name and another type.
+        """
+
+        def add(cls: Class) -> Class:
             self._check(name, cls)
             other = self._entries.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (
@@ -62,7 +79,9 @@ class Registry:
         return add
 
     def _check(self, name: str, cls: type[Any]) -> None:
-        """A UserError for a name or an option that would be taken for something else."""
+        """A UserError for a name that cannot be a folder's, and for an option of a reserved name
+        and another type.
+        """
         place = f"{cls.__module__}: the {self.kind} {name!r}"
         if not re.fullmatch(NAME, name):
             raise UserError(
@@ -89,8 +108,8 @@ class Registry:
         self._scan()
         return sorted(self._entries)
 
-    def get(self, name: str) -> type[Any]:
-        """The class registered under ``name``; an error with the nearest name otherwise."""
+    def get(self, name: str) -> type[PlugIn]:
+        """The class registered under ``name``; else a UserError with the nearest name."""
         self._scan()
         if name not in self._entries:
             raise unknown(self.kind, name, self.names())
@@ -98,8 +117,9 @@ class Registry:
 
 
 def _is(annotation: Any, kind: type) -> bool:
-    """Whether every value of a type is of this kind: ``str``, ``Literal["a", "b"]``,
-    ``Annotated[...]`` of them.
+    """Whether every value of the annotated type is of this kind; ``int`` counts as ``float``.
+
+    A ``BaseModel`` must have the field ``gamma``, as the options of a co-learner have.
     """
     if typing.get_origin(annotation) is typing.Literal:
         return all(isinstance(value, kind) for value in typing.get_args(annotation))
@@ -114,31 +134,27 @@ def _is(annotation: Any, kind: type) -> bool:
     return annotation in ((int, float) if kind is float else (kind,))
 
 
-_wrappers: dict[str, Callable[[type[Any]], type[Any]]] = {}
+_wrappers: dict[str, "MethodMaker"] = {}
 
 
-def wraps(
-    suffix: str,
-) -> Callable[[Callable[[type[Any]], type[Any]]], Callable[[type[Any]], type[Any]]]:
-    """Decorator of a function that makes the class of ``<name><suffix>`` from the class of
-    ``<name>``.
-    """
+def wraps(suffix: str) -> Callable[["MethodMaker"], "MethodMaker"]:
+    """Decorator of a function that makes the class ``<name><suffix>`` from the class ``<name>``."""
 
-    def add(make: Callable[[type[Any]], type[Any]]) -> Callable[[type[Any]], type[Any]]:
+    def add(make: "MethodMaker") -> "MethodMaker":
         _wrappers[suffix] = make
         return make
 
     return add
 
 
-methods = Registry("method", "cml_bench.methods")
-networks = Registry("network", "cml_bench.networks")
-datasets = Registry("data set", "cml_bench.data")
-figures = Registry("kind of figure", "cml_bench.figures.kinds")
+methods: "Registry[Method]" = Registry("method", "cml_bench.methods")
+networks: "Registry[Network]" = Registry("network", "cml_bench.networks")
+datasets: "Registry[DataSet]" = Registry("data set", "cml_bench.data")
+figures: "Registry[FigureConfig]" = Registry("kind of figure", "cml_bench.figures.kinds")
 
 
-def method(name: str) -> type[Any]:
-    """The class of a method name, ``maml+cml`` included."""
+def method(name: str) -> "type[Method]":
+    """The class of a method's name, ``maml+cml`` included; else a UserError with the nearest."""
     if name.endswith(CML) and name.removesuffix(CML) in methods.names():
         return _wrappers[CML](methods.get(name.removesuffix(CML)))
     if name not in methods.names():
@@ -147,7 +163,7 @@ def method(name: str) -> type[Any]:
 
 
 def method_names() -> list[str]:
-    """Every method, and the ``+cml`` of each that accepts a co-learner."""
+    """The names of all methods; behind each that accepts a co-learner its ``+cml``."""
     every = []
     for name in methods.names():
         every.append(name)

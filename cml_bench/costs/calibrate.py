@@ -3,11 +3,11 @@ hours.
 """
 
 import time
-from typing import Any
 
 import torch
 
 from cml_bench import registry
+from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.build import STEPS, build_data, build_method, choose_path
 from cml_bench.engine.device import resolve_device
@@ -57,6 +57,7 @@ def _commonest(plan: Plan) -> dict[str, RunSpec]:
 
 
 def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, study: Study) -> float:
+    assert spec.network is not None  # else the run would not gain by a GPU
     source, dtype = build_data(spec), dtype_of(spec.precision)
     path = choose_path(study.engine, spec, registry.networks.get(spec.network.name), device)
     method = build_method(spec, source, path)
@@ -81,7 +82,7 @@ def _flops_per_second(spec: RunSpec, device: torch.device, seconds: float, study
     return flops * done / (_now(device) - start)
 
 
-def _random(source: Any, tasks: int, way: int, each: int, device: torch.device) -> Examples:
+def _random(source: DataSet, tasks: int, way: int, each: int, device: torch.device) -> Examples:
     x = torch.rand(tasks, way * each, *source.input_shape, device=device)
     return Examples(x, torch.arange(way, device=device).repeat_interleave(each).expand(tasks, -1))
 

@@ -3,9 +3,11 @@
 from typing import Any
 
 from cml_bench import registry
+from cml_bench.data.base import DataSet
 from cml_bench.engine.flops import task_flops
 from cml_bench.errors import UserError
-from cml_bench.networks.base import count
+from cml_bench.methods.base import Method
+from cml_bench.networks.base import Network, count
 
 
 def describe(
@@ -15,40 +17,23 @@ def describe(
     way: int,
     shot: int,
     query: int = 15,
-    options: dict | None = None,
-    network_options: dict | None = None,
-    data_options: dict | None = None,
+    options: dict[str, Any] | None = None,
+    network_options: dict[str, Any] | None = None,
+    data_options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Parameters in training and at test per variant, and FLOPs per task.
+    """Parameters in training and at test, by head, and FLOPs per task.
 
-    FLOPs: see :func:`cml_bench.engine.flops.task_flops`.
+    FLOPs: see :func:`cml_bench.engine.flops.task_flops`. A UserError for names and options that do
+    not exist or do not fit each other.
     """
-    data_class, net_class, cls = (
-        registry.datasets.get(data),
-        registry.networks.get(network),
-        registry.method(method),
-    )
+    data_class, net_class = registry.datasets.get(data), registry.networks.get(network)
+    cls = registry.method(method)
     source = data_class(data_class.Options.read(data_options or {}, f"data set {data}"))
     source.check("test", way, shot, query)
-    net = net_class(
-        net_class.Options.read(
-            {**cls.network_defaults, **(network_options or {})}, f"network {network}"
-        ),
-        source.input_shape,
-        source.outputs(way),
-        path="plain",
-    )
-    net.bind(source)
+    net = _network(net_class, {**cls.network_defaults, **(network_options or {})}, source, way)
     if not cls.learns:
         raise UserError(f"{method} has no parameters and no network: there is nothing to describe.")
     learner = cls(cls.Options.read(options or {}, f"method {method}"), net, source.kind)
-    base = count(learner.params)
-    co = count(learner.co.params) if "co" in learner.heads else 0
-    test = {"meta": base}
-    if co:
-        test["co"] = base + co - sum(net.params[name].size for name in net.head_names)
-        if any(reading.head == "both" for reading in learner.more_readings):
-            test["both"] = base + co
     return {
         "method": method,
         "network": network,
@@ -56,6 +41,25 @@ def describe(
         "way": way,
         "shot": shot,
         "query": query,
-        "parameters": {"training": base + co, "test": test, "co_learner": co},
+        "parameters": _parameters(learner),
         "flops": task_flops(learner, source, way, shot, query),
     }
+
+
+def _network(cls: type[Network], options: dict[str, Any], source: DataSet, way: int) -> Network:
+    own = cls.Options.read(options, f"network {cls.name}")
+    net = cls(own, source.input_shape, source.outputs(way), path="plain")
+    net.bind(source)
+    return net
+
+
+def _parameters(learner: Method) -> dict[str, Any]:
+    """Numbers of parameters in training, at test by head, and of the co-learner."""
+    base, net = count(learner.params), learner.network
+    co = count(learner.co.params) if "co" in learner.heads else 0
+    test = {"meta": base}
+    if co:
+        test["co"] = base + co - sum(net.params[name].size for name in net.head_names)
+        if any(reading.head == "both" for reading in learner.more_readings):
+            test["both"] = base + co
+    return {"training": base + co, "test": test, "co_learner": co}

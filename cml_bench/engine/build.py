@@ -86,7 +86,7 @@ def tested_at_once(settings: Settings, method: Method, device: torch.device) -> 
 
 def build_data(spec: RunSpec) -> DataSet:
     """The data set of a spec, not opened."""
-    cls: type[DataSet] = registry.datasets.get(spec.data.name)
+    cls = registry.datasets.get(spec.data.name)
     data = cls(cls.Options.read(spec.data.options, f"data set {spec.data.name}"))
     if data.data_id != spec.data_id:
         raise UserError(f"this run was made for the data {spec.data_id}; here is {data.data_id}.")
@@ -95,7 +95,7 @@ def build_data(spec: RunSpec) -> DataSet:
 
 def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
     """The method of a spec with its network, bound to ``data``."""
-    cls: type[Method] = registry.method(spec.method)
+    cls = registry.method(spec.method)
     if cls.version != spec.version:
         raise UserError(
             f"this run was made with version {spec.version} of {spec.method}; here is"
@@ -103,11 +103,12 @@ def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
         )
     network = None
     if spec.network is not None:
-        net: type[Network] = registry.networks.get(spec.network.name)
+        net = registry.networks.get(spec.network.name)
         options = net.Options.read(spec.network.options, f"network {spec.network.name}")
         network = net(options, data.input_shape, data.outputs(spec.way), path)
         network.bind(data)
-    method = cls(cls.Options.read(spec.options, f"method {spec.method}"), network, data.kind)
+    own = cls.Options.read(spec.options, f"method {spec.method}")
+    method = cls(own, network, data.kind)  # type: ignore[arg-type]  # None: it does not learn
     method.seed = spec.seed
     return method
 

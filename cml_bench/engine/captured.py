@@ -8,7 +8,7 @@ the memory of one step.
 """
 
 import gc
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep
 from cml_bench.errors import UserError
-from cml_bench.methods.base import Scores
+from cml_bench.methods.base import Groups, Method, Scores
 
 _WARM_UP = (
     3  # steps before the recording, as torch asks for: libraries choose their kernels in them
@@ -47,8 +47,15 @@ class Recording(NamedTuple):
 class CapturedStep(MetaStep):
     """:class:`MetaStep`, recorded for the shapes of a meta-batch and the method's phase."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        method: Method,
+        groups: Groups,
+        optimizer: torch.optim.Optimizer,
+        tasks_at_once: int,
+        adjust: Callable[[Groups], None] | None = None,
+    ):
+        super().__init__(method, groups, optimizer, tasks_at_once, adjust)
         self._recordings: dict[tuple[Hashable, ...], Recording] = {}
         self._leaves = [p for params in self.groups.values() for p in params.values()]
         # One memory for all, which torch shares within a stream only: each is read before another

@@ -25,7 +25,8 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         for name in _NAMES
     }
     write_bytes(
-        folder / min(_NAMES, key=times.get), hashlib.sha256(payload).hexdigest().encode() + payload
+        folder / min(_NAMES, key=times.__getitem__),
+        hashlib.sha256(payload).hexdigest().encode() + payload,
     )
 
 

@@ -18,21 +18,21 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import torch
-import torch._inductor as inductor
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, expand
 from cml_bench.errors import UserError
-from cml_bench.methods.base import Scores
+from cml_bench.methods.base import Groups, Method, Scores
 
 Outputs = tuple[
     Tensor, ...
 ]  # gradients of the stored parameters, then each head's losses and scores per task
 WORTHWHILE = 20_000  # outer steps from which on half a minute of compiling is repaid
-_programs: dict[tuple, Callable] = {}  # runs of one process share them
+_programs: dict[tuple[Hashable, ...], Callable[..., Outputs]] = {}  # runs of one process share them
 
 
 def available() -> bool:
@@ -67,7 +67,10 @@ OPTIONS = {"config_patches": {"cpp.max_horizontal_fusion_size": 1}}
 
 _ops = torch.ops.aten
 _TRANSPOSE = _ops.transpose.int
-PRODUCTS = {torch.ops.aten.bmm.default: _bmm, torch.ops.aten.baddbmm.default: _baddbmm}
+PRODUCTS: dict[OpOverload, Callable[..., Tensor]] = {
+    _ops.bmm.default: _bmm,
+    _ops.baddbmm.default: _baddbmm,
+}
 
 
 class CompiledStep(MetaStep):
@@ -75,9 +78,16 @@ class CompiledStep(MetaStep):
     method's phase.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._by_phase: dict[Hashable, Callable] = {}
+    def __init__(
+        self,
+        method: Method,
+        groups: Groups,
+        optimizer: torch.optim.Optimizer,
+        tasks_at_once: int,
+        adjust: Callable[[Groups], None] | None = None,
+    ):
+        super().__init__(method, groups, optimizer, tasks_at_once, adjust)
+        self._by_phase: dict[Hashable, Callable[..., Outputs]] = {}
 
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
@@ -159,13 +169,14 @@ def _through(x: Node) -> list[Node]:
     """Of which matrices (T, ...) something of a single use is the sum, or the transpose."""
     if len(x.users) > 1 or x.kwargs:
         return []
+    matrices = [y for y in x.args if isinstance(y, Node)]
     if _transposed(x):
-        return [x.args[0]]
+        return matrices
     alike = x.target is _ops.add.Tensor and {_shape(y) for y in x.args} == {_shape(x)} != {()}
-    return list(x.args) if alike else []
+    return matrices if alike else []
 
 
-def _shape(x: Node | float) -> tuple[int, ...]:
+def _shape(x: object) -> tuple[int, ...]:
     value = x.meta.get("val") if isinstance(x, Node) else x
     return tuple(value.shape) if isinstance(value, Tensor) else ()
 
@@ -196,6 +207,7 @@ def _summed(nodes: Graph, x: Node, reader: Node) -> Node:
         with nodes.inserting_before(reader):
             return nodes.call_function(_ops.sum.dim_IntList, (x, [0], True))
     with nodes.inserting_before(x):
+        assert callable(x.target)  # an addition or a transpose: see _through
         return nodes.call_function(x.target, (*parts, *x.args[len(parts) :]))
 
 
@@ -212,10 +224,14 @@ def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outpu
     shareable = constant_free(graph)
     if shareable and key in _programs:
         return _programs[key]
+    # Imported here, since the compiler takes seconds to load: planning, tests and the other paths
+    # do without it.
+    import torch._inductor as inductor
+
     try:
         # Not torch.compile, which looks at the arguments of every call anew.
         program = inductor.standalone_compile(
-            graph, arguments, dynamic_shapes="from_example_inputs", options=OPTIONS
+            graph, [*arguments], dynamic_shapes="from_example_inputs", options=OPTIONS
         )
         program(*arguments)
     except Exception as error:

@@ -10,6 +10,7 @@ import safetensors
 import torch
 
 import cml_bench
+from cml_bench.data.base import DataSet
 from cml_bench.engine.device import peak_memory
 from cml_bench.records import FORMAT
 from cml_bench.spec import Evaluation, RunSpec, canonical
@@ -18,7 +19,7 @@ from cml_bench.system.hardware import processor
 
 
 def content_of(
-    spec: RunSpec, engine: dict[str, Any], data: Any, arrays: dict[str, np.ndarray]
+    spec: RunSpec, engine: dict[str, Any], data: DataSet, arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """What a record says of a run: specification, data, versions, machine, engine and test
     results.

@@ -11,6 +11,7 @@ import torch
 
 from cml_bench import registry
 from cml_bench.data import given
+from cml_bench.engine.build import Settings
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec
 from cml_bench.system import hardware
@@ -25,11 +26,11 @@ def resolve_device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def placed(settings: Any, spec: RunSpec) -> Iterator[str]:
+def placed(settings: Settings, spec: RunSpec) -> Iterator[str]:
     """The device for a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed on
     it.
 
-    ``settings`` are those of engine/build.py. ``auto`` is a GPU if there is one and the network
+    ``auto`` is a GPU if there is one and the network
     gains by it. ``cuda:N`` and ``cpu`` are taken as they are. On a GPU a run gets its share of the
     memory and no more, so that it cannot take down the others there. A UserError if the network
     gains by a GPU, the study expects one and torch has none, instead of weeks on a CPU.

@@ -26,7 +26,7 @@ def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict
             loss = state.weight * method.criterion(outputs[head], task.query.y).mean()
             losses[head] = losses[head] + loss if head in losses else loss
     base = groups["base"]
-    found = {}
+    gradients = {}
     for i, head in enumerate(method.heads):
         grads = torch.autograd.grad(
             losses[head],
@@ -34,8 +34,8 @@ def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict
             retain_graph=i + 1 < len(method.heads),
             materialize_grads=True,
         )
-        found[head] = dict(zip(base, grads, strict=True))
-    return found
+        gradients[head] = dict(zip(base, grads, strict=True))
+    return gradients
 
 
 def diagnose(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, float]]:
@@ -52,8 +52,8 @@ def diagnose(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, 
     norms = {head: torch.stack([g[name].norm() for name in weights]) for head, g in grads.items()}
     rows = [*norms.values()]
     if "co" in grads:
-        dots = [(grads["meta"][name] * grads["co"][name]).sum() for name in weights]
-        rows.append(torch.stack(dots))
+        products = [(grads["meta"][name] * grads["co"][name]).sum() for name in weights]
+        rows.append(torch.stack(products))
     values = torch.stack(rows).double().cpu().tolist()  # the only transfer
     layers = [name.removesuffix(".weight") for name in weights]
     out = {

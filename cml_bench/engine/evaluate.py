@@ -76,19 +76,17 @@ def score_all(
                         sums[number][key] = (
                             sums[number][key] + value if key in sums[number] else value
                         )
-    found = []
-    for one, outputs in zip(asked, sums, strict=True):
-        means = {
-            key: value if len(one.members) == 1 else value / len(one.members)
-            for key, value in outputs.items()
-        }
-        found.append(
-            {
-                k: Result(method.criterion(v, task.query.y), method.score(v, task.query.y))
-                for k, v in means.items()
-            }
-        )
-    return found
+    return [_scored(method, one, task, own) for one, own in zip(asked, sums, strict=True)]
+
+
+def _scored(method: Method, one: Asked, task: Task, sums: dict[tuple[str, int], Tensor]) -> Scored:
+    """Loss and score of the mean output, from the sums of the members' outputs (T, n, out)."""
+    targets, members = task.query.y, len(one.members)
+    means = {key: total if members == 1 else total / members for key, total in sums.items()}
+    return {
+        key: Result(method.criterion(mean, targets), method.score(mean, targets))
+        for key, mean in means.items()
+    }
 
 
 class _Adaptation(NamedTuple):

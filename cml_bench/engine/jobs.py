@@ -120,7 +120,9 @@ def _made_together(
         trainings = {place: training for place, (_, _, training) in begun.items()}
         for place, problem in Together(trainings, len(specs)).run():
             spec, parts, _ = begun[place]
-            yield spec, problem or _next(parts)
+            made = problem or _next(parts)
+            assert not isinstance(made, Training)  # a run has one training
+            yield spec, made
 
 
 def _next(parts: Generator[Training, None, Record]) -> Training | Record | Exception:

@@ -10,6 +10,7 @@ from cml_bench import registry
 from cml_bench.data import given
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import Examples, Task
+from cml_bench.data.graphs import GraphSet
 from cml_bench.data.stored import ImageSet
 from cml_bench.engine.build import build_data, build_method
 from cml_bench.engine.models import read_models
@@ -82,7 +83,9 @@ class Learner:
         if x_query is not None:
             queries = self.inputs(x_query, "x_query")
             with torch.no_grad():
-                wide = self.method.meet(wide, Task(Examples(x, y), Examples(queries, None)))
+                wide = self.method.meet(
+                    wide, Task(Examples(x, y), Examples(queries, queries.new_empty(0)))
+                )
         *_, params = self.method.trajectory(wide, Examples(x, y), steps)
         return AdaptedLearner(self, wide, {name: p.detach() for name, p in params.items()})
 
@@ -118,6 +121,7 @@ class Learner:
         ).unsqueeze(0)
 
     def _check_nodes(self, found: Tensor, named: str) -> None:
+        assert isinstance(self.data, GraphSet)  # opened by load, as the network takes nodes
         count = len(self.data.arrays.labels)
         kind, low, high = given.type_name(found), *_ends(found)
         if found.is_floating_point() or found.dtype == torch.bool or low < 0 or high >= count:

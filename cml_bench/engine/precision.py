@@ -43,7 +43,10 @@ def computing(precision: str, device: str) -> Iterator[None]:
         raise UserError(
             f"precision tf32 exists on CUDA devices, not on {device}: use float32, or a GPU."
         )
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    places = (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]  # set when torch is imported
+    )
     before, flushed = [place.fp32_precision for place in places], _flushes()
     for place in places:
         place.fp32_precision = "tf32" if precision == "tf32" else "ieee"

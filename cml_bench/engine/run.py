@@ -22,7 +22,7 @@ from cml_bench.engine.build import (
 )
 from cml_bench.engine.content import content_of, evaluation_content, rounded
 from cml_bench.engine.device import forget_peak_memory, placed
-from cml_bench.engine.evaluate import evaluate
+from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.flops import task_flops
 from cml_bench.engine.models import read_models, write_models
 from cml_bench.engine.precision import computing, dtype_of
@@ -30,6 +30,7 @@ from cml_bench.engine.readings import Models, counted, test_results
 from cml_bench.engine.step import snapshot
 from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
+from cml_bench.methods.base import Method
 from cml_bench.networks.base import count
 from cml_bench.records import (
     COLLAPSED,
@@ -91,7 +92,7 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
             training = Training(spec, here, folder, here.report)
             yield training
             training.release()
-            return _finish(training, spec, here, folder)
+            return _finish(training)
 
 
 def refuse(spec: RunSpec, settings: Settings) -> None:
@@ -136,49 +137,23 @@ def _both(log: TextIO, report: Callable[[str], None]) -> Callable[[str], None]:
 # ----------------------------------------------------------------------------------------
 
 
-def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path) -> Record:
-    best, method = training.best, training.method
-    last = snapshot(training.groups)
-    steps = {"best_meta": best["meta"]["step"] if best else training.step, "last": training.step}
-    models: Models = {"best_meta": best["meta"]["groups"] if best else last, "last": last}
-    if "co" in method.heads:
-        steps["best_co"] = best["co"]["step"] if best else training.step
-        models["best_co"] = best["co"]["groups"] if best else last
-    for head, entries in training.top.items():
-        models |= {f"top_{head}.{i}": entry["groups"] for i, entry in enumerate(entries)}
-        steps |= {f"top_{head}.{i}": entry["step"] for i, entry in enumerate(entries)}
+def _finish(training: Training) -> Record:
+    """Store the models of a training that has ended, test them and write the record."""
+    spec, folder = training.spec, training.folder
+    models, steps = _selected(training)
     write_models(folder, models, steps, spec)
     start = time.perf_counter()
-    arrays = {}
-    if not training.diverged:
-        arrays = test_results(
-            method, training.data, spec, models, steps, spec.evaluation, training.tested_at_once
-        )
-    if not all(np.isfinite(values).all() for values in arrays.values()):
-        training.diverged, arrays = True, {}  # finite in validation, not at test
+    arrays = _tested(training, models, steps)
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
     write_episodes(folder, arrays)
-    judged = method.kind == "classification" and training.last_validation is not None
-    losses = [float("nan")] if training.diverged else []
-    status = run_status(losses, *_final_answers(training)) if judged else run_status(losses)
-    parameters = {"test": count(method.params)}
-    parameters["co"] = count(method.co.params) if "co" in method.heads else 0
-    parameters["train"] = parameters["test"] + parameters["co"]
-    theta = sum(method.network.params[name].size for name in method.network.head_names)
-    parameters["co_at_test"] = parameters["train"] - theta
+    plain = build_method(spec, training.data, "plain")
     content = content_of(spec, training.engine, training.data, arrays) | {
-        "status": status,
+        "status": _status(training),
         "selected": steps,
-        "parameters": parameters,
+        "parameters": _parameters(training.method),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "tasks_at_once": training.tasks_at_once,
-        "flops": task_flops(
-            build_method(spec, training.data, "plain"),
-            training.data,
-            spec.way,
-            spec.shot,
-            spec.query,
-        ),
+        "flops": task_flops(plain, training.data, spec.way, spec.shot, spec.query),
         "curves": rounded(training.curves),
     }
     record = write_record(folder, content)
@@ -187,15 +162,72 @@ def _finish(training: Training, spec: RunSpec, settings: Settings, folder: Path)
     return record
 
 
-def _final_answers(training: Training) -> tuple[np.ndarray, int, int]:
-    """Right answers of the last model on each validation task, answers in a task, and ways.
+def _selected(training: Training) -> tuple[Models, dict[str, int]]:
+    """The models that are stored, and the outer step of each.
 
-    The tasks are those of its validation, or more if these were too few: whether a score is chance
-    cannot be told from the 20 tasks of TLP's code, say; asked only where it looks so.
+    Where nothing was validated, the last model stands for the best ones.
     """
-    spec, found = training.spec, training.last_validation
+    best, last = training.best, snapshot(training.groups)
+    steps = {"best_meta": best["meta"]["step"] if best else training.step, "last": training.step}
+    models: Models = {"best_meta": best["meta"]["groups"] if best else last, "last": last}
+    if "co" in training.method.heads:
+        steps["best_co"] = best["co"]["step"] if best else training.step
+        models["best_co"] = best["co"]["groups"] if best else last
+    for head, entries in training.top.items():
+        models |= {f"top_{head}.{i}": entry["groups"] for i, entry in enumerate(entries)}
+        steps |= {f"top_{head}.{i}": entry["step"] for i, entry in enumerate(entries)}
+    return models, steps
+
+
+def _tested(training: Training, models: Models, steps: dict[str, int]) -> dict[str, np.ndarray]:
+    """Test results by reading; none of a diverged training.
+
+    A training that was finite in validation may diverge here, by a result that is not finite.
+    """
+    if training.diverged:
+        return {}
+    spec = training.spec
+    arrays = test_results(
+        training.method,
+        training.data,
+        spec,
+        models,
+        steps,
+        spec.evaluation,
+        training.tested_at_once,
+    )
+    training.diverged = not all(np.isfinite(values).all() for values in arrays.values())
+    return {} if training.diverged else arrays
+
+
+def _parameters(method: Method) -> dict[str, int]:
+    """Numbers of parameters: ``test`` psi and theta, ``co`` phi, ``train`` all of them,
+    ``co_at_test`` psi and phi.
+    """
+    test = count(method.params)
+    co = count(method.co.params) if "co" in method.heads else 0
+    theta = sum(method.network.params[name].size for name in method.network.head_names)
+    return {"test": test, "co": co, "train": test + co, "co_at_test": test + co - theta}
+
+
+def _status(training: Training) -> str:
+    """Finished, diverged or collapsed; only a classifier that was validated can have collapsed."""
+    losses = [float("nan")] if training.diverged else []
+    last = training.last_validation
+    if training.method.kind != "classification" or last is None:
+        return run_status(losses)
+    return run_status(losses, *_final_answers(training, last))
+
+
+def _final_answers(training: Training, last: Result) -> tuple[np.ndarray, int, int]:
+    """Correct answers of the last model on each validation task, answers in a task, and ways.
+
+    The tasks are those of the last validation. If the model looks collapsed on them and they are
+    few (20 in TLP's code), more tasks decide: a few cannot tell a score from chance.
+    """
+    spec = training.spec
     answers = spec.way * spec.query
-    right = counted(found.score, answers)
+    right = counted(last.score, answers)
     looks_so = not training.diverged and run_status([], right, answers, spec.way) == COLLAPSED
     if looks_so and len(right) < _STATUS_TASKS:
         results = evaluate(

@@ -44,9 +44,9 @@ class Together:
     def __init__(self, trainings: dict[int, Training], seeds: int):
         self.trainings, self.seeds = trainings, seeds
         self._programs: dict[Hashable, Callable[..., Outputs] | None] = {}  # by the method's phase
-        self._bound: list[
-            tuple[Training, torch.optim.Adam]
-        ] = []  # those whose state is a view of what is stacked here
+        # The trainings whose state is a view of what is stacked here.
+        self._bound: list[tuple[Training, torch.optim.Adam]] = []
+        self._sums: Tensor | None = None  # of losses and scores (kinds, S), since their last pause
         for place, training in trainings.items():
             training.seeds, training.place = seeds, place
 
@@ -207,7 +207,8 @@ class Together:
         """Of arguments (S, ...); None if there is something of one seed in it."""
         phase = lead.method.phase
         if phase not in self._programs:
-            step: CompiledStep = lead.meta_step
+            step = lead.meta_step
+            assert isinstance(step, CompiledStep)
             with torch.no_grad():
                 graph = step.traced([argument[0] for argument in arguments])
                 self._programs[phase] = (

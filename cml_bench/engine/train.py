@@ -40,6 +40,7 @@ def annealed(protocol: Protocol, step: int, steps: int) -> float:
     value an epoch.
     """
     low, high = protocol.outer_lr_min, protocol.outer_lr
+    assert low is not None  # else the learning rate is constant, and nothing asks
     done = (step // protocol.epoch_steps) * protocol.epoch_steps / steps
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
 
@@ -173,6 +174,7 @@ class Training:
         """Make one outer step."""
         start = time.perf_counter()
         batch = self.begin_step()
+        assert self.meta_step is not None  # it is released after the last step only
         scores = self.meta_step(batch)
         sums = torch.stack([value for values in scores for value in values.values()]).sum(1)
         self.running = sums if self.running is None else self.running.add_(sums)
@@ -277,14 +279,16 @@ class Training:
             pace = (time.monotonic() - self._started) / (self.step - self._start_step)
             seconds = round(pace * (self.spec.steps - self.step))
             left = f"  {seconds // 60}:{seconds % 60:02d} left"
-        loss = f"  loss {train['loss_meta']:.3f}" if train else ""
+        loss_shown = f"  loss {train['loss_meta']:.3f}" if train else ""
         score = val["score_meta"]
         shown = (
             f"val {100 * score:.1f} %"
             if self.method.kind == "classification"
             else f"val MSE {score:.3f}"
         )
-        self.say(f"{self.spec.title}: step {self.step}/{self.spec.steps}{loss}  {shown}{left}")
+        self.say(
+            f"{self.spec.title}: step {self.step}/{self.spec.steps}{loss_shown}  {shown}{left}"
+        )
         finite = train and not self.diverged
         loss = train["loss_meta"] if finite else None
         progress = {"step": self.step, "steps": self.spec.steps, "loss": loss, "left": seconds}
