@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, Self
 
 from cml_bench.errors import UserError
 
@@ -115,7 +115,7 @@ def check_names(path: Path, names: Iterable[str]) -> None:
             )
 
 
-def members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """(name, open file) of what a tar archive, packed or not, a zip archive or a folder holds. Read
     it to the end.
 
@@ -155,31 +155,34 @@ def _is_system(name: str) -> bool:
 
 class _Member(tarfile.TarInfo):
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "tarfile.TarInfo":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """tarfile takes a header that is damaged or cut off for the end of the archive; only zeros
         are the end.
         """
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not list it
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from None
 
 
-def _of_tar(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _of_tar(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with tarfile.open(path, "r:*", tarinfo=_Member) as archive:
         for member in archive:
             linked = (member.linkname,) if member.issym() or member.islnk() else ()
             check_names(path, (member.name, *linked))
             if member.isreg():
-                with archive.extractfile(member) as file:
+                content = archive.extractfile(member)
+                assert content is not None, "only members that are no files have no content"
+                with content as file:
                     yield member.name, file
+        assert archive.fileobj is not None, "a tar file that is open has one"
         while archive.fileobj.read(1 << 20):  # up to the checksum of the packing
             pass
 
 
-def _of_zip(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _of_zip(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             check_names(path, (member.filename,))
@@ -190,7 +193,7 @@ def _of_zip(path: Path) -> Iterator[tuple[str, BinaryIO]]:
                     yield member.filename, file
 
 
-def _of_folder(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _of_folder(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     for file in files_of(path):
         with open(file, "rb") as opened:
             yield file.relative_to(path).as_posix(), opened

@@ -88,23 +88,24 @@ def _contents(path: Path) -> dict[str, Any]:
     """The three pickles by name, wherever in an archive or a folder they stand: train, test,
     meta.
     """
-    found, names = {}, {}
+    pickles: dict[str, Any] = {}
+    names: dict[str, str] = {}
     every = []
     for name, file in members(path):
         every.append(name)
         if (part := PurePosixPath(name).name) in ("train", "test", "meta"):
-            if part in found:
+            if part in pickles:
                 raise UserError(
                     f"{path} holds {names[part]} and {name}, and nobody knows which is meant."
                     f" {AGAIN}"
                 )
-            found[part], names[part] = _pickles.load(file, f"{path}, {name}"), name
-    if missing := sorted({"train", "test", "meta"} - set(found)):
+            pickles[part], names[part] = _pickles.load(file, f"{path}, {name}"), name
+    if missing := sorted({"train", "test", "meta"} - set(pickles)):
         raise UserError(
             f"{path} holds {described(every)}. Wanted are CIFAR-100's pickles train, test and meta;"
             f" there is no file {missing[0]}. {AGAIN}"
         )
-    return found
+    return pickles
 
 
 def _numbers(meta: Any, path: Path) -> dict[str, int]:

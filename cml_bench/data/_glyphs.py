@@ -17,12 +17,20 @@ import importlib.util
 import json
 import math
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cml_bench.system.files import write_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
+
+ClassList = dict[str, Any]  # see make_class_list for its keys
 
 VERSION = 1  # part of the data id: raise it with any change that moves a pixel or a class
 CLASS_LIST = Path(__file__).with_name("glyphs.json")
@@ -53,15 +61,17 @@ CANVAS = (
 )
 
 
-def fonts_folder():
+def fonts_folder() -> Path:
     """The folder of .ttf files inside matplotlib, found without the 0.3 s that importing matplotlib
     costs.
     """
     spec = importlib.util.find_spec("matplotlib")
-    return Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
+    folders = spec.submodule_search_locations if spec else None
+    assert folders, "matplotlib is a required package"
+    return Path(folders[0]) / "mpl-data" / "fonts" / "ttf"
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Versions of the packages on which the pixels, and so the merging of look-alikes, depend."""
     return {name: importlib.metadata.version(name) for name in ("matplotlib", "pillow")}
 
@@ -70,7 +80,7 @@ def versions():
 
 
 @cache
-def _fonts():
+def _fonts() -> list["FreeTypeFont"]:
     """One PIL font per face. Capitals are 0.729 em high in all of them, so one size serves all."""
     from PIL import ImageFont
 
@@ -82,7 +92,9 @@ def _fonts():
     ]
 
 
-def _ink(font, code_point, bounds=LEGIBLE):
+def _ink(
+    font: "FreeTypeFont", code_point: int, bounds: tuple[float, float] = LEGIBLE
+) -> tuple["Image", float]:
     """The character cropped to its ink with a margin of 2 pixels (a PIL image), and the zoom that
     brings the longer side of the ink within `bounds`.
     """
@@ -92,7 +104,9 @@ def _ink(font, code_point, bounds=LEGIBLE):
     ImageDraw.Draw(page).text(
         (CANVAS, 2 * CANVAS), chr(code_point), fill=255, font=font, anchor="ls"
     )
-    left, top, right, bottom = page.getbbox()
+    box = page.getbbox()
+    assert box is not None, f"U+{code_point:04X} draws nothing"
+    left, top, right, bottom = box
     side = max(right - left, bottom - top) / CANVAS
     return (
         page.crop((left - 2, top - 2, right + 2, bottom + 2)),
@@ -100,7 +114,15 @@ def _ink(font, code_point, bounds=LEGIBLE):
     )
 
 
-def _place(ink, zoom, size, rotation=0.0, shear=0.0, shift_x=0.0, shift_y=0.0):
+def _place(
+    ink: "Image",
+    zoom: float,
+    size: int,
+    rotation: float = 0.0,
+    shear: float = 0.0,
+    shift_x: float = 0.0,
+    shift_y: float = 0.0,
+) -> np.ndarray:
     """One affine resampling to a (size, size) uint8 array, from the centre of the ink to that of
     the image.
 
@@ -123,7 +145,7 @@ def _place(ink, zoom, size, rotation=0.0, shear=0.0, shift_x=0.0, shift_y=0.0):
     return np.asarray(large.reduce(2))
 
 
-def _draws(code_point, size):
+def _draws(code_point: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Random numbers of one character's n = 24 images: uniforms in [0, 1) (n, 8), deviates (n,
     size, size).
 
@@ -142,7 +164,7 @@ def _draws(code_point, size):
     return uniforms, deviates.astype(np.float32).reshape(count, size, size)
 
 
-def _blurred(images, weight):
+def _blurred(images: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Smooth (n, s, s) float32 images along both axes by (w, 1 - 2w, w); `weight` (n,) holds each
     image's w.
 
@@ -156,7 +178,7 @@ def _blurred(images, weight):
     return images
 
 
-def _render_class(code_point, size):
+def _render_class(code_point: int, size: int) -> np.ndarray:
     """The images of one character: uint8 array (12 faces, 2 jitters, size, size)."""
     uniforms, deviates = _draws(code_point, size)
     signed = 2 * uniforms - 1
@@ -176,7 +198,7 @@ def _render_class(code_point, size):
     )
 
 
-def render(class_list, size=28):
+def render(class_list: ClassList | Sequence[int], size: int = 28) -> np.ndarray:
     """Images of the given classes: uint8 array (classes, 12 faces, 2 jitters, size, size); ink 255
     on 0.
 
@@ -195,7 +217,7 @@ def render(class_list, size=28):
 # ---- classes
 
 
-def candidates():
+def candidates() -> list[int]:
     """Sorted code points that all 12 faces can draw, except blanks and those derived from other
     characters.
 
@@ -214,7 +236,7 @@ def candidates():
     return [point for point in printed if not unicodedata.decomposition(chr(point))]
 
 
-def similarity(code_points):
+def similarity(code_points: Sequence[int]) -> np.ndarray:
     """Cosines between all pairs of n characters over all faces: float array (n, n).
 
     They are compared without jitter, centred and at equal size: a small and a large square share
@@ -226,13 +248,13 @@ def similarity(code_points):
     return flat @ flat.T
 
 
-def _merged(code_points):
+def _merged(code_points: Sequence[int]) -> list[list[int]]:
     """Groups of look-alikes: sorted lists of code points, joined through any chain of similar
     pairs.
     """
     parent = list(range(len(code_points)))
 
-    def root(i):
+    def root(i: int) -> int:
         while parent[i] != i:
             i = parent[i]
         return i
@@ -240,13 +262,13 @@ def _merged(code_points):
     for i, j in np.argwhere(np.triu(similarity(code_points) >= LOOKALIKE, k=1)).tolist():
         low, high = sorted((root(i), root(j)))
         parent[high] = low  # the smallest code point represents its group
-    groups = {}
+    groups: dict[int, list[int]] = {}
     for i, point in enumerate(code_points):
         groups.setdefault(root(i), []).append(point)
     return list(groups.values())
 
 
-def _split(code_points):
+def _split(code_points: Sequence[int]) -> dict[str, list[int]]:
     """Seeded class split: code points sorted by a hash of each, then cut at the shares of
     SPLITS.
     """
@@ -259,7 +281,7 @@ def _split(code_points):
     return {name: sorted(part) for name, part in zip(SPLITS, parts, strict=True)}
 
 
-def make_class_list():
+def make_class_list() -> ClassList:
     """The class list: {"train", "validation", "test": sorted code points, "merged": groups of
     look-alikes of which only the first is a class, "lookalike": the threshold, "version": VERSION,
     "versions": packages}.
@@ -278,7 +300,7 @@ def make_class_list():
     }
 
 
-def write_class_list(path=CLASS_LIST):
+def write_class_list(path: Path = CLASS_LIST) -> ClassList:
     """Write a fresh class list to `path`, one line of JSON per key, and return it."""
     class_list = make_class_list()
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in class_list.items()]
@@ -286,7 +308,7 @@ def write_class_list(path=CLASS_LIST):
     return class_list
 
 
-def load_class_list():
+def load_class_list() -> ClassList:
     """The committed class list; see make_class_list for its keys."""
     return json.loads(CLASS_LIST.read_text(encoding="utf-8"))
 

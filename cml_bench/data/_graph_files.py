@@ -42,9 +42,10 @@ def planetoid(paths: Mapping[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
     classes = {name: _classes(content[name], part[name]) for name in ("y", "ty", "ally")}
     first, test, links = words["allx"].shape[0], _numbers(part["test.index"]), content["graph"]
     pairs = _pairs(links, part["graph"])
-    rows = [len(classes[name]) for name in ("y", "ty", "ally")] + [len(test), len(np.unique(test))]
+    counts = [len(classes[name]) for name in ("y", "ty", "ally")]
+    counts += [len(test), len(np.unique(test))]
     wanted = [words[name].shape[0] for name in ("x", "tx", "allx", "tx", "tx")]
-    if rows != wanted or not rows[1] or (test.min(), test.max()) != (first, len(links) - 1):
+    if counts != wanted or not counts[1] or (test.min(), test.max()) != (first, len(links) - 1):
         raise UserError(
             f"{part['test.index']}: it and the files beside it are not of one graph. {AGAIN}"
         )

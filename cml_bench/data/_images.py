@@ -90,10 +90,9 @@ def _plain(picture: "Image", where: str) -> "Image":
         raise UserError(
             f"{where} has the mode {picture.mode}: convert it to L (grey) or RGB (colour)."
         )
-    if (
-        picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1
-    ):  # MPO: a JPEG with previews behind it
-        raise UserError(f"{where} is a sequence of {picture.n_frames} pictures: give one picture.")
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # MPO: a JPEG file with previews behind the picture
+        raise UserError(f"{where} is a sequence of {frames} pictures: give one picture.")
     if (few := re.search(r"'L;([24])'", tile)) and "transparency" in picture.info:
         picture = (
             picture.copy()

@@ -73,7 +73,7 @@ def of_archive(path: Path) -> Found:
             ),
         )
     elif folders:
-        classes = {split: {} for split in SPLITS}
+        classes: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
         for name in sorted(folders):
             classes[folders[name]].setdefault(name.split("/")[-2], []).append(name)
         yield from _of_images(path, classes)

@@ -10,7 +10,7 @@ import collections
 import pickle
 import types
 from collections.abc import Collection
-from typing import Any, BinaryIO
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -28,9 +28,10 @@ class _Type:
     """In the place of numpy.dtype: a kind from _KINDS, and a byte order."""
 
     def __init__(self, code: Any, align: bool = False, copy: bool = False):
-        self.real = np.dtype(code) if isinstance(code, str) else None
-        if self.real is None or self.real.kind not in _KINDS or self.real.shape or self.real.names:
+        real = np.dtype(code) if isinstance(code, str) else None
+        if real is None or real.kind not in _KINDS or real.shape or real.names:
             raise Refused(f"an array of type {code!r}")
+        self.real: np.dtype[Any] = real
 
     def __setstate__(self, state: tuple) -> None:
         """numpy's (version, byte order, subarray, names, fields, size, alignment, flags)."""
@@ -51,7 +52,8 @@ class _Array(np.ndarray):
         version, shape, kind, fortran, content = state
         if not isinstance(kind, _Type) or not isinstance(content, bytes | str):
             raise Refused("an array of objects")
-        super().__setstate__((version, shape, kind.real, fortran, content))
+        # numpy takes the latin1 string, too; its type stub knows bytes alone.
+        super().__setstate__((version, shape, kind.real, fortran, content))  # type: ignore[arg-type]
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
@@ -59,12 +61,16 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
 
 
 def _frombuffer(
-    buffer: Any, kind: _Type, shape: tuple, order: str, axes: tuple | None = None
+    buffer: Any,
+    kind: _Type,
+    shape: tuple[int, ...],
+    order: Literal["A", "C", "F", "K"],
+    axes: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    found = np.frombuffer(buffer, kind.real)
+    flat = np.frombuffer(buffer, kind.real)
     if order == "K":  # since numpy 2.3: as it lies in memory, and the order of its axes there
-        return found.reshape(shape).transpose(axes)
-    return found.reshape(shape, order=order)
+        return flat.reshape(shape).transpose(axes)
+    return flat.reshape(shape, order=order)
 
 
 def _scalar(kind: _Type, content: bytes | str) -> Any:
@@ -109,7 +115,7 @@ _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # since Python 2
 
 
 class _Reader(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, records: Collection[tuple[str, str]]):
+    def __init__(self, file: IO[bytes], records: Collection[tuple[str, str]]):
         super().__init__(
             file, encoding="latin1"
         )  # the only encoding in which bytes of Python 2 survive
@@ -127,7 +133,7 @@ class _Reader(pickle.Unpickler):
         return _KNOWN[place, name]
 
 
-def load(file: BinaryIO, where: str, records: Collection[tuple[str, str]] = ()) -> Any:
+def load(file: IO[bytes], where: str, records: Collection[tuple[str, str]] = ()) -> Any:
     """The content of a pickle of any protocol, from Python 2 or 3; ``where`` names it in errors.
 
     Arrays come as numpy arrays, strings of Python 2 as str (bytes: encode them as latin1).

@@ -163,6 +163,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def _local(file: RemoteFile, local: LocalCopy) -> Path:
+    assert local.path is not None, "the caller has looked"
     path = Path(local.path)
     if not path.exists():
         raise UserError(

@@ -30,6 +30,7 @@ class Template(ImageSet):
     """(3) What the images show, the source, the licence, the class split and who made it."""
 
     Options = TemplateOptions
+    options: TemplateOptions
     class_counts = {"train": 20, "validation": 10, "test": 10}  # (4) classes of each split
     smallest_class = 20  # images in the smallest class
 

@@ -8,15 +8,15 @@ that is prepared.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from cml_bench import spec
 from cml_bench.data._source import LocalCopy, RemoteFile
 from cml_bench.data.episodes import Task
 from cml_bench.errors import UserError, unknown
-from cml_bench.spec import Options
 
 
 class DataSet:
@@ -28,7 +28,7 @@ class DataSet:
     of one are at hand.
     """
 
-    Options: type[Options] = Options
+    Options: type[spec.Options] = spec.Options
     name: str
     kind: Literal["classification", "regression"] = "classification"
     has_files = False
@@ -47,7 +47,7 @@ class DataSet:
     differs = ""
     input_shape: tuple[int, ...]
 
-    def __init__(self, options: Options):
+    def __init__(self, options: spec.Options):
         self.options = options
 
     @property
@@ -120,10 +120,10 @@ class DataSet:
 
     def draw(
         self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
-    ):
+    ) -> Any:
         """Everything random about ``count`` episodes, as arrays on the host."""
         raise NotImplementedError
 
-    def tasks(self, drawn, part: slice) -> Task:
+    def tasks(self, drawn: Any, part: slice) -> Task:
         """The episodes ``part`` of what ``draw`` returned, on the device."""
         raise NotImplementedError

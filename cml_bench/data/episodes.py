@@ -6,13 +6,17 @@ without changing it. TRAINING: the same with the training seed, still never the 
 contains the image size and the class split.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cml_bench import seeding
+
+if TYPE_CHECKING:
+    from cml_bench.data.base import DataSet
 
 SPLITS = ("train", "validation", "test")
 _BLOCK = 256  # episodes drawn at a time: amortises numpy's call overhead over many outer steps
@@ -48,7 +52,14 @@ class Picks(NamedTuple):
 
 
 def draw_picks(
-    key: np.ndarray, first: int, count: int, way: int, shot: int, query: int, sizes, group: int
+    key: np.ndarray,
+    first: int,
+    count: int,
+    way: int,
+    shot: int,
+    query: int,
+    sizes: np.ndarray | Sequence[int],
+    group: int,
 ) -> Picks:
     """Episodes ``first .. first+count-1`` of the stream ``key``.
 
@@ -74,9 +85,9 @@ def draw_picks(
     support_groups = seeding.smallest(faces, shot)
     copy = np.take_along_axis(copies, support_groups, axis=-1) % np.uint64(group)
     support = support_groups * group + copy.astype(np.int64)
-    order = images.copy().reshape(count, way, groups, group)
-    np.put_along_axis(order, support_groups[..., None], np.iinfo(np.uint64).max, axis=2)
-    return Picks(classes, support, seeding.smallest(order.reshape(count, way, largest), query))
+    grouped = images.copy().reshape(count, way, groups, group)
+    np.put_along_axis(grouped, support_groups[..., None], np.iinfo(np.uint64).max, axis=2)
+    return Picks(classes, support, seeding.smallest(grouped.reshape(count, way, largest), query))
 
 
 class Episodes:
@@ -86,7 +97,15 @@ class Episodes:
     ``first .. first+count-1`` as one :class:`Task`.
     """
 
-    def __init__(self, data, split: str, way: int, shot: int, query: int, seed: int | None = None):
+    def __init__(
+        self,
+        data: "DataSet",
+        split: str,
+        way: int,
+        shot: int,
+        query: int,
+        seed: int | None = None,
+    ):
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
         if (split == "train") != (seed is not None):
@@ -97,7 +116,7 @@ class Episodes:
         self.data, self.split, self.way, self.shot, self.query = data, split, way, shot, query
         parts = ("episodes", data.data_id, split, way, shot, query)
         self.key = seeding.key(*parts) if seed is None else seeding.key(*parts, "seed", seed)
-        self._block: tuple[int, object] | None = None
+        self._block: tuple[int, Any] | None = None
 
     def batch(self, first: int, count: int) -> Task:
         """Tasks ``first .. first+count-1``."""

@@ -29,6 +29,7 @@ class Glyphs(ImageSet):
     """
 
     Options = GlyphOptions
+    options: GlyphOptions
     group = _glyphs.JITTERS
     smallest_class = len(_glyphs.FACES) * _glyphs.JITTERS
 

@@ -79,6 +79,7 @@ class GraphSet(ClassSet):
     """
 
     Options = GraphOptions
+    options: GraphOptions
     examples = gives = "nodes"
     nodes: int
     edges: int  # undirected

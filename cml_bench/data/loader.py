@@ -109,7 +109,8 @@ class EpisodeLoader:
             task = self.episodes.batch(first * self.batch_size, self.batch_size)
             self._drawn += 1
             number += 1
-            yield {"train": tuple(task.support), "test": tuple(task.query)}
+            support, query = task
+            yield {"train": (support.x, support.y), "test": (query.x, query.y)}
 
     def __len__(self) -> int:
         if self.batches is None:

@@ -50,6 +50,7 @@ class Omniglot(ImageSet):
     """Grey images (1, size, size), 20 of each class."""
 
     Options = OmniglotOptions
+    options: OmniglotOptions
     smallest_class = _DRAWINGS
     licence = (
         "Omniglot is under the MIT licence; Lake, Salakhutdinov and Tenenbaum (2015) are to be"
@@ -109,7 +110,8 @@ class Omniglot(ImageSet):
             name.removesuffix(".zip"): _drawings(path, name.removesuffix(".zip"))
             for name, path in paths.items()
         }
-        classes, splits = [], {}
+        classes: list[np.ndarray] = []
+        splits = {}
         for split in SPLITS:
             first = len(classes)
             for archive, alphabet, number in self.characters[split]:

@@ -47,7 +47,12 @@ class ClassSet(DataSet):
     group = 1
     has_files = True
     examples = "images"  # what they are called in messages
-    prepared_bytes = 0  # of the arrays, about
+    _sha256: str | None = None  # computed when it is asked for
+
+    @property
+    def prepared_bytes(self) -> int:
+        """About how many bytes the arrays take."""
+        return 0
 
     def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[Any, dict[str, Any]]:
         """Decode everything, from the verified ``files`` by name, into ``home``; called in the
@@ -216,7 +221,7 @@ class ClassSet(DataSet):
 
     def draw(
         self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
-    ):
+    ) -> tuple[Tensor, int]:
         """Example numbers (count, way, shot+query), which count class by class, on the device,
         support first.
         """

@@ -43,6 +43,7 @@ class VggFlower(ImageSet):
     """
 
     Options = FlowerOptions
+    options: FlowerOptions
     smallest_class = 40
     image_count = 8189
     files = (

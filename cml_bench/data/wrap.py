@@ -112,24 +112,26 @@ def _chosen(
     for name in splits:
         if name not in SPLITS:
             raise unknown("split", str(name), SPLITS)
-    chosen, seen = {}, {}
+    chosen: dict[str, np.ndarray] = {}
+    split_of: dict[int, str] = {}
     for split in SPLITS:
-        wanted = splits.get(split, ())
+        wanted: object = splits.get(split, ())
         if not np.iterable(wanted) or isinstance(wanted, str):
             raise UserError(
                 f"the {split} split is {str(wanted)[:40]!r}: a list of classes is wanted."
             )
-        wanted = sorted(_label(y, f"a class of the {split} split") for y in wanted)
-        if missing := sorted(set(wanted) - set(classes.tolist())):
+        labels = sorted(_label(y, f"a class of the {split} split") for y in wanted)
+        if missing := sorted(set(labels) - set(classes.tolist())):
             raise UserError(f"the {split} split names classes that no image has: {missing[:5]}.")
-        for name in wanted:
-            if name in seen:
-                twice = "twice in it" if seen[name] == split else f"in the {seen[name]} split too"
+        for label in labels:
+            if label in split_of:
+                other = split_of[label]
+                twice = "twice in it" if other == split else f"in the {other} split too"
                 raise UserError(
-                    f"the {split} split: class {name} is {twice}; give each class once."
+                    f"the {split} split: class {label} is {twice}; give each class once."
                 )
-            seen[name] = split
-        chosen[split] = np.searchsorted(classes, wanted)
+            split_of[label] = split
+        chosen[split] = np.searchsorted(classes, labels)
     return chosen
 
 
