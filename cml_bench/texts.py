@@ -37,7 +37,7 @@ Line = Annotated[str, AfterValidator(one_line)]
 """A text in a configuration."""
 
 
-def printable(text: str) -> str:
+def controls_escaped(text: str) -> str:
     """For a terminal: control characters, of a log say, by their names (``\\x1b``), so that they do
     nothing there.
     """
@@ -77,7 +77,7 @@ def markdown(text: str, link: bool = False) -> str:
         (
             f"`{piece}`"
             if code
-            else pattern.sub(lambda found: _HTML.get(found[0], f"\\{found[0]}"), piece)
+            else pattern.sub(lambda match: _HTML.get(match[0], f"\\{match[0]}"), piece)
         )
         for code, piece in _pieces(text)
     )

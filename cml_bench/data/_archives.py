@@ -60,10 +60,10 @@ def what_is(path: Path) -> str:
         beginning = file.read(512)
     if not beginning:
         return "empty"
-    found = (
+    kinds = (
         kind for start, kind in _KINDS if re.match(start, beginning, re.IGNORECASE | re.DOTALL)
     )
-    return next(found, "")
+    return next(kinds, "")
 
 
 @contextlib.contextmanager
@@ -83,15 +83,15 @@ def reading(path: Path, place: str = "", wanted: str = "") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise UserError(f"{error.filename} cannot be read ({error.strerror}).") from None
-        if wanted and (found := what_is(path)) not in ("", wanted):
-            raise UserError(f"{path} is {found}; {wanted} is wanted. {AGAIN}") from None
-        said = printable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        if wanted and (kind := what_is(path)) not in ("", wanted):
+            raise UserError(f"{path} is {kind}; {wanted} is wanted. {AGAIN}") from None
+        said = escaped(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         raise UserError(
             f"{path} is damaged{f' at {place}' if place else ''} ({said}). {AGAIN}"
         ) from None
 
 
-def printable(name: str) -> str:
+def escaped(name: str) -> str:
     """A name as it may stand in a message: what cannot be printed is written as in Python."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
@@ -125,21 +125,21 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     be read within :func:`reading`.
     """
     if path.is_dir():
-        found = _of_folder(path)
+        content = _of_folder(path)
     elif (kind := what_is(path)) == ZIP:
-        found = _of_zip(path)
+        content = _of_zip(path)
     elif kind.startswith(("a tar", "a packed")) or (not kind and tarfile.is_tarfile(path)):
-        found = _of_tar(path)
+        content = _of_tar(path)
     else:
         raise UserError(
             f"{path} is {kind or 'a file of an unknown kind'}; {ARCHIVE} is wanted. {AGAIN}"
         )
     seen = set()
-    for name, file in found:
+    for name, file in content:
         plain = PurePosixPath(name.replace("\\", "/"))
         if not plain.parts or any(map(_is_system, plain.parts)):
             continue
-        shown = printable(str(plain))
+        shown = escaped(str(plain))
         if shown in seen:
             raise UserError(f"{path} holds {shown} twice, and nobody knows which is meant. {AGAIN}")
         seen.add(shown)

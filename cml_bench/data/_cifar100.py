@@ -58,7 +58,7 @@ class Cifar100(ImageSet):
         super().__init__(options)
         lists = json.loads(self.split_file.read_text(encoding="utf-8"))
         self.names = {split: sorted(itertools.chain(*lists[split].values())) for split in SPLITS}
-        self.class_counts = {split: len(found) for split, found in self.names.items()}
+        self.class_counts = {split: len(names) for split, names in self.names.items()}
 
     @property
     def data_id(self) -> str:

@@ -146,13 +146,13 @@ class Resuming:
     def _place(self, answer: requests.Response, have: int) -> tuple[int, int]:
         """Where the answer's first byte belongs, and the whole size (0: not told)."""
         if answer.status_code == 206:
-            found = re.fullmatch(
+            told = re.fullmatch(
                 r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip()
             )
-            if not found or int(found[1]) != have:
+            if not told or int(told[1]) != have:
                 self.forget()
                 raise _Cut("the server sent another range")
-            return have, int(found[2]) if found[2] != "*" else 0
+            return have, int(told[2]) if told[2] != "*" else 0
         length = answer.headers.get("Content-Length", "")
         return 0, int(length) if length.isdecimal() else 0
 

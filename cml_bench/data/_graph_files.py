@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cml_bench.data import _pickles
-from cml_bench.data._archives import AGAIN, printable, reading
+from cml_bench.data._archives import AGAIN, escaped, reading
 from cml_bench.errors import UserError
 
 _CSR = [
@@ -84,8 +84,9 @@ def _numbers(path: Path) -> np.ndarray:
 def _pairs(content: Any, path: Path) -> np.ndarray:
     """Links (2, E) of a dict: node -> list of its neighbours."""
     with reading(path):
-        rows = [row for row, found in content.items() for _ in found]
-        pairs = np.array([rows, [column for found in content.values() for column in found]])
+        rows = [node for node, neighbours in content.items() for _ in neighbours]
+        columns = [node for neighbours in content.values() for node in neighbours]
+        pairs = np.array([rows, columns])
         if not rows or pairs.dtype.kind not in "iu":
             raise ValueError(f"{len(rows)} links of type {pairs.dtype}")
         return pairs.astype(np.int64)
@@ -101,7 +102,7 @@ def npz(path: Path) -> tuple[np.ndarray, Any, np.ndarray]:
         raise UserError(f"{path} is no whole npz file. {AGAIN}")
     with reading(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
         if missing := sorted({*_NPZ, "labels"} - set(stored)):
-            held = printable(", ".join(stored)) or "nothing"
+            held = escaped(", ".join(stored)) or "nothing"
             raise UserError(f"{path} holds {held}; it has no {missing[0]}. {AGAIN}")
         part = {name: _plain(stored, name, path) for name in (*_NPZ, "labels")}
         links, features = (
@@ -139,7 +140,7 @@ def matrix(data: Any, indices: Any, indptr: Any, shape: Any) -> Any:
             raise ValueError(
                 f"{what} of a matrix that are {getattr(given, 'dtype', type(given).__name__)}"
             )
-    found = sp.csr_array((data, indices, indptr), shape=tuple(int(side) for side in shape))
-    found.check_format(full_check=True)
-    found.sum_duplicates()
-    return found
+    stored = sp.csr_array((data, indices, indptr), shape=tuple(int(side) for side in shape))
+    stored.check_format(full_check=True)
+    stored.sum_duplicates()
+    return stored

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from cml_bench.data._archives import printable
+from cml_bench.data._archives import escaped
 from cml_bench.errors import UserError
 
 _KINDS = "biufcSU"  # booleans, numbers, and strings of fixed length; never objects
@@ -144,7 +144,7 @@ def load(file: IO[bytes], where: str, records: Collection[tuple[str, str]] = ())
     try:
         return _Reader(file, records).load()
     except Refused as error:
-        held = printable(str(error))[:200]
+        held = escaped(str(error))[:200]
         raise UserError(
             f"{where} is refused: it holds {held}, where only arrays and plain containers belong."
             " Nothing of it was executed. Do not use this file; get it from the published source."

@@ -82,26 +82,26 @@ def digests_of(file: RemoteFile, path: Path, own: LocalCopy | None) -> list[str]
     """All digests by which the verified file at ``path`` may be asked for, those that are known not
     computed again.
     """
-    found = [f"sha256:{own.sha256 if own else file.sha256.lower() or sha256_of(path)}"]
+    digests = [f"sha256:{own.sha256 if own else file.sha256.lower() or sha256_of(path)}"]
     if file.md5 and not file.sha256 and not path.is_dir():
-        found.append(f"md5:{_digest(path, 'md5') if own else file.md5.lower()}")
-    return found if own or file.digest else [*found, FIRST]
+        digests.append(f"md5:{_digest(path, 'md5') if own else file.md5.lower()}")
+    return digests if own or file.digest else [*digests, FIRST]
 
 
-def shown(text: str) -> None:
+def to_stderr(text: str) -> None:
     """The usual ``say``: a line on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def obtain(
-    file: RemoteFile, folder: Path, local: LocalCopy | None = None, say: Say = shown
+    file: RemoteFile, folder: Path, own: LocalCopy | None = None, say: Say = to_stderr
 ) -> Path:
     """The verified file: a local copy if one is given, else from ``folder``, else downloaded into
     it.
 
     A UserError names the file and what to do when no mirror delivers it or a digest is wrong.
     """
-    return obtain_all((file,), folder, {file.name: local} if local else {}, say=say)[file.name]
+    return obtain_all((file,), folder, {file.name: own} if own else {}, say=say)[file.name]
 
 
 def obtain_all(
@@ -109,7 +109,7 @@ def obtain_all(
     folder: Path,
     own: Mapping[str, LocalCopy],
     more_bytes: int = 0,
-    say: Say = shown,
+    say: Say = to_stderr,
 ) -> dict[str, Path]:
     """:func:`obtain` for several files, by name; ``own``: copies by name.
 
@@ -117,15 +117,15 @@ def obtain_all(
     from it. A second process waits for the first and then finds the files.
     """
     folder = Path(folder)
-    found = {
-        file.name: _local(file, own[file.name])
+    paths = {
+        file.name: _own(file, own[file.name])
         for file in files
         if file.name in own and own[file.name].path
     }
-    wanted = [_mirrored(file, own.get(file.name)) for file in files if file.name not in found]
+    wanted = [_mirrored(file, own.get(file.name)) for file in files if file.name not in paths]
     if not wanted:
         check_room(folder, more_bytes)
-        return found
+        return paths
     with run_lock(folder, wait=say, setting="`data_dir`"):
         missing = []
         for file in wanted:
@@ -137,7 +137,7 @@ def obtain_all(
                     " unpacked."
                 )
             if path.exists() and _verified(file, path, say):
-                found[file.name] = path
+                paths[file.name] = path
             else:
                 missing.append(file)
         check_room(
@@ -145,9 +145,9 @@ def obtain_all(
             more_bytes + sum(file.size - _received(file, folder) for file in missing if file.urls),
         )
         for file in missing:
-            found[file.name] = _fetched(file, folder, say)
+            paths[file.name] = _fetched(file, folder, say)
     names = {_mirrored(file, own.get(file.name)).name: file.name for file in files}
-    return {names.get(name, name): path for name, path in found.items()}
+    return {names.get(name, name): path for name, path in paths.items()}
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -162,9 +162,9 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _local(file: RemoteFile, local: LocalCopy) -> Path:
-    assert local.path is not None, "the caller has looked"
-    path = Path(local.path)
+def _own(file: RemoteFile, own: LocalCopy) -> Path:
+    assert own.path is not None, "the caller has looked"
+    path = Path(own.path)
     if not path.exists():
         raise UserError(
             f"the local copy of {file.name} is not there: {path}. Correct its path under `sources`."
@@ -174,10 +174,10 @@ def _local(file: RemoteFile, local: LocalCopy) -> Path:
             f"the local copy of {file.name} is a folder: {path}. Give the path of the file."
         )
     with reading(path):
-        found = sha256_of(path)
-    if found != local.sha256:
+        sha256 = sha256_of(path)
+    if sha256 != own.sha256:
         raise UserError(
-            f"{path} has SHA-256 {found}, the configuration says {local.sha256}. Correct the one or"
+            f"{path} has SHA-256 {sha256}, the configuration says {own.sha256}. Correct the one or"
             " the other."
         )
     return path

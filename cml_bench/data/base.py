@@ -102,10 +102,10 @@ class DataSet:
             told = f"{self.name}: way must be a number from 2 on, not {way}"
             raise UserError(f"{told}: of one class every answer is right.")
 
-    def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
+    def prepare(self, folder: Path, own: dict[str, LocalCopy] | None = None) -> None:
         """Make the arrays under ``folder`` if they are not there. Nothing to do for generated data.
 
-        ``local``: the user's own copies of files, by name.
+        ``own``: the user's own copies of files, by name.
         """
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "DataSet":

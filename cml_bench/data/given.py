@@ -62,15 +62,15 @@ def type_name(values: Tensor) -> str:
 def device(name: Any) -> torch.device:
     """A device that is there: ``cpu``, ``cuda`` or ``cuda:N``."""
     try:
-        found = torch.device(name)
+        chosen = torch.device(name)
     except (RuntimeError, TypeError):
-        found = None
-    if found is None or found.type not in ("cpu", "cuda"):
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise UserError(f"unknown device {str(name)!r}: use cpu, cuda or cuda:N.")
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             f"device {str(name)!r} was asked for, but torch sees no CUDA device: use cpu."
         )
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no {name}: torch sees {torch.cuda.device_count()} CUDA devices.")
-    return found
+    return chosen

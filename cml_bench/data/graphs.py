@@ -142,11 +142,11 @@ class GraphSet(ClassSet):
         features.sum_duplicates()  # and each row's columns come into order
         where = str(next(iter(paths.values()), self.name))
         rows, columns = _links(edges, len(labels), where)
-        found = (features.shape[0], len(rows), features.shape[1], len(np.unique(labels)))
+        read = (features.shape[0], len(rows), features.shape[1], len(np.unique(labels)))
         wanted = (self.nodes, 2 * self.edges, self.features, sum(self.split_sizes))
-        if found != wanted:
+        if read != wanted:
             what = "nodes, links (both ways), features and classes"
-            raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {AGAIN}")
+            raise UserError(f"{where}: {read} {what} were read, {wanted} are expected. {AGAIN}")
         if len(labels) != self.nodes:
             raise UserError(
                 f"{where}: {len(labels)} nodes have a class, {self.nodes} are expected. {AGAIN}"

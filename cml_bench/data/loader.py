@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cml_bench import registry
 from cml_bench.data import given
-from cml_bench.data._source import shown
+from cml_bench.data._source import to_stderr
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import SPLITS, Episodes
 from cml_bench.errors import UserError, unknown
@@ -43,7 +43,7 @@ def open_data(
     with contextlib.suppress(UserError):  # not prepared, or damaged since
         data.open(*target)
         if data.differs:
-            shown(f"{data.data_id}: {data.differs}")
+            to_stderr(f"{data.data_id}: {data.differs}")
         return data
     if cls.terms and not accept_terms:
         raise UserError(

@@ -76,16 +76,16 @@ class MiniImagenet(ImageSet):
         like.
         """
         seen: set[str] = set()
-        for path, split, name, images in self._found(paths):
+        for path, split, name, images in self._read_classes(paths):
             if name in seen:
                 raise UserError(f"{path}: class {name} is in two splits. {AGAIN}")
             seen.add(name)
             yield split, images.transpose(0, 3, 1, 2)
 
-    def _found(self, paths: dict[str, Path]) -> Iterator[tuple[Path, str, str, np.ndarray]]:
+    def _read_classes(self, paths: dict[str, Path]) -> Iterator[tuple[Path, str, str, np.ndarray]]:
         if path := paths.get(self.editions[0][0].name):
-            yield from ((path, *found) for found in _mini_layouts.of_archive(path))
+            yield from ((path, *read) for read in _mini_layouts.of_archive(path))
         else:
             for split, file in zip(SPLITS, self.files, strict=True):
                 path = paths[file.name]
-                yield from ((path, *found) for found in _mini_layouts.of_pickle(path, split))
+                yield from ((path, *read) for read in _mini_layouts.of_pickle(path, split))

@@ -83,7 +83,9 @@ class Omniglot(ImageSet):
             for split in SPLITS
         }
         turns = 4 if options.rotations else 1
-        self.class_counts = {split: turns * len(found) for split, found in self.characters.items()}
+        self.class_counts = {
+            split: turns * len(characters) for split, characters in self.characters.items()
+        }
         self.image_count = _DRAWINGS * sum(self.class_counts.values())
 
     @property
@@ -116,15 +118,15 @@ class Omniglot(ImageSet):
             first = len(classes)
             for archive, alphabet, number in self.characters[split]:
                 place = f"{alphabet}/character{number:02d}"
-                found = drawings[archive].get(place, {})
+                files = drawings[archive].get(place, {})
                 path = paths[f"{archive}.zip"]
-                if len(found) != _DRAWINGS:
+                if len(files) != _DRAWINGS:
                     raise UserError(
-                        f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected."
+                        f"{path}: {place} has {len(files)} drawings; {_DRAWINGS} are expected."
                         f" {AGAIN}"
                     )
                 pictures = np.stack(
-                    [self._decode(found[name], name, path) for name in sorted(found)]
+                    [self._decode(files[name], name, path) for name in sorted(files)]
                 )
                 turns = range(4) if self.options.rotations else (0,)
                 classes += [np.rot90(pictures, k, axes=(1, 2)) for k in turns]
@@ -152,12 +154,12 @@ def _drawings(path: Path, part: str) -> dict[str, dict[str, bytes]]:
         for name, content in pictures.items()
         if part in PurePosixPath(name).parts[:-3]
     }
-    found: dict[str, dict[str, bytes]] = {}
+    drawings: dict[str, dict[str, bytes]] = {}
     for name, content in (inside or pictures).items():
-        found.setdefault("/".join(PurePosixPath(name).parts[-3:-1]), {})[name] = content
-    if not found:
+        drawings.setdefault("/".join(PurePosixPath(name).parts[-3:-1]), {})[name] = content
+    if not drawings:
         raise UserError(
             f"{path} holds {described(every)}. Wanted are drawings (.png) in folders"
             f" ALPHABET/characterNN. {AGAIN}"
         )
-    return found
+    return drawings

@@ -19,7 +19,7 @@ from torch import Tensor
 from cml_bench.data import prepared
 from cml_bench.data._archives import AGAIN
 from cml_bench.data._arrays import ImageArrays, flaw, hash_images, write_header
-from cml_bench.data._source import LocalCopy, digests_of, obtain_all, shown
+from cml_bench.data._source import LocalCopy, digests_of, obtain_all, to_stderr
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError
@@ -98,21 +98,21 @@ class ClassSet(DataSet):
         """Where the prepared arrays stand under the data folder."""
         return prepared.home(root, self.data_id)
 
-    def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
+    def prepare(self, folder: Path, own: dict[str, LocalCopy] | None = None) -> None:
         """Fetch the files, write the arrays and ``index.json``, unless they are there, made from
         the same files.
         """
-        home, local = self.folder(folder), local or {}
-        if self._usable(folder, local):
+        home, own = self.folder(folder), own or {}
+        if self._usable(folder, own):
             return
-        with run_lock(Path(folder) / "locks" / home.name, wait=shown, setting="`data_dir`"):
-            if not self._usable(folder, local):
-                self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local)
+        with run_lock(Path(folder) / "locks" / home.name, wait=to_stderr, setting="`data_dir`"):
+            if not self._usable(folder, own):
+                self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), own)
 
-    def _usable(self, folder: Path, local: dict[str, LocalCopy]) -> bool:
+    def _usable(self, folder: Path, own: dict[str, LocalCopy]) -> bool:
         """Whether arrays are there, undamaged, and made from the files that are asked for now."""
-        own = {name: copy.sha256 for name, copy in local.items()}
-        if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), own):
+        digests = {name: copy.sha256 for name, copy in own.items()}
+        if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), digests):
             return False
         try:
             self._read(self.folder(folder))
@@ -123,7 +123,7 @@ class ClassSet(DataSet):
     def _prepare(self, home: Path, downloads: Path, own: dict[str, LocalCopy]) -> None:
         files = self.edition(own, downloads)
         if self.licence and any(file.name not in own for file in files):
-            shown(f"{self.name}: {self.licence}")
+            to_stderr(f"{self.name}: {self.licence}")
         paths = obtain_all(files, downloads, own, self.prepared_bytes)
         home.mkdir(parents=True, exist_ok=True)
         try:
@@ -150,7 +150,7 @@ class ClassSet(DataSet):
         elif not prepared.is_wanted(index, self.published(), {}):
             index["differs"] = "an own copy of the data, whose digest is not a published one"
         if "differs" in index:
-            shown(
+            to_stderr(
                 f"{self.data_id}: {index['differs']}. Its results are not set against published"
                 " ones."
             )
@@ -327,13 +327,13 @@ class ImageSet(ClassSet):
         """
         if not self.image_count:
             return ""
-        for split, found in sizes.items():
-            if len(found) != self.class_counts[split]:
+        for split, counts in sizes.items():
+            if len(counts) != self.class_counts[split]:
                 return (
-                    f"the {split} split has {len(found)} classes, {self.class_counts[split]} are"
+                    f"the {split} split has {len(counts)} classes, {self.class_counts[split]} are"
                     " published"
                 )
-        every = [count for found in sizes.values() for count in found]
+        every = [count for counts in sizes.values() for count in counts]
         if (sum(every), min(every)) == (self.image_count, self.smallest_class):
             return ""
         return (

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from pydantic import Field
 
-from cml_bench.data._archives import AGAIN, MATLAB, described, members, printable, reading
+from cml_bench.data._archives import AGAIN, MATLAB, described, escaped, members, reading
 from cml_bench.data._images import decode
 from cml_bench.data._source import RemoteFile
 from cml_bench.data.episodes import SPLITS
@@ -66,7 +66,7 @@ class VggFlower(ImageSet):
         self.input_shape = (3, options.size, options.size)
         lists = json.loads(_SPLIT_FILE.read_text(encoding="utf-8"))
         self.numbers = {split: lists[split] for split in SPLITS}
-        self.class_counts = {split: len(found) for split, found in self.numbers.items()}
+        self.class_counts = {split: len(numbers) for split, numbers in self.numbers.items()}
 
     @property
     def data_id(self) -> str:
@@ -127,7 +127,7 @@ def _labels(path: Path) -> np.ndarray:
         if "labels" not in content:
             held = ", ".join(name for name, *_ in whosmat(file))
             raise UserError(
-                f"{path} holds {printable(held) or 'nothing'}; labels are wanted. {AGAIN}"
+                f"{path} holds {escaped(held) or 'nothing'}; labels are wanted. {AGAIN}"
             )
         labels = content["labels"].reshape(-1)
         number = labels.dtype.kind in "uif"  # MATLAB saves doubles

@@ -25,7 +25,7 @@ def in_force() -> str:
     """``keep`` or ``system``, whoever has set the variables of this process; else those that are
     set.
     """
-    found = {name: os.environ[name] for name in KEEP if name in os.environ}
-    if not found:
+    held = {name: os.environ[name] for name in KEEP if name in os.environ}
+    if not held:
         return "system"
-    return "keep" if found == KEEP else " ".join(f"{name}={value}" for name, value in found.items())
+    return "keep" if held == KEEP else " ".join(f"{name}={value}" for name, value in held.items())

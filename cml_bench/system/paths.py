@@ -26,10 +26,10 @@ def expanded(text: str, named: str) -> str:
     ``named``, the key.
     """
 
-    def value(found: re.Match[str]) -> str:
-        if found["itself"]:
+    def value(match: re.Match[str]) -> str:
+        if match["itself"]:
             return "$"
-        name = found["bare"] or found["braced"] or ""
+        name = match["bare"] or match["braced"] or ""
         if not (held := os.environ.get(name)):  # an empty one would turn $SCRATCH/data into /data
             raise UserError(
                 f"{named} is {text!r}, and the variable {name!r} is not set here: set it, or write"

@@ -20,9 +20,9 @@ _EXPANDED = re.compile(
 
 def check_path(path: str, named: str) -> None:
     """A UserError that says what ``named`` the path, if Snakemake cannot take it."""
-    if found := _NO_NAME.search(path):
+    if match := _NO_NAME.search(path):
         raise UserError(
-            f"{named}: Snakemake cannot take {found[0]!r} in a path; choose one without braces and"
+            f"{named}: Snakemake cannot take {match[0]!r} in a path; choose one without braces and"
             f" line breaks, not {path!r}."
         )
 
@@ -49,8 +49,8 @@ def check_cluster(python: str, others: Iterable[str]) -> None:
             " in it."
         )
     for text in others:
-        if found := _EXPANDED.search(text):
+        if match := _EXPANDED.search(text):
             raise UserError(
                 f"{text!r} does not reach a cluster's jobs as it is, since the command there reads"
-                f" the {found[0]!r} in it: choose a name without one."
+                f" the {match[0]!r} in it: choose a name without one."
             )

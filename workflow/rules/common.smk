@@ -4,12 +4,12 @@ import functools
 NAMED = {key: [f"{OUT}/tables/{key}.md"] for key in targets.parts(PLAN)}
 NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN.figures}
 NAMED |= {
-    key: [f"{OUT}/figures/{part}.png" for part in found]
-    for key, found in targets.figure_groups(PLAN).items()
+    key: [f"{OUT}/figures/{part}.png" for part in parts]
+    for key, parts in targets.figure_groups(PLAN).items()
 }
 NAMED |= {
-    key: [f"{OUT}/tables/{part}.md" for part in found]
-    for key, found in targets.groups(PLAN).items()
+    key: [f"{OUT}/tables/{part}.md" for part in parts]
+    for key, parts in targets.groups(PLAN).items()
 }
 PUBLISHED = [STUDY.published] if STUDY.published else []
 JOB_OF = {run: job for job, content in JOBS.items() for run in content.runs}
