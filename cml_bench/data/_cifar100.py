@@ -15,7 +15,7 @@ import numpy as np
 from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, described, members, reading
 from cml_bench.data._images import as_bytes
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ImageSet
 from cml_bench.errors import UserError

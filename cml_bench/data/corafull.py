@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cml_bench.data._graph_files import npz
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.graphs import TLP, GraphSet, TLPOptions
 from cml_bench.registry import datasets
 

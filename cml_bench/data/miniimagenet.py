@@ -14,7 +14,7 @@ import numpy as np
 
 from cml_bench.data import _mini_layouts
 from cml_bench.data._archives import AGAIN
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ImageSet
 from cml_bench.errors import UserError

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cml_bench.data._archives import AGAIN, described, members, reading
 from cml_bench.data._images import decode
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ImageArrays, ImageSet
 from cml_bench.errors import UserError

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from cml_bench.data._archives import AGAIN, MATLAB, described, escaped, members, reading
 from cml_bench.data._images import decode
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ImageSet
 from cml_bench.errors import UserError
