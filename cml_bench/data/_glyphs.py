@@ -1,14 +1,14 @@
-"""Rendering of the embedded few-shot image set "glyphs": characters of matplotlib's DejaVu fonts.
+"""Renders the images of ``glyphs``: characters of the DejaVu fonts that come with matplotlib.
 
-A class is a character; an image is that character in one of 12 faces under one of two random affine
-jitters. `python -m cml_bench.data._glyphs` writes the list of classes and their split, glyphs.json.
-It is committed, because the merging of look-alikes depends on the versions of FreeType and of the
-fonts.
+A class is a character. An image shows it in one of 12 faces, under one of two random affine
+jitters. `python -m cml_bench.data._glyphs` writes glyphs.json, the list of classes and their split.
+That list is committed, because it depends on the versions of FreeType and of the fonts: they decide
+which characters look alike.
 
-The jitter's strength was chosen once, so that nearest neighbour on pixels is well below 60 % in
-5-way 1-shot with support and query from different faces, and a small network learns within a
-hundred meta-steps: both, and the untrained network, are rows of the demo's table. The shift matters
-most.
+The strength of the jitter was chosen once, for 5-way 1-shot with support and query images of
+different faces: nearest neighbour on pixels stays well below 60 %, and a small network learns
+within a hundred outer steps. The demo's table shows both, and the untrained network. Of the jitters
+the shift matters most.
 """
 
 import hashlib
@@ -41,9 +41,9 @@ FACES = tuple(
     for style in ("", "-Bold", f"-{slant}", f"-Bold{slant}")
 )
 JITTERS = 2  # images of one character in one face
-LOOKALIKE = 0.95  # cosine from which two characters are one class
+LOOKALIKE = 0.95  # two characters whose cosine is at least this are one class
 
-# Strength of the jitter. Lengths are fractions of the image's side: every size shows the same
+# Strength of the jitter. Lengths are fractions of the image's side, so that all sizes show the same
 # picture.
 ROTATION = math.radians(15)
 SHEAR = 0.2
@@ -55,16 +55,12 @@ NOISE = (0.02, 0.10)  # standard deviation as a fraction of the ink
 # Geometry without jitter, as fractions of the image's side.
 CAPITAL = 0.64  # height of capital letters
 LEGIBLE = (0.40, 0.78)  # bounds of the ink's longer side: dots grow and wide signs shrink
-EQUAL = (0.70, 0.70)  # the same for the comparison of characters
-CANVAS = (
-    112  # pixels per side at which the font itself is drawn: large, since the result is resampled
-)
+EQUAL = (0.70, 0.70)  # such bounds for the comparison of characters: all get one size
+CANVAS = 112  # pixels per side at which the font is drawn: large, since the result is resampled
 
 
 def fonts_folder() -> Path:
-    """The folder of .ttf files inside matplotlib, found without the 0.3 s that importing matplotlib
-    costs.
-    """
+    """The folder of .ttf files inside matplotlib. Importing matplotlib for it would take 0.3 s."""
     spec = importlib.util.find_spec("matplotlib")
     folders = spec.submodule_search_locations if spec else None
     assert folders, "matplotlib is a required package"
@@ -72,7 +68,7 @@ def fonts_folder() -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages on which the pixels, and so the merging of look-alikes, depend."""
+    """Versions of the packages that decide the pixels, and so which characters look alike."""
     return {name: importlib.metadata.version(name) for name in ("matplotlib", "pillow")}
 
 
@@ -81,7 +77,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def _fonts() -> list["FreeTypeFont"]:
-    """One PIL font per face. Capitals are 0.729 em high in all of them, so one size serves all."""
+    """One PIL font for each face. Capitals are 0.729 em high in all faces: one size serves all."""
     from PIL import ImageFont
 
     layout = ImageFont.Layout.BASIC  # the other layout engine is an optional part of Pillow
@@ -95,8 +91,8 @@ def _fonts() -> list["FreeTypeFont"]:
 def _ink(
     font: "FreeTypeFont", code_point: int, bounds: tuple[float, float] = LEGIBLE
 ) -> tuple["Image", float]:
-    """The character cropped to its ink with a margin of 2 pixels (a PIL image), and the zoom that
-    brings the longer side of the ink within `bounds`.
+    """The character cropped to its ink with a margin of 2 pixels, and the zoom that brings the
+    longer side of the ink within `bounds` (fractions of CANVAS).
     """
     from PIL import Image, ImageDraw
 
@@ -123,20 +119,18 @@ def _place(
     shift_x: float = 0.0,
     shift_y: float = 0.0,
 ) -> np.ndarray:
-    """One affine resampling to a (size, size) uint8 array, from the centre of the ink to that of
-    the image.
+    """The ink resampled once by an affine map: uint8 (size, size), the ink's centre in the middle.
 
-    Angles in radians, shifts in fractions of the side. Pillow wants the map from output to input
-    pixels.
+    Angles are in radians, shifts in fractions of the side.
     """
     from PIL import Image
 
-    side = (
-        2 * size
-    )  # twice the resolution, halved by a box filter: bilinear samples alone leave jagged edges
+    # Twice the resolution, which a box filter halves: bilinear samples alone leave jagged edges.
+    side = 2 * size
     unit = CANVAS / (side * zoom)
     cos, sin = unit * math.cos(rotation), unit * math.sin(rotation)
     a, b, d, e = cos + shear * sin, sin - shear * cos, -sin, cos
+    # Pillow wants the map from output pixels to input pixels.
     x, y = side * (0.5 + shift_x), side * (0.5 + shift_y)
     c, f = ink.width / 2 - a * x - b * y, ink.height / 2 - d * x - e * y
     large = ink.transform(
@@ -146,12 +140,12 @@ def _place(
 
 
 def _draws(code_point: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random numbers of one character's n = 24 images: uniforms in [0, 1) (n, 8), deviates (n,
-    size, size).
+    """The random numbers of the n = 24 images of a character.
 
-    Raw Philox words do not change between numpy versions, its distributions may. A deviate is the
-    centred sum of four random bytes over its standard deviation: close to normal, and the same on
-    every machine.
+    Returns uniforms in [0, 1), (n, 8), and deviates (n, size, size). They come from raw Philox
+    words: numpy's distributions may change between its versions, raw words do not. A deviate is the
+    centred sum of four random bytes, divided by its standard deviation. It is close to normal, and
+    the same on every machine.
     """
     count, pixels = len(FACES) * JITTERS, size * size
     key = int.from_bytes(
@@ -165,10 +159,10 @@ def _draws(code_point: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blurred(images: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Smooth (n, s, s) float32 images along both axes by (w, 1 - 2w, w); `weight` (n,) holds each
-    image's w.
+    """Images (n, s, s) float32, smoothed along both axes by the kernel (w, 1 - 2w, w).
 
-    Written without matrix products or exp, whose last bits differ between machines.
+    `weight` (n,) holds the w of each image. Neither matrix products nor exp are used, since their
+    last bits differ between machines.
     """
     weight = weight.astype(np.float32)[:, None, None]
     for _ in range(2):
@@ -179,7 +173,7 @@ def _blurred(images: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _render_class(code_point: int, size: int) -> np.ndarray:
-    """The images of one character: uint8 array (12 faces, 2 jitters, size, size)."""
+    """The images of one character: uint8 (12 faces, 2 jitters, size, size)."""
     uniforms, deviates = _draws(code_point, size)
     signed = 2 * uniforms - 1
     scale = SCALE[0] + (SCALE[1] - SCALE[0]) * uniforms[:, 0]
@@ -199,12 +193,11 @@ def _render_class(code_point: int, size: int) -> np.ndarray:
 
 
 def render(class_list: ClassList | Sequence[int], size: int = 28) -> np.ndarray:
-    """Images of the given classes: uint8 array (classes, 12 faces, 2 jitters, size, size); ink 255
-    on 0.
+    """Images of the given classes: uint8 (classes, 12 faces, 2 jitters, size, size), ink 255 on 0.
 
-    `class_list` is a class list (its train, validation and test classes, in this order) or a
-    sequence of code points. An image depends on its code point, face, jitter number and size, never
-    on the classes beside it.
+    `class_list` is a sequence of code points, or a class list, of which the classes of train,
+    validation and test are taken in this order. An image depends only on its code point, face,
+    jitter number and size, never on the other classes.
     """
     if isinstance(class_list, dict):
         class_list = [point for split in SPLITS for point in class_list[split]]
@@ -218,18 +211,18 @@ def render(class_list: ClassList | Sequence[int], size: int = 28) -> np.ndarray:
 
 
 def candidates() -> list[int]:
-    """Sorted code points that all 12 faces can draw, except blanks and those derived from other
-    characters.
+    """The sorted code points that may be classes.
 
-    Unicode's decompositions mark accented letters, and also super- and subscripts, ligatures and
-    fractions: all of them repeat the shapes of other characters, so none of them may be a class.
+    All 12 faces can draw them. Blanks are left out, and so are characters for which Unicode has a
+    decomposition: accented letters, super- and subscripts, ligatures and fractions repeat the
+    shapes of other characters.
     """
     from matplotlib.ft2font import FT2Font
 
     charmaps = [FT2Font(fonts_folder() / f"{face}.ttf").get_charmap() for face in FACES]
     common = set(charmaps[0]).intersection(*charmaps[1:])
-    common.remove(0xFFFC)  # the object replacement character counts as a symbol but draws nothing
-    blank = "CZM"  # Unicode categories: control and unassigned, separators, combining marks
+    common.remove(0xFFFC)  # the object replacement character is a symbol that draws nothing
+    blank = "CZM"  # categories of Unicode: control and unassigned, separators, combining marks
     printed = [
         point for point in sorted(common) if unicodedata.category(chr(point))[0] not in blank
     ]
@@ -237,10 +230,10 @@ def candidates() -> list[int]:
 
 
 def similarity(code_points: Sequence[int]) -> np.ndarray:
-    """Cosines between all pairs of n characters over all faces: float array (n, n).
+    """The cosines between all pairs of n characters, over all faces: float (n, n).
 
-    They are compared without jitter, centred and at equal size: a small and a large square share
-    their shape, and the jitter hides much of what tells them apart.
+    Characters are compared centred and at one size, since a small and a large square have the same
+    shape. They have no jitter, which would hide much of the differences.
     """
     images = [[_place(*_ink(font, point, EQUAL), 28) for font in _fonts()] for point in code_points]
     flat = np.array(images).reshape(len(code_points), -1).astype(np.float64)
@@ -249,8 +242,9 @@ def similarity(code_points: Sequence[int]) -> np.ndarray:
 
 
 def _merged(code_points: Sequence[int]) -> list[list[int]]:
-    """Groups of look-alikes: sorted lists of code points, joined through any chain of similar
-    pairs.
+    """Groups of look-alikes, each a sorted list of code points.
+
+    Two characters are in one group if a chain of similar pairs joins them.
     """
     parent = list(range(len(code_points)))
 
@@ -269,9 +263,7 @@ def _merged(code_points: Sequence[int]) -> list[list[int]]:
 
 
 def _split(code_points: Sequence[int]) -> dict[str, list[int]]:
-    """Seeded class split: code points sorted by a hash of each, then cut at the shares of
-    SPLITS.
-    """
+    """The class split: code points in the order of their hashes, cut at the shares of SPLITS."""
     order = sorted(
         code_points, key=lambda p: hashlib.sha256(f"glyphs/{VERSION}/split/{p}".encode()).digest()
     )
@@ -282,12 +274,12 @@ def _split(code_points: Sequence[int]) -> dict[str, list[int]]:
 
 
 def make_class_list() -> ClassList:
-    """The class list: {"train", "validation", "test": sorted code points, "merged": groups of
-    look-alikes of which only the first is a class, "lookalike": the threshold, "version": VERSION,
-    "versions": packages}.
+    """Make the class list.
 
-    Look-alikes (Latin, Greek, Cyrillic A) are merged before the split: else training and test share
-    shapes.
+    Its keys: "train", "validation" and "test" are sorted code points; "merged" are the groups of
+    look-alikes, of which only the first is a class; "lookalike" is the threshold; "version" is
+    VERSION; "versions" are those of the packages. Look-alikes, such as the Latin, Greek and
+    Cyrillic A, are merged before the split: otherwise training and test would share shapes.
     """
     groups = _merged(candidates())
     merged = [group for group in groups if len(group) > 1]
@@ -301,7 +293,7 @@ def make_class_list() -> ClassList:
 
 
 def write_class_list(path: Path = CLASS_LIST) -> ClassList:
-    """Write a fresh class list to `path`, one line of JSON per key, and return it."""
+    """Make a class list, write it to `path`, one line of JSON for each key, and return it."""
     class_list = make_class_list()
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in class_list.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
@@ -309,7 +301,7 @@ def write_class_list(path: Path = CLASS_LIST) -> ClassList:
 
 
 def load_class_list() -> ClassList:
-    """The committed class list; see make_class_list for its keys."""
+    """Read the committed class list. See :func:`make_class_list` for its keys."""
     return json.loads(CLASS_LIST.read_text(encoding="utf-8"))
 
 

@@ -1,8 +1,9 @@
-"""The files of published graphs: Planetoid's eight, and the npz of gnn-benchmark and graph2gauss.
+"""Reads the files of published graphs: Planetoid's eight, and the npz of gnn-benchmark and
+graph2gauss.
 
-What comes out is what torch_geometric 2.8 makes of them, number by number. Its own readers are not
-used: that of Planetoid's pickles runs what a file asks for, and none checks the numbers of rows and
-columns, which scipy takes for addresses.
+The result equals that of torch_geometric 2.8, number by number. The readers of torch_geometric are
+not used, for safety: the one for Planetoid's pickles runs whatever a file asks for, and none checks
+row and column numbers, which scipy uses as addresses.
 """
 
 import zipfile
@@ -16,10 +17,8 @@ from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, escaped, reading
 from cml_bench.errors import UserError
 
-_CSR = [
-    ("scipy.sparse.csr", "csr_matrix"),
-    ("scipy.sparse._csr", "csr_matrix"),
-]  # renamed by scipy 1.8
+# scipy 1.8 renamed the module.
+_CSR = [("scipy.sparse.csr", "csr_matrix"), ("scipy.sparse._csr", "csr_matrix")]
 _NPZ = [
     f"{matrix}_{part}"
     for matrix in ("adj", "attr")
@@ -28,11 +27,11 @@ _NPZ = [
 
 
 def planetoid(paths: Mapping[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-    """What the files ``ind.NAME.x`` and so on hold: see
-    :meth:`cml_bench.data.graphs.GraphSet.graph`.
+    """The graph in Planetoid's files ``ind.NAME.x`` and so on: links, features and labels.
 
-    Nodes of the test part stand where ``test.index`` says. Numbers that it leaves out are nodes
-    without a word, a link or, as far as the files say, a class: they count as of class 0.
+    :meth:`cml_bench.data.graphs.GraphSet.graph` says what these are. ``test.index`` gives the
+    numbers of the test nodes. A number that it leaves out is a node without words and links. The
+    files give it no class either: it counts as class 0.
     """
     import scipy.sparse as sp
 
@@ -82,7 +81,7 @@ def _numbers(path: Path) -> np.ndarray:
 
 
 def _pairs(content: Any, path: Path) -> np.ndarray:
-    """Links (2, E) of a dict: node -> list of its neighbours."""
+    """The links (2, E) in a dict from each node to the list of its neighbours."""
     with reading(path):
         rows = [node for node, neighbours in content.items() for _ in neighbours]
         columns = [node for neighbours in content.values() for node in neighbours]
@@ -93,10 +92,10 @@ def _pairs(content: Any, path: Path) -> np.ndarray:
 
 
 def npz(path: Path) -> tuple[np.ndarray, Any, np.ndarray]:
-    """What an npz of two sparse matrices and ``labels`` holds: see
-    :meth:`cml_bench.data.graphs.GraphSet.graph`.
+    """The graph in an npz file of two sparse matrices and ``labels``: links, features and labels.
 
-    Links are taken in both directions; a word is there or not.
+    :meth:`cml_bench.data.graphs.GraphSet.graph` says what these are. Links are taken in both
+    directions. A feature is 1 where the file's number is positive.
     """
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no whole npz file. {AGAIN}")
@@ -126,8 +125,9 @@ def _plain(stored: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarra
 
 
 def matrix(data: Any, indices: Any, indptr: Any, shape: Any) -> Any:
-    """A matrix by rows (scipy), each entry once. A ValueError if its parts do not fit: scipy would
-    read past them.
+    """A sparse matrix by rows, each entry once.
+
+    A ValueError if its parts do not fit together: scipy would read beyond their memory.
     """
     import scipy.sparse as sp
 

@@ -1,8 +1,8 @@
-"""MiniImagenet in the layouts in which people keep it: pickles, lists with a folder of images,
-folders of classes.
+"""Reads MiniImagenet in the layouts in which people keep it.
 
-Each gives (class, its images as uint8 (n, 84, 84, 3)) of one split after another, classes in the
-order of their names.
+These are pickles, lists (.csv) with a folder of images, and folders of classes. Each reader yields
+(split, class name, images uint8 (n, 84, 84, 3)), split by split, classes in the order of their
+names.
 """
 
 import csv
@@ -23,8 +23,8 @@ from cml_bench.errors import UserError
 SIDE = 84
 Classes = Iterator[tuple[str, str, np.ndarray]]
 _SPLIT = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-# Of miniImageNet_category_split_train_phase_{train,val,test}.pickle the last two are more images of
-# training classes.
+# Of miniImageNet_category_split_train_phase_{train,val,test}.pickle only the first counts: the
+# other two are more images of the training classes.
 _NAMED = re.compile(r"(?:phase_train|(?<!phase_)(train|val|validation|test))\.(?:pkl|pickle)$")
 _PICTURES = (".jpg", ".jpeg", ".png")
 WANTED = (
@@ -34,15 +34,16 @@ WANTED = (
 
 
 def of_pickle(path: Path, split: str) -> Classes:
-    """Of the pickle of one split."""
+    """Read the pickle of one split."""
     with reading(path, wanted=PICKLE), open(path, "rb") as file:
         content = _pickles.load(file, str(path))
     yield from _by_class(content, path, split)
 
 
 def of_archive(path: Path) -> Classes:
-    """Of an archive or a folder. Pickles go before lists, and lists before folders, where several
-    are there.
+    """Read an archive or a folder of all splits.
+
+    If it holds several layouts, pickles are taken before lists, and lists before folders.
     """
     names, lists = [], {}
     with reading(path):
@@ -82,7 +83,7 @@ def of_archive(path: Path) -> Classes:
 
 
 def _one_each(path: Path, split_of: Mapping[str, str]) -> dict[str, str]:
-    """Split -> the one file of it."""
+    """The one file of each split. A UserError if a split has none, or several."""
     for split in SPLITS:
         of_split = sorted(name for name, its in split_of.items() if its == split)
         if len(of_split) != 1:
@@ -95,17 +96,14 @@ def _one_each(path: Path, split_of: Mapping[str, str]) -> dict[str, str]:
     return {split: name for name, split in split_of.items()}
 
 
-# -- pickles
-# ------------------------------------------------------------------------------------------
+# ---- pickles
 
 
 def _of_pickles(path: Path, names: Mapping[str, str]) -> Classes:
-    """Split by split, so that no more than one of them is in memory: the largest needs about 2
-    GB.
-    """
+    """Read one split after another, since the largest takes about 2 GB of memory."""
     for split in SPLITS:
         with reading(path):
-            for member, file in members(path):  # to the end, so that every name is checked
+            for member, file in members(path):  # to the end: `members` checks every name
                 if member == names[split]:
                     content = _pickles.load(file, f"{path}, {member}")
         yield from _by_class(content, path, split)
@@ -152,8 +150,10 @@ def _pictures(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def _labelled(content: Any, count: int) -> dict[Any, np.ndarray]:
-    """Class -> rows, of ``labels`` (one a row) and, where they are there, the names of
-    ``catname2label``.
+    """The rows of each class, by its name.
+
+    ``labels`` has one number for each row. ``catname2label`` gives their names; without it the
+    number is the name.
     """
     labels = np.asarray(_pickles.field(content, "labels"))
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
@@ -168,14 +168,13 @@ def _labelled(content: Any, count: int) -> dict[Any, np.ndarray]:
     return {name: np.flatnonzero(labels == number) for number, name in names.items()}
 
 
-# -- images
-# -------------------------------------------------------------------------------------------
+# ---- images
 
 
 def _listed(
     path: Path, lists: Mapping[str, str], contents: Mapping[str, bytes], names: Sequence[str]
 ) -> dict[str, dict[str, list[str]]]:
-    """Split -> class -> members, in the order of the lists."""
+    """The members of each class of each split, in the order of the lists."""
     pictures: dict[str, list[str]] = {}
     for name in names:
         if name.lower().endswith(_PICTURES):
@@ -203,7 +202,7 @@ def _listed(
 
 
 def _picture_of(name: str, pictures: Mapping[str, list[str]], where: str) -> str:
-    """The member that a list calls ``name``, perhaps with folders before it."""
+    """The member that a list calls ``name``. In the archive it may stand in further folders."""
     namesakes = pictures.get(PurePosixPath(name).name, [])
     exact = [member for member in namesakes if f"/{member}".endswith(f"/{name}")]
     meant = exact or namesakes
@@ -214,7 +213,7 @@ def _picture_of(name: str, pictures: Mapping[str, list[str]], where: str) -> str
 
 
 def _of_images(path: Path, classes: Mapping[str, Mapping[str, list[str]]]) -> Classes:
-    """All are decoded in the order of the archive, and held in memory: 1.3 GB."""
+    """Decode all images in the order of the archive, and keep them in memory: 1.3 GB."""
     order = [
         (split, name, classes[split][name]) for split in SPLITS for name in sorted(classes[split])
     ]
@@ -232,8 +231,9 @@ def _of_images(path: Path, classes: Mapping[str, Mapping[str, list[str]]]) -> Cl
 
 
 def _decoded(read: Callable[[], bytes], path: Path, member: str) -> np.ndarray:
-    """uint8 (84, 84, 3). Another size is squashed with Lanczos, as MAML's script for the lists
-    does.
+    """One image as uint8 (84, 84, 3).
+
+    Another size is squashed with Pillow's Lanczos filter, as MAML's script for these lists does.
     """
     with reading(path, member):
         return decode(read(), f"{path}, {member}", 3, SIDE, "LANCZOS").transpose(1, 2, 0)
