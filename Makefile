@@ -2,13 +2,13 @@
 # make test        set up and run the fast tests;  make test-all: the slow ones too
 # make lint        ruff, snakefmt, import-linter, snakemake --lint
 # make gate        train configs/ci.yaml anew and compare with the committed references
-# make gate-reference  make new references from 10 seeds, and print what moved
-# make study SHARD=1/4  one sitting of configs/omniglot_study.yaml, with a commit of its records
-# make plan        what configs/paper.yaml costs, measured on this machine, into docs/hardware.md
-# make benchmark   the engine's speed beside other libraries, into benchmarks/ (on an idle machine)
+# make gate-reference  make new references from 10 seeds, and print what changed
+# make study SHARD=1/4  train one part of configs/omniglot_study.yaml and commit its records
+# make plan        measure here what configs/paper.yaml costs, and write it into docs/hardware.md
+# make benchmark   compare the engine's speed with other libraries (on an idle machine)
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
-# ARGS=WORDS       further words for pytest or the benchmark, as they would be typed there
+# ARGS=WORDS       further arguments for pytest or the benchmark
 SHELL := /bin/bash
 VENV ?= .venv
 ifneq ($(words $(value VENV)),1)
@@ -22,13 +22,13 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	&& echo $$p && break; done)
 endif
 CORES ?= all
-# $(call q,NAME): the value of the variable NAME as one word of the shell, whatever is in it.
+# $(call q,NAME) is the value of the variable NAME, quoted as one word of the shell.
 q = '$(subst ','\'',$(value $1))'
-# Modules are run by name. A script in $(BIN) would name its Python in its first line, which not
-# every path survives.
+# Modules are run by name. A script in $(BIN) has the path of its Python in its first line, where
+# some paths do not work.
 RUN := $(call q,BIN)/python -m
-# A test process has one thread: two processes of one beat one process of two, and results do not
-# depend on the machine.
+# A test process has one thread. Two processes with one thread are faster than one process with two,
+# and the results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint \
@@ -58,12 +58,12 @@ test-slow: setup
 
 test-all: test test-slow
 
-# Where a GPU is.
+# This needs a GPU.
 test-gpu: setup
 	$(TEST_ENV) $(RUN) pytest -m gpu $(ARGS)
 
-# Finished runs are never trained again, so the gate starts from an empty folder.
-# When a training fails, the check still runs and lists its cells as offenders.
+# The gate starts from an empty folder, since finished runs are never trained again.
+# If a training fails, the check still runs and lists its cells as offenders.
 gate: setup
 	rm -rf results/gate
 	failed=0; $(RUN) snakemake --quiet all --cores=$(call q,CORES) \
@@ -76,9 +76,9 @@ gate-reference: setup
 		--config results=results/gate seeds=10
 	$(RUN) cml_bench check --results results/gate --seeds 10 --update
 
-# One sitting of a study that takes hours: part i of n, and a commit of its records. LOCAL: a
-# further configuration file, say with your own copies of the data. After the last part: python -m
-# cml_bench publish --config $(STUDY)
+# One sitting of a study that takes hours: trains part i of n and commits its records. LOCAL is a
+# further configuration file, for example with your own copies of the data. After the last part:
+# python -m cml_bench publish --config $(STUDY)
 STUDY ?= configs/omniglot_study.yaml
 SHARD ?= 1/4
 study: setup
@@ -90,15 +90,15 @@ study: setup
 	git commit --quiet --message "Records of "$(call q,STUDY)", part "$(call q,SHARD) \
 		-- results/reference
 
-# What the full grid costs, measured here, into docs/hardware.md.
+# Measures here what the full grid costs, and writes it into docs/hardware.md.
 PLAN := results/reference/paper_plan.txt
 plan: setup
 	$(RUN) cml_bench plan --config configs/paper.yaml > $(call q,PLAN).tmp \
 		&& mv -- $(call q,PLAN).tmp $(call q,PLAN)
 	$(call q,BIN)/python -c "from cml_bench.report import publish; publish.show_plan()"
 
-# The peers have an environment of their own on top of this one; what cannot be installed is
-# reported as missing.
+# The other libraries have an environment of their own on top of this one. Those that cannot be
+# installed are reported as missing.
 PEERS := .venv-peers
 benchmark: setup $(PEERS)/installed.json
 	$(RUN) benchmarks run $(ARGS)

@@ -1,5 +1,5 @@
-# Reads the resolved plan of a configuration, includes the rules, names the targets.
-# What runs is decided here; how it runs is decided in cml_bench.
+# Reads the plan of a configuration, includes the rules and names the targets.
+# This file decides what runs; cml_bench decides how it runs.
 import os
 import subprocess
 import sys
@@ -16,8 +16,7 @@ from cml_bench.system import allocator, hardware, shells, utf8
 
 min_version("9.27")
 
-# Before anything is planned. Not where Snakemake is a part of another program, which cannot be
-# started again.
+# This comes before any planning. If another program has loaded Snakemake, it cannot be restarted.
 if "snakemake" in Path(sys.argv[0]).parts[-2:]:
     utf8.restart()
 utf8.streams()
@@ -30,27 +29,26 @@ if "study" not in config:
         )
     config = {**strict_yaml.read(DEFAULT_CONFIG), **config}
 
-# `--config shard=1/4` with the target `trained`: the first of four parts of a study that takes
-# several sittings.
+# For a study that takes several sittings: `--config shard=1/4` with the target `trained` trains the
+# first of four parts.
 SHARD = config.pop("shard", "1/1")
 
-# A job on another machine takes the plan that the study was started with, whatever was edited
-# since. Nor does it look for lost runs: a network file system may show it a new stamp before the
-# record.
+# A job on another machine uses the plan with which the study was started, whatever was edited
+# since then. It does not look for lost runs: a network file system may show it a new stamp before
+# the record.
 AGAIN = set()
 if workflow.is_main_process:
     try:
         shells.check_clone(workflow.basedir)
-        for (
-            path
-        ) in workflow.configfiles:  # Snakemake has read them, and its reader drops doubled keys
+        # Snakemake has read these files, but its reader drops doubled keys without a word.
+        for path in workflow.configfiles:
             strict_yaml.read(os.path.relpath(path))
         PLAN = planning.cached(config, f"configuration of study {config['study']}")
     except UserError as error:
         raise WorkflowError(str(error))
     PLAN_FILE = PLAN.path
     AGAIN = preflight.lost_jobs(PLAN) | {item.key for item in preflight.other_data(PLAN)}
-    # Here too, since a dry run and a start with nothing to do have no `onstart`.
+    # Said here, since `onstart` does not run in a dry run, nor when there is nothing to do.
     for line in [*preflight.told_of_data(PLAN), *preflight.told_of_lost(preflight.lost(PLAN))]:
         print(line, file=sys.stderr)
 else:
@@ -61,26 +59,26 @@ STUDY = PLAN.study
 RESULTS = STUDY.results
 OUT = f"{RESULTS}/{STUDY.study}"
 PYTHON = sys.executable
-# Jobs get the plan's path by the environment: as a parameter it would run them again after every
-# edit of the source.
+# Jobs get the path of the plan from the environment. It changes with every edit of the source, so
+# as a parameter it would make every job run again.
 os.environ["CML_BENCH_PLAN"] = PLAN_FILE
 for name, value in allocator.environment(STUDY.allocator).items():
-    os.environ.setdefault(name, value)  # what the user set holds
+    os.environ.setdefault(name, value)  # the user's own setting stays
 
 
 envvars:
     "CML_BENCH_PLAN",
 
 
-# What workflow/report/study.rst says of the study; Snakemake hands nothing but `config` to it.
+# For workflow/report/study.rst, to which Snakemake gives only `config`.
 config["told"] = {"title": texts.rst(STUDY.title), "summary": texts.rst(STUDY.summary)}
 
 
 report: "workflow/report/study.rst"
 
 
-# A wildcard is one name: no folder that a user chooses can make the output of one rule look like
-# another's.
+# A wildcard is one name, without a slash. Otherwise a user's folder could make the output of one
+# rule look like that of another.
 wildcard_constraints:
     data="[^/]+",
     job="[^/]+",
@@ -88,16 +86,16 @@ wildcard_constraints:
     figure="[^/]+",
 
 
-# Runs whose data cannot be had here, or whose record has neither the results nor the weights, are
-# left out, with the reason in the tables; all else goes on.
+# Two kinds of runs are left out, and the tables say why: those whose data cannot be had here, and
+# those whose record has lost both results and weights. All others go on.
 BLOCKED, LOST = preflight.blocked(PLAN), preflight.lost(PLAN).keys()
 JOBS = {
     job.id: job for job in PLAN.jobs if not BLOCKED.keys() & set(job.data) and set(job.runs) - LOST
 }
 
-# One training per place on a GPU. setdefault, because a limit in a profile is wiped by any
-# --resources flag; this one is only overridden by --resources gpu_slots=N itself. On a cluster jobs
-# ask for a `gpu` instead, see the rule `train`.
+# One training for each place on a GPU. This limit does not stand in a profile, where any
+# --resources flag would remove it; here only --resources gpu_slots=N replaces it. On a cluster jobs
+# ask for a `gpu` instead: see the rule `train`.
 GPUS = hardware.gpus()
 workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY.runs_per_gpu))
 
@@ -109,8 +107,8 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
 
 
-# On a cluster only trainings are submitted. The rest takes seconds, less than a place in the queue,
-# and downloads need the network, which compute nodes often lack.
+# On a cluster only trainings are submitted. The other jobs take seconds, less than the wait in the
+# queue, and downloads need the network, which compute nodes often lack.
 localrules:
     all,
     trained,
@@ -120,8 +118,8 @@ localrules:
     report,
 
 
-# Has no output, so it is run at every start: the tables end in the terminal also when nothing was
-# left to do.
+# This rule has no output, so it runs at every start: the terminal shows the tables even if there
+# was nothing left to do.
 rule all:
     default_target: True
     input:
@@ -136,9 +134,8 @@ rule all:
 
 
 onstart:
-    if not Path(
-        PLAN_FILE
-    ).exists():  # a folder for reading only will do for a dry run, not for jobs
+    # A dry run needs no plan file, so it works in a folder without write permission. Jobs need it.
+    if not Path(PLAN_FILE).exists():
         raise WorkflowError(
             f"nothing can be written to {RESULTS}: name a folder of yours under `results`."
         )

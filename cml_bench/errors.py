@@ -5,13 +5,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input: one paragraph that names the culprit and the way out. Shown without a
-    traceback.
+    """Bad input. The text is one paragraph: what is wrong, and what to do about it.
+
+    The command line shows it without a traceback.
     """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, with the nearest one that does."""
+    """The error for a name that does not exist. It names the most similar one that does."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""

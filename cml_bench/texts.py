@@ -1,8 +1,8 @@
-"""Texts that people write (labels, titles, captions, reasons) in every form that they are shown in.
+"""Texts that people write (labels, titles, captions, reasons), in every form that shows them.
 
-Each of them is plain text: a character means itself, in every form. The one markup is a pair of
-backticks around code, and it counts in running text alone, which is a :class:`Prose`. What a form
-needs to have escaped is said here alone.
+These texts are plain: each character means itself in every form. The one markup is a pair of
+backticks around code, and it counts only in running text (:class:`Prose`). This module alone knows
+which characters a form needs to have escaped.
 """
 
 import re
@@ -22,8 +22,9 @@ class Prose(str):
 
 
 def one_line(value: str) -> str:
-    """The text with single spaces for all white space; a ValueError for a character that cannot be
-    shown.
+    """The text with each run of white space as one space.
+
+    A ValueError names a character that cannot be shown.
     """
     text = " ".join(value.split())
     if odd := next((c for c in text if unicodedata.category(c) in ("Cc", "Cs")), None):
@@ -37,9 +38,10 @@ Line = Annotated[str, AfterValidator(one_line)]
 """A text in a configuration."""
 
 
-def printable(text: str) -> str:
-    """For a terminal: control characters, of a log say, by their names (``\\x1b``), so that they do
-    nothing there.
+def controls_escaped(text: str) -> str:
+    """The text for a terminal: control characters become visible codes such as ``\\x1b``.
+
+    A log may hold them, and a terminal would obey them. Line breaks and tabs stay.
     """
     return "".join(
         repr(c)[1:-1] if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text
@@ -47,22 +49,21 @@ def printable(text: str) -> str:
 
 
 def _flat(text: str) -> str:
-    """Without line breaks: in all forms but HTML they would begin a row or a paragraph."""
+    """The text without line breaks: in every form but HTML they begin a new row or paragraph."""
     return re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", text)
 
 
 def _pieces(text: str) -> list[tuple[bool, str]]:
-    """The text in order, in pieces that are code or not; all of it is not where it is no Prose."""
+    """The text cut into (is code, piece), in order. A text that is no Prose has no code."""
     pieces = _CODE.split(_flat(text)) if isinstance(text, Prose) else [_flat(text)]
     return [(number % 2 == 1, piece) for number, piece in enumerate(pieces)]
 
 
-# -- Markdown
-# -----------------------------------------------------------------------------------------
+# ---- Markdown
 
-# Only what would mean something, so that the source stays legible: an underscore within a word, a
-# bracket without a link and "p < 0.05" mean themselves. `<` and `&` are written as HTML has them: a
-# comment in a text must not be one.
+# Only characters that would be markup are escaped, so that the source stays legible: an underscore
+# within a word, a bracket without a link and "p < 0.05" stay as they are. `<` and `&` become HTML
+# entities: "<!--" in a text must not begin a comment.
 _MEANS = r"[\\`*~$|]|(?<![^\W_])_|_(?![^\W_])|(?:(?<=\s)|^)#|\](?=[(\[:])"
 _HTML = {"<": "&lt;", "&": "&amp;"}
 _MARKDOWN = re.compile(rf"{_MEANS}|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
@@ -71,27 +72,27 @@ _BEGINS_BLOCK = re.compile(r"^(\d{1,9})?((?<=\d)[.)](?=\s|$)|(?<!\d)[-+>\[=])")
 
 
 def markdown(text: str, link: bool = False) -> str:
-    """Text for a cell or a heading; ``link``: for the text of a link or a picture."""
+    """Markdown for a cell or a heading; with ``link``, for the text of a link or a picture."""
     pattern = _IN_LINK if link else _MARKDOWN
     return "".join(
         (
             f"`{piece}`"
             if code
-            else pattern.sub(lambda found: _HTML.get(found[0], f"\\{found[0]}"), piece)
+            else pattern.sub(lambda match: _HTML.get(match[0], f"\\{match[0]}"), piece)
         )
         for code, piece in _pieces(text)
     )
 
 
 def paragraph(text: str) -> str:
-    """Markdown for a paragraph or an item of a list: the beginning makes no list and no
-    quotation.
+    """Markdown for a paragraph or an item of a list.
+
+    Its first characters are escaped where they would begin a list or a quotation.
     """
     return _BEGINS_BLOCK.sub(r"\1\\\2", markdown(text))
 
 
-# -- LaTeX
-# --------------------------------------------------------------------------------------------
+# ---- LaTeX
 
 _GREEK = (
     "αalpha βbeta γgamma δdelta εepsilon ζzeta ηeta θtheta ιiota κkappa λlambda μmu νnu ξxi πpi"
@@ -131,12 +132,13 @@ _LATEX = {
     "…": r"\ldots{}",
     **{letter[0]: rf"$\{letter[1:]}$" for letter in _GREEK.split()},
 }
-_LIGATURE = re.compile(r"-(?=-)|'(?=')")  # two of them would be set as one other sign
+_LIGATURE = re.compile(r"-(?=-)|'(?=')")  # LaTeX sets two of these as one other sign
 
 
 def latex(text: str) -> str:
-    """Text for LaTeX, with the few symbols that tables use; other letters need an engine that knows
-    them.
+    """LaTeX for the text, with the symbols that tables use.
+
+    Other letters stay as they are, so they need an engine whose fonts have them.
     """
     plain = ((code, _LIGATURE.sub("\\g<0>\0", piece)) for code, piece in _pieces(text))
     escaped = (
@@ -147,44 +149,47 @@ def latex(text: str) -> str:
 
 
 def latex_row(cells: list[str]) -> str:
-    r"""A row of a tabular from cells that are LaTeX already. Behind ``\\`` a ``[`` or ``*`` would
-    be its argument.
+    r"""A row of a tabular from cells that are LaTeX already.
+
+    LaTeX takes a ``[`` or ``*`` behind the ``\\`` of the row above for an argument. Where the first
+    cell begins with one, ``{}`` comes before it.
     """
     return ("{}" if cells[0].startswith(("[", "*")) else "") + " & ".join(cells) + r" \\"
 
 
-# -- HTML, reStructuredText, CSV
-# ----------------------------------------------------------------------
+# ---- HTML, reStructuredText, CSV
 
 
 def html(text: str) -> Markup:
-    """Text for an HTML element, code of a Prose set as code."""
+    """HTML for the content of an element. Code in a Prose becomes a ``code`` element."""
     safe = str(escape(text))
     return Markup(_CODE.sub(r"<code>\1</code>", safe) if isinstance(text, Prose) else safe)
 
 
 def rst(text: str) -> str:
-    """Text for a caption of Snakemake's report. Backticks stay what they are.
+    """reStructuredText for a caption of Snakemake's report. Backticks mark no code here.
 
-    Snakemake puts the source of a caption into a script element, too: an empty escape parts ``</``
-    and ``<!``.
+    Snakemake also puts the source of a caption into a script element. An empty escape therefore
+    parts ``</`` and ``<!``, which could end that element.
     """
     escaped = re.sub(r"[\\*`_|\[\]:]", r"\\\g<0>", _flat(text))
     escaped = re.sub(r"<(?=[/!])", r"<\\ ", escaped)
-    return (
-        f"\\ {escaped}" if re.match(r"\W|\w+[.)]\s", escaped) else escaped
-    )  # else a list, say, would begin
+    begins_block = re.match(r"\W|\w+[.)]\s", escaped)  # a list, for example
+    return f"\\ {escaped}" if begins_block else escaped
 
 
 def snakemake_label(text: str) -> str:
-    """A label of Snakemake's report, for which braces mean wildcards and ``</script>`` the end:
-    parted unseen.
+    """A label of Snakemake's report, with an invisible character behind each ``{`` and ``<``.
+
+    Snakemake takes braces for wildcards, and ``</script>`` would end the page's script.
     """
     return re.sub(r"[{<]", "\\g<0>\u2060", text)
 
 
 def csv(text: str) -> str:
-    """A text in a table that spreadsheets open: ``'=1+1``, for a text that begins like a formula
-    would be one.
+    """A text for a table that spreadsheets open.
+
+    A text that begins like a formula gets an apostrophe, as in ``'=1+1``: without it the
+    spreadsheet would compute it.
     """
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -81,7 +81,7 @@ def test_a_file_system_that_cannot_lock_ends_in_one_sentence_at_once(
     take, number, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(fcntl, "flock", failing(number))
-    monkeypatch.setattr(_source, "shown", never)
+    monkeypatch.setattr(_source, "to_stderr", never)
     with pytest.raises(UserError) as found:
         take(tmp_path)
     text = str(found.value)

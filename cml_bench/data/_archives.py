@@ -1,8 +1,8 @@
-"""Tar and zip archives and folders, read member by member in memory: nothing is unpacked, so
-nothing lands elsewhere.
+"""Reads tar and zip archives and folders, file by file in memory.
 
-An archive with a member that would leave its folder is refused whole all the same: nobody published
-that. What systems and file managers leave behind is passed over.
+Nothing is unpacked, so no file can land outside its folder. An archive with a member that would is
+still refused whole: no publisher made it. Files that operating systems leave behind, such as
+``.DS_Store``, are skipped.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, Self
 
 from cml_bench.errors import UserError
 
@@ -23,7 +23,7 @@ AGAIN = (
 )
 ARCHIVE = "an archive (tar or zip), or the folder of what it holds,"
 PICKLE, ZIP, MATLAB = "a pickle", "a zip archive", "a MATLAB file"
-_KINDS = (  # how files begin, and what they then are
+_KINDS = (  # how a file begins, and what it then is
     (rb"PK(\x03\x04|\x05\x06)", ZIP),
     (rb"\x1f\x8b|BZh|\xfd7zXZ", "a packed file (gzip, bzip2 or xz)"),
     (rb".{257}ustar", "a tar archive"),
@@ -53,28 +53,28 @@ _SYSTEM = {
 
 
 def what_is(path: Path) -> str:
-    """What a file is by its beginning, or that it is a folder; empty: not known."""
+    """What is at ``path``, by its first bytes: "a zip archive", "a folder", ... Empty: unknown."""
     if path.is_dir():
         return "a folder"
     with open(path, "rb") as file:
         beginning = file.read(512)
     if not beginning:
         return "empty"
-    found = (
+    kinds = (
         kind for start, kind in _KINDS if re.match(start, beginning, re.IGNORECASE | re.DOTALL)
     )
-    return next(found, "")
+    return next(kinds, "")
 
 
 @contextlib.contextmanager
 def reading(path: Path, place: str = "", wanted: str = "") -> Iterator[None]:
-    """Whatever goes wrong inside is damage of the file at ``path``, and becomes a UserError that
-    names it.
+    """Turns every error inside the ``with`` block into a UserError that names the file ``path``.
 
-    ``wanted``: what the file has to be, as :func:`what_is` says it: one of another kind is named
-    for what it is. Of damaged bytes zipfile, tarfile, pickle, scipy and Pillow raise what they come
-    upon: besides their own errors RuntimeError, NotImplementedError, ValueError, SyntaxError,
-    EOFError, KeyError, struct.error, zlib.error and more.
+    ``place`` names the part of the file that is read. ``wanted`` is the kind of file that is
+    needed, in the words of :func:`what_is`: a file of another kind is then named as what it is.
+    All errors are caught, since zipfile, tarfile, pickle, scipy and Pillow raise all sorts on
+    damaged bytes: RuntimeError, NotImplementedError, ValueError, SyntaxError, EOFError, KeyError,
+    struct.error, zlib.error and more.
     """
     try:
         yield
@@ -83,21 +83,21 @@ def reading(path: Path, place: str = "", wanted: str = "") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise UserError(f"{error.filename} cannot be read ({error.strerror}).") from None
-        if wanted and (found := what_is(path)) not in ("", wanted):
-            raise UserError(f"{path} is {found}; {wanted} is wanted. {AGAIN}") from None
-        said = printable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        if wanted and (kind := what_is(path)) not in ("", wanted):
+            raise UserError(f"{path} is {kind}; {wanted} is wanted. {AGAIN}") from None
+        said = escaped(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         raise UserError(
             f"{path} is damaged{f' at {place}' if place else ''} ({said}). {AGAIN}"
         ) from None
 
 
-def printable(name: str) -> str:
-    """A name as it may stand in a message: what cannot be printed is written as in Python."""
+def escaped(name: str) -> str:
+    """A name for a message: if it has characters that cannot be printed, with Python's escapes."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def described(names: Sequence[str]) -> str:
-    """``3 files (a, b, c)``, of many the first."""
+    """``3 files (a, b, c)``: their number, and the first three names."""
     if not names:
         return "no files"
     more = ", ..." * (len(names) > 3)
@@ -105,7 +105,7 @@ def described(names: Sequence[str]) -> str:
 
 
 def check_names(path: Path, names: Iterable[str]) -> None:
-    """Refuse absolute names and those that climb out with ``..``, also as Windows writes them."""
+    """Refuse absolute names and names with ``..``, also as Windows writes them."""
     for name in names:
         plain = PurePosixPath(name.replace("\\", "/"))
         if plain.is_absolute() or ".." in plain.parts or name[1:2] == ":":
@@ -115,31 +115,30 @@ def check_names(path: Path, names: Iterable[str]) -> None:
             )
 
 
-def members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
-    """(name, open file) of what a tar archive, packed or not, a zip archive or a folder holds. Read
-    it to the end.
+def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield (name, open file) for each file in a tar archive, a zip archive or a folder.
 
-    Names have ``/`` whatever system wrote them, and can be printed. In the order of the archive:
-    packed ones are slow to go back in. Passed over are hidden and system files, devices, and links
-    inside archives; links that leave the archive are refused, and so is a name that comes twice. To
-    be read within :func:`reading`.
+    Names have ``/`` on every system and can be printed. The files come in the order of the archive,
+    since going back in a packed one is slow. Hidden files, system files, devices and links inside
+    archives are skipped. A UserError for a link or a name that leaves the archive, and for a name
+    that comes twice. Use it within :func:`reading`, and to the end, so that all names are checked.
     """
     if path.is_dir():
-        found = _of_folder(path)
+        content = _of_folder(path)
     elif (kind := what_is(path)) == ZIP:
-        found = _of_zip(path)
+        content = _of_zip(path)
     elif kind.startswith(("a tar", "a packed")) or (not kind and tarfile.is_tarfile(path)):
-        found = _of_tar(path)
+        content = _of_tar(path)
     else:
         raise UserError(
             f"{path} is {kind or 'a file of an unknown kind'}; {ARCHIVE} is wanted. {AGAIN}"
         )
     seen = set()
-    for name, file in found:
+    for name, file in content:
         plain = PurePosixPath(name.replace("\\", "/"))
         if not plain.parts or any(map(_is_system, plain.parts)):
             continue
-        shown = printable(str(plain))
+        shown = escaped(str(plain))
         if shown in seen:
             raise UserError(f"{path} holds {shown} twice, and nobody knows which is meant. {AGAIN}")
         seen.add(shown)
@@ -147,39 +146,42 @@ def members(path: Path) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _is_system(name: str) -> bool:
-    """``._a.png`` and ``.DS_Store`` of macOS, ``Thumbs.db`` of Windows, ``@eaDir`` of Synology, and
-    hidden files.
+    """Whether a name is a hidden file or one of a system: ``._a.png`` and ``.DS_Store`` (macOS),
+    ``Thumbs.db`` (Windows), ``@eaDir`` (Synology).
     """
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
 class _Member(tarfile.TarInfo):
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "tarfile.TarInfo":
-        """tarfile takes a header that is damaged or cut off for the end of the archive; only zeros
-        are the end.
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """As in tarfile, but a damaged or cut header is an error. tarfile would take it for the end
+        of the archive, whose true mark is a block of zeros.
         """
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not list it
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from None
 
 
-def _of_tar(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _of_tar(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with tarfile.open(path, "r:*", tarinfo=_Member) as archive:
         for member in archive:
             linked = (member.linkname,) if member.issym() or member.islnk() else ()
             check_names(path, (member.name, *linked))
             if member.isreg():
-                with archive.extractfile(member) as file:
+                content = archive.extractfile(member)
+                assert content is not None, "only members that are no files have no content"
+                with content as file:
                     yield member.name, file
-        while archive.fileobj.read(1 << 20):  # up to the checksum of the packing
+        assert archive.fileobj is not None, "a tar file that is open has one"
+        while archive.fileobj.read(1 << 20):  # to the end, where a packed file has its checksum
             pass
 
 
-def _of_zip(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _of_zip(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             check_names(path, (member.filename,))
@@ -190,15 +192,16 @@ def _of_zip(path: Path) -> Iterator[tuple[str, BinaryIO]]:
                     yield member.filename, file
 
 
-def _of_folder(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _of_folder(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     for file in files_of(path):
         with open(file, "rb") as opened:
             yield file.relative_to(path).as_posix(), opened
 
 
 def files_of(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """All files below a folder of the user's, those behind links too, in the order of their
-    names.
+    """All files below a folder of the user's, in the order of their names; links are followed.
+
+    A UserError for a link that leads nowhere, or to a folder that contains it.
     """
     real = os.path.realpath(folder)
     if real in above:

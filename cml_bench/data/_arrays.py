@@ -1,4 +1,4 @@
-"""Decoded images in memory: their arrays, their hash, and the header of their file."""
+"""Decoded images: their arrays, their hash, and the header of the file that stores them."""
 
 import hashlib
 from typing import BinaryIO, NamedTuple
@@ -9,8 +9,8 @@ import numpy as np
 class ImageArrays(NamedTuple):
     """Decoded images, class by class.
 
-    images uint8 (N, C, H, W); sizes (classes,) images per class; splits: class numbers of each
-    split; group: see :func:`cml_bench.data.episodes.draw_picks`.
+    images: uint8 (N, C, H, W). sizes: (classes,), the number of images of each class. splits: the
+    class numbers of each split. group: see :func:`cml_bench.data.episodes.draw_picks`.
     """
 
     images: np.ndarray
@@ -20,8 +20,9 @@ class ImageArrays(NamedTuple):
 
 
 def write_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
-    """The beginning of a npy file of ``count`` pictures; as long for every count, so that it can be
-    put right later.
+    """Write the header of a npy file of ``count`` images of this shape.
+
+    Its length is the same for every count, so a later call can correct the count in place.
     """
     file.seek(0)
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
@@ -29,8 +30,8 @@ def write_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
 
 
 def flaw(images: np.ndarray, name: str) -> str:
-    """Why the images (n, C, H, W) cannot be those of a class, which is called ``name``; empty: they
-    can.
+    """What is wrong with the images (n, C, H, W) of the class ``name``: there are none, or all are
+    one constant value. Empty: nothing.
     """
     if not len(images):
         return f"there are no images of {name}"
@@ -45,9 +46,7 @@ def flaw(images: np.ndarray, name: str) -> str:
 
 
 def hash_images(arrays: ImageArrays) -> str:
-    """SHA-256 over shape, pixels, class sizes and splits, and how images are grouped where they
-    are.
-    """
+    """SHA-256 (hex) over shape, pixels, class sizes and splits, and the group unless it is 1."""
     digest = hashlib.sha256(repr(arrays.images.shape).encode())
     digest.update(np.ascontiguousarray(arrays.images).data)
     digest.update(np.asarray(arrays.sizes, dtype="<i8").tobytes())

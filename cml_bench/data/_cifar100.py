@@ -1,7 +1,8 @@
-"""What ``cifar_fs`` and ``fc100`` share: both regroup the classes of CIFAR-100 (Krizhevsky 2009).
+"""The common part of ``cifar_fs`` and ``fc100``, two few-shot splits of CIFAR-100.
 
-Of each class the 500 training and the 100 test images are taken, in this order, as torchmeta does.
-32x32, [0, 1].
+CIFAR-100 has 60,000 colour photographs of 32x32 pixels in 100 classes. Alex Krizhevsky made it at
+the University of Toronto (2009); it has no licence text. Both sets take all 600 images of a class:
+first the 500 training images, then the 100 test images, as torchmeta does.
 """
 
 import itertools
@@ -15,7 +16,7 @@ import numpy as np
 from cml_bench.data import _pickles
 from cml_bench.data._archives import AGAIN, described, members, reading
 from cml_bench.data._images import as_bytes
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ImageSet
 from cml_bench.errors import UserError
@@ -25,8 +26,9 @@ _SIDE, _EACH = 32, 600
 
 
 class Cifar100(ImageSet):
-    """Colour images (3, 32, 32), 600 of each class. A subclass names its ``split_file`` and its
-    ``split_id``.
+    """Colour images (3, 32, 32), 600 of each class.
+
+    A subclass gives ``split_file``, the list of classes of each split, and ``split_id``, its name.
     """
 
     input_shape = (3, _SIDE, _SIDE)
@@ -34,9 +36,9 @@ class Cifar100(ImageSet):
     image_count = 100 * _EACH
     store = "cifar100"
     files = (
-        # The second address is the university's newer one for the same page, known from other
-        # people's downloaders and from no list of ours; what comes from there must have the
-        # published digest like everything else.
+        # The second address is the university's newer one for the same page. Other people's
+        # downloaders name it; we have not fetched from it. Every download must have the published
+        # digest.
         RemoteFile(
             "cifar-100-python.tar.gz",
             (
@@ -58,7 +60,7 @@ class Cifar100(ImageSet):
         super().__init__(options)
         lists = json.loads(self.split_file.read_text(encoding="utf-8"))
         self.names = {split: sorted(itertools.chain(*lists[split].values())) for split in SPLITS}
-        self.class_counts = {split: len(found) for split, found in self.names.items()}
+        self.class_counts = {split: len(names) for split, names in self.names.items()}
 
     @property
     def data_id(self) -> str:
@@ -66,11 +68,11 @@ class Cifar100(ImageSet):
         return f"{self.name}/{self.split_id}/{_SIDE}px"
 
     def class_name(self, split: str, place: int) -> str:
-        """CIFAR-100's name of it."""
+        """The class by its name in CIFAR-100."""
         return f"class {self.names[split][place]}"
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """In the order of their names within each split."""
+        """One class after another, within each split in the order of their names."""
         (path,) = paths.values()
         with reading(path):
             content = _contents(path)
@@ -85,30 +87,29 @@ class Cifar100(ImageSet):
 
 
 def _contents(path: Path) -> dict[str, Any]:
-    """The three pickles by name, wherever in an archive or a folder they stand: train, test,
-    meta.
-    """
-    found, names = {}, {}
+    """The three pickles train, test and meta, by name, from any place in the archive or folder."""
+    pickles: dict[str, Any] = {}
+    names: dict[str, str] = {}
     every = []
     for name, file in members(path):
         every.append(name)
         if (part := PurePosixPath(name).name) in ("train", "test", "meta"):
-            if part in found:
+            if part in pickles:
                 raise UserError(
                     f"{path} holds {names[part]} and {name}, and nobody knows which is meant."
                     f" {AGAIN}"
                 )
-            found[part], names[part] = _pickles.load(file, f"{path}, {name}"), name
-    if missing := sorted({"train", "test", "meta"} - set(found)):
+            pickles[part], names[part] = _pickles.load(file, f"{path}, {name}"), name
+    if missing := sorted({"train", "test", "meta"} - set(pickles)):
         raise UserError(
             f"{path} holds {described(every)}. Wanted are CIFAR-100's pickles train, test and meta;"
             f" there is no file {missing[0]}. {AGAIN}"
         )
-    return found
+    return pickles
 
 
 def _numbers(meta: Any, path: Path) -> dict[str, int]:
-    """Class -> number."""
+    """The label of each class, by the name of the class."""
     names = [_pickles.text(name) for name in _pickles.field(meta, "fine_label_names")]
     if len(set(names)) != len(names):
         raise UserError(f"{path}, meta names a class twice. {AGAIN}")
@@ -116,8 +117,9 @@ def _numbers(meta: Any, path: Path) -> dict[str, int]:
 
 
 def _images(content: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N, 3, 32, 32) and labels (N,) of a pickle; its rows may be laid out as images,
-    in either way.
+    """Images uint8 (N, 3, 32, 32) and labels (N,) of a pickle.
+
+    The pickle holds rows of 3,072 bytes, or images (N, 32, 32, 3) or (N, 3, 32, 32).
     """
     images, labels = (np.asarray(_pickles.field(content, key)) for key in ("data", "fine_labels"))
     count, shape = len(labels), (3, _SIDE, _SIDE)

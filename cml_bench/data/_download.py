@@ -1,5 +1,6 @@
-"""A downloader for pooch that goes on where an earlier attempt stopped, and knows a web page from a
-file.
+"""A downloader for pooch.
+
+It continues a download that was interrupted, and it knows a web page from the file.
 """
 
 import itertools
@@ -19,17 +20,16 @@ import urllib3
 from cml_bench.errors import UserError
 from cml_bench.system.files import write_json
 
-CONNECT_SECONDS, STALL_SECONDS = 30.0, 60.0  # a slow server may take for ever, a silent one may not
-PAUSE_SECONDS, TRIES = (
-    2.0,
-    20,
-)  # after a cut that brought new bytes; after one that did not, the next address is tried
-LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # how often a log gets a line
+CONNECT_SECONDS, STALL_SECONDS = 30.0, 60.0  # a slow server has no limit, a silent one has this
+# After a cut that brought new bytes, the same address is tried again: so many times in all, after
+# such a pause. After a cut that brought none, the next address is tried.
+PAUSE_SECONDS, TRIES = 2.0, 20
+LINE_SECONDS, LINE_SHARE = 10.0, 0.1  # a log gets a line after so long, or such a share of the file
 _CHUNK = 1 << 16
 
 
 class Failed(Exception):
-    """This address does not deliver the file; the text says why."""
+    """This address does not deliver the file. The text says why."""
 
 
 class _Cut(Exception):
@@ -45,24 +45,22 @@ _BROKEN = (
 
 
 class Resuming:
-    """``downloader=`` of pooch.retrieve: bytes go to ``part``, which stays when the connection is
-    cut, the server falls silent or the process is killed, and is continued by the next attempt,
-    from whatever address.
+    """A ``downloader`` for pooch.retrieve.
 
-    ``size`` in bytes (0: unknown). ``known``: whether a digest will decide in the end; if not, only
-    the same version of the same address is continued, by its ETag or date. ``say`` gets lines of
-    text; on a terminal there is a bar.
+    The bytes go to the file ``part``. It stays when the connection is cut, the server falls silent
+    or the process is killed, and the next attempt continues it, from any address. ``size`` is in
+    bytes (0: unknown). ``known``: the file's digest is known and will be checked. If it is not,
+    only the same version from the same address is continued, as its ETag or date tells. ``say``
+    gets lines about the progress; a terminal gets a bar.
     """
 
     def __init__(self, part: Path, size: int, known: bool, say: Callable[[str], None]):
         self.part, self.size, self.known, self.say = part, size, known, say
         self.note = part.with_name(part.name + ".json")
-        self.resumed = False  # whether the file has parts of several attempts
+        self.resumed = False  # whether several attempts made the file
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Raises :class:`Failed` with the reason; the whole file stands at ``output_file``
-        otherwise.
-        """
+        """Write the whole file to ``output_file``, or raise :class:`Failed` with the reason."""
         for tries in range(1, TRIES + 1):
             before = self._have()
             try:
@@ -84,7 +82,7 @@ class Resuming:
         self.note.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Remove what was received."""
+        """Remove the bytes received so far."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
@@ -103,10 +101,8 @@ class Resuming:
         if have and have == self.size:
             self.resumed = True
             return
-        headers = {
-            "Accept-Encoding": "identity",
-            **self._range(url, have),
-        }  # a packed answer has no ranges
+        # Not packed: a packed answer has no ranges.
+        headers = {"Accept-Encoding": "identity", **self._range(url, have)}
         with requests.get(
             url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS)
         ) as answer:
@@ -133,7 +129,7 @@ class Resuming:
             self._write(itertools.chain((beginning,), chunks), start, total or self.size)
 
     def _range(self, url: str, have: int) -> dict[str, str]:
-        """Headers that ask for the rest, or none where the rest might be of another file."""
+        """Headers that ask for the rest of the file; none if it might be the rest of another."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
             version = note["version"] if note["url"] == url else ""
@@ -144,15 +140,15 @@ class Resuming:
         return {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
 
     def _place(self, answer: requests.Response, have: int) -> tuple[int, int]:
-        """Where the answer's first byte belongs, and the whole size (0: not told)."""
+        """The place of the answer's first byte in the file, and the file's size (0: not told)."""
         if answer.status_code == 206:
-            found = re.fullmatch(
+            told = re.fullmatch(
                 r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip()
             )
-            if not found or int(found[1]) != have:
+            if not told or int(told[1]) != have:
                 self.forget()
                 raise _Cut("the server sent another range")
-            return have, int(found[2]) if found[2] != "*" else 0
+            return have, int(told[2]) if told[2] != "*" else 0
         length = answer.headers.get("Content-Length", "")
         return 0, int(length) if length.isdecimal() else 0
 
@@ -169,7 +165,7 @@ class Resuming:
         except Failed:
             self.forget()
             raise
-        except requests.RequestException:  # an OSError, too
+        except requests.RequestException:  # which is an OSError, but none of the disk
             raise
         except OSError as error:
             raise UserError(
@@ -190,7 +186,7 @@ def _silent(error: Exception) -> bool:
 
 
 def _name(error: Exception) -> str:
-    """What a person is told: not the address again, and no chain of wrapped errors."""
+    """The error in a few words: without the address, and without a chain of wrapped errors."""
     if isinstance(error, _Cut):
         return str(error)
     if isinstance(error, requests.ConnectTimeout):
@@ -205,12 +201,12 @@ def _name(error: Exception) -> str:
 
 
 def _version(answer: requests.Response) -> str:
-    """What If-Range may name: a strong ETag or a date."""
+    """The version for an If-Range header: a strong ETag, else a date, else empty."""
     tag = answer.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
 
 
-# HTML, and the <Error> of storage services, which some send with status 200.
+# HTML, and the <Error> of storage services, some of which send it with status 200.
 _PAGE = re.compile(
     rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype"
     rb" html|html|head|script|error)\b",
@@ -224,7 +220,7 @@ def _speaks_of_quota(beginning: bytes) -> bool:
 
 
 def _page(answer: requests.Response, beginning: bytes) -> str:
-    """Why the answer is a web page or a notice and not the file; empty: it looks like a file."""
+    """A sentence if the answer is a web page or a notice instead of the file, else empty."""
     page = _PAGE.match(beginning) or "text/html" in answer.headers.get("Content-Type", "").lower()
     quota = _speaks_of_quota(beginning)
     if not page and not (quota and len(beginning) < 5000):
@@ -255,7 +251,7 @@ def _progress(name: str, total: int, start: int, say: Callable[[str], None]) -> 
 
 
 class _Lines:
-    """A line at the start, at the end, and between them at every tenth and every ten seconds."""
+    """Says a line at the start, at the end, after every tenth of the file and every ten seconds."""
 
     def __init__(self, name: str, total: int, start: int, say: Callable[[str], None]):
         self.name, self.total, self.done, self.say = name, total, start, say

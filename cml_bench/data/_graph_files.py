@@ -1,8 +1,9 @@
-"""The files of published graphs: Planetoid's eight, and the npz of gnn-benchmark and graph2gauss.
+"""Reads the files of published graphs: Planetoid's eight, and the npz of gnn-benchmark and
+graph2gauss.
 
-What comes out is what torch_geometric 2.8 makes of them, number by number. Its own readers are not
-used: that of Planetoid's pickles runs what a file asks for, and none checks the numbers of rows and
-columns, which scipy takes for addresses.
+The result equals that of torch_geometric 2.8, number by number. The readers of torch_geometric are
+not used, for safety: the one for Planetoid's pickles runs whatever a file asks for, and none checks
+row and column numbers, which scipy uses as addresses.
 """
 
 import zipfile
@@ -13,13 +14,11 @@ from typing import Any
 import numpy as np
 
 from cml_bench.data import _pickles
-from cml_bench.data._archives import AGAIN, printable, reading
+from cml_bench.data._archives import AGAIN, escaped, reading
 from cml_bench.errors import UserError
 
-_CSR = [
-    ("scipy.sparse.csr", "csr_matrix"),
-    ("scipy.sparse._csr", "csr_matrix"),
-]  # renamed by scipy 1.8
+# scipy 1.8 renamed the module.
+_CSR = [("scipy.sparse.csr", "csr_matrix"), ("scipy.sparse._csr", "csr_matrix")]
 _NPZ = [
     f"{matrix}_{part}"
     for matrix in ("adj", "attr")
@@ -28,11 +27,11 @@ _NPZ = [
 
 
 def planetoid(paths: Mapping[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-    """What the files ``ind.NAME.x`` and so on hold: see
-    :meth:`cml_bench.data.graphs.GraphSet.graph`.
+    """The graph in Planetoid's files ``ind.NAME.x`` and so on: links, features and labels.
 
-    Nodes of the test part stand where ``test.index`` says. Numbers that it leaves out are nodes
-    without a word, a link or, as far as the files say, a class: they count as of class 0.
+    :meth:`cml_bench.data.graphs.GraphSet.graph` says what these are. ``test.index`` gives the
+    numbers of the test nodes. A number that it leaves out is a node without words and links. The
+    files give it no class either: it counts as class 0.
     """
     import scipy.sparse as sp
 
@@ -42,9 +41,10 @@ def planetoid(paths: Mapping[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
     classes = {name: _classes(content[name], part[name]) for name in ("y", "ty", "ally")}
     first, test, links = words["allx"].shape[0], _numbers(part["test.index"]), content["graph"]
     pairs = _pairs(links, part["graph"])
-    rows = [len(classes[name]) for name in ("y", "ty", "ally")] + [len(test), len(np.unique(test))]
+    counts = [len(classes[name]) for name in ("y", "ty", "ally")]
+    counts += [len(test), len(np.unique(test))]
     wanted = [words[name].shape[0] for name in ("x", "tx", "allx", "tx", "tx")]
-    if rows != wanted or not rows[1] or (test.min(), test.max()) != (first, len(links) - 1):
+    if counts != wanted or not counts[1] or (test.min(), test.max()) != (first, len(links) - 1):
         raise UserError(
             f"{part['test.index']}: it and the files beside it are not of one graph. {AGAIN}"
         )
@@ -81,26 +81,27 @@ def _numbers(path: Path) -> np.ndarray:
 
 
 def _pairs(content: Any, path: Path) -> np.ndarray:
-    """Links (2, E) of a dict: node -> list of its neighbours."""
+    """The links (2, E) in a dict from each node to the list of its neighbours."""
     with reading(path):
-        rows = [row for row, found in content.items() for _ in found]
-        pairs = np.array([rows, [column for found in content.values() for column in found]])
+        rows = [node for node, neighbours in content.items() for _ in neighbours]
+        columns = [node for neighbours in content.values() for node in neighbours]
+        pairs = np.array([rows, columns])
         if not rows or pairs.dtype.kind not in "iu":
             raise ValueError(f"{len(rows)} links of type {pairs.dtype}")
         return pairs.astype(np.int64)
 
 
 def npz(path: Path) -> tuple[np.ndarray, Any, np.ndarray]:
-    """What an npz of two sparse matrices and ``labels`` holds: see
-    :meth:`cml_bench.data.graphs.GraphSet.graph`.
+    """The graph in an npz file of two sparse matrices and ``labels``: links, features and labels.
 
-    Links are taken in both directions; a word is there or not.
+    :meth:`cml_bench.data.graphs.GraphSet.graph` says what these are. Links are taken in both
+    directions. A feature is 1 where the file's number is positive.
     """
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no whole npz file. {AGAIN}")
     with reading(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
         if missing := sorted({*_NPZ, "labels"} - set(stored)):
-            held = printable(", ".join(stored)) or "nothing"
+            held = escaped(", ".join(stored)) or "nothing"
             raise UserError(f"{path} holds {held}; it has no {missing[0]}. {AGAIN}")
         part = {name: _plain(stored, name, path) for name in (*_NPZ, "labels")}
         links, features = (
@@ -124,8 +125,9 @@ def _plain(stored: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarra
 
 
 def matrix(data: Any, indices: Any, indptr: Any, shape: Any) -> Any:
-    """A matrix by rows (scipy), each entry once. A ValueError if its parts do not fit: scipy would
-    read past them.
+    """A sparse matrix by rows, each entry once.
+
+    A ValueError if its parts do not fit together: scipy would read beyond their memory.
     """
     import scipy.sparse as sp
 
@@ -138,7 +140,7 @@ def matrix(data: Any, indices: Any, indptr: Any, shape: Any) -> Any:
             raise ValueError(
                 f"{what} of a matrix that are {getattr(given, 'dtype', type(given).__name__)}"
             )
-    found = sp.csr_array((data, indices, indptr), shape=tuple(int(side) for side in shape))
-    found.check_format(full_check=True)
-    found.sum_duplicates()
-    return found
+    stored = sp.csr_array((data, indices, indptr), shape=tuple(int(side) for side in shape))
+    stored.check_format(full_check=True)
+    stored.sum_duplicates()
+    return stored

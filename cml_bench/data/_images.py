@@ -1,11 +1,11 @@
-"""The one place where pictures, and arrays of numbers, become the bytes of images. PIL is imported
-when it is needed.
+"""The one place where pictures and arrays of numbers become the bytes of images.
 
-What is plain is converted: transparency of every kind lies on white paper; palettes and 1-bit
-pictures become colours and greys; colour becomes grey by Pillow's weights (299 R + 587 G + 114 B) /
-1000, grey becomes colour by three equal channels. What bytes cannot hold is refused by name: 16
-bits a channel, numbers out of range, NaN, animations. The turn that EXIF notes for a photograph,
-colour profiles and gamma are left alone, as in torchmeta and torchvision.
+Pictures are converted where the meaning is clear. A transparent picture is laid on white. A palette
+becomes colour, and 1 bit becomes grey. Colour becomes grey by Pillow's weights, (299 R + 587 G +
+114 B) / 1000, and grey becomes colour by three equal channels. A UserError refuses what bytes
+cannot hold: 16 bits a channel, numbers out of range, NaN, animations. EXIF's turn of a photograph,
+colour profiles and gamma are ignored, as in torchmeta and torchvision. PIL is imported only when it
+is needed.
 """
 
 import io
@@ -20,7 +20,8 @@ from cml_bench.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # of files; some others make Pillow start a program
+# The file formats that are read. For some others Pillow would start a program.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _WANTED = "integers 0..255, floats 0..1 or booleans are wanted"
@@ -35,16 +36,15 @@ def decode(
 ) -> np.ndarray:
     """One picture, a file's content or a PIL image, as uint8 (channels, height, width).
 
-    ``channels``: 1 grey, 3 colour; None: as the picture has it, where a palette is colour.
-    ``side``: squash to a square of so many pixels a side, with Pillow's filter ``resample``.
-    ``where`` names the picture in errors: a UserError if it is of a kind that bytes cannot hold. Of
-    a damaged file whatever Pillow raises comes through, see
-    :func:`cml_bench.data._archives.reading`.
+    ``channels``: 1 is grey, 3 is colour, None is what the picture has (a palette is colour).
+    ``side``: squash the picture to a square of so many pixels a side, with Pillow's filter
+    ``resample``. A UserError names ``where`` if bytes cannot hold the picture. For a damaged file
+    Pillow's own errors come through: see :func:`cml_bench.data._archives.reading`.
     """
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of remarks on EXIF data and the like, which is not used
+        warnings.simplefilter("ignore")  # about EXIF data and the like, which is not used
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             if isinstance(picture, bytes):
@@ -71,17 +71,14 @@ def _opened(content: bytes) -> "Image":
         raise ValueError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
     if picture.format != "PNG":
         return picture
-    picture.verify()  # all checksums: to decode it, Pillow skips those of the pixels
+    picture.verify()  # checks all checksums; when Pillow decodes, it skips those of the pixels
     return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def _plain(picture: "Image", where: str) -> "Image":
-    """The picture in mode L or RGB, on white; a UserError for what has no plain meaning in
-    bytes.
-    """
-    tile = str(
-        getattr(picture, "tile", "")
-    )  # how the file holds the pixels, as long as they are not read
+    """The picture in mode L or RGB, laid on white. A UserError if bytes cannot hold it."""
+    # How the file holds the pixels. Pillow forgets it when it has read them.
+    tile = str(getattr(picture, "tile", ""))
     if picture.mode.startswith(("I", "F")) or (";16" in tile and "BGR;16" not in tile):
         raise UserError(
             f"{where} has more than 8 bits a channel (mode {picture.mode}): convert it to 8 bits."
@@ -90,14 +87,12 @@ def _plain(picture: "Image", where: str) -> "Image":
         raise UserError(
             f"{where} has the mode {picture.mode}: convert it to L (grey) or RGB (colour)."
         )
-    if (
-        picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1
-    ):  # MPO: a JPEG with previews behind it
-        raise UserError(f"{where} is a sequence of {picture.n_frames} pictures: give one picture.")
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # MPO: a JPEG file with previews behind the picture
+        raise UserError(f"{where} is a sequence of {frames} pictures: give one picture.")
     if (few := re.search(r"'L;([24])'", tile)) and "transparency" in picture.info:
-        picture = (
-            picture.copy()
-        )  # its greys are spread over 0..255, and Pillow leaves the transparent one as it was
+        # Pillow spreads greys of 2 or 4 bits over 0..255, but leaves the transparent one's number.
+        picture = picture.copy()
         picture.info["transparency"] *= 255 // (2 ** int(few[1]) - 1)
     if picture.mode == "La":
         picture = picture.convert("LA")
@@ -113,10 +108,10 @@ def _on_white(picture: "Image") -> "Image":
 
 
 def as_bytes(values: np.ndarray, where: str) -> np.ndarray:
-    """Numbers of any shape as uint8: integers 0..255 as they are, floats 0..1 times 255 and
-    rounded, booleans 0 or 255.
+    """Numbers of any shape as uint8.
 
-    A UserError for any other number, or type; ``where`` names the array in it.
+    Integers 0..255 stay, floats 0..1 are multiplied by 255 and rounded, booleans become 0 and 255.
+    A UserError for any other number or type; it names the array by ``where``.
     """
     if values.dtype == np.uint8:
         return values

@@ -1,8 +1,8 @@
-"""MiniImagenet in the layouts in which people keep it: pickles, lists with a folder of images,
-folders of classes.
+"""Reads MiniImagenet in the layouts in which people keep it.
 
-Each gives (class, its images as uint8 (n, 84, 84, 3)) of one split after another, classes in the
-order of their names.
+These are pickles, lists (.csv) with a folder of images, and folders of classes. Each reader yields
+(split, class name, images uint8 (n, 84, 84, 3)), split by split, classes in the order of their
+names.
 """
 
 import csv
@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from cml_bench.data import _pickles
-from cml_bench.data._archives import AGAIN, PICKLE, described, members, printable, reading
+from cml_bench.data._archives import AGAIN, PICKLE, described, escaped, members, reading
 from cml_bench.data._images import as_bytes, decode
 from cml_bench.data.episodes import SPLITS
 from cml_bench.errors import UserError
 
 SIDE = 84
-Found = Iterator[tuple[str, str, np.ndarray]]
+Classes = Iterator[tuple[str, str, np.ndarray]]
 _SPLIT = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-# Of miniImageNet_category_split_train_phase_{train,val,test}.pickle the last two are more images of
-# training classes.
+# Of miniImageNet_category_split_train_phase_{train,val,test}.pickle only the first counts: the
+# other two are more images of the training classes.
 _NAMED = re.compile(r"(?:phase_train|(?<!phase_)(train|val|validation|test))\.(?:pkl|pickle)$")
 _PICTURES = (".jpg", ".jpeg", ".png")
 WANTED = (
@@ -33,16 +33,17 @@ WANTED = (
 )
 
 
-def of_pickle(path: Path, split: str) -> Found:
-    """Of the pickle of one split."""
+def of_pickle(path: Path, split: str) -> Classes:
+    """Read the pickle of one split."""
     with reading(path, wanted=PICKLE), open(path, "rb") as file:
         content = _pickles.load(file, str(path))
     yield from _by_class(content, path, split)
 
 
-def of_archive(path: Path) -> Found:
-    """Of an archive or a folder. Pickles go before lists, and lists before folders, where several
-    are there.
+def of_archive(path: Path) -> Classes:
+    """Read an archive or a folder of all splits.
+
+    If it holds several layouts, pickles are taken before lists, and lists before folders.
     """
     names, lists = [], {}
     with reading(path):
@@ -52,7 +53,7 @@ def of_archive(path: Path) -> Found:
             if place.suffix == ".csv" and place.stem in _SPLIT:
                 lists[name] = file.read()
     pickles = {
-        name: _SPLIT[found[1] or "train"] for name in names if (found := _NAMED.search(name))
+        name: _SPLIT[match[1] or "train"] for name in names if (match := _NAMED.search(name))
     }
     folders = {
         name: _SPLIT[parts[-3]]
@@ -73,7 +74,7 @@ def of_archive(path: Path) -> Found:
             ),
         )
     elif folders:
-        classes = {split: {} for split in SPLITS}
+        classes: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
         for name in sorted(folders):
             classes[folders[name]].setdefault(name.split("/")[-2], []).append(name)
         yield from _of_images(path, classes)
@@ -81,38 +82,35 @@ def of_archive(path: Path) -> Found:
         raise UserError(f"{path} holds {described(names)}. {WANTED}. {AGAIN}")
 
 
-def _one_each(path: Path, found: Mapping[str, str]) -> dict[str, str]:
-    """Split -> the one file of it."""
+def _one_each(path: Path, split_of: Mapping[str, str]) -> dict[str, str]:
+    """The one file of each split. A UserError if a split has none, or several."""
     for split in SPLITS:
-        of_split = sorted(name for name, its in found.items() if its == split)
+        of_split = sorted(name for name, its in split_of.items() if its == split)
         if len(of_split) != 1:
             said = (
                 f"{len(of_split)} files of the {split} split ({', '.join(of_split)})"
                 if of_split
-                else (f"{described(list(found))}, and none of the {split} split")
+                else (f"{described(list(split_of))}, and none of the {split} split")
             )
             raise UserError(f"{path} holds {said}. {WANTED}. {AGAIN}")
-    return {split: name for name, split in found.items()}
+    return {split: name for name, split in split_of.items()}
 
 
-# -- pickles
-# ------------------------------------------------------------------------------------------
+# ---- pickles
 
 
-def _of_pickles(path: Path, names: Mapping[str, str]) -> Found:
-    """Split by split, so that no more than one of them is in memory: the largest needs about 2
-    GB.
-    """
+def _of_pickles(path: Path, names: Mapping[str, str]) -> Classes:
+    """Read one split after another, since the largest takes about 2 GB of memory."""
     for split in SPLITS:
         with reading(path):
-            for member, file in members(path):  # to the end, so that every name is checked
+            for member, file in members(path):  # to the end: `members` checks every name
                 if member == names[split]:
                     content = _pickles.load(file, f"{path}, {member}")
         yield from _by_class(content, path, split)
         del content
 
 
-def _by_class(content: Any, path: Path, split: str) -> Found:
+def _by_class(content: Any, path: Path, split: str) -> Classes:
     with reading(path, f"its {split} split"):
         keys = {_pickles.text(key) for key in content} if isinstance(content, dict) else set()
         if not keys >= {"image_data", "class_dict"} and not keys >= {"data", "labels"}:
@@ -122,7 +120,7 @@ def _by_class(content: Any, path: Path, split: str) -> Found:
                 else f"a {type(content).__name__}"
             )
             raise UserError(
-                f"{path}: its {split} split is {printable(what)[:200]}. A dict of image_data and"
+                f"{path}: its {split} split is {escaped(what)[:200]}. A dict of image_data and"
                 f" class_dict, or of data and labels, is wanted. {AGAIN}"
             )
         kept = "image_data" if "image_data" in keys else "data"
@@ -132,14 +130,14 @@ def _by_class(content: Any, path: Path, split: str) -> Found:
             if kept == "image_data"
             else _labelled(content, len(images))
         )
-        rows = {_pickles.text(name): np.asarray(found) for name, found in rows.items()}
+        rows = {_pickles.text(name): np.asarray(of_class) for name, of_class in rows.items()}
         every = np.concatenate(list(rows.values()))
         if every.dtype.kind not in "iu" or every.min() < 0 or len(np.unique(every)) != len(every):
             raise ValueError(
                 "rows of classes that are negative, no whole numbers or in two classes"
             )
         for name in sorted(rows):
-            yield split, printable(str(name)), images[rows[name]]
+            yield split, escaped(str(name)), images[rows[name]]
 
 
 def _pictures(images: np.ndarray, where: str) -> np.ndarray:
@@ -152,8 +150,10 @@ def _pictures(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def _labelled(content: Any, count: int) -> dict[Any, np.ndarray]:
-    """Class -> rows, of ``labels`` (one a row) and, where they are there, the names of
-    ``catname2label``.
+    """The rows of each class, by its name.
+
+    ``labels`` has one number for each row. ``catname2label`` gives their names; without it the
+    number is the name.
     """
     labels = np.asarray(_pickles.field(content, "labels"))
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
@@ -168,14 +168,13 @@ def _labelled(content: Any, count: int) -> dict[Any, np.ndarray]:
     return {name: np.flatnonzero(labels == number) for number, name in names.items()}
 
 
-# -- images
-# -------------------------------------------------------------------------------------------
+# ---- images
 
 
 def _listed(
     path: Path, lists: Mapping[str, str], contents: Mapping[str, bytes], names: Sequence[str]
 ) -> dict[str, dict[str, list[str]]]:
-    """Split -> class -> members, in the order of the lists."""
+    """The members of each class of each split, in the order of the lists."""
     pictures: dict[str, list[str]] = {}
     for name in names:
         if name.lower().endswith(_PICTURES):
@@ -186,7 +185,7 @@ def _listed(
         with reading(path, member):
             table = csv.DictReader(io.StringIO(contents[member].decode("utf-8-sig"), newline=""))
             if not {"filename", "label"} <= set(table.fieldnames or ()):
-                said = printable(", ".join(table.fieldnames or ("none",)))
+                said = escaped(", ".join(table.fieldnames or ("none",)))
                 raise UserError(
                     f"{path}, {member} has the columns {said}; filename and label are wanted."
                 )
@@ -203,36 +202,38 @@ def _listed(
 
 
 def _picture_of(name: str, pictures: Mapping[str, list[str]], where: str) -> str:
-    """The member that a list calls ``name``, perhaps with folders before it."""
-    found = pictures.get(PurePosixPath(name).name, [])
-    exact = [member for member in found if f"/{member}".endswith(f"/{name}")]
-    found = exact or found
-    if len(found) != 1:
-        said = f"stands for {' and '.join(found[:2])}" if found else "is not there"
-        raise UserError(f"{where} names {printable(name)!r}, which {said}. {AGAIN}")
-    return found[0]
+    """The member that a list calls ``name``. In the archive it may stand in further folders."""
+    namesakes = pictures.get(PurePosixPath(name).name, [])
+    exact = [member for member in namesakes if f"/{member}".endswith(f"/{name}")]
+    meant = exact or namesakes
+    if len(meant) != 1:
+        said = f"stands for {' and '.join(meant[:2])}" if meant else "is not there"
+        raise UserError(f"{where} names {escaped(name)!r}, which {said}. {AGAIN}")
+    return meant[0]
 
 
-def _of_images(path: Path, classes: Mapping[str, Mapping[str, list[str]]]) -> Found:
-    """All are decoded in the order of the archive, and held in memory: 1.3 GB."""
+def _of_images(path: Path, classes: Mapping[str, Mapping[str, list[str]]]) -> Classes:
+    """Decode all images in the order of the archive, and keep them in memory: 1.3 GB."""
     order = [
         (split, name, classes[split][name]) for split in SPLITS for name in sorted(classes[split])
     ]
-    rows = {member: row for row, member in enumerate(m for _, _, found in order for m in found)}
+    every = [member for _, _, of_class in order for member in of_class]
+    rows = {member: row for row, member in enumerate(every)}
     images = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
     with reading(path):
         for member, file in members(path):
             if member in rows:
                 images[rows[member]] = _decoded(file.read, path, member)
     first = 0
-    for split, name, found in order:
-        yield split, printable(name), images[first : first + len(found)]
-        first += len(found)
+    for split, name, of_class in order:
+        yield split, escaped(name), images[first : first + len(of_class)]
+        first += len(of_class)
 
 
 def _decoded(read: Callable[[], bytes], path: Path, member: str) -> np.ndarray:
-    """uint8 (84, 84, 3). Another size is squashed with Lanczos, as MAML's script for the lists
-    does.
+    """One image as uint8 (84, 84, 3).
+
+    Another size is squashed with Pillow's Lanczos filter, as MAML's script for these lists does.
     """
     with reading(path, member):
         return decode(read(), f"{path}, {member}", 3, SIDE, "LANCZOS").transpose(1, 2, 0)

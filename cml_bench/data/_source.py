@@ -1,9 +1,9 @@
-"""Where files of data sets come from: mirrors in order, verified by digest before they have their
-name.
+"""Gets the files of data sets: from the user's own copies, or from mirrors, tried in order.
 
-Downloads stand in ``downloads/STORE`` of the data folder; those under way in ``.incoming`` there.
-Of files that are published without a digest the first download's SHA-256 is kept in
-``digests.json``, and a later change is refused.
+Downloads stand in ``downloads/STORE`` of the data folder. While one is under way it stands in
+``.incoming`` there; it gets its name when its digest is verified. If a file is published without a
+digest, the SHA-256 of the first download is kept in ``digests.json``, and a file that differs from
+it later is refused.
 """
 
 import hashlib
@@ -21,17 +21,17 @@ from cml_bench.errors import UserError
 from cml_bench.system.files import write_json
 from cml_bench.system.locks import run_lock
 
-_ARCHIVES = (".zip", ".tar.gz", ".tgz")  # in place of one, a folder of what it holds will do
+_ARCHIVES = (".zip", ".tar.gz", ".tgz")  # an own copy of these may be a folder of their content
 Say = Callable[[str], None]
 
 
 class RemoteFile(NamedTuple):
-    """A published file: its name, addresses (tried in order), size in bytes and strongest published
-    digest.
+    """A published file.
 
-    ``size`` 0: not published. ``sha256`` and ``md5`` empty: neither is published, the first
-    download counts. A file that must be fetched by hand has no addresses; ``page`` says where a
-    person finds it.
+    ``urls`` are its addresses, tried in order; a file that must be fetched by hand has none.
+    ``size`` is in bytes; 0 if it is not published. ``sha256`` and ``md5`` are the published
+    digests; if both are empty, the first download counts. ``page`` is where a person finds the
+    file.
     """
 
     name: str
@@ -43,15 +43,14 @@ class RemoteFile(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """``sha256:...``, else ``md5:...``, else empty."""
+        """The strongest published digest: ``sha256:...``, else ``md5:...``, else empty."""
         return (
             f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
         ).lower()
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file; of a folder, that of what ``sha256sum`` prints of all files in it,
-    sorted by name.
+    """SHA-256 (hex) of a file or of a folder. For a folder it is what this command prints:
 
     ``(cd FOLDER && find -L . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) | sha256sum``
     """
@@ -66,8 +65,10 @@ def sha256_of(path: Path) -> str:
 
 
 def _line(digest: bytes, name: bytes) -> bytes:
-    """As ``sha256sum`` prints it: a backslash before all where there is one in a name, or the end
-    of a line.
+    """A line as ``sha256sum`` prints it.
+
+    If a name has a backslash or a line break, these are escaped, and the line begins with a
+    backslash.
     """
     plain = name.replace(b"\\", rb"\\").replace(b"\n", rb"\n").replace(b"\r", rb"\r")
     return b"\\"[: plain != name] + digest + b"  ./" + plain + b"\n"
@@ -79,29 +80,30 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def digests_of(file: RemoteFile, path: Path, own: LocalCopy | None) -> list[str]:
-    """All digests by which the verified file at ``path`` may be asked for, those that are known not
-    computed again.
+    """All digests by which the verified file at ``path`` may be asked for later.
+
+    A digest that is known already is not computed again.
     """
-    found = [f"sha256:{own.sha256 if own else file.sha256.lower() or sha256_of(path)}"]
+    digests = [f"sha256:{own.sha256 if own else file.sha256.lower() or sha256_of(path)}"]
     if file.md5 and not file.sha256 and not path.is_dir():
-        found.append(f"md5:{_digest(path, 'md5') if own else file.md5.lower()}")
-    return found if own or file.digest else [*found, FIRST]
+        digests.append(f"md5:{_digest(path, 'md5') if own else file.md5.lower()}")
+    return digests if own or file.digest else [*digests, FIRST]
 
 
-def shown(text: str) -> None:
-    """The usual ``say``: a line on standard error."""
+def to_stderr(text: str) -> None:
+    """Print a line on standard error: the usual ``say``."""
     print(text, file=sys.stderr, flush=True)
 
 
 def obtain(
-    file: RemoteFile, folder: Path, local: LocalCopy | None = None, say: Say = shown
+    file: RemoteFile, folder: Path, own: LocalCopy | None = None, say: Say = to_stderr
 ) -> Path:
-    """The verified file: a local copy if one is given, else from ``folder``, else downloaded into
-    it.
+    """The path of the verified file: the user's ``own`` copy if given, else the file in ``folder``.
 
-    A UserError names the file and what to do when no mirror delivers it or a digest is wrong.
+    It is downloaded into ``folder`` if it is not there. If no mirror delivers it, or a digest is
+    wrong, a UserError names the file and says what to do.
     """
-    return obtain_all((file,), folder, {file.name: local} if local else {}, say=say)[file.name]
+    return obtain_all((file,), folder, {file.name: own} if own else {}, say=say)[file.name]
 
 
 def obtain_all(
@@ -109,23 +111,23 @@ def obtain_all(
     folder: Path,
     own: Mapping[str, LocalCopy],
     more_bytes: int = 0,
-    say: Say = shown,
+    say: Say = to_stderr,
 ) -> dict[str, Path]:
-    """:func:`obtain` for several files, by name; ``own``: copies by name.
+    """:func:`obtain` for several files: the path of each by its name. ``own``: copies by name.
 
-    Before the first byte there must be room for all that is to come and for ``more_bytes`` made
-    from it. A second process waits for the first and then finds the files.
+    Before anything is downloaded, the disk must have room for all files and for ``more_bytes`` that
+    will be made from them. A second process waits until the first has the files.
     """
     folder = Path(folder)
-    found = {
-        file.name: _local(file, own[file.name])
+    paths = {
+        file.name: _own(file, own[file.name])
         for file in files
         if file.name in own and own[file.name].path
     }
-    wanted = [_mirrored(file, own.get(file.name)) for file in files if file.name not in found]
+    wanted = [_mirrored(file, own.get(file.name)) for file in files if file.name not in paths]
     if not wanted:
         check_room(folder, more_bytes)
-        return found
+        return paths
     with run_lock(folder, wait=say, setting="`data_dir`"):
         missing = []
         for file in wanted:
@@ -137,7 +139,7 @@ def obtain_all(
                     " unpacked."
                 )
             if path.exists() and _verified(file, path, say):
-                found[file.name] = path
+                paths[file.name] = path
             else:
                 missing.append(file)
         check_room(
@@ -145,13 +147,13 @@ def obtain_all(
             more_bytes + sum(file.size - _received(file, folder) for file in missing if file.urls),
         )
         for file in missing:
-            found[file.name] = _fetched(file, folder, say)
+            paths[file.name] = _fetched(file, folder, say)
     names = {_mirrored(file, own.get(file.name)).name: file.name for file in files}
-    return {names.get(name, name): path for name, path in found.items()}
+    return {names.get(name, name): path for name, path in paths.items()}
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """A UserError if the disk of ``folder`` has less than the bytes needed."""
+    """A UserError if the disk of ``folder`` has fewer free bytes than ``needed``."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
@@ -162,8 +164,9 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _local(file: RemoteFile, local: LocalCopy) -> Path:
-    path = Path(local.path)
+def _own(file: RemoteFile, own: LocalCopy) -> Path:
+    assert own.path is not None, "the caller has looked"
+    path = Path(own.path)
     if not path.exists():
         raise UserError(
             f"the local copy of {file.name} is not there: {path}. Correct its path under `sources`."
@@ -173,17 +176,20 @@ def _local(file: RemoteFile, local: LocalCopy) -> Path:
             f"the local copy of {file.name} is a folder: {path}. Give the path of the file."
         )
     with reading(path):
-        found = sha256_of(path)
-    if found != local.sha256:
+        sha256 = sha256_of(path)
+    if sha256 != own.sha256:
         raise UserError(
-            f"{path} has SHA-256 {found}, the configuration says {local.sha256}. Correct the one or"
+            f"{path} has SHA-256 {sha256}, the configuration says {own.sha256}. Correct the one or"
             " the other."
         )
     return path
 
 
 def _mirrored(file: RemoteFile, own: LocalCopy | None) -> RemoteFile:
-    """The file as the user's mirror has it; beside the published one, unless it is the same."""
+    """The file with the user's mirror as an address.
+
+    If the mirror's file has another digest than the published one, it gets a name of its own.
+    """
     if own is None or own.url is None:
         return file
     if own.sha256 == file.sha256.lower():
@@ -200,8 +206,7 @@ def _part(file: RemoteFile, folder: Path) -> Path:
     return folder / ".incoming" / f"{file.name}.part"
 
 
-# -- digests
-# ------------------------------------------------------------------------------------------
+# ---- digests
 
 
 def _recorded(folder: Path) -> dict[str, str]:
@@ -224,9 +229,7 @@ def _wanted_digest(file: RemoteFile, folder: Path) -> str:
 
 
 def _verified(file: RemoteFile, path: Path, say: Say) -> bool:
-    """Whether the file is the one that is wanted. Where nothing is published, the first to be seen
-    is.
-    """
+    """Whether the file is the wanted one. If no digest is published, the first file seen is."""
     wanted = _wanted_digest(file, path.parent)
     if wanted:
         algorithm, _, digest = wanted.partition(":")
@@ -257,8 +260,7 @@ def _changed(file: RemoteFile, folder: Path) -> str:
     )
 
 
-# -- downloads
-# ----------------------------------------------------------------------------------------
+# ---- downloads
 
 
 def _fetched(file: RemoteFile, folder: Path, say: Say) -> Path:
@@ -293,18 +295,20 @@ def _what_to_do(file: RemoteFile, path: Path, failures: list[str]) -> str:
 
 
 def _download(url: str, file: RemoteFile, folder: Path, say: Say) -> str | None:
-    """None, or what went wrong. pooch writes to a temporary name, verifies, renames."""
+    """Download a file: pooch writes it to a temporary name, verifies and renames it.
+
+    Returns what went wrong, or None.
+    """
     import pooch
 
     from cml_bench.data._download import Failed, Resuming
 
     part, digest = _part(file, folder), _wanted_digest(file, folder)
     part.parent.mkdir(parents=True, exist_ok=True)
-    for stray in part.parent.glob(
-        "tmp*"
-    ):  # of a process that was killed while pooch verified; we hold the lock
+    # Left by a process that was killed while pooch verified. No other runs: we hold the lock.
+    for stray in part.parent.glob("tmp*"):
         stray.unlink()
-    pooch.get_logger().setLevel("WARNING")  # we say it ourselves, with the size
+    pooch.get_logger().setLevel("WARNING")  # `say` announces the download, with its size
     downloader = Resuming(part, file.size, bool(digest), say)
     problem = None
     for again in (True, False):
@@ -319,7 +323,7 @@ def _download(url: str, file: RemoteFile, folder: Path, say: Say) -> str | None:
         except Failed as error:
             problem = str(error)
         except ValueError:
-            if downloader.resumed and again:  # parts of two files: once more, from the beginning
+            if downloader.resumed and again:  # perhaps parts of two files: once more, whole
                 continue
             problem = "the file has another digest than the published one"
             if not file.digest:

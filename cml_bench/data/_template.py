@@ -1,7 +1,7 @@
-"""Template of a set of images: copy to ``data/NAME.py``, rename what is marked (1)-(5).
+"""Template of a set of images: copy it to ``data/NAME.py`` and change what is marked (1)-(5).
 
-The example draws its images; a real set lists its ``files`` (see ``data/omniglot.py``), which are
-fetched and verified before ``build`` gets their paths. Regression and generated tasks: see
+The template draws its own images. A real set lists its ``files`` (see ``data/omniglot.py``). They
+are fetched and verified, and ``build`` gets their paths. For regression and generated tasks see
 ``data/sinusoid.py``.
 """
 
@@ -18,8 +18,9 @@ from cml_bench.spec import Options
 
 
 class TemplateOptions(Options):
-    """(1) What a configuration may set under ``data_options``; put what changes the data into
-    ``data_id``.
+    """(1) What a configuration may set under ``data_options``.
+
+    An option that changes the data belongs into ``data_id``.
     """
 
     size: int = Field(16, ge=8, le=64, description="pixels per side")
@@ -30,6 +31,7 @@ class Template(ImageSet):
     """(3) What the images show, the source, the licence, the class split and who made it."""
 
     Options = TemplateOptions
+    options: TemplateOptions
     class_counts = {"train": 20, "validation": 10, "test": 10}  # (4) classes of each split
     smallest_class = 20  # images in the smallest class
 
@@ -39,11 +41,11 @@ class Template(ImageSet):
 
     @property
     def data_id(self) -> str:
-        """Raise the version when images or split change."""
+        """Name, version and size. Raise the version when images or split change."""
         return f"template/v1/{self.options.size}px"
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
-        """(5) All images as bytes, class by class: here a pattern of each class, with noise."""
+        """(5) All images as bytes, class by class: here a pattern for each class, with noise."""
         classes, size = sum(self.class_counts.values()), self.options.size
         u = seeding.uniform(seeding.words(seeding.key("template"), 0, classes * 21, size * size))
         u = u.reshape(classes, 21, 1, size, size)

@@ -1,7 +1,9 @@
-"""``amazon_computer``: 13,752 products in 10 categories, linked by being bought together (Shchur et
-al. 2018; MIT).
+"""``amazon_computer``: a graph of 13,752 computer products on Amazon, in 10 categories.
 
-As torch_geometric's ``Amazon`` reads it: 0/1 bag of words of the reviews, not normalised.
+Two products are linked if they are often bought together. The features of a product are the words
+of its reviews: 767 numbers, 0 or 1, not normalised. Shchur et al. (2018) made the graph from Amazon
+data of McAuley et al. (2015); it is fetched from their repository gnn-benchmark (MIT licence). It
+is read as torch_geometric's ``Amazon`` reads it.
 """
 
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cml_bench.data._graph_files import npz
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.graphs import TLP, GraphSet, TLPOptions
 from cml_bench.registry import datasets
 
@@ -19,9 +21,10 @@ _FILE = "amazon_electronics_computers.npz"
 
 @datasets.register("amazon_computer")
 class AmazonComputer(GraphSet):
-    """Class split 4/3/3, as in TLP's code and the CML paper's table 6.
+    """The classes are split 4/3/3, as in TLP's code and in table 6 of the CML paper.
 
-    The source publishes no digest; this is that of the file as torch_geometric downloads it.
+    The source publishes no digest. The digest here is that of the file that torch_geometric
+    downloads.
     """
 
     Options = TLPOptions
@@ -38,5 +41,5 @@ class AmazonComputer(GraphSet):
     )
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-        """See :func:`cml_bench.data._graph_files.npz`."""
+        """The graph in the npz file."""
         return npz(paths[_FILE])

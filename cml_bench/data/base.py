@@ -1,68 +1,63 @@
-"""What a data set is.
+"""The interface of every data set.
 
-A data set knows its id, shapes and class counts without any file (``describe``, planning).
-``prepare`` makes its arrays once, in a process of its own. ``open`` maps them into memory and, for
-training, puts them on the device. :mod:`cml_bench.data.stored` holds the implementations for data
-that is prepared.
+A data set knows its id, its shapes and its class counts before any file is there: planning needs no
+more. ``prepare`` makes its arrays once, in a process of its own. ``open`` maps them into memory and
+puts them on the device. :mod:`cml_bench.data.stored` has the implementation for stored arrays.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from cml_bench import spec
 from cml_bench.data._source import LocalCopy, RemoteFile
 from cml_bench.data.episodes import Task
 from cml_bench.errors import UserError, unknown
-from cml_bench.spec import Options
 
 
 class DataSet:
     """Interface of every data set.
 
     ``kind`` decides loss and score: ``classification`` (cross-entropy, accuracy) or ``regression``
-    (MSE). ``has_files``: whether something must be prepared before it can be opened. ``editions``:
-    further sets of files in which the same data is published, taken instead of ``files`` where all
-    of one are at hand.
+    (mean squared error). ``has_files``: the set must be prepared before it can be opened.
+    ``files``: what is fetched for that. ``editions``: other sets of files in which the same data is
+    published; one of them is taken instead of ``files`` if all its files are at hand.
     """
 
-    Options: type[Options] = Options
+    Options: type[spec.Options] = spec.Options
     name: str
     kind: Literal["classification", "regression"] = "classification"
     has_files = False
     files: tuple[RemoteFile, ...] = ()
     editions: tuple[tuple[RemoteFile, ...], ...] = ()
-    store = ""  # folder under ``downloads``, where sets share files; empty: the set's name
-    gives: str | None = (
-        None  # "nodes": examples are node numbers of a graph, which only some networks can read
-    )
-    draws_curves = False  # whether figures of adapted curves can be made: see probes.py
-    # the terms of use that must be acknowledged before the data is fetched, and where they stand
-    terms = ""
-    licence = ""  # what is known of the licence, a sentence that is shown when the data is fetched
-    # how the data that is opened is not, or may not be, the published one, if it is a user's own
-    # copy
-    differs = ""
+    store = ""  # the folder under ``downloads``, for sets that share files; empty: the set's name
+    gives: str | None = None  # "nodes": examples are node numbers, which only some networks read
+    draws_curves = False  # whether figures of adapted curves can be made: see figures/probes.py
+    terms = ""  # the terms of use that a user must accept before the data is fetched, with a link
+    licence = ""  # a sentence about the licence, shown when the data is fetched
+    differs = ""  # how a user's own copy differs, or may differ, from the published data
     input_shape: tuple[int, ...]
 
-    def __init__(self, options: Options):
+    def __init__(self, options: spec.Options):
         self.options = options
 
     @property
     def data_id(self) -> str:
-        """Everything that decides which examples and classes there are: name, version, split,
-        size.
+        """Everything that decides which examples and classes there are: name, version, split and
+        size. It is part of every run's id.
         """
         raise NotImplementedError
 
     @classmethod
     def edition(cls, own: Iterable[str], downloads: Path | None = None) -> tuple[RemoteFile, ...]:
-        """The files to take: those of the edition of which ``own`` names a file, else of one that
-        is in ``downloads``.
+        """The files to take: all of one edition.
 
-        A UserError if ``own`` names a file that is of none, or files of two.
+        ``own`` are the names of the files of which the user has a copy: their edition is taken. If
+        there are none, an edition that lies whole in ``downloads`` is taken, else ``files``. A
+        UserError if ``own`` names a file of no edition, or files of two editions.
         """
         own = set(own)
         sets = (cls.files, *cls.editions)
@@ -84,17 +79,18 @@ class DataSet:
 
     @classmethod
     def published(cls) -> list[dict[str, str]]:
-        """The published digests of each edition's files, by name; see
-        :func:`cml_bench.data.prepared.is_wanted`.
+        """For each edition, the published digest of each file by its name.
+
+        :func:`cml_bench.data.prepared.is_wanted` compares them with those of prepared arrays.
         """
         return [{file.name: file.digest for file in files} for files in (cls.files, *cls.editions)]
 
     def outputs(self, way: int) -> int:
-        """Size of the network's output for episodes of so many ways."""
+        """The size of the network's output for episodes of ``way`` classes."""
         return way
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
-        """Raise a UserError if no such episode can be drawn; a subclass says what else it needs."""
+        """Raise a UserError if no such episode can be drawn. Subclasses add checks of their own."""
         for what, count in (("way", way), ("shot", shot), ("query", query)):
             if count < 1:
                 raise UserError(f"{self.name}: {what} must be a number from 1 on, not {count}.")
@@ -102,28 +98,31 @@ class DataSet:
             told = f"{self.name}: way must be a number from 2 on, not {way}"
             raise UserError(f"{told}: of one class every answer is right.")
 
-    def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
-        """Make the arrays under ``folder`` if they are not there. Nothing to do for generated data.
+    def prepare(self, folder: Path, own: dict[str, LocalCopy] | None = None) -> None:
+        """Make the arrays under ``folder`` unless they are there. Generated data needs none.
 
-        ``local``: the user's own copies of files, by name.
+        ``own``: the user's own copies of files, by file name.
         """
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "DataSet":
-        """Make ready for drawing tasks; returns self."""
+        """Make the set ready for drawing tasks on ``device``, and return it."""
         self.device, self.dtype = device, dtype
         return self
 
     @property
     def sha256(self) -> str:
-        """Hash of the decoded data (not of the archive): equal for repacked copies."""
+        """SHA-256 (hex) of the decoded data, not of the archive: repacked copies have the same."""
         raise NotImplementedError
 
     def draw(
         self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
-    ):
-        """Everything random about ``count`` episodes, as arrays on the host."""
+    ) -> Any:
+        """Draw ``count`` episodes, from number ``first`` on: everything random about them.
+
+        ``key`` names the stream of random numbers. ``tasks`` takes the result.
+        """
         raise NotImplementedError
 
-    def tasks(self, drawn, part: slice) -> Task:
-        """The episodes ``part`` of what ``draw`` returned, on the device."""
+    def tasks(self, drawn: Any, part: slice) -> Task:
+        """The episodes ``part`` of those that ``draw`` returned, as tensors on the device."""
         raise NotImplementedError

@@ -1,8 +1,7 @@
-"""``cifar_fs``: the classes of CIFAR-100 in the few-shot split of Bertinetto et al. (2019), 64 / 16
-/ 20.
+"""``cifar_fs``: CIFAR-100 in the few-shot split of Bertinetto et al. (2019).
 
-The split is a random one: classes of one superclass stand on both of its sides. See
-``_cifar100.py`` for the images.
+64 classes are for training, 16 for validation and 20 for test. The split is random, so training and
+test share superclasses. See ``_cifar100.py`` for the images, their source and their licence.
 """
 
 from pathlib import Path
@@ -13,9 +12,7 @@ from cml_bench.registry import datasets
 
 @datasets.register("cifar_fs")
 class CifarFS(Cifar100):
-    """Colour images (3, 32, 32), 600 of each class; the class split is the committed
-    ``cifar_fs.json``.
-    """
+    """Colour images (3, 32, 32), 600 of each class. ``cifar_fs.json`` lists the class split."""
 
     split_file = Path(__file__).with_name("cifar_fs.json")
     split_id = "bertinetto"

@@ -1,8 +1,8 @@
-"""``citeseer``: 3,327 papers in 6 subjects, linked by citations (Sen et al. 2008; Planetoid's
-files, MIT licence).
+"""``citeseer``: a graph of 3,327 scientific papers in 6 subjects, linked by citations.
 
-As torch_geometric's ``Planetoid`` reads it: 0/1 bag of words, not normalised; 48 nodes have no
-link.
+The features of a paper are its words: 3,703 numbers, 0 or 1, not normalised. 48 papers have no
+link. Sen et al. (2008) made the graph; it is fetched in the files of Planetoid (Yang et al. 2016;
+MIT licence). It is read as torch_geometric's ``Planetoid`` reads it.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cml_bench.data._graph_files import planetoid
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.graphs import TLP, GraphSet, TLPOptions
 from cml_bench.registry import datasets
 
@@ -24,10 +24,10 @@ def _file(part: str, size: int, sha256: str) -> RemoteFile:
 
 @datasets.register("citeseer")
 class CiteSeer(GraphSet):
-    """Class split 2/2/2: that of TLP's code (the CML paper's table 6 prints 20/10/10, which 6
-    classes cannot give).
+    """The classes are split 2/2/2, as in TLP's code.
 
-    The source publishes no digests; these are those of the files as torch_geometric downloads them.
+    Table 6 of the CML paper prints 20/10/10, which 6 classes cannot give. The source publishes no
+    digests. The digests here are those of the files that torch_geometric downloads.
     """
 
     Options = TLPOptions
@@ -48,5 +48,5 @@ class CiteSeer(GraphSet):
     )
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-        """See :func:`cml_bench.data._graph_files.planetoid`."""
+        """The graph in Planetoid's files."""
         return planetoid(paths)

@@ -1,7 +1,8 @@
-"""``corafull``: 19,793 papers in 70 fields, linked by citations (Bojchevski, Günnemann 2018; MIT
-licence).
+"""``corafull``: a graph of 19,793 scientific papers in 70 fields, linked by citations.
 
-As torch_geometric's ``CitationFull`` reads it: 0/1 bag of words, not normalised.
+The features of a paper are its words: 8,710 numbers, 0 or 1, not normalised. Bojchevski and
+Günnemann (2018) made the graph; it is in their repository graph2gauss (MIT licence). It is read as
+torch_geometric's ``CitationFull`` reads it.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cml_bench.data._graph_files import npz
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.graphs import TLP, GraphSet, TLPOptions
 from cml_bench.registry import datasets
 
@@ -21,13 +22,13 @@ _TRAIN = tuple(sorted(set(range(70)) - {*_VALIDATION, *_TEST}))
 
 @datasets.register("corafull")
 class CoraFull(GraphSet):
-    """Class split 40/15/15, as in TLP's code and the CML paper's table 6.
+    """The classes are split 40/15/15, as in TLP's code and in table 6 of the CML paper.
 
-    The split ``tlp-1234`` follows from TLP's code and its seed, and was not executed on the real
-    file. No digest of the file is published, so it is not fetched unasked: put it where the message
-    says, and its digest is kept from then on, or name your copy under ``sources``. Not verified on
-    the file either: ``smallest_class``, the least that five support and ten query nodes need (a
-    file with a smaller class is refused), and ``subgraph``, a guess that counts FLOPs only.
+    No digest of the file is published, so it is not fetched automatically. Put it where the message
+    says, or name your copy under ``sources``; from then on its digest must stay the same. The file
+    was not at hand, so three values are not verified on it. The split ``tlp-1234`` was derived from
+    TLP's code and its seed. ``smallest_class`` is the number that five support and ten query nodes
+    need; a file with a smaller class is refused. ``subgraph`` is a guess, used only to count FLOPs.
     """
 
     Options = TLPOptions
@@ -44,5 +45,5 @@ class CoraFull(GraphSet):
     )
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-        """See :func:`cml_bench.data._graph_files.npz`."""
+        """The graph in the npz file."""
         return npz(paths["cora.npz"])

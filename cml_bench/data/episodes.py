@@ -1,12 +1,13 @@
-"""Tasks (episodes), and which ones a run sees.
+"""Tasks (episodes), and which of them a run sees.
 
-VALIDATION and TEST: episode i is a function of (data id, split, way, shot, query, i) only, so it is
-equal for every method, protocol and training seed, and asking for more test tasks extends the list
-without changing it. TRAINING: the same with the training seed, still never the method. The data id
-contains the image size and the class split.
+In validation and test, episode i is a function of (data id, split, way, shot, query, i) alone. So
+all methods, protocols and training seeds get the same episodes, and a longer test only adds
+episodes to the list. In training the function also has the training seed, but never the method. The
+data id contains the image size and the class split.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,19 +15,22 @@ from torch import Tensor
 
 from cml_bench import seeding
 
+if TYPE_CHECKING:
+    from cml_bench.data.base import DataSet
+
 SPLITS = ("train", "validation", "test")
-_BLOCK = 256  # episodes drawn at a time: amortises numpy's call overhead over many outer steps
+_BLOCK = 256  # episodes drawn at a time, since a call of numpy costs the same for few as for many
 
 
 class Examples(NamedTuple):
-    """Inputs (T, n, ...) and targets: labels (T, n) int64, or values (T, n, d)."""
+    """Inputs x (T, n, ...), and targets y: labels (T, n) int64, or values (T, n, d)."""
 
     x: Tensor
     y: Tensor
 
 
 class Task(NamedTuple):
-    """A batch of T tasks; examples stand in class blocks, class c having label c."""
+    """A batch of T tasks. The examples of a class stand together; class c has the label c."""
 
     support: Examples
     query: Examples
@@ -35,12 +39,15 @@ class Task(NamedTuple):
         return self.support.x.shape[0]
 
     def part(self, first: int, last: int) -> "Task":
-        """Tasks first..last-1."""
+        """The tasks ``first .. last-1``."""
         return Task(*(Examples(e.x[first:last], e.y[first:last]) for e in self))
 
 
 class Picks(NamedTuple):
-    """Drawn classification episodes: classes (B, way), and positions within each class."""
+    """B drawn classification episodes.
+
+    classes: (B, way). support: (B, way, shot) and query: (B, way, query), positions in the class.
+    """
 
     classes: np.ndarray
     support: np.ndarray
@@ -48,14 +55,21 @@ class Picks(NamedTuple):
 
 
 def draw_picks(
-    key: np.ndarray, first: int, count: int, way: int, shot: int, query: int, sizes, group: int
+    key: np.ndarray,
+    first: int,
+    count: int,
+    way: int,
+    shot: int,
+    query: int,
+    sizes: np.ndarray | Sequence[int],
+    group: int,
 ) -> Picks:
-    """Episodes ``first .. first+count-1`` of the stream ``key``.
+    """Draw the episodes ``first .. first+count-1`` of the stream ``key``.
 
-    ``sizes`` (classes,) images per class. ``group`` > 1: each class consists of consecutive groups
-    of so many images that show the same thing (glyphs: one typeface); support images come from
-    ``shot`` different groups, and query images from other groups. Returns classes (count, way) as
-    positions in ``sizes``, support (count, way, shot), query (count, way, query).
+    ``sizes`` (classes,) is the number of images of each class. With ``group`` > 1 each class
+    consists of consecutive groups of so many images that show the same thing (in ``glyphs``: one
+    typeface). Support images then come from ``shot`` different groups, and query images from other
+    groups. The classes returned are positions in ``sizes``.
     """
     sizes = np.asarray(sizes)
     largest = int(sizes.max())
@@ -74,19 +88,27 @@ def draw_picks(
     support_groups = seeding.smallest(faces, shot)
     copy = np.take_along_axis(copies, support_groups, axis=-1) % np.uint64(group)
     support = support_groups * group + copy.astype(np.int64)
-    order = images.copy().reshape(count, way, groups, group)
-    np.put_along_axis(order, support_groups[..., None], np.iinfo(np.uint64).max, axis=2)
-    return Picks(classes, support, seeding.smallest(order.reshape(count, way, largest), query))
+    grouped = images.copy().reshape(count, way, groups, group)
+    np.put_along_axis(grouped, support_groups[..., None], np.iinfo(np.uint64).max, axis=2)
+    return Picks(classes, support, seeding.smallest(grouped.reshape(count, way, largest), query))
 
 
 class Episodes:
-    """The tasks of one split of a data set, by index, on a device.
+    """The tasks of one split of a data set, by number, on the data's device.
 
-    ``seed``: the training seed, for training episodes only. ``batch(first, count)`` gives tasks
-    ``first .. first+count-1`` as one :class:`Task`.
+    ``seed`` is the training seed; only training episodes have one. A UserError if the data cannot
+    give such episodes.
     """
 
-    def __init__(self, data, split: str, way: int, shot: int, query: int, seed: int | None = None):
+    def __init__(
+        self,
+        data: "DataSet",
+        split: str,
+        way: int,
+        shot: int,
+        query: int,
+        seed: int | None = None,
+    ):
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
         if (split == "train") != (seed is not None):
@@ -97,10 +119,10 @@ class Episodes:
         self.data, self.split, self.way, self.shot, self.query = data, split, way, shot, query
         parts = ("episodes", data.data_id, split, way, shot, query)
         self.key = seeding.key(*parts) if seed is None else seeding.key(*parts, "seed", seed)
-        self._block: tuple[int, object] | None = None
+        self._block: tuple[int, Any] | None = None
 
     def batch(self, first: int, count: int) -> Task:
-        """Tasks ``first .. first+count-1``."""
+        """The tasks ``first .. first+count-1`` as one :class:`Task`."""
         block = first // _BLOCK
         if (first + count - 1) // _BLOCK != block:
             middle = (block + 1) * _BLOCK

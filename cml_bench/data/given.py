@@ -1,7 +1,6 @@
-"""What a user gives the Python API, checked where it comes in: a UserError says what was given and
-what is wanted.
+"""Checks what a user gives to the Python API. A UserError says what was given and what is wanted.
 
-The command line checks the same before it starts. Training does not come through here.
+The command line has its own checks, before it starts. Training does not use this module.
 """
 
 import operator
@@ -17,7 +16,7 @@ from cml_bench.spec import MOST_EXAMPLES
 
 
 def whole(value: Any, named: str, least: int = 1, most: int = MOST_EXAMPLES) -> int:
-    """A whole number in ``least`` .. ``most``."""
+    """``value`` as an int, if it is a whole number from ``least`` to ``most``."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -29,18 +28,18 @@ def whole(value: Any, named: str, least: int = 1, most: int = MOST_EXAMPLES) -> 
 
 
 def word(value: Any, named: str) -> str:
-    """A string."""
+    """``value``, if it is a string."""
     if not isinstance(value, str):
         raise UserError(f"{named} must be a word in quotes, not {reprlib.repr(value)}.")
     return value
 
 
 def tensor(values: Any, named: str) -> Tensor:
-    """Numbers as a tensor of their own type, from a tensor, an array or lists."""
+    """Finite real numbers as a tensor of their own type, from a tensor, an array or lists."""
     if not isinstance(values, Tensor):
         try:
             values = torch.from_numpy(np.array(values))
-        except (TypeError, ValueError, RuntimeError):  # words, objects, rows of several lengths
+        except (TypeError, ValueError, RuntimeError):  # words, objects, rows of unequal length
             raise UserError(
                 f"{named} must be a tensor, an array or lists of numbers that form one, not such a "
                 f"{type(values).__name__}."
@@ -55,22 +54,22 @@ def tensor(values: Any, named: str) -> Tensor:
 
 
 def type_name(values: Tensor) -> str:
-    """``float32``, ``uint8``, ..."""
+    """The name of a tensor's type: ``float32``, ``uint8``, ..."""
     return str(values.dtype).removeprefix("torch.")
 
 
 def device(name: Any) -> torch.device:
-    """A device that is there: ``cpu``, ``cuda`` or ``cuda:N``."""
+    """The device of this name, ``cpu``, ``cuda`` or ``cuda:N``, if this machine has it."""
     try:
-        found = torch.device(name)
+        chosen = torch.device(name)
     except (RuntimeError, TypeError):
-        found = None
-    if found is None or found.type not in ("cpu", "cuda"):
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise UserError(f"unknown device {str(name)!r}: use cpu, cuda or cuda:N.")
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             f"device {str(name)!r} was asked for, but torch sees no CUDA device: use cpu."
         )
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no {name}: torch sees {torch.cuda.device_count()} CUDA devices.")
-    return found
+    return chosen

@@ -1,8 +1,7 @@
-"""Graphs whose nodes are classified: the shared part of ``citeseer``, ``amazon_computer``,
-``corafull``, ``sbm``.
+"""The common part of data sets whose examples are the nodes of one graph.
 
-An example is a node, given to a network by its number; the graph itself reaches the network through
-``Network.bind``. Episodes, class blocks and indices are those of images: see
+These are ``citeseer``, ``amazon_computer``, ``corafull`` and ``sbm``. A network gets a node as its
+number, and the graph itself through ``Network.bind``. Episodes are drawn as for images: see
 :class:`cml_bench.data.stored.ClassSet`.
 """
 
@@ -23,19 +22,19 @@ from cml_bench.errors import UserError
 from cml_bench.spec import Options
 from cml_bench.system.files import write_bytes
 
-# the split that TLP's code draws with its seed 1234, if the set is the first one of the process
+# The split that TLP's code draws with its seed 1234 for the first data set of a process.
 TLP = "tlp-1234"
 _STORED = ("indptr", "indices", "feature_indptr", "feature_indices", "feature_values", "labels")
 
 
 class GraphArrays(NamedTuple):
-    """A graph of N nodes; matrices are stored by rows: ``indices[indptr[i]:indptr[i + 1]]`` are the
-    columns of row i.
+    """A graph of N nodes, with sparse matrices stored by rows.
 
-    indptr (N+1,), indices (directed edges,): neighbours, in ascending order, without self-loops and
-    repetitions, an undirected edge in both rows. feature_*: the same for the features, with their
-    values (float32). labels (N,). sizes (classes,) nodes of each class; splits: class numbers of
-    each split; group: 1.
+    The columns of row i are ``indices[indptr[i]:indptr[i + 1]]``. indptr (N+1,) and indices
+    (directed edges,) give the neighbours of each node in ascending order, without self-loops and
+    repetitions; an undirected edge is in both rows. feature_* give the features in the same way,
+    with their values (float32). labels: (N,). sizes: (classes,), the number of nodes of each class.
+    splits: the class numbers of each split. group: 1.
     """
 
     indptr: np.ndarray
@@ -50,7 +49,7 @@ class GraphArrays(NamedTuple):
 
 
 class GraphOptions(Options):
-    """Which classes are for training, validation and test."""
+    """The class split: which classes are for training, validation and test."""
 
     split: str = Field(
         "r0",
@@ -60,7 +59,7 @@ class GraphOptions(Options):
 
 
 class TLPOptions(GraphOptions):
-    """The same where TLP's code has a split of its own."""
+    """The class split of a set for which TLP's code draws one, too."""
 
     split: str = Field(
         TLP,
@@ -74,18 +73,19 @@ class TLPOptions(GraphOptions):
 class GraphSet(ClassSet):
     """Few-shot classification of the nodes of one graph.
 
-    A subclass states what is known without the files (``nodes``, ``edges``, ``features``,
-    ``subgraph``, ``smallest_class``, ``split_sizes``, ``named_splits``) and gives ``graph()``.
+    A subclass gives :meth:`graph`, and what is known before the files are there: ``nodes``,
+    ``edges`` (undirected), ``features`` (per node), ``subgraph`` (the mean number of nodes within
+    two hops of a node, itself included; used only to count FLOPs), ``smallest_class``,
+    ``split_sizes`` (classes of each split) and ``named_splits``.
     """
 
     Options = GraphOptions
+    options: GraphOptions
     examples = gives = "nodes"
     nodes: int
-    edges: int  # undirected
+    edges: int
     features: int
-    subgraph: (
-        float  # mean number of nodes within two hops of a node, itself included: for counting FLOPs
-    )
+    subgraph: float
     split_sizes: tuple[int, int, int]
     named_splits: dict[str, dict[str, tuple[int, ...]]] = {}
 
@@ -116,36 +116,36 @@ class GraphSet(ClassSet):
         }
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, Any, np.ndarray]:
-        """Links (2, E) in any order and each in both directions, features (N, d), labels (N,) from
-        0 on.
+        """Read the graph from the verified files, by name: links, features and labels.
 
-        Features may be an array or a scipy matrix.
+        Links (2, E) are pairs of node numbers in any order, each pair in both directions. Features
+        (N, d) are an array or a scipy matrix. Labels (N,) are class numbers from 0 on.
         """
         raise NotImplementedError
 
     def make(
         self, home: Path, paths: dict[str, Path], exact: bool
     ) -> tuple[GraphArrays, dict[str, Any]]:
-        """``graph.npz``; a copy of another graph is refused, whosever it is."""
+        """Write ``graph.npz``. A user's own copy, too, must be the graph of this class."""
         arrays = self.build(paths)
         stored = {name: getattr(arrays, name) for name in _STORED}
         write_bytes(home / "graph.npz", lambda file: np.savez(file, **stored))
         return arrays, {}
 
     def build(self, paths: dict[str, Path]) -> GraphArrays:
-        """Sorted rows; a UserError where the graph is not the one that the class describes."""
+        """The graph with sorted rows. A UserError if it is not the one that the class describes."""
         import scipy.sparse as sp
 
         edges, given, labels = self.graph(paths)
         features = sp.csr_array(given)
-        features.sum_duplicates()  # and each row's columns come into order
+        features.sum_duplicates()  # this also sorts the columns of each row
         where = str(next(iter(paths.values()), self.name))
         rows, columns = _links(edges, len(labels), where)
-        found = (features.shape[0], len(rows), features.shape[1], len(np.unique(labels)))
+        read = (features.shape[0], len(rows), features.shape[1], len(np.unique(labels)))
         wanted = (self.nodes, 2 * self.edges, self.features, sum(self.split_sizes))
-        if found != wanted:
+        if read != wanted:
             what = "nodes, links (both ways), features and classes"
-            raise UserError(f"{where}: {found} {what} were read, {wanted} are expected. {AGAIN}")
+            raise UserError(f"{where}: {read} {what} were read, {wanted} are expected. {AGAIN}")
         if len(labels) != self.nodes:
             raise UserError(
                 f"{where}: {len(labels)} nodes have a class, {self.nodes} are expected. {AGAIN}"
@@ -174,7 +174,7 @@ class GraphSet(ClassSet):
         )
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> GraphArrays:
-        """Into memory: graphs are small."""
+        """Read the whole graph into memory: graphs are small."""
         with np.load(home / "graph.npz") as stored:
             parts = {name: stored[name] for name in _STORED}
         return GraphArrays(
@@ -183,7 +183,7 @@ class GraphSet(ClassSet):
 
     @staticmethod
     def digest(arrays: GraphArrays) -> str:
-        """SHA-256 over edges, features, labels and splits."""
+        """SHA-256 (hex) over edges, features, labels and splits."""
         digest = hashlib.sha256()
         for name in _STORED:
             part = getattr(arrays, name)
@@ -195,19 +195,20 @@ class GraphSet(ClassSet):
         return digest.hexdigest()
 
     def attach(self, arrays: GraphArrays, device: torch.device, dtype: torch.dtype) -> Self:
-        """Use these arrays; nodes counted class by class are those of ``members``."""
+        """Use these arrays. ``members`` has the number of each node, class by class."""
         super().attach(arrays, device, dtype)
         self.members = torch.from_numpy(np.argsort(arrays.labels, kind="stable")).to(device)
         return self
 
     def gather(self, index: Tensor) -> Tensor:
-        """Node numbers (n,)."""
+        """The node numbers (n,) of the examples, which count class by class."""
         return self.members[index]
 
 
 def _links(edges: np.ndarray, count: int, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns in ascending order, without self-loops and repetitions; a UserError if these
-    are no links.
+    """The rows and columns of the links in ascending order, without self-loops and repetitions.
+
+    A UserError for a node number out of range, and for a link in one direction only.
     """
     if edges.size and not 0 <= edges.min() <= edges.max() < count:
         raise UserError(
@@ -221,5 +222,5 @@ def _links(edges: np.ndarray, count: int, where: str) -> tuple[np.ndarray, np.nd
 
 
 def _starts(rows: np.ndarray, count: int) -> np.ndarray:
-    """Where each row begins, of sorted row numbers: (count + 1,)."""
+    """The start of each row among sorted row numbers, and the end of the last: (count + 1,)."""
     return np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=count)))).astype(np.int64)

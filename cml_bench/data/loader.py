@@ -1,4 +1,8 @@
-"""``EpisodeLoader``: our episodes in the batch formats of torchmeta and learn2learn."""
+"""The data of the Python API.
+
+``open_data`` opens a data set by its name. ``EpisodeLoader`` gives its episodes in the batch
+formats of torchmeta and learn2learn.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +14,7 @@ from torch import Tensor
 
 from cml_bench import registry
 from cml_bench.data import given
-from cml_bench.data._source import shown
+from cml_bench.data._source import to_stderr
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import SPLITS, Episodes
 from cml_bench.errors import UserError, unknown
@@ -27,12 +31,12 @@ def open_data(
     accept_terms: bool = False,
     **options: Any,
 ) -> DataSet:
-    """A data set by name, fetched and prepared under ``folder`` if it is not there:
-    ``open_data("glyphs")``.
+    """Open a data set by its name, as in ``open_data("glyphs")``.
 
-    ``folder``: ``~`` and ``$NAME`` are expanded. ``accept_terms``: you have read and accept the
-    data's terms of use, where it has any; a UserError names them, and says what else is wrong with
-    an argument.
+    If it is not under ``folder``, it is fetched and prepared there; ``~`` and ``$NAME`` are
+    expanded. ``accept_terms=True`` says that you have read and accept the data's terms of use.
+    ``options`` are those of the data set. A UserError names terms that are not accepted, or says
+    what is wrong with an argument.
     """
     cls = registry.datasets.get(given.word(name, "the name of a data set"))
     data = cls(cls.Options.read(options, f"data set {name}"))
@@ -40,10 +44,10 @@ def open_data(
     target = folder, given.device(device), torch.float32
     if not isinstance(accept_terms, bool):
         raise UserError(f"accept_terms must be True or False, not {accept_terms!r}.")
-    with contextlib.suppress(UserError):  # not prepared, or damaged since
+    with contextlib.suppress(UserError):  # not prepared yet, or damaged: prepared below
         data.open(*target)
         if data.differs:
-            shown(f"{data.data_id}: {data.differs}")
+            to_stderr(f"{data.data_id}: {data.differs}")
         return data
     if cls.terms and not accept_terms:
         raise UserError(
@@ -52,7 +56,7 @@ def open_data(
         )
     try:
         data.prepare(folder)
-    except OSError as error:  # a file in a folder's place, no permission, a full disk
+    except OSError as error:  # a file in the place of a folder, no permission, a full disk
         raise UserError(
             f"{data.data_id} cannot be prepared in {folder} ({error.strerror or error}): mend that,"
             " or give another folder."
@@ -61,17 +65,16 @@ def open_data(
 
 
 class EpisodeLoader:
-    """Iterates like torchmeta's ``BatchMetaDataLoader``, without end in training, as torchmeta
-    does.
+    """Yields batches of tasks, like torchmeta's ``BatchMetaDataLoader``.
 
-    Each batch is ``{"train": (inputs, targets), "test": (inputs, targets)}``: support under
-    "train", query under "test"; inputs float (tasks, way*shot, C, H, W) in [0, 1], targets int64
-    (tasks, way*shot) in 0..way-1, in class blocks.
+    Each batch is ``{"train": (inputs, targets), "test": (inputs, targets)}``: the support set under
+    "train", the query set under "test". Inputs are float (tasks, way*shot, C, H, W) in [0, 1].
+    Targets are int64 (tasks, way*shot) in 0..way-1. The examples of a class stand together.
 
-    ``split``: train, validation or test. ``seed``: of the training stream; validation and test
-    episodes have none, they are always the same. ``batches``: stop after so many; None: never.
-    Training goes on with new episodes at each further iteration; validation and test start again. A
-    UserError for episodes that cannot be drawn.
+    ``split`` is train, validation or test. ``seed`` is that of the training episodes; validation
+    and test episodes have none and are always the same. ``batches`` is the number of batches; with
+    None there is no end, as in torchmeta. A second iteration goes on with new episodes in training,
+    and starts again in validation and test. A UserError for episodes that cannot be drawn.
     """
 
     def __init__(
@@ -109,7 +112,8 @@ class EpisodeLoader:
             task = self.episodes.batch(first * self.batch_size, self.batch_size)
             self._drawn += 1
             number += 1
-            yield {"train": tuple(task.support), "test": tuple(task.query)}
+            support, query = task
+            yield {"train": (support.x, support.y), "test": (query.x, query.y)}
 
     def __len__(self) -> int:
         if self.batches is None:
@@ -117,10 +121,9 @@ class EpisodeLoader:
         return self.batches
 
     def as_learn2learn(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One task at a time as learn2learn's task data sets give it: (data, labels).
+        """Yield one task at a time as learn2learn's task data sets give it: (data, labels).
 
-        way*(shot+query) rows, class by class; of each class the support comes first, then its
-        queries.
+        Both have way*(shot+query) rows, class by class, in each class support before query.
         """
         way, shot, query = self.episodes.way, self.episodes.shot, self.episodes.query
         for batch in self:

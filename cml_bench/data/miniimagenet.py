@@ -1,10 +1,10 @@
-"""``miniimagenet``: 100 classes of ImageNet, 600 images each, 84x84 (Vinyals et al. 2016).
+"""``miniimagenet``: photographs of 100 classes of ImageNet, 600 of each class, 84x84 pixels.
 
-The class split is that of Ravi & Larochelle (2017), 64 / 16 / 20, as the published files have it:
-one pickle a split. Three pickles on Zenodo are fetched; ``mini-imagenet.tar.gz``, which holds the
-same pickles and which torchmeta takes from Google Drive, is used where it is at hand. The pixels
-are taken as they are, in [0, 1]; torchmeta's Resize(84) is without effect on them. Classes stand in
-the order of their names, as in torchmeta.
+Vinyals et al. (2016) made the set; ImageNet's terms of access hold for it. The class split is that
+of Ravi and Larochelle (2017), 64 / 16 / 20. The data is fetched from Zenodo as three pickles, one
+for each split. If ``mini-imagenet.tar.gz`` is at hand, it is used instead: it holds the same
+pickles, and torchmeta takes it from Google Drive. The pixels are taken as they are; torchmeta's
+Resize(84) does not change them. Classes stand in the order of their names, as in torchmeta.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import numpy as np
 
 from cml_bench.data import _mini_layouts
 from cml_bench.data._archives import AGAIN
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ImageSet
 from cml_bench.errors import UserError
@@ -68,24 +68,25 @@ class MiniImagenet(ImageSet):
 
     @property
     def data_id(self) -> str:
-        """Split and size."""
+        """Name, split and size."""
         return f"miniimagenet/ravi/{_SIDE}px"
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """Split by split; see :mod:`cml_bench.data._mini_layouts` for what an own copy may look
-        like.
+        """One class after another, split by split.
+
+        :mod:`cml_bench.data._mini_layouts` says what a user's own copy may look like.
         """
         seen: set[str] = set()
-        for path, split, name, images in self._found(paths):
+        for path, split, name, images in self._read_classes(paths):
             if name in seen:
                 raise UserError(f"{path}: class {name} is in two splits. {AGAIN}")
             seen.add(name)
             yield split, images.transpose(0, 3, 1, 2)
 
-    def _found(self, paths: dict[str, Path]) -> Iterator[tuple[Path, str, str, np.ndarray]]:
+    def _read_classes(self, paths: dict[str, Path]) -> Iterator[tuple[Path, str, str, np.ndarray]]:
         if path := paths.get(self.editions[0][0].name):
-            yield from ((path, *found) for found in _mini_layouts.of_archive(path))
+            yield from ((path, *read) for read in _mini_layouts.of_archive(path))
         else:
             for split, file in zip(SPLITS, self.files, strict=True):
                 path = paths[file.name]
-                yield from ((path, *found) for found in _mini_layouts.of_pickle(path, split))
+                yield from ((path, *read) for read in _mini_layouts.of_pickle(path, split))

@@ -1,8 +1,9 @@
-"""``omniglot``: handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015; MIT
-licence).
+"""``omniglot``: 1,623 handwritten characters of 50 alphabets, 20 drawings of each.
 
-Classes are split as in torchmeta (Vinyals et al. 2016): 1,028 / 172 / 423 characters. Images are
-105x105 black on white, resized to 28x28 as torchmeta does (bilinear, [0, 1], not inverted).
+Lake, Salakhutdinov and Tenenbaum (2015) made the set; it is fetched from their repository on GitHub
+(MIT licence). Classes are split as in torchmeta (Vinyals et al. 2016): 1,028 / 172 / 423
+characters. The drawings are 105x105, black on white. They are resized to 28x28 as in torchmeta:
+bilinear, not inverted.
 """
 
 import json
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from cml_bench.data._archives import AGAIN, described, members, reading
 from cml_bench.data._images import decode
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ImageArrays, ImageSet
 from cml_bench.errors import UserError
@@ -33,7 +34,7 @@ def _file(name: str, size: int, sha256: str) -> RemoteFile:
 
 
 class OmniglotOptions(Options):
-    """Size and rotations."""
+    """The size of the images, and whether rotations are classes."""
 
     size: int = Field(28, ge=16, le=105, description="pixels per side")
     rotations: bool = Field(
@@ -50,6 +51,7 @@ class Omniglot(ImageSet):
     """Grey images (1, size, size), 20 of each class."""
 
     Options = OmniglotOptions
+    options: OmniglotOptions
     smallest_class = _DRAWINGS
     licence = (
         "Omniglot is under the MIT licence; Lake, Salakhutdinov and Tenenbaum (2015) are to be"
@@ -82,47 +84,49 @@ class Omniglot(ImageSet):
             for split in SPLITS
         }
         turns = 4 if options.rotations else 1
-        self.class_counts = {split: turns * len(found) for split, found in self.characters.items()}
+        self.class_counts = {
+            split: turns * len(characters) for split, characters in self.characters.items()
+        }
         self.image_count = _DRAWINGS * sum(self.class_counts.values())
 
     @property
     def data_id(self) -> str:
-        """Split, size and whether rotations are classes."""
+        """Name, split, size, and whether rotations are classes."""
         rotated = "/rotations" if self.options.rotations else ""
         return f"omniglot/vinyals/{self.options.size}px{rotated}"
 
     def class_name(self, split: str, place: int) -> str:
-        """Its folder, and that it may be a turned copy."""
+        """The class by the folder of its character, and by its rotation if it has one."""
         turns = 4 if self.options.rotations else 1
         archive, alphabet, number = self.characters[split][place // turns]
         turned = f" turned by {place % turns * 90} degrees" if place % turns else ""
         return f"{archive}/{alphabet}/character{number:02d}{turned}"
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
-        """Decode the two zips: classes of training, then validation, then test; turned copies
-        follow each other.
+        """Decode both archives: the classes of training, then of validation, then of test.
 
-        Own copies may be archives of another kind, or folders, and may have other folders around
-        the alphabets.
+        The rotations of a character follow it. A user's own copy may be an archive of another kind
+        or a folder, and may have further folders around the alphabets.
         """
         drawings = {
             name.removesuffix(".zip"): _drawings(path, name.removesuffix(".zip"))
             for name, path in paths.items()
         }
-        classes, splits = [], {}
+        classes: list[np.ndarray] = []
+        splits = {}
         for split in SPLITS:
             first = len(classes)
             for archive, alphabet, number in self.characters[split]:
                 place = f"{alphabet}/character{number:02d}"
-                found = drawings[archive].get(place, {})
+                files = drawings[archive].get(place, {})
                 path = paths[f"{archive}.zip"]
-                if len(found) != _DRAWINGS:
+                if len(files) != _DRAWINGS:
                     raise UserError(
-                        f"{path}: {place} has {len(found)} drawings; {_DRAWINGS} are expected."
+                        f"{path}: {place} has {len(files)} drawings; {_DRAWINGS} are expected."
                         f" {AGAIN}"
                     )
                 pictures = np.stack(
-                    [self._decode(found[name], name, path) for name in sorted(found)]
+                    [self._decode(files[name], name, path) for name in sorted(files)]
                 )
                 turns = range(4) if self.options.rotations else (0,)
                 classes += [np.rot90(pictures, k, axes=(1, 2)) for k in turns]
@@ -136,8 +140,10 @@ class Omniglot(ImageSet):
 
 
 def _drawings(path: Path, part: str) -> dict[str, dict[str, bytes]]:
-    """``Greek/character03`` -> name -> PNG. Where a folder is called as the ``part``, only what is
-    in it counts.
+    """The drawings (PNG) of each character, by name: ``Greek/character03`` -> name -> content.
+
+    ``part`` is images_background or images_evaluation. If the archive has a folder of that name,
+    only the drawings in it count.
     """
     every, pictures = [], {}
     with reading(path):
@@ -150,12 +156,12 @@ def _drawings(path: Path, part: str) -> dict[str, dict[str, bytes]]:
         for name, content in pictures.items()
         if part in PurePosixPath(name).parts[:-3]
     }
-    found: dict[str, dict[str, bytes]] = {}
+    drawings: dict[str, dict[str, bytes]] = {}
     for name, content in (inside or pictures).items():
-        found.setdefault("/".join(PurePosixPath(name).parts[-3:-1]), {})[name] = content
-    if not found:
+        drawings.setdefault("/".join(PurePosixPath(name).parts[-3:-1]), {})[name] = content
+    if not drawings:
         raise UserError(
             f"{path} holds {described(every)}. Wanted are drawings (.png) in folders"
             f" ALPHABET/characterNN. {AGAIN}"
         )
-    return found
+    return drawings

@@ -1,7 +1,7 @@
-"""Prepared data: where it stands and which files it was made from. Imports no torch.
+"""Prepared data: where its arrays stand, and which files they were made from. Imports no torch.
 
-Its ``index.json`` keeps, under ``files``, every digest by which each file may be asked for. Arrays
-made from a user's own copy must not be taken for those of another copy, or of the published files.
+``index.json`` beside the arrays keeps, under ``files``, all digests of each file. By these the
+arrays of a user's own copy are told from those of another copy, and of the published files.
 """
 
 import json
@@ -14,13 +14,14 @@ from pydantic import AfterValidator, Field, model_validator
 from cml_bench.spec import Model
 
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
-# Some tools print digests in capitals.
+# Some tools print a digest in capitals.
 Digest = Annotated[str, AfterValidator(str.lower), Field(pattern="^[0-9a-fA-F]{64}$")]
 
 
 class LocalCopy(Model):
-    """A user's own copy of a published file, perhaps repacked: on this machine or on a mirror, and
-    its SHA-256.
+    """A user's own copy of a published file, on this machine or on a mirror, and its SHA-256.
+
+    The copy may be repacked.
     """
 
     path: Folder | None = Field(
@@ -39,9 +40,7 @@ class LocalCopy(Model):
         return self
 
 
-FIRST = (  # stands for the digest of a file that is published without one, and is no own copy
-    "first download"
-)
+FIRST = "first download"  # stands for the digest of a file that is published without one
 
 
 def home(root: Path | str, data_id: str) -> Path:
@@ -50,8 +49,9 @@ def home(root: Path | str, data_id: str) -> Path:
 
 
 def index(root: Path | str, data_id: str) -> dict[str, Any]:
-    """What is kept of the arrays (``sha256``, ``files``, ``differs``); empty if there are none or
-    it is damaged.
+    """The content of ``index.json`` (``sha256``, ``files``, ``differs``, ...).
+
+    Empty if there are no arrays, or if the file is damaged.
     """
     try:
         content = json.loads((home(root, data_id) / "index.json").read_text(encoding="utf-8"))
@@ -63,12 +63,12 @@ def index(root: Path | str, data_id: str) -> dict[str, Any]:
 def is_wanted(
     index: Mapping[str, Any], published: Sequence[Mapping[str, str]], own: Mapping[str, str]
 ) -> bool:
-    """Whether arrays were made from the files that are asked for now: own copies, else one of the
-    published editions.
+    """Whether arrays were made from the files that are asked for now.
 
-    ``published``: digests by file name of each edition, as in ``RemoteFile.digest``. ``own``:
-    SHA-256 by file name. Arrays from before their files were kept pass as the published ones,
-    unless they are known to differ from them.
+    These are the user's own copies (``own``: SHA-256 by file name), and for the rest the files of a
+    published edition (``published``: for each edition, digests by file name, as in
+    ``RemoteFile.digest``). An old ``index`` does not say which files its arrays were made from:
+    these count as the published ones, unless ``differs`` says otherwise.
     """
     if not index:
         return False

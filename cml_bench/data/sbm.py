@@ -1,8 +1,9 @@
-"""``sbm``: a generated graph with attributes, the embedded set of node tasks. Needs no download.
+"""``sbm``: a small generated graph for node classification. Needs no download.
 
-A contextual stochastic block model (Deshpande et al. 2018) with words in place of Gaussian
-features: nodes of a class are linked more often to each other than to the rest, and each class has
-words of its own that its nodes use more often.
+The graph is drawn from a contextual stochastic block model (Deshpande et al. 2018), with words in
+place of Gaussian features. Nodes of one class are linked to each other more often than to other
+nodes. Each class prefers some words, and its nodes use these more often. This project made the
+generator; its class splits are random ones.
 """
 
 from pathlib import Path
@@ -15,24 +16,24 @@ from cml_bench.registry import datasets
 
 VERSION = 1
 CLASSES, EACH, WORDS, OWN = 12, 40, 64, 12
-LINK_INSIDE, LINK_OUTSIDE = 0.14, 0.004  # about 5.5 links to the own class and 1.8 to others
+LINK_INSIDE, LINK_OUTSIDE = 0.14, 0.004  # a node has about 5.5 links to its class, 1.8 to others
 USE_OWN, USE_OTHER = 0.4, 0.12
 
 
 @datasets.register("sbm")
 class SBM(GraphSet):
-    """12 classes of 40 nodes, split 6/3/3; 64 words, of which each class prefers 12."""
+    """12 classes of 40 nodes, split 6/3/3. Of the 64 words each class prefers 12."""
 
     nodes, edges, features, subgraph, smallest_class = CLASSES * EACH, 1765, WORDS, 49.4, EACH
     split_sizes = (6, 3, 3)
 
     @property
     def data_id(self) -> str:
-        """Version of the generator, and the class split."""
+        """Name, version of the generator and class split."""
         return f"sbm/v{VERSION}/{self.options.split}"
 
     def graph(self, paths: dict[str, Path]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Everything from raw bits of one key, so the graph is the same everywhere."""
+        """Draw the graph. All numbers come from raw bits, so it is the same on every machine."""
         labels = np.repeat(np.arange(CLASSES), EACH)
         key = seeding.key("sbm", VERSION)
         preferred = seeding.smallest(seeding.words(key, 0, CLASSES, WORDS), OWN)

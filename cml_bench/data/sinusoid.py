@@ -1,8 +1,8 @@
-"""``sinusoid``: regression of y = A sin(x - phase) (Finn et al. 2017, section 5.1; CML, section
-4.1).
+"""``sinusoid``: regression of y = A sin(x - phase). Needs no download.
 
-A ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5], without noise. Tasks are generated, so there is
-nothing to fetch, and the splits are three independent streams.
+Finn et al. (2017, section 5.1) proposed it, and section 4.1 of the CML paper uses it. A ~ U[0.1,
+5], phase ~ U[0, pi], x ~ U[-5, 5], without noise. The tasks are generated, and the three splits are
+independent streams of random numbers.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ AMPLITUDE, PHASE, RANGE = (0.1, 5.0), (0.0, np.pi), (-5.0, 5.0)
 
 @datasets.register("sinusoid")
 class Sinusoid(DataSet):
-    """``way`` is 1: one function a task; ``shot`` points support it."""
+    """A task is one function, so ``way`` is 1. ``shot`` is the number of its support points."""
 
     kind = "regression"
     draws_curves = True
@@ -29,22 +29,22 @@ class Sinusoid(DataSet):
 
     @property
     def data_id(self) -> str:
-        """Version 1 of the generator."""
+        """Name and version of the generator."""
         return "sinusoid/v1"
 
     def outputs(self, way: int) -> int:
-        """One value."""
+        """The network has one output, y."""
         return 1
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
-        """Regression tasks have one way."""
+        """As in every data set, and ``way`` must be 1."""
         super().check(split, way, shot, query)
         if way != 1:
             raise UserError(f"sinusoid: way must be 1 (one function per task), not {way}.")
 
     @property
     def sha256(self) -> str:
-        """Hash of the first numbers of a fixed stream: they change if the generator does."""
+        """SHA-256 of the first numbers of a fixed stream: it changes if the generator changes."""
         x, y = self._points(seeding.key("sinusoid"), 0, 8, 10)
         return hashlib.sha256(np.round(np.stack((x, y)), 9).astype("<f8").tobytes()).hexdigest()
 
@@ -52,7 +52,7 @@ class Sinusoid(DataSet):
     def _points(
         key: np.ndarray, first: int, count: int, each: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """x and y (count, each) float64."""
+        """The points x and y of ``count`` functions: float64 (count, each)."""
         u = seeding.uniform(seeding.words(key, first, count, 2 + each))
         amplitude, phase, x = (
             low + (high - low) * part
@@ -65,18 +65,18 @@ class Sinusoid(DataSet):
     def draw(
         self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
     ) -> Task:
-        """Tensors (count, shot, 1) and (count, query, 1)."""
+        """The tasks themselves: support (count, shot, 1) and query (count, query, 1)."""
         points = self._points(key, first, count, shot + query)
         x, y = (torch.from_numpy(v).to(self.device, self.dtype).unsqueeze(-1) for v in points)
         return Task(Examples(x[:, :shot], y[:, :shot]), Examples(x[:, shot:], y[:, shot:]))
 
     def tasks(self, drawn: Task, part: slice) -> Task:
-        """Some of them."""
+        """The tasks ``part`` of those drawn."""
         return drawn.part(part.start, part.stop)
 
     @staticmethod
     def truth(key: np.ndarray, index: int, shot: int, query: int) -> tuple[float, float]:
-        """Amplitude and phase of task ``index``, for drawing it."""
+        """Amplitude and phase of task ``index`` of the stream ``key``, for a figure of it."""
         u = seeding.uniform(seeding.words(key, index, 1, 2 + shot + query))[0]
         return (
             AMPLITUDE[0] + (AMPLITUDE[1] - AMPLITUDE[0]) * u[0],

@@ -1,7 +1,7 @@
-"""Data sets that are stored as arrays: sets of classified examples, and of images.
+"""Data sets that are stored as arrays: examples of classes, and images of classes.
 
-The arrays are made once (:meth:`ClassSet.prepare`), stand in a folder of their own beside an
-``index.json``, and are checked against their stored hash each time they are opened.
+:meth:`ClassSet.prepare` makes the arrays once. They stand in a folder of their own, beside an
+``index.json`` with their hash. Each time they are opened, they are checked against that hash.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from torch import Tensor
 from cml_bench.data import prepared
 from cml_bench.data._archives import AGAIN
 from cml_bench.data._arrays import ImageArrays, flaw, hash_images, write_header
-from cml_bench.data._source import LocalCopy, digests_of, obtain_all, shown
+from cml_bench.data._source import LocalCopy, digests_of, obtain_all, to_stderr
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError
@@ -34,33 +34,38 @@ class _Prepared(NamedTuple):
 
 
 class ClassSet(DataSet):
-    """Few-shot classification on examples of classes, prepared once as arrays in a folder.
+    """Few-shot classification of examples that are stored as arrays.
 
-    A subclass gives ``class_counts`` and ``smallest_class``, and says how its arrays are made
-    (:meth:`make`), read (:meth:`load`), hashed (:meth:`digest`) and gathered into tasks
-    (:meth:`gather`). Arrays have ``sizes`` (classes,), ``splits`` and ``group``: see
-    :class:`ImageArrays`.
+    A subclass gives ``class_counts`` (classes of each split) and ``smallest_class`` (examples in
+    the smallest class). It makes its arrays in :meth:`make`, reads them in :meth:`load`, hashes
+    them in :meth:`digest` and takes examples from them in :meth:`gather`. Its arrays have the
+    fields ``sizes``, ``splits`` and ``group`` of :class:`ImageArrays`.
     """
 
     class_counts: dict[str, int]
     smallest_class: int
     group = 1
     has_files = True
-    examples = "images"  # what they are called in messages
-    prepared_bytes = 0  # of the arrays, about
+    examples = "images"  # what messages call the examples
+    _sha256: str | None = None  # computed when it is asked for
+
+    @property
+    def prepared_bytes(self) -> int:
+        """About how many bytes the arrays take."""
+        return 0
 
     def make(self, home: Path, paths: dict[str, Path], exact: bool) -> tuple[Any, dict[str, Any]]:
-        """Decode everything, from the verified ``files`` by name, into ``home``; called in the
-        fetching process.
+        """Decode the verified files (``paths``, by name) and store the arrays in ``home``.
 
-        Returns the arrays, and what else the index must say. ``exact``: the files are the published
-        ones.
+        Returns the arrays, and further entries for ``index.json``. ``exact`` says that the files
+        are the published ones. The process that fetches the data calls this.
         """
         raise NotImplementedError
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> Any:
-        """The arrays that :meth:`make` stored; OSError, ValueError, KeyError or the like where they
-        are damaged.
+        """The arrays that :meth:`make` stored in ``home``.
+
+        Damaged arrays raise OSError, ValueError, KeyError or the like.
         """
         raise NotImplementedError
 
@@ -70,11 +75,13 @@ class ClassSet(DataSet):
         raise NotImplementedError
 
     def gather(self, index: Tensor) -> Tensor:
-        """Inputs (n, ...) of the examples of these numbers (n,), which count class by class."""
+        """The inputs (n, ...) of the examples with these numbers (n,), counted class by class."""
         raise NotImplementedError
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
-        """Enough classes in the split, and enough examples (and groups) in each class."""
+        """As in every data set. The split must have enough classes, and each class enough examples
+        and groups.
+        """
         super().check(split, way, shot, query)
         classes = self.class_counts[split]
         if way > classes:
@@ -90,41 +97,42 @@ class ClassSet(DataSet):
             )
 
     def folder(self, root: Path) -> Path:
-        """Where the prepared arrays stand under the data folder."""
+        """The folder of the prepared arrays, under the data folder ``root``."""
         return prepared.home(root, self.data_id)
 
-    def prepare(self, folder: Path, local: dict[str, LocalCopy] | None = None) -> None:
-        """Fetch the files, write the arrays and ``index.json``, unless they are there, made from
-        the same files.
-        """
-        home, local = self.folder(folder), local or {}
-        if self._usable(folder, local):
-            return
-        with run_lock(Path(folder) / "locks" / home.name, wait=shown, setting="`data_dir`"):
-            if not self._usable(folder, local):
-                self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), local)
+    def prepare(self, folder: Path, own: dict[str, LocalCopy] | None = None) -> None:
+        """Fetch the files, and write the arrays and ``index.json``.
 
-    def _usable(self, folder: Path, local: dict[str, LocalCopy]) -> bool:
-        """Whether arrays are there, undamaged, and made from the files that are asked for now."""
-        own = {name: copy.sha256 for name, copy in local.items()}
-        if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), own):
+        Nothing is done if arrays made from the same files are there.
+        """
+        home, own = self.folder(folder), own or {}
+        if self._usable(folder, own):
+            return
+        with run_lock(Path(folder) / "locks" / home.name, wait=to_stderr, setting="`data_dir`"):
+            if not self._usable(folder, own):
+                self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), own)
+
+    def _usable(self, folder: Path, own: dict[str, LocalCopy]) -> bool:
+        """Whether whole arrays are there that were made from the files asked for now."""
+        digests = {name: copy.sha256 for name, copy in own.items()}
+        if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), digests):
             return False
         try:
             self._read(self.folder(folder))
-        except UserError:  # damaged since: made anew
+        except UserError:  # damaged since then: they are made anew
             return False
         return True
 
     def _prepare(self, home: Path, downloads: Path, own: dict[str, LocalCopy]) -> None:
         files = self.edition(own, downloads)
         if self.licence and any(file.name not in own for file in files):
-            shown(f"{self.name}: {self.licence}")
+            to_stderr(f"{self.name}: {self.licence}")
         paths = obtain_all(files, downloads, own, self.prepared_bytes)
         home.mkdir(parents=True, exist_ok=True)
         try:
             arrays, more = self.make(home, paths, exact=not own)
         except BaseException:
-            with contextlib.suppress(OSError):  # something else is in it
+            with contextlib.suppress(OSError):  # a folder that holds something else stays
                 home.rmdir()
                 home.parent.rmdir()
             raise
@@ -139,20 +147,23 @@ class ClassSet(DataSet):
             },
             **more,
         }
-        # Of a repacked copy with the right numbers nobody knows whether it is the published data.
+        # If a repacked copy has the right numbers, nobody knows whether it is the published data.
         if "differs" in index:
             index["differs"] = f"not the published data: {index['differs']}"
         elif not prepared.is_wanted(index, self.published(), {}):
             index["differs"] = "an own copy of the data, whose digest is not a published one"
         if "differs" in index:
-            shown(
+            to_stderr(
                 f"{self.data_id}: {index['differs']}. Its results are not set against published"
                 " ones."
             )
         write_json(home / "index.json", index)
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
-        """Map the prepared arrays; on a GPU they are copied there once."""
+        """Map the prepared arrays into memory. For a GPU they are copied to it once.
+
+        A UserError if there are none, or if they are damaged.
+        """
         home = self.folder(folder)
         if not (home / "index.json").exists():
             raise UserError(
@@ -161,11 +172,11 @@ class ClassSet(DataSet):
         arrays, digest, self.differs = self._read(home)
         self.attach(arrays, device, dtype)
         self._sha256 = digest
-        self.smallest_class = int(arrays.sizes.min())  # of a user's own copy it may be another
+        self.smallest_class = int(arrays.sizes.min())  # a user's own copy may have another
         return self
 
     def _fetch(self, home: Path) -> str:
-        """The command that makes the arrays, for messages."""
+        """The command that prepares the data in ``home``, for messages."""
         options, folder = (
             shlex.quote(self.options.model_dump_json()),
             shlex.quote(str(home.parent.parent)),
@@ -173,8 +184,9 @@ class ClassSet(DataSet):
         return f"`python -m cml_bench fetch {self.name} --options={options} --data-dir={folder}`"
 
     def _read(self, home: Path) -> _Prepared:
-        """The prepared arrays, mapped, and their hash, which is computed from them: what a record
-        says of its data.
+        """The prepared arrays, mapped, and their hash, which is computed here and compared.
+
+        A UserError if they are damaged.
         """
         try:
             index = json.loads((home / "index.json").read_text(encoding="utf-8"))
@@ -201,7 +213,7 @@ class ClassSet(DataSet):
         return _Prepared(arrays, digest, str(index.get("differs", "")))
 
     def attach(self, arrays: Any, device: torch.device, dtype: torch.dtype) -> Self:
-        """Use these arrays."""
+        """Use these arrays, on this device. Inputs are given as ``dtype``."""
         self.device, self.dtype, self.arrays = device, dtype, arrays
         self.starts = np.concatenate(([0], np.cumsum(arrays.sizes)[:-1]))
         self._sha256 = None
@@ -209,16 +221,17 @@ class ClassSet(DataSet):
 
     @property
     def sha256(self) -> str:
-        """Hash of examples, class sizes and splits."""
+        """SHA-256 (hex) of examples, class sizes and splits."""
         if self._sha256 is None:
             self._sha256 = self.digest(self.arrays)
         return self._sha256
 
     def draw(
         self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
-    ):
-        """Example numbers (count, way, shot+query), which count class by class, on the device,
-        support first.
+    ) -> tuple[Tensor, int]:
+        """The numbers of the examples, on the device, and ``shot``.
+
+        The numbers are (count, way, shot+query), support first. They count class by class.
         """
         classes = self.arrays.splits[split]
         sizes = self.arrays.sizes[classes]
@@ -226,12 +239,14 @@ class ClassSet(DataSet):
         rows = self.starts[classes[picks.classes]][..., None]
         index = np.concatenate((rows + picks.support, rows + picks.query), axis=2)
         numbers = torch.from_numpy(index)
-        if self.device.type == "cuda":  # from pinned memory nothing waits for the device
+        if self.device.type == "cuda":  # a copy from pinned memory does not wait for the device
             return numbers.pin_memory().to(self.device, non_blocking=True), shot
         return numbers.to(self.device), shot
 
     def tasks(self, drawn: tuple[Tensor, int], part: slice) -> Task:
-        """Examples in class blocks, class c having label c."""
+        """The tasks ``part`` of those drawn. The examples of a class stand together; class c has
+        the label c.
+        """
         index, shot = drawn
         index = index[part]
         return Task(self._examples(index[:, :, :shot]), self._examples(index[:, :, shot:]))
@@ -244,25 +259,26 @@ class ClassSet(DataSet):
 
 
 class ImageSet(ClassSet):
-    """Few-shot classification on images that fit into memory as bytes.
+    """Few-shot classification of images that fit into memory as bytes.
 
-    A subclass gives ``input_shape``, ``data_id``, ``class_counts``, ``smallest_class`` and
-    ``build()``.
+    A subclass gives ``input_shape`` (C, H, W), ``data_id``, ``class_counts``, ``smallest_class``
+    and :meth:`build`, or :meth:`classes` instead if the set is large.
     """
 
-    image_count = 0  # images of all splits, as published; 0: not counted
+    image_count = 0  # the published number of images of all splits; 0: not checked
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
-        """Decode everything, from the verified ``files`` by name; called once, in the fetching
-        process.
+        """Decode all images from the verified files (``paths``, by name).
+
+        The process that fetches the data calls this once.
         """
         raise NotImplementedError
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """(split, images (n, C, H, W) uint8) of one class after another; training first, then
-        validation, then test.
+        """Yield (split, images uint8 (n, C, H, W)) of one class after another.
 
-        A set that is too large to be held in memory twice gives this instead of ``build``.
+        The classes of training come first, then those of validation, then those of test. A set that
+        does not fit into memory twice overrides this instead of :meth:`build`.
         """
         arrays = self.build(paths)
         starts = np.concatenate(([0], np.cumsum(arrays.sizes)))
@@ -272,13 +288,13 @@ class ImageSet(ClassSet):
 
     @property
     def prepared_bytes(self) -> int:
-        """One a channel of a pixel."""
+        """The size of the arrays: one byte for each channel of each pixel."""
         return self.image_count * int(np.prod(self.input_shape))
 
     def make(
         self, home: Path, paths: dict[str, Path], exact: bool
     ) -> tuple[ImageArrays, dict[str, Any]]:
-        """``images.npy``, a class at a time."""
+        """Write ``images.npy``, one class after another."""
         sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
         write_bytes(home / "images.npy", lambda file: self._write(file, paths, sizes, exact))
         ends = np.cumsum([len(sizes[split]) for split in SPLITS])
@@ -291,8 +307,9 @@ class ImageSet(ClassSet):
     def _write(
         self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool
     ) -> None:
-        """``images.npy``, a class at a time. Its header has a fixed length: it is put right when
-        the count is known.
+        """Write ``images.npy`` into the open file, one class after another, and fill ``sizes``.
+
+        The header is written anew when the count is known: its length is fixed.
         """
         write_header(file, 0, self.input_shape)
         for split, images in self.classes(paths):
@@ -313,22 +330,23 @@ class ImageSet(ClassSet):
             raise UserError(f"{', '.join(map(str, paths.values()))}: {problem}. {AGAIN}")
 
     def class_name(self, split: str, place: int) -> str:
-        """What messages call the class at this place, from 0, of a split."""
+        """What messages call a class: the one at ``place``, from 0, in the split."""
         return f"class {place} (from 0) of the {split} split"
 
     def _differs(self, sizes: dict[str, list[int]]) -> str:
-        """How the decoded images are not those that are published, as far as counting them tells;
-        empty: not at all.
+        """How the numbers of classes and images differ from the published ones.
+
+        Empty if they do not.
         """
         if not self.image_count:
             return ""
-        for split, found in sizes.items():
-            if len(found) != self.class_counts[split]:
+        for split, counts in sizes.items():
+            if len(counts) != self.class_counts[split]:
                 return (
-                    f"the {split} split has {len(found)} classes, {self.class_counts[split]} are"
+                    f"the {split} split has {len(counts)} classes, {self.class_counts[split]} are"
                     " published"
                 )
-        every = [count for found in sizes.values() for count in found]
+        every = [count for counts in sizes.values() for count in counts]
         if (sum(every), min(every)) == (self.image_count, self.smallest_class):
             return ""
         return (
@@ -337,27 +355,26 @@ class ImageSet(ClassSet):
         )
 
     def load(self, home: Path, index: dict[str, Any], splits: dict[str, np.ndarray]) -> ImageArrays:
-        """Mapped, not read."""
+        """Map ``images.npy`` into memory, and check each class for a :func:`flaw`."""
         images = np.load(home / "images.npy", mmap_mode="c")
         sizes = np.asarray(index["sizes"], dtype=np.int64)
-        for number, part in enumerate(
-            np.split(images, np.cumsum(sizes)[:-1])
-        ):  # prepared before it was refused
+        # Older versions prepared flawed images, too.
+        for number, part in enumerate(np.split(images, np.cumsum(sizes)[:-1])):
             if problem := flaw(part, f"class {number}"):
                 raise ValueError(problem)
         return ImageArrays(images, sizes, splits, index["group"])
 
     @staticmethod
     def digest(arrays: ImageArrays) -> str:
-        """:func:`hash_images`."""
+        """SHA-256 (hex), see :func:`hash_images`."""
         return hash_images(arrays)
 
     def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> Self:
-        """Use these arrays."""
+        """Use these arrays, with the pixels on this device."""
         super().attach(arrays, device, dtype)
         self.pixels = torch.from_numpy(np.asarray(arrays.images)).to(device)
         return self
 
     def gather(self, index: Tensor) -> Tensor:
-        """Pixels in [0, 1]."""
+        """The images (n, C, H, W) with these numbers, as floats in [0, 1]."""
         return self.pixels[index].to(self.dtype).div_(255)

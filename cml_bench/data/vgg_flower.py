@@ -1,9 +1,10 @@
-"""``vgg_flower``: 102 kinds of flowers, 40 to 258 photographs each (Nilsback & Zisserman 2008).
+"""``vgg_flower``: 8,189 photographs of 102 kinds of flowers, 40 to 258 of each kind.
 
-Classes are split as in Meta-Dataset (Triantafillou et al. 2020), 71 / 15 / 16; BOIL and CML use the
-same lists. As in their code the whole photograph is squashed to 32x32, whatever its shape. That
-code names no filter, which means Pillow's default, bicubic since Pillow 7; it is named here.
-learn2learn leaves the photographs as they are.
+Nilsback and Zisserman (2008) made the set at the University of Oxford, from which it is fetched.
+The photographs belong to third parties and have no licence. Classes are split as in Meta-Dataset
+(Triantafillou et al. 2020), 71 / 15 / 16; BOIL and CML use the same lists. As in their code, the
+whole photograph is squashed to 32x32, whatever its shape. Their code names no filter, so it uses
+Pillow's default, bicubic since Pillow 7. learn2learn does not resize the photographs.
 """
 
 import json
@@ -13,9 +14,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from pydantic import Field
 
-from cml_bench.data._archives import AGAIN, MATLAB, described, members, printable, reading
+from cml_bench.data._archives import AGAIN, MATLAB, described, escaped, members, reading
 from cml_bench.data._images import decode
-from cml_bench.data._source import RemoteFile
+from cml_bench.data.base import RemoteFile
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ImageSet
 from cml_bench.errors import UserError
@@ -31,18 +32,20 @@ def _file(name: str, size: int, sha256: str) -> RemoteFile:
 
 
 class FlowerOptions(Options):
-    """Size."""
+    """The size of the images."""
 
     size: int = Field(32, ge=16, le=128, description="pixels per side (32 in BOIL and CML)")
 
 
 @datasets.register("vgg_flower")
 class VggFlower(ImageSet):
-    """Colour images (3, size, size), 40 to 258 of each class; the class split is the committed
-    ``vgg_flower.json``.
+    """Colour images (3, size, size), 40 to 258 of each class.
+
+    ``vgg_flower.json`` lists the class split.
     """
 
     Options = FlowerOptions
+    options: FlowerOptions
     smallest_class = 40
     image_count = 8189
     files = (
@@ -56,8 +59,8 @@ class VggFlower(ImageSet):
         ),
     )
     licence = (
-        "The photographs are of third parties, without a licence that allows passing them on; use"
-        " is research."
+        "The photographs belong to third parties, and no licence allows passing them on; use them"
+        " for research."
     )
 
     def __init__(self, options: FlowerOptions):
@@ -65,20 +68,21 @@ class VggFlower(ImageSet):
         self.input_shape = (3, options.size, options.size)
         lists = json.loads(_SPLIT_FILE.read_text(encoding="utf-8"))
         self.numbers = {split: lists[split] for split in SPLITS}
-        self.class_counts = {split: len(found) for split, found in self.numbers.items()}
+        self.class_counts = {split: len(numbers) for split, numbers in self.numbers.items()}
 
     @property
     def data_id(self) -> str:
-        """Split and size."""
+        """Name, split and size."""
         return f"vgg_flower/meta-dataset/{self.options.size}px"
 
     def class_name(self, split: str, place: int) -> str:
-        """By its number in ``imagelabels.mat``."""
+        """The class by its number in ``imagelabels.mat``."""
         return f"class {self.numbers[split][place]}"
 
     def classes(self, paths: dict[str, Path]) -> Iterator[tuple[str, np.ndarray]]:
-        """Classes in the order of their numbers within each split, photographs in that of
-        theirs.
+        """One class after another, within each split in the order of their numbers.
+
+        The photographs of a class come in the order of their numbers, too.
         """
         labels = _labels(paths["imagelabels.mat"])
         images = self._photographs(paths["102flowers.tgz"], len(labels))
@@ -87,8 +91,9 @@ class VggFlower(ImageSet):
                 yield split, images[labels == number]
 
     def _photographs(self, path: Path, count: int) -> np.ndarray:
-        """All of them, squashed: uint8 (count, 3, size, size). Read in the archive's order, the
-        only quick one.
+        """All photographs, squashed: uint8 (count, 3, size, size).
+
+        They are read in the order of the archive, since any other order is slow.
         """
         images = np.empty((count, *self.input_shape), np.uint8)
         rows = {f"image_{i:05d}.jpg": i - 1 for i in range(1, count + 1)}
@@ -118,7 +123,7 @@ class VggFlower(ImageSet):
 
 
 def _labels(path: Path) -> np.ndarray:
-    """Class numbers, from 1, of the photographs in their order."""
+    """The class number, from 1, of each photograph in order."""
     from scipy.io import loadmat, whosmat
 
     with reading(path, wanted=MATLAB), open(path, "rb") as file:
@@ -126,7 +131,7 @@ def _labels(path: Path) -> np.ndarray:
         if "labels" not in content:
             held = ", ".join(name for name, *_ in whosmat(file))
             raise UserError(
-                f"{path} holds {printable(held) or 'nothing'}; labels are wanted. {AGAIN}"
+                f"{path} holds {escaped(held) or 'nothing'}; labels are wanted. {AGAIN}"
             )
         labels = content["labels"].reshape(-1)
         number = labels.dtype.kind in "uif"  # MATLAB saves doubles

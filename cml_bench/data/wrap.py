@@ -1,4 +1,4 @@
-"""Any labelled image collection as a few-shot data set: ``wrap(source)``."""
+"""``wrap(source)`` makes a few-shot data set from any collection of labelled images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from cml_bench.spec import Options
 
 
 class Wrapped(ImageSet):
-    """An :class:`ImageSet` made from arrays in memory; its id is the hash of what it holds."""
+    """An :class:`ImageSet` from arrays in memory. Its id is the hash of its content."""
 
     name = "wrapped"
 
@@ -34,16 +34,17 @@ class Wrapped(ImageSet):
 
 
 def wrap(source: Any, splits: Mapping[str, Sequence[int]] | None = None) -> Wrapped:
-    """Wrap anything with ``__len__`` and items (x, y): a torchvision or learn2learn data set, a
-    list.
+    """Make a data set from anything with a length and items (x, y).
 
-    x: image, all of one size and one number of channels: a PIL image, see
-    :mod:`cml_bench.data._images` for what becomes of its mode; an array (H, W), (H, W, C) or (C, H,
-    W); or a tensor (H, W) or (C, H, W). Numbers are integers 0..255, floats 0..1, or booleans. y:
-    class, any integer. ``splits``: which classes (values of y) are train, validation and test, none
-    of them in two; without it every split has all classes, as learn2learn's task data sets do.
-    Every image is read once and kept as bytes, so transforms that differ from call to call do not.
-    A UserError names the image or class that cannot be taken.
+    That may be a data set of torchvision or learn2learn, or a list. x is an image: a PIL image, an
+    array (H, W), (H, W, C) or (C, H, W), or a tensor (H, W) or (C, H, W). All images have one size
+    and one number of channels. Numbers are integers 0..255, floats 0..1 or booleans. PIL modes are
+    converted as :mod:`cml_bench.data._images` says. y is the class, any integer.
+
+    ``splits`` lists the classes (values of y) of train, validation and test; a class may be in one
+    of them only. Without ``splits`` each split has all classes, as in learn2learn's task data sets.
+    Each image is read once and kept as bytes, so a random transform is applied once. A UserError
+    names the image or class that cannot be taken.
     """
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
         raise UserError(
@@ -88,7 +89,7 @@ def _pair(item: Any, number: int) -> tuple[Any, Any]:
 
 
 def _label(y: Any, what: str) -> int:
-    """A whole number, also as a float or in an array of one."""
+    """A class as an int. It may be given as a float, or as an array of one number."""
     try:
         value = y.item() if hasattr(y, "item") else y
         if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
@@ -101,7 +102,7 @@ def _label(y: Any, what: str) -> int:
 def _chosen(
     classes: np.ndarray, splits: Mapping[str, Sequence[int]] | None
 ) -> dict[str, np.ndarray]:
-    """Positions among the sorted classes of those of each split."""
+    """For each split the positions of its classes among all sorted classes."""
     if splits is None:
         return {split: np.arange(len(classes)) for split in SPLITS}
     if not isinstance(splits, Mapping):
@@ -112,24 +113,26 @@ def _chosen(
     for name in splits:
         if name not in SPLITS:
             raise unknown("split", str(name), SPLITS)
-    chosen, seen = {}, {}
+    chosen: dict[str, np.ndarray] = {}
+    split_of: dict[int, str] = {}
     for split in SPLITS:
-        wanted = splits.get(split, ())
+        wanted: object = splits.get(split, ())
         if not np.iterable(wanted) or isinstance(wanted, str):
             raise UserError(
                 f"the {split} split is {str(wanted)[:40]!r}: a list of classes is wanted."
             )
-        wanted = sorted(_label(y, f"a class of the {split} split") for y in wanted)
-        if missing := sorted(set(wanted) - set(classes.tolist())):
+        labels = sorted(_label(y, f"a class of the {split} split") for y in wanted)
+        if missing := sorted(set(labels) - set(classes.tolist())):
             raise UserError(f"the {split} split names classes that no image has: {missing[:5]}.")
-        for name in wanted:
-            if name in seen:
-                twice = "twice in it" if seen[name] == split else f"in the {seen[name]} split too"
+        for label in labels:
+            if label in split_of:
+                other = split_of[label]
+                twice = "twice in it" if other == split else f"in the {other} split too"
                 raise UserError(
-                    f"the {split} split: class {name} is {twice}; give each class once."
+                    f"the {split} split: class {label} is {twice}; give each class once."
                 )
-            seen[name] = split
-        chosen[split] = np.searchsorted(classes, wanted)
+            split_of[label] = split
+        chosen[split] = np.searchsorted(classes, labels)
     return chosen
 
 
@@ -142,9 +145,7 @@ def _to_bytes(x: Any, where: str) -> np.ndarray:
             array = decode(x, where)
         except (UserError, MemoryError):
             raise
-        except (
-            Exception
-        ) as error:  # of a damaged file that is read only now, Pillow raises what it comes upon
+        except Exception as error:  # Pillow reads the file only now: damage may raise any error
             raise UserError(
                 f"{where} cannot be decoded ({type(error).__name__}: {error})."
             ) from None
@@ -156,7 +157,7 @@ def _to_bytes(x: Any, where: str) -> np.ndarray:
 
 
 def _channels_first(x: Any, where: str) -> np.ndarray:
-    """Numbers as uint8 (C, H, W)."""
+    """An array or a tensor as uint8 (C, H, W)."""
     tensor = isinstance(x, torch.Tensor)
     if tensor:
         x = x.detach().cpu()

@@ -347,7 +347,7 @@ def _failure(state: State, folder: Path) -> dict[str, Any]:
             lines = (
                 (folder / name).read_text(errors="replace", encoding="utf-8").rstrip().splitlines()
             )
-            logs.append((name, texts.printable("\n".join(lines[-_LOG_LINES:])), len(lines)))
+            logs.append((name, texts.controls_escaped("\n".join(lines[-_LOG_LINES:])), len(lines)))
     return {
         "title": state.title,
         "state": state.state,

@@ -12,7 +12,7 @@ from cml_bench.records import Store
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan, PlannedRun
 from cml_bench.system.locks import being_written
-from cml_bench.texts import printable
+from cml_bench.texts import controls_escaped
 
 # In the order in which they are shown.
 STATES = (
@@ -113,4 +113,4 @@ def text(plan: Plan, results: Path) -> str:
             ]
             lines += [f"{state}: {s.title}{': ' + s.more if s.more else ''}" for s in told]
     reasons = {s.more for s in states_of.values() if s.state == "not run"}
-    return printable("\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))]))
+    return escaped("\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))]))

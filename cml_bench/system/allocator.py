@@ -1,9 +1,9 @@
-"""Settings of glibc's allocator, which read them as a process starts: whoever launches trainings
-must set them.
+"""Settings of glibc's memory allocator, as variables of the environment.
 
-By default memory goes back to the system at every outer step, and on a CPU page faults then take
-much of the time. Kept, a process holds the most that it ever needed. Other C libraries do not know
-these names.
+glibc reads them when a process starts, so the program that launches a training sets them. By
+default glibc returns memory to the system at every outer step, and on a CPU the page faults that
+follow take much of the time. With ``keep`` a process keeps all memory that it ever needed. Other C
+libraries ignore these variables.
 """
 
 import os
@@ -22,10 +22,8 @@ def environment(allocator: str) -> dict[str, str]:
 
 
 def in_force() -> str:
-    """``keep`` or ``system``, whoever has set the variables of this process; else those that are
-    set.
-    """
-    found = {name: os.environ[name] for name in KEEP if name in os.environ}
-    if not found:
+    """Which setting this process has: ``keep``, ``system``, or the list of the variables set."""
+    held = {name: os.environ[name] for name in KEEP if name in os.environ}
+    if not held:
         return "system"
-    return "keep" if found == KEEP else " ".join(f"{name}={value}" for name, value in found.items())
+    return "keep" if held == KEEP else " ".join(f"{name}={value}" for name, value in held.items())

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never a half."""
+"""Writing files so that a reader sees either the old content or the new one, whole."""
 
 import contextlib
 import errno
@@ -12,13 +12,14 @@ from typing import Any, BinaryIO
 
 from cml_bench.errors import UserError
 
-DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}  # a folder that is there for others to read
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}  # this user may read the folder, not write
 
 
 @contextlib.contextmanager
 def said_if_denied(what: str) -> Iterator[None]:
-    """Without permission to write, say so on standard error and go on: what is read can be shown
-    all the same.
+    """If there is no permission to write, say so on standard error and go on.
+
+    A user who may only read a study can still look at it. ``what`` names the file in the message.
     """
     try:
         yield
@@ -33,16 +34,15 @@ def said_if_denied(what: str) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write to a temporary name in the same folder, flush to disk, rename.
+    """Write a file whole or not at all: to a temporary name in its folder, then flush and rename.
 
-    ``content`` is bytes or a function that writes to the open file. On any error (a full disk, say)
-    the temporary file is removed and the old file, if any, stays.
+    ``content`` is bytes, or a function that writes to the open file. On any error, such as a full
+    disk, the temporary file is removed and the old file stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}.tmp"
-    # Not mkstemp, whose files are the owner's alone: the kernel gives them the mode that the user's
-    # umask leaves.
+    # Not mkstemp: only their owner could read its files. The user's umask decides the mode here.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -64,16 +64,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    """:func:`write_bytes` for JSON (one line unless ``indent``); NaN is refused by JSON, so use
-    null.
+    """:func:`write_bytes` for JSON, on one line unless ``indent`` is given.
+
+    A ValueError for NaN, which JSON does not have: write None for it.
     """
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. A UserError names a file that is missing or holds something
-    else.
-    """
+    """The content of a JSON file. A UserError if the file is missing or holds no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""GPUs of this machine and who uses them, without torch, so that planning stays quick."""
+"""The GPUs of this machine and who uses them. Imports no torch, so that planning stays quick."""
 
 import contextlib
 import os
@@ -16,13 +16,14 @@ from cml_bench.system.locks import holder, sign, try_lock
 
 _POLL_SECONDS = 1.0
 _INSTEAD = "`TMPDIR` in the environment"
-_NO_DEVICE = ("", "-1", "NoDevFiles")  # the last: what SLURM tells a job without a GPU
+_NO_DEVICE = ("", "-1", "NoDevFiles")  # SLURM gives the last one to a job without a GPU
 
 
 def gpus() -> list[int]:
-    """Numbers of the CUDA devices as torch will count them.
+    """The numbers of the CUDA devices, as torch will count them.
 
-    ``CML_BENCH_GPUS=N`` overrides the detection by ``nvidia-smi`` (for machines that hide it).
+    ``nvidia-smi`` lists them. ``CML_BENCH_GPUS=N`` in the environment overrides it, for machines
+    that hide that program.
     """
     told = os.environ.get("CML_BENCH_GPUS")
     if told is not None:
@@ -44,21 +45,19 @@ def gpus() -> list[int]:
 
 
 def slot_folder() -> Path:
-    """Where claims are kept: one place per user and machine, since GPUs are shared by all of a
-    user's studies.
+    """The folder of the claims: one per user and machine, since a user's studies share the GPUs.
 
-    Under SLURM one per job: its GPUs are its own, and CUDA numbers them from 0 in every job, so a
-    place on "GPU 0" would make one job wait for another's GPU.
+    Under SLURM there is one per job. A job owns its GPUs, and CUDA numbers them from 0 in every
+    job: with one folder for all, a job would wait for the "GPU 0" of another.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    place = platform.node() + (
-        f"-slurm{job}" if job else ""
-    )  # machines may share a folder for temporary files
+    # The machine's name is part of the path: machines may share a folder for temporary files.
+    place = platform.node() + (f"-slurm{job}" if job else "")
     return Path(tempfile.gettempdir()) / f"cml_bench-{os.getuid()}" / f"gpu-slots-{place}"
 
 
 def processor() -> str:
-    """The CPU's name."""
+    """The name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(
@@ -75,11 +74,11 @@ def claim(
     folder: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Iterator[int]:
-    """Hold one of ``per_device`` places on one of ``devices`` and yield its number; wait if all are
-    taken.
+    """Hold one of ``per_device`` places on one of ``devices``, and yield the number of that device.
 
-    A place is a locked file, which the kernel frees when its holder dies. The emptiest device comes
-    first. A UserError where no file can be locked.
+    While all places are taken it waits, and ``say`` gets one line about that. A place is a locked
+    file in ``folder``: the kernel frees it when its holder dies. Every device gets its first run
+    before any gets its second. A UserError if no file can be locked there.
     """
     folder = folder or slot_folder()
     waited = False

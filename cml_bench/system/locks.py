@@ -1,7 +1,7 @@
-"""Locked files: one process at a time, freed by the kernel when its holder dies.
+"""Locked files: one process at a time holds a lock, and the kernel frees it when that process dies.
 
-Not the library `filelock`: where a file system has no locks it goes over to files that outlive a
-killed holder, and it does not say who holds a lock. What is left to write is these few lines.
+The library `filelock` is not used. On a file system without locks it falls back to marker files,
+which stay when their holder is killed. Nor does it say who holds a lock.
 """
 
 import contextlib
@@ -16,23 +16,23 @@ from typing import TextIO
 
 from cml_bench.errors import UserError
 
-# NFS without its lock service, Lustre without `-o flock`, FUSE; EINVAL: a file system that locks no
-# file at all.
+# Errors of file systems without locks: NFS without its lock service, Lustre without `-o flock`,
+# some of FUSE. EINVAL is said by a file system that can lock no file at all.
 _NONE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _HOW = "NFS needs version 4 or its lock service, Lustre the mount option `flock`"
 
 
 def try_lock(file: TextIO, instead: str, shared: bool = False) -> bool:
-    """Lock an open file; False if another holds it. It is held until the file is closed.
+    """Lock an open file. False if another process holds the lock.
 
-    ``instead``: what names another folder, such as "`data_dir` in the configuration". ``shared``:
-    only look whether another holds it; unlike a lock to hold, this needs no file that is open for
-    writing on NFS. A UserError, and not a wait that never ends, where the file system has no locks
-    or fails.
+    The lock is held until the file is closed. ``instead`` is for the error message: the setting
+    that names another folder, such as "`data_dir` in the configuration". ``shared`` only looks
+    whether another process holds the lock; on NFS this works with a file that is open for reading.
+    A UserError if the file system has no locks or fails, since waiting would never end.
     """
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:  # EWOULDBLOCK; unlike lockf(), flock() never says EACCES for it
+    except BlockingIOError:  # EWOULDBLOCK: flock(), unlike lockf(), never says EACCES for this
         return False
     except OSError as error:
         lacks = (
@@ -49,39 +49,40 @@ def try_lock(file: TextIO, instead: str, shared: bool = False) -> bool:
 
 
 def sign(file: TextIO) -> None:
-    """Write into a file that this process has locked who holds it."""
+    """Write the number and the machine of this process into a file that it has locked."""
     file.truncate(0)
     file.write(f"{os.getpid()} {platform.node()}")
     file.flush()
 
 
 def holder(file: TextIO) -> tuple[str, str]:
-    """Who holds a file: ``process 12 on host``, and how to stop it: by ``kill`` on this host
-    only.
+    """Who holds a locked file (``process 12 on host``), and how to stop that process.
+
+    The second is ``kill 12`` on this machine, ``on host`` on another, or empty if nobody knows.
     """
     file.seek(0)
     pid, _, host = file.read().strip().partition(" ")
     if not pid:  # not signed yet
         return "another process", ""
-    if not host:  # by a version that did not keep it
+    if not host:  # signed by an older version, which did not write it
         return f"process {pid}", ""
     stop = f"kill {pid}" if host == platform.node() else f"on {host}"
     return f"process {pid} on {host}", stop
 
 
 _POLL_SECONDS = 0.5
-_GLANCE_SECONDS = 0.1  # longer than another process needs to look whether a run is being written
+_GLANCE_SECONDS = 0.1  # longer than `being_written` of another process holds its shared lock
 
 
 @contextlib.contextmanager
 def run_lock(
     folder: Path, wait: Callable[[str], None] | None = None, setting: str = "`results`"
 ) -> Iterator[None]:
-    """Hold the run's lock. The kernel frees it when the holder dies.
+    """Hold the lock of a run's folder. The kernel frees it when this process dies.
 
-    A second process gets a UserError, or waits for the first if it says where to announce that
-    (``wait``). So it does where the file system has no locks, which names ``setting``: where
-    another folder is set.
+    A second process gets a UserError. If it gives ``wait``, it waits for the first one instead, and
+    ``wait`` gets a line about that. A UserError also if the file system has no locks: it names
+    ``setting``, the key under which another folder can be set.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
@@ -100,15 +101,14 @@ def run_lock(
             announced = True
             time.sleep(_POLL_SECONDS)
         sign(file)
-        for half in folder.glob(
-            ".*.tmp"
-        ):  # of a writer that was killed; nobody else writes here now
+        # Half-written files of a process that was killed: nobody else writes here now.
+        for half in folder.glob(".*.tmp"):
             half.unlink(missing_ok=True)
         yield
 
 
 def being_written(folder: Path) -> bool:
-    """Whether a process holds the run's lock just now. A UserError where that cannot be told."""
+    """Whether some process holds the run's lock now. A UserError if nobody can tell."""
     try:
         with open(folder / ".lock", encoding="utf-8") as file:
             return not try_lock(file, "`results`", shared=True)

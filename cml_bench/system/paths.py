@@ -1,9 +1,9 @@
 """The one place where a path that a user wrote becomes a path of this machine.
 
-``~`` and ``~user`` are home folders, ``$NAME`` and ``${NAME}`` variables of the environment, ``$$``
-is a dollar sign. A relative path stays relative to the working folder. All this is done once, where
-the user's text comes in: in a configuration (``config.parse``), on the command line
-(``from_command_line``) and in the Python API (``given``). From there on, in a plan too, a dollar
+``~`` and ``~user`` are home folders, ``$NAME`` and ``${NAME}`` are variables of the environment,
+and ``$$`` is a dollar sign. A relative path stays relative to the working folder. Paths are
+expanded once, where the user's text comes in: in a configuration (``config.parse``), on the command
+line (``from_command_line``) and in the Python API (``given``). After that, also in a plan, a dollar
 sign is a character like any other.
 """
 
@@ -22,14 +22,16 @@ _DOLLAR = re.compile(
 
 
 def expanded(text: str, named: str) -> str:
-    """The path that is meant. A UserError names the variable or the user that is not there, and
-    ``named``, the key.
+    """The path that the user means by ``text``.
+
+    A UserError if a variable or a home folder does not exist; it begins with ``named``, the key
+    that holds the path.
     """
 
-    def value(found: re.Match[str]) -> str:
-        if found["itself"]:
+    def value(match: re.Match[str]) -> str:
+        if match["itself"]:
             return "$"
-        name = found["bare"] or found["braced"] or ""
+        name = match["bare"] or match["braced"] or ""
         if not (held := os.environ.get(name)):  # an empty one would turn $SCRATCH/data into /data
             raise UserError(
                 f"{named} is {text!r}, and the variable {name!r} is not set here: set it, or write"
@@ -38,7 +40,7 @@ def expanded(text: str, named: str) -> str:
         return held
 
     path = _DOLLAR.sub(value, text)
-    with contextlib.suppress(ValueError):  # no user has such characters in the name
+    with contextlib.suppress(ValueError):  # a null character: no user has such a name
         path = os.path.expanduser(path)
     if path.startswith("~"):
         user = path.split("/")[0]
@@ -50,7 +52,7 @@ def expanded(text: str, named: str) -> str:
 
 
 def given(path: Any, named: str) -> Path:
-    """What the Python API was given as ``named``. A UserError for anything that is no path, too."""
+    """The path that the Python API got as its argument ``named``. A UserError if it is no path."""
     if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
         raise UserError(
             f"{named} must be a path, as a word or a pathlib.Path, not {type(path).__name__}."
@@ -63,8 +65,8 @@ def given(path: Any, named: str) -> Path:
 def from_command_line(args: Namespace) -> None:
     """Expand every path among the arguments of a command, in place.
 
-    What the workflow starts (it sets ``CML_BENCH_PLAN``) is given paths of a plan, which are
-    expanded already.
+    The workflow sets ``CML_BENCH_PLAN``, and its commands get the paths of a plan. Those are
+    expanded already, so they are left alone.
     """
     if os.environ.get("CML_BENCH_PLAN"):
         return

@@ -1,7 +1,7 @@
-"""Paths that Snakemake, or what sends jobs to a cluster, cannot take: refused by name before
-anything is made.
+"""Refuses paths that Snakemake, or its way of sending jobs to a cluster, cannot take.
 
-Everything else is quoted where it is used. Imports no torch.
+The checks run before anything is made. All other paths are quoted where they are used. Imports no
+torch.
 """
 
 import re
@@ -9,26 +9,24 @@ from collections.abc import Iterable
 
 from cml_bench.errors import UserError
 
-_NO_NAME = re.compile(
-    r"[{}\x00-\x1f\x7f]"
-)  # braces are wildcards; control characters spoil matching and messages
+# Snakemake takes braces for wildcards. Control characters spoil its matching and its messages.
+_NO_NAME = re.compile(r"[{}\x00-\x1f\x7f]")
 _ONE_WORD = re.compile(r"[\w@%+=:,./-]+")
-_EXPANDED = re.compile(
-    r"^-|[$`\\]"
-)  # an option, or expanded also within the quotes that Snakemake sets
+# A leading "-" makes an option; the others are expanded even within the quotes that Snakemake sets.
+_EXPANDED = re.compile(r"^-|[$`\\]")
 
 
 def check_path(path: str, named: str) -> None:
-    """A UserError that says what ``named`` the path, if Snakemake cannot take it."""
-    if found := _NO_NAME.search(path):
+    """A UserError if Snakemake cannot take the path. ``named`` says where the path comes from."""
+    if match := _NO_NAME.search(path):
         raise UserError(
-            f"{named}: Snakemake cannot take {found[0]!r} in a path; choose one without braces and"
+            f"{named}: Snakemake cannot take {match[0]!r} in a path; choose one without braces and"
             f" line breaks, not {path!r}."
         )
 
 
 def check_clone(folder: str) -> None:
-    """A UserError if Snakemake cannot read a workflow that lies there."""
+    """A UserError if Snakemake cannot read a workflow in this folder."""
     try:
         check_path(folder, f"the folder of the Snakefile, {folder!r}")
     except UserError as error:
@@ -36,11 +34,11 @@ def check_clone(folder: str) -> None:
 
 
 def check_cluster(python: str, others: Iterable[str]) -> None:
-    """A UserError if a job's command would not reach another machine as it is.
+    """A UserError if a job's command would reach another machine changed.
 
-    ``python`` is the interpreter, which Snakemake does not quote there. ``others`` are the paths
-    and settings that it does quote, in a way that does not keep ``$``, backticks, backslashes and a
-    leading ``-``.
+    ``python`` is the interpreter: Snakemake does not quote it in that command. ``others`` are paths
+    and settings: Snakemake quotes them, but a shell still expands ``$``, backticks and backslashes
+    there, and a leading ``-`` makes an option.
     """
     if not _ONE_WORD.fullmatch(python):
         raise UserError(
@@ -49,8 +47,8 @@ def check_cluster(python: str, others: Iterable[str]) -> None:
             " in it."
         )
     for text in others:
-        if found := _EXPANDED.search(text):
+        if match := _EXPANDED.search(text):
             raise UserError(
                 f"{text!r} does not reach a cluster's jobs as it is, since the command there reads"
-                f" the {found[0]!r} in it: choose a name without one."
+                f" the {match[0]!r} in it: choose a name without one."
             )

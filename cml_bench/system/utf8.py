@@ -1,9 +1,8 @@
-"""UTF-8 in and out, whatever the locale: our tables have ±, † and γ, and folders may have any
-letter.
+"""UTF-8 in and out, whatever the locale: tables have ±, † and γ, and folders may have any letter.
 
-Every file is opened as UTF-8 anyway. What is left to the locale is the standard streams, and how
-Python spells the names of files and the arguments of other programs. The latter is decided when
-Python starts and cannot be changed.
+The code opens every file as UTF-8. The locale decides the rest: the encoding of the standard
+streams, and how Python spells the names of files and the arguments of other programs. The latter is
+fixed when Python starts.
 """
 
 import io
@@ -12,19 +11,20 @@ import sys
 
 
 def streams() -> None:
-    """Standard output and error in UTF-8; of a file's name that is none, a byte is shown as
-    ``\\udcf6``.
+    """Set standard output and standard error to UTF-8.
+
+    A byte of a file's name that is no UTF-8 is shown as ``\\udcf6``.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not so where it is captured, in a notebook say
+        if isinstance(stream, io.TextIOWrapper):  # a notebook, for example, puts its own here
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def restart() -> None:
-    """Start this program again, in its place, in UTF-8 mode, if the locale spells the names of
-    files otherwise.
+    """Start this program anew in UTF-8 mode, if the locale gives names of files another encoding.
 
-    Only for a program that has done nothing yet. All that it starts is in UTF-8 mode, too.
+    Call it before the program has done anything. All programs that it starts are in UTF-8 mode,
+    too.
     """
     os.environ["PYTHONUTF8"] = "1"
     if not sys.flags.utf8_mode and sys.getfilesystemencoding() != "utf-8":

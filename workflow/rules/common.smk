@@ -1,38 +1,38 @@
-# Which jobs and stamps a target needs: functions that the rules share.
+# Functions that the rules share: which jobs and stamps a target needs.
 import functools
 
 NAMED = {key: [f"{OUT}/tables/{key}.md"] for key in targets.parts(PLAN)}
 NAMED |= {key: [f"{OUT}/figures/{key}.png"] for key in PLAN.figures}
 NAMED |= {
-    key: [f"{OUT}/figures/{part}.png" for part in found]
-    for key, found in targets.figure_groups(PLAN).items()
+    key: [f"{OUT}/figures/{part}.png" for part in parts]
+    for key, parts in targets.figure_groups(PLAN).items()
 }
 NAMED |= {
-    key: [f"{OUT}/tables/{part}.md" for part in found]
-    for key, found in targets.groups(PLAN).items()
+    key: [f"{OUT}/tables/{part}.md" for part in parts]
+    for key, parts in targets.groups(PLAN).items()
 }
 PUBLISHED = [STUDY.published] if STUDY.published else []
 JOB_OF = {run: job for job, content in JOBS.items() for run in content.runs}
 
 
 def interpreter(wildcards):
-    """The Python of the jobs. A function, since Snakemake would take braces in a plain value for a
-    wildcard.
+    """The Python of the jobs.
+
+    This is a function, since Snakemake would take braces in a plain value for a wildcard.
     """
     return PYTHON
 
 
 def stamps_of(runs):
-    """Stamps of the jobs of these runs; runs that cannot be made here have none."""
+    """The stamps of the jobs of these runs. Runs that cannot be made here have none."""
     return sorted({f"{RESULTS}/done/{JOB_OF[run]}.json" for run in runs if run in JOB_OF})
 
 
 def forced(stamp, name):
-    """Nothing; but if its runs were moved away, or its data is other data, the stamp's job runs in
-    spite of the stamp.
+    """Make the job of a stamp run again if its runs were moved away or its data has changed.
 
-    To be called in a rule's input function, when the DAG is there. No stamp is removed for that: a
-    dry run, which cannot be told from a start while this file is read, writes nothing.
+    Returns no input. Call it in the input function of a rule, when the DAG exists. The stamp is not
+    removed: this file cannot tell a dry run from a real one, and a dry run must write nothing.
     """
     if name in AGAIN:
         workflow.dag.forcefiles.add(stamp)
@@ -40,7 +40,7 @@ def forced(stamp, name):
 
 
 def stamps_of_shard(shard):
-    """Stamps of part i of n, "i/n": every n-th job, so that the parts cost about the same."""
+    """The stamps of part i of n, "i/n": every n-th job, so that all parts cost about the same."""
     part, _, parts = str(shard).partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise WorkflowError(f"shard must be i/n with 1 <= i <= n, such as 1/4; got {shard!r}.")
@@ -63,33 +63,31 @@ def stamps_of_figure(wildcards):
     return stamps_of(runs_of_figure(wildcards.figure))
 
 
-# A figure of runs that cannot be made here does not hold up the page.
+# A figure whose runs cannot be made here is left out, so that the page can be written.
 DRAWN = [key for key in PLAN.figures if JOB_OF.keys() >= set(runs_of_figure(key))]
 
 
 def titled(kind, key):
-    """The label of a table or figure in Snakemake's report: its title; a part of a table has none
-    of its own.
+    """The label of a table or figure in Snakemake's report: its title.
 
-    One label and no second: of two results whose second labels differ, Snakemake 9.27 makes a
-    toggle that fails.
+    A part of a table has no title of its own, so its key is the label. There is no second label:
+    Snakemake 9.27 makes a toggle for results whose second labels differ, and that toggle fails.
     """
     named = (PLAN.tables if kind == "table" else PLAN.figures).get(key)
     return {kind: texts.snakemake_label(named.title if named else key)}
 
 
 def on_cluster():
-    """Whether jobs are sent to other machines: the GPUs of this one, a login node, then say
-    nothing.
+    """Whether jobs are sent to other machines.
+
+    This one is then a login node, and its GPUs do not matter.
     """
     dry = workflow.dryrun and workflow.resource_settings.nodes is not None
     return workflow.non_local_exec or workflow.remote_exec or dry
 
 
 def refuse_names_for_cluster():
-    """Stop if something that Snakemake writes into the command of a cluster's job would be read by
-    a shell there.
-    """
+    """Stop if a shell would change something that Snakemake writes into a cluster job's command."""
     given = [
         os.getcwd(),
         workflow.basedir,
@@ -113,9 +111,9 @@ DAY = 24 * 60  # minutes
 
 
 def minutes(job):
-    """A generous time limit for a queue, at most a day: a run that is cut off goes on when retried.
+    """A generous time limit for a queue, at most a day. A run that is cut off goes on when retried.
 
-    Nobody reads the limit of a job that stays on this machine, so its work is not counted for it.
+    Nobody reads the limit of a job on this machine, so its work is not counted.
     """
     if not (workflow.is_main_process and on_cluster()):
         return DAY
@@ -129,6 +127,6 @@ def counted_runs():
 
 
 def planned_gpu_jobs():
-    """Jobs about to run that a CPU would need very long for."""
+    """The jobs about to run that would take very long on a CPU."""
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
     return [job for job in jobs if JOBS[job.wildcards.job].gpu]

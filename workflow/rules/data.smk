@@ -1,5 +1,5 @@
-# Data sets are fetched and prepared once, outside the training processes. The arrays are no
-# declared outputs, since Snakemake deletes those before a rule runs again; the stamp is.
+# Data sets are fetched and prepared once, outside the training processes. The output of the rule is
+# a stamp and not the arrays: Snakemake deletes outputs before a rule runs again.
 import json
 
 USED = preflight.without_stamp(PLAN)
@@ -20,8 +20,8 @@ rule fetch:
         python=interpreter,
         name=lambda wildcards: DATA[wildcards.data].name,
         options=lambda wildcards: json.dumps(DATA[wildcards.data].options),
-        # Not used in the command: other copies of the files make other data, so the rule runs
-        # again.
+        # The command does not use these. They make the rule run again when the user names other
+        # copies of the files, which may be other data.
         sources=lambda wildcards: preflight.own_digests(STUDY, DATA[wildcards.data].name),
     message:
         "preparing data set {wildcards.data}"

@@ -1,4 +1,4 @@
-# What Snakemake 9.27 has no setting for. Tests in tests/test_readers.py hold each of these.
+# Changes of Snakemake 9.27 for which it has no setting. tests/test_readers.py tests each of them.
 import os
 import tempfile
 
@@ -7,18 +7,18 @@ from snakemake.dag import DAG
 
 
 async def unchecked(*_):
-    """In the place of Snakemake's check that no output is older than an input.
+    """Replaces Snakemake's check that no output is older than an input.
 
-    That fails a finished job, and removes its stamp, wherever two clocks differ: of two machines,
-    or of a machine and a file server. An older output does not run its job again: stamps are
-    compared by content.
+    If the clocks of two machines differ, or those of a machine and a file server, that check fails
+    a finished job and removes its stamp. Without it an output that seems older does not make its
+    job run again, since stamps are compared by content.
     """
 
 
 DAG.check_output_mtime = unchecked
 
-# Snakemake writes into .snakemake in a dry run, too. Where it cannot, it gets another folder, which
-# shows it what it kept there of finished jobs.
+# Snakemake writes into .snakemake even in a dry run. If that folder cannot be written, Snakemake
+# gets a temporary one, with a link to what it has kept about finished jobs.
 KEPT = Path(".snakemake")
 if not os.access(KEPT if KEPT.exists() else ".", os.W_OK):
     ELSEWHERE = tempfile.TemporaryDirectory()

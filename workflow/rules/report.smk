@@ -1,7 +1,7 @@
-# Figures, tables and the report page, from finished runs. The plan is a parameter here: its path is
-# the hash of the configuration and the source, so an edited title or a mended figure is drawn anew.
-# `snakemake --report report.html` gathers what is marked with report(), with captions from
-# workflow/report.
+# Makes figures, tables and the report page from finished runs. The plan is a parameter here: its
+# path has the hash of configuration and source, so all is made anew after an edit of a title or of
+# the code. `snakemake --report report.html` gathers the outputs marked with report(), with captions
+# from workflow/report.
 REPORT = f"{OUT}/report.html"
 TABLES_TEXT = f"{OUT}/tables.txt"
 
@@ -80,9 +80,9 @@ rule report:
         "{params.python:q} -m cml_bench report --plan={params.plan:q} > {output.text:q} 2> {log:q}"
 
 
-# `snakemake table1` and `snakemake figure2` make one of them and everything it needs; so do parts
-# of tables by data set, shots and number of seeds (table2_cifar_fs, table1_n3,
-# table2_cifar_fs_1shot_n3), and every table of a data set (cifar_fs, cifar_fs_n3).
+# `snakemake table1` or `snakemake figure2` makes one table or figure and everything it needs. There
+# are also targets for parts of a table, by data set, shots and number of seeds (table2_cifar_fs,
+# table1_n3, table2_cifar_fs_1shot_n3), and for all tables of a data set (cifar_fs, cifar_fs_n3).
 for key, made in NAMED.items():
 
     rule:

@@ -1,8 +1,8 @@
-# One job trains one run or several short ones. The output is a stamp: the runs themselves are
-# written by the package under results/runs, atomically and under a lock, and a finished run is
-# never trained again. One stamp a job, with each run's status in it: a rule has a fixed number of
-# outputs, and Snakemake deletes all of them where one run failed, so stamps of single runs would
-# say no more. What says that a run is finished is its own record.
+# One job trains one run or several short ones. Its output is a stamp with the status of each run.
+# The package writes the runs themselves under results/runs, atomically and under a lock, and never
+# trains a finished run again. A stamp for each run would say no more: a rule has a fixed number of
+# outputs, and Snakemake deletes all of them if one run fails. Whether a run is finished stands in
+# its record.
 rule train:
     input:
         lambda wildcards: forced(f"{RESULTS}/done/{wildcards.job}.json", wildcards.job)
@@ -36,7 +36,7 @@ rule train:
         ' -- "$CML_BENCH_PLAN" 2>&1 | tee -- {log:q}'
 
 
-# `snakemake trained`: every run of the study, or of the shard, without tables.
+# `snakemake trained` trains every run of the study, or of the shard, and makes no tables.
 rule trained:
     input:
         stamps_of_shard(SHARD),
