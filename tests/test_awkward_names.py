@@ -61,7 +61,6 @@ def test_a_failing_study_in_such_folders_still_tells_how_far_it_is_and_writes_no
 
 
 # -- the rules
-# ----------------------------------------------------------------------------------------
 
 
 def rules() -> str:
@@ -92,7 +91,6 @@ def test_no_rule_starts_a_process_in_a_way_that_does_not_quote():
 
 
 # -- what Snakemake cannot take
-# -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

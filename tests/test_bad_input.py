@@ -50,7 +50,6 @@ def refused(content: dict, message: str) -> None:
 
 
 # -- networks and data that do not fit
-# ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +198,6 @@ def test_classification_with_one_way_is_refused(network, data, capsys, tmp_path)
 
 
 # -- names
-# --------------------------------------------------------------------------------------------
 
 BAD_NAMES = ["../x", "../../../evil", "a/b", "A", "a b", "", "a\n", "é", ".", "x-y"]
 
@@ -254,7 +252,6 @@ def test_a_study_is_not_called_like_a_folder_of_the_results(name):
 
 
 # -- what is seen only after training, unless it is looked for
-# -----------------------------------------
 
 
 def test_figures_ask_for_what_will_be_there():
@@ -314,7 +311,6 @@ def test_a_method_that_learns_nothing_has_one_reading():
 
 
 # -- prepared data
-# ------------------------------------------------------------------------------------
 
 DAMAGE = {
     "other data": lambda index: index.update(data_id="glyphs/v1/28px"),
@@ -387,7 +383,6 @@ def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
 
 
 # -- the workflow
-# -------------------------------------------------------------------------------------
 
 
 def snakemake(

@@ -101,7 +101,6 @@ def test_all_evaluations_score_alike(kind):
 
 
 # -- arithmetic
-# ------------------------------------------------------------------------------------------
 
 
 def block(processor: float, memory: int = 100, **more: float) -> dict:
@@ -204,7 +203,6 @@ def test_the_quick_set_has_every_kind_of_work():
 
 
 # -- turns
-# -----------------------------------------------------------------------------------------------
 
 
 class FakeWorker:
@@ -321,7 +319,6 @@ def iter_made(folder: Path):
 
 
 # -- processes and pages
-# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ from tests.helpers.cases import CPU, Case, images, relative, waves
 from tests.make_traces import FOLDER, trace
 
 # -- the co-learner
-# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("net", "path"), [("conv4", "plain"), ("conv4", "fast"), ("mlp", "fast")])
@@ -102,7 +101,6 @@ def test_equation_nine_adapts_psi_alone_by_the_co_learners_loss():
 
 
 # -- sizes, diagnostics, evaluation
-# -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -212,7 +210,6 @@ def test_evaluation_is_the_obvious_loop_for_any_number_of_tasks_at_once(net):
 
 
 # -- golden traces
-# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])

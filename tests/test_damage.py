@@ -249,7 +249,6 @@ def test_what_a_killed_writer_left_goes_with_the_next_lock(tmp_path):
 
 
 # -- the command line
-# ---------------------------------------------------------------------------------
 
 
 def test_files_that_are_not_what_they_should_be(tmp_path, capsys):
@@ -396,7 +395,6 @@ def test_a_single_run_that_diverges_is_an_error_and_keeps_its_record(tmp_path, c
 
 
 # -- prepared data
-# ------------------------------------------------------------------------------------
 
 
 def flipped(path):

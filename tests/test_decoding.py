@@ -108,7 +108,6 @@ def test_omniglot_is_the_same_data_however_its_drawings_are_stored(how, miniatur
 
 
 # -- what else Pillow converts plainly, and what not
-# ------------------------------------------------------
 
 
 def test_colour_becomes_grey_and_grey_becomes_colour():
@@ -219,7 +218,6 @@ def test_a_picture_of_too_many_pixels_is_named(monkeypatch):
 
 
 # -- numbers
-# ----------------------------------------------------------------------------------------------
 
 OUTSIDE = [
     (np.array([3, 300]), r"holds 300, outside \[0, 255\]"),
@@ -277,7 +275,6 @@ def test_numbers_that_bytes_can_hold_are_the_same_data(kind, tmp_path):
 
 
 # -- classes of one value
-# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,6 @@ def finished(tmp_path_factory, data_dir):
 
 
 # -- pairing
-# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [sinusoid_spec, glyph_spec])
@@ -84,7 +83,6 @@ def test_gamma_zero_is_the_baseline_bit_for_bit(make, settings):
 
 
 # -- resume
-# -------------------------------------------------------------------------------------------
 
 
 def resnet12_spec(method, **changes):
@@ -196,7 +194,6 @@ with run_lock(Path({str(folder)!r})):
 
 
 # -- records and stored models
-# ------------------------------------------------------------------------
 
 
 def test_a_record_says_how_memory_was_allocated(monkeypatch):
@@ -383,7 +380,6 @@ def test_a_damaged_or_foreign_record_is_an_error_that_names_it(settings):
 
 
 # -- the learner
-# --------------------------------------------------------------------------------------
 
 
 def test_a_stored_run_adapts_and_predicts(finished):

@@ -87,7 +87,6 @@ def refused(file: RemoteFile, folder, pattern: str) -> str:
 
 
 # -- what servers do
-# ----------------------------------------------------------------------------------
 
 
 def test_a_good_file_is_fetched_once_and_shown(server, tmp_path):
@@ -207,7 +206,6 @@ def test_no_server_at_all(tmp_path):
 
 
 # -- resuming
-# -----------------------------------------------------------------------------------------
 
 
 def test_a_connection_cut_in_the_middle_is_resumed(server, tmp_path):
@@ -295,7 +293,6 @@ def test_a_page_in_between_does_not_cost_what_has_come(server, tmp_path):
 
 
 # -- two at once, room, terms of trust
-# ----------------------------------------------------------------
 
 
 def test_two_fetches_at_once_are_one_download(server, tmp_path):
@@ -379,7 +376,6 @@ def test_without_a_digest_only_the_same_version_is_continued(server, tmp_path):
 
 
 # -- a mirror of the user's
-# ---------------------------------------------------------------------------
 
 
 def test_an_institutions_mirror_comes_first_and_may_be_repacked(server, tmp_path):

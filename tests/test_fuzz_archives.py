@@ -51,7 +51,6 @@ def tree(folder: Path) -> dict[str, tuple]:
 
 
 # -- odd members
-# ----------------------------------------------------------------------------------------
 
 PARTS = st.sampled_from(
     [
@@ -190,7 +189,6 @@ def tried(path: Path) -> dict[str, bytes] | UserError:
 
 
 # -- truncated
-# ------------------------------------------------------------------------------------------
 
 
 def cuts(content: bytes, step: int = 1) -> Iterator[bytes]:
@@ -331,7 +329,6 @@ def test_labels_in_a_mat_file_truncated_anywhere_are_named(tmp_path):
 
 
 # -- layouts of MiniImagenet
-# ----------------------------------------------------------------------------
 
 FILES = {name: LAYOUTS[name]() for name in ("names and rows", "labels", "lists", "class folders")}
 PLACES = {name: sorted(files) for name, files in FILES.items()}

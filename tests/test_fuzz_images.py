@@ -50,7 +50,6 @@ def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 # -- kinds: (content, right values (H, W) or (H, W, 3) or None where it must be refused, how exact)
-# -------
 
 
 def grey(form):

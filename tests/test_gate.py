@@ -163,7 +163,6 @@ def test_make_gate_checks_even_when_a_training_failed(trained, tmp_path):
 
 
 # -- real runs
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +199,6 @@ def test_a_mistake_trips_the_gate(mutation, experiment, tmp_path, prepared, monk
 
 
 # -- what accuracy cannot see
-# -------------------------------------------------------------------------
 
 
 def deviation(name: str) -> float:

@@ -39,7 +39,6 @@ def graph_settings(settings, tmp_path):
 
 
 # -- the outer gradient
-# -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 0.3])
@@ -199,7 +198,6 @@ def test_equation_9_moves_psi_alone():
 
 
 # -- AMM-GNN
-# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
@@ -258,7 +256,6 @@ def test_alone_it_cannot_adapt():
 
 
 # -- dropout
-# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -297,7 +294,6 @@ def test_half_of_the_values_are_dropped_and_the_rest_doubled():
 
 
 # -- protocol and engine
-# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "steps"), [("gmeta", 1000), ("amm_gnn", 500)])

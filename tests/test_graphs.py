@@ -46,7 +46,6 @@ def prepared(name: str, tmp_path: Path, real_data: Path | None = None, **options
 
 
 # -- class splits
-# -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TLP)
@@ -82,7 +81,6 @@ def test_another_split_is_refused_by_name(split):
 
 
 # -- data sets
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -262,7 +260,6 @@ def test_impossible_tasks_are_refused():
 
 
 # -- the network
-# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)

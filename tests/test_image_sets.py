@@ -43,7 +43,6 @@ def opened(data, folder: Path):
 
 
 # -- what is known without files
-# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -87,7 +86,6 @@ def test_splits_are_those_of_their_sources():
 
 
 # -- the arrays
-# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -231,7 +229,6 @@ def test_the_hash_covers_groups_and_leaves_old_hashes():
 
 
 # -- terms, plans
-# -------------------------------------------------------------------------------------
 
 
 def study(**more) -> dict:
@@ -303,7 +300,6 @@ def test_sources_name_one_place_and_a_digest(source, pattern):
 
 
 # -- memory
-# -------------------------------------------------------------------------------------------
 
 WRITE = """
 import sys

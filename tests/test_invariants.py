@@ -32,7 +32,6 @@ def same(a: dict, b: dict) -> bool:
 
 
 # -- BOIL
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["boil", "boil+cml"])
@@ -146,7 +145,6 @@ def test_the_original_codes_step_on_the_summed_loss_is_n_times_ours():
 
 
 # -- Sharp-MAML
-# ---------------------------------------------------------------------------------------
 
 PLAIN = {"adapt_norm": False, "inner_steps": 2}
 
@@ -281,7 +279,6 @@ def test_at_test_the_ascent_can_be_left_out():
 
 
 # -- More-MAML
-# ----------------------------------------------------------------------------------------
 
 
 def test_more_mamls_extra_blocks_adapt_and_its_size_is_the_papers():
@@ -320,7 +317,6 @@ def test_more_maml_with_blocks_that_change_nothing_is_maml():
 
 
 # -- CL
-# -----------------------------------------------------------------------------------------------
 
 
 def test_cl_without_the_co_learners_part_in_the_inner_loop_is_cml():
@@ -372,7 +368,6 @@ def test_cl_accepts_no_co_learner_of_its_own():
 
 
 # -- controls
-# -----------------------------------------------------------------------------------------
 
 
 def test_a_frozen_co_learner_is_constant_and_its_gradient_is_felt():

@@ -118,7 +118,6 @@ def test_omniglot_in_archives_and_folders_of_other_systems(form, drawings, tmp_p
 
 
 # -- CIFAR-100
-# ----------------------------------------------------------------------------------------
 
 
 def repickled(path: Path, target: Path, protocol: int = 4, **changes) -> Path:
@@ -210,7 +209,6 @@ def test_a_file_of_another_kind_is_named_for_what_it_is(kind, tmp_path):
 
 
 # -- folders under `sources`
-# --------------------------------------------------------------------------
 
 
 def test_a_folder_has_the_digest_of_a_plain_command(tmp_path):

@@ -102,7 +102,6 @@ def test_what_another_holds_is_waited_for(number, tmp_path, monkeypatch):
 
 
 # -- who holds it
-# -------------------------------------------------------------------------------------
 
 
 def held(folder: Path, content: str | None = None) -> str:
@@ -169,7 +168,6 @@ def test_a_folder_for_places_that_cannot_be_written_is_named(tmp_path):
 
 
 # -- status
-# -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,7 +240,6 @@ def test_looking_needs_no_file_that_is_open_for_writing_and_disturbs_nobody(begu
 
 
 # -- without monkeys
-# ----------------------------------------------------------------------------------
 
 NO_LOCKS = "#include <errno.h>\nint flock(int file, int how) { errno = ENOLCK; return -1; }\n"
 SNIPPET = """
@@ -292,7 +289,6 @@ def test_with_a_c_library_whose_flock_finds_no_locks(tmp_path):
 
 
 # -- what is finished takes no lock
-# -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

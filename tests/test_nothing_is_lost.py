@@ -116,7 +116,6 @@ def start(tmp_path: Path, resolved) -> subprocess.Popen:
 
 
 # -- kills
-# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -180,7 +179,6 @@ def test_snakemake_killed_and_started_again_while_its_training_goes_on(
 
 
 # -- two processes
-# ------------------------------------------------------------------------------------
 
 
 def test_a_second_process_waits_or_is_refused_and_finds_the_run_finished(tmp_path):
@@ -227,7 +225,6 @@ def test_a_gpu_has_as_many_places_as_it_is_given(tmp_path):
 
 
 # -- a full disk
-# --------------------------------------------------------------------------------------
 
 
 class FullDisk:

@@ -16,7 +16,6 @@ from cml_bench.networks import _convolution, base
 from tests.helpers.cases import Case, images, random, relative, waves
 
 # -- the engine is the obvious loop
-# -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -112,7 +111,6 @@ def test_vmap_over_batch_norm_is_wrong_and_our_batched_path_is_not():
 
 
 # -- MAML
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("net", ["conv4", "mlp"])
@@ -229,7 +227,6 @@ def test_batch_norm_is_transductive_and_support_acts_through_the_adapted_weights
 
 
 # -- the fast block's own functions
-# -----------------------------------------------------------------------
 
 
 def _map(*shape: int) -> torch.Tensor:

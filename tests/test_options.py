@@ -299,7 +299,6 @@ def test_a_reading_added_later_is_made_from_the_stored_models(settings, monkeypa
 
 
 # -- the other methods train
-# --------------------------------------------------------------------------
 
 OTHERS = [
     n

@@ -158,7 +158,6 @@ def test_a_job_does_not_train_on_what_another_study_prepared_meanwhile(copies, t
 
 
 # -- what an index says
-# ---------------------------------------------------------------------------------
 
 PUBLISHED = [{"a": "sha256:1", "b": "md5:2"}, {"c": ""}]
 
@@ -248,7 +247,6 @@ def test_a_copy_with_the_right_numbers_is_the_published_one_only_by_its_digest(
 
 
 # -- finished runs
-# ------------------------------------------------------------------------------------------
 
 
 def other_pixels(settings) -> None:
@@ -300,7 +298,6 @@ def test_a_checkpoint_of_other_data_is_not_continued(own_settings, monkeypatch):
 
 
 # -- as a user runs it
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -57,7 +57,6 @@ def drawn(spec: dict) -> str:
 
 
 # -- the whole page
-# -----------------------------------------------------------------------------------
 
 
 def test_the_page_stands_alone(tmp_path):
@@ -140,7 +139,6 @@ def test_the_page_tells_methods_of_different_recipes_apart():
 
 
 # -- the abstract and verdicts
-# ------------------------------------------------------------------------
 
 
 def told(resolved, root) -> list[str]:
@@ -230,7 +228,6 @@ def test_the_plan_id_is_of_what_is_run_and_shown():
 
 
 # -- cost and failures
-# --------------------------------------------------------------------------------
 
 
 def test_runs_that_failed_are_told_with_the_ends_of_their_logs(tmp_path):
@@ -308,7 +305,6 @@ def test_flops_of_a_whole_run(tmp_path):
 
 
 # -- tables
-# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -343,7 +339,6 @@ def test_a_difference_without_spread_has_no_interval(tmp_path):
 
 
 # -- charts
-# -------------------------------------------------------------------------------------------
 
 
 def test_the_forest_plot_has_a_mark_for_each_difference(tmp_path):

@@ -335,7 +335,6 @@ def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 # -- command line
-# -------------------------------------------------------------------------------------
 
 
 def command(*args: str, **kwargs) -> subprocess.CompletedProcess:

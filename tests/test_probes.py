@@ -241,7 +241,6 @@ def test_resnet12_and_graphs_have_activations():
 
 
 # -- what is kept
-# -------------------------------------------------------------------------------------
 
 
 def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_same(

@@ -38,7 +38,6 @@ def refused(call, said: str) -> None:
 
 
 # -- adapt and predict
-# --------------------------------------------------------------------------------
 
 
 @cache
@@ -220,7 +219,6 @@ def test_arrays_lists_and_tensors_are_taken_alike():
 
 
 # -- load
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +282,6 @@ def test_damaged_weights_are_refused(stored, tmp_path):
 
 
 # -- open_data and EpisodeLoader
-# ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

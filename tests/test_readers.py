@@ -85,7 +85,6 @@ def locked_up(tmp_path, monkeypatch):
 
 
 # -- modes
-# --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[0o002, 0o022, 0o077], ids=oct)
@@ -133,7 +132,6 @@ def test_threads_that_write_at_once_leave_the_umask_alone(tmp_path):
 
 
 # -- commands
-# -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -209,7 +207,6 @@ def test_a_plan_is_made_where_it_cannot_be_kept(number, tmp_path, locked_up, cap
 
 
 # -- data
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", DENIED, ids=errno.errorcode.get)
@@ -260,7 +257,6 @@ def test_prepared_data_of_others_needs_no_stamp(data_dir, tmp_path, monkeypatch)
 
 
 # -- under Snakemake
-# ----------------------------------------------------------------------------------
 
 
 def counted(done: subprocess.CompletedProcess) -> tuple[int, int]:

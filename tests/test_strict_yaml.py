@@ -150,7 +150,6 @@ def test_configurations_their_parts_and_published_numbers_have_the_one_reader(
 
 
 # -- where a key belongs
-# --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -212,7 +211,6 @@ def test_what_is_known_nowhere_has_no_place():
 
 
 # -- digests and reserved names
-# ------------------------------------------------------------------------
 
 
 def test_digests_may_be_in_capitals():

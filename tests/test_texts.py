@@ -26,7 +26,6 @@ def awkward(tmp_path_factory):
 
 
 # -- Markdown: a reader that refuses whatever could be markup
-# ----------------------------------------------------------
 
 _TOKEN = re.compile(
     r"\\(?P<escaped>[!-/:-@\[-`{-~])|&(?P<entity>lt|amp);|`(?P<code>[^`]+)`|(?P<plain>(?<=[a-z0-9])_(?=[a-z0-9])|\](?![(\[:])"

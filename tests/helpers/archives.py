@@ -48,7 +48,6 @@ def images(number: int, each: int, side: int, seed: int = 0, channels: int = 3) 
 
 
 # -- pickles
-# ------------------------------------------------------------------------------------------
 
 
 def python3_pickle(value: Any) -> bytes:
@@ -77,7 +76,6 @@ def python2_pickle(value: Any) -> bytes:
 
 
 # -- data sets
-# ----------------------------------------------------------------------------------------
 
 
 def mini_contents(each: int = EACH, seed: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:

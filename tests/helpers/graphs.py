@@ -104,7 +104,6 @@ class Case:
 
 
 # -- the reference
-# ------------------------------------------------------------------------------------
 
 
 def matrices(arrays: GraphArrays, width: int):
