@@ -4,6 +4,7 @@ import json
 import re
 
 from cml_bench.report import charts, write
+from tests.helpers.pages import specs_in, written
 
 
 def written(resolved, root) -> str:
@@ -20,3 +21,6 @@ def specs_in(html: str) -> dict[str, dict]:
         r'<div class="chart" id="([^"]+)"><script type="application/json">(.*?)</script>', html
     )
     return {name: json.loads(spec) for name, spec in found}
+
+
+LEVEL = {"base": 50, "meta": 53, "co": 46}
