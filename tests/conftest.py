@@ -17,7 +17,7 @@ from cml_bench.data._source import sha256_of
 from cml_bench.data.omniglot import Omniglot
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.engine.build import Settings
-from tests.helpers import archives
+from tests.helpers import archives, seeds
 from tests.helpers.checkouts import CONFIG, ROOT
 from tests.helpers.omniglot import archive
 from tests.helpers.servers import Server
@@ -47,6 +47,13 @@ def data_dir(tmp_path_factory):
 def settings(tmp_path, data_dir):
     """Settings with an empty results folder and prepared glyphs, which report nothing."""
     return Settings(results=tmp_path / "results", data_dir=data_dir, report=lambda text: None)
+
+
+@pytest.fixture
+def together(settings, monkeypatch) -> Settings:
+    """Settings with which the seeds of a job are trained in one program, which is interpreted."""
+    seeds.interpret(monkeypatch)
+    return seeds.met(settings)
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,6 @@ def test_a_difference_without_spread_has_no_interval(tmp_path):
     assert drawn(spec).count('aria-roledescription="point"') == 4
 
 
-# -- charts
-
-
 def test_the_forest_plot_has_a_mark_for_each_difference(tmp_path):
     resolved = study(seeds=5)
     store = finish(resolved, tmp_path, LEVEL)
