@@ -9,7 +9,7 @@ import torch
 from cml_bench import registry, seeding
 from cml_bench.__main__ import main
 from cml_bench.data.episodes import Examples, Task
-from cml_bench.engine.step import MetaStep, adam, leaves
+from cml_bench.engine.step import MetaStep, adam, expand, leaves
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from cml_bench.networks.mlp import MLP, MLPOptions
 from tests.helpers import reference, reference_methods
@@ -195,3 +195,12 @@ def said(capsys, *arguments: str) -> str:
     assert text.startswith("error: ")
     assert text.count("\n") == 1
     return text
+
+
+def adapted(case: Case, task: Task, steps: int | None = None, loss: str = "meta"):
+    """Parameters after the inner loop (T, ...)."""
+    steps = case.method.inner_steps if steps is None else steps
+    *_, params = case.method.trajectory(
+        expand(case.groups, len(task)), task.support, steps, loss=loss
+    )
+    return params
