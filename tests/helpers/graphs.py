@@ -220,3 +220,6 @@ def largest(got: dict, want: dict) -> float:
     return max(
         float((got[k] - want[k]).abs().max() / want[k].abs().max().clamp_min(1e-9)) for k in want
     )
+
+
+BOTH = [*METHODS, *(f"{name}+cml" for name in METHODS)]
