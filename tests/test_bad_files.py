@@ -16,8 +16,6 @@ from tests.helpers.cases import said
 from tests.helpers.simulated import study
 from tests.helpers.specs import sinusoid_spec
 
-# -- the command line
-
 
 def test_files_that_are_not_what_they_should_be(tmp_path, capsys):
     (tmp_path / "empty.json").write_text("{}")

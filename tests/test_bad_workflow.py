@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.checkouts import ROOT
 from tests.helpers.studies import changed, study
-
-# -- the workflow
 
 
 def snakemake(

@@ -1,4 +1,4 @@
-"""How the benchmark measures: medians and ratios, targets, turns of workers, runs that stop early."""
+"""How the benchmark measures: ratios, targets, turns of workers, and runs that stop early."""
 
 import json
 import random

@@ -19,13 +19,11 @@ from cml_bench.spec import canonical
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers.cases import said
+from tests.helpers.checkouts import ROOT
 from tests.helpers.omniglot import without_the_end
 from tests.helpers.plans import dumped
-from tests.helpers.simulated import study
 from tests.helpers.specs import glyph_spec
 from tests.helpers.studies import study
-
-# -- prepared data
 
 DAMAGE = {
     "other data": lambda index: index.update(data_id="glyphs/v1/28px"),
@@ -95,9 +93,6 @@ def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
     )
     assert f"{tmp_path / 'images_background.zip'} is damaged (BadZipFile" in text
     assert not [path for path in (tmp_path / "data").rglob("*.*") if path.name != ".lock"]
-
-
-# -- prepared data
 
 
 def flipped(path):

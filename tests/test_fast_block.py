@@ -10,8 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cml_bench.networks import _convolution, base
 from tests.helpers.cases import random
 
-# -- the fast block's own functions
-
 
 def _map(*shape: int) -> torch.Tensor:
     found = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)

@@ -14,8 +14,6 @@ from tests.helpers.cases import CPU, random
 from tests.helpers.graph_sets import KINDS, make, variant
 from tests.helpers.graphs import Case, Piece, embeddings, matrices, small, two_hops
 
-# -- the network
-
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["gmeta", "amm_gnn"])

@@ -29,9 +29,6 @@ def graph_settings(settings, tmp_path):
     return replace(settings, data_dir=tmp_path / "data")
 
 
-# -- protocol and engine
-
-
 @pytest.mark.parametrize(("name", "steps"), [("gmeta", 1000), ("amm_gnn", 500)])
 def test_the_official_row_is_the_cml_papers_in_tlps_loop(name, steps):
     cls = registry.method(f"{name}+cml")

@@ -14,11 +14,7 @@ from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from tests.helpers.cases import Case, adapted, images, relative
-
-
-def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
+from tests.helpers.runs import same
 
 # -- BOIL
 

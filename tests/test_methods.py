@@ -6,12 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine import compiled, seeds
-from cml_bench.engine.compiled import CompiledStep, available
+from cml_bench.engine.compiled import CompiledStep
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.step import MetaStep, expand, leaves
 from tests.helpers import reference
@@ -310,104 +309,3 @@ def test_what_adapts_alike_adapts_once_and_nothing_else_does(name, monkeypatch):
             torch.equal(a, b) for key in one for a, b in zip(one[key], two[key], strict=True)
         )
     assert not torch.equal(together[0]["co", 2].loss, together[1]["co", 2].loss)
-
-
-def test_a_sum_over_tasks_of_products_is_traced_as_one_product(monkeypatch):
-    case, task = Case("maml", "mlp"), waves(tasks=6)
-    step = case.step(made=CompiledStep)
-    arguments = [
-        *(p.detach() for params in case.groups.values() for p in params.values()),
-        *task.support,
-        *task.query,
-    ]
-
-    def traced() -> tuple[tuple, list]:
-        graph = step.traced(arguments)
-        return graph(*arguments), [
-            node.target.name() for node in graph.graph.nodes if node.op == "call_function"
-        ]
-
-    with torch.no_grad():
-        monkeypatch.setattr(compiled, "simplified", lambda graph: graph)
-        want, before = traced()
-        monkeypatch.undo()
-        got, after = traced()
-    # The hidden layer's weight gradient is a sum of three products, two of which have no other use.
-    assert (before.count("aten::bmm"), after.count("aten::bmm")) == (8, 6)
-    assert after.count("aten::mm") == before.count("aten::mm") + 2
-    for a, b in zip(got, want, strict=True):
-        assert torch.allclose(a, b, rtol=1e-13, atol=0)
-
-
-@pytest.mark.parametrize("name", ["maml", "maml+cml", "mamlpp"])
-def test_gradients_of_a_traced_step_lie_as_their_parameters(name, monkeypatch):
-    """Adam pairs them by place in memory."""
-    monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
-    case = Case(name, "mlp")
-    case.step(made=CompiledStep).gradients(waves(tasks=6))
-    for p in (p for params in case.groups.values() for p in params.values()):
-        assert p.grad.stride() == p.stride()
-
-
-def _total(x: torch.Tensor) -> torch.Tensor:
-    return x.sum(0, keepdim=True)
-
-
-@pytest.mark.parametrize("tasks", [1, 4])
-@pytest.mark.parametrize(
-    "work",
-    [
-        lambda a, b, c: _total(torch.bmm(a, b)),
-        lambda a, b, c: _total(torch.bmm(a, b).transpose(1, 2) + torch.bmm(a, b).transpose(1, 2)),
-        lambda a, b, c: _total(torch.add(torch.bmm(a, b), torch.bmm(a, b), alpha=3)),
-        lambda a, b, c: _total(torch.bmm(a, b) + a[:, :, :1]),
-        lambda a, b, c: torch.sum(
-            torch.bmm(a.float(), b.float()), 0, keepdim=True, dtype=torch.float64
-        ),
-        lambda a, b, c: _total(torch.bmm(_total(torch.bmm(a, b)), c[:1])),
-        lambda a, b, c: ((x := a * 1), (y := torch.bmm(x, b)), x.mul_(2), _total(y))[3],
-        lambda a, b, c: ((x := a * 1), (y := _total(torch.bmm(a, b) + x @ b)), x.mul_(2), y)[3],
-        lambda a, b, c: (torch.bmm(a, b).transpose(1, 2) * 2).permute(0, 2, 1).reshape(len(a), -1),
-    ],
-)
-def test_a_traced_graph_stays_what_it_is(work, tasks):
-    arguments = [random(tasks, *shape) for shape in ((5, 3), (3, 6), (6, 2))]
-    got = compiled.simplified(make_fx(work)(*arguments))(*arguments)
-    want = work(*arguments)
-    assert got.dtype == want.dtype
-    assert torch.allclose(got, want, rtol=1e-13, atol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "first_order"),
-    [
-        *((name, False) for name in ("maml+cml", "mamlpp", "boil", "sharp_maml", "cl")),
-        ("maml+cml", True),
-    ],
-)
-def test_the_compiled_step_is_the_obvious_loop(name, first_order):
-    """Also when a method's schedule changes on the way (MAML++: weights and order of an epoch)."""
-    if not available():
-        pytest.skip("no C++ compiler: the compiled path is not offered")
-    options = (
-        {"epoch_steps": 1, "msl_epochs": 2, "first_order_to_second_order_epoch": 0}
-        if name == "mamlpp"
-        else {}
-    )
-    options |= {"rho_low": 0.03, "rho_up": 0.05} if name == "sharp_maml" else {}
-    case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
-    leaf = {(g, n): p for g, params in case.groups.items() for n, p in params.items()}
-    step = CompiledStep(case.method, case.groups, torch.optim.SGD(leaf.values(), lr=1.0), 3)
-    for epoch in (0, 1, 3) if name == "mamlpp" else (0,):
-        case.method.at_step(epoch)
-        before = {k: p.detach().clone() for k, p in leaf.items()}
-        scores = step(task)
-        got = {k: before[k] - p.detach() for k, p in leaf.items()}
-        with torch.no_grad():
-            for k, p in leaf.items():
-                p.copy_(before[k])
-        want = case.received(task)
-        assert relative(got, want) < 1e-10
-        assert set(scores.loss) == set(case.method.heads)
-    assert len(step._by_phase) == (3 if name == "mamlpp" else 1)

@@ -7,8 +7,7 @@ from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import MetaStep, expand
 from tests.helpers.cases import Case, adapted, images, relative, waves
-
-# -- Sharp-MAML
+from tests.helpers.runs import same
 
 PLAIN = {"adapt_norm": False, "inner_steps": 2}
 

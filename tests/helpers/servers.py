@@ -2,7 +2,9 @@
 
 import hashlib
 import http.server
+import re
 import threading
+import time
 from collections.abc import Callable
 
 from cml_bench.data._source import RemoteFile
@@ -76,3 +78,59 @@ def unknown_length(content: bytes = CONTENT):
 
 def remote(*urls: str, sha256: str = SHA, size: int = len(CONTENT), md5: str = "") -> RemoteFile:
     return RemoteFile("file.bin", urls, size, sha256, md5=md5)
+
+
+QUOTA = (
+    b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>Too many users have viewed"
+    b" it.</html>"
+)
+
+
+def start_of(handler) -> int:
+    found = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range") or "")
+    return int(found[1]) if found else 0
+
+
+def good(
+    content: bytes = CONTENT,
+    until: int | None = None,
+    tag: str = '"1"',
+    pause: float = 0.0,
+    ranges: bool = True,
+):
+    """A server of ``content`` that understands Range and If-Range; its first answer ends after
+    ``until`` bytes.
+    """
+
+    def answer(handler, count: int) -> None:
+        start = start_of(handler) if ranges and handler.headers.get("If-Range", tag) == tag else 0
+        more = {"ETag": tag}
+        if start:
+            more["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        head(handler, 206 if start else 200, len(content) - start, **more)
+        end = until if until is not None and count == 1 else len(content)
+        step = 1 << 16 if pause else len(content)
+        for place in range(start, end, step):
+            handler.wfile.write(content[place : min(place + step, end)])
+            handler.wfile.flush()
+            time.sleep(pause)
+
+    return answer
+
+
+def silent_after(count: int, seconds: float):
+    def answer(handler, _: int) -> None:
+        head(handler, 200, len(CONTENT))
+        handler.wfile.write(CONTENT[:count])
+        handler.wfile.flush()
+        time.sleep(seconds)
+
+    return answer
+
+
+def says(status: int, body: bytes, kind: str = "text/html"):
+    def answer(handler, _: int) -> None:
+        head(handler, status, len(body), Content_Type=kind)
+        handler.wfile.write(body)
+
+    return answer
