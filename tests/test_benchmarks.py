@@ -100,30 +100,18 @@ def test_a_worker_that_fails_says_why():
         measure.Worker("engine, fast", workload)
 
 
-@pytest.mark.slow
-def test_a_quick_run_and_its_page(tmp_path):
-    out = tmp_path / "speed.json"
-    command = [sys.executable, "-m", "benchmarks"]
-    only = ["sinusoid*", "Conv4-64 28x28*", "evaluation*", "episodes, *"]
-    asked = [
-        *command,
-        "run",
-        "--quick",
-        "--scaling",
-        "--startup",
-        "--repeats",
-        "1",
-        "--out",
-        str(out),
-        "--only",
-        *only,
-    ]
+def benchmark(*arguments: str) -> str:
+    """What a command of the benchmark prints."""
+    command = [sys.executable, "-m", "benchmarks", *arguments]
     done = subprocess.run(
-        asked, cwd=measure.ROOT, capture_output=True, text=True, env=dict(os.environ)
+        command, cwd=measure.ROOT, capture_output=True, text=True, env=dict(os.environ)
     )
     assert done.returncode == 0, done.stderr
-    results = json.loads(out.read_text())
-    rows = {(row["workload"], row["implementation"]): row for row in results["rows"]}
+    return done.stdout
+
+
+def check_rows(rows: dict[tuple[str, str], dict]) -> None:
+    """Rows by workload and implementation."""
     conv = "Conv4-64 28x28 1-shot, MAML+CML"
     assert rows[conv, "engine, fast"].keys() >= {
         "times_faster",
@@ -138,18 +126,21 @@ def test_a_quick_run_and_its_page(tmp_path):
         assert min(shares["convolutions"], shares["matrix products"], shares["arithmetic"]) > 0.001
     assert rows["episodes, 5-way 5-shot", "episodes"]["per_second"] > 100
     assert rows["dry run of a study", "plan cached"]["value"] == 10
+
+
+@pytest.mark.slow
+def test_a_quick_run_and_its_page(tmp_path):
+    out = tmp_path / "speed.json"
+    options = ["--quick", "--scaling", "--startup", "--repeats", "1", "--out", str(out)]
+    only = ["sinusoid*", "Conv4-64 28x28*", "evaluation*", "episodes, *"]
+    benchmark("run", *options, "--only", *only)
+    results = json.loads(out.read_text())
+    check_rows({(row["workload"], row["implementation"]): row for row in results["rows"]})
     assert "only try the harness" in results["provisional"]
     assert "stopped" not in results["provisional"]
-    assert results["machine"].keys() >= {
-        "processor",
-        "cores",
-        "allocator",
-        "load_before",
-        "load_after",
-    }
-    text = subprocess.run(
-        [*command, "show", "--out", str(out)], cwd=measure.ROOT, capture_output=True, text=True
-    ).stdout
+    machine = {"processor", "cores", "allocator", "load_before", "load_after"}
+    assert results["machine"].keys() >= machine
+    text = benchmark("show", "--out", str(out))
     assert "| sinusoid, 25 tasks, compiled, many seeds: times faster" in text
     assert "not measured" in text
     assert "cost against tasks: Conv4-64 28x28 1-shot" in text

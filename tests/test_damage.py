@@ -18,10 +18,8 @@ from cml_bench.report import write
 from cml_bench.spec import RunSpec
 from cml_bench.study import status
 from cml_bench.system.locks import run_lock
-from tests.helpers.simulated import finish, study
+from tests.helpers.simulated import LEVEL, finish, study
 from tests.helpers.specs import sinusoid_spec
-
-LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 
 DAMAGE = {
     "record.json cut off": (

@@ -18,11 +18,10 @@ from cml_bench.records import Store, write_episodes, write_record
 from cml_bench.study.config import read
 from cml_bench.study.resolve import resolve
 from tests.helpers import mutations
-from tests.helpers.simulated import finish, study
+from tests.helpers.simulated import LEVEL, finish, study
 from tests.make_traces import FOLDER, trace
 
 ROOT = Path(__file__).parent.parent
-LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 CELL = "e/maml/1-shot/meta"
 
 

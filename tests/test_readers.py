@@ -1,5 +1,6 @@
-"""Readers write nothing and need no permission to; what is written has the mode that the user's
-umask leaves.
+"""Commands that only read write nothing and need no permission to write.
+
+Files that are written have the mode that the user's umask leaves.
 """
 
 import builtins
@@ -27,12 +28,11 @@ from cml_bench.evidence import gate
 from cml_bench.study import plan, preflight
 from cml_bench.study.resolve import resolve
 from cml_bench.system import files, locks
-from tests.helpers.checkouts import changed, snakemake, trained
+from tests.helpers.checkouts import changed, glyphs_experiment, snakemake, trained
 from tests.helpers.plans import dumped, edited
 from tests.helpers.servers import CONTENT, remote, unknown_length
-from tests.helpers.simulated import finish, study
+from tests.helpers.simulated import LEVEL, finish, study
 
-LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 DENIED = [errno.EACCES, errno.EPERM, errno.EROFS]
 
 
@@ -232,18 +232,7 @@ def test_prepared_data_of_others_needs_no_stamp(data_dir, tmp_path, monkeypatch)
     content = {
         "study": "s",
         "data_dir": str(folder),
-        "experiments": {
-            "e": {
-                "data": "glyphs",
-                "data_options": {"size": 16},
-                "network": "conv4",
-                "way": 5,
-                "shots": [1],
-                "query": 5,
-                "steps": 2,
-                "methods": {"maml": {}},
-            }
-        },
+        "experiments": {"e": glyphs_experiment()},
     }
     resolved = resolve(plan.parse(content, "test"), "test")
     [item] = resolved.data
@@ -274,41 +263,30 @@ for command in status table report; do "$2" -m cml_bench $command --config read.
 """
 
 
-@pytest.mark.slow
-def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):
-    config = {**changed(), "study": "read", "results": "read"}
-    config["experiments"]["glyphs"] = {
-        "data": "glyphs",
-        "data_options": {"size": 16},
-        "network": "conv4",
-        "network_options": {"filters": 4},
-        "way": 5,
-        "shots": [1],
-        "query": 2,
-        "steps": 2,
-        "evaluation": {"tasks": 6, "query": 2},
-        "protocol_options": {"val_every": 1, "val_tasks": 4},
-        "methods": {"maml": {}},
-    }
-    (checkout / "read.yaml").write_text(yaml.safe_dump({**config, "seeds": 1}))
-    results = checkout / "read"
+def configured(checkout: Path, config: dict) -> None:
+    (checkout / "read.yaml").write_text(yaml.safe_dump(config))
 
-    # The data's stamp is from a machine whose clock is ahead; then so is the stamp of a run.
+
+def check_clocks_that_differ(checkout: Path, config: dict) -> None:
+    """The stamps of data and runs are from a machine whose clock is an hour ahead."""
     ahead = time.time() + 3600
     [item] = [i for i in resolve(plan.parse(config, "test"), "test").data if i.prepares]
     stamp = f"data/ready/{item.key}.json"
     assert snakemake(checkout, "--keep-going", stamp, config="read.yaml").returncode == 0
     os.utime(checkout / stamp, (ahead, ahead))
     assert counted(snakemake(checkout, config="read.yaml")) == (0, 3)
-    for path in (results / "done").iterdir():
+    for path in (checkout / "read" / "done").iterdir():
         os.utime(path, (ahead, ahead))
     config["tables"]["sinusoid"]["title"] = "Another title"
-    (checkout / "read.yaml").write_text(yaml.safe_dump({**config, "seeds": 1}))
+    configured(checkout, config)
     again = snakemake(checkout, config="read.yaml")
     assert counted(again) == (0, 0), "finished, and only tables are made again"
     assert "Another title" in again.stdout
 
-    # A run was moved away: a dry run counts it, and removes nothing.
+
+def check_dry_runs(checkout: Path) -> None:
+    """A run was moved away: a dry run counts it, and removes nothing."""
+    results = checkout / "read"
     folder = next((results / "runs").glob("maml-glyphs*"))
     folder.rename(checkout / "elsewhere")
     before = tree(results) | tree(checkout / "data")
@@ -319,22 +297,35 @@ def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):
     assert tree(results) | tree(checkout / "data") == before
     (checkout / "elsewhere").rename(folder)
 
-    # Nothing can be written, neither here nor in .snakemake.
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
-    ):
+
+def check_commands_where_nothing_can_be_written(checkout: Path) -> None:
+    before = tree(checkout)
+    command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", checkout, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 99:
+        pytest.skip("no mounts here; all else of this test has passed")
+    assert counted(done) == (0, 0), done.stderr[-3000:]
+    assert "all runs: 3 finished" in done.stdout
+    assert done.stdout.count("MAML + CML − MAML") == 2, "table and report"
+    assert "the files of the tables cannot be written (Read-only file system: " in done.stderr
+    assert tree(checkout) == before
+
+
+def can_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):
+    config = {**changed(), "study": "read", "results": "read", "seeds": 1}
+    config["experiments"]["glyphs"] = glyphs_experiment()
+    configured(checkout, config)
+    check_clocks_that_differ(checkout, config)
+    check_dry_runs(checkout)
+    if not can_mount():
         pytest.skip("mounts need root; all else of this test has passed")
-    for kept in (True, False):
-        if not kept:
-            shutil.rmtree(checkout / ".snakemake")
-        before = tree(checkout)
-        command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", checkout, sys.executable]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 99:
-            pytest.skip("no mounts here; all else of this test has passed")
-        assert counted(done) == (0, 0), done.stderr[-3000:]
-        assert "all runs: 3 finished" in done.stdout
-        assert done.stdout.count("MAML + CML − MAML") == 2, "table and report"
-        assert "the files of the tables cannot be written (Read-only file system: " in done.stderr
-        assert tree(checkout) == before
+    check_commands_where_nothing_can_be_written(checkout)
+    shutil.rmtree(checkout / ".snakemake")
+    check_commands_where_nothing_can_be_written(checkout)

@@ -12,9 +12,7 @@ from cml_bench.study import cost, preflight, status
 from cml_bench.system.locks import run_lock
 from tests.helpers.checkouts import changed, start, trained
 from tests.helpers.plans import dumped, edited
-from tests.helpers.simulated import finish, study
-
-LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
+from tests.helpers.simulated import LEVEL, finish, study
 
 
 @pytest.fixture

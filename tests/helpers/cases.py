@@ -63,32 +63,38 @@ class Case:
     ):
         cls = registry.method(name)
         own = {**cls.network_defaults, **(network or {})}
-        late = tuple(range(1, 1 + own.get("extra_blocks", 0)))
         if net == "conv4":
-            self.network = Conv4(
-                Conv4Options(filters=filters, **own), (channels, size, size), way, path
-            )
-            self.ref = reference.Conv4(tuple(4 + i for i in late), own.get("slope", 0.0))
-            self.kind, lr = "classification", 0.4
+            self._images(Conv4Options(filters=filters, **own), channels, size, way, path)
         else:
-            self.network = MLP(
-                MLPOptions(hidden=(7, 7), activation=activation, **own), (1,), 1, path
-            )
-            self.ref = (reference.SmoothMLP if activation == "tanh" else reference.MLP)(
-                tuple(2 + i for i in late)
-            )
-            self.kind, lr = "regression", 0.05
+            self._vectors(MLPOptions(hidden=(7, 7), activation=activation, **own), path)
         self.network.name, self.name = net, name
         extra = (
             {"cml": {"gamma": gamma, "depth": depth, **(cml or {})}} if "co" in cls.heads else {}
         )
+        lr = 0.4 if net == "conv4" else 0.05
         self.options = cls.Options.read({rate(name): lr, **options, **extra}, name)
         self.method = cls(self.options, self.network, self.kind)
         self.gamma, self.depth = gamma, self.network.colearner_depth if depth is None else depth
         self.groups = leaves(self.method.init(3), CPU, torch.float64)
-        with (
-            torch.no_grad()
-        ):  # scales of both signs, so that the sign trick of the fast path is exercised
+        self._perturb()
+
+    def _images(self, options: Conv4Options, channels: int, size: int, way: int, path: str) -> None:
+        self.kind, self.network = (
+            "classification",
+            Conv4(options, (channels, size, size), way, path),
+        )
+        late = tuple(5 + i for i in range(options.extra_blocks))
+        self.ref = reference.Conv4(late, options.slope)
+
+    def _vectors(self, options: MLPOptions, path: str) -> None:
+        self.kind, self.network = "regression", MLP(options, (1,), 1, path)
+        late = tuple(3 + i for i in range(options.extra_blocks))
+        smooth = options.activation == "tanh"
+        self.ref = (reference.SmoothMLP if smooth else reference.MLP)(late)
+
+    def _perturb(self) -> None:
+        """Scales get both signs: the fast path treats negative ones in another way."""
+        with torch.no_grad():
             for params in self.groups.values():
                 for key, value in params.items():
                     value += (

@@ -80,6 +80,11 @@ CONFIG = {
 }
 
 
+def glyphs_experiment() -> dict:
+    """The experiment on glyphs in CONFIG, with MAML alone."""
+    return {**json.loads(json.dumps(CONFIG["experiments"]["glyphs"])), "methods": {"maml": {}}}
+
+
 def snakemake(folder: Path, *args: str, config: str = "tiny.yaml") -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", config, *args]
