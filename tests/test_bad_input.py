@@ -79,20 +79,8 @@ def test_plan_describe_and_train_refuse_a_network_that_does_not_fit(
     network, data, way, capsys, tmp_path
 ):
     message = f"{network} takes "
-    assert message in said(
-        capsys,
-        "describe",
-        "--method",
-        "maml",
-        "--network",
-        network,
-        "--data",
-        data,
-        "--way",
-        str(way),
-        "--shot",
-        "1",
-    )
+    task = f"--method maml --network {network} --data {data} --way {way} --shot 1"
+    assert message in said(capsys, "describe", *task.split())
     content = changed("experiments.s.data", data) | {"tables": {}}
     content["experiments"]["s"] |= {"network": network, "way": way, "shots": [1]}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(content))
@@ -144,21 +132,9 @@ def test_a_co_learner_has_a_largest_depth(network):
     ("network", "data", "way"), [("mlp", "sinusoid", "1"), ("conv4", "glyphs", "5")]
 )
 def test_episodes_of_nothing_are_refused(network, data, way, flag, what, capsys):
-    given = [
-        "--method",
-        "maml",
-        "--network",
-        network,
-        "--data",
-        data,
-        "--way",
-        way,
-        "--shot",
-        "1",
-        flag,
-        "0",
-    ]
-    assert f"{data}: {what} must be a number from 1 on, not 0" in said(capsys, "describe", *given)
+    task = f"--method maml --network {network} --data {data} --way {way} --shot 1 {flag} 0"
+    shown = said(capsys, "describe", *task.split())
+    assert f"{data}: {what} must be a number from 1 on, not 0" in shown
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,7 @@ from benchmarks import __main__ as benchmarks_main
 from benchmarks import measure, show
 from benchmarks.peers import install
 from benchmarks.worker import kind
-from benchmarks.workloads import (
-    QUICK,
-    RATES,
-    TARGETS,
-    WAY,
-    WORKLOADS,
-    Workload,
-)
+from benchmarks.workloads import QUICK, RATES, TARGETS, WAY, WORKLOADS, Workload
 from cml_bench.errors import UserError
 
 # -- arithmetic

@@ -10,12 +10,7 @@ import pytest
 import torch
 
 from benchmarks import measure, show
-from benchmarks.workloads import (
-    PACKAGES,
-    RATES,
-    WAY,
-    WORKLOADS,
-)
+from benchmarks.workloads import PACKAGES, RATES, WAY, WORKLOADS
 from cml_bench.engine import compiled, seeds
 from cml_bench.errors import UserError
 from tests.helpers.peers import CASES, gradients, made

@@ -70,10 +70,9 @@ def test_a_damaged_or_foreign_entry_is_counted_again(resolved, counted):
     good, told = one.read_bytes(), len(counted)
     foreign = json.loads(good) | {"counts": json.loads(good)["counts"] | {"training": -1}}
     strange = json.loads(good) | {"counts": json.loads(good)["counts"] | {"training": "12"}}
-    for damaged in (
-        b"", b"{", b"[]", b"{}", b"\xff", b"\0" * len(good), good[:-9], other.read_bytes(),
-        json.dumps(foreign).encode(), json.dumps(strange).encode(),
-    ):  # fmt: skip
+    edited = [json.dumps(entry).encode() for entry in (foreign, strange)]
+    cut = [b"", b"{", b"[]", b"{}", b"\xff", b"\0" * len(good), good[:-9]]
+    for damaged in (*cut, *edited, other.read_bytes()):
         one.write_bytes(damaged)
         assert estimate.add(resolved, cache) == whole
         assert len(counted) == (told := told + 1)

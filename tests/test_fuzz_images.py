@@ -19,11 +19,8 @@ from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
 from tests.helpers.pictures import chunks, png, saved
 
-EXACT, ROUNDED, LOSSY = (
-    0,
-    1,
-    6,
-)  # how far a byte may be from the right one: alpha is rounded, JPEG is not exact
+# How far a byte may be from the right one: alpha is rounded, and JPEG is not exact.
+EXACT, ROUNDED, LOSSY = 0, 1, 6
 
 
 def bounded(examples: int):

@@ -127,15 +127,8 @@ def ring(labels=(0, 0, 1, 1, 2, 2, 0, 1), **changes):
     there = np.stack((np.arange(8), (np.arange(8) + 1) % 8))
 
     class Ring(GraphSet):
-        name, nodes, edges, features, subgraph, smallest_class, split_sizes = (
-            "ring",
-            8,
-            8,
-            4,
-            5.0,
-            2,
-            (1, 1, 1),
-        )
+        name, subgraph, smallest_class, split_sizes = "ring", 5.0, 2, (1, 1, 1)
+        nodes, edges, features = 8, 8, 4
 
         def graph(self, paths):
             given = {
@@ -174,14 +167,8 @@ def test_a_file_in_corafulls_layout_becomes_the_graph_in_it(tmp_path):
     """The layout of graph2gauss's files: sparse matrices by rows, each link in one direction."""
 
     class Tiny(registry.datasets.get("corafull")):
-        nodes, edges, features, smallest_class, split_sizes, named_splits = (
-            8,
-            8,
-            4,
-            2,
-            (1, 1, 1),
-            {},
-        )
+        nodes, edges, features, smallest_class = 8, 8, 4, 2
+        split_sizes, named_splits = (1, 1, 1), {}
         files = (registry.datasets.get("corafull").files[0],)
 
     words = sp.csr_matrix(np.arange(32).reshape(8, 4) % 3 == 0, dtype=np.float32)

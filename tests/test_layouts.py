@@ -60,11 +60,7 @@ def plain(minis) -> dict[str, str]:
     ],
 )
 def test_archives_and_folders_of_other_systems_are_the_same_data(
-    name,
-    form,
-    minis,
-    plain,
-    tmp_path,
+    name, form, minis, plain, tmp_path
 ):
     paths = {path.name: path for path in minis[name]}
     archive = minis[name][0]

@@ -152,9 +152,7 @@ def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(
 
 @pytest.mark.slow
 def test_snakemake_killed_and_started_again_while_its_training_goes_on(
-    checkout,
-    untouched,
-    resolved,
+    checkout, untouched, resolved
 ):
     (checkout / "killed.yaml").write_text(yaml.safe_dump(STUDY))
     folders = [checkout / "results" / "runs" / item.folder for item in resolved.runs]

@@ -177,20 +177,8 @@ def command(*args: str, **kwargs) -> subprocess.CompletedProcess:
 def test_commands_print_what_scripts_read(tmp_path):
     names = json.loads(command("list", "methods", "--json").stdout)
     assert {"maml", "maml+cml"} <= set(names)
-    described = command(
-        "describe",
-        "--method",
-        "maml+cml",
-        "--network",
-        "conv4",
-        "--data",
-        "glyphs",
-        "--way",
-        "5",
-        "--shot",
-        "1",
-        "--json",
-    )
+    task = "--method maml+cml --network conv4 --data glyphs --way 5 --shot 1"
+    described = command("describe", *task.split(), "--json")
     parameters = json.loads(described.stdout)["parameters"]
     assert parameters == {
         "training": 186_698,

@@ -229,11 +229,7 @@ def test_prepared_data_is_used_where_nothing_can_be_written(
 def test_prepared_data_of_others_needs_no_stamp(data_dir, tmp_path, monkeypatch):
     folder = tmp_path / "data"
     shutil.copytree(data_dir, folder)
-    content = {
-        "study": "s",
-        "data_dir": str(folder),
-        "experiments": {"e": glyphs_experiment()},
-    }
+    content = {"study": "s", "data_dir": str(folder), "experiments": {"e": glyphs_experiment()}}
     resolved = resolve(plan.parse(content, "test"), "test")
     [item] = resolved.data
     assert preflight.without_stamp(resolved) == set(), "the folder is ours: the rule makes a stamp"

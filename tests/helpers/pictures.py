@@ -9,13 +9,8 @@ import numpy as np
 from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CHANNELS = {
-    0: 1,
-    2: 3,
-    3: 1,
-    4: 2,
-    6: 4,
-}  # of PNG's colour types: grey, colour, palette, grey with alpha, with alpha
+# Of PNG's colour types: grey, colour, palette, grey with alpha, colour with alpha.
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def saved(picture: Image.Image, form: str = "png", **options: Any) -> bytes:
