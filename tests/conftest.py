@@ -72,9 +72,9 @@ def checkout(tmp_path_factory) -> Path:
 def miniature(tmp_path):
     """Omniglot with three characters in each split, and local copies of its two archives."""
     data = Omniglot(Omniglot.Options())
-    data.characters = {split: found[-3:] for split, found in data.characters.items()}
+    data.characters = {split: characters[-3:] for split, characters in data.characters.items()}
     data.class_counts = {split: 3 for split in data.characters}
-    everything = [c for found in data.characters.values() for c in found]
+    everything = [c for characters in data.characters.values() for c in characters]
     copies = {}
     for name in ("images_background", "images_evaluation"):
         path = tmp_path / f"{name}.zip"

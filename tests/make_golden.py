@@ -22,18 +22,18 @@ FOLDER = Path(__file__).parent / "golden"
 def first_episodes() -> dict:
     """The first three episodes of each kind."""
     data = Sinusoid(Options()).open(None, torch.device("cpu"), torch.float64)
-    found = {}
+    episodes = {}
     for split, seed in (("train", 0), ("train", 1), ("validation", None), ("test", None)):
         task = Episodes(data, split, 1, 2, 1, seed=seed).batch(0, 3)
         name = split if seed is None else f"{split}, seed {seed}"
-        found[f"sinusoid {name}"] = np.round(
+        episodes[f"sinusoid {name}"] = np.round(
             torch.cat((task.support.y, task.query.y), 1).squeeze(2).numpy(), 9
         ).tolist()
         parts = ("episodes", "golden", split, 5, 1, 2, *(() if seed is None else ("seed", seed)))
         for group in (1, 2):
             picks = draw_picks(seeding.key(*parts), 0, 3, 5, 1, 2, np.full(20, 8), group)
-            found[f"images in groups of {group}, {name}"] = [array.tolist() for array in picks]
-    return found
+            episodes[f"images in groups of {group}, {name}"] = [array.tolist() for array in picks]
+    return episodes
 
 
 def spec_ids() -> dict:

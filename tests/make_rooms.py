@@ -25,12 +25,12 @@ def room(module: str) -> str:
 def arrows() -> dict[tuple[str, str], int]:
     """(room that imports, room that is imported) -> number of imports between them."""
     graph = grimp.build_graph("cml_bench", cache_dir=None)
-    found: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str], int] = {}
     for module in graph.modules - {"cml_bench", *TOP}:
         for other in graph.find_modules_directly_imported_by(module) - {"cml_bench"}:
             if (pair := (room(module), room(other))) and pair[0] != pair[1]:
-                found[pair] = found.get(pair, 0) + 1
-    return found
+                counts[pair] = counts.get(pair, 0) + 1
+    return counts
 
 
 def needed(pairs: set[tuple[str, str]]) -> list[tuple[str, str]]:

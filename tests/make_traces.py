@@ -18,16 +18,16 @@ FOLDER = Path(__file__).parent / "golden" / "traces"
 
 def trace(name: str, path: str = "plain") -> dict[str, dict[str, list[float]]]:
     """problem -> head -> ten losses, before each step."""
-    found = {}
+    losses = {}
     if registry.method(name).needs == "nodes":
         case = GraphCase(name, path)
         return {"graph": run(case, case.step(lr=0.01), lambda number: case.task(number))}
     for net, make in (("conv4", images), ("mlp", waves)):
         case = Case(name, net, path, inner_steps=2)
-        found[net] = run(
+        losses[net] = run(
             case, case.step(lr=0.01), lambda number, make=make: make(name=f"trace {number}")
         )
-    return found
+    return losses
 
 
 def run(case, step, task) -> dict[str, list[float]]:

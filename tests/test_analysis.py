@@ -53,12 +53,12 @@ def test_the_unbiased_estimator_is_the_sum_over_distinct_examples():
 
 
 def test_only_the_unbiased_estimator_sees_that_many_random_features_share_nothing():
-    found = [
+    similarities = [
         [linear_cka(points(25, 2000, seed=i), points(25, 2000, seed=i + 99), e) for i in range(5)]
         for e in ("biased", "unbiased")
     ]
-    assert min(found[0]) > 0.9
-    assert abs(np.mean(found[1])) < 0.1
+    assert min(similarities[0]) > 0.9
+    assert abs(np.mean(similarities[1])) < 0.1
 
 
 def test_cka_of_constant_features_is_no_number_and_too_few_examples_are_refused():

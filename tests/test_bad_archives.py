@@ -99,14 +99,14 @@ def test_every_kind_of_pickle_is_read(written):
         "b": ({1, 2}, frozenset((3,)), [None, True, -(2**70), 1.5, "text", b"\xff\x00"]),
     }
     content = pickle.dumps(value, written) if isinstance(written, int) else written(value)
-    found = load(content)
-    for array, expected in zip(found["a"], ARRAYS, strict=True):
+    loaded = load(content)
+    for array, expected in zip(loaded["a"], ARRAYS, strict=True):
         assert np.array_equal(array, expected)
         assert array.dtype.newbyteorder("=") == expected.dtype.newbyteorder("="), (
             "numpy may turn the bytes over"
         )
     if written is not archives.python2_pickle:  # which knows bytes as str only
-        assert found["b"] == value["b"]
+        assert loaded["b"] == value["b"]
 
 
 def test_objects_of_named_classes_come_as_their_attributes():
@@ -118,9 +118,9 @@ def test_objects_of_named_classes_come_as_their_attributes():
     with pytest.raises(UserError, match="csr_matrix"):
         load(content)
     kind = (type(matrix).__module__, "csr_matrix")
-    (found,) = _pickles.load(io.BytesIO(content), "x", records=[kind])
-    assert np.array_equal(found.indices, matrix.indices)
-    assert found._shape == (3, 3)
+    (attributes,) = _pickles.load(io.BytesIO(content), "x", records=[kind])
+    assert np.array_equal(attributes.indices, matrix.indices)
+    assert attributes._shape == (3, 3)
 
 
 def tar_with(path: Path, member: tarfile.TarInfo, content: bytes = b"") -> Path:

@@ -25,9 +25,9 @@ def test_what_json_does_not_know_is_named_with_its_key(value, message, tmp_path)
     content = changed("experiments.s.data_options", {"x": value}) | {"results": str(tmp_path)}
     with pytest.raises(
         UserError, match=rf"my\.yaml: .*{message}.* is no number, word, list or mapping"
-    ) as found:
+    ) as caught:
         plan.cached(content, "my.yaml")
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 

@@ -32,10 +32,10 @@ CURVES = {
 
 def refused(content: dict, message: str) -> None:
     """Planning ends with this error, in one paragraph."""
-    with pytest.raises(UserError, match=message) as found:
+    with pytest.raises(UserError, match=message) as caught:
         resolve(parse(content, "my.yaml"), "my.yaml")
-    assert "my.yaml" in str(found.value)
-    assert "\n" not in str(found.value)
+    assert "my.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # -- networks and data that do not fit

@@ -94,17 +94,17 @@ def test_targets_take_the_worst_of_their_workloads():
     at = {(row["workload"], row["implementation"]): row for row in rows}
     at["Conv4-64 84x84 1-shot, 5 steps, MAML", "engine, fast"]["times_faster"] = 1.3
     at["Conv4-64 28x28 1-shot, MAML", "plain loop"]["processor"] = 0.9
-    found = {target["target"]: target for target in show.targets(rows)}
-    assert len(found) == len(TARGETS) == 12
-    assert all(target["measured"] is not None for target in found.values())
-    one_shot = found["Conv4-64 84x84 1-shot: times faster"]
+    targets = {target["target"]: target for target in show.targets(rows)}
+    assert len(targets) == len(TARGETS) == 12
+    assert all(target["measured"] is not None for target in targets.values())
+    one_shot = targets["Conv4-64 84x84 1-shot: times faster"]
     assert (one_shot["measured"], one_shot["reached"]) == (1.3, "below the floor")
-    assert found["Conv4-64 84x84: multiple of the FLOP limit"]["reached"] == "floor"
-    assert found["Conv4-64 84x84: peak memory, share of the official way's"]["reached"] == "aim"
-    assert found["episodes drawn per second"]["reached"] == "below the floor"
+    assert targets["Conv4-64 84x84: multiple of the FLOP limit"]["reached"] == "floor"
+    assert targets["Conv4-64 84x84: peak memory, share of the official way's"]["reached"] == "aim"
+    assert targets["episodes drawn per second"]["reached"] == "below the floor"
     seconds = "Conv4-64 28x28 1-shot: core-seconds per meta-step"
-    assert (found[seconds]["measured"], found[seconds]["reached"]) == (0.3, "floor")
-    slower_machine = found[f"{seconds}, where a plain loop takes 0.54"]
+    assert (targets[seconds]["measured"], targets[seconds]["reached"]) == (0.3, "floor")
+    slower_machine = targets[f"{seconds}, where a plain loop takes 0.54"]
     assert (slower_machine["measured"], slower_machine["reached"]) == (pytest.approx(0.18), "aim")
     assert {target["reached"] for target in show.targets([])} == {"not measured"}
 
@@ -219,11 +219,11 @@ def test_a_peer_that_does_not_install_is_written_down_with_the_reason(tmp_path, 
     monkeypatch.setattr(install, "install_learn2learn", install.install)
     monkeypatch.setattr(install.venv, "create", lambda folder, **_: next(iter_made(folder)))
     install.main(tmp_path / "peers")
-    found = json.loads((tmp_path / "peers" / "installed.json").read_text())
-    assert found["torchopt"] == {"missing": "error: no wheel for this Python"}
-    assert found["higher"] == {"version": "0.2.1"}
-    assert found["learn2learn"] == {"version": "0.2.0"}
-    assert "torch < 1.10" in found["torchmeta"]["missing"]
+    installed = json.loads((tmp_path / "peers" / "installed.json").read_text())
+    assert installed["torchopt"] == {"missing": "error: no wheel for this Python"}
+    assert installed["higher"] == {"version": "0.2.1"}
+    assert installed["learn2learn"] == {"version": "0.2.0"}
+    assert "torch < 1.10" in installed["torchmeta"]["missing"]
 
 
 def iter_made(folder: Path):

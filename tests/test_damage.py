@@ -93,8 +93,8 @@ def test_a_damaged_run_is_an_offender_of_the_gate(damage, tmp_path, capsys):
     gate.update(study(seeds=10), tmp_path / "reference", reference)
     resolved = study(seeds=3)
     damage(first(finish(resolved, tmp_path / "now", LEVEL)))
-    found = {f.cell: f.problem for f in gate.check(resolved, tmp_path / "now", reference)}
-    assert [cell for cell, problem in found.items() if problem] == ["e/maml/1-shot/meta"]
+    problems = {f.cell: f.problem for f in gate.check(resolved, tmp_path / "now", reference)}
+    assert [cell for cell, problem in problems.items() if problem] == ["e/maml/1-shot/meta"]
 
 
 def test_check_prints_its_table_although_a_run_is_damaged(tmp_path, capsys, monkeypatch):

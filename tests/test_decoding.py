@@ -128,9 +128,9 @@ def test_other_modes_of_eight_bits_are_converted(mode):
     elif mode in ("RGBa", "La"):
         source = source.convert("RGBA" if mode == "RGBa" else "LA").convert(mode)
     picture = source if source.mode == mode else source.convert(mode)
-    found = decode(picture, "x", 3).astype(int)
+    pixels = decode(picture, "x", 3).astype(int)
     expected = [150, 150, 150] if mode == "La" else [250, 120, 30]
-    assert np.abs(found - np.reshape(expected, (3, 1, 1))).max() <= 3
+    assert np.abs(pixels - np.reshape(expected, (3, 1, 1))).max() <= 3
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_the_turn_that_exif_notes_is_left_alone():
     for form in ("jpeg", "png", "webp"):
         content = saved(picture, form, exif=exif, quality=100)
         assert Image.open(io.BytesIO(content)).getexif()[0x0112] == 6
-        found = decode(content, "x", 1)[0]
-        assert found.shape == (8, 16)
-        assert np.abs(found.astype(int) - np.asarray(picture)).max() <= 3
+        pixels = decode(content, "x", 1)[0]
+        assert pixels.shape == (8, 16)
+        assert np.abs(pixels.astype(int) - np.asarray(picture)).max() <= 3
 
 
 def test_a_picture_of_too_many_pixels_is_named(monkeypatch):
@@ -269,9 +269,9 @@ def test_numbers_that_bytes_can_hold_are_the_same_data(kind, tmp_path):
     images = plain / kind(255) if np.dtype(kind).kind == "f" else plain.astype(kind)
     content = {"image_data": images.astype(kind), "class_dict": {"n1": [2, 3]}}
     (tmp_path / "mini-imagenet-cache-train.pkl").write_bytes(archives.python3_pickle(content))
-    found = next(make("miniimagenet").classes({path.name: path for path in tmp_path.iterdir()}))[1]
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, plain[2:].transpose(0, 3, 1, 2))
+    pixels = next(make("miniimagenet").classes({path.name: path for path in tmp_path.iterdir()}))[1]
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, plain[2:].transpose(0, 3, 1, 2))
 
 
 # -- classes of one value
@@ -303,10 +303,10 @@ def test_a_class_of_one_value_or_of_no_image_is_refused_in_every_set(name, calle
         (images[:0], "there are no images of"),
     ):
         data.classes = lambda paths, case=case: iter([("train", case)])
-        with pytest.raises(UserError, match=said) as found:
+        with pytest.raises(UserError, match=said) as caught:
             data._write(io.BytesIO(), {"x": Path("here.zip")}, {"train": []}, False)
-        assert str(found.value).startswith("here.zip: ")
-        assert re.search(called, str(found.value))
+        assert str(caught.value).startswith("here.zip: ")
+        assert re.search(called, str(caught.value))
 
 
 def test_a_blank_character_leaves_nothing_behind(miniature, tmp_path):

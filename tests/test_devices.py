@@ -71,13 +71,13 @@ def test_the_device_reaches_every_tensor(name, net, path, settings):
     step = MetaStep(method, groups, torch.optim.Adam(list(everything(groups))), 2)
     scores = step(task)
     scored = score_tasks(method, groups, task, method.heads, (method.inner_steps,))
-    found = list(
+    tensors = list(
         everything(
             [groups, scores, scored, [p.grad for p in everything(groups) if p.grad is not None]]
         )
     )
     assert sum(p.grad is not None for p in everything(groups)) > 4
-    assert {t.device for t in found} == {META}
+    assert {t.device for t in tensors} == {META}
 
 
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
@@ -105,8 +105,8 @@ def test_a_training_lives_on_its_device(name, settings, monkeypatch):
     )
     for _ in range(2):
         made.advance()
-    found = list(everything([made.groups, made.running, made.optimizer.state_dict()["state"]]))
-    assert {t.device for t in found if t.dim()} == {META}
+    tensors = list(everything([made.groups, made.running, made.optimizer.state_dict()["state"]]))
+    assert {t.device for t in tensors if t.dim()} == {META}
     assert all(p.grad is None or p.grad.device == META for p in everything(made.groups))
 
 
@@ -211,14 +211,14 @@ def test_gradients_of_what_the_optimiser_leaves_alone_do_not_add_up(settings):
     """BOIL's head where the outer loop does not train it: the gradient of a step is that step's."""
     case, task = Case("boil", outer_fix=True), images()
     step = MetaStep(case.method, case.groups, adam(case.groups, 0.0, case.method.trains), 4)
-    found = []
+    grads = []
     for _ in range(2):
         step(task)
-        found.append(
+        grads.append(
             {n: p.grad.clone() for n, p in case.groups["base"].items() if p.grad is not None}
         )
-    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
-    assert any(n.startswith("head") for n in found[0])
+    assert all(torch.equal(grads[0][n], grads[1][n]) for n in grads[0])
+    assert any(n.startswith("head") for n in grads[0])
 
 
 def test_out_of_memory_ends_with_the_advice_that_helps(settings, monkeypatch):

@@ -58,7 +58,7 @@ def test_tables_are_utf8_in_every_locale(locale, tmp_path):
     assert "Größe ± 1" in (tmp_path / "größe" / "small" / "tables" / "sinusoid.md").read_text(
         encoding="utf-8"
     )
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["größe", "plän.json"], (
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["größe", "plän.json"], (
         "one folder, one spelling"
     )
 
@@ -78,7 +78,7 @@ def test_snakemake_plans_in_a_locale_of_ascii_and_refuses_what_its_own_reader_dr
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path / 'größe'}/small/report.html" in done.stdout + done.stderr
     assert "UnicodeEncodeError" not in done.stdout + done.stderr
-    assert [found.name for found in (tmp_path / "größe").iterdir()] == ["plans"]
+    assert [entry.name for entry in (tmp_path / "größe").iterdir()] == ["plans"]
 
     for line, told in (
         ("study: small", "the key 'study' stands in line"),

@@ -12,8 +12,8 @@ from tests.helpers.cases import random
 
 
 def _map(*shape: int) -> torch.Tensor:
-    found = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    return found.contiguous(memory_format=torch.channels_last).requires_grad_()
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return values.contiguous(memory_format=torch.channels_last).requires_grad_()
 
 
 def _weights(*shape: int) -> torch.Tensor:
@@ -74,9 +74,9 @@ def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, 
     assert torch.autograd.gradgradcheck(function, inputs)
 
     def gradient(*values):
-        found = function(*values)
+        outputs = function(*values)
         total = sum(
-            value.pow(3).sum() for value in (found if isinstance(found, tuple) else (found,))
+            value.pow(3).sum() for value in (outputs if isinstance(outputs, tuple) else (outputs,))
         )
         return torch.autograd.grad(total, values, create_graph=True)
 
@@ -153,9 +153,9 @@ def test_parts_in_16_bits_add_up_in_32(monkeypatch):
     weight, patches = torch.tensor([[[0.0, 1.0]]]).requires_grad_(), torch.ones(257, 1, 2, 64)
     with torch.autocast("cpu", torch.bfloat16):
         out = _convolution.PooledProduct.apply(weight, patches, (8, 8), 0.0)
-        (found,) = torch.autograd.grad(out.sum(dtype=torch.float32), weight)
+        (grad,) = torch.autograd.grad(out.sum(dtype=torch.float32), weight)
     assert out.dtype == torch.bfloat16
-    assert found[0, 0, 1] == 257 * 16
+    assert grad[0, 0, 1] == 257 * 16
 
 
 def test_a_weight_derivative_in_16_bits_adds_up_in_32(monkeypatch):
@@ -164,9 +164,9 @@ def test_a_weight_derivative_in_16_bits_adds_up_in_32(monkeypatch):
     ones = torch.ones(300, 1, 4, 4, dtype=torch.bfloat16).contiguous(
         memory_format=torch.channels_last
     )
-    found = _convolution._weight_by_rows(ones, ones)
-    assert found.dtype == torch.bfloat16
-    assert found[0, 0, 1, 1] == 300 * 16
+    grad = _convolution._weight_by_rows(ones, ones)
+    assert grad.dtype == torch.bfloat16
+    assert grad[0, 0, 1, 1] == 300 * 16
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

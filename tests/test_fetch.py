@@ -148,17 +148,17 @@ def test_no_server_at_all(tmp_path):
 
 def test_two_fetches_at_once_are_one_download(server, tmp_path):
     file = remote(server.url("slow", good(pause=0.05)))
-    found, said = [], []
+    paths, said = [], []
 
     def fetch() -> None:
-        found.append(obtain(file, tmp_path, say=said.append))
+        paths.append(obtain(file, tmp_path, say=said.append))
 
     threads = [threading.Thread(target=fetch) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    assert found == [tmp_path / "file.bin"] * 2
+    assert paths == [tmp_path / "file.bin"] * 2
     assert server.asked == [("slow", None)]
     assert sum("waiting for process" in text for text in said) == 1
 

@@ -28,12 +28,14 @@ def stored(name: str) -> dict[str, np.ndarray]:
 
 def named(name: str, part: str) -> dict[str, torch.Tensor]:
     """What the fixture stores for each parameter, by the parameter's name here."""
-    found = {}
+    values = {}
     for key, value in stored(name).items():
         if key.startswith(part):
             layer, kind = key.removeprefix(part).rsplit("_", 1)
-            found[f"{NAMES[layer]}.{'weight' if kind == 'w' else 'bias'}"] = torch.from_numpy(value)
-    return found
+            values[f"{NAMES[layer]}.{'weight' if kind == 'w' else 'bias'}"] = torch.from_numpy(
+                value
+            )
+    return values
 
 
 def load(name: str, part: str) -> dict[str, torch.Tensor]:
@@ -46,7 +48,7 @@ def load(name: str, part: str) -> dict[str, torch.Tensor]:
 
 def episodes(name: str, part: str) -> list[Task]:
     a = stored(name)
-    found = []
+    drawn = []
     for support, query in zip(a[f"{part}support"], a[f"{part}query"], strict=True):
         examples = [
             Examples(
@@ -54,8 +56,8 @@ def episodes(name: str, part: str) -> list[Task]:
             )
             for x in (support, query)
         ]
-        found.append(Task(*examples))
-    return found
+        drawn.append(Task(*examples))
+    return drawn
 
 
 def build(name: str, path: str, initial: dict):
@@ -81,7 +83,7 @@ def with_sets(method, name: str, part: str):
             tuple(n): np.stack(s)
             for n, *s in zip(nodes, a[f"{part}set1"], a[f"{part}set2"], strict=True)
         }
-        method.sets = lambda found: known[tuple(found)]
+        method.sets = lambda nodes: known[tuple(nodes)]
     return method
 
 
@@ -146,9 +148,9 @@ def test_three_test_episodes_with_ten_queries(name, path):
             {k: v[number] for k, v in a.items() if k.startswith("test/")},
             "test/",
         )
-        found = score_tasks(method, groups, task, ("meta",), (5,))["meta", 5]
-        assert abs(found.loss.item() - a["test/query_ce"][number]) < 1e-10
-        assert found.score.item() == pytest.approx(a["test/acc"][number], abs=1e-12)
+        result = score_tasks(method, groups, task, ("meta",), (5,))["meta", 5]
+        assert abs(result.loss.item() - a["test/query_ce"][number]) < 1e-10
+        assert result.score.item() == pytest.approx(a["test/acc"][number], abs=1e-12)
 
 
 def test_the_pieces_subgraphs_are_tlps():

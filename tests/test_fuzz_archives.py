@@ -164,14 +164,14 @@ def test_members_are_read_or_the_archive_is_refused(odd, kind, tmp_path):
     except (ValueError, UnicodeError):  # no such archive can be written
         return
     before, (kept, wrong) = tree(tmp_path), expected(odd, kind == "zip")
-    found = tried(path)
+    content = tried(path)
     assert tree(tmp_path) == before
-    if isinstance(found, UserError):
-        assert wrong, str(found)
+    if isinstance(content, UserError):
+        assert wrong, str(content)
     else:
         assert not wrong
-        assert list(found.values()) == list(kept.values())
-        assert all(name.isprintable() for name in found)
+        assert list(content.values()) == list(kept.values())
+        assert all(name.isprintable() for name in content)
 
 
 def as_utf8(name: str) -> str:
@@ -207,11 +207,11 @@ def test_a_tar_truncated_anywhere_is_named(packing, tmp_path):
     ends = len(whole.rstrip(b"\0")) if not packing else len(whole)
     for content in cuts(whole, 97 if not packing else 3):
         path.write_bytes(content)
-        found = tried(path)
-        if not isinstance(found, UserError):
+        held = tried(path)
+        if not isinstance(held, UserError):
             assert not packing
             assert len(content) > ends, "only zeros are missing"
-            assert len(found) == 4
+            assert len(held) == 4
 
 
 def test_a_zip_truncated_anywhere_is_named(tmp_path):
@@ -219,9 +219,9 @@ def test_a_zip_truncated_anywhere_is_named(tmp_path):
     zip_of(path, [(f"a/{i}", "file", "") for i in range(4)])
     for content in cuts(path.read_bytes(), 2):
         path.write_bytes(content)
-        with pytest.raises(UserError) as found, reading(path):
+        with pytest.raises(UserError) as caught, reading(path):
             list(members(path))
-        one_sentence(found.value, path)
+        one_sentence(caught.value, path)
 
 
 WRITTEN = [archives.python2_pickle, archives.python3_pickle, *range(6)]
@@ -234,9 +234,9 @@ def test_a_pickle_truncated_anywhere_is_named(written, tmp_path):
     path = tmp_path / "x.pkl"
     for cut in cuts(content, 3):
         path.write_bytes(cut)
-        with pytest.raises(UserError) as found:
+        with pytest.raises(UserError) as caught:
             list(_mini_layouts.of_pickle(path, "train"))
-        one_sentence(found.value, path)
+        one_sentence(caught.value, path)
 
 
 @settings(max_examples=200, **QUICK)
@@ -267,12 +267,12 @@ def test_graphs_truncated_anywhere_are_named(tmp_path):
         for content in cuts(whole, max(1, len(whole) // 40)):
             path.write_bytes(content)
             try:
-                found = planetoid({p.name: p for p in tmp_path.glob("ind.*")})
+                graph = planetoid({p.name: p for p in tmp_path.glob("ind.*")})
             except UserError as error:
                 one_sentence(error, tmp_path / "ind.small.")
             else:  # the end of the line is no part of a number
                 assert (path.name, content) == ("ind.small.test.index", whole[:-1])
-                assert found[1].shape == (9, 4)
+                assert graph[1].shape == (9, 4)
         path.write_bytes(whole)
 
 
@@ -285,11 +285,11 @@ def test_an_npz_with_another_byte_is_the_same_or_refused(place, value, tmp_path)
     content = bytearray(whole.getvalue())
     content[int(place * len(content))] = value
     try:
-        found = npz_of(path, bytes(content))
+        loaded = npz_of(path, bytes(content))
     except UserError as error:
         one_sentence(error, path)
     else:
-        assert found == expected
+        assert loaded == expected
 
 
 def npz_of(path: Path, content: bytes) -> list:
@@ -369,13 +369,13 @@ def test_a_layout_with_a_file_changed_is_the_same_or_named(
     }[change]
     path = archives.packed(tmp_path / "x", files | more)
     try:
-        found = images_of(path)
+        images = images_of(path)
     except UserError as error:
         one_sentence(error, path)
         return
     if (
-        found != right[layout]
+        images != right[layout]
     ):  # a folder tells no more than what is in it: its numbers are compared with the published
         assert layout == "class folders"
         assert change in ("gone", "moved", "twice", "folder")
-        assert sum(len(i) for _, i in found) != sum(len(i) for _, i in right[layout])
+        assert sum(len(i) for _, i in images) != sum(len(i) for _, i in right[layout])

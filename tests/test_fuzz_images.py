@@ -206,7 +206,7 @@ def read(content: bytes, channels: int) -> np.ndarray | None:
     """
     try:
         with reading(Path("a.zip"), "b.png"):
-            found = decode(content, "a.zip, b.png", channels)
+            pixels = decode(content, "a.zip, b.png", channels)
     except UserError as error:
         said = str(error)
         assert said.startswith("a.zip")
@@ -214,9 +214,9 @@ def read(content: bytes, channels: int) -> np.ndarray | None:
         assert "\n" not in said
         assert "object at 0x" not in said
         return None
-    assert found.dtype == np.uint8
-    assert found.shape[0] == channels
-    return found
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[0] == channels
+    return pixels
 
 
 def right_for(right: np.ndarray, channels: int) -> np.ndarray:
@@ -233,12 +233,12 @@ SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 @given(st.sampled_from(sorted(KINDS)), SIDES, st.integers(0, 2**32), st.sampled_from([1, 3]))
 def test_a_whole_picture_is_right_or_refused(kind, side, seed, channels):
     content, right, off = KINDS[kind](np.random.default_rng(seed), side)
-    found = read(content, channels)
+    pixels = read(content, channels)
     if right is None:
-        assert found is None
+        assert pixels is None
     else:
-        assert found.shape[1:] == side
-        assert np.abs(found.astype(float) - right_for(right, channels)).max() <= off + 0.51
+        assert pixels.shape[1:] == side
+        assert np.abs(pixels.astype(float) - right_for(right, channels)).max() <= off + 0.51
 
 
 def cuts(content: bytes) -> list[int]:
@@ -260,10 +260,10 @@ def test_a_cut_picture_is_right_or_refused(kind):
     content, right, _ = KINDS[kind](np.random.default_rng(5), (7, 6))
     whole, refused = read(content, 3), 0
     for place in cuts(content):
-        found = read(content[:place], 3)
-        refused += found is None
-        if found is not None and right is not None:
-            assert np.array_equal(found, whole), f"cut at {place} of {len(content)}"
+        pixels = read(content[:place], 3)
+        refused += pixels is None
+        if pixels is not None and right is not None:
+            assert np.array_equal(pixels, whole), f"cut at {place} of {len(content)}"
     assert refused > 40
 
 
@@ -278,10 +278,10 @@ def test_a_damaged_picture_is_refused_or_read(kind, seed, place, change):
     """One other byte. A PNG has checksums; of other formats another byte may be another pixel."""
     content, right, _ = KINDS[kind](np.random.default_rng(seed), (5, 4))
     at = int(place * len(content))
-    found = read(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :], 1)
-    if kind.startswith("png") and found is not None:
+    pixels = read(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :], 1)
+    if kind.startswith("png") and pixels is not None:
         assert right is not None
-        assert np.array_equal(found, read(content, 1))
+        assert np.array_equal(pixels, read(content, 1))
 
 
 def test_a_changed_byte_of_a_png_that_packs_well_is_noticed():
@@ -289,8 +289,8 @@ def test_a_changed_byte_of_a_png_that_packs_well_is_noticed():
     smooth = (np.add.outer(np.arange(200), np.arange(200)) // 2).astype(np.uint8)
     content = saved(Image.fromarray(smooth))
     for at in range(len(content)):
-        found = read(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :], 1)
-        assert found is None or np.array_equal(found[0], smooth), f"at {at} of {len(content)}"
+        pixels = read(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :], 1)
+        assert pixels is None or np.array_equal(pixels[0], smooth), f"at {at} of {len(content)}"
 
 
 DTYPES = [
@@ -334,12 +334,12 @@ def test_an_array_is_wrapped_as_it_is_or_refused(dtype, side, seed, top, odd):
     scale, high = {"b": (255, 1), "f": (255, 1)}.get(kind, (1, 255))
     takable = ((exact >= 0) & (exact <= high)).all() and len(np.unique(np.round(exact * scale))) > 1
     takable = takable and np.round(exact * scale).max() > 1
-    found, said = None, ""
+    pixels, said = None, ""
     try:
-        found = wrap([(values, 0)]).arrays.images[0, 0]
+        pixels = wrap([(values, 0)]).arrays.images[0, 0]
     except UserError as error:
         said = str(error)
-    assert (found is not None) == takable, said
+    assert (pixels is not None) == takable, said
     assert "\n" not in said
     if takable:
-        assert np.abs(found - exact * scale).max() <= (0.6 if dtype == "f2" else 0.51)
+        assert np.abs(pixels - exact * scale).max() <= (0.6 if dtype == "f2" else 0.51)

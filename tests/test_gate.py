@@ -104,8 +104,8 @@ def numberless(store):
     ],
 )
 def test_unusable_runs_are_offenders(gate, change, message):
-    found = gate[0](change=change)
-    assert sum(message in finding.problem for finding in found.values()) >= 1
+    findings = gate[0](change=change)
+    assert sum(message in finding.problem for finding in findings.values()) >= 1
 
 
 def test_another_recipe_and_forgotten_references_are_offenders(gate):
@@ -115,10 +115,10 @@ def test_another_recipe_and_forgotten_references_are_offenders(gate):
     known[first]["recipe"] = "0" * 16
     known["gone/maml/1-shot/meta"] = known.pop(second)
     reference.write_text(json.dumps(known))
-    found = judge()
-    assert "specification is not the reference's" in found[first].problem
-    assert "has no reference" in found[second].problem
-    assert "no longer in the configuration" in found["gone/maml/1-shot/meta"].problem
+    findings = judge()
+    assert "specification is not the reference's" in findings[first].problem
+    assert "has no reference" in findings[second].problem
+    assert "no longer in the configuration" in findings["gone/maml/1-shot/meta"].problem
 
 
 def test_update_says_what_moved_and_refuses_what_cannot_be_a_reference(gate, tmp_path):
@@ -180,8 +180,8 @@ def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[s
     for item in resolved.runs:
         if item.id in wanted:
             run(item.spec, settings)
-    found = the_gate.check(resolved, results, ROOT / the_gate.REFERENCE)
-    return {f.cell: f.problem for f in found if f.cell.startswith(f"{experiment}/{method}/")}
+    findings = the_gate.check(resolved, results, ROOT / the_gate.REFERENCE)
+    return {f.cell: f.problem for f in findings if f.cell.startswith(f"{experiment}/{method}/")}
 
 
 @pytest.mark.slow
@@ -192,8 +192,8 @@ def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[s
 )
 def test_a_mistake_trips_the_gate(mutation, experiment, tmp_path, prepared, monkeypatch):
     mutation(monkeypatch)
-    found = offenders(tmp_path, prepared, experiment, "maml")
-    assert list(found.values()) == ["is worse than the reference"]
+    problems = offenders(tmp_path, prepared, experiment, "maml")
+    assert list(problems.values()) == ["is worse than the reference"]
     assert len(Store(tmp_path).all()) == 3
 
 

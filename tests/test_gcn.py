@@ -96,12 +96,12 @@ def test_a_far_node_does_not_matter(name):
         edges[:, (edges != far).all(0)], features * (np.arange(84) != far)[:, None], labels
     )
     other = Case(name, data=without)
-    found = []
+    logits = []
     for c in (case, other):
         wide = c.method.meet(expand(c.groups, 1), task)
         *_, params = c.method.trajectory(wide, task.support, 3)
-        found.append(c.method.outputs(wide, params, task.query.x, ("meta",))["meta"])
-    assert torch.equal(*found)
+        logits.append(c.method.outputs(wide, params, task.query.x, ("meta",))["meta"])
+    assert torch.equal(*logits)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_a_far_node_does_not_matter(name):
 def test_parameters_are_the_papers(data, way, encoder, head, co):
     for name, more in (("gmeta", 0), ("amm_gnn", 22)):
         network_options = registry.method(name).network_defaults
-        found = describe(f"{name}+cml", "gcn", data, way, 1, 5, network_options=network_options)
-        assert found["parameters"]["test"]["meta"] == encoder + head + more
-        assert found["parameters"]["co_learner"] == co
-        assert found["parameters"]["test"]["co"] == encoder + co + more
-        assert found["flops"]["training"] > found["flops"]["adaptation"] > 0
+        described = describe(f"{name}+cml", "gcn", data, way, 1, 5, network_options=network_options)
+        assert described["parameters"]["test"]["meta"] == encoder + head + more
+        assert described["parameters"]["co_learner"] == co
+        assert described["parameters"]["test"]["co"] == encoder + co + more
+        assert described["flops"]["training"] > described["flops"]["adaptation"] > 0
 
 
 def test_initial_values_lie_within_the_fan_out():
@@ -138,11 +138,11 @@ def test_initial_values_lie_within_the_fan_out():
 @pytest.mark.parametrize("name", ["maml", "boil+cml", "sharp_maml"])
 def test_methods_of_images_work_on_graphs_in_second_order(name):
     rate = {"inner_lr": 0.2, "inner_steps": 2}
-    found = [
+    cases = [
         Case(name, path, variant("coded"), network={"readout": "subgraph"}, **rate)
         for path in ("plain", "fast")
     ]
-    one, two = (case.gradient(case.task())[1] for case in found)
+    one, two = (case.gradient(case.task())[1] for case in cases)
     assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-12
 
 

@@ -77,7 +77,7 @@ def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
             if "net" in options
             else images(channels=options.get("channels", 1), name=called)
         )
-        scores, found = at_home(task), step(there(task, GPU))
+        scores, results = at_home(task), step(there(task, GPU))
         if number == 0:
             want, got = (
                 {
@@ -90,7 +90,7 @@ def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
             )
             assert relative(got, want) < 1e-10
         for head, loss in scores.loss.items():
-            assert torch.allclose(found.loss[head].cpu(), loss, rtol=1e-8)
+            assert torch.allclose(results.loss[head].cpu(), loss, rtol=1e-8)
     assert relative(values(case.groups), values(here.groups)) < 1e-8
 
 
@@ -174,13 +174,13 @@ def test_with_gamma_0_cml_is_its_base(name, path):
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 def test_captured_is_fast_in_every_precision(precision, settings):
     spec = small("mamlpp+cml", steps=8, precision=precision)
-    found = [
+    finished = [
         run(
             spec, replace(settings, device="cuda", path=path, results=settings.results / path)
         ).content["curves"]
         for path in ("fast", "captured")
     ]
-    losses = [torch.tensor([v for v in c["train"]["loss_meta"] if v is not None]) for c in found]
+    losses = [torch.tensor([v for v in c["train"]["loss_meta"] if v is not None]) for c in finished]
     assert torch.allclose(*losses, rtol=1e-4 if precision == "float32" else 2e-2), losses
 
 

@@ -116,9 +116,9 @@ WRONG = {
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
 def test_files_that_are_not_of_one_graph_are_named(change, tmp_path):
     part = next(iter(change)).replace("_", ".")
-    with pytest.raises(UserError, match=r"ind\.small\.\S+(:| is damaged)") as found:
+    with pytest.raises(UserError, match=r"ind\.small\.\S+(:| is damaged)") as caught:
         planetoid(planetoids(tmp_path, **change))
-    assert part in str(found.value) or "test.index" in str(found.value)
+    assert part in str(caught.value) or "test.index" in str(caught.value)
 
 
 def test_a_matrix_whose_numbers_point_elsewhere_is_refused():

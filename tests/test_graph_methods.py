@@ -41,13 +41,13 @@ def test_and_5_way_as_on_corafull(name, path):
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", METHODS)
 def test_no_inner_step_is_one_of_no_size(name, path):
-    found = []
+    logits = []
     for options in ({"inner_steps": 0}, {"inner_lr": 0.0}):
         case = Case(name, path, dropout=0.0, **options)
         wide = case.method.meet(expand(case.groups, 1), task := case.task())
         *_, params = case.method.trajectory(wide, task.support, case.options.inner_steps)
-        found.append(case.method.outputs(wide, params, task.query.x, ("meta",))["meta"])
-    assert torch.equal(*found)
+        logits.append(case.method.outputs(wide, params, task.query.x, ("meta",))["meta"])
+    assert torch.equal(*logits)
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
@@ -101,8 +101,8 @@ def test_the_co_learner_reaches_psi_and_not_theta(name):
     """Its loss has no path to the head in first order, nor to beta; the outer gradient is affine in
     gamma.
     """
-    found = [Case(f"{name}+cml", gamma=g) for g in (0.0, 0.5, 1.0)]
-    grads = [case.gradient(case.task())[1] for case in found]
+    cases = [Case(f"{name}+cml", gamma=g) for g in (0.0, 0.5, 1.0)]
+    grads = [case.gradient(case.task())[1] for case in cases]
     for key in (
         "head.weight",
         "head.bias",
@@ -142,12 +142,12 @@ def test_models_that_adapt_side_by_side_are_as_each_alone(name, path, kind, monk
     )
     together = score_all(method, asked, task, (1, 3))
     assert len(calls) == 2, "the meta-learner's loss, and the co-learner's"
-    for found, wanted in zip(together, alone, strict=True):
-        assert found.keys() == wanted.keys()
+    for results, wanted in zip(together, alone, strict=True):
+        assert results.keys() == wanted.keys()
         for key, result in wanted.items():
-            assert torch.allclose(found[key].loss, result.loss, rtol=1e-10, atol=0), key
-            assert torch.equal(found[key].score, result.score), key
-    losses = [float(found["co", 3].loss[0]) for found in together if ("co", 3) in found]
+            assert torch.allclose(results[key].loss, result.loss, rtol=1e-10, atol=0), key
+            assert torch.equal(results[key].score, result.score), key
+    losses = [float(results["co", 3].loss[0]) for results in together if ("co", 3) in results]
     assert len(set(losses)) == len(losses), "each is of its own model"
 
 

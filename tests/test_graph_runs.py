@@ -33,10 +33,11 @@ def graph_settings(settings, tmp_path):
 def test_the_official_row_is_the_cml_papers_in_tlps_loop(name, steps):
     cls = registry.method(f"{name}+cml")
     own = recipe("official", cls.recipe)
-    found = protocol("official", {}, "test", cls.recipe)
+    official = protocol("official", {}, "test", cls.recipe)
     assert own.steps == steps
-    assert (found.meta_batch, found.outer_lr, found.weight_decay) == (1, 1e-3, 5e-4)
-    assert (found.val_every, found.val_tasks, found.val_fresh, found.patience) == (10, 20, True, 10)
+    assert (official.meta_batch, official.outer_lr, official.weight_decay) == (1, 1e-3, 5e-4)
+    assert (official.val_every, official.val_tasks) == (10, 20)
+    assert (official.val_fresh, official.patience) == (True, 10)
     options = cls.Options.read(own.options, name)
     assert (options.inner_steps, options.inner_lr, options.dropout) == (20, 0.05, 0.5)
     clean = protocol("clean", {}, "test", cls.recipe)

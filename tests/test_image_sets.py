@@ -52,8 +52,8 @@ def test_shapes_and_counts_are_known_without_files(name):
     assert data.input_shape == shape
     assert tuple(data.class_counts.values()) == counts
     assert (data.image_count, data.smallest_class) == (images, smallest)
-    found = describe("maml+cml", "conv4", name, 5, 1)
-    assert found["parameters"]["training"] == {84: 203_210, 32: 189_770}[shape[1]], (
+    described = describe("maml+cml", "conv4", name, 5, 1)
+    assert described["parameters"]["training"] == {84: 203_210, 32: 189_770}[shape[1]], (
         "the paper's, to the parameter"
     )
 
@@ -66,7 +66,7 @@ def test_the_size_of_flowers_is_part_of_the_id():
 def test_splits_are_those_of_their_sources():
     fs, fc, flowers = (make(name) for name in ("cifar_fs", "fc100", "vgg_flower"))
     for parts in (fs.names, fc.names, flowers.numbers):
-        every = [item for found in parts.values() for item in found]
+        every = [item for names in parts.values() for item in names]
         assert len(every) == len(set(every)) == sum(map(len, parts.values()))
     assert set().union(*fs.names.values()) == set().union(*fc.names.values())
     assert sorted(set().union(*flowers.numbers.values())) == list(range(1, 103))
@@ -79,7 +79,7 @@ def test_splits_are_those_of_their_sources():
     }
     assert set(lists["fc100"]["test"]) == {"aquatic_mammals", "insects", "medium_mammals", "people"}
     trees = [
-        {(c, n) for split in SPLITS for c, found in of[split].items() for n in found}
+        {(c, n) for split in SPLITS for c, names in of[split].items() for n in names}
         for of in lists.values()
     ]
     assert trees[0] == trees[1], "both say of which superclass a class is"
@@ -294,9 +294,9 @@ def test_sources_name_one_place_and_a_digest(source, pattern):
             "e": {"data": "omniglot", "network": "conv4", "shots": [1], "methods": {"maml": {}}}
         },
     }
-    with pytest.raises(UserError, match=pattern) as found:
+    with pytest.raises(UserError, match=pattern) as caught:
         config.parse(wanted, "s.yaml")
-    assert "sources.omniglot.images_background.zip" in str(found.value)
+    assert "sources.omniglot.images_background.zip" in str(caught.value)
 
 
 # -- memory

@@ -99,7 +99,7 @@ def test_without_adaptation_boil_and_maml_are_at_chance():
     orders = list(itertools.permutations(range(3)))
     for name in ("boil", "maml"):
         case, task = Case(name, inner_lr=0.0), images(query=3)
-        found = [
+        results = [
             score_tasks(
                 case.method,
                 case.groups,
@@ -109,8 +109,8 @@ def test_without_adaptation_boil_and_maml_are_at_chance():
             )
             for o in orders
         ]
-        accuracy = torch.stack([f["meta", 1].score for f in found]).mean(0)
-        loss = torch.stack([f["meta", 1].loss for f in found]).mean(0)
+        accuracy = torch.stack([f["meta", 1].score for f in results]).mean(0)
+        loss = torch.stack([f["meta", 1].loss for f in results]).mean(0)
         assert torch.allclose(accuracy, torch.full_like(accuracy, 1 / 3), atol=1e-12)
         assert bool((loss >= math.log(3)).all())
 

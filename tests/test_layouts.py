@@ -29,11 +29,11 @@ from tests.helpers.layouts import FORMS, folder_of, refused, zip_of
 
 def digest(data, paths: dict[str, Path]) -> str:
     """Of what is decoded, as the prepared arrays have it."""
-    found: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    decoded: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for split, images in data.classes(paths):
-        found[split].append(np.array(images))
-    every = [images for split in SPLITS for images in found[split]]
-    ends = np.cumsum([len(found[split]) for split in SPLITS])
+        decoded[split].append(np.array(images))
+    every = [images for split in SPLITS for images in decoded[split]]
+    ends = np.cumsum([len(decoded[split]) for split in SPLITS])
     splits = dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
     return hash_images(
         ImageArrays(np.concatenate(every), np.array([len(images) for images in every]), splits)
@@ -73,24 +73,24 @@ def drawings() -> dict[str, bytes]:
     """Of the first two characters of each split in the tree of images_background, every one
     another.
     """
-    found, data = {}, make("omniglot")
+    pictures, data = {}, make("omniglot")
     for split in SPLITS:
         for archive, alphabet, number in data.characters[split][:2]:
             for drawing in range(20):
                 pixels = np.full((105, 105), 255, np.uint8)
-                pixels[len(found) % 90 :, drawing : drawing + 3] = 0
+                pixels[len(pictures) % 90 :, drawing : drawing + 3] = 0
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, format="png")
-                found[f"{archive}/{alphabet}/character{number:02d}/{drawing:04d}.png"] = (
+                pictures[f"{archive}/{alphabet}/character{number:02d}/{drawing:04d}.png"] = (
                     buffer.getvalue()
                 )
-    return found
+    return pictures
 
 
 @pytest.mark.parametrize("form", [*FORMS, "both in one"])
 def test_omniglot_in_archives_and_folders_of_other_systems(form, drawings, tmp_path):
     data = make("omniglot")
-    data.characters = {split: found[:2] for split, found in data.characters.items()}
+    data.characters = {split: characters[:2] for split, characters in data.characters.items()}
     parts = {
         key: {n: h for n, h in drawings.items() if n.startswith(key)}
         for key in ("images_background", "images_evaluation")
@@ -121,9 +121,9 @@ def repickled(path: Path, target: Path, protocol: int = 4, **changes) -> Path:
     files = {}
     for name, held in content(path).items():
         if name.endswith(("train", "test", "meta")):
-            found = pickle.loads(held, encoding="bytes")
+            values = pickle.loads(held, encoding="bytes")
             held = pickle.dumps(
-                {key: changes.get(key.decode(), lambda v: v)(v) for key, v in found.items()},
+                {key: changes.get(key.decode(), lambda v: v)(v) for key, v in values.items()},
                 protocol,
             )
         files[name] = held

@@ -82,9 +82,9 @@ def test_a_file_system_that_cannot_lock_ends_in_one_sentence_at_once(
 ):
     monkeypatch.setattr(fcntl, "flock", failing(number))
     monkeypatch.setattr(_source, "shown", never)
-    with pytest.raises(UserError) as found:
+    with pytest.raises(UserError) as caught:
         take(tmp_path)
-    text = str(found.value)
+    text = str(caught.value)
     assert text.startswith(f"nothing can be locked in {tmp_path}")
     assert f"({os.strerror(number)})" in text
     assert ("its file system has no file locks; NFS needs" in text) == (number in WITHOUT)
@@ -111,9 +111,9 @@ def held(folder: Path, content: str | None = None) -> str:
     with run_lock(folder):
         if content is not None:
             (folder / ".lock").write_text(content)
-        with pytest.raises(UserError) as found, run_lock(folder):
+        with pytest.raises(UserError) as caught, run_lock(folder):
             pass
-    return str(found.value)
+    return str(caught.value)
 
 
 def test_the_holder_is_named_with_its_host_and_kill_is_for_this_host_only(tmp_path):
@@ -193,10 +193,10 @@ def test_status_calls_nothing_running_where_nothing_can_be_locked(
 ):
     resolved, first, _ = begun
     monkeypatch.setattr(fcntl, "flock", failing(number))
-    found = list(status.states(resolved, tmp_path).values())
-    assert [state.state for state in found] == ["interrupted", "missing", "missing", "missing"]
+    states = list(status.states(resolved, tmp_path).values())
+    assert [state.state for state in states] == ["interrupted", "missing", "missing", "missing"]
     sentence = f"whether it is running cannot be told: nothing can be locked in {first}"
-    assert found[0].more.startswith(f"step 7 of 9; {sentence}")
+    assert states[0].more.startswith(f"step 7 of 9; {sentence}")
     text = status.text(resolved, tmp_path)
     assert text.count("whether it is running cannot be told") == 2
     assert "running:" not in text

@@ -144,10 +144,10 @@ def test_what_is_made_of_seeds_is_each_ones_obvious_loop(name, first_order, monk
     with torch.no_grad():
         arguments = [torch.stack(parts) for parts in zip(*each, strict=True)]
         graph = cases[0].step(made=CompiledStep).traced(each[0])
-        found = seeds._over_seeds(graph, arguments)(*arguments)
+        grads = seeds._over_seeds(graph, arguments)(*arguments)
     for seed, (case, task) in enumerate(zip(cases, tasks, strict=True)):
         names = [(group, key) for group, params in case.groups.items() for key in params]
-        got = {key: grad[seed] for key, grad in zip(names, found, strict=False)}
+        got = {key: grad[seed] for key, grad in zip(names, grads, strict=False)}
         assert relative(got, case.wanted(task)) < 1e-10
 
 

@@ -44,9 +44,9 @@ def test_table_1_on_miniature_archives(checkout, tmp_path):
         json.loads(path.read_text())
         for path in (checkout / "results" / "runs").glob("*-mini*/record.json")
     ]
-    found = {(r["spec"]["method"], r["spec"]["shot"], r["spec"]["seed"]) for r in records}
+    runs = {(r["spec"]["method"], r["spec"]["shot"], r["spec"]["seed"]) for r in records}
     bases = ("maml", "mamlpp", "boil", "sharp_maml")
-    assert found >= {
+    assert runs >= {
         (b + c, k, s) for b in bases for c in ("", "+cml") for k in (1, 5) for s in (0, 1)
     }
     assert {registry.method(r["spec"]["method"]).name for r in records} == {

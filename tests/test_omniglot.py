@@ -29,7 +29,7 @@ DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"
 def test_the_split_is_torchmetas():
     data = Omniglot(Omniglot.Options())
     assert data.class_counts == {"train": 1028, "validation": 172, "test": 423}
-    parts = [set(found) for found in data.characters.values()]
+    parts = [set(characters) for characters in data.characters.values()]
     assert len(set.union(*parts)) == 1623
     assert {(a, alphabet) for a, alphabet, _ in parts[1]} == {
         ("images_background", name)
@@ -106,7 +106,7 @@ def test_bad_copies_are_refused_by_name_and_leave_nothing(miniature, tmp_path):
     short = tmp_path / "images_evaluation.zip"
     archive(
         short,
-        [c for found in data.characters.values() for c in found if c[0] == short.stem],
+        [c for characters in data.characters.values() for c in characters if c[0] == short.stem],
         drawings=19,
     )
     fewer = {**copies, short.name: LocalCopy(path=str(short), sha256=sha256_of(short))}
@@ -129,10 +129,10 @@ def server(tmp_path):
 
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Quiet, directory=served)
-    ) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{found.server_port}/"
-        found.shutdown()
+    ) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
 
 
 def remote(*urls: str) -> RemoteFile:
@@ -216,10 +216,10 @@ def with_members_marked(offset: int, value: int) -> object:
     def damage(path: Path) -> None:
         content = bytearray(path.read_bytes())
         for signature, place in ((b"PK\x03\x04", offset), (b"PK\x01\x02", offset + 2)):
-            found = content.find(signature)
-            while found >= 0:
-                content[found + place] = value
-                found = content.find(signature, found + 4)
+            header = content.find(signature)
+            while header >= 0:
+                content[header + place] = value
+                header = content.find(signature, header + 4)
         path.write_bytes(bytes(content))
 
     return damage
@@ -247,20 +247,23 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(damage, miniature, tmp_pa
     copies = {**copies, path.name: LocalCopy(path=str(path), sha256=sha256_of(path))}
     with pytest.raises(
         UserError, match=r"images_background\.zip is (damaged|empty|a web page)"
-    ) as found:
+    ) as caught:
         data.prepare(tmp_path / "data", copies)
-    assert re.search(r"Name another copy under `sources`", str(found.value))
-    assert "\n" not in str(found.value)
+    assert re.search(r"Name another copy under `sources`", str(caught.value))
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "data" / "prepared").exists()
 
 
 def test_wherever_a_byte_changes_it_is_noticed_or_without_effect(miniature):
     """The archive of one character, with one other byte at a time."""
     data, copies = miniature
-    data.characters = {split: found[-1:] for split, found in data.characters.items()}
+    data.characters = {split: characters[-1:] for split, characters in data.characters.items()}
     paths = {name: Path(copy.path) for name, copy in copies.items()}
     path = paths["images_background.zip"]
-    archive(path, [c for found in data.characters.values() for c in found if c[0] == path.stem])
+    archive(
+        path,
+        [c for characters in data.characters.values() for c in characters if c[0] == path.stem],
+    )
     before, content, rng = data.build(paths).images, path.read_bytes(), np.random.default_rng(0)
     noticed = 0
     for place, value in zip(

@@ -134,10 +134,10 @@ def test_each_reading_is_of_the_model_it_names(members, settings):
     )
     assert set(got) == {f"{reading}@1" for reading in want}
     for reading, (groups, head, loss) in want.items():
-        found = evaluate(
+        result = evaluate(
             made.method, groups, episodes, 8, heads=(head,), steps=(1,), inner_loss=loss
         )[head, 1]
-        assert np.array_equal(got[f"{reading}@1"], np.round(found.score.numpy() * 25)), reading
+        assert np.array_equal(got[f"{reading}@1"], np.round(result.score.numpy() * 25)), reading
 
 
 @pytest.mark.parametrize(

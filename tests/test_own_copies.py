@@ -71,13 +71,13 @@ def resolved(content: dict) -> dict:
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory) -> list[dict]:
     """Configuration that names one miniature of CIFAR-100, and another."""
-    found = []
+    sources = []
     for seed in (0, 1):
         folder = tmp_path_factory.mktemp(f"copy{seed}")
-        found.append(
+        sources.append(
             archives.sources({"cifar_fs": archives.cifar100(folder, train=3, test=1, seed=seed)})
         )
-    return found
+    return sources
 
 
 def fetch(content: dict, folder: Path) -> tuple[int, dict]:
@@ -360,5 +360,5 @@ def test_table3_is_a_target_of_its_study(checkout):
 
 def test_a_plan_keeps_what_is_published(tmp_path):
     (tmp_path / "plan.json").write_text(dumped(resolved(study(tmp_path))))
-    found = plan.read_plan(tmp_path / "plan.json").data[0]
-    assert found.published == [{"cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"}]
+    item = plan.read_plan(tmp_path / "plan.json").data[0]
+    assert item.published == [{"cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"}]

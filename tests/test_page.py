@@ -118,8 +118,8 @@ def test_the_page_tells_methods_of_different_recipes_apart():
         }
     }
     content = {"study": "s", "seeds": 1, "experiments": {"e": experiment}, "tables": tables}
-    found = resolve(parse(content, "test"), "test")
-    (fact,) = [fact for fact in summary.facts(found) if fact.startswith("e: ")]
+    plan = resolve(parse(content, "test"), "test")
+    (fact,) = [fact for fact in summary.facts(plan) if fact.startswith("e: ")]
     assert (
         "maml, boil: 30,000 outer steps of 4 tasks, Adam 0.001, validation every 100 steps on 100"
         " tasks" in fact

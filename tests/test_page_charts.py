@@ -76,18 +76,18 @@ def test_learning_curves_keep_a_methods_colour_where_another_has_no_runs(tmp_pat
     finish(
         resolved, tmp_path, LEVEL, only=lambda s: (s.method, s.shot) != ("maml", 5) or s.seed > 1
     )
-    found = {
+    titled = {
         spec["title"]: spec
         for spec in specs_in(written(resolved, tmp_path)).values()
         if "title" in spec
     }
-    assert list(found) == [
+    assert list(titled) == [
         "1-shot, validation",
         "1-shot, training",
         "5-shot, validation",
         "5-shot, training",
     ]
-    first, second = (found[f"{shot}-shot, validation"] for shot in (1, 5))
+    first, second = (titled[f"{shot}-shot, validation"] for shot in (1, 5))
     assert [c["method"] for c in first["data"]["values"]] == ["MAML"] * 2 + ["MAML + CML"] * 2 + [
         "MAML",
         "MAML + CML",
@@ -136,11 +136,11 @@ def test_accuracies_are_in_percent_and_errors_as_they_are(tmp_path):
 def test_a_study_of_many_runs_has_a_page_of_bounded_size():
     """The full grid has 771 runs of up to 300 validations."""
     steps = list(range(0, 30_000, 100))
-    found = [
+    curves = [
         charts.Curve("m", str(s), steps, np.random.default_rng(s).random(300).tolist())
         for s in range(800)
     ]
-    spec = charts.learning(found, ["m"], "t", "classification", charts.MOST_POINTS // (2 * 800))
+    spec = charts.learning(curves, ["m"], "t", "classification", charts.MOST_POINTS // (2 * 800))
     assert len(json.dumps(spec, separators=(",", ":"))) < 300_000
 
 

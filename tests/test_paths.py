@@ -184,13 +184,13 @@ def test_what_the_workflow_starts_is_given_paths_that_are_expanded_already(home,
 
 def test_a_plan_holds_paths_as_they_are(home):
     content = study(results="~/r", data_dir="$SCRATCH/d")
-    found = resolve(config.parse(content, "t"), "t")
+    plan = resolve(config.parse(content, "t"), "t")
     wanted = (f"{home}/r", f"{home.parent}/s$$x/d")
-    assert (found.study.results, found.study.data_dir) == wanted
-    Path("plan.json").write_text(dumped(found), encoding="utf-8")
+    assert (plan.study.results, plan.study.data_dir) == wanted
+    Path("plan.json").write_text(dumped(plan), encoding="utf-8")
     again = read_plan(Path("plan.json")).study
     assert (again.results, again.data_dir) == wanted
-    assert list(found.specs) == list(resolve(config.parse(study(), "t"), "t").specs)
+    assert list(plan.specs) == list(resolve(config.parse(study(), "t"), "t").specs)
 
 
 def test_a_variable_that_means_another_folder_is_another_plan(home, monkeypatch):

@@ -32,8 +32,8 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
     )
     met = probes.Met(task, wide, before, after)
     heads = ("meta",) if loss == "head" else ("meta", "co")
-    found = probes.gradient_norms(case.method, met, heads, figure)
-    assert list(found) == ["conv1", "conv2", "conv3", "conv4"]
+    norms = probes.gradient_norms(case.method, met, heads, figure)
+    assert list(norms) == ["conv1", "conv2", "conv3", "conv4"]
     for t in range(len(task)):
         part = task.part(t, t + 1)
         gamma = 0.7 if loss == "outer" else 0.0
@@ -42,7 +42,7 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
             _, grads = reference.meta_gradient(
                 case.ref, theta, phi, part, case.kind, gamma, case.depth, **case.inner()
             )
-            wanted = {name: grads["base", f"{name}.weight"] for name in found}
+            wanted = {name: grads["base", f"{name}.weight"] for name in norms}
         else:
             params = {name: p[t : t + 1].detach().requires_grad_() for name, p in after.items()}
             out = case.method.outputs(expand(case.groups, 1), params, part.query.x, ("meta", "co"))
@@ -50,9 +50,9 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
                 w * case.method.criterion(out[h], part.query.y).sum()
                 for h, w in (("meta", 1), ("co", gamma))
             )
-            grads = torch.autograd.grad(total, [params[f"{name}.weight"] for name in found])
-            wanted = dict(zip(found, grads, strict=True))
-        for name, value in found.items():
+            grads = torch.autograd.grad(total, [params[f"{name}.weight"] for name in norms])
+            wanted = dict(zip(norms, grads, strict=True))
+        for name, value in norms.items():
             assert value[t].item() == pytest.approx(wanted[name].norm().item(), rel=1e-9)
 
 
@@ -79,11 +79,11 @@ def test_the_last_activation_is_the_features(net, path):
     case = Case("maml", net=net, path=path)
     x = images(way=3).support.x if net == "conv4" else random(3, 4, 1)
     params = expand(case.groups, 3)["base"]
-    found = case.method.activations({}, params, x)
-    assert len(found) == (4 if net == "conv4" else 2)
-    *_, last = found.values()
+    activations = case.method.activations({}, params, x)
+    assert len(activations) == (4 if net == "conv4" else 2)
+    *_, last = activations.values()
     assert torch.equal(last, case.method.features({}, params, x))
-    assert all(value.shape[:2] == x.shape[:2] for value in found.values())
+    assert all(value.shape[:2] == x.shape[:2] for value in activations.values())
 
 
 def test_resnet12_and_graphs_have_activations():
@@ -95,9 +95,9 @@ def test_resnet12_and_graphs_have_activations():
         1,
     )["base"]
     x = random(1, 4, 3, 32, 32)
-    found = network.activations(params, x)
-    assert [value.shape[2] for value in found.values()] == [2, 4, 8, 16]
-    assert torch.equal(found["block4"], network.features(params, x))
+    activations = network.activations(params, x)
+    assert [value.shape[2] for value in activations.values()] == [2, 4, 8, 16]
+    assert torch.equal(activations["block4"], network.features(params, x))
 
 
 @pytest.mark.parametrize(

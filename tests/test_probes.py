@@ -72,24 +72,24 @@ def resolved(data_dir="data", **changes) -> dict:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir):
     """Results of a tiny trained study, and the arrays of its figures."""
-    root, found = tmp_path_factory.mktemp("figures"), resolved(data_dir)
-    specs = [run.spec for run in found.runs]
+    root, plan = tmp_path_factory.mktemp("figures"), resolved(data_dir)
+    specs = [run.spec for run in plan.runs]
     run_all(specs, Settings(results=root, data_dir=data_dir, report=lambda text: None))
     for path in root.glob(
         "runs/*/record.json"
     ):  # after six steps some count as collapsed, which figures leave out
         path.write_text(path.read_text().replace('"status": "collapsed"', '"status": "finished"'))
-    made = write.figures(found, root, [])
+    made = write.figures(plan, root, [])
     return (
         root,
-        found,
+        plan,
         made,
-        {key: read_arrays(root / "drawn" / "probes" / f"{key}.npz", "") for key in found.figures},
+        {key: read_arrays(root / "drawn" / "probes" / f"{key}.npz", "") for key in plan.figures},
     )
 
 
 def test_all_figures_are_drawn_and_say_in_their_captions_what_they_show(trained):
-    _, found, made, _ = trained
+    _, plan, made, _ = trained
     assert len(made) == 3 * 5
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in made if path.suffix == ".png")
     for key, words in {
@@ -99,13 +99,13 @@ def test_all_figures_are_drawn_and_say_in_their_captions_what_they_show(trained)
         "figure3d": "biased estimator",
         "figure4": "perplexity 3",
     }.items():
-        assert found.figures[key].caption.startswith("Small. ")
-        assert words in found.figures[key].caption
+        assert plan.figures[key].caption.startswith("Small. ")
+        assert words in plan.figures[key].caption
 
 
 def test_accuracies_and_cosines_are_those_of_the_records(trained):
-    root, found, _, arrays = trained
-    for run in found.runs:
+    root, plan, _, arrays = trained
+    for run in plan.runs:
         spec = run.spec
         if spec.method != "maml+cml":
             continue
@@ -150,11 +150,11 @@ def test_embeddings_are_of_the_named_task_and_scores_of_all(trained):
 def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_same(
     trained, tmp_path
 ):
-    root, found, _, _ = trained
+    root, plan, _, _ = trained
     home = tmp_path / "drawn"
     shutil.copytree(root / "runs", home / "runs", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(root / "drawn" / "probes", home / "probes")
-    made = write.figures(edited(found, lambda plan: None), home, [], out=home)
+    made = write.figures(edited(plan, lambda values: None), home, [], out=home)
     same = [
         (root / "drawn" / "figures" / path.name).read_bytes() == path.read_bytes() for path in made
     ]
@@ -168,15 +168,15 @@ def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_s
             write.figures(resolved(figure3c=change), home, ["figure3c"], out=home)
     (home / "probes" / "figure3d.npz").unlink()
     with pytest.raises(UserError, match="holds a record without weights"):
-        write.figures(found, home, ["figure3d"], out=home)
+        write.figures(plan, home, ["figure3d"], out=home)
 
 
 def test_one_name_means_all_parts_of_a_figure(trained, tmp_path):
-    root, found, _, _ = trained
-    made = write.figures(found, root, ["figure3", "figure4"], out=tmp_path)
-    assert {path.stem for path in made} == set(found.figures)
+    root, plan, _, _ = trained
+    made = write.figures(plan, root, ["figure3", "figure4"], out=tmp_path)
+    assert {path.stem for path in made} == set(plan.figures)
     with pytest.raises(UserError, match="figure 'figure5'"):
-        write.figures(found, root, ["figure5"])
+        write.figures(plan, root, ["figure5"])
 
 
 @pytest.mark.parametrize(
@@ -222,13 +222,13 @@ def test_figures_of_other_data_than_is_prepared_are_refused(trained, data_dir, m
 
 
 def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
-    root, found, _, _ = trained
+    root, plan, _, _ = trained
     shutil.copytree(root / "runs", tmp_path / "runs")
-    lost = [run.spec for run in found.runs if run.spec.method == "cl"]
+    lost = [run.spec for run in plan.runs if run.spec.method == "cl"]
     for spec in lost[:1]:
         path = Store(tmp_path).folder(spec) / "record.json"
         path.write_text(path.read_text().replace('"status": "finished"', '"status": "collapsed"'))
-    write.figures(found, tmp_path, ["figure3b"], out=tmp_path)
+    write.figures(plan, tmp_path, ["figure3b"], out=tmp_path)
     arrays = read_arrays(tmp_path / "probes" / "figure3b.npz", "")
     assert arrays["labels"].tolist() == ["CL (1 of 2 runs)", "MAML+CML"]
     assert np.isnan(arrays["cosine/2"][0, 1]).all()
@@ -236,7 +236,7 @@ def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
     path = Store(tmp_path).folder(lost[1]) / "record.json"
     path.write_text(path.read_text().replace('"status": "finished"', '"status": "diverged"'))
     with pytest.raises(UserError, match="its runs diverged or collapsed; there is nothing to draw"):
-        write.figures(found, tmp_path, ["figure3b"], out=tmp_path)
+        write.figures(plan, tmp_path, ["figure3b"], out=tmp_path)
 
 
 def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
@@ -271,11 +271,11 @@ def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
         "figures": {"figure4": figure},
         "data_dir": str(settings.data_dir),
     }
-    found = resolve(parse(content, "test"), "test")
-    assert "all class splits" in found.figures["figure4"].caption
-    specs = [run.spec for run in found.runs]
+    plan = resolve(parse(content, "test"), "test")
+    assert "all class splits" in plan.figures["figure4"].caption
+    specs = [run.spec for run in plan.runs]
     run_all(specs, settings)
-    write.figures(found, settings.results, [], out=tmp_path)
+    write.figures(plan, settings.results, [], out=tmp_path)
     arrays = read_arrays(tmp_path / "probes" / "figure4.npz", "")
     assert arrays["points/4/before"].shape == (2, 8, 2)
     assert arrays["score/4/before"].shape == (2, 2)

@@ -56,11 +56,11 @@ def test_differences_between_presets_are_the_committed_ones():
     for (
         name
     ) in stored:  # a method that comes as one new file is not in it until someone writes it anew
-        for pair, found in now[name].items():
-            text = "\n".join(f"  {key}: {a!r} -> {b!r}" for key, (a, b) in found.items())
+        for pair, differences in now[name].items():
+            text = "\n".join(f"  {key}: {a!r} -> {b!r}" for key, (a, b) in differences.items())
             print(f"{name}, {pair}:\n{text or '  nothing'}")
-            assert found == stored[name][pair], (
-                f"{name}, {pair}: now {found}, committed {stored[name][pair]}"
+            assert differences == stored[name][pair], (
+                f"{name}, {pair}: now {differences}, committed {stored[name][pair]}"
             )
 
 
@@ -173,8 +173,8 @@ def test_describe_counts_the_papers_parameters(name, monkeypatch):
         raising=False,
     )
     options = {"filters": 48} if name == "mamlpp" else {}
-    found = describe(name, "conv4", "glyphs", 5, 1, network_options=options)["parameters"]
-    assert (found["training"], found["test"]) == SIZES[name]
+    parameters = describe(name, "conv4", "glyphs", 5, 1, network_options=options)["parameters"]
+    assert (parameters["training"], parameters["test"]) == SIZES[name]
 
 
 def test_training_flops_count_every_pass():
@@ -184,15 +184,15 @@ def test_training_flops_count_every_pass():
     plain = describe(
         "maml", "conv4", "glyphs", 5, 1, options={"inner_steps": 5, "adapt_norm": False}
     )["flops"]
-    found = {
+    flops = {
         level: describe("sharp_maml", "conv4", "glyphs", 5, 1, options={"level": level})["flops"][
             "training"
         ]
         for level in ("low", "up", "both")
     }
-    assert found["up"] == 2 * plain["training"]
-    assert found["both"] == 2 * found["low"]
-    assert 1.4 < found["low"] / plain["training"] < 2.1
+    assert flops["up"] == 2 * plain["training"]
+    assert flops["both"] == 2 * flops["low"]
+    assert 1.4 < flops["low"] / plain["training"] < 2.1
 
 
 if __name__ == "__main__":

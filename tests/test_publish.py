@@ -58,11 +58,11 @@ MARKED = "# Title\n<!-- simulated:begin (how) -->\nold\n<!-- simulated:end -->\n
 @pytest.fixture
 def pages(tmp_path):
     """README.md and docs/results.md with an empty study between their markers."""
-    found = [tmp_path / page for page in (publish.README, publish.RESULTS)]
-    for page in found:
+    paths = [tmp_path / page for page in (publish.README, publish.RESULTS)]
+    for page in paths:
         page.parent.mkdir(exist_ok=True)
         page.write_text(MARKED)
-    return found
+    return paths
 
 
 def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path):
@@ -140,8 +140,8 @@ def test_the_brief_block_says_from_where_to_where_with_a_tested_difference(tmp_p
     header, _, *rows = brief_rows(study(seeds=6), tmp_path, {"base": 50, "meta": 53, "co": 54})
     assert header == ["", "n", "1-shot", "5-shot"]
     assert [row[:2] for row in rows] == [["MAML → MAML + CML", "6"], ["MAML → MAML + CML†", "6"]]
-    found = re.fullmatch(r"(\S+) → (\S+) \(\+(\S+) ± \S+, p = \S+\)", rows[0][2])
-    base, mine, difference = map(float, found.groups())
+    match = re.fullmatch(r"(\S+) → (\S+) \(\+(\S+) ± \S+, p = \S+\)", rows[0][2])
+    base, mine, difference = map(float, match.groups())
     assert (base, mine) == (pytest.approx(50, abs=2), pytest.approx(53, abs=2))
     assert difference == pytest.approx(mine - base, abs=0.011)
 

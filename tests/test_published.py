@@ -102,9 +102,9 @@ def test_a_co_learner_of_another_kind_is_another_row(tmp_path, cml, reason):
 def test_an_option_of_the_published_row_is_asked_for(tmp_path, gamma, said_of_it):
     methods = {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": gamma}}}}
     level = {"base": 50.0, "meta": 55.0, "co": 50.0}
-    found = said(built(tmp_path, level, methods=methods))
-    assert found["MAML + CML†", 1] == said_of_it
-    assert found["MAML + CML", 1] == "reproduced", "for which the paper does not say"
+    verdicts = said(built(tmp_path, level, methods=methods))
+    assert verdicts["MAML + CML†", 1] == said_of_it
+    assert verdicts["MAML + CML", 1] == "reproduced", "for which the paper does not say"
 
 
 def test_columns_may_have_a_structure_of_their_own(tmp_path):
@@ -156,8 +156,10 @@ def test_a_family_is_that_of_the_whole_table(tmp_path):
     weak = {"base": 50.0, "meta": 50.12, "co": 50.0}
     store = finish(resolved, tmp_path / "r", weak, 0.3, only=lambda s: s.shot == 1)
     row = build(resolved, store, "beside").rows[1]
-    (found,) = [cell.difference for cell in row.cells.values() if cell.difference]
-    assert found.holm_p == pytest.approx(min(1, 2 * found.paired.p)), "two differences are planned"
+    (difference,) = [cell.difference for cell in row.cells.values() if cell.difference]
+    assert difference.holm_p == pytest.approx(min(1, 2 * difference.paired.p)), (
+        "two differences are planned"
+    )
 
 
 def test_other_reasons(tmp_path):

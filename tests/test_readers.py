@@ -104,11 +104,11 @@ def test_what_is_written_has_the_mode_that_the_umask_leaves(umask, tmp_path, ser
         pass
     server.behaviour["file.bin"] = unknown_length()
     obtain(remote(f"{server.address}/file.bin"), tmp_path / "downloads", say=lambda text: None)
-    found = {
+    modes = {
         path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()
     }
     names = {"old.json", "episodes.npz", "error.log", ".lock", "file.bin"}
-    assert found == dict.fromkeys(names, 0o666 & ~umask)
+    assert modes == dict.fromkeys(names, 0o666 & ~umask)
     assert (tmp_path / "downloads" / "file.bin").read_bytes() == CONTENT
     folders = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_dir()}
     assert folders == {0o777 & ~umask}
@@ -163,8 +163,8 @@ def test_tables_are_printed_where_nothing_can_be_written(number, made, locked_up
         assert told.err.count("\n") == bool(unwritten)
         assert "report.html" not in told.out, "a page that is not there"
     assert main(["status", "--json", "--plan", path]) == 0
-    found = gate.check(plan.read_plan(Path(path)), results)
-    assert found, "`check` reads only, too"
+    findings = gate.check(plan.read_plan(Path(path)), results)
+    assert findings, "`check` reads only, too"
     assert tree(results) == before
 
 
@@ -195,9 +195,9 @@ def test_a_plan_is_made_where_it_cannot_be_kept(number, tmp_path, locked_up, cap
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(plan.subprocess, "run", resolved)
-    found = plan.cached(content, "test")
-    assert len(found.runs) == 4
-    assert Path(found.path).parent == tmp_path / "results" / "plans", "where it would be"
+    made = plan.cached(content, "test")
+    assert len(made.runs) == 4
+    assert Path(made.path).parent == tmp_path / "results" / "plans", "where it would be"
     assert (
         capsys.readouterr().err
         == f"the plan cannot be kept in {tmp_path}/results/plans ({os.strerror(number)}): it is"

@@ -158,8 +158,8 @@ def test_the_facts_name_splits_seeds_and_what_a_row_is_that_is_not_called_like_i
         "splits": ["r0", "r4"],
         "methods": methods,
     }
-    found = resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
-    (fact,) = [fact for fact in summary.facts(found) if fact.startswith("e: ")]
+    plan = resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
+    (fact,) = [fact for fact in summary.facts(plan) if fact.startswith("e: ")]
     assert "5 shots, class splits r0, r4, training seeds 3," in fact
     assert "frozen (gmeta+cml, co-learner frozen)" in fact
     assert "noise (gmeta, Gaussian gradient noise 0.5)" in fact

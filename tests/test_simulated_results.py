@@ -134,8 +134,8 @@ def test_simulated_gain_and_noise():
     baseline = 50 + rng.normal(size=5)
     for shift, expected in ((5, "gain"), (-5, "loss")):
         cells = baseline + shift + rng.normal(size=(150, 6, 5))
-        found = [v for cell in cells for v in verdicts_of_family(cell, baseline)]
-        assert found.count(expected) / len(found) > 0.95
+        verdicts = [v for cell in cells for v in verdicts_of_family(cell, baseline)]
+        assert verdicts.count(expected) / len(verdicts) > 0.95
     tables = [verdicts_of_family(baseline + rng.normal(size=(6, 5)), baseline) for _ in range(500)]
     assert np.mean([set(table) != {"undecided"} for table in tables]) <= 0.07
 

@@ -196,8 +196,8 @@ def test_a_job_that_is_cut_off_goes_on_and_one_that_fails_is_told_with_its_log(c
 def wait_for(what, seconds: float = 60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := what():
-            return found
+        if result := what():
+            return result
         time.sleep(0.05)
     raise AssertionError(f"nothing after {seconds} s")
 

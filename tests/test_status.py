@@ -39,9 +39,9 @@ def mixed(tmp_path):
 def test_every_state_is_told_with_what_a_person_needs(mixed):
     resolved, store, others, results = mixed
     with run_lock(store.folder(others[0])):
-        found = status.states(resolved, results)
+        states = status.states(resolved, results)
         text = status.text(resolved, results)
-    told = {spec.id: (found[spec.id].state, found[spec.id].more) for spec in others}
+    told = {spec.id: (states[spec.id].state, states[spec.id].more) for spec in others}
     assert told[others[0].id] == ("running", "step 1,200 of 30,000, loss 0.500, about 62:05 left")
     assert told[others[1].id][0] == "failed"
     assert "RuntimeError: out of memory (see " in told[others[1].id][1]
@@ -49,7 +49,7 @@ def test_every_state_is_told_with_what_a_person_needs(mixed):
     assert told[others[3].id][0] == "failed"
     assert "record.json is damaged" in told[others[3].id][1]
     assert told[others[4].id] == ("missing", "")
-    counts = status.counts(resolved, found)
+    counts = status.counts(resolved, states)
     want = {"finished": 4, "diverged": 2, "running": 1, "interrupted": 1, "failed": 2, "missing": 2}
     assert counts == {"all runs": want, "table1": want}
     assert "table1: 4 finished, 2 diverged, 1 running, 1 interrupted, 2 failed, 2 missing" in text
@@ -148,17 +148,17 @@ def test_a_record_with_fewer_tasks_than_asked_and_no_weights_is_not_called_finis
     finish(made, tmp_path, LEVEL)
     asked = edited(asked, lambda plan: plan["study"].update(results=str(tmp_path)))
     (tmp_path / "runs" / asked.runs[0].folder / "model.safetensors").write_bytes(b"")
-    found = list(status.states(asked, tmp_path).values())
-    assert [state.state for state in found] == ["missing", "not run", "not run", "not run"]
+    states = list(status.states(asked, tmp_path).values())
+    assert [state.state for state in states] == ["missing", "not run", "not run", "not run"]
     lacks = "400 test tasks are stored, and 500 are asked for"
-    assert found[0].more == f"{lacks}; the next start tests the stored model further"
-    assert found[1].more.startswith(
+    assert states[0].more == f"{lacks}; the next start tests the stored model further"
+    assert states[1].more.startswith(
         f"its record is without weights (committed results have none), and {lacks}"
     )
     text = status.text(asked, tmp_path)
     assert "all runs: 1 missing, 3 not run" in text
     assert "missing: maml on glyphs, 5-way 1-shot, seed 0: 400 test tasks" in text
-    assert f"not run, 3 runs: {found[1].more}" in cost.summary(estimate.add(asked)), (
+    assert f"not run, 3 runs: {states[1].more}" in cost.summary(estimate.add(asked)), (
         "so does `plan`"
     )
     assert f"Counted as missing: runs whose results do not suffice: {lacks}." in write.text(

@@ -22,10 +22,10 @@ from tests.helpers.studies import changed, study
 
 
 def refused(text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as found:
+    with pytest.raises(UserError, match=message) as caught:
         strict_yaml.parse(text, "my.yaml")
-    assert str(found.value).startswith("my.yaml, line ")
-    assert "\n" not in str(found.value)
+    assert str(caught.value).startswith("my.yaml, line ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_byte_order_marks_and_other_encodings(tmp_path):
     "text", ["a: [1", "a: 2024-02-31", "[" * 400, "a: \x01", "a: 1\n---\nb: 2", "a: !!x y"]
 )
 def test_what_is_no_yaml_is_one_sentence(text):
-    with pytest.raises(UserError, match=r"^my\.yaml is not readable as YAML: ") as found:
+    with pytest.raises(UserError, match=r"^my\.yaml is not readable as YAML: ") as caught:
         strict_yaml.parse(text, "my.yaml")
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,8 @@ run_all([sinusoid_spec("maml+cml")], settings)
 
 
 def pins(text: str) -> dict[str, str]:
-    found = re.findall(r"^\s*(?:- )?([A-Za-z0-9_.-]+)==(\S+)$", text, flags=re.MULTILINE)
-    return {name.lower().replace("_", "-"): version for name, version in found}
+    matches = re.findall(r"^\s*(?:- )?([A-Za-z0-9_.-]+)==(\S+)$", text, flags=re.MULTILINE)
+    return {name.lower().replace("_", "-"): version for name, version in matches}
 
 
 def test_conda_users_get_the_locked_versions():
@@ -234,7 +234,7 @@ def _unsaid_encodings(source: str) -> list[int]:
     """Lines that open text, or start a process that talks text, and leave the encoding to the
     locale.
     """
-    found = []
+    numbers = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
@@ -254,8 +254,8 @@ def _unsaid_encodings(source: str) -> list[int]:
         reads = is_method and name in {"read_text", "write_text"}
         talks = name in {"run", "Popen", "check_output"} and given & {"text", "universal_newlines"}
         if (opens or reads or talks) and "encoding" not in given:
-            found.append(node.lineno)
-    return found
+            numbers.append(node.lineno)
+    return numbers
 
 
 @pytest.mark.parametrize(

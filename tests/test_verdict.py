@@ -103,8 +103,8 @@ def test_counts_are_whole_whatever_the_number_of_answers():
     for answers in (1, 3, 75, 65_535, 65_536, 200_001):
         wanted = np.unique(np.linspace(0, answers, 50).astype(int))
         for dtype in (torch.float32, torch.float64):
-            found = counted(torch.from_numpy(wanted / answers).to(dtype), answers)
-            assert (found == wanted).all()
+            counts = counted(torch.from_numpy(wanted / answers).to(dtype), answers)
+            assert (counts == wanted).all()
 
 
 # -- one cell

@@ -133,10 +133,10 @@ def most_at_once(done: subprocess.CompletedProcess) -> int:
     """The largest number of Conv4 trainings under way at one time, from Snakemake's own account."""
     running, most = set(), 0
     for line in (done.stdout + done.stderr).splitlines():
-        if found := re.match(r"Job (\d+): training 1 run: maml", line):
-            running.add(found[1])
-        elif found := re.match(r"Finished jobid: (\d+)", line):
-            running.discard(found[1])
+        if match := re.match(r"Job (\d+): training 1 run: maml", line):
+            running.add(match[1])
+        elif match := re.match(r"Finished jobid: (\d+)", line):
+            running.discard(match[1])
         most = max(most, len(running))
     return most
 

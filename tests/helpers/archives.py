@@ -93,11 +93,11 @@ def mini_contents(each: int = EACH, seed: int = 0) -> Iterator[tuple[str, dict[s
 
 def miniimagenet(folder: Path, each: int = EACH, seed: int = 0) -> list[Path]:
     """The three pickles as on Zenodo."""
-    found = []
+    paths = []
     for split, content in mini_contents(each, seed):
-        found.append(Path(folder) / f"mini-imagenet-cache-{split}.pkl")
-        found[-1].write_bytes(python3_pickle(content))
-    return found
+        paths.append(Path(folder) / f"mini-imagenet-cache-{split}.pkl")
+        paths[-1].write_bytes(python3_pickle(content))
+    return paths
 
 
 def miniimagenet_tar(folder: Path, each: int = EACH, seed: int = 0) -> list[Path]:
@@ -189,14 +189,14 @@ def omniglot(folder: Path, seed: int = 0) -> list[Path]:
     """
     split = _split("omniglot")
     rng = np.random.default_rng(seed)
-    found = []
+    paths = []
     for name in ("images_background", "images_evaluation"):
-        found.append(Path(folder) / f"{name}.zip")
+        paths.append(Path(folder) / f"{name}.zip")
         alphabets: dict[str, set[int]] = {}
         for part in ("train", "validation", "test"):
             for alphabet, (first, last) in split[part].get(name, {}).items():
                 alphabets.setdefault(alphabet, set()).update(range(first, last + 1))
-        with zipfile.ZipFile(found[-1], "w") as archive:
+        with zipfile.ZipFile(paths[-1], "w") as archive:
             for alphabet in sorted(alphabets):
                 for character in sorted(alphabets[alphabet]):
                     cells = rng.random((7, 7)) < 0.3
@@ -209,7 +209,7 @@ def omniglot(folder: Path, seed: int = 0) -> list[Path]:
                         drawn = f"{character:04d}_{drawing:02d}.png"
                         place = f"{name}/{alphabet}/character{character:02d}/{drawn}"
                         archive.writestr(zipfile.ZipInfo(place), buffer.getvalue())
-    return found
+    return paths
 
 
 def sources(files: dict[str, list[Path]]) -> dict[str, Any]:

@@ -99,12 +99,12 @@ def around(folder: Path, home: Path, config: dict) -> dict[str, str]:
         home / name
         for name in (config["results"], config["data_dir"], ".snakemake", ".venv", STUDY)
     }
-    found = {}
+    digests = {}
     for path in sorted(folder.rglob("*")):
         if own & {path, *path.parents} or any(path in place.parents for place in own):
             continue
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        found[str(path.relative_to(folder))] = (
+        digests[str(path.relative_to(folder))] = (
             f"{content} {path.lstat().st_mtime_ns}" if content else ""
         )
-    return found
+    return digests

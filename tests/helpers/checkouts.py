@@ -93,8 +93,8 @@ def snakemake(folder: Path, *args: str, config: str = "tiny.yaml") -> subprocess
 
 def trained(done: subprocess.CompletedProcess) -> int:
     """How many train jobs Snakemake counted."""
-    found = re.search(r"^train\s+(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(r"^train\s+(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def changed(**fields) -> dict:

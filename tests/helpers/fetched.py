@@ -11,9 +11,9 @@ def names(folder) -> list[str]:
 
 
 def refused(file: RemoteFile, folder, pattern: str) -> str:
-    with pytest.raises(UserError, match=pattern) as found:
+    with pytest.raises(UserError, match=pattern) as caught:
         obtain(file, folder, say=lambda text: None)
-    return str(found.value)
+    return str(caught.value)
 
 
 def part_of(tmp_path, content: bytes) -> None:

@@ -73,8 +73,8 @@ def arrays(**changes) -> dict[str, np.ndarray]:
     links = sp.coo_matrix((np.ones(6), ([0, 1, 2, 3, 3, 0], [1, 2, 3, 4, 3, 1])), (5, 5)).tocsr()
     words = sp.csr_matrix(np.arange(15).reshape(5, 3) % 4, dtype=np.float32)
     parts = {
-        f"{name}_{part}": np.asarray(getattr(found, part))
-        for name, found in (("adj", links), ("attr", words))
+        f"{name}_{part}": np.asarray(getattr(matrix, part))
+        for name, matrix in (("adj", links), ("attr", words))
         for part in ("data", "indices", "indptr", "shape")
     }
     return {**parts, "labels": np.array([0, 1, 2, 0, 1]), **changes}

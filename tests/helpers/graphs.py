@@ -92,12 +92,12 @@ class Case:
 
     def gradient(self, task: Task, tasks_at_once=1):
         scores = self.step(tasks_at_once=tasks_at_once).gradients(task)
-        found = {
+        grads = {
             (g, n): torch.zeros_like(p) if p.grad is None else p.grad.clone()
             for g, params in self.groups.items()
             for n, p in params.items()
         }
-        return scores, found
+        return scores, grads
 
     def wanted(self, task: Task):
         return reference_gradient(self, task)
@@ -135,13 +135,13 @@ def embeddings(name, a, x, p, nodes, mask=None):
     """
     if name.startswith("amm_gnn"):
         return layers(a, x, p, mask)[nodes]
-    found, first = [], 0
+    means, first = [], 0
     for node in nodes:
         s = two_hops(a, node)
         part = None if mask is None else mask[first : first + len(s)]
-        found.append(layers(a[s][:, s], x[s], p, part).mean(0))
+        means.append(layers(a[s][:, s], x[s], p, part).mean(0))
         first += len(s)
-    return torch.stack(found)
+    return torch.stack(means)
 
 
 def linear(p, name, z):

@@ -23,13 +23,13 @@ LITTER = (
 
 def littered(files: dict[str, bytes]) -> dict[str, bytes]:
     """With what systems leave beside every tenth file."""
-    found = {}
+    members = {}
     for number, (name, held) in enumerate(files.items()):
         folder, _, base = name.rpartition("/")
         if number % 10 == 0:
-            found |= {form.format(folder or "x", base): b"\0\5\x16\7 no data" for form in LITTER}
-        found[name] = held
-    return found
+            members |= {form.format(folder or "x", base): b"\0\5\x16\7 no data" for form in LITTER}
+        members[name] = held
+    return members
 
 
 def folder_of(path: Path, files: dict[str, bytes]) -> Path:
@@ -69,7 +69,7 @@ def refused(name: str, path: Path, pattern: str) -> None:
     files = dict.fromkeys((file.name for file in data.files), path)
     if name == "miniimagenet":
         files = {"mini-imagenet.tar.gz": path}
-    with pytest.raises(UserError, match=pattern) as found:
+    with pytest.raises(UserError, match=pattern) as caught:
         list(data.classes(files))
-    assert "elete" not in str(found.value)
-    assert "\n" not in str(found.value)
+    assert "elete" not in str(caught.value)
+    assert "\n" not in str(caught.value)

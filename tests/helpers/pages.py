@@ -18,7 +18,7 @@ def written(resolved, root) -> str:
 
 def specs_in(html: str) -> dict[str, dict]:
     """The charts by their ids."""
-    found = re.findall(
+    elements = re.findall(
         r'<div class="chart" id="([^"]+)"><script type="application/json">(.*?)</script>', html
     )
-    return {name: json.loads(spec) for name, spec in found}
+    return {name: json.loads(spec) for name, spec in elements}

@@ -69,7 +69,7 @@ def sharp_maml(net, theta, phi, x, y, kind, o):
 
 
 def mamlpp(net, theta, phi, x, y, kind, o, epoch=0):
-    k, found = o.inner_steps, []
+    k, weighted = o.inner_steps, []
     if epoch < o.msl_epochs:
         v = [max(1 / k - epoch / (k * o.msl_epochs), 0.03 / k)] * (k - 1)
         v += [min(1 / k + epoch * (k - 1) / (k * o.msl_epochs), 1 - 0.03 * (k - 1) / k)]
@@ -82,8 +82,8 @@ def mamlpp(net, theta, phi, x, y, kind, o, epoch=0):
         at = {**w, **rows}
         g = gradient(loss_of(kind)(net.head(at, net.features(at, x)), y), w, second)
         w = {n: p - theta[f"{n}.inner_lr"][j] * gv for (n, p), gv in zip(w.items(), g, strict=True)}
-        found.append((v[j], {**w, **rows}, phi))
-    return found
+        weighted.append((v[j], {**w, **rows}, phi))
+    return weighted
 
 
 def cl(net, theta, phi, x, y, kind, o, depth=None):

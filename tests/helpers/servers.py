@@ -87,8 +87,8 @@ QUOTA = (
 
 
 def start_of(handler) -> int:
-    found = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range") or "")
-    return int(found[1]) if found else 0
+    match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range") or "")
+    return int(match[1]) if match else 0
 
 
 def good(
