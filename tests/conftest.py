@@ -1,4 +1,4 @@
-"""Shared fixtures.
+"""Fixtures that several test files use.
 
 Every test process computes with one thread, so that results do not depend on the machine.
 """

@@ -1,7 +1,6 @@
-"""Golden values of specs and episodes: ``python -m tests.make_golden`` writes them anew.
+"""Golden values of specifications and episodes: ``python -m tests.make_golden`` writes them anew.
 
-They change only if runs made before could no longer be compared with runs made after: raise a
-version then.
+They change only if earlier runs can no longer be compared with later ones: then raise a version.
 """
 
 import json
@@ -20,7 +19,7 @@ FOLDER = Path(__file__).parent / "golden"
 
 
 def first_episodes() -> dict:
-    """The first three episodes of each kind."""
+    """The first three episodes of each kind of data."""
     data = Sinusoid(Options()).open(None, torch.device("cpu"), torch.float64)
     episodes = {}
     for split, seed in (("train", 0), ("train", 1), ("validation", None), ("test", None)):
@@ -37,7 +36,7 @@ def first_episodes() -> dict:
 
 
 def spec_ids() -> dict:
-    """Small specs with their ids."""
+    """Small specifications with their ids."""
     specs = {
         f"{data} {m}": make(m)
         for data, make in (("sinusoid", sinusoid_spec), ("glyphs", glyph_spec))

@@ -17,7 +17,7 @@ TOP = {
 
 
 def room(module: str) -> str:
-    """The room of a module, or the name of the single modules at the root that it is one of."""
+    """The room of a module; for a module at the root, the group that it belongs to."""
     name = module.split(".")[1]
     return name if (PAGE.parent.parent / "cml_bench" / name).is_dir() else ROOT.get(name, OTHERS)
 
@@ -34,7 +34,7 @@ def arrows() -> dict[tuple[str, str], int]:
 
 
 def needed(pairs: set[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The arrows that do not follow from the others."""
+    """The arrows that do not follow from other arrows."""
     below: dict[str, set[str]] = {}
 
     def reach(name: str) -> set[str]:
@@ -53,7 +53,7 @@ def needed(pairs: set[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def picture() -> str:
-    """A Mermaid graph, as GitHub draws it."""
+    """The picture as a Mermaid graph, which GitHub draws."""
     every = arrows()
     lines = [f"    {a} --> {b}" for a, b in needed(set(every))]
     told = (

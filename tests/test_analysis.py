@@ -1,4 +1,4 @@
-"""Similarities, scores and bands behind figures 3 and 4."""
+"""What figures 3 and 4 compute from measurements: similarities, scores and bands."""
 
 import numpy as np
 import pytest
@@ -33,9 +33,7 @@ def test_cka_is_the_formula_of_its_paper():
 
 
 def test_the_unbiased_estimator_is_the_sum_over_distinct_examples():
-    """HSIC as a mean over all ordered quadruples of distinct examples, the definition of the
-    U-statistic.
-    """
+    """HSIC is defined as a U-statistic: a mean over all ordered quadruples of distinct examples."""
     from itertools import permutations
 
     x, y = points(6, 3), points(6, 4, seed=2)

@@ -1,6 +1,4 @@
-"""Archives and pickles that are malicious or damaged: refused by name, nothing executed, nothing
-left.
-"""
+"""Malicious or damaged archives and pickles: named, nothing of them executed, nothing left."""
 
 import io
 import pickle
@@ -62,7 +60,7 @@ def test_only_arrays_of_numbers_and_plain_containers_are_admitted(value):
 
 
 def test_crafted_types_of_arrays_are_refused():
-    """numpy itself would take bytes for pointers, or a number of bytes for another."""
+    """numpy itself would take the bytes for pointers, or for another number of bytes."""
     plain = pickle.dumps(np.arange(4, dtype="<i4"), 2)
     crafted = plain.replace(b"i4", b"O8")
     assert crafted != plain
@@ -110,7 +108,10 @@ def test_every_kind_of_pickle_is_read(written):
 
 
 def test_objects_of_named_classes_come_as_their_attributes():
-    """As scipy's sparse matrices in Planetoid's files: no class of scipy is run."""
+    """An object becomes a mapping of its attributes, such as a sparse matrix in Planetoid's files.
+
+    No code of scipy runs.
+    """
     from scipy.sparse import csr_matrix
 
     matrix = csr_matrix(np.eye(3, dtype=np.float32))

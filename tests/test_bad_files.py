@@ -115,7 +115,7 @@ def test_a_spec_that_cannot_be_run_leaves_no_folder(change, message, tmp_path, c
 
 
 def test_a_run_of_a_study_that_cannot_be_built_has_an_error_log_and_takes_no_lock(tmp_path):
-    """Its job's other runs are made, and `status` can say why it is not."""
+    """The other runs of its job are trained, and `status` can say why this one is not."""
     good = sinusoid_spec()
     bad = good.model_copy(update={"options": {"inner_rate": 1}})
     settings = Settings(results=tmp_path, report=lambda text: None)
@@ -139,7 +139,7 @@ def test_a_finished_run_is_returned_although_its_method_has_changed_since(
 
 
 def test_a_run_that_cannot_be_built_leaves_nothing_behind(tmp_path):
-    """Called directly, without the command line in front of it."""
+    """``run`` is called directly here, without the checks of the command line."""
     spec = sinusoid_spec()
     with pytest.raises(UserError, match="Did you mean 'maml'"):
         run(

@@ -1,5 +1,6 @@
-"""What a user may get wrong: one paragraph that names it, exit code 2, before anything is trained
-or written.
+"""Mistakes of a user: one paragraph names the mistake, before anything is trained or written.
+
+The exit code is 2.
 """
 
 import json
@@ -31,7 +32,7 @@ CURVES = {
 
 
 def refused(content: dict, message: str) -> None:
-    """Planning ends with this error, in one paragraph."""
+    """Check that planning ends with this error, in one paragraph."""
     with pytest.raises(UserError, match=message) as caught:
         resolve(parse(content, "my.yaml"), "my.yaml")
     assert "my.yaml" in str(caught.value)

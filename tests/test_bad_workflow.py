@@ -1,4 +1,4 @@
-"""The workflow with a configuration that is wrong, and where torch cannot be imported."""
+"""The workflow with a wrong configuration, and with a torch that cannot be imported."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def checkout(tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_with_a_cached_plan_the_workflow_is_parsed_without_torch(checkout):
-    """A torch that cannot be imported stands first on the path."""
+    """A package called torch that cannot be imported stands first on the path."""
     (checkout / "my.yaml").write_text(yaml.safe_dump(study()))
     (checkout / "blocked" / "torch").mkdir(parents=True)
     (checkout / "blocked" / "torch" / "__init__.py").write_text(

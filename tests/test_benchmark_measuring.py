@@ -120,7 +120,7 @@ def test_the_quick_set_has_every_kind_of_work():
 
 
 class FakeWorker:
-    """Notes what it is asked."""
+    """A worker that only notes that it was asked."""
 
     log: list[str] = []
     living: set[str] = set()

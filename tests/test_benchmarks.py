@@ -1,4 +1,4 @@
-"""The benchmark: all its implementations compute the same; its pages; a quick run of all of it."""
+"""The benchmark: all implementations compute the same; its pages; a quick run of everything."""
 
 import json
 import os
@@ -19,8 +19,9 @@ OURS = ("official way", WAY, "plain loop", "engine, plain", "engine, fast")
 
 
 def same(got: dict, want: dict) -> None:
-    """To 1e-10 of each tensor's largest entry. In front of batch-norm a bias has no gradient but
-    rounding.
+    """Check that gradients agree to 1e-10 of each tensor's largest entry.
+
+    A bias in front of batch-norm has a gradient of rounding noise; it is held against 1.
     """
     assert got.keys() == want.keys()
     for key, value in want.items():
@@ -96,7 +97,7 @@ def test_a_worker_that_fails_says_why():
 
 
 def benchmark(*arguments: str) -> str:
-    """What a command of the benchmark prints."""
+    """Run a command of the benchmark; what it prints."""
     command = [sys.executable, "-m", "benchmarks", *arguments]
     done = subprocess.run(
         command, cwd=measure.ROOT, capture_output=True, text=True, env=dict(os.environ)
@@ -106,7 +107,7 @@ def benchmark(*arguments: str) -> str:
 
 
 def check_rows(rows: dict[tuple[str, str], dict]) -> None:
-    """Rows by workload and implementation."""
+    """Check the rows of results, given by workload and implementation."""
     conv = "Conv4-64 28x28 1-shot, MAML+CML"
     assert rows[conv, "engine, fast"].keys() >= {
         "times_faster",

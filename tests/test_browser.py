@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's chromium, headless, on made-up records, from disk."""
+"""A study's page of made-up records in a real browser: Debian's Chromium, headless."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """A page with gains, losses and a failed run."""
+    """The address of a page with gains, losses and a failed run."""
     root = tmp_path_factory.mktemp("browser")
     resolved = labelled(study(seeds=5), lambda label: f"{label} <i>")
     store = finish(resolved, root, {"base": 50, "meta": 53, "co": 46})
@@ -81,7 +81,7 @@ def opened(browser, address):
 
 
 def rows(page, table) -> list[list[str]]:
-    """The texts of the rows that are seen."""
+    """The texts of the visible rows."""
     lines = page.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr")
     return [
         [cell.text for cell in row.find_elements(By.XPATH, "./*")]

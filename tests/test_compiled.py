@@ -1,6 +1,6 @@
-"""The compiled path from spec to record: when it is taken, what it is given, what processes share.
+"""The compiled path: when it is taken, how steps are traced and simplified, what processes share.
 
-That it computes what the others do: tests/test_methods.py, test_seeds.py.
+That compiled runs equal the others: test_methods.py and test_seeds.py.
 """
 
 import os
@@ -38,9 +38,7 @@ def test_without_pythons_headers_auto_computes_operation_by_operation(
 
 @pytest.mark.slow
 def test_a_compiled_step_takes_batches_of_two_blocks_of_tasks(settings, tmp_path):
-    """256 tasks are drawn at a time: a meta-batch of 100 is at times a part of them, at times
-    joined of two parts.
-    """
+    """Tasks are drawn in blocks of 256: a meta-batch of 100 may be joined from two blocks."""
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     spec = sinusoid_spec(
@@ -57,7 +55,7 @@ def test_a_compiled_step_takes_batches_of_two_blocks_of_tasks(settings, tmp_path
 
 @pytest.mark.slow
 def test_the_next_process_finds_a_compiled_program_on_the_disk(settings, data_dir, tmp_path):
-    """As the jobs of a study: another seed, nothing compiled anew."""
+    """The next process trains another seed, as a study's next job does, and compiles nothing."""
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     made = []
@@ -105,7 +103,7 @@ def test_a_sum_over_tasks_of_products_is_traced_as_one_product(monkeypatch):
 
 @pytest.mark.parametrize("name", ["maml", "maml+cml", "mamlpp"])
 def test_gradients_of_a_traced_step_lie_as_their_parameters(name, monkeypatch):
-    """Adam pairs them by place in memory."""
+    """The fused Adam pairs entries of gradients and parameters by their place in memory."""
     monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
     case = Case(name, "mlp")
     case.step(made=CompiledStep).gradients(waves(tasks=6))
@@ -151,7 +149,7 @@ def test_a_traced_graph_stays_what_it_is(work, tasks):
     ],
 )
 def test_the_compiled_step_is_the_obvious_loop(name, first_order):
-    """Also when a method's schedule changes on the way (MAML++: weights and order of an epoch)."""
+    """Also after a schedule has changed (MAML++: weights and order of an epoch)."""
     if not available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     options = (

@@ -1,5 +1,6 @@
-"""Options of Conv4 that single methods use (initialisation, normalised inputs); what it keeps of
-its inputs.
+"""Conv4: the options that single methods use, and the input patches that it keeps.
+
+Those options are initialisation and normalised inputs.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What makes CML CML, in float64; sizes, diagnostics, evaluation, golden traces."""
+"""What makes CML CML, in float64; also sizes, diagnostics, evaluation and golden traces."""
 
 import json
 
@@ -179,7 +179,7 @@ def test_equal_heads_have_cosine_one():
 
 
 class Fixed:
-    """Episodes of a fixed batch."""
+    """Episodes that are always the same batch."""
 
     def __init__(self, task: Task):
         self.task = task
@@ -215,8 +215,9 @@ def test_evaluation_is_the_obvious_loop_for_any_number_of_tasks_at_once(net):
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", [n for n in registry.method_names() if registry.method(n).learns])
 def test_golden_trace(name, path):
-    """Ten meta-steps as they were when the method was added; `make traces` writes those of new
-    methods.
+    """Ten meta-steps give the losses of the day when the method was added.
+
+    `make traces` writes the traces of new methods.
     """
     stored = json.loads((FOLDER / f"{name}.json").read_text())
     for problem, losses in trace(name, path).items():

@@ -1,4 +1,4 @@
-"""FLOPs are counted only for what prints them, once for each program, and kept on disk."""
+"""FLOPs are counted only for commands that print them, once for each program, and kept on disk."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.helpers.checkouts import CONFIG
 
 @pytest.fixture
 def counted(monkeypatch) -> list[str]:
-    """Titles of the runs that are traced from now on."""
+    """The titles of the runs that are traced from now on."""
     titles, count = [], estimate._count
     monkeypatch.setattr(estimate, "_count", lambda spec: titles.append(spec.title) or count(spec))
     return titles

@@ -52,7 +52,7 @@ def one_array(path):
 
 
 def packed_otherwise(path):
-    """Both of the archive's headers name a compression that nobody has."""
+    """Let both headers of the archive name a compression that nobody has."""
     content = path.read_bytes()
     for magic, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
         at = content.index(magic) + offset
@@ -120,7 +120,7 @@ def test_check_prints_its_table_although_a_run_is_damaged(tmp_path, capsys, monk
 
 
 def test_check_and_its_update_on_the_command_line(tmp_path, capsys, monkeypatch):
-    """Exit code, table of offenders, and what moved."""
+    """Checked are the exit code, the table of offenders, and the list of references that moved."""
     from cml_bench import commands_show
 
     reference, results = tmp_path / "ci.json", tmp_path / "now"
@@ -186,8 +186,9 @@ VALUES = {"gone": ..., "null": None, "{}": {}, "word": "x", "number": 3, "[]": [
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_no_key_of_a_record_brings_tables_page_status_or_gate_down(value, tmp_path):
-    """Each key in turn is gone or of another kind: the record is refused by name, or everything
-    renders.
+    """Each key in turn is missing or of another kind.
+
+    Either the record is refused by name, or all tables and pages can be made.
     """
     resolved = study(seeds=1, kind="cost")
     store = finish(resolved, tmp_path / "r", LEVEL)

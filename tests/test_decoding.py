@@ -1,5 +1,6 @@
-"""Pixels: what each kind of picture and of array becomes, and what is refused by name. See
-test_fuzz_images.py too.
+"""Pixels: what each kind of picture or array becomes, and which are refused by name.
+
+Random and damaged pictures are in test_fuzz_images.py.
 """
 
 import io
@@ -29,7 +30,7 @@ PAPER, NO = 255 - STROKE, np.zeros_like(STROKE)
 
 
 def coloured(ink: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
-    """A palette picture, whose ink is number 1 and whose paper number 0."""
+    """A palette picture: colour 1 is the ink, colour 0 the paper."""
     picture = Image.fromarray((ink > 0).astype(np.uint8), "L")
     picture.putpalette([value for colour in colours for value in colour])
     return picture
@@ -81,7 +82,10 @@ def test_however_a_drawing_is_stored_it_is_black_on_white(how):
 
 
 def repacked(copies_of: dict[str, LocalCopy], change) -> dict[str, LocalCopy]:
-    """Omniglot's archives with every drawing changed; ``change`` gets where its ink is."""
+    """Omniglot's archives with every drawing changed.
+
+    ``change`` gets the places of a drawing's ink.
+    """
     for name, copy in copies_of.items():
         with zipfile.ZipFile(copy.path) as old:
             drawings = {
@@ -184,7 +188,7 @@ def test_what_bytes_cannot_hold_is_refused_by_name(picture, pattern, miniature):
 
 
 def test_a_jpeg_with_previews_behind_it_is_read(tmp_path):
-    """As cameras write them (MPO)."""
+    """Cameras write such files (MPO)."""
     previews = saved(
         Image.new("L", (8, 8), 200),
         "mpo",
@@ -320,7 +324,7 @@ def test_a_blank_character_leaves_nothing_behind(miniature, tmp_path):
 
 
 class Black(ImageSet):
-    """One class of three images, all of one value as long as ``value`` is."""
+    """A set of one class of three images, which all have the value ``value``."""
 
     input_shape, smallest_class, name, value, data_id = (1, 2, 2), 3, "black", 0, "black/v1"
     class_counts = {"train": 1, "validation": 0, "test": 0}

@@ -1,6 +1,4 @@
-"""What can be known of GPUs without one: where tensors live, arithmetic by name, shares of memory,
-the advice.
-"""
+"""GPUs as far as they are known without one: devices of tensors, formats, memory, advice."""
 
 import json
 
@@ -34,7 +32,7 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 
 
 def everything(value):
-    """Every tensor in nested containers."""
+    """All tensors in nested containers."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
@@ -52,7 +50,7 @@ def everything(value):
     + [("maml+cml", "resnet12", path) for path in ("plain", "fast")],
 )
 def test_the_device_reaches_every_tensor(name, net, path, settings):
-    """On the device without storage: a tensor left on the CPU cannot be combined with one there."""
+    """On torch's device without storage, a tensor left on the CPU fails to combine with others."""
     spec, cls = (sinusoid_spec if net == "mlp" else glyph_spec)(), registry.method(name)
     source = registry.datasets.get(spec.data.name)
     data = source(source.Options.read(spec.data.options, "test"))
@@ -82,9 +80,7 @@ def test_the_device_reaches_every_tensor(name, net, path, settings):
 
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
 def test_a_training_lives_on_its_device(name, settings, monkeypatch):
-    """Outer steps of the training loop itself: its batches, optimiser, clamp, schedule and running
-    sums.
-    """
+    """With batches, optimiser, clamp, schedule and running sums of the training loop."""
     real = torch.optim.Adam  # the fused one has no version for a device without storage
     monkeypatch.setattr(torch.optim, "Adam", lambda groups, fused, **rest: real(groups, **rest))
     spec = glyph_spec(
@@ -208,7 +204,7 @@ def test_a_new_optimiser_keeps_what_was_recorded_for_the_step(settings):
 
 
 def test_gradients_of_what_the_optimiser_leaves_alone_do_not_add_up(settings):
-    """BOIL's head where the outer loop does not train it: the gradient of a step is that step's."""
+    """BOIL's outer loop leaves the head alone here; the head's gradient is of one step only."""
     case, task = Case("boil", outer_fix=True), images()
     step = MetaStep(case.method, case.groups, adam(case.groups, 0.0, case.method.trains), 4)
     grads = []
@@ -271,7 +267,7 @@ def test_a_training_gets_its_share_of_a_gpus_memory(monkeypatch, settings):
 
 
 def test_peak_memory_on_a_gpu_is_that_of_this_run(monkeypatch):
-    """torch's peak is reset where a run begins, so that it is not that of an earlier one."""
+    """torch's peak is reset when a run begins, so that it is not the peak of an earlier run."""
     from cml_bench.engine import device
 
     peak = {"cuda:1": 5_000}

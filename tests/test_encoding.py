@@ -1,4 +1,4 @@
-"""Letters beyond ASCII in every output and every name of a file, whatever the locale says."""
+"""Letters beyond ASCII in every output and every file name, under any locale."""
 
 import io
 import os
@@ -26,7 +26,7 @@ LOCALES = {
 
 
 def started(locale: dict[str, str], *command: str) -> subprocess.CompletedProcess:
-    """A program under a locale; what it says must be UTF-8."""
+    """Run a program under a locale; its output must be UTF-8."""
     kept = {
         k: v
         for k, v in os.environ.items()
@@ -40,7 +40,7 @@ def started(locale: dict[str, str], *command: str) -> subprocess.CompletedProces
 
 
 def content(folder: Path) -> dict:
-    """A study whose title, labels and folders have such letters."""
+    """A study whose title, labels and folders have letters beyond ASCII."""
     made = changed("tables.sinusoid.title", "Größe ± 1, γ und ψ⋆")
     made["tables"]["sinusoid"]["rows"][1]["label"] = "CML† 🚀"
     return made | {"results": str(folder / "größe"), "data_dir": str(folder / "dätä")}

@@ -25,7 +25,7 @@ from tests.helpers.specs import glyph_spec, sinusoid_spec
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data_dir):
-    """One base and one +CML run of each kind, seed 0, shared by the tests that only read."""
+    """One base run and one +CML run of each kind of data, shared by the tests that only read."""
     settings = Settings(
         results=tmp_path_factory.mktemp("runs"), data_dir=data_dir, report=lambda text: None
     )
@@ -80,8 +80,9 @@ def test_gamma_zero_is_the_baseline_bit_for_bit(make, settings):
 
 
 def test_a_record_says_how_memory_was_allocated(monkeypatch):
-    """Seconds of runs with and without glibc's settings are not alike; the Snakefile gives them,
-    exports win.
+    """The record names glibc's settings: seconds with and without them cannot be compared.
+
+    The Snakefile sets them; a user's own exports win.
     """
     for name in allocator.KEEP:
         monkeypatch.delenv(name, raising=False)
@@ -147,7 +148,7 @@ def test_diagnostics_change_nothing(finished, settings):
 
 
 def test_training_lowers_the_loss(finished, settings):
-    """Against its own start; the margin is far outside the noise of 30 episodes."""
+    """The untrained network is the measure; the margin is far outside the noise of 30 episodes."""
     record = run(
         sinusoid_spec(steps=400, protocol_options={"val_every": 200, "outer_lr": 0.005}), settings
     )
@@ -266,7 +267,7 @@ def test_a_damaged_or_foreign_record_is_an_error_that_names_it(settings):
 
 
 def test_a_stored_run_adapts_and_predicts(finished):
-    """The notebook's way gives the very answers that the record counts."""
+    """Adapting as in the notebook gives the very answers that the record counts."""
     record, settings = finished[0]["glyphs", "maml+cml"], finished[1]
     cls = registry.datasets.get("glyphs")
     data: ImageSet = cls(cls.Options(size=16)).open(

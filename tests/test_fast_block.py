@@ -65,8 +65,9 @@ _pooled = _convolution.PooledProduct.apply
     ],
 )
 def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, monkeypatch):
-    """First and second, against finite differences; a third one too, which is of the same functions
-    again.
+    """First and second derivatives agree with finite differences.
+
+    A third derivative is checked too: it is made of the same functions again.
     """
     monkeypatch.setattr(_convolution, "_CACHED", 2 * 3 * 20 * 8)  # in parts of one or two images
     monkeypatch.setattr(_convolution, "_WIDE", 12)
@@ -86,8 +87,9 @@ def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, 
 @pytest.mark.parametrize("scale", [1.0, -1.0, 0.0])
 @pytest.mark.parametrize("size", [(16, 16), (17, 19)])
 def test_the_fast_first_block_is_the_block(size, scale, monkeypatch):
-    """Values, first and second derivatives, for two tasks, odd sizes, and scales of all signs; ties
-    go to one place.
+    """Values and two derivatives, for two tasks, odd sizes and scales of all signs.
+
+    Ties go to one place.
     """
     monkeypatch.setattr(_convolution, "_CACHED", 2**14)
     x = random(2, 3, 1, *size, name="x")
@@ -114,7 +116,7 @@ def test_the_fast_first_block_is_the_block(size, scale, monkeypatch):
 
 @pytest.mark.parametrize("size", [(180, 182), (182, 183)], ids=["in 16 bits", "in 32 bits"])
 def test_places_of_large_maps_are_kept_whole(size):
-    """Up to 2**15 pixels a place has 16 bits."""
+    """A place has 16 bits in maps of up to 2**15 pixels, and 32 bits in larger ones."""
     weight, patches = _weights(1, 2, 3), _weights(2, 1, 3, size[0] * size[1]).detach()
     got = _convolution.PooledProduct.apply(weight, patches, size, 0.1)
     maps = (weight @ patches).unflatten(3, size).flatten(0, 1)
@@ -125,7 +127,10 @@ def test_places_of_large_maps_are_kept_whole(size):
 
 
 def test_derivatives_take_what_autocast_makes_of_them_on_a_gpu():
-    """Its lists are others than a CPU's; no values here, so no GPU is needed."""
+    """Autocast has other lists of operations for a GPU than for a CPU.
+
+    The tensors have no values, so the test needs no GPU.
+    """
 
     def context():
         return SimpleNamespace(save_for_backward=lambda *saved: None)
@@ -148,7 +153,7 @@ def test_derivatives_take_what_autocast_makes_of_them_on_a_gpu():
 
 
 def test_parts_in_16_bits_add_up_in_32(monkeypatch):
-    """257 images of 16 pooled places each: of bf16 numbers, 4096 + 16 is 4096."""
+    """There are 257 images of 16 pooled places each; in bf16, 4096 + 16 is 4096."""
     monkeypatch.setattr(_convolution, "_CACHED", 1)
     weight, patches = torch.tensor([[[0.0, 1.0]]]).requires_grad_(), torch.ones(257, 1, 2, 64)
     with torch.autocast("cpu", torch.bfloat16):
@@ -159,7 +164,7 @@ def test_parts_in_16_bits_add_up_in_32(monkeypatch):
 
 
 def test_a_weight_derivative_in_16_bits_adds_up_in_32(monkeypatch):
-    """300 images of 16 pixels, one at a time; of bf16 numbers, 4096 + 16 is 4096."""
+    """There are 300 images of 16 pixels, taken one at a time; in bf16, 4096 + 16 is 4096."""
     monkeypatch.setattr(_convolution, "_CACHED", 1)
     ones = torch.ones(300, 1, 4, 4, dtype=torch.bfloat16).contiguous(
         memory_format=torch.channels_last
@@ -171,7 +176,7 @@ def test_a_weight_derivative_in_16_bits_adds_up_in_32(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bright_images_of_little_contrast_have_variances(dtype):
-    """Differences of large numbers: of products in bf16 some variance would be below 0."""
+    """A variance is a difference of large numbers: from products in bf16 some would be below 0."""
     x = 0.85 + 0.1 * random(1, 20, 3, 1, 1, name="bright").expand(-1, -1, -1, 32, 32).to(
         torch.float32
     )
@@ -190,8 +195,9 @@ def test_bright_images_of_little_contrast_have_variances(dtype):
 
 
 def test_inputs_far_from_zero_keep_their_variances():
-    """A centre tap sees no border; of products with the mean left in, 30 squared would hide a
-    variance of 0.0004.
+    """A kernel that is its centre alone sees no border.
+
+    In products that include the mean, 30 squared would hide a variance of 0.0004.
     """
     x = 30 + 0.02 * random(2, 3, 1, 20, 20, name="grain").to(torch.float32)
     params = {
@@ -210,7 +216,7 @@ def test_inputs_far_from_zero_keep_their_variances():
 
 
 def test_maps_keep_their_layout_through_two_derivatives():
-    """Mixed layouts are right and slow: the second derivative of a block stays channels last."""
+    """Mixed layouts are right but slow: the second derivative must stay channels last."""
     seen = []
 
     class Layouts(TorchDispatchMode):

@@ -1,6 +1,4 @@
-"""Ten training episodes of TLP's G-Meta and AMM-GNN, and three test episodes, equalled in float64
-on both paths.
-"""
+"""Ten training and three test episodes of TLP's G-Meta and AMM-GNN: equal here in float64."""
 
 from functools import cache
 from pathlib import Path
@@ -27,7 +25,7 @@ def stored(name: str) -> dict[str, np.ndarray]:
 
 
 def named(name: str, part: str) -> dict[str, torch.Tensor]:
-    """What the fixture stores for each parameter, by the parameter's name here."""
+    """The fixture's array of each parameter, by the parameter's name here."""
     values = {}
     for key, value in stored(name).items():
         if key.startswith(part):
@@ -39,7 +37,10 @@ def named(name: str, part: str) -> dict[str, torch.Tensor]:
 
 
 def load(name: str, part: str) -> dict[str, torch.Tensor]:
-    """Parameters; the head's weight is (outputs, inputs), the maps to alpha and beta are flat."""
+    """The fixture's parameters.
+
+    The head's weight is (outputs, inputs); the maps to alpha and beta are flat.
+    """
     shaped = {"head.weight": lambda v: v.T.contiguous()}
     shaped |= {f"{m}.weight": lambda v: v.reshape(-1) for m in ("alpha", "beta")}
     shaped |= {f"{m}.bias": lambda v: v.reshape(()) for m in ("alpha", "beta")}
@@ -75,7 +76,7 @@ def build(name: str, path: str, initial: dict):
 
 
 def with_sets(method, name: str, part: str):
-    """The sets of the fixture, by the task's nodes."""
+    """The method, which takes its sets for a task's nodes from the fixture."""
     a = stored(name)
     if f"{part}set1" in a:
         nodes = np.concatenate((a[f"{part}support"], a[f"{part}query"]), 1)
@@ -94,7 +95,7 @@ def close(got: torch.Tensor, want: torch.Tensor) -> bool:
 def followed(
     method, groups, task: Task, want: dict[str, np.ndarray], part: str
 ) -> dict[str, torch.Tensor]:
-    """The adapted parameters of an episode whose losses, logits and cosines are the fixture's."""
+    """The adapted parameters of an episode, whose losses, logits and cosines are checked."""
     wide = method.meet(expand(groups, 1), task)
     for inner, params in enumerate(method.trajectory(wide, task.support, 5)):
         if inner < 5:

@@ -1,6 +1,4 @@
-"""Ten meta-steps of the released MAML++ and Sharp-MAML code, equalled in float64, plain and
-fast.
-"""
+"""Ten meta-steps of the released MAML++ and Sharp-MAML codes: equal here in float64."""
 
 from functools import partial
 from pathlib import Path
@@ -30,7 +28,7 @@ CASES = {
 
 
 def ours(name: str) -> str:
-    """The released code's parameter name as it is here."""
+    """The name here of a parameter of the released code."""
     if "learning_rates_dict" in name:
         return ours(name.rsplit(".", 1)[1].replace("-", ".")) + ".inner_lr"
     name = name.removeprefix("classifier.").removeprefix("layer_dict.").removeprefix("features.")
@@ -69,7 +67,7 @@ def batches(tasks: int) -> list[Task]:
 
 
 class Watched(MetaStep):
-    """Keeps the last pass's mean outer loss and the gradient that Adam receives."""
+    """A step that keeps the last mean outer loss, and the gradient that Adam receives."""
 
     def gradients(self, task):
         outer_loss, total = self.method.outer_loss, []

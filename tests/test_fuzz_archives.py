@@ -1,7 +1,7 @@
-"""Any archive, pickle, npz or mat file is either the right data or one clear error: never a
-traceback, never a change.
+"""Random and damaged archives, pickles, npz and mat files: right data or one clear error.
 
-Every example is written into a folder of its own, and nothing may appear beside it.
+Never a traceback, never other data. Every example is written into a folder of its own, and nothing
+may appear beside it.
 """
 
 import io
@@ -133,7 +133,7 @@ def hidden(name: str) -> bool:
 
 
 def expected(odd: list[tuple[str, str, str]], zipped: bool) -> tuple[dict[str, bytes], bool]:
-    """Content by name of what is to be read, and whether the archive is to be refused."""
+    """The content that is to be read, by name, and whether the archive is to be refused."""
     kept, wrong = {}, False
     for number, (name, kind, target) in enumerate(odd):
         if zipped:  # which knows files, folders and links; what ends as a folder is one
@@ -179,7 +179,7 @@ def as_utf8(name: str) -> str:
 
 
 def tried(path: Path) -> dict[str, bytes] | UserError:
-    """What the archive holds, or why it cannot be read."""
+    """The content of the archive, or the error why it cannot be read."""
     try:
         with reading(path):
             return {name: file.read() for name, file in members(path)}
@@ -192,7 +192,7 @@ def tried(path: Path) -> dict[str, bytes] | UserError:
 
 
 def cuts(content: bytes, step: int = 1) -> Iterator[bytes]:
-    """At every boundary of blocks and pickle frames, and at ends in between."""
+    """Places to cut a file: every boundary of blocks and pickle frames, and some between."""
     for end in sorted(
         {*range(0, len(content), step), *range(0, len(content), 512), len(content) - 1}
     ):

@@ -1,8 +1,7 @@
-"""Any picture, whole, cut or damaged, and any array is either right data or one clear error: never
-another exception.
+"""Random, cut and damaged pictures, and arrays: right pixels or one clear error.
 
-What is right is computed here from the samples with numpy, without Pillow. Warnings are errors, as
-in every test.
+The right pixels are computed here with numpy, without Pillow. Warnings are errors, as in every
+test.
 """
 
 from pathlib import Path
@@ -24,7 +23,7 @@ EXACT, ROUNDED, LOSSY = 0, 1, 6
 
 
 def bounded(examples: int):
-    """So many examples, always the same."""
+    """Settings of hypothesis: so many examples, the same at each run."""
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -36,12 +35,12 @@ def bounded(examples: int):
 def samples(
     rng: np.random.Generator, side: tuple[int, int], channels: int = 0, top: int = 255
 ) -> np.ndarray:
-    """(H, W) or (H, W, channels), 0..top."""
+    """Samples (H, W) or (H, W, channels) from 0 to ``top``."""
     return rng.integers(0, top + 1, side + ((channels,) if channels else ()), np.uint8)
 
 
 def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3) where alpha (H, W) is 255, white where it is 0."""
+    """The picture, (H, W) or (H, W, 3), on white: unchanged where alpha (H, W) is 255."""
     share = alpha / 255 if colours.ndim == 2 else alpha[..., None] / 255
     return colours * share + 255 * (1 - share)
 
@@ -88,7 +87,7 @@ def alpha(form, channels, **options):
 
 
 def palette(form, clear="none", top=255, **options):
-    """``clear``: none, one (a number of the palette) or each (an alpha for each number)."""
+    """A palette picture; ``clear`` is none, one colour, or an alpha for each colour."""
 
     def kind(rng, side):
         values, colours = samples(rng, side, top=top), samples(rng, (top + 1, 3))
@@ -129,7 +128,7 @@ def clear_colour(rng, side):
 
 
 def jpeg(mode):
-    """One colour, since neighbours smear."""
+    """A JPEG of one colour, because neighbours smear."""
 
     def kind(rng, side):
         bands = {"1": 1, "L": 1, "CMYK": 4}.get(mode, 3)
@@ -201,8 +200,9 @@ KINDS = {
 
 
 def read(content: bytes, channels: int) -> np.ndarray | None:
-    """As the image sets read a member of an archive; None: refused, in one line that names archive
-    and member.
+    """The pixels as the image sets read them from an archive, or None if they are refused.
+
+    A refusal is one line that names archive and member.
     """
     try:
         with reading(Path("a.zip"), "b.png"):
@@ -220,7 +220,7 @@ def read(content: bytes, channels: int) -> np.ndarray | None:
 
 
 def right_for(right: np.ndarray, channels: int) -> np.ndarray:
-    """(channels, H, W), not rounded."""
+    """The right pixels (channels, H, W), not rounded."""
     if channels == 1:
         return (right if right.ndim == 2 else right @ np.array([0.299, 0.587, 0.114]))[None]
     return np.stack([right] * 3) if right.ndim == 2 else right.transpose(2, 0, 1)
@@ -242,9 +242,7 @@ def test_a_whole_picture_is_right_or_refused(kind, side, seed, channels):
 
 
 def cuts(content: bytes) -> list[int]:
-    """Every place of a short file; of a longer one its ends, each chunk of a PNG, and some
-    between.
-    """
+    """Places to cut a file: all of a short file, else both ends, PNG chunks and some between."""
     places = {
         *range(0, len(content), max(1, len(content) // 60)),
         *range(40),
@@ -275,7 +273,10 @@ def test_a_cut_picture_is_right_or_refused(kind):
     st.integers(1, 255),
 )
 def test_a_damaged_picture_is_refused_or_read(kind, seed, place, change):
-    """One other byte. A PNG has checksums; of other formats another byte may be another pixel."""
+    """One byte is another.
+
+    A PNG has checksums; in other formats another byte may be another pixel.
+    """
     content, right, _ = KINDS[kind](np.random.default_rng(seed), (5, 4))
     at = int(place * len(content))
     pixels = read(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :], 1)
@@ -285,7 +286,7 @@ def test_a_damaged_picture_is_refused_or_read(kind, seed, place, change):
 
 
 def test_a_changed_byte_of_a_png_that_packs_well_is_noticed():
-    """Decoding it, Pillow is content when it has all rows, whatever the checksums say."""
+    """Pillow is content when it has decoded all rows, whatever the checksums say."""
     smooth = (np.add.outer(np.arange(200), np.arange(200)) // 2).astype(np.uint8)
     content = saved(Image.fromarray(smooth))
     for at in range(len(content)):

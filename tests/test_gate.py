@@ -1,4 +1,4 @@
-"""The gate: what it lets pass, what it must not, and mistakes that only golden traces can see."""
+"""The gate: what it lets pass, what it refuses, and mistakes that only golden traces show."""
 
 import json
 import shutil
@@ -27,8 +27,9 @@ CELL = "e/maml/1-shot/meta"
 
 @pytest.fixture
 def gate(tmp_path):
-    """A reference from ten simulated seeds; ``judge(level, seeds, change)`` checks other runs
-    against it.
+    """A reference from ten simulated seeds, and a function that judges other runs.
+
+    The function is ``judge(level, seeds, change)``.
     """
     reference = tmp_path / "ci.json"
     finish(study(seeds=10), tmp_path / "reference", LEVEL)
@@ -80,7 +81,7 @@ def edited(cell_part: str, **fields):
 
 
 def numberless(store):
-    """Results that are no numbers, which no comparison may pass."""
+    """Turn results into values that are no numbers: no comparison may pass them."""
     record = next(r for r in store.all() if r.spec.method == "maml" and r.spec.seed == 1)
     write_episodes(record.folder, {"meta@1": np.full(400, np.nan)})
 
@@ -146,7 +147,7 @@ def test_a_missing_or_damaged_reference_is_named(tmp_path, capsys):
 
 @pytest.mark.parametrize("trained", [0, 1])
 def test_make_gate_checks_even_when_a_training_failed(trained, tmp_path):
-    """The Makefile's own lines, with commands that only say that they were called."""
+    """The lines are the Makefile's own; the commands in them only say that they were called."""
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
@@ -173,7 +174,7 @@ def prepared(tmp_path_factory):
 
 
 def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[str, str]:
-    """Train the gate's runs of one method as they are now; its cells with their problems."""
+    """Train the gate's runs of one method with the present code; cell -> problem."""
     resolved = resolve(read(ROOT / "configs" / "ci.yaml"), "ci")
     settings = Settings(results=results, data_dir=data, report=lambda text: None, diagnostics=False)
     wanted = {i for ids in resolved.members[experiment][method].values() for i in ids}
@@ -201,7 +202,7 @@ def test_a_mistake_trips_the_gate(mutation, experiment, tmp_path, prepared, monk
 
 
 def deviation(name: str) -> float:
-    """Largest relative difference between the method's trace now and its golden trace."""
+    """The largest relative difference between the method's present trace and its golden one."""
     golden, now = json.loads((FOLDER / f"{name}.json").read_text()), trace(name)
     pairs = [(now[p][head], golden[p][head]) for p in golden for head in golden[p]]
     return max(float(np.max(np.abs(np.subtract(a, b)) / np.abs(b))) for a, b in pairs)

@@ -34,8 +34,9 @@ def test_both_paths_are_the_equations(name, kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_sparse_product_and_its_derivatives_are_the_dense_ones(dtype):
-    """float32 has another kernel than float64; layouts that are no plain rows (views, expanded
-    values) included.
+    """float32 has another kernel than float64.
+
+    Layouts that are not plain rows, such as views and expanded values, are included.
     """
     rng = np.random.default_rng(0)
     values = rng.normal(size=(50, 30)) * (rng.random((50, 30)) < 0.2)
@@ -66,7 +67,7 @@ def test_an_isolated_node_is_its_own_subgraph():
 
 
 def test_the_cut_block_is_exact_at_its_centre_and_not_at_its_rim():
-    """So the mean differs from that of the whole graph's rows."""
+    """G-Meta's mean over a subgraph therefore differs from the mean of the whole graph's rows."""
     a, x = matrices(small().arrays, 20)
     p = Case("gmeta").groups["base"]
     whole, different = embeddings("amm_gnn", a, x, p, list(range(84))), 0
@@ -80,8 +81,9 @@ def test_the_cut_block_is_exact_at_its_centre_and_not_at_its_rim():
 
 @pytest.mark.parametrize("name", ["gmeta", "amm_gnn"])
 def test_a_far_node_does_not_matter(name):
-    """Further than two hops; for subgraphs three, since the rows of a rim are divided by degrees in
-    the whole graph.
+    """Far is further than two hops, or three for subgraphs.
+
+    The rows of a subgraph's rim are divided by degrees in the whole graph.
     """
     case = Case(name)
     task = case.task()

@@ -1,6 +1,4 @@
-"""The engine on a GPU: every path equals the plain one on a CPU, no step waits for the device, runs
-resume.
-"""
+"""The engine on a GPU: paths equal the plain one on a CPU, no step waits, runs resume."""
 
 from dataclasses import replace
 
@@ -31,7 +29,7 @@ NAMES = [
 
 
 def small(name: str, **changes):
-    """A run of a method with its defaults."""
+    """A small run of a method with its default options."""
     options = canonical(registry.method(name).Options())
     return glyph_spec("maml", **changes).model_copy(update={"method": name, "options": options})
 
@@ -62,8 +60,9 @@ MORE = {
 @pytest.mark.parametrize("path", ["plain", "fast", "captured fast", "captured plain"])
 @pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
-    """float64; the plain path on a CPU is tested against the plain loop in test_numerics.py and
-    test_methods.py.
+    """In float64.
+
+    On a CPU, test_numerics.py and test_methods.py hold the plain path to the plain loop.
     """
     options, name = (OPTIONS | MORE).get(name, {}), name.partition(",")[0]
     here, (case, step) = Case(name, path="plain", **options), on_the_gpu(name, path, **options)
@@ -103,9 +102,7 @@ def test_ten_official_meta_steps_captured(name, path):
 @pytest.mark.parametrize("path", ["plain", "fast", "captured"])
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
 def test_an_outer_step_waits_for_nothing(name, path, settings):
-    """Where torch raises for a call that waits: batches, gradients, optimiser, clamp, sums of the
-    metrics.
-    """
+    """torch raises for calls that wait: in batches, gradients, optimiser, clamp and metrics."""
     spec = small(name, steps=200, protocol_options={"clamp": 1.0, "val_every": 200})
     source = registry.datasets.get("glyphs")
     source(source.Options.read(spec.data.options, "test")).prepare(settings.data_dir)
@@ -127,8 +124,9 @@ def test_the_choice_of_the_path(settings):
 
 @pytest.mark.parametrize("path", ["fast", "captured"])
 def test_a_resumed_run_is_close_to_its_twin(path, settings):
-    """Close: some of a GPU's sums have no order. Biases in front of batch-norm move by nothing but
-    rounding.
+    """The runs are only close, because some sums on a GPU have no fixed order.
+
+    Biases in front of batch-norm move by rounding alone.
     """
     settings = replace(settings, device="cuda", path=path)
     changes = {"optimizer_reset_every": 7, "val_every": 4}

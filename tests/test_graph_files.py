@@ -1,6 +1,4 @@
-"""Published files of graphs: read as torch_geometric reads them, and nothing that they hold is
-run.
-"""
+"""Published files of graphs are read as torch_geometric reads them, and never executed."""
 
 import io
 import pickle
@@ -55,7 +53,7 @@ def test_pickles_of_python_2_are_the_same_graph(tmp_path):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_file_of_planetoids_runs_what_it_asks_for(part, tmp_path):
-    """Through the data set, as a user's own copy; test.index is text, and is refused as such."""
+    """Each file is read as a user's own copy; test.index is text, and is refused as such."""
     data, touched = make("citeseer"), tmp_path / "touched"
     for file in data.files:
         (tmp_path / file.name).write_bytes(
@@ -122,7 +120,7 @@ def test_files_that_are_not_of_one_graph_are_named(change, tmp_path):
 
 
 def test_a_matrix_whose_numbers_point_elsewhere_is_refused():
-    """scipy itself takes columns and row starts for addresses."""
+    """scipy itself takes columns and row starts for addresses in memory."""
     data, columns, rows = np.ones(3), np.array([0, 1, 2]), np.array([0, 1, 2, 3])
     assert matrix(data, columns, rows, (3, 3)).nnz == 3
     for parts in (

@@ -1,6 +1,4 @@
-"""G-Meta and AMM-GNN against the plain reference, and what must hold of them by their equations.
-float64.
-"""
+"""G-Meta and AMM-GNN: their gradients against the plain reference, and laws of each. float64."""
 
 import numpy as np
 import pytest
@@ -84,7 +82,7 @@ def test_first_order_means_the_query_gradient_at_the_adapted_point(name):
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", METHODS)
 def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, path):
-    """In float32, as runs are trained, dropout included."""
+    """In float32, as runs are trained, and with dropout."""
     runs = []
     for method in (name, f"{name}+cml"):
         case = Case(method, path, gamma=0.0, dtype=torch.float32)
@@ -98,8 +96,9 @@ def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, path):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_co_learner_reaches_psi_and_not_theta(name):
-    """Its loss has no path to the head in first order, nor to beta; the outer gradient is affine in
-    gamma.
+    """In first order, the co-learner's loss has no path to the head or to beta.
+
+    The outer gradient is affine in gamma.
     """
     cases = [Case(f"{name}+cml", gamma=g) for g in (0.0, 0.5, 1.0)]
     grads = [case.gradient(case.task())[1] for case in cases]
@@ -118,7 +117,7 @@ def test_the_co_learner_reaches_psi_and_not_theta(name):
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", ["gmeta+cml", "amm_gnn+cml"])
 def test_models_that_adapt_side_by_side_are_as_each_alone(name, path, kind, monkeypatch):
-    """Three bodies, one with two co-learners, on two tasks at once; equation 9 of two of them."""
+    """Three bodies on two tasks at once; one has two co-learners, and two have equation 9."""
     cases = [Case(name, path, variant(kind), seed=seed) for seed in (3, 4, 5)]
     (one, two, three), method, task = (
         (case.groups for case in cases),
@@ -178,7 +177,7 @@ def test_equation_9_moves_psi_alone():
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
 def test_without_scale_and_regulariser_it_is_the_meta_gnn(path):
-    """G-Meta's loop with the whole graph's rows as embeddings."""
+    """What is left is G-Meta's loop with the rows of the whole graph as embeddings."""
     amm = Case("amm_gnn", path, scale=0.0, regulariser=0.0)
     plain = Case("gmeta", path, network={"readout": "node"})
     task = amm.task()

@@ -51,7 +51,7 @@ def test_the_official_row_is_the_cml_papers_in_tlps_loop(name, steps):
     ("name", "steps", "outer", "inner"), [("gmeta", 1000, 5e-3, 0.05), ("amm_gnn", 500, 1e-2, 0.1)]
 )
 def test_the_preset_tlp_has_tlps_own_step_sizes(name, steps, outer, inner):
-    """All else is the official row's."""
+    """Everything else is as in the official row."""
     for method in (registry.method(name), registry.method(f"{name}+cml")):
         tlp, official = recipe("tlp", method.recipe, method.more_recipes), method.recipe
         assert tlp.steps == steps
@@ -120,7 +120,7 @@ def test_the_compiled_path_is_refused_and_never_chosen(graph_settings, tmp_path)
 def test_gradients_written_out_are_those_of_real_runs(
     path, calls, graph_settings, tmp_path, monkeypatch
 ):
-    """By default too: a study asks for no path."""
+    """Written-out gradients are used by default too: a study asks for no path."""
     made, original = [], GCN.gradients
     monkeypatch.setattr(
         GCN,
@@ -142,7 +142,7 @@ def test_the_training_seed_reaches_the_method(graph_settings):
 
 @pytest.mark.parametrize("name", BOTH)
 def test_a_stored_run_adapts_to_nodes_and_predicts(name, graph_settings):
-    """By node numbers; AMM-GNN with the queries, which it looks at before it adapts."""
+    """Nodes are given by number. AMM-GNN also gets the queries: it looks at them to adapt."""
     record = run(graph_spec(name, steps=4), graph_settings)
     learner = load(record.folder, data_dir=graph_settings.data_dir)
     data = registry.datasets.get("sbm")(

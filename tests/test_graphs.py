@@ -123,7 +123,7 @@ def test_corafulls_reader_on_cora_ml_which_has_its_layout(real_data, tmp_path):
 
 
 def ring(labels=(0, 0, 1, 1, 2, 2, 0, 1), **changes):
-    """A set whose graph is a ring of 8 nodes of 3 classes, or what ``changes`` make of it."""
+    """A ring of 8 nodes of 3 classes as a data set, with the arrays in ``changes`` replaced."""
     there = np.stack((np.arange(8), (np.arange(8) + 1) % 8))
 
     class Ring(GraphSet):
@@ -164,7 +164,7 @@ def test_what_is_no_graph_is_refused():
 
 
 def test_a_file_in_corafulls_layout_becomes_the_graph_in_it(tmp_path):
-    """The layout of graph2gauss's files: sparse matrices by rows, each link in one direction."""
+    """graph2gauss's files hold sparse matrices by rows, and each link in one direction."""
 
     class Tiny(registry.datasets.get("corafull")):
         nodes, edges, features, smallest_class = 8, 8, 4, 2

@@ -1,6 +1,4 @@
-"""configs/paper.yaml: the whole grid, what its tables share, its parts by name, and the published
-numbers beside it.
-"""
+"""configs/paper.yaml: runs of the whole grid, parts by name, and the published numbers."""
 
 import json
 import re
@@ -44,7 +42,7 @@ def grid():
 
 
 def cells(plan, table, row, reading=None):
-    """Shot (or column) -> run ids of a row."""
+    """Columns and shot -> run ids of a row."""
     return {
         (c.columns, c.shot): c.runs
         for c in plan.cells
@@ -171,7 +169,7 @@ def test_every_published_row_and_column_has_a_cell(grid):
 
 
 def test_the_published_numbers_agree_with_each_other():
-    """The paper prints some numbers several times, and its text computes gains from them."""
+    """The paper prints some numbers several times, and its text states gains computed from them."""
     tables = paper.read(ROOT / "configs" / "reference" / "paper.yaml").tables
     rows = {key: {row.label: row.values for row in table.rows} for key, table in tables.items()}
     one = rows["table1"]
@@ -211,9 +209,7 @@ def test_the_published_numbers_agree_with_each_other():
 
 @pytest.mark.parametrize("key", ["table5", "table8"])
 def test_finished_official_runs_of_the_grid_get_verdicts(key, monkeypatch, tmp_path):
-    """The settings that the paper's numbers are held against are those of the shipped
-    configuration.
-    """
+    """The paper's numbers are held against runs with the settings of the shipped configuration."""
     monkeypatch.chdir(ROOT)
     study = with_tasks(resolved(path=f"configs/tables/{key}.yaml"), 50)
     store = finish(study, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1)
@@ -257,9 +253,7 @@ def test_tables_over_several_experiments_are_checked():
 
 
 def test_the_pages_show_what_the_grid_costs(grid):
-    """The committed output of `plan` (make plan) is of this grid, and stands in
-    docs/hardware.md.
-    """
+    """The committed output of `plan` (make plan) fits this grid and stands in docs/hardware.md."""
     text = (ROOT / "results" / "reference" / "paper_plan.txt").read_text().strip()
     assert f"```text\n{text}\n```\n<!-- plan:end -->" in (ROOT / "docs" / "hardware.md").read_text()
     shared, counts = cost.shared_runs(grid), cost.runs_by_table(grid)
@@ -270,8 +264,9 @@ def test_the_pages_show_what_the_grid_costs(grid):
 
 
 def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch, tmp_path):
-    """Table 4: CML against MAML, More-MAML and CL⋆, six differences of one family; its own row is
-    shown once.
+    """Table 4 compares CML with MAML, More-MAML and CL⋆: six differences of one family.
+
+    CML's own row is shown once.
     """
     monkeypatch.chdir(ROOT)
     study = with_tasks(resolved(path="configs/tables/table4.yaml"), 30)

@@ -1,6 +1,4 @@
-"""The image sets on miniature archives in the published formats, in both editions where there are
-two.
-"""
+"""The image sets on miniature archives in the published formats, in every edition."""
 
 import hashlib
 import io
@@ -111,7 +109,7 @@ def test_miniatures_are_prepared_and_say_that_they_are_not_the_original(
 
 
 def pixels_of(data, split: str, place: int) -> np.ndarray:
-    """All images (n, C, H, W) of a class of a split."""
+    """All images (n, C, H, W) of one class of a split."""
     number = data.arrays.splits[split][place]
     return np.asarray(
         data.arrays.images[data.starts[number] : data.starts[number] + data.arrays.sizes[number]]

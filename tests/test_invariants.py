@@ -1,4 +1,4 @@
-"""What must hold by their equations of BOIL, More-MAML, CL and the noise controls. float64."""
+"""Laws of BOIL, More-MAML, CL and the noise controls, from their equations. float64."""
 
 import itertools
 import math
@@ -38,9 +38,7 @@ def test_boil_with_the_bodys_step_for_the_head_is_maml():
 
 
 def test_boils_head_has_a_step_of_its_own():
-    """One inner step moves the head by head_lr / alpha of what MAML moves it by, and the body by as
-    much.
-    """
+    """Compared with MAML, one inner step moves the head by head_lr / alpha, the body by as much."""
     task = images()
     maml, boil = (adapted(c, task) for c in (Case("maml"), Case("boil", head_lr=0.1)))
     start = expand(Case("boil").groups, 3)["base"]
@@ -58,8 +56,9 @@ def test_boil_without_any_step_does_not_adapt():
 
 @pytest.mark.parametrize("first_order", [True, False])
 def test_boils_head_gradient(first_order):
-    """First order: (softmax - onehot)' z / n on adapted features; second order adds a term that is
-    not zero.
+    """In first order it is (softmax - onehot)' z / n on adapted features.
+
+    Second order adds a term that is not zero.
     """
     case, task = Case("boil", first_order=first_order), images()
     params, want = adapted(case, task), 0.0
@@ -95,7 +94,7 @@ def test_ortho_init_needs_room_for_its_rows():
 
 
 def test_without_adaptation_boil_and_maml_are_at_chance():
-    """Over all labelings of a task: accuracy 1/N exactly, mean loss at least log N."""
+    """Over all labelings of a task, accuracy is exactly 1/N and the mean loss at least log N."""
     orders = list(itertools.permutations(range(3)))
     for name in ("boil", "maml"):
         case, task = Case(name, inner_lr=0.0), images(query=3)
@@ -116,8 +115,9 @@ def test_without_adaptation_boil_and_maml_are_at_chance():
 
 
 def test_the_original_codes_step_on_the_summed_loss_is_n_times_ours():
-    """cbfinn/maml: cross-entropy summed over the N classes (divided by K), step alpha = step N *
-    alpha on the mean.
+    """cbfinn/maml sums cross-entropy over the N classes and divides it by K.
+
+    Its step alpha is a step of N * alpha on the mean loss.
     """
     case, task = Case("maml", inner_lr=0.3), images(tasks=1, shot=1)
     theta = {n: p.detach().clone().requires_grad_() for n, p in case.groups["base"].items()}

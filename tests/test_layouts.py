@@ -1,6 +1,4 @@
-"""Own copies in other known layouts: the same data as the published files, or named for what they
-are.
-"""
+"""A user's copies in other known layouts: the same data, or named for what they are."""
 
 import hashlib
 import io
@@ -28,7 +26,7 @@ from tests.helpers.layouts import FORMS, folder_of, refused, zip_of
 
 
 def digest(data, paths: dict[str, Path]) -> str:
-    """Of what is decoded, as the prepared arrays have it."""
+    """A digest of the decoded data, as prepared arrays have it."""
     decoded: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for split, images in data.classes(paths):
         decoded[split].append(np.array(images))
@@ -70,9 +68,7 @@ def test_archives_and_folders_of_other_systems_are_the_same_data(
 
 @pytest.fixture(scope="module")
 def drawings() -> dict[str, bytes]:
-    """Of the first two characters of each split in the tree of images_background, every one
-    another.
-    """
+    """Distinct drawings of the first two characters of each split, as in images_background."""
     pictures, data = {}, make("omniglot")
     for split in SPLITS:
         for archive, alphabet, number in data.characters[split][:2]:
@@ -117,7 +113,7 @@ def test_omniglot_in_archives_and_folders_of_other_systems(form, drawings, tmp_p
 
 
 def repickled(path: Path, target: Path, protocol: int = 4, **changes) -> Path:
-    """As Python 3 writes again what it read of the published pickles with ``encoding="bytes"``."""
+    """The published pickles, read with ``encoding="bytes"`` and written again by Python 3."""
     files = {}
     for name, held in content(path).items():
         if name.endswith(("train", "test", "meta")):
@@ -276,7 +272,7 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
 
 
 def test_a_tar_that_ends_early_between_two_members_is_noticed(tmp_path):
-    """tarfile itself takes it, and one with a damaged header in its middle, for a whole one."""
+    """tarfile takes such a tar for whole, and one with a damaged header in its middle too."""
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as archive:
         for name in ("a", "b", "c"):

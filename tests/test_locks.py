@@ -1,5 +1,6 @@
-"""Locks: only a file that another process holds is waited for; a file system without locks is said
-at once.
+"""Locks: a process waits only for a file that another holds.
+
+On a file system without locks it says so at once.
 """
 
 import errno
@@ -105,8 +106,9 @@ def test_what_another_holds_is_waited_for(number, tmp_path, monkeypatch):
 
 
 def held(folder: Path, content: str | None = None) -> str:
-    """What a second process is told of a run that is held, by a holder that signed with
-    ``content``.
+    """The error of a second process about a run that is held.
+
+    ``content`` is what the holder wrote into the lock file.
     """
     with run_lock(folder):
         if content is not None:
@@ -172,8 +174,9 @@ def test_a_folder_for_places_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.fixture
 def begun(tmp_path):
-    """A study whose first run has a lock file, progress and a checkpoint; the second a lock file
-    only.
+    """A study whose first run has a lock file, progress and a checkpoint.
+
+    The second run has a lock file only.
     """
     resolved, store = study(seeds=1), Store(tmp_path)
     first, second = (store.folder(run.spec) for run in resolved.runs[:2])
@@ -216,9 +219,7 @@ def test_status_says_so_where_the_lock_may_not_be_read(begun, tmp_path, monkeypa
 
 
 def test_looking_needs_no_file_that_is_open_for_writing_and_disturbs_nobody(begun, monkeypatch):
-    """On NFS, flock() is a lock of bytes, and an exclusive one is for files open for writing: EBADF
-    otherwise.
-    """
+    """On NFS, an exclusive flock() needs a file that is open for writing; otherwise EBADF."""
     _, first, _ = begun
     real = fcntl.flock
 

@@ -1,6 +1,4 @@
-"""Every method and its +CML version against the obvious loop; what every plug-in must satisfy.
-float64.
-"""
+"""Every method and its +CML version against the obvious loop, and laws of every method. float64."""
 
 import pytest
 import torch
@@ -72,8 +70,9 @@ def test_in_first_order_too(name, options, net, path):
     ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", "")
 )
 def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path, first_order, monkeypatch):
-    """The loop's own parameters, gradients and Adam; MAML++ goes through its schedules on the way.
-    Compiled: traced.
+    """The loop has its own parameters, gradients and Adam; MAML++ goes through its schedules.
+
+    A compiled step is traced and interpreted.
     """
     monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
     made = CompiledStep if path == "compiled" else MetaStep
@@ -109,9 +108,7 @@ def test_sharp_maml_with_adapted_norm(level, options):
     ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", "")
 )
 def test_what_is_compiled_is_the_obvious_loop(name, options, first_order, monkeypatch):
-    """The traced computation, interpreted; what a compiler makes of it is tested below, for
-    some.
-    """
+    """The traced computation is interpreted; compiled programs are tested in test_compiled.py."""
     monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
     first_order = first_order or name.startswith("fomaml")
     case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
@@ -122,9 +119,7 @@ def test_what_is_compiled_is_the_obvious_loop(name, options, first_order, monkey
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("name", [name for name, _ in VARIANTS if not name.startswith("sharp")])
 def test_what_is_made_of_seeds_is_each_ones_obvious_loop(name, first_order, monkeypatch):
-    """The graph over seeds that a compiler is given, interpreted: each seed has parameters and
-    tasks of its own.
-    """
+    """The graph over seeds is interpreted: each seed has its own parameters and tasks."""
     monkeypatch.setattr(seeds, "compiled", lambda graph, arguments: graph)
     first_order = first_order or name.startswith("fomaml")
     cases = [Case(name, "mlp", inner_steps=2, first_order=first_order) for _ in range(2)]
@@ -194,7 +189,7 @@ def test_and_for_any_shape(variant, way, shot, query, tasks, channels, size, at_
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("fomaml")])
 def test_finite_differences_on_a_smooth_network(name):
-    """Of the outer loss; the outer level of Sharp-MAML is no loss and has tests of its own."""
+    """It is the outer loss that is tested; Sharp-MAML's outer level has tests of its own."""
     case, task = Case(name, "mlp", activation="tanh", inner_steps=2), waves()
     _, grads = case.engine_gradient(task)
     direction = {key: random(*g.shape, name=str(key)) - 0.5 for key, g in grads.items()}
@@ -218,7 +213,7 @@ def test_finite_differences_on_a_smooth_network(name):
 @pytest.mark.parametrize(("net", "path"), NETS)
 @pytest.mark.parametrize("name", BASES)
 def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, net, path):
-    """In float32, as runs are trained; every method x against x+cml."""
+    """In float32, as runs are trained: every method x against x+cml."""
     runs = []
     for method in (name, f"{name}+cml"):
         case = Case(method, net, path, gamma=0.0, inner_steps=2)
@@ -235,7 +230,7 @@ def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, net, path)
 
 @pytest.mark.parametrize("name", BASES)
 def test_the_outer_gradient_is_affine_in_gamma(name):
-    """At equal points: of the closure, which is what Sharp-MAML's outer level evaluates twice."""
+    """The gradient is taken at equal points; Sharp-MAML's outer level evaluates it twice."""
     grads = [
         Case(f"{name}+cml", gamma=g, inner_steps=2).engine_gradient(images())[1]
         for g in (0.0, 0.5, 1.0)
@@ -260,7 +255,7 @@ def test_phi_never_adapts_never_sees_support_and_can_be_deleted(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_do_not_meet(name):
-    """Several tasks in one program are as each alone, adapted values included."""
+    """Several tasks in one program adapt as each alone."""
     case, task = Case(name, inner_steps=2), images()
     *_, together = case.method.trajectory(expand(case.groups, 3), task.support, 2)
     for t in range(3):
@@ -271,8 +266,9 @@ def test_tasks_do_not_meet(name):
 
 @pytest.mark.parametrize("name", [*(f"{name}+cml" for name in BASES), "cl"])
 def test_what_adapts_alike_adapts_once_and_nothing_else_does(name, monkeypatch):
-    """A second co-learner on the same body (the reading co_unpaired), another body, and equation 9
-    or CL's own loss.
+    """Asked are a second co-learner on the same body (co_unpaired), another body, and another loss.
+
+    The other loss is equation 9, or CL's own.
     """
     case, other, task = Case(name, inner_steps=2), Case(name, inner_steps=2), images()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""MiniImagenet in the layouts in which people keep it: the same data, or named for what it is."""
+"""MiniImagenet in other known layouts: the same data, or named for what it is."""
 
 import io
 import pickle

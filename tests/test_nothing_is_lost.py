@@ -1,5 +1,6 @@
-"""What a kill, a second process or a full disk may cost: at most one checkpoint interval, and never
-a half file.
+"""A kill, a second process or a full disk costs at most the time since the last checkpoint.
+
+No file is ever half written.
 """
 
 import errno
@@ -75,13 +76,13 @@ def resolved():
 
 @pytest.fixture(scope="module")
 def untouched(resolved, tmp_path_factory):
-    """The same runs without interruption."""
+    """The same runs, made without interruption."""
     settings = Settings(results=tmp_path_factory.mktemp("untouched"), report=lambda text: None)
     return [run(item.spec, settings) for item in resolved.runs]
 
 
 def assert_identical(folder: Path, twin) -> None:
-    """Bit for bit: models, test results, curves."""
+    """Check that models, test results and curves are equal bit for bit."""
     record = read(folder)
     for name in ("model", "colearner", "best_co", "last"):
         a, b = (load_file(f / f"{name}.safetensors") for f in (folder, twin.folder))
@@ -226,10 +227,9 @@ def test_a_gpu_has_as_many_places_as_it_is_given(tmp_path):
 
 
 class FullDisk:
-    """Lets through ``room`` writes whole, the next but for its last byte; then every write fails as
-    on a full disk.
+    """A disk that takes ``room`` whole writes and the next one but for its last byte, then no more.
 
-    Counted in writes, not bytes: measured seconds have more digits in one run than in the next.
+    It counts writes, not bytes: measured seconds have a different number of digits in each run.
     """
 
     def __init__(self, monkeypatch, room: float = math.inf):
@@ -266,7 +266,7 @@ class FullDisk:
 
 
 def whole(path: Path) -> bool:
-    """Whether a file is complete, by its kind."""
+    """Whether a file is complete, judged by its kind."""
     if path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".npz":
@@ -280,9 +280,7 @@ def whole(path: Path) -> bool:
 
 
 def everything(resolved, results: Path, data: Path) -> None:
-    """Every place that writes: data, checkpoints, models, results, records, stamps, plan, tables,
-    page, index.
-    """
+    """Write all that the package writes: data, models, records, stamps, plan, tables, pages."""
     cls = registry.datasets.get("glyphs")
     cls(cls.Options(size=16)).prepare(data)
     often = Settings(results=results, report=lambda text: None, checkpoint_seconds=0.0)
@@ -335,7 +333,7 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
 
 
 def test_every_write_goes_through_files_py():
-    """What else opens files for writing is listed here with its reason."""
+    """Other places that open files for writing are listed here with their reason."""
     import ast
 
     allowed = {

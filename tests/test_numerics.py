@@ -1,4 +1,4 @@
-"""Every path of the engine against the obvious loop, and the invariants of MAML. float64."""
+"""Every path of the engine against the obvious loop, and laws of MAML. float64."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_meta_gradient(name, net, path, steps, first_order):
 def test_meta_gradient_of_any_shape(
     way, shot, query, tasks, channels, size, at_once, adapt_norm, path, depth, large
 ):
-    """``large``: maps are treated as those that do not fit the cache."""
+    """``large``: maps are treated like maps that do not fit the cache."""
     case = Case(
         path=path,
         way=way,
@@ -79,8 +79,9 @@ def test_meta_gradient_of_any_shape(
 
 
 def test_vmap_over_batch_norm_is_wrong_and_our_batched_path_is_not():
-    """Why tasks are folded into channels: with vmap, second-order gradients through F.batch_norm go
-    astray.
+    """This is why tasks are folded into channels.
+
+    Under vmap, second-order gradients through F.batch_norm are wrong.
     """
     case = Case("maml", path="plain")
     task = images()

@@ -1,6 +1,4 @@
-"""Omniglot on miniature archives, on a local server, and on the real drawings where they are at
-hand.
-"""
+"""Omniglot: miniature archives, a local server, and the real drawings where they are at hand."""
 
 import functools
 import hashlib
@@ -209,8 +207,9 @@ def with_a_shorter_chunk(png: bytes) -> bytes:
 
 
 def with_members_marked(offset: int, value: int) -> object:
-    """Flags (offset 6) or method of compression (8) that a flipped bit gives to every member, in
-    both headers.
+    """Give every member the flags (offset 6) or the compression (8) of a flipped bit.
+
+    Both headers of a member are changed.
     """
 
     def damage(path: Path) -> None:
@@ -240,7 +239,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_archive_is_named_and_leaves_nothing(damage, miniature, tmp_path):
-    """Copies whose digest is as told, say since a damaged file was hashed."""
+    """The digest that the user names is that of the damaged file."""
     data, copies = miniature
     path = Path(copies["images_background.zip"].path)
     damage(path)
@@ -255,7 +254,7 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(damage, miniature, tmp_pa
 
 
 def test_wherever_a_byte_changes_it_is_noticed_or_without_effect(miniature):
-    """The archive of one character, with one other byte at a time."""
+    """The archive has one character; one byte at a time is another."""
     data, copies = miniature
     data.characters = {split: characters[-1:] for split, characters in data.characters.items()}
     paths = {name: Path(copy.path) for name, copy in copies.items()}

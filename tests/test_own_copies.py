@@ -1,6 +1,4 @@
-"""A user's own copies of data: what is made from one is never taken for another, nor for what is
-published.
-"""
+"""A user's own copies of data are never taken for other copies or for the published data."""
 
 import hashlib
 import json
@@ -70,7 +68,7 @@ def resolved(content: dict) -> dict:
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory) -> list[dict]:
-    """Configuration that names one miniature of CIFAR-100, and another."""
+    """Two pieces of configuration, each of which names a miniature of CIFAR-100."""
     sources = []
     for seed in (0, 1):
         folder = tmp_path_factory.mktemp(f"copy{seed}")
@@ -81,7 +79,7 @@ def copies(tmp_path_factory) -> list[dict]:
 
 
 def fetch(content: dict, folder: Path) -> tuple[int, dict]:
-    """(exit code of `fetch` with the study's plan, its stamp)."""
+    """Run `fetch` with the study's plan: its exit code and the stamp."""
     folder.mkdir(exist_ok=True)
     (folder / "plan.json").write_text(dumped(resolved(content)))
     stamp = folder / "data" / "ready" / f"{KEY}.json"
@@ -91,7 +89,7 @@ def fetch(content: dict, folder: Path) -> tuple[int, dict]:
 
 @pytest.fixture
 def offline(monkeypatch):
-    """What would be downloaded is an error instead."""
+    """Make every download an error."""
     original = stored.obtain_all
 
     def only_own(files, downloads, own, room):
@@ -209,7 +207,7 @@ def test_arrays_from_before_files_were_kept(copies, tmp_path, offline):
 
 
 class Two(ImageSet):
-    """Two classes of three images from one file."""
+    """A set of two classes of three images from one file."""
 
     input_shape, smallest_class, image_count, name = (1, 2, 2), 3, 6, "two"
     class_counts = {"train": 1, "validation": 0, "test": 1}
@@ -250,7 +248,7 @@ def test_a_copy_with_the_right_numbers_is_the_published_one_only_by_its_digest(
 
 
 def other_pixels(settings) -> None:
-    """The prepared glyphs say that they are others."""
+    """Let the prepared glyphs say that they are other data."""
     path = next(Path(settings.data_dir).rglob("index.json"))
     path.write_text(re.sub('"sha256": "....', '"sha256": "0000', path.read_text()))
 

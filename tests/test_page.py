@@ -1,6 +1,6 @@
-"""What stands on a study's page: text, verdicts, cost, failures and tables.
+"""The text of a study's page: verdicts, cost, failures and tables.
 
-Its charts are in test_page_charts.py; how a browser shows the page is in test_browser.py.
+The page's charts are in test_page_charts.py, a browser's view of the page in test_browser.py.
 """
 
 import re
@@ -23,7 +23,7 @@ VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
 class WellFormed(HTMLParser):
-    """Collects text and checks that tags close in order."""
+    """A reader of HTML that collects text and checks that tags close in order."""
 
     def __init__(self):
         super().__init__()
@@ -101,7 +101,7 @@ def test_text_of_a_study_cannot_end_the_element_it_stands_in(tmp_path):
 
 
 def test_the_page_tells_methods_of_different_recipes_apart():
-    """MAML++ has another meta-batch, number of steps and validation than MAML under `official`."""
+    """Under `official`, MAML++ and MAML differ in meta-batch, number of steps and validation."""
     resolved = study()
     experiment = resolved.study.model_dump(mode="json")["experiments"]["e"] | {
         "protocol": "official",
@@ -325,7 +325,7 @@ def test_methods_of_equal_labels_are_told_by_their_keys(tmp_path):
 
 
 def test_ids_on_the_page_are_of_one_element_each(tmp_path):
-    """Whatever a study calls its tables and figures."""
+    """The names of tables and figures may be those of the page's own sections."""
     keys = ("cost", "runs", "curves")
     resolved = edited(
         study(seeds=3),

@@ -17,7 +17,7 @@ from tests.helpers.simulated import finish, study
 
 
 def drawn(spec: dict) -> str:
-    """A chart as SVG, by the library that the page holds."""
+    """A chart as SVG, drawn by the library that the page holds."""
     return vl_convert.vegalite_to_svg(spec | {"width": 400}, config=charts.CONFIG)
 
 
@@ -134,7 +134,7 @@ def test_accuracies_are_in_percent_and_errors_as_they_are(tmp_path):
 
 
 def test_a_study_of_many_runs_has_a_page_of_bounded_size():
-    """The full grid has 771 runs of up to 300 validations."""
+    """The full grid has 771 runs with up to 300 validations each."""
     steps = list(range(0, 30_000, 100))
     curves = [
         charts.Curve("m", str(s), steps, np.random.default_rng(s).random(300).tolist())
@@ -145,7 +145,7 @@ def test_a_study_of_many_runs_has_a_page_of_bounded_size():
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance as WCAG 2 defines it."""
+    """The relative luminance of a colour, as WCAG 2 defines it."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b

@@ -1,6 +1,4 @@
-"""Paths that a user names: expanded alike in a configuration, on the command line and in the Python
-API.
-"""
+"""A user's paths are expanded alike in a configuration, a command line and the Python API."""
 
 import argparse
 import json
@@ -32,9 +30,7 @@ DIGEST = "0" * 64
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch) -> Path:
-    """A home and a scratch folder, both with a dollar sign in their names; the working folder is
-    another.
-    """
+    """A home and a scratch folder with dollar signs in their names; work is done elsewhere."""
     for name in ("work", "h$HOME", "s$$x"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "h$HOME"))
@@ -61,7 +57,7 @@ WRITTEN = [
 
 
 def meant(text: str, home: Path) -> str:
-    """By hand."""
+    """The paths that are meant, written by hand."""
     scratch = str(home.parent / "s$$x")
     text = text.replace("${SCRATCH}", scratch).replace("$SCRATCH", scratch)
     return {"~": str(home), "~/a b": f"{home}/a b", "$$x/y": "$x/y"}.get(text, text)
@@ -156,7 +152,7 @@ def test_every_path_of_a_command_is_checked_before_anything_is_done(option, home
 
 @pytest.fixture
 def made(monkeypatch) -> list[Path]:
-    """Data folders in which glyphs were to be prepared."""
+    """The data folders in which glyphs were to be prepared."""
     folders = []
     monkeypatch.setattr(
         registry.datasets.get("glyphs"),
@@ -212,7 +208,7 @@ def test_included_files_are_found(home):
 
 @pytest.mark.slow
 def test_a_study_lands_in_one_folder(home):
-    """Through Snakemake: where the plan is, what it says, and where the jobs' files are to be."""
+    """Under Snakemake, the plan and the jobs' files are in the same folder."""
     content = study(results="$SCRATCH/r", data_dir="~/d")
     (home / "tiny.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     command = [

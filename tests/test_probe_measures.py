@@ -17,7 +17,7 @@ NAMED = {"experiment": "e", "title": "T", "runs": [{"label": "a", "run": "a"}]}
 @pytest.mark.parametrize("at", ["adapted", "initial"])
 @pytest.mark.parametrize("loss", ["outer", "head"])
 def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
-    """One task at a time in float64, gradients by the reference of the numerics tests."""
+    """The reference takes one task at a time in float64."""
     from tests.helpers import reference
 
     case, task = Case(gamma=0.7), images(way=3, shot=2)
@@ -57,8 +57,9 @@ def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
 
 
 def test_two_heads_of_equal_weights_have_gradients_of_cosine_one():
-    """BOIL's head does not adapt, so theta' = theta; a co-learner of depth 0 has its structure,
-    here its weights.
+    """BOIL's head does not adapt, so theta' = theta.
+
+    A co-learner of depth 0 has the head's structure, and here its weights.
     """
     case, task = Case("boil+cml", depth=0), images(way=3, shot=2, tasks=1)
     with torch.no_grad():
@@ -119,9 +120,7 @@ def test_the_last_layer_of_psi_is_below_the_heads_and_no_shortcut(network, optio
 
 
 def test_a_line_is_drawn_at_the_steps_of_its_own_method():
-    """One method validated every 100 steps, one every 500: neither line is cut by the other's
-    steps.
-    """
+    """One method is validated every 100 steps, one every 500: both lines stay whole."""
     from cml_bench.figures import draw
 
     steps = np.arange(0, 1001, 100)

@@ -62,7 +62,7 @@ def config() -> dict:
 
 
 def resolved(data_dir="data", **changes) -> dict:
-    """The plan; ``changes``: figure -> keys of it that are set."""
+    """The plan of the figures; ``changes``: figure -> keys to set in it."""
     content = config() | {"data_dir": str(data_dir)}
     for key, change in changes.items():
         content["figures"][key] |= change
@@ -71,7 +71,7 @@ def resolved(data_dir="data", **changes) -> dict:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir):
-    """Results of a tiny trained study, and the arrays of its figures."""
+    """A tiny trained study: its results, its plan, the drawn files and the figures' arrays."""
     root, plan = tmp_path_factory.mktemp("figures"), resolved(data_dir)
     specs = [run.spec for run in plan.runs]
     run_all(specs, Settings(results=root, data_dir=data_dir, report=lambda text: None))
@@ -240,7 +240,7 @@ def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
 
 
 def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
-    """All have the seed that is asked for; points of one row are never shown as another's."""
+    """All points have the figure's seed; points of one row are never shown as another's."""
     source = registry.datasets.get("sbm")
     for split in ("r0", "r1"):
         source(source.Options(split=split)).prepare(settings.data_dir)

@@ -1,6 +1,4 @@
-"""The three presets of every method, resolved, and what differs between any two of them (design:
-protocols).
-"""
+"""The three presets of every method, and all differences between any two of them."""
 
 import itertools
 import json
@@ -20,9 +18,7 @@ NAMES = [n for n in registry.method_names() if registry.method(n).learns]
 
 
 def resolved(name: str, preset: str) -> dict[str, object]:
-    """Every option of a preset by its dotted key, for Conv4 on MiniImagenet-like images, or for the
-    GCN on nodes.
-    """
+    """Every option of a preset by its dotted key, for Conv4 on images or for the GCN on nodes."""
     cls = registry.method(name)
     network = GCNOptions if cls.needs == "nodes" else Conv4Options
     own = recipe(preset, cls.recipe)
@@ -38,14 +34,15 @@ def resolved(name: str, preset: str) -> dict[str, object]:
 
 
 def difference(name: str, a: str, b: str) -> dict[str, list]:
-    """Key -> [value under preset a, value under preset b], where they are not equal."""
+    """Key -> [value under preset a, value under preset b], where the two differ."""
     one, two = resolved(name, a), resolved(name, b)
     return {key: [one[key], two[key]] for key in one if one[key] != two[key]}
 
 
 def table() -> dict[str, dict[str, dict[str, list]]]:
-    """Method -> "preset -> preset" -> differences; written by ``python -m
-    tests.test_protocols``.
+    """Method -> "preset -> preset" -> differences.
+
+    ``python -m tests.test_protocols`` writes them.
     """
     pairs = list(itertools.combinations(PRESETS, 2))
     return {name: {f"{a} -> {b}": difference(name, a, b) for a, b in pairs} for name in NAMES}
@@ -178,8 +175,9 @@ def test_describe_counts_the_papers_parameters(name, monkeypatch):
 
 
 def test_training_flops_count_every_pass():
-    """Sharp-MAML: twice the inner gradients below, two passes above; about four times MAML's for
-    both.
+    """Below, Sharp-MAML takes twice the inner gradients; above, it makes two passes.
+
+    Both together cost about four times MAML's FLOPs.
     """
     plain = describe(
         "maml", "conv4", "glyphs", 5, 1, options={"inner_steps": 5, "adapt_norm": False}

@@ -37,7 +37,7 @@ DENIED = [errno.EACCES, errno.EPERM, errno.EROFS]
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything in a folder, with times and content."""
+    """Everything in a folder: times and content by path."""
     return {
         path.relative_to(folder).as_posix(): (
             path.stat().st_mtime_ns,
@@ -49,9 +49,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.fixture
 def locked_up(tmp_path, monkeypatch):
-    """A function after which nothing below a folder can be written, as far as the package can
-    tell.
-    """
+    """A function that makes a folder read-only, as far as the package can tell."""
 
     def lock_up(folder: Path, number: int) -> None:
         def guard(module, name: str, writes) -> None:
@@ -136,7 +134,7 @@ def test_threads_that_write_at_once_leave_the_umask_alone(tmp_path):
 
 @pytest.fixture
 def made(tmp_path):
-    """The results of a study, and its plan elsewhere."""
+    """The results of a study, and its plan in another folder."""
     results = tmp_path / "results"
     resolved = edited(study(seeds=2), lambda plan: plan["study"].update(results=str(results)))
     finish(resolved, results, LEVEL)

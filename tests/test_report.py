@@ -1,4 +1,4 @@
-"""Files of a study: tables, figures and the page; what is on the page is in test_page.py."""
+"""The files of a study: tables, figures and page. The page's text is in test_page.py."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.helpers.studies import study as small_config
 
 
 def written(resolved, root, keys=()):
-    """All files for people: tables, then the page that links them."""
+    """Write all files for people: tables, then the page that links them."""
     return [*write.tables(resolved, root, list(keys)), write.page(resolved, root)]
 
 

@@ -1,4 +1,4 @@
-"""Runs that were interrupted and go on, and runs that are not trained again."""
+"""Interrupted runs go on where they stopped; finished ones are not trained again."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
-"""Several seeds as one program (engine/seeds.py): each is the run that it would have been alone.
+"""Several seeds as one program (engine/seeds.py): each run is as if it were trained alone.
 
-The program is interpreted here, operation by operation, except where a test says compiled: what is
-batched is the same.
+Programs are interpreted here, operation by operation, unless a test says compiled; their batching
+over seeds is the same.
 """
 
 from dataclasses import replace
@@ -41,7 +41,7 @@ MORE = {
 
 
 def alone(settings: Settings) -> Settings:
-    """One by one and operation by operation, elsewhere."""
+    """The settings for the same runs alone, operation by operation, in another folder."""
     return replace(settings, results=settings.results / "alone", path="fast")
 
 
@@ -63,9 +63,7 @@ def close(a, b, limit):
     "name", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
 )
 def test_every_method_is_what_it_is_alone(name, together):
-    """In float64, after 12 steps of Adam, whose last 4 begin with fresh averages; learning rate and
-    clamp as well.
-    """
+    """In float64, after 12 steps of Adam with learning rates, clamp and a reset of its averages."""
     protocol = {
         "optimizer_reset_every": 8,
         "clamp": 0.5,
@@ -160,8 +158,9 @@ def test_a_program_with_something_of_one_seed_in_it_is_not_shared(together, monk
 
 @pytest.mark.slow
 def test_a_phase_whose_program_is_not_shared_goes_on_seed_by_seed(together, monkeypatch):
-    """MAML++ changes its program on the way: what was one tensor of all seeds is each one's own
-    again.
+    """MAML++ changes its program on the way.
+
+    From then on each seed has tensors of its own again.
     """
     specs = seeded("mamlpp", method_options=SCHEDULED, precision="float64")
     run_all(specs, alone(together))
@@ -222,7 +221,7 @@ def test_who_meets(together, monkeypatch):
     ],
 )
 def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, options):
-    """Bit for bit, although the two are programs of their own."""
+    """They are equal bit for bit, although they are two different programs."""
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     truly = replace(settings, path="compiled", checkpoint_seconds=1e9)
@@ -240,8 +239,10 @@ def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, o
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_the_compiled_program_of_several_seeds(precision, settings, tmp_path, monkeypatch):
-    """Truly compiled, and bit for bit the same after a restart: by a program made anew, with one
-    seed finished and the others' checkpoints of different steps.
+    """The program is compiled, and a restart gives the same bits.
+
+    The restart makes the program anew; one seed is finished, the others have checkpoints of
+    different steps.
     """
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")

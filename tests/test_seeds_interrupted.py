@@ -1,7 +1,6 @@
-"""Several seeds in one program when one of them stops, fails, diverges or is finished already.
+"""Several seeds in one program when one of them stops, fails, diverges or is finished.
 
-The runs equal those where nothing came between, bit for bit. The program is interpreted here,
-operation by operation.
+All runs equal the undisturbed ones bit for bit. Programs are interpreted, operation by operation.
 """
 
 from dataclasses import replace
@@ -20,7 +19,7 @@ from tests.helpers.seeds import SEEDS, equal, interpret, killed, met, records, r
 
 @pytest.fixture(scope="module")
 def undisturbed(data_dir, tmp_path_factory):
-    """Records of seeded(), where nothing came between."""
+    """The records of seeded(), trained without any disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
     there = met(Settings(results=folder, data_dir=data_dir, report=lambda text: None))
     with pytest.MonkeyPatch.context() as patch:
@@ -44,8 +43,9 @@ def test_resumed_runs_equal_their_uninterrupted_twins(at_step, together, undistu
 
 
 def watch_places(patch, seen):
-    """Whenever a program is played: each training that is due stands at its place, the first one at
-    all others.
+    """Note which seeds are due at each step, and check the places of all seeds.
+
+    Each training that is due stands at its place; the first one fills all other places.
     """
     due, advanced = {}, seeds.Together._advanced
 
@@ -72,7 +72,7 @@ def watch_places(patch, seen):
 
 
 def test_checkpoints_of_different_steps_change_nothing(together, undisturbed, monkeypatch):
-    """Each run saves by its own clock; those that are behind catch up in the program of all."""
+    """Each run saves by its own clock; runs that are behind catch up in the shared program."""
     specs, said, seen = seeded(), [], []
     killed(specs, together, 9, saved=(2, 9, 5))
     watch_places(monkeypatch, seen)
@@ -85,7 +85,7 @@ def test_checkpoints_of_different_steps_change_nothing(together, undisturbed, mo
 
 
 def test_what_was_finished_before_changes_nothing_of_the_others(together, undisturbed, monkeypatch):
-    """A process that died between two tests, say: the program keeps its number of seeds."""
+    """This happens when a process dies between two tests: the program keeps its number of seeds."""
     specs, numbers = seeded(), []
     monkeypatch.setattr(
         seeds, "compiled", lambda graph, arguments: numbers.append(len(arguments[0])) or graph

@@ -1,4 +1,4 @@
-"""What must hold of Sharp-MAML by its equations. float64."""
+"""Laws of Sharp-MAML, from its equations. float64."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Simulated results: intervals cover as often as they say, tests and verdicts err as rarely."""
+"""Intervals, tests and verdicts on simulated results: coverage and errors are as promised."""
 
 import numpy as np
 import pytest
@@ -41,8 +41,9 @@ def test_simulated_sign_flip_size():
 
 
 def simulated_families(rng, shift, families, size=6, n=5):
-    """Stars of ``families`` tables, shape (families, size); the first difference is ``shift``
-    points.
+    """Whether differences of ``families`` tables get a star, (families, size).
+
+    The first difference of each table is ``shift`` points.
     """
     differences = rng.normal(0, 1, size=(families, size, n))
     differences[:, 0] += shift

@@ -1,4 +1,4 @@
-"""`status`: every state a run can be in, per table, and as JSON; stamps whose runs are gone."""
+"""`status`: the state of every run, per table and as JSON, and stamps whose runs are gone."""
 
 import json
 
@@ -17,7 +17,7 @@ from tests.helpers.simulated import LEVEL, finish, study
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Twelve runs at two shots: some finished, one diverged, and one of every other state."""
+    """Twelve runs at two shots: some finished, one diverged, and one in every other state."""
     resolved = study(seeds=3)
     shots = {True: "diverged", False: "finished"}
     store = finish(
@@ -92,8 +92,9 @@ def test_runs_without_their_data_have_the_reason(mixed, monkeypatch):
 
 @pytest.mark.slow
 def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):
-    """A record is damaged: nothing is lost but its row's run. Its folder is moved away, as told:
-    one run is trained.
+    """A damaged record costs only its own run.
+
+    When its folder is moved away as advised, that one run is trained.
     """
     config = {**changed(), "study": "mended", "results": "mended"}
     assert trained(start(checkout, config)) == 4

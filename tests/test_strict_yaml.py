@@ -1,6 +1,4 @@
-"""YAML in which something would be lost, or read as something else, is refused with file and
-line.
-"""
+"""YAML in which something would be lost or misread is refused, with file and line."""
 
 import re
 from typing import Literal

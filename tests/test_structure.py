@@ -1,4 +1,4 @@
-"""The shape of the package: who may import whom, what short processes load, and pins that agree."""
+"""The shape of the code: imports, sizes of files and functions, layout, encodings, pins."""
 
 import ast
 import io
@@ -149,7 +149,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_no_test_imports_a_test_module():
-    """What tests share is in tests/helpers, fixtures are in tests/conftest.py."""
+    """Helpers of several tests are in tests/helpers, fixtures in tests/conftest.py."""
     for path in (ROOT / "tests").rglob("*.py"):
         assert not {name for name in imported(path) if ".test_" in f".{name}"}, path
 
@@ -222,7 +222,7 @@ def test_the_lock_file_has_every_declared_dependency_and_fits_it():
 
 
 def test_no_cuda_package_is_locked():
-    """torch pins those itself; a CPU build of torch has none."""
+    """torch pins CUDA packages itself, and a CPU build of torch has none."""
     assert not [
         name
         for name in pins((ROOT / "requirements.txt").read_text())
@@ -231,9 +231,7 @@ def test_no_cuda_package_is_locked():
 
 
 def _unsaid_encodings(source: str) -> list[int]:
-    """Lines that open text, or start a process that talks text, and leave the encoding to the
-    locale.
-    """
+    """Lines that open text, or run a process that talks text, without naming the encoding."""
     numbers = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):

@@ -1,4 +1,4 @@
-"""Tables: the numbers in their cells, and what they may and may not say."""
+"""Tables: the numbers in their cells, and the notes and signs beside them."""
 
 import io
 import json

@@ -1,6 +1,4 @@
-"""Awkward texts in Markdown, LaTeX, CSV and a terminal, each read by another reader than the one
-that wrote it.
-"""
+"""Awkward texts in Markdown, LaTeX, CSV and a terminal, read back by independent readers."""
 
 import csv
 import io
@@ -34,7 +32,7 @@ _TOKEN = re.compile(
 
 
 def markdown_read(source: str) -> str:
-    """The text of inline Markdown; fails at a character that could mean something."""
+    """The text of inline Markdown; fails at a character that could be markup."""
     text, place = "", 0
     while place < len(source):
         match = _TOKEN.match(source, place)

@@ -38,7 +38,7 @@ def awkward(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """Counts elements; collects the texts of cells, items and headings."""
+    """A reader of a page: the number of elements, and the texts of cells, items and headings."""
 
     def __init__(self, html):
         super().__init__()
@@ -132,7 +132,7 @@ def test_bibtex(awkward):
 
 
 def shown_in(figure) -> list[str]:
-    """Every text of a picture that can be drawn."""
+    """Every text of a picture; a text that cannot be drawn fails."""
     texts = [text for text in figure.findobj(Text) if text.get_text()]
     ElementTree.fromstring(style.encode(figure, "svg"))
     assert not any(text.get_parse_math() for text in texts)

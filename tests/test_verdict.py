@@ -1,4 +1,4 @@
-"""Verdicts: each rule on a small exact case."""
+"""Verdicts: how a run ended, and what may be said of a cell. Small exact cases."""
 
 import math
 from dataclasses import replace
@@ -18,9 +18,7 @@ from cml_bench.methods.base import accuracy
 
 
 def right(mean, spread=0):
-    """A hundred counts of right answers with this mean and a standard error of ``spread`` / 10
-    (nearly).
-    """
+    """A hundred counts of right answers with this mean; their standard error is ``spread`` / 10."""
     return mean + spread * np.tile([1, -1], 50)
 
 
@@ -58,7 +56,7 @@ def test_run_status_at_chance():
 @pytest.mark.parametrize("way", [2, 3, 5, 7, 10, 20])
 @pytest.mark.parametrize("query", [1, 3, 15])
 def test_a_head_that_always_names_one_class_is_collapsed(way, query):
-    """In every number format and after a validation of any size, though a third is no float."""
+    """In every number format and after a validation of any size, although 1/3 is no float."""
     targets = torch.arange(way).repeat_interleave(query).expand(600, -1)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         logits = torch.zeros(600, way * query, way, dtype=dtype)
@@ -73,9 +71,7 @@ def test_a_head_that_always_names_one_class_is_collapsed(way, query):
 
 @given(st.integers(2, 20), st.integers(1, 15), st.lists(st.floats(0, 1), min_size=2, max_size=30))
 def test_counts_are_judged_as_their_means_were(way, query, shares):
-    """The statuses of stored records hold: away from the limit by more than rounding, nothing
-    changes.
-    """
+    """The statuses of stored records hold, except within rounding of the limit."""
     answers = way * query
     counts = np.round(np.asarray(shares) * answers).astype(np.uint16)
     scores = counts / answers
@@ -235,9 +231,7 @@ def test_other_failures():
 
 
 def scored(values, spread=0.0, count=100):
-    """Scores, shape (seeds, count), with these means over episodes and +-``spread`` between
-    episodes.
-    """
+    """Scores (seeds, count) with these means over episodes, and +-``spread`` between episodes."""
     return np.asarray(values, dtype=float)[:, None] + spread * np.tile([1.0, -1.0], count // 2)
 
 

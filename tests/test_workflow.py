@@ -1,4 +1,4 @@
-"""The DAG as a user runs it, on a study of seconds."""
+"""The workflow as a user runs it, on a study that takes seconds."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.helpers.checkouts import CONFIG, ROOT, changed, snakemake, start, tra
 
 
 def whole(done: subprocess.CompletedProcess) -> str:
-    """What Snakemake printed as it ended without an error."""
+    """What Snakemake printed; it must have ended without an error."""
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -130,7 +130,7 @@ def test_only_what_is_new_is_trained(checkout):
 
 
 def most_at_once(done: subprocess.CompletedProcess) -> int:
-    """The largest number of Conv4 trainings under way at one time, from Snakemake's own account."""
+    """The largest number of Conv4 trainings at one time, by Snakemake's own account."""
     running, most = set(), 0
     for line in (done.stdout + done.stderr).splitlines():
         if match := re.match(r"Job (\d+): training 1 run: maml", line):
@@ -182,8 +182,9 @@ def test_a_study_that_expects_a_gpu_stops_without_one_and_says_what_to_do(checko
 
 @pytest.mark.slow
 def test_data_that_cannot_be_had_leaves_the_rest_running(checkout):
-    """A set with terms of use, in a copy of the package: its runs are `not run: reason`, all else
-    goes on.
+    """In a copy of the package, a data set has terms of use: its runs are `not run: reason`.
+
+    All other runs go on.
     """
     package = checkout / "cml_bench"
     shutil.copytree(ROOT / "cml_bench", package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -227,7 +228,7 @@ def test_a_run_that_was_moved_away_is_trained_again_and_no_other(checkout):
 
 @pytest.mark.slow
 def test_when_a_run_fails_the_tables_of_the_others_are_shown(checkout):
-    """One record is damaged, so its training refuses; everything else is made and told."""
+    """One record is damaged, so its training refuses; everything else is made and shown."""
     config = {**changed(), "study": "failing", "results": "failing"}
     resolved = resolve(parse(config, "test"), "test")
     bad = checkout / "failing" / "runs" / resolved.runs[0].folder

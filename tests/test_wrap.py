@@ -1,5 +1,6 @@
-"""``wrap()``: shapes, labels and splits. Its pixels are in test_decoding.py, the first steps in
-test_data.py.
+"""``wrap()``: shapes, labels and splits.
+
+Pixels are in test_decoding.py, a first use of ``wrap`` in test_data.py.
 """
 
 import io

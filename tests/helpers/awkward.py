@@ -42,7 +42,7 @@ SHOWN = CAPTION.replace("`", "")
 
 
 def study(labels=LABELS, base=BASE, group=GROUP, title=TITLE, caption=CAPTION):
-    """MAML and MAML + CML at two shots; the latter in a row for each label."""
+    """A plan of MAML and MAML + CML at two shots, with a row of MAML + CML for each label."""
     experiment = {
         "data": "glyphs",
         "network": "conv4",

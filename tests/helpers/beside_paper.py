@@ -1,4 +1,4 @@
-"""A study beside published numbers, for simulated records."""
+"""A study whose results are simulated and stand beside published numbers."""
 
 import yaml
 
@@ -38,7 +38,7 @@ PAPER = {
 
 
 def study(tmp_path, seeds=6, paper=PAPER, **changes):
-    """Simulated official runs of MAML and +CML on glyphs, beside PAPER."""
+    """A plan of official runs of MAML and +CML on glyphs, beside the numbers of PAPER."""
     tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "published.yaml"
     path.write_text(yaml.safe_dump(paper))

@@ -1,4 +1,4 @@
-"""The containers that people keep an archive's files in: folders, zips and tars."""
+"""Containers of an archive's files: folders, zips and tars as people make them."""
 
 import zipfile
 from pathlib import Path
@@ -22,7 +22,7 @@ LITTER = (
 
 
 def littered(files: dict[str, bytes]) -> dict[str, bytes]:
-    """With what systems leave beside every tenth file."""
+    """The members, with the files that operating systems leave beside every tenth one."""
     members = {}
     for number, (name, held) in enumerate(files.items()):
         folder, _, base = name.rpartition("/")

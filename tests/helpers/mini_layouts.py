@@ -1,4 +1,4 @@
-"""The layouts in which MiniImagenet is passed around."""
+"""MiniImagenet in the layouts in which people pass it on."""
 
 import io
 import pickle
@@ -13,7 +13,7 @@ SHORT = {"train": "train", "validation": "val", "test": "test"}
 
 
 def pictures() -> dict[str, dict[str, np.ndarray]]:
-    """split -> class -> (4, 84, 84, 3)."""
+    """split -> class -> pictures (4, 84, 84, 3)."""
     return {
         s: {name: archives.images(int(name[1:]), 4, 84) for name in names}
         for s, names in CLASSES.items()
@@ -27,8 +27,9 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def labelled(names: bool = True) -> dict[str, bytes]:
-    """``{data, labels, catname2label}``; labels count on from split to split, the classes are
-    mixed.
+    """The pickles ``{data, labels, catname2label}`` of each split.
+
+    Labels are counted over all splits, and the classes are mixed.
     """
     files, first = {}, 0
     for split, classes in pictures().items():
@@ -47,7 +48,7 @@ def labelled(names: bool = True) -> dict[str, bytes]:
 
 
 def rows() -> dict[str, bytes]:
-    """The published pickles, as Python 3 writes them with bytes for names."""
+    """The published pickles as Python 3 writes them, with bytes as names."""
     return {
         f"mini-imagenet-cache-{SHORT[split]}.pkl": pickle.dumps(
             {
@@ -62,7 +63,7 @@ def rows() -> dict[str, bytes]:
 
 
 def listed(head: str = "filename,label", end: str = "\n") -> dict[str, bytes]:
-    """Ravi and Larochelle's lists, and a folder of all images."""
+    """Ravi and Larochelle's lists, and one folder with all images."""
     files = {}
     for split, classes in pictures().items():
         lines = [head]

@@ -20,13 +20,13 @@ SEEDS = (0, 1, 2)
 
 
 def interpret(patch):
-    """Programs are traced, batched over seeds, and not compiled."""
+    """Trace programs and batch them over seeds, but do not compile them."""
     for module in (compiled, seeds):
         patch.setattr(module, "compiled", lambda graph, arguments: graph)
 
 
 def met(settings) -> Settings:
-    """Settings with which the seeds of a job meet."""
+    """Settings under which the seeds of a job are trained in one program."""
     return replace(settings, path="compiled", checkpoint_seconds=1e9)
 
 
@@ -48,7 +48,7 @@ def records(specs, settings):
 
 
 def equal(a, b):
-    """Bit for bit, but for what says how it was made."""
+    """Whether two runs are equal bit for bit, except in what says how they were made."""
     names = [path.stem for path in a.folder.glob("*.safetensors")]
     return (
         names == [path.stem for path in b.folder.glob("*.safetensors")]
@@ -59,12 +59,13 @@ def equal(a, b):
 
 
 class Stop(BaseException):
-    """Stands for a kill."""
+    """Raised in place of a kill."""
 
 
 def killed(specs, settings, at_step, saved=(1, 1, 1)):
-    """All die before the outer step ``at_step``; each seed has saved at the multiples of its entry
-    of ``saved``.
+    """Train until outer step ``at_step``, then stop all seeds.
+
+    Seed s has saved a checkpoint at the multiples of ``saved[s]``.
     """
     original = Training.begin_step
 
@@ -83,6 +84,6 @@ def killed(specs, settings, at_step, saved=(1, 1, 1)):
 
 
 def replace_by(finished, folder):
-    """Put a finished run where one was begun."""
+    """Put the folder of a finished run in the place of ``folder``."""
     shutil.rmtree(folder)
     shutil.copytree(finished, folder)

@@ -1,4 +1,4 @@
-"""A server on this machine that can be told how to fail."""
+"""A server on this machine, and answers with which it fails as servers do."""
 
 import hashlib
 import http.server
@@ -14,8 +14,9 @@ SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server:
-    """A server on this machine: ``behaviour[name]`` answers for /name; ``asked`` lists (name, Range
-    header).
+    """A server that answers for /name by ``behaviour[name]``.
+
+    ``asked`` lists pairs (name, Range header).
     """
 
     def __init__(self):
@@ -98,8 +99,9 @@ def good(
     pause: float = 0.0,
     ranges: bool = True,
 ):
-    """A server of ``content`` that understands Range and If-Range; its first answer ends after
-    ``until`` bytes.
+    """An answer with ``content`` that understands Range and If-Range.
+
+    The first answer ends after ``until`` bytes.
     """
 
     def answer(handler, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Studies with made-up results: real plans and real record files, no training."""
+"""Studies with made-up results: real plans and real record files, but no training."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}  # percent: +CML gains, and its
 
 
 def study(seeds: int = 5, kind: str = "accuracy", tasks: int = 400) -> dict[str, Any]:
-    """A resolved plan of one experiment with MAML, MAML+CML (and its co head) at two shots."""
+    """A resolved plan of MAML and MAML + CML (and its co head) at two shots."""
     regression = kind == "regression"
     rows = [
         {"label": "MAML", "run": "maml"},
@@ -58,10 +58,11 @@ def finish(
     status=None,
     only=None,
 ) -> Store:
-    """Write a record for every run: scores around ``level[reading]`` (percent, or squared error).
+    """Write a record of every run, with scores around ``level[reading]``.
 
-    Seeds differ by ``seed_sd``, alike for base and +CML up to a tenth of it; episodes by 10.
-    ``status``: a function of the spec; ``only``: which specs are finished.
+    Scores are percent, or squared errors. Seeds differ by ``seed_sd``; the base run and the +CML
+    run of one seed differ alike up to a tenth of it; episodes differ by 10. ``status`` gives a
+    run's status from its specification, ``only`` says which runs are finished.
     """
     store, rng = Store(results), np.random.default_rng(0)
     seed_part = rng.normal(0, seed_sd, 100)
