@@ -8,7 +8,7 @@ import grimp
 
 PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms:begin (python -m tests.make_rooms) -->\n", "<!-- rooms:end -->"
-# Single modules at the root, by what they are.
+# The single modules at the root, in groups.
 ROOT = {"spec": "runs", "records": "runs", "content": "runs", "registry": "runs"}
 OTHERS = "errors"
 TOP = {

@@ -103,7 +103,7 @@ def test_every_kind_of_pickle_is_read(written):
         assert array.dtype.newbyteorder("=") == expected.dtype.newbyteorder("="), (
             "numpy may turn the bytes over"
         )
-    if written is not archives.python2_pickle:  # which knows bytes as str only
+    if written is not archives.python2_pickle:  # Python 2 knows bytes as str only
         assert loaded["b"] == value["b"]
 
 
@@ -190,7 +190,7 @@ DAMAGE = {
     "empty": lambda path: path.write_bytes(b""),
     "page": lambda path: path.write_text("<html>quota</html>"),
 }
-CASES = [  # of unpacked pickles and of photographs a flipped bit makes another pixel
+CASES = [  # a flipped bit of an unpacked pickle or a photograph is only another pixel
     (name, damage)
     for name in ("tar", "miniimagenet", "fc100", "vgg_flower")
     for damage in DAMAGE

@@ -37,14 +37,13 @@ def test_rows_are_medians_of_units_and_ratios_are_paired():
     fast = rows["engine, fast"]
     assert (fast["processor"], fast["seconds"], fast["per_second"]) == (1.0, 2.0, 1.0)
     assert fast["processor_quartiles"] == [1.0, 2.5]
-    assert fast["times_faster"] == 3.0  # of 2, 4, 3; the ratio of the medians would be 4
+    assert fast["times_faster"] == 3.0  # median of 2, 4, 3; the ratio of the medians is 4
     assert fast["times_faster_quartiles"] == [2.5, 3.5]
     assert fast["memory_share"] == 0.25
     assert rows[RATES]["processor"] == 0.5  # 8 FLOP at the best rate
     assert fast["limit_multiple"] == 2.0
-    assert (
-        fast["limit_multiple_in_round"] == 2.0
-    )  # of 1, 2, 2: 1, 1 and 4 s a task, where the limits are 1, 0.5, 2 s
+    # The median of 1, 2, 2: a task takes 1, 1 and 4 s, and the limits are 1, 0.5 and 2 s.
+    assert fast["limit_multiple_in_round"] == 2.0
     assert "times_faster" not in rows[WAY]
     assert rows["higher"] == {
         "workload": "w",
@@ -172,7 +171,7 @@ def test_every_repeat_goes_through_all_workloads(turns, monkeypatch):
     said = []
     partial = []
     for rows in measure.measure([first, other], 3, random.Random(0), said.append):
-        assert not FakeWorker.living  # which would keep memory while others are measured
+        assert not FakeWorker.living  # a living one would keep memory while others are measured
         partial.append(len(rows))
     asked = [name for name in FakeWorker.log if name != WAY]
     assert asked == 3 * [*2 * ["official way"], *2 * ["engine, fast"]]
@@ -181,7 +180,7 @@ def test_every_repeat_goes_through_all_workloads(turns, monkeypatch):
     assert not FakeWorker.living
     stopped = measure.measure([first], 3, random.Random(0), said.append)
     next(stopped)
-    assert FakeWorker.living == {WAY, "official way"}  # one workload goes on with its workers
+    assert FakeWorker.living == {WAY, "official way"}  # rounds of one workload share their workers
     stopped.close()
     assert not FakeWorker.living
 

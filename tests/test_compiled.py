@@ -94,7 +94,7 @@ def test_a_sum_over_tasks_of_products_is_traced_as_one_product(monkeypatch):
         want, before = traced()
         monkeypatch.undo()
         got, after = traced()
-    # The hidden layer's weight gradient is a sum of three products, two of which have no other use.
+    # The hidden layer's weight gradient sums three products; two of them are used nowhere else.
     assert (before.count("aten::bmm"), after.count("aten::bmm")) == (8, 6)
     assert after.count("aten::mm") == before.count("aten::mm") + 2
     for a, b in zip(got, want, strict=True):

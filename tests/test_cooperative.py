@@ -172,7 +172,7 @@ def test_equal_heads_have_cosine_one():
     with torch.no_grad():
         for name in ("head.weight", "head.bias"):
             case.groups["co"][name].copy_(case.groups["base"][name])
-    # alpha = 0: otherwise the meta head adapts and the co-learner does not
+    # with alpha = 0 the meta head does not adapt, as the co-learner does not
     case.options = case.method.options = case.options.model_copy(update={"inner_lr": 0.0})
     diagnostics = diagnose(case.method, case.groups, images(tasks=1))
     assert diagnostics["cosine"]["conv2"] == pytest.approx(1, abs=1e-12)

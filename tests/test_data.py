@@ -83,7 +83,7 @@ def test_labels_are_those_of_the_source():
     """Images of class c are filled with c: a task's inputs tell the class of each label."""
     source = [(np.full((16, 16), 10 * c, np.uint8), c) for c in (3, 1, 2, 5) for _ in range(6)]
     for x, _ in source:
-        x[0] = 200  # a class of one value only is refused
+        x[0] = 200  # a class whose images have one value only is refused
     data = wrap(source)
     data.pixels = data.pixels[:, :, 1:]
     for batch in EpisodeLoader(data, way=3, shot=2, query=4, batch_size=5, batches=4):

@@ -25,7 +25,7 @@ from tests.helpers import archives
 from tests.helpers.image_sets import make
 from tests.helpers.pictures import png, saved
 
-STROKE = np.pad(np.full((8, 4), 255, np.uint8), ((4, 4), (6, 6)))  # 255 where ink is
+STROKE = np.pad(np.full((8, 4), 255, np.uint8), ((4, 4), (6, 6)))  # 255 where there is ink
 PAPER, NO = 255 - STROKE, np.zeros_like(STROKE)
 
 
@@ -37,7 +37,7 @@ def coloured(ink: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
 
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-# the same drawing, black on white, in each way in which it may be stored; from where its ink is
+# One drawing, black on white, in each way in which a file may store it; ``ink`` is 255 or 0.
 STORED = {
     "L": lambda ink: saved(Image.fromarray(255 - ink)),
     "1": lambda ink: saved(Image.fromarray(ink == 0)),
@@ -74,7 +74,7 @@ def test_however_a_drawing_is_stored_it_is_black_on_white(how):
     assert np.array_equal(decode(content, "x", 3), np.stack([PAPER] * 3))
     pictures = [Image.open(io.BytesIO(content)), Image.open(io.BytesIO(content)).copy()]
     if "bits, a grey" in how:
-        pictures.pop()  # once it is read, nothing tells its clear grey
+        pictures.pop()  # the copy in memory has lost which grey is clear
     for picture in pictures:
         images = wrap([(picture, 0)]).arrays.images
         assert images.shape[1] == (1 if picture.mode in ("1", "L", "LA") else 3)
@@ -200,11 +200,10 @@ def test_a_jpeg_with_previews_behind_it_is_read(tmp_path):
 
 
 def test_the_turn_that_exif_notes_is_left_alone():
-    picture = Image.fromarray(
-        np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None], 8, 0)
-    )  # 16 wide, 8 high
+    ramp = np.arange(0, 256, 16, dtype=np.uint8)
+    picture = Image.fromarray(np.repeat(ramp[None], 8, 0))  # 16 wide, 8 high
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by a quarter
+    exif[0x0112] = 6  # "show this picture turned by a quarter"
     for form in ("jpeg", "png", "webp"):
         content = saved(picture, form, exif=exif, quality=100)
         assert Image.open(io.BytesIO(content)).getexif()[0x0112] == 6
@@ -215,7 +214,7 @@ def test_the_turn_that_exif_notes_is_left_alone():
 
 def test_a_picture_of_too_many_pixels_is_named(monkeypatch):
     content = saved(Image.new("1", (40, 40)))
-    for most in (1000, 100):  # Pillow warns of the one, and refuses the other
+    for most in (1000, 100):  # Pillow warns at 1000, and refuses at 100
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
         with pytest.raises(UserError, match=r"here has more pixels than .*1600 pixels"):
             decode(content, "here")

@@ -81,7 +81,7 @@ def test_the_device_reaches_every_tensor(name, net, path, settings):
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
 def test_a_training_lives_on_its_device(name, settings, monkeypatch):
     """With batches, optimiser, clamp, schedule and running sums of the training loop."""
-    real = torch.optim.Adam  # the fused one has no version for a device without storage
+    real = torch.optim.Adam  # fused Adam cannot run on a device without storage
     monkeypatch.setattr(torch.optim, "Adam", lambda groups, fused, **rest: real(groups, **rest))
     spec = glyph_spec(
         "maml",
@@ -153,7 +153,7 @@ def test_what_is_below_the_smallest_normal_number_counts_as_zero_while_a_run_com
 
 @pytest.mark.parametrize("method", ["maml+cml", "boil", "sharp_maml"])
 def test_bf16_trains_and_is_close_to_float32(method, settings, monkeypatch):
-    monkeypatch.setattr(_convolution, "_CACHED", 1)  # one image at a time, as of large ones
+    monkeypatch.setattr(_convolution, "_CACHED", 1)  # one image at a time, as with large images
     spec = glyph_spec(method, steps=8)
     exact, rough = (
         run(spec.model_copy(update={"precision": p}), settings) for p in ("float32", "bf16")

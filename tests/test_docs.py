@@ -78,7 +78,7 @@ def test_every_command_of_the_package_is_one_that_it_takes(page):
         words = shlex.split(command)[3:]
         if words[1:]:
             parser.parse_args(words)
-        else:  # named alone, as `python -m cml_bench plan`
+        else:  # a command without words, such as `python -m cml_bench plan`
             with pytest.raises(SystemExit) as stop:
                 parser.parse_args([*words, "--help"])
             assert stop.value.code == 0, command
@@ -130,7 +130,7 @@ def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
     """Options are parsed as by Snakemake; targets must be those of the named configuration."""
     from snakemake.cli import get_argument_parser
 
-    monkeypatch.chdir(ROOT)  # what a configuration includes is named from there
+    monkeypatch.chdir(ROOT)  # the paths in `include` are relative to it
     parser, targets_seen = get_argument_parser(), set()
     for page in PAGES:
         for command in commands(page, "snakemake"):

@@ -15,7 +15,7 @@ from tests.helpers.released import close, compared
 
 FOLDER = Path(__file__).parent / "fixtures"
 CASES = {
-    # file: method, its options, the network's, tasks of a meta-batch
+    # file: method, its options, the network's options, tasks of a meta-batch
     "mamlpp_A": ("mamlpp", {"inner_steps": 3}, {"slope": 0.01}, 2),
     "sharp_low": ("sharp_maml", {"inner_steps": 2, "level": "low", "rho_low": 0.05}, {}, 4),
     "sharp_both": (

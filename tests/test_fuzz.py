@@ -146,9 +146,7 @@ def check(config) -> str:
     """Make all checks that come before a start; the error's text, or "" for a plan."""
     try:
         study = parse(config, "my.yaml")
-        plan.serialised(
-            config, "my.yaml"
-        )  # plan.cached does so before it asks another process to resolve
+        plan.serialised(config, "my.yaml")  # as plan.cached does before it starts a process
         resolved = estimate.add(resolve(study, "my.yaml"))
     except UserError as error:
         said = str(error)

@@ -136,7 +136,7 @@ def expected(odd: list[tuple[str, str, str]], zipped: bool) -> tuple[dict[str, b
     """The content that is to be read, by name, and whether the archive is to be refused."""
     kept, wrong = {}, False
     for number, (name, kind, target) in enumerate(odd):
-        if zipped:  # which knows files, folders and links; what ends as a folder is one
+        if zipped:  # a zip has files, folders (a name ending in "/") and links
             name = as_utf8(name)
             kind = (
                 "link"
@@ -161,7 +161,7 @@ def test_members_are_read_or_the_archive_is_refused(odd, kind, tmp_path):
     path.parent.mkdir(exist_ok=True)
     try:
         zip_of(path, odd) if kind == "zip" else tar_of(path, odd, kind)
-    except (ValueError, UnicodeError):  # no such archive can be written
+    except (ValueError, UnicodeError):  # such an archive cannot be written
         return
     before, (kept, wrong) = tree(tmp_path), expected(odd, kind == "zip")
     content = tried(path)
@@ -270,7 +270,7 @@ def test_graphs_truncated_anywhere_are_named(tmp_path):
                 graph = planetoid({p.name: p for p in tmp_path.glob("ind.*")})
             except UserError as error:
                 one_sentence(error, tmp_path / "ind.small.")
-            else:  # the end of the line is no part of a number
+            else:  # the end of a line belongs to no number
                 assert (path.name, content) == ("ind.small.test.index", whole[:-1])
                 assert graph[1].shape == (9, 4)
         path.write_bytes(whole)
@@ -373,9 +373,8 @@ def test_a_layout_with_a_file_changed_is_the_same_or_named(
     except UserError as error:
         one_sentence(error, path)
         return
-    if (
-        images != right[layout]
-    ):  # a folder tells no more than what is in it: its numbers are compared with the published
+    # A folder does not say what should be in it; its numbers of images are checked elsewhere.
+    if images != right[layout]:
         assert layout == "class folders"
         assert change in ("gone", "moved", "twice", "folder")
         assert sum(len(i) for _, i in images) != sum(len(i) for _, i in right[layout])

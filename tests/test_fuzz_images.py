@@ -163,9 +163,8 @@ def deep(rng, side):
 def moving(form, **options):
     def kind(rng, side):
         first, second = (Image.fromarray(samples(rng, side)).convert("RGB") for _ in range(2))
-        second.putpixel(
-            (0, 0), tuple(255 - v for v in first.getpixel((0, 0)))
-        )  # Pillow would join two alike
+        # Pillow would join two equal frames.
+        second.putpixel((0, 0), tuple(255 - v for v in first.getpixel((0, 0))))
         return saved(first, form, save_all=True, append_images=[second], **options), None, EXACT
 
     return kind

@@ -9,9 +9,8 @@ import pytest
 
 from cml_bench.data import _glyphs
 
-SOME = [
-    ord(c) for c in "A.gЖ→"
-]  # a capital, the smallest sign, a descender, a wide letter, an arrow
+# A capital, the smallest sign, a descender, a wide letter, an arrow.
+SOME = [ord(c) for c in "A.gЖ→"]
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +107,8 @@ def test_jitters_and_faces_differ(images):
     for character in images.reshape(len(SOME), -1, 28 * 28).astype(float):
         distance = np.abs(character[:, None] - character[None]).mean(axis=-1)
         np.fill_diagonal(distance, np.inf)
-        assert (
-            distance.min() > 1
-        )  # grey levels; noise alone gives about 2 on the brighter half of the pixels
+        # In grey levels; noise alone gives about 2 on the brighter half of the pixels.
+        assert distance.min() > 1
 
 
 def test_no_image_is_blank(class_list):

@@ -43,7 +43,7 @@ def on_the_gpu(name: str, path: str, **options) -> tuple[Case, MetaStep]:
 
 RADII = {"rho_low": 0.03, "rho_up": 0.05}
 OPTIONS = {
-    "mamlpp": {"epoch_steps": 3},  # a phase after another
+    "mamlpp": {"epoch_steps": 3},  # its phases follow each other
     "mamlpp+cml": {"epoch_steps": 3, "channels": 3, "network": {"inputs": "imagenet"}},
     "sharp_maml+cml": RADII,
 }
@@ -110,7 +110,7 @@ def test_an_outer_step_waits_for_nothing(name, path, settings):
     made.advance()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(70):  # into the second block of drawn episodes
+        for _ in range(70):  # goes on into the second block of episodes
             made.advance()
     finally:
         torch.cuda.set_sync_debug_mode("default")

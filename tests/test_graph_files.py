@@ -31,9 +31,8 @@ def test_both_kinds_of_files_are_read_as_torch_geometric_reads_them(tmp_path, mo
 
         for path in planetoids(tmp_path).values():
             path.rename(path.with_name(path.name.replace("small", "citeseer")))
-        monkeypatch.setattr(
-            other, "index_to_mask", lambda *args, **more: None
-        )  # it counts on 500 nodes more
+        # torch_geometric's masks expect 500 more nodes.
+        monkeypatch.setattr(other, "index_to_mask", lambda *args, **more: None)
         theirs = other.read_planetoid_data(str(tmp_path), "citeseer")
         np.savez(tmp_path / "x.npz", **arrays())
         theirs_too = read_npz(str(tmp_path / "x.npz"))
@@ -153,9 +152,8 @@ def test_an_npz_of_another_layout_is_named_for_what_it_holds(tmp_path):
     np.savez(path, **arrays(attr_shape=np.array([5, 2**40])))
     (tmp_path / "amazon_electronics_computers.npz").write_bytes(path.read_bytes())
     data = make("amazon_computer")
-    with pytest.raises(
-        UserError, match=r"1099511627776, 3\) .* were read"
-    ):  # and no memory is asked for
+    # The error comes before any memory is asked for.
+    with pytest.raises(UserError, match=r"1099511627776, 3\) .* were read"):
         data.prepare(tmp_path / "data", copies(data, tmp_path))
 
 

@@ -24,9 +24,8 @@ def test_boil_leaves_the_head_bitwise_and_moves_the_body(name):
     case, task = Case(name, inner_steps=3), images()
     params = adapted(case, task)
     for key in case.network.params:
-        if not (
-            key.startswith("conv") and key.endswith("bias")
-        ):  # those have no gradient but rounding noise
+        # The gradients of convolutions' biases are rounding noise.
+        if not (key.startswith("conv") and key.endswith("bias")):
             still = torch.equal(params[key], expand(case.groups, 3)["base"][key])
             assert still == (key in case.network.head_names), key
 

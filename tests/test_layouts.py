@@ -92,9 +92,8 @@ def test_omniglot_in_archives_and_folders_of_other_systems(form, drawings, tmp_p
         for key in ("images_background", "images_evaluation")
     }
     plain = {f"{key}.zip": zip_of(tmp_path / f"{key}.zip", files) for key, files in parts.items()}
-    if (
-        form == "both in one"
-    ):  # as torchvision and the authors' repository have it, with a smaller set beside it
+    # torchvision and the authors' repository have a smaller set beside it.
+    if form == "both in one":
         small = {
             n.replace("images_background", "images_background_small1"): b""
             for n in parts["images_background"]

@@ -235,7 +235,7 @@ def test_looking_needs_no_file_that_is_open_for_writing_and_disturbs_nobody(begu
         assert not being_written(first), "somebody else only looks"
         looks = threading.Timer(0.03, another.close)
         looks.start()
-        with run_lock(first):  # a glance does not turn a writer away
+        with run_lock(first):  # somebody who only looks does not stop a writer
             assert being_written(first)
         looks.join()
 
@@ -316,7 +316,7 @@ def test_more_tasks_of_a_record_without_weights_are_refused_before_anything_is_w
     results = tmp_path / "results"
     folder = results / "runs" / finished.folder.name
     folder.mkdir(parents=True)
-    for name in ("record.json", "episodes.npz"):  # what is committed of a run
+    for name in ("record.json", "episodes.npz"):  # these files of a run are committed
         shutil.copy(finished.folder / name, folder)
     settings = Settings(results=results, report=lambda text: None)
     spec = sinusoid_spec()

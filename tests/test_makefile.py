@@ -10,9 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PLACE = "my drive/$x & o'neil/copy (1)"
-ODD = "R&D $x/o'neil's \"`a`\".yaml"  # one word
-# A program that writes down its name and its words, and makes what `python -m venv FOLDER` makes:
-# itself.
+ODD = "R&D $x/o'neil's \"`a`\".yaml"  # one word for a shell that quotes it
+# A program that writes down its name and its words. For `python -m venv FOLDER` it copies itself.
 PROGRAM = r"""#!/bin/sh
 { printf '%s\037' "${0##*/}" "$@"; echo; } >> "$CALLS"
 [ "$1 $2" = "-m venv" ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" || true

@@ -15,16 +15,16 @@ from tests.helpers import reference
 from tests.helpers.cases import CPU, Case, follow, images, random, relative, values, waves
 from tests.helpers.reference_methods import STATES
 
-# Methods that are made for one kind of data, as those of graphs are, have test files of their own.
+# Methods for one kind of data, such as those on graphs, have test files of their own.
 NAMES = [
     n
     for n in registry.method_names()
     if registry.method(n).learns and registry.method(n).needs is None
 ]
 BASES = [name for name in NAMES if f"{name}+cml" in NAMES]
-# Radii that show: the released 5e-4 would hide a mistake among rounding.
+# Large radii: at the released 5e-4 a mistake would look like rounding.
 SHARP = [{"level": level, "rho_low": 0.03, "rho_up": 0.05} for level in ("low", "up", "both")]
-# A method that comes as one new file has no reference here until someone writes it.
+# A new method has no reference here until someone writes it.
 WITH_REFERENCE = [name for name in NAMES if name.removesuffix("+cml") in STATES]
 VARIANTS = [(name, {}) for name in WITH_REFERENCE if not name.startswith("sharp")] + [
     (name, options) for name in WITH_REFERENCE if name.startswith("sharp") for options in SHARP

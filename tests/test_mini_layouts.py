@@ -19,7 +19,7 @@ def test_miniimagenet_in_another_layout_is_the_same_data(layout, tmp_path):
     expected = [
         (s, np.array(classes[n])) for s, classes in pictures().items() for n in sorted(classes)
     ]
-    if layout == "labels without names":  # their numbers are then their order
+    if layout == "labels without names":  # then classes are numbered in their order
         expected = [(s, images) for s, classes in pictures().items() for images in classes.values()]
     for number, form in enumerate(FORMS):
         if form == "without a top folder":

@@ -166,7 +166,7 @@ def test_snakemake_killed_and_started_again_while_its_training_goes_on(
         env=environment,
     )
     wait_for(lambda: being_written(folders[0]))
-    first.send_signal(signal.SIGKILL)  # its training is an orphan now, and goes on
+    first.send_signal(signal.SIGKILL)  # its training process goes on alone
     first.wait()
     again = snakemake(checkout, config="killed.yaml")
     assert again.returncode == 0, again.stderr[-3000:]
@@ -305,14 +305,13 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
     }
     resolved = resolve(parse(small, "test"), "test")
     monkeypatch.setattr(gate, "MIN_REFERENCE_SEEDS", 1)
-    images = _glyphs.render(
-        _glyphs.load_class_list(), 16
-    )  # once: each of over a thousand passes would draw them
+    # Images are drawn once, not in each of more than a thousand passes.
+    images = _glyphs.render(_glyphs.load_class_list(), 16)
     monkeypatch.setattr(_glyphs, "render", lambda classes, size: images)
     with monkeypatch.context() as patch:
         disk = FullDisk(patch)
         everything(resolved, tmp_path / "twin", tmp_path / "twin-data")
-    rooms = range(disk.made)  # each write in turn is the one that does not fit
+    rooms = range(disk.made)  # each write in turn is the first that does not fit
     assert len(rooms) > 50
     results, data = tmp_path / "results", tmp_path / "data"
     for room in rooms:
@@ -327,7 +326,7 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
                 if file.is_file() and not file.name.startswith(".lock")
             )
     last = results / str(rooms[len(rooms) // 2])
-    everything(resolved, last, data / str(rooms[len(rooms) // 2]))  # room again: goes on to the end
+    everything(resolved, last, data / str(rooms[len(rooms) // 2]))  # there is room again
     twin, again = (min((r / "runs").iterdir()) for r in (tmp_path / "twin", last))
     assert_identical(again, read(twin))
 
@@ -339,8 +338,8 @@ def test_every_write_goes_through_files_py():
     allowed = {
         "locks.py": {"open"},  # the lock
         "run.py": {"open"},  # the run's log, appended line by line
-        "hardware.py": {"open"},  # places on GPUs
-        "_download.py": {"open"},  # the part of a file that has come so far
+        "hardware.py": {"open"},  # the slots of GPUs
+        "_download.py": {"open"},  # the part of a file that has arrived
         "files.py": {"fdopen"},
     }
     package = Path(files.__file__).parent.parent

@@ -215,7 +215,7 @@ class Two(ImageSet):
 
     def build(self, paths):
         images = np.full((6, 1, 2, 2), len(paths["file"].read_bytes()), np.uint8)
-        images[:, :, 0] = 0  # a class of one value only is refused
+        images[:, :, 0] = 0  # a class whose images have one value only is refused
         splits = {"train": np.array([0]), "validation": np.array([], int), "test": np.array([1])}
         return ImageArrays(images, np.array([3, 3]), splits)
 

@@ -87,7 +87,7 @@ def test_the_home_of_a_user_who_is_named(monkeypatch):
     monkeypatch.setenv("WHO", "root")
     home = os.path.expanduser("~root")
     assert [paths.expanded(text, "x") for text in ("~root/a", "~$WHO/a")] == [f"{home}/a"] * 2
-    monkeypatch.setenv("SCRATCH", "~root")  # as written in a file that no shell has read
+    monkeypatch.setenv("SCRATCH", "~root")  # a value from a file, not expanded by a shell
     assert paths.expanded("$SCRATCH/a", "x") == f"{home}/a"
 
 
@@ -110,7 +110,7 @@ def test_what_means_nothing_here_is_refused_by_key(text):
         named = "sources.omniglot.images_background.zip.path" if key == "sources" else key
         with pytest.raises(UserError) as caught:
             config.parse(config.included(study(**{key: value}), "my.yaml"), "my.yaml")
-        if "\ud800" not in text:  # which is no text at all, and refused as such
+        if "\ud800" not in text:  # half a character is refused as no text
             assert str(caught.value).startswith(
                 f"my.yaml: {named} is {text!r}, and {UNMEANT[text]}"
             )

@@ -114,8 +114,8 @@ def test_an_added_seed_leaves_the_other_runs_as_they_are():
     assert len(three - two) == 4
 
 
-# counting the operations of all that the paper has takes a minute; test_grid.py resolves it in any
-# case
+# Counting the operations of the whole paper takes a minute, so it is slow; test_grid.py resolves
+# that configuration in any case.
 SHIPPED = [
     pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "paper" else ())
     for path in sorted((ROOT / "configs").glob("*.yaml"))

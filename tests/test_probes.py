@@ -75,9 +75,8 @@ def trained(tmp_path_factory, data_dir):
     root, plan = tmp_path_factory.mktemp("figures"), resolved(data_dir)
     specs = [run.spec for run in plan.runs]
     run_all(specs, Settings(results=root, data_dir=data_dir, report=lambda text: None))
-    for path in root.glob(
-        "runs/*/record.json"
-    ):  # after six steps some count as collapsed, which figures leave out
+    # After six steps some runs count as collapsed, and figures would leave these out.
+    for path in root.glob("runs/*/record.json"):
         path.write_text(path.read_text().replace('"status": "collapsed"', '"status": "finished"'))
     made = write.figures(plan, root, [])
     return (

@@ -50,9 +50,8 @@ def table() -> dict[str, dict[str, dict[str, list]]]:
 
 def test_differences_between_presets_are_the_committed_ones():
     now, stored = table(), json.loads(GOLDEN.read_text())
-    for (
-        name
-    ) in stored:  # a method that comes as one new file is not in it until someone writes it anew
+    # A new method is not among the committed ones until someone writes them anew.
+    for name in stored:
         for pair, differences in now[name].items():
             text = "\n".join(f"  {key}: {a!r} -> {b!r}" for key, (a, b) in differences.items())
             print(f"{name}, {pair}:\n{text or '  nothing'}")

@@ -80,8 +80,8 @@ def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
     assert made[0].read_bytes()[:4] == b"\x89PNG"
     arrays = dict(np.load(tmp_path / "small" / "probes" / "figure2.npz"))
     assert arrays["curves/5"].shape == (2, 2, 201)
-    # The stored squared error of test task 4 is about that of the drawn curve at random points of
-    # the grid.
+    # The stored squared error of test task 4 is about the error of the drawn curve at random points
+    # of the grid.
     for method, k in (("maml", 0), ("maml+cml", 1)):
         drawn = np.mean((arrays["curves/5"][k, 1] - arrays["truth/5"][1]) ** 2)
         stored = records[method, 5].arrays["meta@1" if k == 0 else "co@1"][4]

@@ -16,7 +16,7 @@ from tests.helpers import reference, reference_methods
 from tests.helpers.cases import CPU, follow, images, random, relative, values
 from tests.helpers.specs import rate
 
-LAST_SKIP = 512 * (256 + 2)  # weights and batch-norm of block 4's shortcut
+LAST_SKIP = 512 * (256 + 2)  # the weights and batch-norm of block 4's shortcut
 
 
 class Plain:

@@ -57,7 +57,7 @@ def watch_places(patch, seen):
 
     def watched(graph, arguments):
         def play(*given):
-            weight = given[0]  # the first parameter, of each seed
+            weight = given[0]  # the first parameter, stacked over seeds
             lead = next(iter(due))
             assert len(weight) == len(SEEDS)
             for place in range(len(SEEDS)):
@@ -120,7 +120,7 @@ def test_a_seed_that_diverges_leaves_the_others_alone(together, undisturbed):
     assert equal(last, undisturbed[2])
 
 
-@pytest.mark.parametrize("victim", [0, 1])  # the first is the one that the others are stepped with
+@pytest.mark.parametrize("victim", [0, 1])  # seed 0 is the one whose step moves the others
 def test_a_seed_that_fails_leaves_the_others_alone(victim, together, undisturbed):
     specs, stamp = seeded(), together.results / "stamp.json"
     original = Training._pause

@@ -62,8 +62,8 @@ def test_simulated_noise_gets_no_star():
 def test_simulated_five_points_get_a_star():
     starred = simulated_families(np.random.default_rng(5), 5, 800)
     assert starred[:, 0].mean() > 0.95
-    # Removing the true gain leaves five hypotheses at 0.05/5 and so on: still 5 % of tables at
-    # most.
+    # Without the true gain, five hypotheses are left at 0.05/5 and so on: a star in at most 5 % of
+    # the tables.
     assert starred[:, 1:].any(axis=1).mean() <= 0.06
 
 
@@ -99,16 +99,15 @@ def simulated_levels(seed, count, truth, seed_sd, episode_sd, own_sd=0.2):
     ("seed_sd", "episode_sd"), [(0.5, 0.0), (0.5, 1.0), (0.0, 10.0), (0.1, 5.0)]
 )
 def test_simulated_level_interval_covers(seed_sd, episode_sd):
-    # One of the two parts dominates, as the seeds do in the paper's setting with its 10,000
-    # episodes.
+    # One part of the variance dominates, as seeds do in the paper's setting of 10,000 episodes.
     levels = simulated_levels(0, 3000, 50, seed_sd, episode_sd)
     assert np.mean([v.low <= 0 <= v.high for v in levels]) == pytest.approx(0.90, abs=0.01)
 
 
 @pytest.mark.parametrize(("episode_sd", "own_sd", "at_most"), [(4, 0.2, 0.93), (3, 8, 0.97)])
 def test_simulated_level_interval_is_never_too_narrow(episode_sd, own_sd, at_most):
-    # Parts of equal size, then much that is particular to one seed on one episode: both on the wide
-    # side.
+    # First both parts are of equal size, then much is particular to one seed on one episode. Both
+    # intervals are somewhat too wide.
     levels = simulated_levels(1, 2000, 50, 0.3, episode_sd, own_sd)
     assert 0.90 <= np.mean([v.low <= 0 <= v.high for v in levels]) <= at_most
 

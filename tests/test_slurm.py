@@ -126,7 +126,7 @@ def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, c
             "8000M",
         ), job
         assert job["TimeLimit"] == "00:30:00"
-    # The glyphs' network gains by a GPU, the sinusoid's and the graph's do not, whatever this
+    # The network of glyphs is faster on a GPU; those of sinusoids and graphs are not, whatever this
     # machine has.
     asked = sorted((job["Partition"], job.get("TresPerJob")) for job in jobs.values())
     assert asked == [("cpu", None), ("cpu", None), ("gpu", GPU)]
@@ -223,5 +223,5 @@ def test_two_slurm_jobs_do_not_wait_for_each_others_gpu(monkeypatch, tmp_path):
 
 def test_a_job_without_gpus_has_none(monkeypatch):
     monkeypatch.delenv("CML_BENCH_GPUS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "NoDevFiles")  # SLURM's word for it
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "NoDevFiles")  # SLURM's word for a GPU
     assert hardware.gpus() == []

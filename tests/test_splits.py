@@ -177,9 +177,8 @@ def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
         config["published"], config["tables"]["t"]["paper"] = str(tmp_path / "p.yaml"), "t3"
 
     def level(spec):
-        uneven = 2 * (
-            int(spec.data_id[-1]) % 3 - 1
-        )  # so its p is the larger one, and in one family it would not count
+        # Over splits p is the larger one: in one family with it, the gain would not count.
+        uneven = 2 * (int(spec.data_id[-1]) % 3 - 1)
         gain = 4 if spec.data_id == "sbm/v1/r7" else -4 + uneven
         return 60 + (gain if spec.method.endswith("+cml") else 0) + spec.seed / 5
 

@@ -114,7 +114,7 @@ def test_paired_degenerate():
 
 def test_paired_equal_shift_is_not_evidence():
     baseline = np.array([31.1, 48.3, 64.9, 20.7, 7.4])
-    # Not equal bit by bit, which a test for zero variance must not fall for.
+    # The differences are not equal bit by bit, and yet they must count as equal.
     assert np.ptp(baseline + 1.88 - baseline) > 0
     shifted = stats.paired(baseline + 1.88, baseline)
     assert shifted.diff == pytest.approx(1.88)
@@ -321,7 +321,7 @@ def test_best_set():
 
 
 def test_best_set_is_paired():
-    # Between seeds the scores vary by tens of points, within a seed one method is always a little
+    # Scores vary by tens of points between seeds, but within each seed one method is a little
     # better.
     hard = np.array([20.0, 40.0, 60.0, 80.0, 99.0])
     scores = {"a": hard + np.array([0.9, 1.1, 1.0, 1.2, 0.8]), "b": hard}

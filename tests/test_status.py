@@ -100,7 +100,7 @@ def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):
     assert trained(start(checkout, config)) == 4
     folder = min((checkout / "mended" / "runs").iterdir())
     (folder / "record.json").write_text("{")
-    config["tables"]["sinusoid"]["title"] = "Another title"  # so that the table is made anew
+    config["tables"]["sinusoid"]["title"] = "Another title"  # makes Snakemake write the table anew
     damaged = start(checkout, config)
     assert (damaged.returncode, trained(damaged)) == (0, 0), damaged.stderr[-3000:]
     assert "Counted as missing: " in damaged.stdout

@@ -185,7 +185,7 @@ def test_an_unknown_key_is_told_where_it_belongs(path, key, place):
         ("methods.maml.options", "val_every", "belongs under experiments.NAME.protocol_options"),
         ("methods.maml.options", "cml.inner_lr", "known keys: inner_steps"),
         ("network_options", "inner_lr", "belongs under experiments.NAME.methods.NAME.options"),
-        ("network_options", "filters", "known keys: hidden"),  # of another network
+        ("network_options", "filters", "known keys: hidden"),  # an option of another network
         ("data_options", "hidden", "belongs under experiments.NAME.network_options"),
         (
             "protocol_options",

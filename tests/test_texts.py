@@ -114,7 +114,7 @@ def pages_of(content: str) -> str:
 
 
 def test_readme_and_docs(awkward, tmp_path, monkeypatch):
-    monkeypatch.setattr(forest, "picture", lambda tables: None)  # takes long with so many lines
+    monkeypatch.setattr(forest, "picture", lambda tables: None)  # drawing so many lines takes long
     resolved, root, _ = awkward
     pages = [tmp_path / page for page in (publish.README, publish.RESULTS)]
     for page in pages:

@@ -18,7 +18,7 @@ from cml_bench.methods.base import accuracy
 
 
 def right(mean, spread=0):
-    """A hundred counts of right answers with this mean; their standard error is ``spread`` / 10."""
+    """A hundred counts of this mean; their standard error is about ``spread`` / 10."""
     return mean + spread * np.tile([1, -1], 50)
 
 
@@ -27,7 +27,7 @@ def test_run_status_from_losses():
     assert records.run_status([1.6, 1.2, 0.9], good, 1000, way=5) == "finished"
     assert records.run_status([1.6, math.nan, 0.9], good, 1000, way=5) == "diverged"
     assert records.run_status(math.inf, good, 1000, way=5) == "diverged"
-    # Divergence comes first: a diverged run has no validation to show, or one at chance.
+    # Divergence comes first: a diverged run has no validation, or one at chance.
     assert records.run_status([math.nan], right(200), 1000, way=5) == "diverged"
     assert records.run_status([math.nan], None, way=5) == "diverged"
     # Regression has no chance level.
@@ -42,8 +42,7 @@ def test_run_status_at_chance():
     assert records.run_status(0.5, right(2202, 1000), 10_000, way=5) == "finished"
     assert records.run_status(0.5, right(1798, 1000), 10_000, way=5) == "finished"
     assert records.run_status(0.5, right(2200, 1000), 10_000, way=20) == "finished"
-    # As few as can be: no spread without a second episode, so only what is exactly chance is called
-    # so.
+    # One episode has no spread: then only a score of exactly chance counts as collapsed.
     assert [records.run_status([], [count], 15, way=3) for count in (4, 5, 6)] == [
         "finished",
         "collapsed",
@@ -65,7 +64,7 @@ def test_a_head_that_always_names_one_class_is_collapsed(way, query):
         for tasks in (1, 2, 3, 20, 600):
             assert records.run_status([], counts[:tasks], way * query, way) == "collapsed"
         better = counts[:100].copy()
-        better[::2] += query  # another class, too, in every other episode
+        better[::2] += query  # a second class is right in every other episode
         assert records.run_status([], better, way * query, way) == "finished"
 
 
@@ -124,7 +123,7 @@ def test_cell_summary_marks_what_is_missing():
     assert (cell.mean, cell.finished, cell.total) == (3, 5, 7)
     assert cell.note == "5 of 7 finished (1 diverged, 1 collapsed)"
     assert cell.marked
-    # Five finished seeds are not enough here: the two that failed are no accident of the draw.
+    # Five finished seeds are not enough here: the two failures are a result, not bad luck.
     assert not cell.testable
 
 
@@ -275,7 +274,7 @@ def test_level_margin_is_counted_in_points():
 def test_a_wide_interval_is_never_reproduced():
     wide = 50 + np.array([-5.0, -5.0, 0.0, 5.0, 5.0])
     assert verdict.level_verdict(wide, scored(wide), paper=50).verdict == "cannot tell"
-    # Nor does any number of seeds help if the test episodes are few.
+    # More seeds do not help if there are few test episodes.
     narrow = 50 + 0.1 * np.array([-1.0, 0.0, 1.0] * 10)
     assert verdict.level_verdict(narrow, scored(narrow, 20), paper=50).verdict == "cannot tell"
     assert verdict.level_verdict(narrow, narrow[:, None], paper=50).verdict == "cannot tell"

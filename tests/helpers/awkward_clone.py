@@ -17,9 +17,9 @@ import yaml
 
 from tests.helpers.checkouts import CONFIG, ROOT
 
-PLACE = "my drive/$x & o'neil/-n"  # of the clone, with its .venv
-# Each word of these is a file that stands beside the folders: a path that a shell splits would end
-# in it.
+PLACE = "my drive/$x & o'neil/-n"  # the clone's folder, with its .venv
+# Files stand beside these folders, called like the words of the paths: a path that a shell splits
+# would hit one of them.
 RESULTS = "precious data/R&D/o'neil/copy (1)/größe ü/-n/#h;a,b [c] *? ~ `d` !e \\f/results"
 DATA_DIR = "-n data/R&D (2)'s"
 STUDY = "my study's $x.yaml"

@@ -43,9 +43,8 @@ def zip_of(path: Path, files: dict[str, bytes], separator: str = "/") -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, held in files.items():
             item = zipfile.ZipInfo("x")
-            item.filename = name.replace(
-                "/", separator
-            )  # ZipInfo itself would leave a backslash as it is
+            # Set later: ZipInfo's own constructor would keep a backslash as it is.
+            item.filename = name.replace("/", separator)
             archive.writestr(item, held)
     return path
 

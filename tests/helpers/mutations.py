@@ -86,7 +86,7 @@ def one_convolution_frozen(patch, number: int = 4) -> None:
     patch.setattr(MetaStep, "gradients", no_gradients)
 
 
-# What accuracy shows, with the gate's experiment that it is tried on.
+# Mistakes that accuracy shows, each with the gate's experiment on which it is tried.
 SEEN_BY_THE_GATE = {
     no_adaptation_at_test: "sinusoid",
     query_loss_at_unadapted_weights: "sinusoid",

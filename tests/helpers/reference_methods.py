@@ -23,7 +23,7 @@ def is_head(name):
     return name.startswith("head")
 
 
-# Each returns [(weight of the query loss, theta', phi')] of one task.
+# Each function returns one task's [(weight of the query loss, theta', phi')].
 
 
 def maml(net, theta, phi, x, y, kind, o):

@@ -19,7 +19,7 @@ def ours(name: str) -> tuple[str, str]:
     module, *rest = name.split(".")
     if module in ("meta_learner", "classifier", "fixed_cls"):
         return ("co" if module == "fixed_cls" else "base", f"head.{rest[-1]}")
-    if module == "features":  # of the BOIL code
+    if module == "features":  # the name in the BOIL code
         module, rest = f"conv{int(rest[0]) + 1}", rest[1:]
     layer = {"0": "conv", "1": "norm"}[rest[0]]
     return ("co" if module.startswith("fixed") else "base", f"{layer}{module[-1]}.{rest[1]}")
@@ -94,7 +94,7 @@ def close(got: torch.Tensor, want: torch.Tensor) -> bool:
 
 
 def compared(name: tuple[str, str]) -> bool:
-    """The names that are compared.
+    """Whether a parameter is compared.
 
     Left out are the biases in front of batch-norm, whose gradient is rounding noise, and their
     learned step sizes.

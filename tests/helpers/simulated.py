@@ -11,7 +11,7 @@ from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 
 ANSWERS = 100  # in each episode
-LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}  # percent: +CML gains, and its co head too
+LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}  # percent: +CML gains, its co head more
 
 
 def study(seeds: int = 5, kind: str = "accuracy", tasks: int = 400) -> dict[str, Any]:
