@@ -98,9 +98,8 @@ def test_snakemake_plans_in_a_locale_of_ascii_and_refuses_what_its_own_reader_dr
 def test_streams_are_set_to_utf8_and_never_fail(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    monkeypatch.setattr(
-        sys, "stderr", io.StringIO()
-    )  # a captured stream, as in a notebook, stays as it is
+    # A captured stream, as in a notebook, stays as it is.
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     utf8.streams()
     print("†", os.fsdecode(b"gr\xf6\xdf"), flush=True)
     assert raw.getvalue() == "† gr\\udcf6\\udcdf\n".encode()

@@ -221,9 +221,7 @@ def test_node_tasks_are_drawn_by_the_episode_machinery_of_images(tmp_path):
     data = prepared("sbm", tmp_path)
     for split in SPLITS:
         seed = 0 if split == "train" else None
-        task = Episodes(data, split, 2, 3, 4, seed=seed).batch(
-            250, 12
-        )  # these tasks lie in two blocks
+        task = Episodes(data, split, 2, 3, 4, seed=seed).batch(250, 12)  # of two blocks
         again = Episodes(data, split, 2, 3, 4, seed=seed).batch(255, 1)
         assert torch.equal(task.query.x[5], again.query.x[0])
         for t in range(12):
