@@ -18,6 +18,7 @@ from cml_bench.data.omniglot import Omniglot
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.engine.build import Settings
 from tests.helpers import archives, seeds
+from tests.helpers.awkward import made
 from tests.helpers.checkouts import CONFIG, ROOT
 from tests.helpers.omniglot import archive
 from tests.helpers.servers import Server
@@ -95,6 +96,12 @@ def minis(tmp_path_factory) -> dict[str, list[Path]]:
         "fc100": cifar,
         "vgg_flower": archives.flowers(folder, each=4),
     }
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory):
+    """A study with awkward texts: its plan, the folder of its results, and its table."""
+    return made(tmp_path_factory.mktemp("awkward"))
 
 
 @pytest.fixture

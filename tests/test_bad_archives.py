@@ -16,6 +16,7 @@ from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
 from tests.helpers import archives
 from tests.helpers.archives import Command
+from tests.helpers.damage import flip
 from tests.helpers.image_sets import copies, make
 
 
@@ -178,15 +179,9 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def flipped(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
-
-
 DAMAGE = {
     "cut": cut,
-    "flipped": flipped,
+    "flipped": lambda path: flip(path, path.stat().st_size // 2, 0xFF),
     "empty": lambda path: path.write_bytes(b""),
     "page": lambda path: path.write_text("<html>quota</html>"),
 }

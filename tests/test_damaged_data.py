@@ -20,6 +20,7 @@ from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers.cases import said
 from tests.helpers.checkouts import ROOT
+from tests.helpers.damage import flip
 from tests.helpers.omniglot import without_the_end
 from tests.helpers.plans import dumped
 from tests.helpers.specs import glyph_spec
@@ -95,17 +96,11 @@ def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
     assert not [path for path in (tmp_path / "data").rglob("*.*") if path.name != ".lock"]
 
 
-def flipped(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
-
-
 @pytest.mark.parametrize(
     "damage",
     [
         lambda home: (home / "images.npy").unlink(),
-        lambda home: flipped(home / "images.npy"),
+        lambda home: flip(home / "images.npy", -1),
         lambda home: (home / "images.npy").write_bytes((home / "images.npy").read_bytes()[:-9]),
         lambda home: (home / "index.json").write_text("{"),
         lambda home: (home / "index.json").write_text("{}"),

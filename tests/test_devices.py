@@ -20,14 +20,9 @@ from cml_bench.errors import UserError
 from cml_bench.networks import _convolution
 from cml_bench.spec import canonical
 from tests.helpers.cases import Case, images
-from tests.helpers.specs import glyph_spec, sinusoid_spec
+from tests.helpers.specs import IMAGE_METHODS, glyph_spec, sinusoid_spec
 
 META = torch.device("meta")
-NAMES = [
-    n
-    for n in registry.method_names()
-    if registry.method(n).learns and "readout" not in registry.method(n).network_defaults
-]
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; none is here")
 
 
@@ -45,7 +40,7 @@ def everything(value):
 
 @pytest.mark.parametrize(
     ("name", "net", "path"),
-    [(name, "conv4", "fast") for name in NAMES]
+    [(name, "conv4", "fast") for name in IMAGE_METHODS]
     + [("maml+cml", "conv4", "plain"), ("maml+cml", "mlp", "fast"), ("mamlpp+cml", "mlp", "fast")]
     + [("maml+cml", "resnet12", path) for path in ("plain", "fast")],
 )

@@ -14,18 +14,13 @@ from cml_bench.spec import canonical
 from tests.helpers.cases import Case, images, relative, values, waves
 from tests.helpers.released import FILES, ten_steps, there
 from tests.helpers.runs import interrupted, tensors
-from tests.helpers.specs import glyph_spec, sinusoid_spec
+from tests.helpers.specs import IMAGE_METHODS, glyph_spec, sinusoid_spec
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; none is here"),
 ]
 GPU = torch.device("cuda")
-NAMES = [
-    n
-    for n in registry.method_names()
-    if registry.method(n).learns and "readout" not in registry.method(n).network_defaults
-]
 
 
 def small(name: str, **changes):
@@ -58,7 +53,7 @@ MORE = {
 
 
 @pytest.mark.parametrize("path", ["plain", "fast", "captured fast", "captured plain"])
-@pytest.mark.parametrize("name", [*NAMES, *MORE])
+@pytest.mark.parametrize("name", [*IMAGE_METHODS, *MORE])
 def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
     """In float64.
 

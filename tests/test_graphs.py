@@ -14,6 +14,7 @@ from cml_bench.data.episodes import SPLITS, Episodes
 from cml_bench.data.graphs import GraphSet
 from cml_bench.errors import UserError
 from tests.helpers.cases import CPU
+from tests.helpers.damage import flip
 from tests.helpers.graph_sets import copies, make
 
 FOLDERS = {"citeseer": "Planetoid/CiteSeer/raw", "amazon_computer": "Amazon/Computers/raw"}
@@ -209,9 +210,7 @@ def test_a_damaged_prepared_graph_is_made_anew(tmp_path):
     data = prepared("sbm", tmp_path)
     before, path = data.sha256, data.folder(tmp_path) / "graph.npz"
     assert before.startswith(DECODED["sbm"])
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
+    flip(path, path.stat().st_size // 2)
     with pytest.raises(UserError, match=r"the prepared data in .* is damaged .*makes it anew"):
         data.open(tmp_path, CPU, torch.float64)
     assert prepared("sbm", tmp_path).sha256 == before

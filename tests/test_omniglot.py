@@ -19,6 +19,7 @@ from cml_bench.data.episodes import Episodes
 from cml_bench.data.omniglot import Omniglot
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
+from tests.helpers.damage import flip
 from tests.helpers.omniglot import archive, without_the_end
 
 DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"
@@ -181,9 +182,7 @@ def test_the_real_drawings(real_data, tmp_path):
 
 
 def with_a_flipped_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[content.index(b"IDAT") + 6] ^= 0xFF
-    path.write_bytes(bytes(content))
+    flip(path, path.read_bytes().index(b"IDAT") + 6, 0xFF)
 
 
 def with_first_drawing(change) -> object:

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import yaml
 
 from cml_bench.system import hardware
 from tests.helpers.checkouts import CONFIG, ROOT, trained
+from tests.helpers.waiting import wait_for
 
 SCRIPT = ROOT / "tests" / "slurm" / "cluster.sh"
 # This cluster has no accounting and a partition for GPUs, and its jobs take seconds.
@@ -188,15 +188,6 @@ def test_a_job_that_is_cut_off_goes_on_and_one_that_fails_is_told_with_its_log(c
     assert len(records) == 1, "it was cancelled in its second run"
     assert records[0].read_bytes() == before, "what was finished is not trained again"
     assert (checkout / "cut" / "cut" / "tables" / "sinusoid.md").exists(), "made from both runs"
-
-
-def wait_for(what, seconds: float = 60):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if result := what():
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"nothing after {seconds} s")
 
 
 @pytest.mark.slow

@@ -13,15 +13,9 @@ from cml_bench.records import write_failure
 from cml_bench.report import forest, forms, publish, write
 from cml_bench.study import status
 from cml_bench.study.schema import Study
-from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, study
 from tests.helpers.pages import written
 from tests.helpers.simulated import finish
-
-
-@pytest.fixture(scope="module")
-def awkward(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("awkward"))
-
 
 # -- Markdown: a reader that refuses whatever could be markup
 

@@ -22,17 +22,11 @@ from cml_bench.figures import draw, style
 from cml_bench.records import Store
 from cml_bench.report import charts, forest, page, write
 from cml_bench.study.figure_config import CosineFigure, CurvesFigure, GradientsFigure
-from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, study
 from tests.helpers.checkouts import ROOT
 from tests.helpers.pages import specs_in, written
 from tests.helpers.plans import edited
 from tests.helpers.simulated import finish
-
-
-@pytest.fixture(scope="module")
-def awkward(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("awkward"))
-
 
 # -- the page
 

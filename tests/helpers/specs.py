@@ -6,6 +6,13 @@ from cml_bench import registry
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 from cml_bench.study.protocols import protocol
 
+# Every method that is trained, except those on graphs.
+IMAGE_METHODS = [
+    name
+    for name in registry.method_names()
+    if registry.method(name).learns and "readout" not in registry.method(name).network_defaults
+]
+
 
 def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """A run of 30 steps of regression on sinusoids of 5 points."""
