@@ -1,4 +1,4 @@
-"""Shared fixtures.
+"""Fixtures that several test files use.
 
 Every test process computes with one thread, so that results do not depend on the machine.
 """
@@ -17,7 +17,8 @@ from cml_bench.data._source import sha256_of
 from cml_bench.data.omniglot import Omniglot
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.engine.build import Settings
-from tests.helpers import archives
+from tests.helpers import archives, seeds
+from tests.helpers.awkward import made
 from tests.helpers.checkouts import CONFIG, ROOT
 from tests.helpers.omniglot import archive
 from tests.helpers.servers import Server
@@ -49,6 +50,13 @@ def settings(tmp_path, data_dir):
     return Settings(results=tmp_path / "results", data_dir=data_dir, report=lambda text: None)
 
 
+@pytest.fixture
+def together(settings, monkeypatch) -> Settings:
+    """Settings with which the seeds of a job are trained in one program, which is interpreted."""
+    seeds.interpret(monkeypatch)
+    return seeds.met(settings)
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
     """A folder with the workflow as a clone has it, without results."""
@@ -65,9 +73,9 @@ def checkout(tmp_path_factory) -> Path:
 def miniature(tmp_path):
     """Omniglot with three characters in each split, and local copies of its two archives."""
     data = Omniglot(Omniglot.Options())
-    data.characters = {split: found[-3:] for split, found in data.characters.items()}
+    data.characters = {split: characters[-3:] for split, characters in data.characters.items()}
     data.class_counts = {split: 3 for split in data.characters}
-    everything = [c for found in data.characters.values() for c in found]
+    everything = [c for characters in data.characters.values() for c in characters]
     copies = {}
     for name in ("images_background", "images_evaluation"):
         path = tmp_path / f"{name}.zip"
@@ -88,6 +96,12 @@ def minis(tmp_path_factory) -> dict[str, list[Path]]:
         "fc100": cifar,
         "vgg_flower": archives.flowers(folder, each=4),
     }
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory):
+    """A study with awkward texts: its plan, the folder of its results, and its table."""
+    return made(tmp_path_factory.mktemp("awkward"))
 
 
 @pytest.fixture

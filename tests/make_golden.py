@@ -1,7 +1,6 @@
-"""Golden values of specs and episodes: ``python -m tests.make_golden`` writes them anew.
+"""Golden values of specifications and episodes: ``python -m tests.make_golden`` writes them anew.
 
-They change only if runs made before could no longer be compared with runs made after: raise a
-version then.
+They change only if earlier runs can no longer be compared with later ones: then raise a version.
 """
 
 import json
@@ -20,24 +19,24 @@ FOLDER = Path(__file__).parent / "golden"
 
 
 def first_episodes() -> dict:
-    """The first three episodes of each kind."""
+    """The first three episodes of each kind of data."""
     data = Sinusoid(Options()).open(None, torch.device("cpu"), torch.float64)
-    found = {}
+    episodes = {}
     for split, seed in (("train", 0), ("train", 1), ("validation", None), ("test", None)):
         task = Episodes(data, split, 1, 2, 1, seed=seed).batch(0, 3)
         name = split if seed is None else f"{split}, seed {seed}"
-        found[f"sinusoid {name}"] = np.round(
+        episodes[f"sinusoid {name}"] = np.round(
             torch.cat((task.support.y, task.query.y), 1).squeeze(2).numpy(), 9
         ).tolist()
         parts = ("episodes", "golden", split, 5, 1, 2, *(() if seed is None else ("seed", seed)))
         for group in (1, 2):
             picks = draw_picks(seeding.key(*parts), 0, 3, 5, 1, 2, np.full(20, 8), group)
-            found[f"images in groups of {group}, {name}"] = [array.tolist() for array in picks]
-    return found
+            episodes[f"images in groups of {group}, {name}"] = [array.tolist() for array in picks]
+    return episodes
 
 
 def spec_ids() -> dict:
-    """Small specs with their ids."""
+    """Small specifications with their ids."""
     specs = {
         f"{data} {m}": make(m)
         for data, make in (("sinusoid", sinusoid_spec), ("glyphs", glyph_spec))

@@ -8,7 +8,7 @@ import grimp
 
 PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms:begin (python -m tests.make_rooms) -->\n", "<!-- rooms:end -->"
-# Single modules at the root, by what they are.
+# The single modules at the root, in groups.
 ROOT = {"spec": "runs", "records": "runs", "content": "runs", "registry": "runs"}
 OTHERS = "errors"
 TOP = {
@@ -17,7 +17,7 @@ TOP = {
 
 
 def room(module: str) -> str:
-    """The room of a module, or the name of the single modules at the root that it is one of."""
+    """The room of a module; for a module at the root, the group that it belongs to."""
     name = module.split(".")[1]
     return name if (PAGE.parent.parent / "cml_bench" / name).is_dir() else ROOT.get(name, OTHERS)
 
@@ -25,16 +25,16 @@ def room(module: str) -> str:
 def arrows() -> dict[tuple[str, str], int]:
     """(room that imports, room that is imported) -> number of imports between them."""
     graph = grimp.build_graph("cml_bench", exclude_type_checking_imports=True, cache_dir=None)
-    found: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str], int] = {}
     for module in graph.modules - {"cml_bench", *TOP}:
         for other in graph.find_modules_directly_imported_by(module) - {"cml_bench"}:
             if (pair := (room(module), room(other))) and pair[0] != pair[1]:
-                found[pair] = found.get(pair, 0) + 1
-    return found
+                counts[pair] = counts.get(pair, 0) + 1
+    return counts
 
 
 def needed(pairs: set[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The arrows that do not follow from the others."""
+    """The arrows that do not follow from other arrows."""
     below: dict[str, set[str]] = {}
 
     def reach(name: str) -> set[str]:
@@ -53,7 +53,7 @@ def needed(pairs: set[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def picture() -> str:
-    """A Mermaid graph, as GitHub draws it."""
+    """The picture as a Mermaid graph, which GitHub draws."""
     every = arrows()
     lines = [f"    {a} --> {b}" for a, b in needed(set(every))]
     told = (

@@ -1,8 +1,8 @@
-"""Golden traces: losses of ten meta-steps of every method on two small fixed problems (graphs:
-one), float64.
+"""Golden traces: losses of ten meta-steps of every method on two small problems, in float64.
 
-``python -m tests.make_traces`` writes the traces of methods that have none; ``--all`` writes all of
-them anew, which is right only together with a raised ``version`` of the method.
+Methods on graphs have one problem. ``python -m tests.make_traces`` writes the traces of methods
+that have none. ``--all`` writes all of them anew; that is right only when the ``version`` of the
+changed method is raised as well.
 """
 
 import json
@@ -17,17 +17,17 @@ FOLDER = Path(__file__).parent / "golden" / "traces"
 
 
 def trace(name: str, path: str = "plain") -> dict[str, dict[str, list[float]]]:
-    """problem -> head -> ten losses, before each step."""
-    found = {}
+    """problem -> head -> ten losses, each taken before its step."""
+    losses = {}
     if registry.method(name).needs == "nodes":
         case = GraphCase(name, path)
         return {"graph": run(case, case.step(lr=0.01), lambda number: case.task(number))}
     for net, make in (("conv4", images), ("mlp", waves)):
         case = Case(name, net, path, inner_steps=2)
-        found[net] = run(
+        losses[net] = run(
             case, case.step(lr=0.01), lambda number, make=make: make(name=f"trace {number}")
         )
-    return found
+    return losses
 
 
 def run(case, step, task) -> dict[str, list[float]]:
@@ -42,7 +42,7 @@ def run(case, step, task) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Write missing traces, or all of them."""
+    """Write missing traces, or with ``--all`` every trace."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in registry.method_names():
         path = FOLDER / f"{name}.json"

@@ -1,4 +1,4 @@
-"""Similarities, scores and bands behind figures 3 and 4."""
+"""What figures 3 and 4 compute from measurements: similarities, scores and bands."""
 
 import numpy as np
 import pytest
@@ -33,9 +33,7 @@ def test_cka_is_the_formula_of_its_paper():
 
 
 def test_the_unbiased_estimator_is_the_sum_over_distinct_examples():
-    """HSIC as a mean over all ordered quadruples of distinct examples, the definition of the
-    U-statistic.
-    """
+    """HSIC is defined as a U-statistic: a mean over all ordered quadruples of distinct examples."""
     from itertools import permutations
 
     x, y = points(6, 3), points(6, 4, seed=2)
@@ -53,12 +51,12 @@ def test_the_unbiased_estimator_is_the_sum_over_distinct_examples():
 
 
 def test_only_the_unbiased_estimator_sees_that_many_random_features_share_nothing():
-    found = [
+    similarities = [
         [linear_cka(points(25, 2000, seed=i), points(25, 2000, seed=i + 99), e) for i in range(5)]
         for e in ("biased", "unbiased")
     ]
-    assert min(found[0]) > 0.9
-    assert abs(np.mean(found[1])) < 0.1
+    assert min(similarities[0]) > 0.9
+    assert abs(np.mean(similarities[1])) < 0.1
 
 
 def test_cka_of_constant_features_is_no_number_and_too_few_examples_are_refused():

@@ -1,6 +1,4 @@
-"""Names that a shell takes for something else: every value reaches a command as the one word that
-it is.
-"""
+"""Names that a shell would take for something else reach every command as one word."""
 
 import json
 import re
@@ -39,7 +37,7 @@ def test_a_whole_study_in_folders_with_awkward_names_writes_nothing_beside_them(
 def test_a_failing_study_in_such_folders_still_tells_how_far_it_is_and_writes_nothing_beside_them(
     tmp_path,
 ):
-    """Its results lie where the stamps of data sets do, and begin like an option."""
+    """The results' folder begins like an option, and the stamps of data sets lie there too."""
     data_dir = awkward_clone.DATA_DIR
     config = awkward_clone.study(
         data_dir=data_dir, results=f"{data_dir}/ready/{awkward_clone.RESULTS}"
@@ -61,7 +59,6 @@ def test_a_failing_study_in_such_folders_still_tells_how_far_it_is_and_writes_no
 
 
 # -- the rules
-# ----------------------------------------------------------------------------------------
 
 
 def rules() -> str:
@@ -83,8 +80,10 @@ def test_every_placeholder_of_a_rules_command_is_quoted():
 
 
 def test_no_rule_starts_a_process_in_a_way_that_does_not_quote():
-    """``run:`` makes Snakemake start its own Python unquoted; ``shell()`` fills in what it is
-    given.
+    """Only these ways quote words.
+
+    Snakemake starts its own Python unquoted for ``run:``, and ``shell()`` pastes its words as they
+    are.
     """
     assert (
         re.findall(r"^\s+run:|\bshell\(|os\.system|shell=True", rules(), flags=re.MULTILINE) == []
@@ -92,7 +91,6 @@ def test_no_rule_starts_a_process_in_a_way_that_does_not_quote():
 
 
 # -- what Snakemake cannot take
-# -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""Archives and pickles that are malicious or damaged: refused by name, nothing executed, nothing
-left.
-"""
+"""Malicious or damaged archives and pickles: named, nothing of them executed, nothing left."""
 
 import io
 import pickle
@@ -18,6 +16,7 @@ from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
 from tests.helpers import archives
 from tests.helpers.archives import Command
+from tests.helpers.damage import flip
 from tests.helpers.image_sets import copies, make
 
 
@@ -62,7 +61,7 @@ def test_only_arrays_of_numbers_and_plain_containers_are_admitted(value):
 
 
 def test_crafted_types_of_arrays_are_refused():
-    """numpy itself would take bytes for pointers, or a number of bytes for another."""
+    """numpy itself would take the bytes for pointers, or for another number of bytes."""
     plain = pickle.dumps(np.arange(4, dtype="<i4"), 2)
     crafted = plain.replace(b"i4", b"O8")
     assert crafted != plain
@@ -99,18 +98,21 @@ def test_every_kind_of_pickle_is_read(written):
         "b": ({1, 2}, frozenset((3,)), [None, True, -(2**70), 1.5, "text", b"\xff\x00"]),
     }
     content = pickle.dumps(value, written) if isinstance(written, int) else written(value)
-    found = load(content)
-    for array, expected in zip(found["a"], ARRAYS, strict=True):
+    loaded = load(content)
+    for array, expected in zip(loaded["a"], ARRAYS, strict=True):
         assert np.array_equal(array, expected)
         assert array.dtype.newbyteorder("=") == expected.dtype.newbyteorder("="), (
             "numpy may turn the bytes over"
         )
-    if written is not archives.python2_pickle:  # which knows bytes as str only
-        assert found["b"] == value["b"]
+    if written is not archives.python2_pickle:  # Python 2 knows bytes as str only
+        assert loaded["b"] == value["b"]
 
 
 def test_objects_of_named_classes_come_as_their_attributes():
-    """As scipy's sparse matrices in Planetoid's files: no class of scipy is run."""
+    """An object becomes a mapping of its attributes, such as a sparse matrix in Planetoid's files.
+
+    No code of scipy runs.
+    """
     from scipy.sparse import csr_matrix
 
     matrix = csr_matrix(np.eye(3, dtype=np.float32))
@@ -118,9 +120,9 @@ def test_objects_of_named_classes_come_as_their_attributes():
     with pytest.raises(UserError, match="csr_matrix"):
         load(content)
     kind = (type(matrix).__module__, "csr_matrix")
-    (found,) = _pickles.load(io.BytesIO(content), "x", records=[kind])
-    assert np.array_equal(found.indices, matrix.indices)
-    assert found._shape == (3, 3)
+    (attributes,) = _pickles.load(io.BytesIO(content), "x", records=[kind])
+    assert np.array_equal(attributes.indices, matrix.indices)
+    assert attributes._shape == (3, 3)
 
 
 def tar_with(path: Path, member: tarfile.TarInfo, content: bytes = b"") -> Path:
@@ -177,19 +179,13 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def flipped(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
-
-
 DAMAGE = {
     "cut": cut,
-    "flipped": flipped,
+    "flipped": lambda path: flip(path, path.stat().st_size // 2, 0xFF),
     "empty": lambda path: path.write_bytes(b""),
     "page": lambda path: path.write_text("<html>quota</html>"),
 }
-CASES = [  # of unpacked pickles and of photographs a flipped bit makes another pixel
+CASES = [  # a flipped bit of an unpacked pickle or a photograph is only another pixel
     (name, damage)
     for name in ("tar", "miniimagenet", "fc100", "vgg_flower")
     for damage in DAMAGE

@@ -1,23 +1,15 @@
-"""What a user may get wrong: one paragraph that names it, exit code 2, before anything is trained
-or written.
+"""Mistakes of a user: one paragraph names the mistake, before anything is trained or written.
+
+The exit code is 2.
 """
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from cml_bench import registry
-from cml_bench.__main__ import main
-from cml_bench.data._source import sha256_of
-from cml_bench.data.omniglot import Omniglot
 from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
 from cml_bench.errors import UserError
@@ -27,8 +19,6 @@ from cml_bench.study import checks
 from cml_bench.study.config import FOLDERS, TARGETS, parse
 from cml_bench.study.resolve import resolve
 from tests.helpers.cases import said
-from tests.helpers.omniglot import without_the_end
-from tests.helpers.plans import dumped
 from tests.helpers.specs import glyph_spec, sinusoid_spec
 from tests.helpers.studies import changed, study
 
@@ -42,15 +32,14 @@ CURVES = {
 
 
 def refused(content: dict, message: str) -> None:
-    """Planning ends with this error, in one paragraph."""
-    with pytest.raises(UserError, match=message) as found:
+    """Check that planning ends with this error, in one paragraph."""
+    with pytest.raises(UserError, match=message) as caught:
         resolve(parse(content, "my.yaml"), "my.yaml")
-    assert "my.yaml" in str(found.value)
-    assert "\n" not in str(found.value)
+    assert "my.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # -- networks and data that do not fit
-# ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -91,20 +80,8 @@ def test_plan_describe_and_train_refuse_a_network_that_does_not_fit(
     network, data, way, capsys, tmp_path
 ):
     message = f"{network} takes "
-    assert message in said(
-        capsys,
-        "describe",
-        "--method",
-        "maml",
-        "--network",
-        network,
-        "--data",
-        data,
-        "--way",
-        str(way),
-        "--shot",
-        "1",
-    )
+    task = f"--method maml --network {network} --data {data} --way {way} --shot 1"
+    assert message in said(capsys, "describe", *task.split())
     content = changed("experiments.s.data", data) | {"tables": {}}
     content["experiments"]["s"] |= {"network": network, "way": way, "shots": [1]}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(content))
@@ -156,21 +133,9 @@ def test_a_co_learner_has_a_largest_depth(network):
     ("network", "data", "way"), [("mlp", "sinusoid", "1"), ("conv4", "glyphs", "5")]
 )
 def test_episodes_of_nothing_are_refused(network, data, way, flag, what, capsys):
-    given = [
-        "--method",
-        "maml",
-        "--network",
-        network,
-        "--data",
-        data,
-        "--way",
-        way,
-        "--shot",
-        "1",
-        flag,
-        "0",
-    ]
-    assert f"{data}: {what} must be a number from 1 on, not 0" in said(capsys, "describe", *given)
+    task = f"--method maml --network {network} --data {data} --way {way} --shot 1 {flag} 0"
+    shown = said(capsys, "describe", *task.split())
+    assert f"{data}: {what} must be a number from 1 on, not 0" in shown
 
 
 @pytest.mark.parametrize(
@@ -199,7 +164,6 @@ def test_classification_with_one_way_is_refused(network, data, capsys, tmp_path)
 
 
 # -- names
-# --------------------------------------------------------------------------------------------
 
 BAD_NAMES = ["../x", "../../../evil", "a/b", "A", "a b", "", "a\n", "é", ".", "x-y"]
 
@@ -254,7 +218,6 @@ def test_a_study_is_not_called_like_a_folder_of_the_results(name):
 
 
 # -- what is seen only after training, unless it is looked for
-# -----------------------------------------
 
 
 def test_figures_ask_for_what_will_be_there():
@@ -311,145 +274,3 @@ def test_the_readings_known_when_planning_are_those_of_the_run(spec, tmp_path):
 
 def test_a_method_that_learns_nothing_has_one_reading():
     assert checks.readings(glyph_spec().model_copy(update={"method": "pixel_nn"})) == ["meta"]
-
-
-# -- prepared data
-# ------------------------------------------------------------------------------------
-
-DAMAGE = {
-    "other data": lambda index: index.update(data_id="glyphs/v1/28px"),
-    "another order of the splits": lambda index: index.update(
-        splits={k: v[::-1] for k, v in index["splits"].items()}
-    ),
-    "splits that are none": lambda index: index.update(splits=[1]),
-    "no groups": lambda index: index.update(group=0),
-    "another size": lambda index: index["sizes"].append(1),
-}
-
-
-def edited(path: Path, change) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-@pytest.fixture
-def own_data(data_dir, tmp_path) -> Path:
-    """A copy of the prepared glyphs, to be damaged."""
-    shutil.copytree(data_dir, tmp_path / "data")
-    return tmp_path / "data"
-
-
-def opened(folder: Path):
-    cls = registry.datasets.get("glyphs")
-    return cls(cls.Options(size=16)).open(folder, torch.device("cpu"), torch.float32)
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_index_is_noticed_by_training_and_mended_by_fetch(
-    damage, own_data, tmp_path, capsys
-):
-    before, home = opened(own_data).sha256, own_data / "prepared" / "glyphs-v1-16px"
-    edited(home / "index.json", damage)
-    (tmp_path / "spec.json").write_text(json.dumps(canonical(glyph_spec())))
-    folders = ("--results", str(tmp_path / "results"), "--data-dir", str(own_data))
-    text = said(capsys, "train", str(tmp_path / "spec.json"), *folders)
-    assert f"the prepared data in {home} is damaged" in text
-    assert "Move the folder away and run `python -m cml_bench fetch glyphs" in text
-    assert not list(tmp_path.glob("results/runs/*/record.json"))
-    assert main(["fetch", "glyphs", "--options", '{"size": 16}', "--data-dir", str(own_data)]) == 0
-    assert opened(own_data).sha256 == before
-
-
-def test_whole_data_is_not_made_again(own_data, monkeypatch):
-    cls = registry.datasets.get("glyphs")
-    monkeypatch.setattr(cls, "build", lambda self, paths: pytest.fail("made again"))
-    cls(cls.Options(size=16)).prepare(own_data)
-
-
-def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
-    copies = {}
-    for file in Omniglot.files:
-        path = tmp_path / file.name
-        shutil.make_archive(str(path.with_suffix("")), "zip", ROOT / "configs")
-        without_the_end(path)
-        copies[file.name] = {"path": str(path), "sha256": sha256_of(path)}
-    resolved = resolve(
-        parse(study(sources={"omniglot": copies}, data_dir=str(tmp_path / "data")), "t"), "t"
-    )
-    (tmp_path / "plan.json").write_text(dumped(resolved))
-    stamp = tmp_path / "data" / "ready.json"
-    text = said(
-        capsys, "fetch", "omniglot", "--plan", str(tmp_path / "plan.json"), "--stamp", str(stamp)
-    )
-    assert f"{tmp_path / 'images_background.zip'} is damaged (BadZipFile" in text
-    assert not [path for path in (tmp_path / "data").rglob("*.*") if path.name != ".lock"]
-
-
-# -- the workflow
-# -------------------------------------------------------------------------------------
-
-
-def snakemake(
-    folder: Path, *arguments: str, path: Path | None = None
-) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path or "")}
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "-n", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-
-
-@pytest.fixture
-def checkout(tmp_path) -> Path:
-    """The workflow in a folder of its own."""
-    for name in ("workflow", "configs"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "Snakefile", tmp_path)
-    return tmp_path
-
-
-@pytest.mark.slow
-def test_with_a_cached_plan_the_workflow_is_parsed_without_torch(checkout):
-    """A torch that cannot be imported stands first on the path."""
-    (checkout / "my.yaml").write_text(yaml.safe_dump(study()))
-    (checkout / "blocked" / "torch").mkdir(parents=True)
-    (checkout / "blocked" / "torch" / "__init__.py").write_text(
-        "raise ImportError('torch was imported')\n"
-    )
-    arguments = ("--configfile", "my.yaml")
-    cold = snakemake(checkout, *arguments, path=checkout / "blocked")
-    assert "torch was imported" in cold.stdout + cold.stderr, "resolving needs it"
-    assert snakemake(checkout, *arguments).returncode == 0
-    warm = snakemake(checkout, *arguments, path=checkout / "blocked")
-    assert warm.returncode == 0, warm.stderr[-2000:]
-    assert re.search(r"^train +8$", warm.stdout + warm.stderr, flags=re.MULTILINE)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"study": None},
-            "the configuration has no `study`, its name: add a line such as `study: mine`.",
-        ),
-        (
-            {"tables": {"train": study()["tables"]["sinusoid"]}},
-            "cannot be called 'train', the name is taken",
-        ),
-        ({"seeds": 200_000}, "there can be at most 1,000 seeds"),
-        (
-            {"experiments": changed("experiments.s.network", "conv4")["experiments"]},
-            "conv4 takes images",
-        ),
-    ],
-    ids=["no name", "a rule's name", "too many seeds", "a network that does not fit"],
-)
-def test_the_workflow_says_what_is_wrong_without_a_traceback(change, message, checkout):
-    content = {key: value for key, value in {**study(), **change}.items() if value is not None}
-    (checkout / "my.yaml").write_text(yaml.safe_dump(content))
-    done = snakemake(checkout, "--configfile", "my.yaml")
-    assert done.returncode != 0
-    text = done.stdout + done.stderr
-    assert message in text.replace("\n", " ")
-    assert "Traceback" not in text
-    assert "error: " not in text, "of the planning process"

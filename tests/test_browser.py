@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's chromium, headless, on made-up records, from disk."""
+"""A study's page of made-up records in a real browser: Debian's Chromium, headless."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """A page with gains, losses and a failed run."""
+    """The address of a page with gains, losses and a failed run."""
     root = tmp_path_factory.mktemp("browser")
     resolved = labelled(study(seeds=5), lambda label: f"{label} <i>")
     store = finish(resolved, root, {"base": 50, "meta": 53, "co": 46})
@@ -81,18 +81,18 @@ def opened(browser, address):
 
 
 def rows(page, table) -> list[list[str]]:
-    """The texts of the rows that are seen."""
-    found = page.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr")
+    """The texts of the visible rows."""
+    lines = page.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr")
     return [
         [cell.text for cell in row.find_elements(By.XPATH, "./*")]
-        for row in found
+        for row in lines
         if row.is_displayed()
     ]
 
 
 def head(page, table, name):
-    found = page.find_elements(By.CSS_SELECTOR, f"#{table} thead th")
-    return next(th for th in found if th.text.startswith(name))
+    cells = page.find_elements(By.CSS_SELECTOR, f"#{table} thead th")
+    return next(th for th in cells if th.text.startswith(name))
 
 
 def test_the_page_says_nothing_to_the_console_and_asks_nobody(browser, address):
@@ -189,8 +189,8 @@ def tooltip(page, element) -> dict[str, str]:
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
     ActionChains(page).move_to_element(element).perform()
     shown = (By.CSS_SELECTOR, "#vg-tooltip-element.visible tr")
-    found = WebDriverWait(page, 5).until(lambda b: b.find_elements(*shown))
-    cells = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in found]
+    tooltips = WebDriverWait(page, 5).until(lambda b: b.find_elements(*shown))
+    cells = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in tooltips]
     return {key.removesuffix(":"): value for key, value in cells}
 
 

@@ -1,4 +1,4 @@
-"""Hours from a short measurement on this device."""
+"""The hours of a study, predicted from a short measurement on this device."""
 
 import pytest
 

@@ -1,5 +1,6 @@
-"""Options of Conv4 that single methods use (initialisation, normalised inputs); what it keeps of
-its inputs.
+"""Conv4: the options that single methods use, and the input patches that it keeps.
+
+Those options are initialisation and normalised inputs.
 """
 
 import pytest
@@ -57,7 +58,7 @@ def test_patches_of_a_support_set_are_made_once(monkeypatch):
 
     alone = [list(path(task)) for task in (first, other)]
     assert len(made) == 2
-    # Of two that take turns each gets its own images, however often their patches are made.
+    # Two loops that take turns each get their own images, however often patches are made.
     turns = list(zip(path(first), path(other), strict=True))
     for pair in zip(turns, zip(*alone, strict=True), strict=True):
         for got, want in zip(*pair, strict=True):
@@ -65,6 +66,5 @@ def test_patches_of_a_support_set_are_made_once(monkeypatch):
     made.clear()
     for task in (first, other):
         case.network.features(wide["base"], task.support.x)
-    assert (
-        len(made) == 2
-    )  # nothing is kept beyond a path: a tensor may get other images in the meantime
+    # Patches are not kept after a loop: its tensor may get other images in the meantime.
+    assert len(made) == 2

@@ -1,4 +1,4 @@
-"""What makes CML CML, in float64; sizes, diagnostics, evaluation, golden traces."""
+"""What makes CML CML, in float64; also sizes, diagnostics, evaluation and golden traces."""
 
 import json
 
@@ -18,7 +18,6 @@ from tests.helpers.cases import CPU, Case, images, relative, waves
 from tests.make_traces import FOLDER, trace
 
 # -- the co-learner
-# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("net", "path"), [("conv4", "plain"), ("conv4", "fast"), ("mlp", "fast")])
@@ -51,8 +50,8 @@ def test_the_meta_gradient_is_affine_in_gamma():
 @pytest.mark.parametrize("first_order", [True, False])
 def test_the_co_loss_reaches_theta_in_second_order_only(first_order):
     case, task = Case(first_order=first_order), images()
-    found = head_gradients(case.method, case.groups, task)["co"]
-    size = max(float(found[n].abs().max()) for n in case.network.head_names)
+    grads = head_gradients(case.method, case.groups, task)["co"]
+    size = max(float(grads[n].abs().max()) for n in case.network.head_names)
     assert size == 0 if first_order else size > 1e-4
 
 
@@ -102,7 +101,6 @@ def test_equation_nine_adapts_psi_alone_by_the_co_learners_loss():
 
 
 # -- sizes, diagnostics, evaluation
-# -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def test_initial_values_have_torchs_distribution():
 
 def test_diagnostics_are_the_heads_own_gradients():
     case, task = Case(gamma=0.3), images(tasks=1)
-    found = diagnose(case.method, case.groups, task)
+    diagnostics = diagnose(case.method, case.groups, task)
     grads = {}
     for head, gamma in (("meta", 0.0), ("both", 1.0)):
         _, g = reference.meta_gradient(
@@ -162,10 +160,10 @@ def test_diagnostics_are_the_heads_own_gradients():
     for layer in ("conv1", "conv4", "head"):
         meta = grads["meta"]["base", f"{layer}.weight"]
         co = grads["both"]["base", f"{layer}.weight"] - meta
-        assert found["norm_meta"][layer] == pytest.approx(float(meta.norm()), rel=1e-9)
-        assert found["norm_co"][layer] == pytest.approx(float(co.norm()), rel=1e-9)
+        assert diagnostics["norm_meta"][layer] == pytest.approx(float(meta.norm()), rel=1e-9)
+        assert diagnostics["norm_co"][layer] == pytest.approx(float(co.norm()), rel=1e-9)
         cosine = float((meta * co).sum() / meta.norm() / co.norm())
-        assert found["cosine"][layer] == pytest.approx(cosine, rel=1e-8)
+        assert diagnostics["cosine"][layer] == pytest.approx(cosine, rel=1e-8)
     assert all(p.grad is None for params in case.groups.values() for p in params.values())
 
 
@@ -174,14 +172,14 @@ def test_equal_heads_have_cosine_one():
     with torch.no_grad():
         for name in ("head.weight", "head.bias"):
             case.groups["co"][name].copy_(case.groups["base"][name])
-    # alpha = 0: otherwise the meta head adapts and the co-learner does not
+    # with alpha = 0 the meta head does not adapt, as the co-learner does not
     case.options = case.method.options = case.options.model_copy(update={"inner_lr": 0.0})
-    found = diagnose(case.method, case.groups, images(tasks=1))
-    assert found["cosine"]["conv2"] == pytest.approx(1, abs=1e-12)
+    diagnostics = diagnose(case.method, case.groups, images(tasks=1))
+    assert diagnostics["cosine"]["conv2"] == pytest.approx(1, abs=1e-12)
 
 
 class Fixed:
-    """Episodes of a fixed batch."""
+    """Episodes that are always the same batch."""
 
     def __init__(self, task: Task):
         self.task = task
@@ -212,14 +210,14 @@ def test_evaluation_is_the_obvious_loop_for_any_number_of_tasks_at_once(net):
 
 
 # -- golden traces
-# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", [n for n in registry.method_names() if registry.method(n).learns])
 def test_golden_trace(name, path):
-    """Ten meta-steps as they were when the method was added; `make traces` writes those of new
-    methods.
+    """Ten meta-steps give the losses of the day when the method was added.
+
+    `make traces` writes the traces of new methods.
     """
     stored = json.loads((FOLDER / f"{name}.json").read_text())
     for problem, losses in trace(name, path).items():

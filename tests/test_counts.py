@@ -1,4 +1,4 @@
-"""FLOPs are counted only for what prints them, once for each program, and kept on disk."""
+"""FLOPs are counted only for commands that print them, once for each program, and kept on disk."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.helpers.checkouts import CONFIG
 
 @pytest.fixture
 def counted(monkeypatch) -> list[str]:
-    """Titles of the runs that are traced from now on."""
+    """The titles of the runs that are traced from now on."""
     titles, count = [], estimate._count
     monkeypatch.setattr(estimate, "_count", lambda spec: titles.append(spec.title) or count(spec))
     return titles
@@ -70,10 +70,9 @@ def test_a_damaged_or_foreign_entry_is_counted_again(resolved, counted):
     good, told = one.read_bytes(), len(counted)
     foreign = json.loads(good) | {"counts": json.loads(good)["counts"] | {"training": -1}}
     strange = json.loads(good) | {"counts": json.loads(good)["counts"] | {"training": "12"}}
-    for damaged in (
-        b"", b"{", b"[]", b"{}", b"\xff", b"\0" * len(good), good[:-9], other.read_bytes(),
-        json.dumps(foreign).encode(), json.dumps(strange).encode(),
-    ):  # fmt: skip
+    edited = [json.dumps(entry).encode() for entry in (foreign, strange)]
+    cut = [b"", b"{", b"[]", b"{}", b"\xff", b"\0" * len(good), good[:-9]]
+    for damaged in (*cut, *edited, other.read_bytes()):
         one.write_bytes(damaged)
         assert estimate.add(resolved, cache) == whole
         assert len(counted) == (told := told + 1)

@@ -1,4 +1,4 @@
-"""Loaders: shapes, dtypes and labels as torchmeta and learn2learn users expect them."""
+"""Loaders: shapes, dtypes and labels as users of torchmeta and learn2learn expect them."""
 
 import itertools
 
@@ -15,14 +15,14 @@ from cml_bench.errors import UserError
 
 @pytest.fixture(scope="module")
 def fake():
-    """torchvision's FakeData, 10 classes of 12-28 images."""
+    """torchvision's FakeData with 10 classes of 12 to 28 images."""
     return wrap(FakeData(size=200, image_size=(3, 16, 18), num_classes=10, random_offset=1))
 
 
 def check_torchmeta_batch(
     batch, tasks: int, way: int, shot: int, query: int, image: tuple[int, ...]
 ) -> None:
-    """The contract of BatchMetaDataLoader's batches."""
+    """Check what torchmeta promises of BatchMetaDataLoader's batches."""
     assert set(batch) == {"train", "test"}
     for part, each in (("train", shot), ("test", query)):
         inputs, targets = batch[part]
@@ -46,9 +46,7 @@ def test_batches_have_torchmetas_format(fake, split):
 
 
 def test_a_torchmeta_training_loop_runs_unchanged(fake):
-    """The body is the one of torchmeta's documentation; only where the loader comes from
-    differs.
-    """
+    """The loop's body is from torchmeta's documentation; only the loader differs."""
     dataloader = EpisodeLoader(fake, way=5, shot=1, query=2, batch_size=3)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 18, 5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -82,12 +80,10 @@ def test_learn2learn_rows_are_class_by_class_with_support_first(fake):
 
 
 def test_labels_are_those_of_the_source():
-    """Images of class c are filled with c, so each task's inputs tell which class a label stands
-    for.
-    """
+    """Images of class c are filled with c: a task's inputs tell the class of each label."""
     source = [(np.full((16, 16), 10 * c, np.uint8), c) for c in (3, 1, 2, 5) for _ in range(6)]
     for x, _ in source:
-        x[0] = 200  # a class of one value only is refused
+        x[0] = 200  # a class whose images have one value only is refused
     data = wrap(source)
     data.pixels = data.pixels[:, :, 1:]
     for batch in EpisodeLoader(data, way=3, shot=2, query=4, batch_size=5, batches=4):

@@ -1,5 +1,6 @@
-"""Pixels: what each kind of picture and of array becomes, and what is refused by name. See
-test_fuzz_images.py too.
+"""Pixels: what each kind of picture or array becomes, and which are refused by name.
+
+Random and damaged pictures are in test_fuzz_images.py.
 """
 
 import io
@@ -24,19 +25,19 @@ from tests.helpers import archives
 from tests.helpers.image_sets import make
 from tests.helpers.pictures import png, saved
 
-STROKE = np.pad(np.full((8, 4), 255, np.uint8), ((4, 4), (6, 6)))  # 255 where ink is
+STROKE = np.pad(np.full((8, 4), 255, np.uint8), ((4, 4), (6, 6)))  # 255 where there is ink
 PAPER, NO = 255 - STROKE, np.zeros_like(STROKE)
 
 
 def coloured(ink: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
-    """A palette picture, whose ink is number 1 and whose paper number 0."""
+    """A palette picture: colour 1 is the ink, colour 0 the paper."""
     picture = Image.fromarray((ink > 0).astype(np.uint8), "L")
     picture.putpalette([value for colour in colours for value in colour])
     return picture
 
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-# the same drawing, black on white, in each way in which it may be stored; from where its ink is
+# One drawing, black on white, in each way in which a file may store it; ``ink`` is 255 or 0.
 STORED = {
     "L": lambda ink: saved(Image.fromarray(255 - ink)),
     "1": lambda ink: saved(Image.fromarray(ink == 0)),
@@ -73,7 +74,7 @@ def test_however_a_drawing_is_stored_it_is_black_on_white(how):
     assert np.array_equal(decode(content, "x", 3), np.stack([PAPER] * 3))
     pictures = [Image.open(io.BytesIO(content)), Image.open(io.BytesIO(content)).copy()]
     if "bits, a grey" in how:
-        pictures.pop()  # once it is read, nothing tells its clear grey
+        pictures.pop()  # the copy in memory has lost which grey is clear
     for picture in pictures:
         images = wrap([(picture, 0)]).arrays.images
         assert images.shape[1] == (1 if picture.mode in ("1", "L", "LA") else 3)
@@ -81,7 +82,10 @@ def test_however_a_drawing_is_stored_it_is_black_on_white(how):
 
 
 def repacked(copies_of: dict[str, LocalCopy], change) -> dict[str, LocalCopy]:
-    """Omniglot's archives with every drawing changed; ``change`` gets where its ink is."""
+    """Omniglot's archives with every drawing changed.
+
+    ``change`` gets the places of a drawing's ink.
+    """
     for name, copy in copies_of.items():
         with zipfile.ZipFile(copy.path) as old:
             drawings = {
@@ -108,7 +112,6 @@ def test_omniglot_is_the_same_data_however_its_drawings_are_stored(how, miniatur
 
 
 # -- what else Pillow converts plainly, and what not
-# ------------------------------------------------------
 
 
 def test_colour_becomes_grey_and_grey_becomes_colour():
@@ -129,9 +132,9 @@ def test_other_modes_of_eight_bits_are_converted(mode):
     elif mode in ("RGBa", "La"):
         source = source.convert("RGBA" if mode == "RGBa" else "LA").convert(mode)
     picture = source if source.mode == mode else source.convert(mode)
-    found = decode(picture, "x", 3).astype(int)
+    pixels = decode(picture, "x", 3).astype(int)
     expected = [150, 150, 150] if mode == "La" else [250, 120, 30]
-    assert np.abs(found - np.reshape(expected, (3, 1, 1))).max() <= 3
+    assert np.abs(pixels - np.reshape(expected, (3, 1, 1))).max() <= 3
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_what_bytes_cannot_hold_is_refused_by_name(picture, pattern, miniature):
 
 
 def test_a_jpeg_with_previews_behind_it_is_read(tmp_path):
-    """As cameras write them (MPO)."""
+    """Cameras write such files (MPO)."""
     previews = saved(
         Image.new("L", (8, 8), 200),
         "mpo",
@@ -197,29 +200,27 @@ def test_a_jpeg_with_previews_behind_it_is_read(tmp_path):
 
 
 def test_the_turn_that_exif_notes_is_left_alone():
-    picture = Image.fromarray(
-        np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None], 8, 0)
-    )  # 16 wide, 8 high
+    ramp = np.arange(0, 256, 16, dtype=np.uint8)
+    picture = Image.fromarray(np.repeat(ramp[None], 8, 0))  # 16 wide, 8 high
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by a quarter
+    exif[0x0112] = 6  # "show this picture turned by a quarter"
     for form in ("jpeg", "png", "webp"):
         content = saved(picture, form, exif=exif, quality=100)
         assert Image.open(io.BytesIO(content)).getexif()[0x0112] == 6
-        found = decode(content, "x", 1)[0]
-        assert found.shape == (8, 16)
-        assert np.abs(found.astype(int) - np.asarray(picture)).max() <= 3
+        pixels = decode(content, "x", 1)[0]
+        assert pixels.shape == (8, 16)
+        assert np.abs(pixels.astype(int) - np.asarray(picture)).max() <= 3
 
 
 def test_a_picture_of_too_many_pixels_is_named(monkeypatch):
     content = saved(Image.new("1", (40, 40)))
-    for most in (1000, 100):  # Pillow warns of the one, and refuses the other
+    for most in (1000, 100):  # Pillow warns at 1000, and refuses at 100
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
         with pytest.raises(UserError, match=r"here has more pixels than .*1600 pixels"):
             decode(content, "here")
 
 
 # -- numbers
-# ----------------------------------------------------------------------------------------------
 
 OUTSIDE = [
     (np.array([3, 300]), r"holds 300, outside \[0, 255\]"),
@@ -271,13 +272,12 @@ def test_numbers_that_bytes_can_hold_are_the_same_data(kind, tmp_path):
     images = plain / kind(255) if np.dtype(kind).kind == "f" else plain.astype(kind)
     content = {"image_data": images.astype(kind), "class_dict": {"n1": [2, 3]}}
     (tmp_path / "mini-imagenet-cache-train.pkl").write_bytes(archives.python3_pickle(content))
-    found = next(make("miniimagenet").classes({path.name: path for path in tmp_path.iterdir()}))[1]
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, plain[2:].transpose(0, 3, 1, 2))
+    pixels = next(make("miniimagenet").classes({path.name: path for path in tmp_path.iterdir()}))[1]
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, plain[2:].transpose(0, 3, 1, 2))
 
 
 # -- classes of one value
-# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -306,10 +306,10 @@ def test_a_class_of_one_value_or_of_no_image_is_refused_in_every_set(name, calle
         (images[:0], "there are no images of"),
     ):
         data.classes = lambda paths, case=case: iter([("train", case)])
-        with pytest.raises(UserError, match=said) as found:
+        with pytest.raises(UserError, match=said) as caught:
             data._write(io.BytesIO(), {"x": Path("here.zip")}, {"train": []}, False)
-        assert str(found.value).startswith("here.zip: ")
-        assert re.search(called, str(found.value))
+        assert str(caught.value).startswith("here.zip: ")
+        assert re.search(called, str(caught.value))
 
 
 def test_a_blank_character_leaves_nothing_behind(miniature, tmp_path):
@@ -323,7 +323,7 @@ def test_a_blank_character_leaves_nothing_behind(miniature, tmp_path):
 
 
 class Black(ImageSet):
-    """One class of three images, all of one value as long as ``value`` is."""
+    """A set of one class of three images, which all have the value ``value``."""
 
     input_shape, smallest_class, name, value, data_id = (1, 2, 2), 3, "black", 0, "black/v1"
     class_counts = {"train": 1, "validation": 0, "test": 0}

@@ -1,6 +1,4 @@
-"""What can be known of GPUs without one: where tensors live, arithmetic by name, shares of memory,
-the advice.
-"""
+"""GPUs as far as they are known without one: devices of tensors, formats, memory, advice."""
 
 import json
 
@@ -22,19 +20,14 @@ from cml_bench.errors import UserError
 from cml_bench.networks import _convolution
 from cml_bench.spec import canonical
 from tests.helpers.cases import Case, images
-from tests.helpers.specs import glyph_spec, sinusoid_spec
+from tests.helpers.specs import IMAGE_METHODS, glyph_spec, sinusoid_spec
 
 META = torch.device("meta")
-NAMES = [
-    n
-    for n in registry.method_names()
-    if registry.method(n).learns and "readout" not in registry.method(n).network_defaults
-]
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; none is here")
 
 
 def everything(value):
-    """Every tensor in nested containers."""
+    """All tensors in nested containers."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
@@ -47,12 +40,12 @@ def everything(value):
 
 @pytest.mark.parametrize(
     ("name", "net", "path"),
-    [(name, "conv4", "fast") for name in NAMES]
+    [(name, "conv4", "fast") for name in IMAGE_METHODS]
     + [("maml+cml", "conv4", "plain"), ("maml+cml", "mlp", "fast"), ("mamlpp+cml", "mlp", "fast")]
     + [("maml+cml", "resnet12", path) for path in ("plain", "fast")],
 )
 def test_the_device_reaches_every_tensor(name, net, path, settings):
-    """On the device without storage: a tensor left on the CPU cannot be combined with one there."""
+    """On torch's device without storage, a tensor left on the CPU fails to combine with others."""
     spec, cls = (sinusoid_spec if net == "mlp" else glyph_spec)(), registry.method(name)
     source = registry.datasets.get(spec.data.name)
     data = source(source.Options.read(spec.data.options, "test"))
@@ -71,21 +64,19 @@ def test_the_device_reaches_every_tensor(name, net, path, settings):
     step = MetaStep(method, groups, torch.optim.Adam(list(everything(groups))), 2)
     scores = step(task)
     scored = score_tasks(method, groups, task, method.heads, (method.inner_steps,))
-    found = list(
+    tensors = list(
         everything(
             [groups, scores, scored, [p.grad for p in everything(groups) if p.grad is not None]]
         )
     )
     assert sum(p.grad is not None for p in everything(groups)) > 4
-    assert {t.device for t in found} == {META}
+    assert {t.device for t in tensors} == {META}
 
 
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
 def test_a_training_lives_on_its_device(name, settings, monkeypatch):
-    """Outer steps of the training loop itself: its batches, optimiser, clamp, schedule and running
-    sums.
-    """
-    real = torch.optim.Adam  # the fused one has no version for a device without storage
+    """With batches, optimiser, clamp, schedule and running sums of the training loop."""
+    real = torch.optim.Adam  # fused Adam cannot run on a device without storage
     monkeypatch.setattr(torch.optim, "Adam", lambda groups, fused, **rest: real(groups, **rest))
     spec = glyph_spec(
         "maml",
@@ -105,8 +96,8 @@ def test_a_training_lives_on_its_device(name, settings, monkeypatch):
     )
     for _ in range(2):
         made.advance()
-    found = list(everything([made.groups, made.running, made.optimizer.state_dict()["state"]]))
-    assert {t.device for t in found if t.dim()} == {META}
+    tensors = list(everything([made.groups, made.running, made.optimizer.state_dict()["state"]]))
+    assert {t.device for t in tensors if t.dim()} == {META}
     assert all(p.grad is None or p.grad.device == META for p in everything(made.groups))
 
 
@@ -157,7 +148,7 @@ def test_what_is_below_the_smallest_normal_number_counts_as_zero_while_a_run_com
 
 @pytest.mark.parametrize("method", ["maml+cml", "boil", "sharp_maml"])
 def test_bf16_trains_and_is_close_to_float32(method, settings, monkeypatch):
-    monkeypatch.setattr(_convolution, "_CACHED", 1)  # one image at a time, as of large ones
+    monkeypatch.setattr(_convolution, "_CACHED", 1)  # one image at a time, as with large images
     spec = glyph_spec(method, steps=8)
     exact, rough = (
         run(spec.model_copy(update={"precision": p}), settings) for p in ("float32", "bf16")
@@ -208,17 +199,17 @@ def test_a_new_optimiser_keeps_what_was_recorded_for_the_step(settings):
 
 
 def test_gradients_of_what_the_optimiser_leaves_alone_do_not_add_up(settings):
-    """BOIL's head where the outer loop does not train it: the gradient of a step is that step's."""
+    """BOIL's outer loop leaves the head alone here; the head's gradient is of one step only."""
     case, task = Case("boil", outer_fix=True), images()
     step = MetaStep(case.method, case.groups, adam(case.groups, 0.0, case.method.trains), 4)
-    found = []
+    grads = []
     for _ in range(2):
         step(task)
-        found.append(
+        grads.append(
             {n: p.grad.clone() for n, p in case.groups["base"].items() if p.grad is not None}
         )
-    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
-    assert any(n.startswith("head") for n in found[0])
+    assert all(torch.equal(grads[0][n], grads[1][n]) for n in grads[0])
+    assert any(n.startswith("head") for n in grads[0])
 
 
 def test_out_of_memory_ends_with_the_advice_that_helps(settings, monkeypatch):
@@ -271,7 +262,7 @@ def test_a_training_gets_its_share_of_a_gpus_memory(monkeypatch, settings):
 
 
 def test_peak_memory_on_a_gpu_is_that_of_this_run(monkeypatch):
-    """torch's peak is reset where a run begins, so that it is not that of an earlier one."""
+    """torch's peak is reset when a run begins, so that it is not the peak of an earlier run."""
     from cml_bench.engine import device
 
     peak = {"cuda:1": 5_000}

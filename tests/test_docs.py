@@ -1,5 +1,6 @@
-"""What the documentation names is there: links, commands, configuration files, targets; and its
-worked examples run.
+"""The documentation is right: links, commands, configuration files and targets exist.
+
+Its worked examples are run.
 """
 
 import ast
@@ -33,12 +34,15 @@ by_name = pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 
 
 def prose(page: Path) -> str:
-    """The page without its code blocks."""
+    """A page's text without its code blocks."""
     return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 def commands(page: Path, program: str) -> list[str]:
-    """Commands in shell blocks, and in inline code, that call a program; without their comments."""
+    """The commands in shell blocks and inline code that call ``program``.
+
+    They come without their comments.
+    """
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
     inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
@@ -47,7 +51,7 @@ def commands(page: Path, program: str) -> list[str]:
 
 
 def anchor(heading: str) -> str:
-    """The fragment by which GitHub links a heading."""
+    """The fragment of GitHub's link to a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -69,13 +73,13 @@ def test_relative_links_and_pictures_are_there(page):
 
 @by_name
 def test_every_command_of_the_package_is_one_that_it_takes(page):
-    """Sub-commands and options are parsed as the command line would; nothing is run."""
+    """Sub-commands and options are parsed as on the command line; nothing is run."""
     parser = command_line.parser("", COMMANDS)
     for command in commands(page, "python -m cml_bench"):
         words = shlex.split(command)[3:]
         if words[1:]:
             parser.parse_args(words)
-        else:  # named alone, as `python -m cml_bench plan`
+        else:  # a command without words, such as `python -m cml_bench plan`
             with pytest.raises(SystemExit) as stop:
                 parser.parse_args([*words, "--help"])
             assert stop.value.code == 0, command
@@ -112,9 +116,7 @@ def test_targets_of_make_are_there(page):
 
 @pytest.fixture(scope="module")
 def names():
-    """Configuration file -> names of its tables, figures and their parts, as the Snakefile makes
-    them targets.
-    """
+    """Configuration file -> its targets: tables, figures and their parts."""
 
     @functools.cache
     def known(path: str) -> set[str]:
@@ -126,10 +128,10 @@ def names():
 
 
 def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
-    """Parsed as Snakemake would; targets are those of the configuration that is named."""
+    """Options are parsed as by Snakemake; targets must be those of the named configuration."""
     from snakemake.cli import get_argument_parser
 
-    monkeypatch.chdir(ROOT)  # what a configuration includes is named from there
+    monkeypatch.chdir(ROOT)  # the paths in `include` are relative to it
     parser, targets_seen = get_argument_parser(), set()
     for page in PAGES:
         for command in commands(page, "snakemake"):
@@ -146,7 +148,7 @@ def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
 
 @pytest.mark.parametrize("page", [publish.README, publish.RESULTS], ids=str)
 def test_published_studies_stand_on_both_pages_and_the_others_are_empty(page):
-    """What is in the blocks is compared in test_publish.py."""
+    """The content of the blocks is compared in test_publish.py."""
     text = (ROOT / page).read_text()
     studies = {path.parent.name for path in (ROOT / publish.REFERENCE).glob("*/report.html")}
     blocks = dict(
@@ -162,7 +164,7 @@ def test_published_studies_stand_on_both_pages_and_the_others_are_empty(page):
 
 
 def test_the_readme_is_short_and_its_first_screen_has_commands_and_a_picture():
-    """Short beside the results that are published there."""
+    """The published results on the page do not count."""
     text = (ROOT / "README.md").read_text()
     written = re.sub(r"<!-- (\w+):begin.*?<!-- \1:end -->\n", "", text, flags=re.DOTALL)
     assert len(written.splitlines()) <= 120
@@ -255,7 +257,7 @@ def test_the_worked_examples_of_extending_are_clean(tool, tmp_path):
 
 @pytest.mark.slow
 def test_the_worked_examples_of_extending_are_trained(tmp_path):
-    """Each file as it stands on the page, in a copy of the package."""
+    """Each file is used as it stands on the page, in a copy of the package."""
     shutil.copytree(
         ROOT / "cml_bench", tmp_path / "cml_bench", ignore=shutil.ignore_patterns("__pycache__")
     )

@@ -1,4 +1,4 @@
-"""Letters beyond ASCII in every output and every name of a file, whatever the locale says."""
+"""Letters beyond ASCII in every output and every file name, under any locale."""
 
 import io
 import os
@@ -26,7 +26,7 @@ LOCALES = {
 
 
 def started(locale: dict[str, str], *command: str) -> subprocess.CompletedProcess:
-    """A program under a locale; what it says must be UTF-8."""
+    """Run a program under a locale; its output must be UTF-8."""
     kept = {
         k: v
         for k, v in os.environ.items()
@@ -40,7 +40,7 @@ def started(locale: dict[str, str], *command: str) -> subprocess.CompletedProces
 
 
 def content(folder: Path) -> dict:
-    """A study whose title, labels and folders have such letters."""
+    """A study whose title, labels and folders have letters beyond ASCII."""
     made = changed("tables.sinusoid.title", "Größe ± 1, γ und ψ⋆")
     made["tables"]["sinusoid"]["rows"][1]["label"] = "CML† 🚀"
     return made | {"results": str(folder / "größe"), "data_dir": str(folder / "dätä")}
@@ -58,7 +58,7 @@ def test_tables_are_utf8_in_every_locale(locale, tmp_path):
     assert "Größe ± 1" in (tmp_path / "größe" / "small" / "tables" / "sinusoid.md").read_text(
         encoding="utf-8"
     )
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["größe", "plän.json"], (
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["größe", "plän.json"], (
         "one folder, one spelling"
     )
 
@@ -78,7 +78,7 @@ def test_snakemake_plans_in_a_locale_of_ascii_and_refuses_what_its_own_reader_dr
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path / 'größe'}/small/report.html" in done.stdout + done.stderr
     assert "UnicodeEncodeError" not in done.stdout + done.stderr
-    assert [found.name for found in (tmp_path / "größe").iterdir()] == ["plans"]
+    assert [entry.name for entry in (tmp_path / "größe").iterdir()] == ["plans"]
 
     for line, told in (
         ("study: small", "the key 'study' stands in line"),
@@ -98,7 +98,8 @@ def test_snakemake_plans_in_a_locale_of_ascii_and_refuses_what_its_own_reader_dr
 def test_streams_are_set_to_utf8_and_never_fail(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    monkeypatch.setattr(sys, "stderr", io.StringIO())  # captured, as in a notebook: left alone
+    # A captured stream, as in a notebook, stays as it is.
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     utf8.streams()
     print("†", os.fsdecode(b"gr\xf6\xdf"), flush=True)
     assert raw.getvalue() == "† gr\\udcf6\\udcdf\n".encode()

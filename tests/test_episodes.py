@@ -1,4 +1,4 @@
-"""Which tasks a run sees: stable, paired, and never dependent on the method."""
+"""The tasks that a run sees: stable, paired, and the same for every method."""
 
 import json
 from pathlib import Path
@@ -22,9 +22,7 @@ GOLDEN = Path(__file__).parent / "golden" / "episodes.json"
 
 
 def pictures(group: int = 1, classes: int = 12, each: int = 12) -> Wrapped:
-    """A set whose image number i has the constant value i (two bytes), so that tasks show what was
-    drawn.
-    """
+    """A set in which image i has the constant value i (two bytes): tasks show what was drawn."""
     numbers = np.arange(classes * each)
     images = np.stack((numbers // 256, numbers % 256), 1).astype(np.uint8)[:, :, None, None]
     thirds = np.array_split(np.arange(classes), 3)
@@ -37,7 +35,7 @@ def pictures(group: int = 1, classes: int = 12, each: int = 12) -> Wrapped:
 
 
 def image_numbers(x: torch.Tensor) -> torch.Tensor:
-    """(T, n, 2, 1, 1) in [0, 1] -> image numbers (T, n)."""
+    """The numbers (T, n) of images (T, n, 2, 1, 1) with values in [0, 1]."""
     codes = (x.flatten(2) * 255).round().long()
     return codes[..., 0] * 256 + codes[..., 1]
 
@@ -120,8 +118,9 @@ def test_every_episode_is_a_proper_task(way, shot, query, group, first):
 
 
 def test_choices_are_uniform():
-    """Every class and every image about equally often (four standard errors), also with unequal
-    classes.
+    """Every class and image is drawn about equally often, within four standard errors.
+
+    Classes have different sizes too.
     """
     sizes = np.array([5, 10, 10, 10])
     picks = draw_picks(seeding.key("uniform"), 0, 8000, 2, 1, 1, sizes, 1)

@@ -2,92 +2,29 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 
 import pytest
 
 from cml_bench.data import _download, _source
-from cml_bench.data._source import RemoteFile, obtain, obtain_all, sha256_of
+from cml_bench.data._source import obtain, obtain_all, sha256_of
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
-from tests.helpers.servers import CONTENT, SHA, head, remote, unknown_length
-from tests.helpers.waiting import wait_for
-
-QUOTA = (
-    b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>Too many users have viewed"
-    b" it.</html>"
+from tests.helpers.fetched import names, part_of, refused
+from tests.helpers.servers import (
+    CONTENT,
+    QUOTA,
+    SHA,
+    good,
+    remote,
+    says,
+    silent_after,
+    unknown_length,
 )
 
-
-def start_of(handler) -> int:
-    found = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range") or "")
-    return int(found[1]) if found else 0
-
-
-def good(
-    content: bytes = CONTENT,
-    until: int | None = None,
-    tag: str = '"1"',
-    pause: float = 0.0,
-    ranges: bool = True,
-):
-    """A server of ``content`` that understands Range and If-Range; its first answer ends after
-    ``until`` bytes.
-    """
-
-    def answer(handler, count: int) -> None:
-        start = start_of(handler) if ranges and handler.headers.get("If-Range", tag) == tag else 0
-        more = {"ETag": tag}
-        if start:
-            more["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        head(handler, 206 if start else 200, len(content) - start, **more)
-        end = until if until is not None and count == 1 else len(content)
-        step = 1 << 16 if pause else len(content)
-        for place in range(start, end, step):
-            handler.wfile.write(content[place : min(place + step, end)])
-            handler.wfile.flush()
-            time.sleep(pause)
-
-    return answer
-
-
-def silent_after(count: int, seconds: float):
-    def answer(handler, _: int) -> None:
-        head(handler, 200, len(CONTENT))
-        handler.wfile.write(CONTENT[:count])
-        handler.wfile.flush()
-        time.sleep(seconds)
-
-    return answer
-
-
-def says(status: int, body: bytes, kind: str = "text/html"):
-    def answer(handler, _: int) -> None:
-        head(handler, status, len(body), Content_Type=kind)
-        handler.wfile.write(body)
-
-    return answer
-
-
-def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.name != ".lock")
-
-
-def refused(file: RemoteFile, folder, pattern: str) -> str:
-    with pytest.raises(UserError, match=pattern) as found:
-        obtain(file, folder, say=lambda text: None)
-    return str(found.value)
-
-
 # -- what servers do
-# ----------------------------------------------------------------------------------
 
 
 def test_a_good_file_is_fetched_once_and_shown(server, tmp_path):
@@ -206,111 +143,22 @@ def test_no_server_at_all(tmp_path):
     )
 
 
-# -- resuming
-# -----------------------------------------------------------------------------------------
-
-
-def test_a_connection_cut_in_the_middle_is_resumed(server, tmp_path):
-    said: list[str] = []
-    assert (
-        obtain(
-            remote(server.url("cut", good(until=250_000))), tmp_path, say=said.append
-        ).read_bytes()
-        == CONTENT
-    )
-    assert server.asked[0] == ("cut", None)
-    assert server.asked[1][0] == "cut"
-    assert re.fullmatch(r"bytes=\d+-", server.asked[1][1])
-    assert any("the next attempt goes on from there" in text for text in said)
-
-
-def test_another_process_goes_on_where_a_killed_one_stopped(server, tmp_path):
-    file = remote(server.url("slow", good(pause=0.15)))
-    code = f"""
-from pathlib import Path
-from cml_bench.data._source import RemoteFile, obtain
-obtain(RemoteFile(*{tuple(file)!r}), Path({str(tmp_path)!r}))
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ
-    )
-    part = tmp_path / ".incoming" / "file.bin.part"
-    wait_for(lambda: part.exists() and part.stat().st_size > 0)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    have = part.stat().st_size
-    assert 0 < have < len(CONTENT)
-    (part.parent / "tmpabcdefg").write_bytes(b"what pooch had in hand when it was killed")
-    assert obtain(file, tmp_path).read_bytes() == CONTENT
-    assert server.asked[-1] == ("slow", f"bytes={have}-")
-    assert names(tmp_path) == ["file.bin"]
-
-
-def test_a_server_that_ignores_range_starts_afresh(server, tmp_path):
-    file = remote(server.url("stubborn", good(until=250_000, ranges=False)))
-    assert obtain(file, tmp_path).read_bytes() == CONTENT
-    assert server.asked[1][1] is not None, "the rest was asked for, the whole came"
-
-
-def part_of(tmp_path, content: bytes) -> None:
-    (tmp_path / ".incoming").mkdir()
-    (tmp_path / ".incoming" / "file.bin.part").write_bytes(content)
-
-
-def test_parts_of_two_files_are_noticed_and_fetched_afresh(server, tmp_path):
-    part_of(tmp_path, b"?" * 1000)
-    assert obtain(remote(server.url("a", good())), tmp_path).read_bytes() == CONTENT
-    assert server.asked == [("a", "bytes=1000-"), ("a", None)]
-
-
-def test_a_part_that_is_whole_or_too_long(server, tmp_path):
-    part_of(tmp_path, CONTENT)
-    assert obtain(remote(server.url("a", good())), tmp_path).read_bytes() == CONTENT
-    assert server.asked == []
-    (tmp_path / "file.bin").unlink()
-    part_of(tmp_path, CONTENT + b"more")
-    assert obtain(remote(server.url("a", good())), tmp_path).read_bytes() == CONTENT
-    assert server.asked == [("a", None)]
-    (tmp_path / "file.bin").unlink()
-    part_of(tmp_path, CONTENT + b"more")
-
-    def picky(handler, count: int) -> None:
-        if start_of(handler):
-            head(handler, 416, 0, Content_Range=f"bytes */{len(CONTENT)}")
-        else:
-            good()(handler, count)
-
-    assert obtain(remote(server.url("picky", picky), size=0), tmp_path).read_bytes() == CONTENT
-    assert [asked for name, asked in server.asked if name == "picky"] == [
-        f"bytes={len(CONTENT) + 4}-",
-        None,
-    ]
-
-
-def test_a_page_in_between_does_not_cost_what_has_come(server, tmp_path):
-    part_of(tmp_path, CONTENT[:100_000])
-    refused(remote(server.url("page", says(200, QUOTA))), tmp_path, "speaks of a quota")
-    assert obtain(remote(server.url("a", good())), tmp_path).read_bytes() == CONTENT
-    assert server.asked[-1] == ("a", "bytes=100000-")
-
-
 # -- two at once, room, terms of trust
-# ----------------------------------------------------------------
 
 
 def test_two_fetches_at_once_are_one_download(server, tmp_path):
     file = remote(server.url("slow", good(pause=0.05)))
-    found, said = [], []
+    paths, said = [], []
 
     def fetch() -> None:
-        found.append(obtain(file, tmp_path, say=said.append))
+        paths.append(obtain(file, tmp_path, say=said.append))
 
     threads = [threading.Thread(target=fetch) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    assert found == [tmp_path / "file.bin"] * 2
+    assert paths == [tmp_path / "file.bin"] * 2
     assert server.asked == [("slow", None)]
     assert sum("waiting for process" in text for text in said) == 1
 
@@ -379,7 +227,6 @@ def test_without_a_digest_only_the_same_version_is_continued(server, tmp_path):
 
 
 # -- a mirror of the user's
-# ---------------------------------------------------------------------------
 
 
 def test_an_institutions_mirror_comes_first_and_may_be_repacked(server, tmp_path):

@@ -1,5 +1,6 @@
-"""Ten meta-steps of the released code, equalled in float64 on both paths that Conv4 has on a CPU
-(GPU: test_gpu.py).
+"""Ten meta-steps of the released MAML and BOIL codes: equal here in float64, plain and fast.
+
+The same on a GPU: test_gpu.py.
 """
 
 import pytest

@@ -1,6 +1,4 @@
-"""Ten training episodes of TLP's G-Meta and AMM-GNN, and three test episodes, equalled in float64
-on both paths.
-"""
+"""Ten training and three test episodes of TLP's G-Meta and AMM-GNN: equal here in float64."""
 
 from functools import cache
 from pathlib import Path
@@ -27,17 +25,22 @@ def stored(name: str) -> dict[str, np.ndarray]:
 
 
 def named(name: str, part: str) -> dict[str, torch.Tensor]:
-    """What the fixture stores for each parameter, by the parameter's name here."""
-    found = {}
+    """The fixture's array of each parameter, by the parameter's name here."""
+    values = {}
     for key, value in stored(name).items():
         if key.startswith(part):
             layer, kind = key.removeprefix(part).rsplit("_", 1)
-            found[f"{NAMES[layer]}.{'weight' if kind == 'w' else 'bias'}"] = torch.from_numpy(value)
-    return found
+            values[f"{NAMES[layer]}.{'weight' if kind == 'w' else 'bias'}"] = torch.from_numpy(
+                value
+            )
+    return values
 
 
 def load(name: str, part: str) -> dict[str, torch.Tensor]:
-    """Parameters; the head's weight is (outputs, inputs), the maps to alpha and beta are flat."""
+    """The fixture's parameters.
+
+    The head's weight is (outputs, inputs); the maps to alpha and beta are flat.
+    """
     shaped = {"head.weight": lambda v: v.T.contiguous()}
     shaped |= {f"{m}.weight": lambda v: v.reshape(-1) for m in ("alpha", "beta")}
     shaped |= {f"{m}.bias": lambda v: v.reshape(()) for m in ("alpha", "beta")}
@@ -46,7 +49,7 @@ def load(name: str, part: str) -> dict[str, torch.Tensor]:
 
 def episodes(name: str, part: str) -> list[Task]:
     a = stored(name)
-    found = []
+    drawn = []
     for support, query in zip(a[f"{part}support"], a[f"{part}query"], strict=True):
         examples = [
             Examples(
@@ -54,8 +57,8 @@ def episodes(name: str, part: str) -> list[Task]:
             )
             for x in (support, query)
         ]
-        found.append(Task(*examples))
-    return found
+        drawn.append(Task(*examples))
+    return drawn
 
 
 def build(name: str, path: str, initial: dict):
@@ -73,7 +76,7 @@ def build(name: str, path: str, initial: dict):
 
 
 def with_sets(method, name: str, part: str):
-    """The sets of the fixture, by the task's nodes."""
+    """The method, which takes its sets for a task's nodes from the fixture."""
     a = stored(name)
     if f"{part}set1" in a:
         nodes = np.concatenate((a[f"{part}support"], a[f"{part}query"]), 1)
@@ -81,7 +84,7 @@ def with_sets(method, name: str, part: str):
             tuple(n): np.stack(s)
             for n, *s in zip(nodes, a[f"{part}set1"], a[f"{part}set2"], strict=True)
         }
-        method.sets = lambda found: known[tuple(found)]
+        method.sets = lambda nodes: known[tuple(nodes)]
     return method
 
 
@@ -92,7 +95,7 @@ def close(got: torch.Tensor, want: torch.Tensor) -> bool:
 def followed(
     method, groups, task: Task, want: dict[str, np.ndarray], part: str
 ) -> dict[str, torch.Tensor]:
-    """The adapted parameters of an episode whose losses, logits and cosines are the fixture's."""
+    """The adapted parameters of an episode, whose losses, logits and cosines are checked."""
     wide = method.meet(expand(groups, 1), task)
     for inner, params in enumerate(method.trajectory(wide, task.support, 5)):
         if inner < 5:
@@ -146,9 +149,9 @@ def test_three_test_episodes_with_ten_queries(name, path):
             {k: v[number] for k, v in a.items() if k.startswith("test/")},
             "test/",
         )
-        found = score_tasks(method, groups, task, ("meta",), (5,))["meta", 5]
-        assert abs(found.loss.item() - a["test/query_ce"][number]) < 1e-10
-        assert found.score.item() == pytest.approx(a["test/acc"][number], abs=1e-12)
+        result = score_tasks(method, groups, task, ("meta",), (5,))["meta", 5]
+        assert abs(result.loss.item() - a["test/query_ce"][number]) < 1e-10
+        assert result.score.item() == pytest.approx(a["test/acc"][number], abs=1e-12)
 
 
 def test_the_pieces_subgraphs_are_tlps():

@@ -1,6 +1,4 @@
-"""Ten meta-steps of the released MAML++ and Sharp-MAML code, equalled in float64, plain and
-fast.
-"""
+"""Ten meta-steps of the released MAML++ and Sharp-MAML codes: equal here in float64."""
 
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from tests.helpers.released import close, compared
 
 FOLDER = Path(__file__).parent / "fixtures"
 CASES = {
-    # file: method, its options, the network's, tasks of a meta-batch
+    # file: method, its options, the network's options, tasks of a meta-batch
     "mamlpp_A": ("mamlpp", {"inner_steps": 3}, {"slope": 0.01}, 2),
     "sharp_low": ("sharp_maml", {"inner_steps": 2, "level": "low", "rho_low": 0.05}, {}, 4),
     "sharp_both": (
@@ -30,7 +28,7 @@ CASES = {
 
 
 def ours(name: str) -> str:
-    """The released code's parameter name as it is here."""
+    """The name here of a parameter of the released code."""
     if "learning_rates_dict" in name:
         return ours(name.rsplit(".", 1)[1].replace("-", ".")) + ".inner_lr"
     name = name.removeprefix("classifier.").removeprefix("layer_dict.").removeprefix("features.")
@@ -69,7 +67,7 @@ def batches(tasks: int) -> list[Task]:
 
 
 class Watched(MetaStep):
-    """Keeps the last pass's mean outer loss and the gradient that Adam receives."""
+    """A step that keeps the last mean outer loss, and the gradient that Adam receives."""
 
     def gradients(self, task):
         outer_loss, total = self.method.outer_loss, []

@@ -96,7 +96,7 @@ VALUES = st.one_of(
 
 
 def places(value, path=()):
-    """Every path into a configuration."""
+    """Every path into a configuration, to its keys and items."""
     yield path
     items = (
         value.items()
@@ -143,14 +143,10 @@ def test_a_changed_configuration_is_a_plan_or_a_clear_error(data):
 
 
 def check(config) -> str:
-    """Everything that happens to a configuration before a start. The error's text; empty: it is a
-    plan.
-    """
+    """Make all checks that come before a start; the error's text, or "" for a plan."""
     try:
         study = parse(config, "my.yaml")
-        plan.serialised(
-            config, "my.yaml"
-        )  # plan.cached does so before it asks another process to resolve
+        plan.serialised(config, "my.yaml")  # as plan.cached does before it starts a process
         resolved = estimate.add(resolve(study, "my.yaml"))
     except UserError as error:
         said = str(error)
@@ -166,9 +162,7 @@ def check(config) -> str:
 
 
 def numbers():
-    """Every option that there is, as (experiment, what of its only method is changed, the
-    option).
-    """
+    """Every option that is a number: (experiment, changes of its only method, option)."""
     for name in registry.method_names():
         for field in registry.method(name).Options.model_fields:
             yield ("s" if registry.method(name).learns else "g"), name, "options", field
@@ -183,7 +177,7 @@ def numbers():
 
 @pytest.mark.parametrize("number", [10**400, 10**9, -(10**9), 1e300], ids=lambda x: str(x)[:7])
 def test_no_number_is_too_large(number):
-    """In any option: what cannot be is refused, and soon."""
+    """A number that is too large for an option is refused, and soon."""
     for experiment, method, kind, field in numbers():
         config = {**copy.deepcopy(BASE), "tables": {}, "figures": {}}
         value = {"cml": {field[4:]: number}} if field.startswith("cml.") else {field: number}

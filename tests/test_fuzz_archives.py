@@ -1,7 +1,7 @@
-"""Any archive, pickle, npz or mat file is either the right data or one clear error: never a
-traceback, never a change.
+"""Random and damaged archives, pickles, npz and mat files: right data or one clear error.
 
-Every example is written into a folder of its own, and nothing may appear beside it.
+Never a traceback, never other data. Every example is written into a folder of its own, and nothing
+may appear beside it.
 """
 
 import io
@@ -51,7 +51,6 @@ def tree(folder: Path) -> dict[str, tuple]:
 
 
 # -- odd members
-# ----------------------------------------------------------------------------------------
 
 PARTS = st.sampled_from(
     [
@@ -134,10 +133,10 @@ def hidden(name: str) -> bool:
 
 
 def expected(odd: list[tuple[str, str, str]], zipped: bool) -> tuple[dict[str, bytes], bool]:
-    """Content by name of what is to be read, and whether the archive is to be refused."""
+    """The content that is to be read, by name, and whether the archive is to be refused."""
     kept, wrong = {}, False
     for number, (name, kind, target) in enumerate(odd):
-        if zipped:  # which knows files, folders and links; what ends as a folder is one
+        if zipped:  # a zip has files, folders (a name ending in "/") and links
             name = as_utf8(name)
             kind = (
                 "link"
@@ -162,17 +161,17 @@ def test_members_are_read_or_the_archive_is_refused(odd, kind, tmp_path):
     path.parent.mkdir(exist_ok=True)
     try:
         zip_of(path, odd) if kind == "zip" else tar_of(path, odd, kind)
-    except (ValueError, UnicodeError):  # no such archive can be written
+    except (ValueError, UnicodeError):  # such an archive cannot be written
         return
     before, (kept, wrong) = tree(tmp_path), expected(odd, kind == "zip")
-    found = tried(path)
+    content = tried(path)
     assert tree(tmp_path) == before
-    if isinstance(found, UserError):
-        assert wrong, str(found)
+    if isinstance(content, UserError):
+        assert wrong, str(content)
     else:
         assert not wrong
-        assert list(found.values()) == list(kept.values())
-        assert all(name.isprintable() for name in found)
+        assert list(content.values()) == list(kept.values())
+        assert all(name.isprintable() for name in content)
 
 
 def as_utf8(name: str) -> str:
@@ -180,7 +179,7 @@ def as_utf8(name: str) -> str:
 
 
 def tried(path: Path) -> dict[str, bytes] | UserError:
-    """What the archive holds, or why it cannot be read."""
+    """The content of the archive, or the error why it cannot be read."""
     try:
         with reading(path):
             return {name: file.read() for name, file in members(path)}
@@ -190,11 +189,10 @@ def tried(path: Path) -> dict[str, bytes] | UserError:
 
 
 # -- truncated
-# ------------------------------------------------------------------------------------------
 
 
 def cuts(content: bytes, step: int = 1) -> Iterator[bytes]:
-    """At every boundary of blocks and pickle frames, and at ends in between."""
+    """Places to cut a file: every boundary of blocks and pickle frames, and some between."""
     for end in sorted(
         {*range(0, len(content), step), *range(0, len(content), 512), len(content) - 1}
     ):
@@ -209,11 +207,11 @@ def test_a_tar_truncated_anywhere_is_named(packing, tmp_path):
     ends = len(whole.rstrip(b"\0")) if not packing else len(whole)
     for content in cuts(whole, 97 if not packing else 3):
         path.write_bytes(content)
-        found = tried(path)
-        if not isinstance(found, UserError):
+        held = tried(path)
+        if not isinstance(held, UserError):
             assert not packing
             assert len(content) > ends, "only zeros are missing"
-            assert len(found) == 4
+            assert len(held) == 4
 
 
 def test_a_zip_truncated_anywhere_is_named(tmp_path):
@@ -221,9 +219,9 @@ def test_a_zip_truncated_anywhere_is_named(tmp_path):
     zip_of(path, [(f"a/{i}", "file", "") for i in range(4)])
     for content in cuts(path.read_bytes(), 2):
         path.write_bytes(content)
-        with pytest.raises(UserError) as found, reading(path):
+        with pytest.raises(UserError) as caught, reading(path):
             list(members(path))
-        one_sentence(found.value, path)
+        one_sentence(caught.value, path)
 
 
 WRITTEN = [archives.python2_pickle, archives.python3_pickle, *range(6)]
@@ -236,9 +234,9 @@ def test_a_pickle_truncated_anywhere_is_named(written, tmp_path):
     path = tmp_path / "x.pkl"
     for cut in cuts(content, 3):
         path.write_bytes(cut)
-        with pytest.raises(UserError) as found:
+        with pytest.raises(UserError) as caught:
             list(_mini_layouts.of_pickle(path, "train"))
-        one_sentence(found.value, path)
+        one_sentence(caught.value, path)
 
 
 @settings(max_examples=200, **QUICK)
@@ -269,12 +267,12 @@ def test_graphs_truncated_anywhere_are_named(tmp_path):
         for content in cuts(whole, max(1, len(whole) // 40)):
             path.write_bytes(content)
             try:
-                found = planetoid({p.name: p for p in tmp_path.glob("ind.*")})
+                graph = planetoid({p.name: p for p in tmp_path.glob("ind.*")})
             except UserError as error:
                 one_sentence(error, tmp_path / "ind.small.")
-            else:  # the end of the line is no part of a number
+            else:  # the end of a line belongs to no number
                 assert (path.name, content) == ("ind.small.test.index", whole[:-1])
-                assert found[1].shape == (9, 4)
+                assert graph[1].shape == (9, 4)
         path.write_bytes(whole)
 
 
@@ -287,11 +285,11 @@ def test_an_npz_with_another_byte_is_the_same_or_refused(place, value, tmp_path)
     content = bytearray(whole.getvalue())
     content[int(place * len(content))] = value
     try:
-        found = npz_of(path, bytes(content))
+        loaded = npz_of(path, bytes(content))
     except UserError as error:
         one_sentence(error, path)
     else:
-        assert found == expected
+        assert loaded == expected
 
 
 def npz_of(path: Path, content: bytes) -> list:
@@ -331,7 +329,6 @@ def test_labels_in_a_mat_file_truncated_anywhere_are_named(tmp_path):
 
 
 # -- layouts of MiniImagenet
-# ----------------------------------------------------------------------------
 
 FILES = {name: LAYOUTS[name]() for name in ("names and rows", "labels", "lists", "class folders")}
 PLACES = {name: sorted(files) for name, files in FILES.items()}
@@ -372,13 +369,12 @@ def test_a_layout_with_a_file_changed_is_the_same_or_named(
     }[change]
     path = archives.packed(tmp_path / "x", files | more)
     try:
-        found = images_of(path)
+        images = images_of(path)
     except UserError as error:
         one_sentence(error, path)
         return
-    if (
-        found != right[layout]
-    ):  # a folder tells no more than what is in it: its numbers are compared with the published
+    # A folder does not say what should be in it; its numbers of images are checked elsewhere.
+    if images != right[layout]:
         assert layout == "class folders"
         assert change in ("gone", "moved", "twice", "folder")
-        assert sum(len(i) for _, i in found) != sum(len(i) for _, i in right[layout])
+        assert sum(len(i) for _, i in images) != sum(len(i) for _, i in right[layout])

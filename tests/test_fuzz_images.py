@@ -1,8 +1,7 @@
-"""Any picture, whole, cut or damaged, and any array is either right data or one clear error: never
-another exception.
+"""Random, cut and damaged pictures, and arrays: right pixels or one clear error.
 
-What is right is computed here from the samples with numpy, without Pillow. Warnings are errors, as
-in every test.
+The right pixels are computed here with numpy, without Pillow. Warnings are errors, as in every
+test.
 """
 
 from pathlib import Path
@@ -19,15 +18,12 @@ from cml_bench.data.wrap import wrap
 from cml_bench.errors import UserError
 from tests.helpers.pictures import chunks, png, saved
 
-EXACT, ROUNDED, LOSSY = (
-    0,
-    1,
-    6,
-)  # how far a byte may be from the right one: alpha is rounded, JPEG is not exact
+# How far a byte may be from the right one: alpha is rounded, and JPEG is not exact.
+EXACT, ROUNDED, LOSSY = 0, 1, 6
 
 
 def bounded(examples: int):
-    """So many examples, always the same."""
+    """Settings of hypothesis: so many examples, the same at each run."""
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -39,18 +35,17 @@ def bounded(examples: int):
 def samples(
     rng: np.random.Generator, side: tuple[int, int], channels: int = 0, top: int = 255
 ) -> np.ndarray:
-    """(H, W) or (H, W, channels), 0..top."""
+    """Samples (H, W) or (H, W, channels) from 0 to ``top``."""
     return rng.integers(0, top + 1, side + ((channels,) if channels else ()), np.uint8)
 
 
 def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3) where alpha (H, W) is 255, white where it is 0."""
+    """The picture, (H, W) or (H, W, 3), on white: unchanged where alpha (H, W) is 255."""
     share = alpha / 255 if colours.ndim == 2 else alpha[..., None] / 255
     return colours * share + 255 * (1 - share)
 
 
 # -- kinds: (content, right values (H, W) or (H, W, 3) or None where it must be refused, how exact)
-# -------
 
 
 def grey(form):
@@ -92,7 +87,7 @@ def alpha(form, channels, **options):
 
 
 def palette(form, clear="none", top=255, **options):
-    """``clear``: none, one (a number of the palette) or each (an alpha for each number)."""
+    """A palette picture; ``clear`` is none, one colour, or an alpha for each colour."""
 
     def kind(rng, side):
         values, colours = samples(rng, side, top=top), samples(rng, (top + 1, 3))
@@ -133,7 +128,7 @@ def clear_colour(rng, side):
 
 
 def jpeg(mode):
-    """One colour, since neighbours smear."""
+    """A JPEG of one colour, because neighbours smear."""
 
     def kind(rng, side):
         bands = {"1": 1, "L": 1, "CMYK": 4}.get(mode, 3)
@@ -168,9 +163,8 @@ def deep(rng, side):
 def moving(form, **options):
     def kind(rng, side):
         first, second = (Image.fromarray(samples(rng, side)).convert("RGB") for _ in range(2))
-        second.putpixel(
-            (0, 0), tuple(255 - v for v in first.getpixel((0, 0)))
-        )  # Pillow would join two alike
+        # Pillow would join two equal frames.
+        second.putpixel((0, 0), tuple(255 - v for v in first.getpixel((0, 0))))
         return saved(first, form, save_all=True, append_images=[second], **options), None, EXACT
 
     return kind
@@ -205,12 +199,13 @@ KINDS = {
 
 
 def read(content: bytes, channels: int) -> np.ndarray | None:
-    """As the image sets read a member of an archive; None: refused, in one line that names archive
-    and member.
+    """The pixels as the image sets read them from an archive, or None if they are refused.
+
+    A refusal is one line that names archive and member.
     """
     try:
         with reading(Path("a.zip"), "b.png"):
-            found = decode(content, "a.zip, b.png", channels)
+            pixels = decode(content, "a.zip, b.png", channels)
     except UserError as error:
         said = str(error)
         assert said.startswith("a.zip")
@@ -218,13 +213,13 @@ def read(content: bytes, channels: int) -> np.ndarray | None:
         assert "\n" not in said
         assert "object at 0x" not in said
         return None
-    assert found.dtype == np.uint8
-    assert found.shape[0] == channels
-    return found
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[0] == channels
+    return pixels
 
 
 def right_for(right: np.ndarray, channels: int) -> np.ndarray:
-    """(channels, H, W), not rounded."""
+    """The right pixels (channels, H, W), not rounded."""
     if channels == 1:
         return (right if right.ndim == 2 else right @ np.array([0.299, 0.587, 0.114]))[None]
     return np.stack([right] * 3) if right.ndim == 2 else right.transpose(2, 0, 1)
@@ -237,18 +232,16 @@ SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 @given(st.sampled_from(sorted(KINDS)), SIDES, st.integers(0, 2**32), st.sampled_from([1, 3]))
 def test_a_whole_picture_is_right_or_refused(kind, side, seed, channels):
     content, right, off = KINDS[kind](np.random.default_rng(seed), side)
-    found = read(content, channels)
+    pixels = read(content, channels)
     if right is None:
-        assert found is None
+        assert pixels is None
     else:
-        assert found.shape[1:] == side
-        assert np.abs(found.astype(float) - right_for(right, channels)).max() <= off + 0.51
+        assert pixels.shape[1:] == side
+        assert np.abs(pixels.astype(float) - right_for(right, channels)).max() <= off + 0.51
 
 
 def cuts(content: bytes) -> list[int]:
-    """Every place of a short file; of a longer one its ends, each chunk of a PNG, and some
-    between.
-    """
+    """Places to cut a file: all of a short file, else both ends, PNG chunks and some between."""
     places = {
         *range(0, len(content), max(1, len(content) // 60)),
         *range(40),
@@ -264,10 +257,10 @@ def test_a_cut_picture_is_right_or_refused(kind):
     content, right, _ = KINDS[kind](np.random.default_rng(5), (7, 6))
     whole, refused = read(content, 3), 0
     for place in cuts(content):
-        found = read(content[:place], 3)
-        refused += found is None
-        if found is not None and right is not None:
-            assert np.array_equal(found, whole), f"cut at {place} of {len(content)}"
+        pixels = read(content[:place], 3)
+        refused += pixels is None
+        if pixels is not None and right is not None:
+            assert np.array_equal(pixels, whole), f"cut at {place} of {len(content)}"
     assert refused > 40
 
 
@@ -279,22 +272,25 @@ def test_a_cut_picture_is_right_or_refused(kind):
     st.integers(1, 255),
 )
 def test_a_damaged_picture_is_refused_or_read(kind, seed, place, change):
-    """One other byte. A PNG has checksums; of other formats another byte may be another pixel."""
+    """One byte is another.
+
+    A PNG has checksums; in other formats another byte may be another pixel.
+    """
     content, right, _ = KINDS[kind](np.random.default_rng(seed), (5, 4))
     at = int(place * len(content))
-    found = read(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :], 1)
-    if kind.startswith("png") and found is not None:
+    pixels = read(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :], 1)
+    if kind.startswith("png") and pixels is not None:
         assert right is not None
-        assert np.array_equal(found, read(content, 1))
+        assert np.array_equal(pixels, read(content, 1))
 
 
 def test_a_changed_byte_of_a_png_that_packs_well_is_noticed():
-    """Decoding it, Pillow is content when it has all rows, whatever the checksums say."""
+    """Pillow is content when it has decoded all rows, whatever the checksums say."""
     smooth = (np.add.outer(np.arange(200), np.arange(200)) // 2).astype(np.uint8)
     content = saved(Image.fromarray(smooth))
     for at in range(len(content)):
-        found = read(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :], 1)
-        assert found is None or np.array_equal(found[0], smooth), f"at {at} of {len(content)}"
+        pixels = read(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :], 1)
+        assert pixels is None or np.array_equal(pixels[0], smooth), f"at {at} of {len(content)}"
 
 
 DTYPES = [
@@ -338,12 +334,12 @@ def test_an_array_is_wrapped_as_it_is_or_refused(dtype, side, seed, top, odd):
     scale, high = {"b": (255, 1), "f": (255, 1)}.get(kind, (1, 255))
     takable = ((exact >= 0) & (exact <= high)).all() and len(np.unique(np.round(exact * scale))) > 1
     takable = takable and np.round(exact * scale).max() > 1
-    found, said = None, ""
+    pixels, said = None, ""
     try:
-        found = wrap([(values, 0)]).arrays.images[0, 0]
+        pixels = wrap([(values, 0)]).arrays.images[0, 0]
     except UserError as error:
         said = str(error)
-    assert (found is not None) == takable, said
+    assert (pixels is not None) == takable, said
     assert "\n" not in said
     if takable:
-        assert np.abs(found - exact * scale).max() <= (0.6 if dtype == "f2" else 0.51)
+        assert np.abs(pixels - exact * scale).max() <= (0.6 if dtype == "f2" else 0.51)

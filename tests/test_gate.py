@@ -1,4 +1,4 @@
-"""The gate: what it lets pass, what it must not, and mistakes that only golden traces can see."""
+"""The gate: what it lets pass, what it refuses, and mistakes that only golden traces show."""
 
 import json
 import shutil
@@ -18,18 +18,18 @@ from cml_bench.records import Store, write_episodes, write_record
 from cml_bench.study.config import read
 from cml_bench.study.resolve import resolve
 from tests.helpers import mutations
-from tests.helpers.simulated import finish, study
+from tests.helpers.simulated import LEVEL, finish, study
 from tests.make_traces import FOLDER, trace
 
 ROOT = Path(__file__).parent.parent
-LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 CELL = "e/maml/1-shot/meta"
 
 
 @pytest.fixture
 def gate(tmp_path):
-    """A reference from ten simulated seeds; ``judge(level, seeds, change)`` checks other runs
-    against it.
+    """A reference from ten simulated seeds, and a function that judges other runs.
+
+    The function is ``judge(level, seeds, change)``.
     """
     reference = tmp_path / "ci.json"
     finish(study(seeds=10), tmp_path / "reference", LEVEL)
@@ -81,7 +81,7 @@ def edited(cell_part: str, **fields):
 
 
 def numberless(store):
-    """Results that are no numbers, which no comparison may pass."""
+    """Turn results into values that are no numbers: no comparison may pass them."""
     record = next(r for r in store.all() if r.spec.method == "maml" and r.spec.seed == 1)
     write_episodes(record.folder, {"meta@1": np.full(400, np.nan)})
 
@@ -105,8 +105,8 @@ def numberless(store):
     ],
 )
 def test_unusable_runs_are_offenders(gate, change, message):
-    found = gate[0](change=change)
-    assert sum(message in finding.problem for finding in found.values()) >= 1
+    findings = gate[0](change=change)
+    assert sum(message in finding.problem for finding in findings.values()) >= 1
 
 
 def test_another_recipe_and_forgotten_references_are_offenders(gate):
@@ -116,10 +116,10 @@ def test_another_recipe_and_forgotten_references_are_offenders(gate):
     known[first]["recipe"] = "0" * 16
     known["gone/maml/1-shot/meta"] = known.pop(second)
     reference.write_text(json.dumps(known))
-    found = judge()
-    assert "specification is not the reference's" in found[first].problem
-    assert "has no reference" in found[second].problem
-    assert "no longer in the configuration" in found["gone/maml/1-shot/meta"].problem
+    findings = judge()
+    assert "specification is not the reference's" in findings[first].problem
+    assert "has no reference" in findings[second].problem
+    assert "no longer in the configuration" in findings["gone/maml/1-shot/meta"].problem
 
 
 def test_update_says_what_moved_and_refuses_what_cannot_be_a_reference(gate, tmp_path):
@@ -147,7 +147,7 @@ def test_a_missing_or_damaged_reference_is_named(tmp_path, capsys):
 
 @pytest.mark.parametrize("trained", [0, 1])
 def test_make_gate_checks_even_when_a_training_failed(trained, tmp_path):
-    """The Makefile's own lines, with commands that only say that they were called."""
+    """The lines are the Makefile's own; the commands in them only say that they were called."""
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
@@ -163,7 +163,6 @@ def test_make_gate_checks_even_when_a_training_failed(trained, tmp_path):
 
 
 # -- real runs
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -175,15 +174,15 @@ def prepared(tmp_path_factory):
 
 
 def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[str, str]:
-    """Train the gate's runs of one method as they are now; its cells with their problems."""
+    """Train the gate's runs of one method with the present code; cell -> problem."""
     resolved = resolve(read(ROOT / "configs" / "ci.yaml"), "ci")
     settings = Settings(results=results, data_dir=data, report=lambda text: None, diagnostics=False)
     wanted = {i for ids in resolved.members[experiment][method].values() for i in ids}
     for item in resolved.runs:
         if item.id in wanted:
             run(item.spec, settings)
-    found = the_gate.check(resolved, results, ROOT / the_gate.REFERENCE)
-    return {f.cell: f.problem for f in found if f.cell.startswith(f"{experiment}/{method}/")}
+    findings = the_gate.check(resolved, results, ROOT / the_gate.REFERENCE)
+    return {f.cell: f.problem for f in findings if f.cell.startswith(f"{experiment}/{method}/")}
 
 
 @pytest.mark.slow
@@ -194,17 +193,16 @@ def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[s
 )
 def test_a_mistake_trips_the_gate(mutation, experiment, tmp_path, prepared, monkeypatch):
     mutation(monkeypatch)
-    found = offenders(tmp_path, prepared, experiment, "maml")
-    assert list(found.values()) == ["is worse than the reference"]
+    problems = offenders(tmp_path, prepared, experiment, "maml")
+    assert list(problems.values()) == ["is worse than the reference"]
     assert len(Store(tmp_path).all()) == 3
 
 
 # -- what accuracy cannot see
-# -------------------------------------------------------------------------
 
 
 def deviation(name: str) -> float:
-    """Largest relative difference between the method's trace now and its golden trace."""
+    """The largest relative difference between the method's present trace and its golden one."""
     golden, now = json.loads((FOLDER / f"{name}.json").read_text()), trace(name)
     pairs = [(now[p][head], golden[p][head]) for p in golden for head in golden[p]]
     return max(float(np.max(np.abs(np.subtract(a, b)) / np.abs(b))) for a, b in pairs)

@@ -9,9 +9,8 @@ import pytest
 
 from cml_bench.data import _glyphs
 
-SOME = [
-    ord(c) for c in "A.gЖ→"
-]  # a capital, the smallest sign, a descender, a wide letter, an arrow
+# A capital, the smallest sign, a descender, a wide letter, an arrow.
+SOME = [ord(c) for c in "A.gЖ→"]
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +20,7 @@ def class_list():
 
 @pytest.fixture(scope="module")
 def same_fonts(class_list):
-    """Skip where the fonts or FreeType may differ from those that the committed list was made
-    with.
-    """
+    """Skip where fonts or FreeType may differ from those behind the committed list."""
     if class_list["versions"] != _glyphs.versions():
         pytest.skip(
             f"glyphs.json was made with {class_list['versions']}, here are {_glyphs.versions()}"
@@ -32,13 +29,13 @@ def same_fonts(class_list):
 
 @pytest.fixture(scope="module")
 def cosines(same_fonts):
-    """Similarity of all candidates, the slow step of making a class list: (n, n)."""
+    """The similarities (n, n) of all candidates: the slow step of making a class list."""
     return _glyphs.similarity(_glyphs.candidates())
 
 
 @pytest.fixture(scope="module")
 def images():
-    """Images of SOME: (5, 12, 2, 28, 28) uint8."""
+    """The images of SOME, uint8 (5, 12, 2, 28, 28)."""
     return _glyphs.render(SOME)
 
 
@@ -110,9 +107,8 @@ def test_jitters_and_faces_differ(images):
     for character in images.reshape(len(SOME), -1, 28 * 28).astype(float):
         distance = np.abs(character[:, None] - character[None]).mean(axis=-1)
         np.fill_diagonal(distance, np.inf)
-        assert (
-            distance.min() > 1
-        )  # grey levels; noise alone gives about 2 on the brighter half of the pixels
+        # In grey levels; noise alone gives about 2 on the brighter half of the pixels.
+        assert distance.min() > 1
 
 
 def test_no_image_is_blank(class_list):
@@ -130,9 +126,7 @@ def test_other_sizes_show_the_same_picture(images, size):
 
 
 def test_pixels_need_learning(class_list):
-    """Nearest neighbour on pixels, 5-way 1-shot across faces: above chance, about 53 % as
-    calibrated.
-    """
+    """A nearest neighbour on pixels, 5-way 1-shot across faces, is above chance: about 53 %."""
     classes = class_list["test"][::4]
     pixels = _glyphs.render(classes).reshape(len(classes), 12, 2, -1) / 255
     rng, correct = np.random.default_rng(0), []
@@ -145,7 +139,7 @@ def test_pixels_need_learning(class_list):
 
 
 def test_importing_is_cheap():
-    """The module is imported wherever data sets are listed."""
+    """The module is imported wherever data sets are listed, so it must load little."""
     code = "import sys, json, cml_bench.data._glyphs; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout

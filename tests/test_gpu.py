@@ -1,6 +1,4 @@
-"""The engine on a GPU: every path equals the plain one on a CPU, no step waits for the device, runs
-resume.
-"""
+"""The engine on a GPU: paths equal the plain one on a CPU, no step waits, runs resume."""
 
 from dataclasses import replace
 
@@ -16,22 +14,17 @@ from cml_bench.spec import canonical
 from tests.helpers.cases import Case, images, relative, values, waves
 from tests.helpers.released import FILES, ten_steps, there
 from tests.helpers.runs import interrupted, tensors
-from tests.helpers.specs import glyph_spec, sinusoid_spec
+from tests.helpers.specs import IMAGE_METHODS, glyph_spec, sinusoid_spec
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; none is here"),
 ]
 GPU = torch.device("cuda")
-NAMES = [
-    n
-    for n in registry.method_names()
-    if registry.method(n).learns and "readout" not in registry.method(n).network_defaults
-]
 
 
 def small(name: str, **changes):
-    """A run of a method with its defaults."""
+    """A small run of a method with its default options."""
     options = canonical(registry.method(name).Options())
     return glyph_spec("maml", **changes).model_copy(update={"method": name, "options": options})
 
@@ -45,7 +38,7 @@ def on_the_gpu(name: str, path: str, **options) -> tuple[Case, MetaStep]:
 
 RADII = {"rho_low": 0.03, "rho_up": 0.05}
 OPTIONS = {
-    "mamlpp": {"epoch_steps": 3},  # a phase after another
+    "mamlpp": {"epoch_steps": 3},  # its phases follow each other
     "mamlpp+cml": {"epoch_steps": 3, "channels": 3, "network": {"inputs": "imagenet"}},
     "sharp_maml+cml": RADII,
 }
@@ -60,10 +53,11 @@ MORE = {
 
 
 @pytest.mark.parametrize("path", ["plain", "fast", "captured fast", "captured plain"])
-@pytest.mark.parametrize("name", [*NAMES, *MORE])
+@pytest.mark.parametrize("name", [*IMAGE_METHODS, *MORE])
 def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
-    """float64; the plain path on a CPU is tested against the plain loop in test_numerics.py and
-    test_methods.py.
+    """In float64.
+
+    On a CPU, test_numerics.py and test_methods.py hold the plain path to the plain loop.
     """
     options, name = (OPTIONS | MORE).get(name, {}), name.partition(",")[0]
     here, (case, step) = Case(name, path="plain", **options), on_the_gpu(name, path, **options)
@@ -77,7 +71,7 @@ def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
             if "net" in options
             else images(channels=options.get("channels", 1), name=called)
         )
-        scores, found = at_home(task), step(there(task, GPU))
+        scores, results = at_home(task), step(there(task, GPU))
         if number == 0:
             want, got = (
                 {
@@ -90,7 +84,7 @@ def test_ten_outer_steps_are_those_of_the_plain_path_on_a_cpu(name, path):
             )
             assert relative(got, want) < 1e-10
         for head, loss in scores.loss.items():
-            assert torch.allclose(found.loss[head].cpu(), loss, rtol=1e-8)
+            assert torch.allclose(results.loss[head].cpu(), loss, rtol=1e-8)
     assert relative(values(case.groups), values(here.groups)) < 1e-8
 
 
@@ -103,9 +97,7 @@ def test_ten_official_meta_steps_captured(name, path):
 @pytest.mark.parametrize("path", ["plain", "fast", "captured"])
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
 def test_an_outer_step_waits_for_nothing(name, path, settings):
-    """Where torch raises for a call that waits: batches, gradients, optimiser, clamp, sums of the
-    metrics.
-    """
+    """torch raises for calls that wait: in batches, gradients, optimiser, clamp and metrics."""
     spec = small(name, steps=200, protocol_options={"clamp": 1.0, "val_every": 200})
     source = registry.datasets.get("glyphs")
     source(source.Options.read(spec.data.options, "test")).prepare(settings.data_dir)
@@ -113,7 +105,7 @@ def test_an_outer_step_waits_for_nothing(name, path, settings):
     made.advance()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(70):  # into the second block of drawn episodes
+        for _ in range(70):  # goes on into the second block of episodes
             made.advance()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -127,8 +119,9 @@ def test_the_choice_of_the_path(settings):
 
 @pytest.mark.parametrize("path", ["fast", "captured"])
 def test_a_resumed_run_is_close_to_its_twin(path, settings):
-    """Close: some of a GPU's sums have no order. Biases in front of batch-norm move by nothing but
-    rounding.
+    """The runs are only close, because some sums on a GPU have no fixed order.
+
+    Biases in front of batch-norm move by rounding alone.
     """
     settings = replace(settings, device="cuda", path=path)
     changes = {"optimizer_reset_every": 7, "val_every": 4}
@@ -174,13 +167,13 @@ def test_with_gamma_0_cml_is_its_base(name, path):
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 def test_captured_is_fast_in_every_precision(precision, settings):
     spec = small("mamlpp+cml", steps=8, precision=precision)
-    found = [
+    finished = [
         run(
             spec, replace(settings, device="cuda", path=path, results=settings.results / path)
         ).content["curves"]
         for path in ("fast", "captured")
     ]
-    losses = [torch.tensor([v for v in c["train"]["loss_meta"] if v is not None]) for c in found]
+    losses = [torch.tensor([v for v in c["train"]["loss_meta"] if v is not None]) for c in finished]
     assert torch.allclose(*losses, rtol=1e-4 if precision == "float32" else 2e-2), losses
 
 

@@ -1,6 +1,4 @@
-"""Published files of graphs: read as torch_geometric reads them, and nothing that they hold is
-run.
-"""
+"""Published files of graphs are read as torch_geometric reads them, and never executed."""
 
 import io
 import pickle
@@ -33,9 +31,8 @@ def test_both_kinds_of_files_are_read_as_torch_geometric_reads_them(tmp_path, mo
 
         for path in planetoids(tmp_path).values():
             path.rename(path.with_name(path.name.replace("small", "citeseer")))
-        monkeypatch.setattr(
-            other, "index_to_mask", lambda *args, **more: None
-        )  # it counts on 500 nodes more
+        # torch_geometric's masks expect 500 more nodes.
+        monkeypatch.setattr(other, "index_to_mask", lambda *args, **more: None)
         theirs = other.read_planetoid_data(str(tmp_path), "citeseer")
         np.savez(tmp_path / "x.npz", **arrays())
         theirs_too = read_npz(str(tmp_path / "x.npz"))
@@ -55,7 +52,7 @@ def test_pickles_of_python_2_are_the_same_graph(tmp_path):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_file_of_planetoids_runs_what_it_asks_for(part, tmp_path):
-    """Through the data set, as a user's own copy; test.index is text, and is refused as such."""
+    """Each file is read as a user's own copy; test.index is text, and is refused as such."""
     data, touched = make("citeseer"), tmp_path / "touched"
     for file in data.files:
         (tmp_path / file.name).write_bytes(
@@ -116,13 +113,13 @@ WRONG = {
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
 def test_files_that_are_not_of_one_graph_are_named(change, tmp_path):
     part = next(iter(change)).replace("_", ".")
-    with pytest.raises(UserError, match=r"ind\.small\.\S+(:| is damaged)") as found:
+    with pytest.raises(UserError, match=r"ind\.small\.\S+(:| is damaged)") as caught:
         planetoid(planetoids(tmp_path, **change))
-    assert part in str(found.value) or "test.index" in str(found.value)
+    assert part in str(caught.value) or "test.index" in str(caught.value)
 
 
 def test_a_matrix_whose_numbers_point_elsewhere_is_refused():
-    """scipy itself takes columns and row starts for addresses."""
+    """scipy itself takes columns and row starts for addresses in memory."""
     data, columns, rows = np.ones(3), np.array([0, 1, 2]), np.array([0, 1, 2, 3])
     assert matrix(data, columns, rows, (3, 3)).nnz == 3
     for parts in (
@@ -155,9 +152,8 @@ def test_an_npz_of_another_layout_is_named_for_what_it_holds(tmp_path):
     np.savez(path, **arrays(attr_shape=np.array([5, 2**40])))
     (tmp_path / "amazon_electronics_computers.npz").write_bytes(path.read_bytes())
     data = make("amazon_computer")
-    with pytest.raises(
-        UserError, match=r"1099511627776, 3\) .* were read"
-    ):  # and no memory is asked for
+    # The error comes before any memory is asked for.
+    with pytest.raises(UserError, match=r"1099511627776, 3\) .* were read"):
         data.prepare(tmp_path / "data", copies(data, tmp_path))
 
 

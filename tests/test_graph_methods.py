@@ -1,45 +1,18 @@
-"""G-Meta and AMM-GNN against the plain reference, and what must hold of them by their equations.
-float64.
-"""
-
-from dataclasses import replace
+"""G-Meta and AMM-GNN: their gradients against the plain reference, and laws of each. float64."""
 
 import numpy as np
 import pytest
 import torch
 
-from cml_bench import registry
-from cml_bench.data.episodes import Episodes
-from cml_bench.engine import checkpoint
-from cml_bench.engine.build import build_method
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
-from cml_bench.engine.learner import load
-from cml_bench.engine.run import run
 from cml_bench.engine.step import expand
-from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
-from cml_bench.networks.base import count
-from cml_bench.networks.gcn import GCN
-from cml_bench.spec import canonical
-from cml_bench.study.protocols import protocol, recipe
-from tests.helpers.cases import CPU, follow, values
+from tests.helpers.cases import follow, values
 from tests.helpers.graph_sets import KINDS, variant
-from tests.helpers.graphs import METHODS, Case, largest, small
+from tests.helpers.graphs import BOTH, METHODS, Case, largest, small
 from tests.helpers.reference import Adam
-from tests.helpers.specs import graph_spec
-
-BOTH = [*METHODS, *(f"{name}+cml" for name in METHODS)]
-
-
-@pytest.fixture
-def graph_settings(settings, tmp_path):
-    source = registry.datasets.get("sbm")
-    source(source.Options()).prepare(tmp_path / "data")
-    return replace(settings, data_dir=tmp_path / "data")
-
 
 # -- the outer gradient
-# -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 0.3])
@@ -66,13 +39,13 @@ def test_and_5_way_as_on_corafull(name, path):
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", METHODS)
 def test_no_inner_step_is_one_of_no_size(name, path):
-    found = []
+    logits = []
     for options in ({"inner_steps": 0}, {"inner_lr": 0.0}):
         case = Case(name, path, dropout=0.0, **options)
         wide = case.method.meet(expand(case.groups, 1), task := case.task())
         *_, params = case.method.trajectory(wide, task.support, case.options.inner_steps)
-        found.append(case.method.outputs(wide, params, task.query.x, ("meta",))["meta"])
-    assert torch.equal(*found)
+        logits.append(case.method.outputs(wide, params, task.query.x, ("meta",))["meta"])
+    assert torch.equal(*logits)
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
@@ -109,7 +82,7 @@ def test_first_order_means_the_query_gradient_at_the_adapted_point(name):
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", METHODS)
 def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, path):
-    """In float32, as runs are trained, dropout included."""
+    """In float32, as runs are trained, and with dropout."""
     runs = []
     for method in (name, f"{name}+cml"):
         case = Case(method, path, gamma=0.0, dtype=torch.float32)
@@ -123,11 +96,12 @@ def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, path):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_co_learner_reaches_psi_and_not_theta(name):
-    """Its loss has no path to the head in first order, nor to beta; the outer gradient is affine in
-    gamma.
+    """In first order, the co-learner's loss has no path to the head or to beta.
+
+    The outer gradient is affine in gamma.
     """
-    found = [Case(f"{name}+cml", gamma=g) for g in (0.0, 0.5, 1.0)]
-    grads = [case.gradient(case.task())[1] for case in found]
+    cases = [Case(f"{name}+cml", gamma=g) for g in (0.0, 0.5, 1.0)]
+    grads = [case.gradient(case.task())[1] for case in cases]
     for key in (
         "head.weight",
         "head.bias",
@@ -143,7 +117,7 @@ def test_the_co_learner_reaches_psi_and_not_theta(name):
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize("name", ["gmeta+cml", "amm_gnn+cml"])
 def test_models_that_adapt_side_by_side_are_as_each_alone(name, path, kind, monkeypatch):
-    """Three bodies, one with two co-learners, on two tasks at once; equation 9 of two of them."""
+    """Three bodies on two tasks at once; one has two co-learners, and two have equation 9."""
     cases = [Case(name, path, variant(kind), seed=seed) for seed in (3, 4, 5)]
     (one, two, three), method, task = (
         (case.groups for case in cases),
@@ -167,12 +141,12 @@ def test_models_that_adapt_side_by_side_are_as_each_alone(name, path, kind, monk
     )
     together = score_all(method, asked, task, (1, 3))
     assert len(calls) == 2, "the meta-learner's loss, and the co-learner's"
-    for found, wanted in zip(together, alone, strict=True):
-        assert found.keys() == wanted.keys()
+    for results, wanted in zip(together, alone, strict=True):
+        assert results.keys() == wanted.keys()
         for key, result in wanted.items():
-            assert torch.allclose(found[key].loss, result.loss, rtol=1e-10, atol=0), key
-            assert torch.equal(found[key].score, result.score), key
-    losses = [float(found["co", 3].loss[0]) for found in together if ("co", 3) in found]
+            assert torch.allclose(results[key].loss, result.loss, rtol=1e-10, atol=0), key
+            assert torch.equal(results[key].score, result.score), key
+    losses = [float(results["co", 3].loss[0]) for results in together if ("co", 3) in results]
     assert len(set(losses)) == len(losses), "each is of its own model"
 
 
@@ -199,12 +173,11 @@ def test_equation_9_moves_psi_alone():
 
 
 # -- AMM-GNN
-# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["plain", "fast"])
 def test_without_scale_and_regulariser_it_is_the_meta_gnn(path):
-    """G-Meta's loop with the whole graph's rows as embeddings."""
+    """What is left is G-Meta's loop with the rows of the whole graph as embeddings."""
     amm = Case("amm_gnn", path, scale=0.0, regulariser=0.0)
     plain = Case("gmeta", path, network={"readout": "node"})
     task = amm.task()
@@ -258,7 +231,6 @@ def test_alone_it_cannot_adapt():
 
 
 # -- dropout
-# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -294,146 +266,3 @@ def test_half_of_the_values_are_dropped_and_the_rest_doubled():
         assert mask.unique().tolist() == [0.0, pytest.approx(1 / (1 - share), rel=1e-4)]
     some = Dropout(share, (seeding.key("x"),)).mask(0, 4000, like[:3], np.array([0, 7, 3999]))
     assert torch.equal(some, mask[[0, 7, 3999]])
-
-
-# -- protocol and engine
-# ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "steps"), [("gmeta", 1000), ("amm_gnn", 500)])
-def test_the_official_row_is_the_cml_papers_in_tlps_loop(name, steps):
-    cls = registry.method(f"{name}+cml")
-    own = recipe("official", cls.recipe)
-    found = protocol("official", {}, "test", cls.recipe)
-    assert own.steps == steps
-    assert (found.meta_batch, found.outer_lr, found.weight_decay) == (1, 1e-3, 5e-4)
-    assert (found.val_every, found.val_tasks, found.val_fresh, found.patience) == (10, 20, True, 10)
-    options = cls.Options.read(own.options, name)
-    assert (options.inner_steps, options.inner_lr, options.dropout) == (20, 0.05, 0.5)
-    clean = protocol("clean", {}, "test", cls.recipe)
-    assert (clean.val_fresh, clean.val_tasks, clean.patience, clean.weight_decay) == (
-        False,
-        600,
-        10,
-        5e-4,
-    )
-    matched = protocol("matched", {}, "test", cls.recipe)
-    assert canonical(matched).keys().isdisjoint({"patience", "weight_decay"}), "old ids stay"
-
-
-@pytest.mark.parametrize(
-    ("name", "steps", "outer", "inner"), [("gmeta", 1000, 5e-3, 0.05), ("amm_gnn", 500, 1e-2, 0.1)]
-)
-def test_the_preset_tlp_has_tlps_own_step_sizes(name, steps, outer, inner):
-    """All else is the official row's."""
-    for method in (registry.method(name), registry.method(f"{name}+cml")):
-        tlp, official = recipe("tlp", method.recipe, method.more_recipes), method.recipe
-        assert tlp.steps == steps
-        assert tlp.protocol == official.protocol | {"outer_lr": outer}
-        assert method.Options.read(tlp.options, name).inner_lr == inner
-    with pytest.raises(UserError, match="unknown protocol preset 'tlp'"):
-        recipe("tlp", registry.method("maml").recipe, registry.method("maml").more_recipes)
-
-
-def test_weight_decay_reaches_adam(graph_settings, tmp_path):
-    training = Training(graph_spec(), graph_settings, tmp_path, print)
-    assert [group["weight_decay"] for group in training.optimizer.param_groups] == [5e-4]
-
-
-def test_training_stops_when_patience_is_over(graph_settings):
-    record = run(
-        graph_spec(steps=200, protocol_options={"val_every": 2, "patience": 3, "val_fresh": False}),
-        graph_settings,
-    )
-    steps, scores = (
-        record.content["curves"]["step"],
-        record.content["curves"]["validation"]["score_meta"],
-    )
-    best = max(range(1, len(steps)), key=lambda i: (scores[i], -i))
-    assert steps[-1] == steps[best] + 6 < 200
-    assert record.content["selected"]["best_meta"] == steps[best]
-    assert record.content["selected"]["last"] == steps[-1]
-
-
-@pytest.mark.parametrize("name", ["gmeta+cml", "amm_gnn+cml"])
-def test_a_resumed_run_equals_its_uninterrupted_twin(name, graph_settings, tmp_path):
-    wanted = graph_spec(name, steps=24)
-    folder = graph_settings.results / "runs" / wanted.folder
-    folder.mkdir(parents=True)
-    training = Training(wanted, graph_settings, folder, lambda text: None)
-
-    def stop():
-        raise KeyboardInterrupt
-
-    advance = training.advance
-    training.advance = lambda: stop() if training.step == 13 else advance()
-    with pytest.raises(KeyboardInterrupt):
-        training.run()
-    training._save()
-    assert checkpoint.load(folder)["step"] == 13
-    resumed = run(wanted, graph_settings)
-    twin = run(wanted, replace(graph_settings, results=tmp_path / "twin"))
-    assert resumed.content["curves"] == twin.content["curves"]
-    assert resumed.content["results"] == twin.content["results"]
-    readings = {key.split("@")[0] for key in resumed.content["results"]}
-    assert {"meta", "co", "co_paired", "co_unpaired", "co_eq9", "meta_last"} <= readings
-
-
-def test_the_compiled_path_is_refused_and_never_chosen(graph_settings, tmp_path):
-    with pytest.raises(UserError, match="gcn cannot be compiled"):
-        Training(graph_spec(), replace(graph_settings, path="compiled"), tmp_path, print)
-    assert (
-        Training(
-            graph_spec(steps=100_000), replace(graph_settings, path="auto"), tmp_path, print
-        ).path
-        == "fast"
-    )
-
-
-@pytest.mark.parametrize(("path", "calls"), [("auto", True), ("fast", True), ("plain", False)])
-def test_gradients_written_out_are_those_of_real_runs(
-    path, calls, graph_settings, tmp_path, monkeypatch
-):
-    """By default too: a study asks for no path."""
-    made, original = [], GCN.gradients
-    monkeypatch.setattr(
-        GCN,
-        "gradients",
-        lambda self, *args, **kwargs: made.append(1) or original(self, *args, **kwargs),
-    )
-    Training(graph_spec(), replace(graph_settings, path=path), tmp_path, print).advance()
-    assert bool(made) == calls
-
-
-def test_the_training_seed_reaches_the_method(graph_settings):
-    source = registry.datasets.get("sbm")
-    assert build_method(graph_spec(seed=5), source(source.Options())).seed == 5
-    assert (
-        count(build_method(graph_spec("amm_gnn"), source(source.Options())).params)
-        == 64 * 16 + 16 + 272 + 34 + 22
-    )
-
-
-@pytest.mark.parametrize("name", BOTH)
-def test_a_stored_run_adapts_to_nodes_and_predicts(name, graph_settings):
-    """By node numbers; AMM-GNN with the queries, which it looks at before it adapts."""
-    record = run(graph_spec(name, steps=4), graph_settings)
-    learner = load(record.folder, data_dir=graph_settings.data_dir)
-    data = registry.datasets.get("sbm")(
-        registry.datasets.get("sbm").Options.read({"split": "r0"}, "sbm")
-    )
-    task = Episodes(data.open(graph_settings.data_dir, CPU, torch.float32), "test", 2, 2, 10).batch(
-        3, 1
-    )
-    (x, y), (queries, labels) = task.support, task.query
-    adapted = learner.adapt(x[0], y[0], x_query=queries[0])
-    for head in learner.method.heads:
-        assert (adapted.predict(queries[0], head) == labels[0]).sum() == record.arrays[f"{head}@3"][
-            3
-        ]
-    with pytest.raises(UserError, match=r"inputs of shape \(n\), not \(4, 7\)"):
-        learner.adapt(torch.zeros(4, 7), y[0])
-    if name.startswith("amm_gnn"):
-        with pytest.raises(UserError, match="give `x_query` to `adapt`"):
-            learner.adapt(x[0], y[0])
-    assert list(learner.method.activations(adapted.groups, adapted.params, queries)) == ["features"]

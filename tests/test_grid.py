@@ -1,6 +1,4 @@
-"""configs/paper.yaml: the whole grid, what its tables share, its parts by name, and the published
-numbers beside it.
-"""
+"""configs/paper.yaml: runs of the whole grid, parts by name, and the published numbers."""
 
 import json
 import re
@@ -43,11 +41,11 @@ def grid():
         yield resolved()
 
 
-def cells(found, table, row, reading=None):
-    """Shot (or column) -> run ids of a row."""
+def cells(plan, table, row, reading=None):
+    """Columns and shot -> run ids of a row."""
     return {
         (c.columns, c.shot): c.runs
-        for c in found.cells
+        for c in plan.cells
         if c.table == table and c.row == row and reading in (None, c.reading)
     }
 
@@ -82,8 +80,8 @@ def test_equal_runs_of_several_tables_are_one(grid):
 
 def test_image_runs_are_official_and_name_their_gamma(grid):
     image = [run for run in grid.runs if run.gpu]
-    found = {key for run in image for key in run.deviates}
-    assert found == {"level", "cml.gamma", "cml.depth", "network.head_blocks"}, (
+    deviations = {key for run in image for key in run.deviates}
+    assert deviations == {"level", "cml.gamma", "cml.depth", "network.head_blocks"}, (
         "what makes rows of the tables"
     )
     assert all(run.gamma_named for run in image)
@@ -95,10 +93,10 @@ def test_image_runs_are_official_and_name_their_gamma(grid):
 
 def test_seeds_and_protocol_are_settable(monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = resolved({"seeds": 3, "protocol": "matched"})
-    assert {run.spec.seed for run in found.runs} == {0, 1, 2}
-    assert {len(cell.runs) for cell in found.cells if not cell.table.startswith("table3")} == {3}
-    image = [run.spec for run in found.runs if run.spec.data.name == "miniimagenet"]
+    changed = resolved({"seeds": 3, "protocol": "matched"})
+    assert {run.spec.seed for run in changed.runs} == {0, 1, 2}
+    assert {len(cell.runs) for cell in changed.cells if not cell.table.startswith("table3")} == {3}
+    image = [run.spec for run in changed.runs if run.spec.data.name == "miniimagenet"]
     assert {spec.steps for spec in image} == {30_000}
     assert {spec.protocol.selection for spec in image} == {"joint"}
     clean = resolved({"seeds": 1, "protocol": "clean"})
@@ -171,7 +169,7 @@ def test_every_published_row_and_column_has_a_cell(grid):
 
 
 def test_the_published_numbers_agree_with_each_other():
-    """The paper prints some numbers several times, and its text computes gains from them."""
+    """The paper prints some numbers several times, and its text states gains computed from them."""
     tables = paper.read(ROOT / "configs" / "reference" / "paper.yaml").tables
     rows = {key: {row.label: row.values for row in table.rows} for key, table in tables.items()}
     one = rows["table1"]
@@ -190,24 +188,16 @@ def test_the_published_numbers_agree_with_each_other():
         if " + " in a
         for shot in ("1-shot", "5-shot")
     }
-    want = [
-        1.88,
-        4.09,
-        2.91,
-        4.68,
-        0.31,
-        1.76,
-        0.71,
-        2.37,
-        0.43,
-        0.46,
-        1.22,
-        1.05,
-        0.50,
-        1.27,
-        0.64,
-        1.43,
-    ]
+    want = [  # 1-shot and 5-shot of each row with a co-learner
+        1.88, 4.09,
+        2.91, 4.68,
+        0.31, 1.76,
+        0.71, 2.37,
+        0.43, 0.46,
+        1.22, 1.05,
+        0.50, 1.27,
+        0.64, 1.43,
+    ]  # fmt: skip
     assert list(gains.values()) == want
     assert {
         row.copied != ""
@@ -219,14 +209,11 @@ def test_the_published_numbers_agree_with_each_other():
 
 @pytest.mark.parametrize("key", ["table5", "table8"])
 def test_finished_official_runs_of_the_grid_get_verdicts(key, monkeypatch, tmp_path):
-    """The settings that the paper's numbers are held against are those of the shipped
-    configuration.
-    """
+    """The paper's numbers are held against runs with the settings of the shipped configuration."""
     monkeypatch.chdir(ROOT)
-    found = resolved(path=f"configs/tables/{key}.yaml")
-    found = with_tasks(found, 50)
-    store = finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1)
-    table = build(found, store, key)
+    study = with_tasks(resolved(path=f"configs/tables/{key}.yaml"), 50)
+    store = finish(study, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1)
+    table = build(study, store, key)
     verdicts = {line.level.verdict if line.level else line.reason for line in table.published}
     assert verdicts <= {"reproduced", "differs", "cannot tell"}, verdicts
 
@@ -266,28 +253,26 @@ def test_tables_over_several_experiments_are_checked():
 
 
 def test_the_pages_show_what_the_grid_costs(grid):
-    """The committed output of `plan` (make plan) is of this grid, and stands in
-    docs/hardware.md.
-    """
+    """The committed output of `plan` (make plan) fits this grid and stands in docs/hardware.md."""
     text = (ROOT / "results" / "reference" / "paper_plan.txt").read_text().strip()
     assert f"```text\n{text}\n```\n<!-- plan:end -->" in (ROOT / "docs" / "hardware.md").read_text()
     shared, counts = cost.shared_runs(grid), cost.runs_by_table(grid)
     for key, ids in counts.items():
-        found = re.search(rf"^{key} +(\d+) +(\d+) ", text, flags=re.MULTILINE)
-        assert found, f"{key}: make plan"
-        assert (int(found[1]), int(found[2])) == (len(ids), len(ids & shared)), f"{key}: make plan"
+        match = re.search(rf"^{key} +(\d+) +(\d+) ", text, flags=re.MULTILINE)
+        assert match, f"{key}: make plan"
+        assert (int(match[1]), int(match[2])) == (len(ids), len(ids & shared)), f"{key}: make plan"
 
 
 def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch, tmp_path):
-    """Table 4: CML against MAML, More-MAML and CL⋆, six differences of one family; its own row is
-    shown once.
+    """Table 4 compares CML with MAML, More-MAML and CL⋆: six differences of one family.
+
+    CML's own row is shown once.
     """
     monkeypatch.chdir(ROOT)
-    found = resolved(path="configs/tables/table4.yaml")
-    found = with_tasks(found, 30)
+    study = with_tasks(resolved(path="configs/tables/table4.yaml"), 30)
     table = build(
-        found,
-        finish(found, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1),
+        study,
+        finish(study, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1),
         "table4",
     )
     main, differences, _ = grids.grids(table)
@@ -310,8 +295,8 @@ def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch
 def test_configuration_files_are_joined_as_by_snakemake(tmp_path):
     (tmp_path / "a.yaml").write_text("study: a\nseeds: 5\nsources: {omniglot: {x: 1}}\n")
     (tmp_path / "b.yaml").write_text("seeds: 3\nsources: {omniglot: {y: 2}, glyphs: {}}\n")
-    found = config.merged([tmp_path / "a.yaml", tmp_path / "b.yaml"])
-    assert found == {
+    joined = config.merged([tmp_path / "a.yaml", tmp_path / "b.yaml"])
+    assert joined == {
         "study": "a",
         "seeds": 3,
         "sources": {"omniglot": {"x": 1, "y": 2}, "glyphs": {}},

@@ -1,6 +1,4 @@
-"""The image sets on miniature archives in the published formats, in both editions where there are
-two.
-"""
+"""The image sets on miniature archives in the published formats, in every edition."""
 
 import hashlib
 import io
@@ -43,7 +41,6 @@ def opened(data, folder: Path):
 
 
 # -- what is known without files
-# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -53,8 +50,8 @@ def test_shapes_and_counts_are_known_without_files(name):
     assert data.input_shape == shape
     assert tuple(data.class_counts.values()) == counts
     assert (data.image_count, data.smallest_class) == (images, smallest)
-    found = describe("maml+cml", "conv4", name, 5, 1)
-    assert found["parameters"]["training"] == {84: 203_210, 32: 189_770}[shape[1]], (
+    described = describe("maml+cml", "conv4", name, 5, 1)
+    assert described["parameters"]["training"] == {84: 203_210, 32: 189_770}[shape[1]], (
         "the paper's, to the parameter"
     )
 
@@ -67,7 +64,7 @@ def test_the_size_of_flowers_is_part_of_the_id():
 def test_splits_are_those_of_their_sources():
     fs, fc, flowers = (make(name) for name in ("cifar_fs", "fc100", "vgg_flower"))
     for parts in (fs.names, fc.names, flowers.numbers):
-        every = [item for found in parts.values() for item in found]
+        every = [item for names in parts.values() for item in names]
         assert len(every) == len(set(every)) == sum(map(len, parts.values()))
     assert set().union(*fs.names.values()) == set().union(*fc.names.values())
     assert sorted(set().union(*flowers.numbers.values())) == list(range(1, 103))
@@ -80,14 +77,13 @@ def test_splits_are_those_of_their_sources():
     }
     assert set(lists["fc100"]["test"]) == {"aquatic_mammals", "insects", "medium_mammals", "people"}
     trees = [
-        {(c, n) for split in SPLITS for c, found in of[split].items() for n in found}
+        {(c, n) for split in SPLITS for c, names in of[split].items() for n in names}
         for of in lists.values()
     ]
     assert trees[0] == trees[1], "both say of which superclass a class is"
 
 
 # -- the arrays
-# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -113,7 +109,7 @@ def test_miniatures_are_prepared_and_say_that_they_are_not_the_original(
 
 
 def pixels_of(data, split: str, place: int) -> np.ndarray:
-    """All images (n, C, H, W) of a class of a split."""
+    """All images (n, C, H, W) of one class of a split."""
     number = data.arrays.splits[split][place]
     return np.asarray(
         data.arrays.images[data.starts[number] : data.starts[number] + data.arrays.sizes[number]]
@@ -231,7 +227,6 @@ def test_the_hash_covers_groups_and_leaves_old_hashes():
 
 
 # -- terms, plans
-# -------------------------------------------------------------------------------------
 
 
 def study(**more) -> dict:
@@ -297,13 +292,12 @@ def test_sources_name_one_place_and_a_digest(source, pattern):
             "e": {"data": "omniglot", "network": "conv4", "shots": [1], "methods": {"maml": {}}}
         },
     }
-    with pytest.raises(UserError, match=pattern) as found:
+    with pytest.raises(UserError, match=pattern) as caught:
         config.parse(wanted, "s.yaml")
-    assert "sources.omniglot.images_background.zip" in str(found.value)
+    assert "sources.omniglot.images_background.zip" in str(caught.value)
 
 
 # -- memory
-# -------------------------------------------------------------------------------------------
 
 WRITE = """
 import sys

@@ -1,6 +1,4 @@
-"""What must hold of each method by its equations: BOIL, Sharp-MAML, More-MAML, CL, noise controls.
-float64.
-"""
+"""Laws of BOIL, More-MAML, CL and the noise controls, from their equations. float64."""
 
 import itertools
 import math
@@ -15,24 +13,10 @@ from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, expand
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.networks.conv4 import Conv4, Conv4Options
-from tests.helpers.cases import Case, images, relative, waves
-
-
-def adapted(case: Case, task: Task, steps: int | None = None, loss: str = "meta"):
-    """Parameters after the inner loop (T, ...)."""
-    steps = case.method.inner_steps if steps is None else steps
-    *_, params = case.method.trajectory(
-        expand(case.groups, len(task)), task.support, steps, loss=loss
-    )
-    return params
-
-
-def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
+from tests.helpers.cases import Case, adapted, images, relative
+from tests.helpers.runs import same
 
 # -- BOIL
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["boil", "boil+cml"])
@@ -40,9 +24,8 @@ def test_boil_leaves_the_head_bitwise_and_moves_the_body(name):
     case, task = Case(name, inner_steps=3), images()
     params = adapted(case, task)
     for key in case.network.params:
-        if not (
-            key.startswith("conv") and key.endswith("bias")
-        ):  # those have no gradient but rounding noise
+        # The gradients of convolutions' biases are rounding noise.
+        if not (key.startswith("conv") and key.endswith("bias")):
             still = torch.equal(params[key], expand(case.groups, 3)["base"][key])
             assert still == (key in case.network.head_names), key
 
@@ -54,9 +37,7 @@ def test_boil_with_the_bodys_step_for_the_head_is_maml():
 
 
 def test_boils_head_has_a_step_of_its_own():
-    """One inner step moves the head by head_lr / alpha of what MAML moves it by, and the body by as
-    much.
-    """
+    """Compared with MAML, one inner step moves the head by head_lr / alpha, the body by as much."""
     task = images()
     maml, boil = (adapted(c, task) for c in (Case("maml"), Case("boil", head_lr=0.1)))
     start = expand(Case("boil").groups, 3)["base"]
@@ -74,8 +55,9 @@ def test_boil_without_any_step_does_not_adapt():
 
 @pytest.mark.parametrize("first_order", [True, False])
 def test_boils_head_gradient(first_order):
-    """First order: (softmax - onehot)' z / n on adapted features; second order adds a term that is
-    not zero.
+    """In first order it is (softmax - onehot)' z / n on adapted features.
+
+    Second order adds a term that is not zero.
     """
     case, task = Case("boil", first_order=first_order), images()
     params, want = adapted(case, task), 0.0
@@ -111,11 +93,11 @@ def test_ortho_init_needs_room_for_its_rows():
 
 
 def test_without_adaptation_boil_and_maml_are_at_chance():
-    """Over all labelings of a task: accuracy 1/N exactly, mean loss at least log N."""
+    """Over all labelings of a task, accuracy is exactly 1/N and the mean loss at least log N."""
     orders = list(itertools.permutations(range(3)))
     for name in ("boil", "maml"):
         case, task = Case(name, inner_lr=0.0), images(query=3)
-        found = [
+        results = [
             score_tasks(
                 case.method,
                 case.groups,
@@ -125,15 +107,16 @@ def test_without_adaptation_boil_and_maml_are_at_chance():
             )
             for o in orders
         ]
-        accuracy = torch.stack([f["meta", 1].score for f in found]).mean(0)
-        loss = torch.stack([f["meta", 1].loss for f in found]).mean(0)
+        accuracy = torch.stack([f["meta", 1].score for f in results]).mean(0)
+        loss = torch.stack([f["meta", 1].loss for f in results]).mean(0)
         assert torch.allclose(accuracy, torch.full_like(accuracy, 1 / 3), atol=1e-12)
         assert bool((loss >= math.log(3)).all())
 
 
 def test_the_original_codes_step_on_the_summed_loss_is_n_times_ours():
-    """cbfinn/maml: cross-entropy summed over the N classes (divided by K), step alpha = step N *
-    alpha on the mean.
+    """cbfinn/maml sums cross-entropy over the N classes and divides it by K.
+
+    Its step alpha is a step of N * alpha on the mean loss.
     """
     case, task = Case("maml", inner_lr=0.3), images(tasks=1, shot=1)
     theta = {n: p.detach().clone().requires_grad_() for n, p in case.groups["base"].items()}
@@ -145,143 +128,7 @@ def test_the_original_codes_step_on_the_summed_loss_is_n_times_ours():
         assert torch.allclose(params[name][0], value - 0.1 * grad, atol=1e-12), name
 
 
-# -- Sharp-MAML
-# ---------------------------------------------------------------------------------------
-
-PLAIN = {"adapt_norm": False, "inner_steps": 2}
-
-
-def sharp(level="both", low=0.05, up=0.05, name="sharp_maml", **options) -> Case:
-    return Case(name, inner_steps=2, level=level, rho_low=low, rho_up=up, **options)
-
-
-@pytest.mark.parametrize("level", ["low", "up", "both"])
-def test_radius_zero_is_maml(level):
-    task = images()
-    assert (
-        relative(sharp(level, 0.0, 0.0).received(task), Case("maml", **PLAIN).received(task))
-        < 1e-12
-    )
-
-
-def test_adapted_weights_go_to_mamls_with_the_radius():
-    task = images()
-    want = adapted(Case("maml", **PLAIN), task)
-    gaps = []
-    for radius in (1e-2, 1e-4, 1e-6):
-        got = adapted(sharp("low", radius), task)
-        gaps.append(max((got[n] - want[n]).abs().max().item() for n in want))
-    assert gaps[0] > gaps[1] > gaps[2] > 0
-    assert gaps[2] < 1e-4
-
-
-def test_levels_are_switches_of_each_other():
-    task = images()
-    assert relative(sharp("both", low=0.0).received(task), sharp("up").received(task)) < 1e-12
-    assert relative(sharp("both", up=0.0).received(task), sharp("low").received(task)) < 1e-12
-    assert relative(sharp("both").received(task), sharp("up").received(task)) > 1e-3
-    assert relative(sharp("both").received(task), sharp("low").received(task)) > 1e-3
-
-
-@pytest.mark.parametrize("perturb_co", [False, True])
-@pytest.mark.parametrize("name", ["sharp_maml", "sharp_maml+cml"])
-def test_the_outer_ascent_has_the_radius_and_is_taken_back_bitwise(name, perturb_co):
-    case, task = sharp("up", name=name, perturb_co=perturb_co), images()
-    leaf = {(g, n): p for g, params in case.groups.items() for n, p in params.items()}
-    before, passes = {k: p.detach().clone() for k, p in leaf.items()}, []
-    step = MetaStep(case.method, case.groups, torch.optim.SGD(leaf.values(), lr=0.0), 4)
-    gradients = step.gradients
-
-    def watched(task):
-        scores = gradients(task)
-        passes.append({k: p.detach() - before[k] for k, p in leaf.items()})
-        return scores
-
-    step.gradients = watched
-    step(task)
-    at_first, ascent = passes
-    assert all(float(v.abs().max()) == 0 for v in at_first.values())
-    norm = torch.sqrt(sum((v * v).sum() for v in ascent.values()))
-    assert float(norm) == pytest.approx(0.05, rel=1e-9)
-    assert (sum(float(v.abs().max()) for k, v in ascent.items() if k[0] == "co") > 0) == (
-        perturb_co and "cml" in name
-    )
-    assert float(ascent["base", "norm2.weight"].abs().max()) > 0, "batch-norm is part of the ascent"
-    assert all(torch.equal(p.detach(), before[k]) for k, p in leaf.items()), "Phi is restored"
-
-
-def test_the_outer_loss_rises_by_the_radius_times_the_gradients_norm():
-    case, task = (
-        Case("sharp_maml", "mlp", activation="tanh", inner_steps=2, level="up", rho_up=1e-5),
-        waves(),
-    )
-    g = case.engine_gradient(task)[1]
-    norm = torch.sqrt(sum((v * v).sum() for v in g.values()))
-    before = case.method.outer_loss(expand(case.groups, 3), task)[0].mean().item()
-    with torch.no_grad():
-        for (group, name), value in g.items():
-            case.groups[group][name].add_(1e-5 * value / norm)
-    after = case.method.outer_loss(expand(case.groups, 3), task)[0].mean().item()
-    assert after - before == pytest.approx(1e-5 * norm.item(), rel=1e-2)
-
-
-def test_phi_steps_with_the_gradient_of_the_second_pass():
-    case, task = sharp("up", name="sharp_maml+cml"), images()
-    got = {k: v for k, v in case.received(task).items() if k[0] == "co"}
-    want = {k: v for k, v in case.wanted(task).items() if k[0] == "co"}
-    assert relative(got, want) < 1e-10
-    first = {k: v for k, v in case.engine_gradient(task)[1].items() if k[0] == "co"}
-    assert relative(got, first) > 1e-3
-
-
-def test_without_inner_steps_the_upper_level_is_sam_on_the_query_loss():
-    case, task = Case("sharp_maml", level="up", rho_up=0.05, inner_steps=0), images()
-    assert relative(case.received(task), case.wanted(task)) < 1e-10
-
-
-def test_the_gradient_passes_through_the_ascent_vector(monkeypatch):
-    task = images()
-    kept = sharp("low").received(task)
-    original = torch.linalg.vector_norm
-    cls = registry.methods.get("sharp_maml")
-    grads = cls.__mro__[1].inner_gradients
-
-    def detached(self, groups, params, names, support, loss, create_graph):
-        g = {
-            n: v.detach()
-            for n, v in grads(self, groups, params, names, support, loss, False).items()
-        }
-        norm = original(torch.cat([v.flatten(1) for v in g.values()], 1), dim=1) + 1e-12
-        at = {
-            n: params[n] + 0.05 * v / norm.reshape(-1, *[1] * (v.dim() - 1)) for n, v in g.items()
-        }
-        return grads(self, groups, {**params, **at}, names, support, loss, create_graph)
-
-    monkeypatch.setattr(cls, "inner_gradients", detached)
-    assert relative(sharp("low").received(task), kept) > 1e-3
-
-
-def test_a_zero_gradient_is_no_nan():
-    case = sharp("both")
-    still = Task(*(Examples(torch.zeros_like(e.x), e.y) for e in images()))
-    assert all(bool(torch.isfinite(v).all()) for v in case.received(still).values())
-
-
-def test_at_test_the_ascent_can_be_left_out():
-    task = images()
-    for option, plain in ((True, False), (False, True)):
-        case = sharp("both", sharp_test_perturb=option)
-        params = adapted(case, task)
-        case.method = case.method.for_test()
-        tested = adapted(case, task)
-        assert same(params, tested) != plain
-        if plain:
-            want = adapted(Case("maml", **PLAIN), task)
-            assert all(torch.allclose(tested[n], want[n], atol=1e-12) for n in want)
-
-
 # -- More-MAML
-# ----------------------------------------------------------------------------------------
 
 
 def test_more_mamls_extra_blocks_adapt_and_its_size_is_the_papers():
@@ -320,7 +167,6 @@ def test_more_maml_with_blocks_that_change_nothing_is_maml():
 
 
 # -- CL
-# -----------------------------------------------------------------------------------------------
 
 
 def test_cl_without_the_co_learners_part_in_the_inner_loop_is_cml():
@@ -372,7 +218,6 @@ def test_cl_accepts_no_co_learner_of_its_own():
 
 
 # -- controls
-# -----------------------------------------------------------------------------------------
 
 
 def test_a_frozen_co_learner_is_constant_and_its_gradient_is_felt():

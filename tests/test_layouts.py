@@ -1,6 +1,4 @@
-"""Own copies in other known layouts: the same data as the published files, or named for what they
-are.
-"""
+"""A user's copies in other known layouts: the same data, or named for what they are."""
 
 import hashlib
 import io
@@ -28,12 +26,12 @@ from tests.helpers.layouts import FORMS, folder_of, refused, zip_of
 
 
 def digest(data, paths: dict[str, Path]) -> str:
-    """Of what is decoded, as the prepared arrays have it."""
-    found: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    """A digest of the decoded data, as prepared arrays have it."""
+    decoded: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for split, images in data.classes(paths):
-        found[split].append(np.array(images))
-    every = [images for split in SPLITS for images in found[split]]
-    ends = np.cumsum([len(found[split]) for split in SPLITS])
+        decoded[split].append(np.array(images))
+    every = [images for split in SPLITS for images in decoded[split]]
+    ends = np.cumsum([len(decoded[split]) for split in SPLITS])
     splits = dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
     return hash_images(
         ImageArrays(np.concatenate(every), np.array([len(images) for images in every]), splits)
@@ -60,11 +58,7 @@ def plain(minis) -> dict[str, str]:
     ],
 )
 def test_archives_and_folders_of_other_systems_are_the_same_data(
-    name,
-    form,
-    minis,
-    plain,
-    tmp_path,
+    name, form, minis, plain, tmp_path
 ):
     paths = {path.name: path for path in minis[name]}
     archive = minis[name][0]
@@ -74,35 +68,32 @@ def test_archives_and_folders_of_other_systems_are_the_same_data(
 
 @pytest.fixture(scope="module")
 def drawings() -> dict[str, bytes]:
-    """Of the first two characters of each split in the tree of images_background, every one
-    another.
-    """
-    found, data = {}, make("omniglot")
+    """Distinct drawings of the first two characters of each split, as in images_background."""
+    pictures, data = {}, make("omniglot")
     for split in SPLITS:
         for archive, alphabet, number in data.characters[split][:2]:
             for drawing in range(20):
                 pixels = np.full((105, 105), 255, np.uint8)
-                pixels[len(found) % 90 :, drawing : drawing + 3] = 0
+                pixels[len(pictures) % 90 :, drawing : drawing + 3] = 0
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, format="png")
-                found[f"{archive}/{alphabet}/character{number:02d}/{drawing:04d}.png"] = (
+                pictures[f"{archive}/{alphabet}/character{number:02d}/{drawing:04d}.png"] = (
                     buffer.getvalue()
                 )
-    return found
+    return pictures
 
 
 @pytest.mark.parametrize("form", [*FORMS, "both in one"])
 def test_omniglot_in_archives_and_folders_of_other_systems(form, drawings, tmp_path):
     data = make("omniglot")
-    data.characters = {split: found[:2] for split, found in data.characters.items()}
+    data.characters = {split: characters[:2] for split, characters in data.characters.items()}
     parts = {
         key: {n: h for n, h in drawings.items() if n.startswith(key)}
         for key in ("images_background", "images_evaluation")
     }
     plain = {f"{key}.zip": zip_of(tmp_path / f"{key}.zip", files) for key, files in parts.items()}
-    if (
-        form == "both in one"
-    ):  # as torchvision and the authors' repository have it, with a smaller set beside it
+    # torchvision and the authors' repository have a smaller set beside it.
+    if form == "both in one":
         small = {
             n.replace("images_background", "images_background_small1"): b""
             for n in parts["images_background"]
@@ -118,17 +109,16 @@ def test_omniglot_in_archives_and_folders_of_other_systems(form, drawings, tmp_p
 
 
 # -- CIFAR-100
-# ----------------------------------------------------------------------------------------
 
 
 def repickled(path: Path, target: Path, protocol: int = 4, **changes) -> Path:
-    """As Python 3 writes again what it read of the published pickles with ``encoding="bytes"``."""
+    """The published pickles, read with ``encoding="bytes"`` and written again by Python 3."""
     files = {}
     for name, held in content(path).items():
         if name.endswith(("train", "test", "meta")):
-            found = pickle.loads(held, encoding="bytes")
+            values = pickle.loads(held, encoding="bytes")
             held = pickle.dumps(
-                {key: changes.get(key.decode(), lambda v: v)(v) for key, v in found.items()},
+                {key: changes.get(key.decode(), lambda v: v)(v) for key, v in values.items()},
                 protocol,
             )
         files[name] = held
@@ -210,7 +200,6 @@ def test_a_file_of_another_kind_is_named_for_what_it_is(kind, tmp_path):
 
 
 # -- folders under `sources`
-# --------------------------------------------------------------------------
 
 
 def test_a_folder_has_the_digest_of_a_plain_command(tmp_path):
@@ -282,7 +271,7 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
 
 
 def test_a_tar_that_ends_early_between_two_members_is_noticed(tmp_path):
-    """tarfile itself takes it, and one with a damaged header in its middle, for a whole one."""
+    """tarfile takes such a tar for whole, and one with a damaged header in its middle too."""
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as archive:
         for name in ("a", "b", "c"):

@@ -1,5 +1,6 @@
-"""Locks: only a file that another process holds is waited for; a file system without locks is said
-at once.
+"""Locks: a process waits only for a file that another holds.
+
+On a file system without locks it says so at once.
 """
 
 import errno
@@ -82,9 +83,9 @@ def test_a_file_system_that_cannot_lock_ends_in_one_sentence_at_once(
 ):
     monkeypatch.setattr(fcntl, "flock", failing(number))
     monkeypatch.setattr(_source, "to_stderr", never)
-    with pytest.raises(UserError) as found:
+    with pytest.raises(UserError) as caught:
         take(tmp_path)
-    text = str(found.value)
+    text = str(caught.value)
     assert text.startswith(f"nothing can be locked in {tmp_path}")
     assert f"({os.strerror(number)})" in text
     assert ("its file system has no file locks; NFS needs" in text) == (number in WITHOUT)
@@ -102,19 +103,19 @@ def test_what_another_holds_is_waited_for(number, tmp_path, monkeypatch):
 
 
 # -- who holds it
-# -------------------------------------------------------------------------------------
 
 
 def held(folder: Path, content: str | None = None) -> str:
-    """What a second process is told of a run that is held, by a holder that signed with
-    ``content``.
+    """The error of a second process about a run that is held.
+
+    ``content`` is what the holder wrote into the lock file.
     """
     with run_lock(folder):
         if content is not None:
             (folder / ".lock").write_text(content)
-        with pytest.raises(UserError) as found, run_lock(folder):
+        with pytest.raises(UserError) as caught, run_lock(folder):
             pass
-    return str(found.value)
+    return str(caught.value)
 
 
 def test_the_holder_is_named_with_its_host_and_kill_is_for_this_host_only(tmp_path):
@@ -169,13 +170,13 @@ def test_a_folder_for_places_that_cannot_be_written_is_named(tmp_path):
 
 
 # -- status
-# -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def begun(tmp_path):
-    """A study whose first run has a lock file, progress and a checkpoint; the second a lock file
-    only.
+    """A study whose first run has a lock file, progress and a checkpoint.
+
+    The second run has a lock file only.
     """
     resolved, store = study(seeds=1), Store(tmp_path)
     first, second = (store.folder(run.spec) for run in resolved.runs[:2])
@@ -195,10 +196,10 @@ def test_status_calls_nothing_running_where_nothing_can_be_locked(
 ):
     resolved, first, _ = begun
     monkeypatch.setattr(fcntl, "flock", failing(number))
-    found = list(status.states(resolved, tmp_path).values())
-    assert [state.state for state in found] == ["interrupted", "missing", "missing", "missing"]
+    states = list(status.states(resolved, tmp_path).values())
+    assert [state.state for state in states] == ["interrupted", "missing", "missing", "missing"]
     sentence = f"whether it is running cannot be told: nothing can be locked in {first}"
-    assert found[0].more.startswith(f"step 7 of 9; {sentence}")
+    assert states[0].more.startswith(f"step 7 of 9; {sentence}")
     text = status.text(resolved, tmp_path)
     assert text.count("whether it is running cannot be told") == 2
     assert "running:" not in text
@@ -218,9 +219,7 @@ def test_status_says_so_where_the_lock_may_not_be_read(begun, tmp_path, monkeypa
 
 
 def test_looking_needs_no_file_that_is_open_for_writing_and_disturbs_nobody(begun, monkeypatch):
-    """On NFS, flock() is a lock of bytes, and an exclusive one is for files open for writing: EBADF
-    otherwise.
-    """
+    """On NFS, an exclusive flock() needs a file that is open for writing; otherwise EBADF."""
     _, first, _ = begun
     real = fcntl.flock
 
@@ -236,13 +235,12 @@ def test_looking_needs_no_file_that_is_open_for_writing_and_disturbs_nobody(begu
         assert not being_written(first), "somebody else only looks"
         looks = threading.Timer(0.03, another.close)
         looks.start()
-        with run_lock(first):  # a glance does not turn a writer away
+        with run_lock(first):  # somebody who only looks does not stop a writer
             assert being_written(first)
         looks.join()
 
 
 # -- without monkeys
-# ----------------------------------------------------------------------------------
 
 NO_LOCKS = "#include <errno.h>\nint flock(int file, int how) { errno = ENOLCK; return -1; }\n"
 SNIPPET = """
@@ -292,7 +290,6 @@ def test_with_a_c_library_whose_flock_finds_no_locks(tmp_path):
 
 
 # -- what is finished takes no lock
-# -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +316,7 @@ def test_more_tasks_of_a_record_without_weights_are_refused_before_anything_is_w
     results = tmp_path / "results"
     folder = results / "runs" / finished.folder.name
     folder.mkdir(parents=True)
-    for name in ("record.json", "episodes.npz"):  # what is committed of a run
+    for name in ("record.json", "episodes.npz"):  # these files of a run are committed
         shutil.copy(finished.folder / name, folder)
     settings = Settings(results=results, report=lambda text: None)
     spec = sinusoid_spec()

@@ -10,9 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PLACE = "my drive/$x & o'neil/copy (1)"
-ODD = "R&D $x/o'neil's \"`a`\".yaml"  # one word
-# A program that writes down its name and its words, and makes what `python -m venv FOLDER` makes:
-# itself.
+ODD = "R&D $x/o'neil's \"`a`\".yaml"  # one word for a shell that quotes it
+# A program that writes down its name and its words. For `python -m venv FOLDER` it copies itself.
 PROGRAM = r"""#!/bin/sh
 { printf '%s\037' "${0##*/}" "$@"; echo; } >> "$CALLS"
 [ "$1 $2" = "-m venv" ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" || true
@@ -21,7 +20,7 @@ PROGRAM = r"""#!/bin/sh
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A checkout whose .venv is ready and holds only such a program."""
+    """A checkout whose .venv is ready and holds only the program above."""
     home = tmp_path / PLACE
     home.mkdir(parents=True)
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
@@ -42,7 +41,7 @@ def folder(tmp_path) -> Path:
 def make(
     home: Path, *words: str, **environment: str
 ) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
-    """Run it; also the words of every call of a program, in order."""
+    """Run make; its result, and the words of every call of a program, in order."""
     calls = home / "calls"
     path = f"{home.parents[2] / 'bin'}:{os.environ['PATH']}"
     given = {**os.environ, "PATH": path, "CALLS": str(calls), "x": "expanded", **environment}
@@ -138,9 +137,7 @@ def test_a_folder_that_make_cannot_take_is_refused(folder):
 
 
 def test_no_recipe_calls_a_script_of_the_environment_by_name():
-    """Its first line would hold the path of the environment, which the kernel and /bin/sh read in
-    their own ways.
-    """
+    """The first line of a script holds the environment's path, which may be misread."""
     recipes = re.findall(r"^\t(.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     named = [
         line

@@ -1,4 +1,4 @@
-"""MAML++: its switches one by one, its schedules, its ensemble. float64 unless said."""
+"""MAML++: each switch, its schedules, and its ensemble. float64 unless a test says otherwise."""
 
 import itertools
 
@@ -69,8 +69,9 @@ def test_in_epoch_zero_the_loss_is_the_mean_over_inner_steps():
 
 @pytest.mark.parametrize("first_order", [True, False])
 def test_the_gradient_of_a_learned_step_size(first_order):
-    """-<grad L at w_K, g_j>: exact for the last step, in first order for all; the spare number gets
-    none.
+    """It is -<grad L at w_K, g_j>: exact for the last step, and for all steps in first order.
+
+    The spare step size gets no gradient.
     """
     case, task = (
         Case("mamlpp", inner_steps=3, msl_epochs=0, first_order=first_order),

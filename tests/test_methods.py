@@ -1,33 +1,30 @@
-"""Every method and its +CML version against the obvious loop; what every plug-in must satisfy.
-float64.
-"""
+"""Every method and its +CML version against the obvious loop, and laws of every method. float64."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine import compiled, seeds
-from cml_bench.engine.compiled import CompiledStep, available
+from cml_bench.engine.compiled import CompiledStep
 from cml_bench.engine.evaluate import Asked, score_all, score_tasks
 from cml_bench.engine.step import MetaStep, expand, leaves
 from tests.helpers import reference
 from tests.helpers.cases import CPU, Case, follow, images, random, relative, values, waves
 from tests.helpers.reference_methods import STATES
 
-# Methods that are made for one kind of data, as those of graphs are, have test files of their own.
+# Methods for one kind of data, such as those on graphs, have test files of their own.
 NAMES = [
     n
     for n in registry.method_names()
     if registry.method(n).learns and registry.method(n).needs is None
 ]
 BASES = [name for name in NAMES if f"{name}+cml" in NAMES]
-# Radii that show: the released 5e-4 would hide a mistake among rounding.
+# Large radii: at the released 5e-4 a mistake would look like rounding.
 SHARP = [{"level": level, "rho_low": 0.03, "rho_up": 0.05} for level in ("low", "up", "both")]
-# A method that comes as one new file has no reference here until someone writes it.
+# A new method has no reference here until someone writes it.
 WITH_REFERENCE = [name for name in NAMES if name.removesuffix("+cml") in STATES]
 VARIANTS = [(name, {}) for name in WITH_REFERENCE if not name.startswith("sharp")] + [
     (name, options) for name in WITH_REFERENCE if name.startswith("sharp") for options in SHARP
@@ -73,8 +70,9 @@ def test_in_first_order_too(name, options, net, path):
     ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", "")
 )
 def test_ten_adam_steps_are_the_obvious_loops(name, options, net, path, first_order, monkeypatch):
-    """The loop's own parameters, gradients and Adam; MAML++ goes through its schedules on the way.
-    Compiled: traced.
+    """The loop has its own parameters, gradients and Adam; MAML++ goes through its schedules.
+
+    A compiled step is traced and interpreted.
     """
     monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
     made = CompiledStep if path == "compiled" else MetaStep
@@ -110,9 +108,7 @@ def test_sharp_maml_with_adapted_norm(level, options):
     ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else v.get("level", "")
 )
 def test_what_is_compiled_is_the_obvious_loop(name, options, first_order, monkeypatch):
-    """The traced computation, interpreted; what a compiler makes of it is tested below, for
-    some.
-    """
+    """The traced computation is interpreted; compiled programs are tested in test_compiled.py."""
     monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
     first_order = first_order or name.startswith("fomaml")
     case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
@@ -123,9 +119,7 @@ def test_what_is_compiled_is_the_obvious_loop(name, options, first_order, monkey
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("name", [name for name, _ in VARIANTS if not name.startswith("sharp")])
 def test_what_is_made_of_seeds_is_each_ones_obvious_loop(name, first_order, monkeypatch):
-    """The graph over seeds that a compiler is given, interpreted: each seed has parameters and
-    tasks of its own.
-    """
+    """The graph over seeds is interpreted: each seed has its own parameters and tasks."""
     monkeypatch.setattr(seeds, "compiled", lambda graph, arguments: graph)
     first_order = first_order or name.startswith("fomaml")
     cases = [Case(name, "mlp", inner_steps=2, first_order=first_order) for _ in range(2)]
@@ -145,10 +139,10 @@ def test_what_is_made_of_seeds_is_each_ones_obvious_loop(name, first_order, monk
     with torch.no_grad():
         arguments = [torch.stack(parts) for parts in zip(*each, strict=True)]
         graph = cases[0].step(made=CompiledStep).traced(each[0])
-        found = seeds._over_seeds(graph, arguments)(*arguments)
+        grads = seeds._over_seeds(graph, arguments)(*arguments)
     for seed, (case, task) in enumerate(zip(cases, tasks, strict=True)):
         names = [(group, key) for group, params in case.groups.items() for key in params]
-        got = {key: grad[seed] for key, grad in zip(names, found, strict=False)}
+        got = {key: grad[seed] for key, grad in zip(names, grads, strict=False)}
         assert relative(got, case.wanted(task)) < 1e-10
 
 
@@ -195,7 +189,7 @@ def test_and_for_any_shape(variant, way, shot, query, tasks, channels, size, at_
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("fomaml")])
 def test_finite_differences_on_a_smooth_network(name):
-    """Of the outer loss; the outer level of Sharp-MAML is no loss and has tests of its own."""
+    """It is the outer loss that is tested; Sharp-MAML's outer level has tests of its own."""
     case, task = Case(name, "mlp", activation="tanh", inner_steps=2), waves()
     _, grads = case.engine_gradient(task)
     direction = {key: random(*g.shape, name=str(key)) - 0.5 for key, g in grads.items()}
@@ -219,7 +213,7 @@ def test_finite_differences_on_a_smooth_network(name):
 @pytest.mark.parametrize(("net", "path"), NETS)
 @pytest.mark.parametrize("name", BASES)
 def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, net, path):
-    """In float32, as runs are trained; every method x against x+cml."""
+    """In float32, as runs are trained: every method x against x+cml."""
     runs = []
     for method in (name, f"{name}+cml"):
         case = Case(method, net, path, gamma=0.0, inner_steps=2)
@@ -236,7 +230,7 @@ def test_gamma_zero_leaves_the_baselines_trajectory_bit_for_bit(name, net, path)
 
 @pytest.mark.parametrize("name", BASES)
 def test_the_outer_gradient_is_affine_in_gamma(name):
-    """At equal points: of the closure, which is what Sharp-MAML's outer level evaluates twice."""
+    """The gradient is taken at equal points; Sharp-MAML's outer level evaluates it twice."""
     grads = [
         Case(f"{name}+cml", gamma=g, inner_steps=2).engine_gradient(images())[1]
         for g in (0.0, 0.5, 1.0)
@@ -261,7 +255,7 @@ def test_phi_never_adapts_never_sees_support_and_can_be_deleted(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_do_not_meet(name):
-    """Several tasks in one program are as each alone, adapted values included."""
+    """Several tasks in one program adapt as each alone."""
     case, task = Case(name, inner_steps=2), images()
     *_, together = case.method.trajectory(expand(case.groups, 3), task.support, 2)
     for t in range(3):
@@ -272,8 +266,9 @@ def test_tasks_do_not_meet(name):
 
 @pytest.mark.parametrize("name", [*(f"{name}+cml" for name in BASES), "cl"])
 def test_what_adapts_alike_adapts_once_and_nothing_else_does(name, monkeypatch):
-    """A second co-learner on the same body (the reading co_unpaired), another body, and equation 9
-    or CL's own loss.
+    """Asked are a second co-learner on the same body (co_unpaired), another body, and another loss.
+
+    The other loss is equation 9, or CL's own.
     """
     case, other, task = Case(name, inner_steps=2), Case(name, inner_steps=2), images()
     with torch.no_grad():
@@ -310,104 +305,3 @@ def test_what_adapts_alike_adapts_once_and_nothing_else_does(name, monkeypatch):
             torch.equal(a, b) for key in one for a, b in zip(one[key], two[key], strict=True)
         )
     assert not torch.equal(together[0]["co", 2].loss, together[1]["co", 2].loss)
-
-
-def test_a_sum_over_tasks_of_products_is_traced_as_one_product(monkeypatch):
-    case, task = Case("maml", "mlp"), waves(tasks=6)
-    step = case.step(made=CompiledStep)
-    arguments = [
-        *(p.detach() for params in case.groups.values() for p in params.values()),
-        *task.support,
-        *task.query,
-    ]
-
-    def traced() -> tuple[tuple, list]:
-        graph = step.traced(arguments)
-        return graph(*arguments), [
-            node.target.name() for node in graph.graph.nodes if node.op == "call_function"
-        ]
-
-    with torch.no_grad():
-        monkeypatch.setattr(compiled, "simplified", lambda graph: graph)
-        want, before = traced()
-        monkeypatch.undo()
-        got, after = traced()
-    # The hidden layer's weight gradient is a sum of three products, two of which have no other use.
-    assert (before.count("aten::bmm"), after.count("aten::bmm")) == (8, 6)
-    assert after.count("aten::mm") == before.count("aten::mm") + 2
-    for a, b in zip(got, want, strict=True):
-        assert torch.allclose(a, b, rtol=1e-13, atol=0)
-
-
-@pytest.mark.parametrize("name", ["maml", "maml+cml", "mamlpp"])
-def test_gradients_of_a_traced_step_lie_as_their_parameters(name, monkeypatch):
-    """Adam pairs them by place in memory."""
-    monkeypatch.setattr(compiled, "compiled", lambda graph, arguments: graph)
-    case = Case(name, "mlp")
-    case.step(made=CompiledStep).gradients(waves(tasks=6))
-    for p in (p for params in case.groups.values() for p in params.values()):
-        assert p.grad.stride() == p.stride()
-
-
-def _total(x: torch.Tensor) -> torch.Tensor:
-    return x.sum(0, keepdim=True)
-
-
-@pytest.mark.parametrize("tasks", [1, 4])
-@pytest.mark.parametrize(
-    "work",
-    [
-        lambda a, b, c: _total(torch.bmm(a, b)),
-        lambda a, b, c: _total(torch.bmm(a, b).transpose(1, 2) + torch.bmm(a, b).transpose(1, 2)),
-        lambda a, b, c: _total(torch.add(torch.bmm(a, b), torch.bmm(a, b), alpha=3)),
-        lambda a, b, c: _total(torch.bmm(a, b) + a[:, :, :1]),
-        lambda a, b, c: torch.sum(
-            torch.bmm(a.float(), b.float()), 0, keepdim=True, dtype=torch.float64
-        ),
-        lambda a, b, c: _total(torch.bmm(_total(torch.bmm(a, b)), c[:1])),
-        lambda a, b, c: ((x := a * 1), (y := torch.bmm(x, b)), x.mul_(2), _total(y))[3],
-        lambda a, b, c: ((x := a * 1), (y := _total(torch.bmm(a, b) + x @ b)), x.mul_(2), y)[3],
-        lambda a, b, c: (torch.bmm(a, b).transpose(1, 2) * 2).permute(0, 2, 1).reshape(len(a), -1),
-    ],
-)
-def test_a_traced_graph_stays_what_it_is(work, tasks):
-    arguments = [random(tasks, *shape) for shape in ((5, 3), (3, 6), (6, 2))]
-    got = compiled.simplified(make_fx(work)(*arguments))(*arguments)
-    want = work(*arguments)
-    assert got.dtype == want.dtype
-    assert torch.allclose(got, want, rtol=1e-13, atol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "first_order"),
-    [
-        *((name, False) for name in ("maml+cml", "mamlpp", "boil", "sharp_maml", "cl")),
-        ("maml+cml", True),
-    ],
-)
-def test_the_compiled_step_is_the_obvious_loop(name, first_order):
-    """Also when a method's schedule changes on the way (MAML++: weights and order of an epoch)."""
-    if not available():
-        pytest.skip("no C++ compiler: the compiled path is not offered")
-    options = (
-        {"epoch_steps": 1, "msl_epochs": 2, "first_order_to_second_order_epoch": 0}
-        if name == "mamlpp"
-        else {}
-    )
-    options |= {"rho_low": 0.03, "rho_up": 0.05} if name == "sharp_maml" else {}
-    case, task = Case(name, "mlp", inner_steps=2, first_order=first_order, **options), waves()
-    leaf = {(g, n): p for g, params in case.groups.items() for n, p in params.items()}
-    step = CompiledStep(case.method, case.groups, torch.optim.SGD(leaf.values(), lr=1.0), 3)
-    for epoch in (0, 1, 3) if name == "mamlpp" else (0,):
-        case.method.at_step(epoch)
-        before = {k: p.detach().clone() for k, p in leaf.items()}
-        scores = step(task)
-        got = {k: before[k] - p.detach() for k, p in leaf.items()}
-        with torch.no_grad():
-            for k, p in leaf.items():
-                p.copy_(before[k])
-        want = case.received(task)
-        assert relative(got, want) < 1e-10
-        assert set(scores.loss) == set(case.method.heads)
-    assert len(step._by_phase) == (3 if name == "mamlpp" else 1)

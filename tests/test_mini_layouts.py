@@ -1,4 +1,4 @@
-"""MiniImagenet in the layouts in which people keep it: the same data, or named for what it is."""
+"""MiniImagenet in other known layouts: the same data, or named for what it is."""
 
 import io
 import pickle
@@ -16,16 +16,18 @@ from tests.helpers.mini_layouts import LAYOUTS, labelled, listed, pictures, png,
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_miniimagenet_in_another_layout_is_the_same_data(layout, tmp_path):
-    expected = [(s, np.array(found[n])) for s, found in pictures().items() for n in sorted(found)]
-    if layout == "labels without names":  # their numbers are then their order
-        expected = [(s, images) for s, found in pictures().items() for images in found.values()]
+    expected = [
+        (s, np.array(classes[n])) for s, classes in pictures().items() for n in sorted(classes)
+    ]
+    if layout == "labels without names":  # then classes are numbered in their order
+        expected = [(s, images) for s, classes in pictures().items() for images in classes.values()]
     for number, form in enumerate(FORMS):
         if form == "without a top folder":
             continue
         path = FORMS[form](tmp_path / str(number), LAYOUTS[layout]())
-        found = list(make("miniimagenet").classes({"mini-imagenet.tar.gz": path}))
-        assert [split for split, _ in found] == [split for split, _ in expected]
-        for (_, images), (_, wanted) in zip(found, expected, strict=True):
+        classes = list(make("miniimagenet").classes({"mini-imagenet.tar.gz": path}))
+        assert [split for split, _ in classes] == [split for split, _ in expected]
+        for (_, images), (_, wanted) in zip(classes, expected, strict=True):
             assert np.array_equal(images, wanted.transpose(0, 3, 1, 2))
 
 

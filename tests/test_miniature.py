@@ -1,6 +1,4 @@
-"""Table 1's whole DAG on miniature archives in the published formats: every method, from files to
-rendered tables.
-"""
+"""Whole studies on miniature archives in the published formats, from files to tables."""
 
 import json
 
@@ -16,8 +14,9 @@ FILTERS = {"conv4": 4, "resnet12": 2, "mlp": None}
 
 
 def small(path: str, per_job: int = 10) -> dict:
-    """A shipped configuration with all its runs, tables and files, but a few steps of a narrow
-    network.
+    """A shipped configuration with all its runs, tables and files, shortened to a few steps.
+
+    Networks are narrow.
     """
     content = config.included(yaml.safe_load((ROOT / path).read_text()), path)
     for experiment in content["experiments"].values():
@@ -44,9 +43,9 @@ def test_table_1_on_miniature_archives(checkout, tmp_path):
         json.loads(path.read_text())
         for path in (checkout / "results" / "runs").glob("*-mini*/record.json")
     ]
-    found = {(r["spec"]["method"], r["spec"]["shot"], r["spec"]["seed"]) for r in records}
+    runs = {(r["spec"]["method"], r["spec"]["shot"], r["spec"]["seed"]) for r in records}
     bases = ("maml", "mamlpp", "boil", "sharp_maml")
-    assert found >= {
+    assert runs >= {
         (b + c, k, s) for b in bases for c in ("", "+cml") for k in (1, 5) for s in (0, 1)
     }
     assert {registry.method(r["spec"]["method"]).name for r in records} == {

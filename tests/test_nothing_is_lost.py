@@ -1,5 +1,6 @@
-"""What a kill, a second process or a full disk may cost: at most one checkpoint interval, and never
-a half file.
+"""A kill, a second process or a full disk costs at most the time since the last checkpoint.
+
+No file is ever half written.
 """
 
 import errno
@@ -75,13 +76,13 @@ def resolved():
 
 @pytest.fixture(scope="module")
 def untouched(resolved, tmp_path_factory):
-    """The same runs without interruption."""
+    """The same runs, made without interruption."""
     settings = Settings(results=tmp_path_factory.mktemp("untouched"), report=lambda text: None)
     return [run(item.spec, settings) for item in resolved.runs]
 
 
 def assert_identical(folder: Path, twin) -> None:
-    """Bit for bit: models, test results, curves."""
+    """Check that models, test results and curves are equal bit for bit."""
     record = read(folder)
     for name in ("model", "colearner", "best_co", "last"):
         a, b = (load_file(f / f"{name}.safetensors") for f in (folder, twin.folder))
@@ -116,7 +117,6 @@ def start(tmp_path: Path, resolved) -> subprocess.Popen:
 
 
 # -- kills
-# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -153,9 +153,7 @@ def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(
 
 @pytest.mark.slow
 def test_snakemake_killed_and_started_again_while_its_training_goes_on(
-    checkout,
-    untouched,
-    resolved,
+    checkout, untouched, resolved
 ):
     (checkout / "killed.yaml").write_text(yaml.safe_dump(STUDY))
     folders = [checkout / "results" / "runs" / item.folder for item in resolved.runs]
@@ -168,7 +166,7 @@ def test_snakemake_killed_and_started_again_while_its_training_goes_on(
         env=environment,
     )
     wait_for(lambda: being_written(folders[0]))
-    first.send_signal(signal.SIGKILL)  # its training is an orphan now, and goes on
+    first.send_signal(signal.SIGKILL)  # its training process goes on alone
     first.wait()
     again = snakemake(checkout, config="killed.yaml")
     assert again.returncode == 0, again.stderr[-3000:]
@@ -180,7 +178,6 @@ def test_snakemake_killed_and_started_again_while_its_training_goes_on(
 
 
 # -- two processes
-# ------------------------------------------------------------------------------------
 
 
 def test_a_second_process_waits_or_is_refused_and_finds_the_run_finished(tmp_path):
@@ -227,14 +224,12 @@ def test_a_gpu_has_as_many_places_as_it_is_given(tmp_path):
 
 
 # -- a full disk
-# --------------------------------------------------------------------------------------
 
 
 class FullDisk:
-    """Lets through ``room`` writes whole, the next but for its last byte; then every write fails as
-    on a full disk.
+    """A disk that takes ``room`` whole writes and the next one but for its last byte, then no more.
 
-    Counted in writes, not bytes: measured seconds have more digits in one run than in the next.
+    It counts writes, not bytes: measured seconds have a different number of digits in each run.
     """
 
     def __init__(self, monkeypatch, room: float = math.inf):
@@ -271,7 +266,7 @@ class FullDisk:
 
 
 def whole(path: Path) -> bool:
-    """Whether a file is complete, by its kind."""
+    """Whether a file is complete, judged by its kind."""
     if path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".npz":
@@ -285,9 +280,7 @@ def whole(path: Path) -> bool:
 
 
 def everything(resolved, results: Path, data: Path) -> None:
-    """Every place that writes: data, checkpoints, models, results, records, stamps, plan, tables,
-    page, index.
-    """
+    """Write all that the package writes: data, models, records, stamps, plan, tables, pages."""
     cls = registry.datasets.get("glyphs")
     cls(cls.Options(size=16)).prepare(data)
     often = Settings(results=results, report=lambda text: None, checkpoint_seconds=0.0)
@@ -312,14 +305,13 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
     }
     resolved = resolve(parse(small, "test"), "test")
     monkeypatch.setattr(gate, "MIN_REFERENCE_SEEDS", 1)
-    images = _glyphs.render(
-        _glyphs.load_class_list(), 16
-    )  # once: each of over a thousand passes would draw them
+    # Images are drawn once, not in each of more than a thousand passes.
+    images = _glyphs.render(_glyphs.load_class_list(), 16)
     monkeypatch.setattr(_glyphs, "render", lambda classes, size: images)
     with monkeypatch.context() as patch:
         disk = FullDisk(patch)
         everything(resolved, tmp_path / "twin", tmp_path / "twin-data")
-    rooms = range(disk.made)  # each write in turn is the one that does not fit
+    rooms = range(disk.made)  # each write in turn is the first that does not fit
     assert len(rooms) > 50
     results, data = tmp_path / "results", tmp_path / "data"
     for room in rooms:
@@ -334,20 +326,20 @@ def test_a_full_disk_leaves_no_half_file_wherever_it_strikes(tmp_path, monkeypat
                 if file.is_file() and not file.name.startswith(".lock")
             )
     last = results / str(rooms[len(rooms) // 2])
-    everything(resolved, last, data / str(rooms[len(rooms) // 2]))  # room again: goes on to the end
+    everything(resolved, last, data / str(rooms[len(rooms) // 2]))  # there is room again
     twin, again = (min((r / "runs").iterdir()) for r in (tmp_path / "twin", last))
     assert_identical(again, read(twin))
 
 
 def test_every_write_goes_through_files_py():
-    """What else opens files for writing is listed here with its reason."""
+    """Other places that open files for writing are listed here with their reason."""
     import ast
 
     allowed = {
         "locks.py": {"open"},  # the lock
         "run.py": {"open"},  # the run's log, appended line by line
-        "hardware.py": {"open"},  # places on GPUs
-        "_download.py": {"open"},  # the part of a file that has come so far
+        "hardware.py": {"open"},  # the slots of GPUs
+        "_download.py": {"open"},  # the part of a file that has arrived
         "files.py": {"fdopen"},
     }
     package = Path(files.__file__).parent.parent

@@ -1,6 +1,4 @@
-"""Omniglot on miniature archives, on a local server, and on the real drawings where they are at
-hand.
-"""
+"""Omniglot: miniature archives, a local server, and the real drawings where they are at hand."""
 
 import functools
 import hashlib
@@ -21,6 +19,7 @@ from cml_bench.data.episodes import Episodes
 from cml_bench.data.omniglot import Omniglot
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
+from tests.helpers.damage import flip
 from tests.helpers.omniglot import archive, without_the_end
 
 DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"
@@ -29,7 +28,7 @@ DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"
 def test_the_split_is_torchmetas():
     data = Omniglot(Omniglot.Options())
     assert data.class_counts == {"train": 1028, "validation": 172, "test": 423}
-    parts = [set(found) for found in data.characters.values()]
+    parts = [set(characters) for characters in data.characters.values()]
     assert len(set.union(*parts)) == 1623
     assert {(a, alphabet) for a, alphabet, _ in parts[1]} == {
         ("images_background", name)
@@ -106,7 +105,7 @@ def test_bad_copies_are_refused_by_name_and_leave_nothing(miniature, tmp_path):
     short = tmp_path / "images_evaluation.zip"
     archive(
         short,
-        [c for found in data.characters.values() for c in found if c[0] == short.stem],
+        [c for characters in data.characters.values() for c in characters if c[0] == short.stem],
         drawings=19,
     )
     fewer = {**copies, short.name: LocalCopy(path=str(short), sha256=sha256_of(short))}
@@ -129,10 +128,10 @@ def server(tmp_path):
 
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Quiet, directory=served)
-    ) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{found.server_port}/"
-        found.shutdown()
+    ) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
 
 
 def remote(*urls: str) -> RemoteFile:
@@ -183,9 +182,7 @@ def test_the_real_drawings(real_data, tmp_path):
 
 
 def with_a_flipped_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[content.index(b"IDAT") + 6] ^= 0xFF
-    path.write_bytes(bytes(content))
+    flip(path, path.read_bytes().index(b"IDAT") + 6, 0xFF)
 
 
 def with_first_drawing(change) -> object:
@@ -209,17 +206,18 @@ def with_a_shorter_chunk(png: bytes) -> bytes:
 
 
 def with_members_marked(offset: int, value: int) -> object:
-    """Flags (offset 6) or method of compression (8) that a flipped bit gives to every member, in
-    both headers.
+    """Give every member the flags (offset 6) or the compression (8) of a flipped bit.
+
+    Both headers of a member are changed.
     """
 
     def damage(path: Path) -> None:
         content = bytearray(path.read_bytes())
         for signature, place in ((b"PK\x03\x04", offset), (b"PK\x01\x02", offset + 2)):
-            found = content.find(signature)
-            while found >= 0:
-                content[found + place] = value
-                found = content.find(signature, found + 4)
+            header = content.find(signature)
+            while header >= 0:
+                content[header + place] = value
+                header = content.find(signature, header + 4)
         path.write_bytes(bytes(content))
 
     return damage
@@ -240,27 +238,30 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_archive_is_named_and_leaves_nothing(damage, miniature, tmp_path):
-    """Copies whose digest is as told, say since a damaged file was hashed."""
+    """The digest that the user names is that of the damaged file."""
     data, copies = miniature
     path = Path(copies["images_background.zip"].path)
     damage(path)
     copies = {**copies, path.name: LocalCopy(path=str(path), sha256=sha256_of(path))}
     with pytest.raises(
         UserError, match=r"images_background\.zip is (damaged|empty|a web page)"
-    ) as found:
+    ) as caught:
         data.prepare(tmp_path / "data", copies)
-    assert re.search(r"Name another copy under `sources`", str(found.value))
-    assert "\n" not in str(found.value)
+    assert re.search(r"Name another copy under `sources`", str(caught.value))
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "data" / "prepared").exists()
 
 
 def test_wherever_a_byte_changes_it_is_noticed_or_without_effect(miniature):
-    """The archive of one character, with one other byte at a time."""
+    """The archive has one character; one byte at a time is another."""
     data, copies = miniature
-    data.characters = {split: found[-1:] for split, found in data.characters.items()}
+    data.characters = {split: characters[-1:] for split, characters in data.characters.items()}
     paths = {name: Path(copy.path) for name, copy in copies.items()}
     path = paths["images_background.zip"]
-    archive(path, [c for found in data.characters.values() for c in found if c[0] == path.stem])
+    archive(
+        path,
+        [c for characters in data.characters.values() for c in characters if c[0] == path.stem],
+    )
     before, content, rng = data.build(paths).images, path.read_bytes(), np.random.default_rng(0)
     noticed = 0
     for place, value in zip(

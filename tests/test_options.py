@@ -1,5 +1,6 @@
-"""Options that change a whole run: ensembles, the last-model bug, clamp, annealing, noise, a frozen
-co-learner.
+"""Options that change a whole run: ensembles, clamp, annealing, noise, a frozen co-learner.
+
+Also the last-model bug of a released code.
 """
 
 import json
@@ -98,7 +99,7 @@ def test_what_selection_makes_of_the_co_heads_reading(settings):
 
 @pytest.mark.parametrize("members", [0, 2])
 def test_each_reading_is_of_the_model_it_names(members, settings):
-    """Models made to differ; each reading equals an evaluation of what the documentation says."""
+    """The models are made to differ; each reading equals the evaluation in the documentation."""
     spec = glyph_spec("maml+cml", evaluation=Evaluation(tasks=8, query=5))
     made = Training(spec, settings, settings.results, print)
 
@@ -134,10 +135,10 @@ def test_each_reading_is_of_the_model_it_names(members, settings):
     )
     assert set(got) == {f"{reading}@1" for reading in want}
     for reading, (groups, head, loss) in want.items():
-        found = evaluate(
+        result = evaluate(
             made.method, groups, episodes, 8, heads=(head,), steps=(1,), inner_loss=loss
         )[head, 1]
-        assert np.array_equal(got[f"{reading}@1"], np.round(found.score.numpy() * 25)), reading
+        assert np.array_equal(got[f"{reading}@1"], np.round(result.score.numpy() * 25)), reading
 
 
 @pytest.mark.parametrize(
@@ -173,9 +174,7 @@ def test_a_resumed_run_equals_its_uninterrupted_twin_with_every_option(method, o
 
 
 def test_resumed_at_a_validation_a_scheduled_method_has_its_diagnostics(settings):
-    """The checkpoint is of the moment before the validation: what MAML++ is in that epoch must come
-    back with it.
-    """
+    """The checkpoint is older than the validation: the epoch of MAML++ must come back with it."""
     spec = make(
         "mamlpp+cml", {"inner_steps": 2, "epoch_steps": 3, "msl_epochs": 2}, {"val_every": 3}
     )
@@ -184,7 +183,7 @@ def test_resumed_at_a_validation_a_scheduled_method_has_its_diagnostics(settings
 
 
 def make(method: str, options: dict, protocol_options: dict | None = None, **changes):
-    """A glyph run of any method."""
+    """The specification of a glyph run of any method."""
     cls = registry.method(method)
     base = glyph_spec("maml", protocol_options=protocol_options or ALL, **changes)
     chosen = canonical(cls.Options.read(options, method))
@@ -242,8 +241,9 @@ def test_save_last_tests_the_last_step(settings):
 
 
 def test_sharp_maml_is_tested_with_or_without_its_ascent(settings):
-    """Two runs that differ in the test alone: equal models, other results, also from the stored
-    model.
+    """Two runs that differ in the test alone have equal models and other results.
+
+    So does a test of the stored model.
     """
     a, b = (
         run(
@@ -299,7 +299,6 @@ def test_a_reading_added_later_is_made_from_the_stored_models(settings, monkeypa
 
 
 # -- the other methods train
-# --------------------------------------------------------------------------
 
 OTHERS = [
     n
@@ -313,8 +312,9 @@ OTHERS = [
 def test_fifty_steps_lower_the_loss_and_beat_the_untrained_network(
     method, tmp_path_factory, tmp_path
 ):
-    """One seed, 32 filters, 28x28: MAML and BOIL, CL and frozen co-learners have a study of their
-    own.
+    """One seed, 32 filters, 28x28 pixels.
+
+    MAML, BOIL, CL and frozen co-learners are tested in a study of their own.
     """
     folder = tmp_path_factory.getbasetemp() / "glyphs28"
     cls = registry.datasets.get("glyphs")
@@ -359,7 +359,7 @@ def test_fifty_steps_lower_the_loss_and_beat_the_untrained_network(
 def test_a_run_that_looks_collapsed_by_few_tasks_is_judged_by_more(
     more, status, settings, monkeypatch
 ):
-    """20 accuracies around chance do not tell; 100 do."""
+    """20 accuracies around chance cannot tell whether a run collapsed; 100 can."""
     asked = []
 
     def judged(method, groups, episodes, tasks, **rest):

@@ -1,6 +1,4 @@
-"""A user's own copies of data: what is made from one is never taken for another, nor for what is
-published.
-"""
+"""A user's own copies of data are never taken for other copies or for the published data."""
 
 import hashlib
 import json
@@ -70,18 +68,18 @@ def resolved(content: dict) -> dict:
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory) -> list[dict]:
-    """Configuration that names one miniature of CIFAR-100, and another."""
-    found = []
+    """Two pieces of configuration, each of which names a miniature of CIFAR-100."""
+    sources = []
     for seed in (0, 1):
         folder = tmp_path_factory.mktemp(f"copy{seed}")
-        found.append(
+        sources.append(
             archives.sources({"cifar_fs": archives.cifar100(folder, train=3, test=1, seed=seed)})
         )
-    return found
+    return sources
 
 
 def fetch(content: dict, folder: Path) -> tuple[int, dict]:
-    """(exit code of `fetch` with the study's plan, its stamp)."""
+    """Run `fetch` with the study's plan: its exit code and the stamp."""
     folder.mkdir(exist_ok=True)
     (folder / "plan.json").write_text(dumped(resolved(content)))
     stamp = folder / "data" / "ready" / f"{KEY}.json"
@@ -91,7 +89,7 @@ def fetch(content: dict, folder: Path) -> tuple[int, dict]:
 
 @pytest.fixture
 def offline(monkeypatch):
-    """What would be downloaded is an error instead."""
+    """Make every download an error."""
     original = stored.obtain_all
 
     def only_own(files, downloads, own, room):
@@ -158,7 +156,6 @@ def test_a_job_does_not_train_on_what_another_study_prepared_meanwhile(copies, t
 
 
 # -- what an index says
-# ---------------------------------------------------------------------------------
 
 PUBLISHED = [{"a": "sha256:1", "b": "md5:2"}, {"c": ""}]
 
@@ -210,7 +207,7 @@ def test_arrays_from_before_files_were_kept(copies, tmp_path, offline):
 
 
 class Two(ImageSet):
-    """Two classes of three images from one file."""
+    """A set of two classes of three images from one file."""
 
     input_shape, smallest_class, image_count, name = (1, 2, 2), 3, 6, "two"
     class_counts = {"train": 1, "validation": 0, "test": 1}
@@ -218,7 +215,7 @@ class Two(ImageSet):
 
     def build(self, paths):
         images = np.full((6, 1, 2, 2), len(paths["file"].read_bytes()), np.uint8)
-        images[:, :, 0] = 0  # a class of one value only is refused
+        images[:, :, 0] = 0  # a class whose images have one value only is refused
         splits = {"train": np.array([0]), "validation": np.array([], int), "test": np.array([1])}
         return ImageArrays(images, np.array([3, 3]), splits)
 
@@ -248,11 +245,10 @@ def test_a_copy_with_the_right_numbers_is_the_published_one_only_by_its_digest(
 
 
 # -- finished runs
-# ------------------------------------------------------------------------------------------
 
 
 def other_pixels(settings) -> None:
-    """The prepared glyphs say that they are others."""
+    """Let the prepared glyphs say that they are other data."""
     path = next(Path(settings.data_dir).rglob("index.json"))
     path.write_text(re.sub('"sha256": "....', '"sha256": "0000', path.read_text()))
 
@@ -300,7 +296,6 @@ def test_a_checkpoint_of_other_data_is_not_continued(own_settings, monkeypatch):
 
 
 # -- as a user runs it
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -363,5 +358,5 @@ def test_table3_is_a_target_of_its_study(checkout):
 
 def test_a_plan_keeps_what_is_published(tmp_path):
     (tmp_path / "plan.json").write_text(dumped(resolved(study(tmp_path))))
-    found = plan.read_plan(tmp_path / "plan.json").data[0]
-    assert found.published == [{"cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"}]
+    item = plan.read_plan(tmp_path / "plan.json").data[0]
+    assert item.published == [{"cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"}]

@@ -1,6 +1,4 @@
-"""Paths that a user names: expanded alike in a configuration, on the command line and in the Python
-API.
-"""
+"""A user's paths are expanded alike in a configuration, a command line and the Python API."""
 
 import argparse
 import json
@@ -32,9 +30,7 @@ DIGEST = "0" * 64
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch) -> Path:
-    """A home and a scratch folder, both with a dollar sign in their names; the working folder is
-    another.
-    """
+    """A home and a scratch folder with dollar signs in their names; work is done elsewhere."""
     for name in ("work", "h$HOME", "s$$x"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "h$HOME"))
@@ -61,7 +57,7 @@ WRITTEN = [
 
 
 def meant(text: str, home: Path) -> str:
-    """By hand."""
+    """The paths that are meant, written by hand."""
     scratch = str(home.parent / "s$$x")
     text = text.replace("${SCRATCH}", scratch).replace("$SCRATCH", scratch)
     return {"~": str(home), "~/a b": f"{home}/a b", "$$x/y": "$x/y"}.get(text, text)
@@ -91,7 +87,7 @@ def test_the_home_of_a_user_who_is_named(monkeypatch):
     monkeypatch.setenv("WHO", "root")
     home = os.path.expanduser("~root")
     assert [paths.expanded(text, "x") for text in ("~root/a", "~$WHO/a")] == [f"{home}/a"] * 2
-    monkeypatch.setenv("SCRATCH", "~root")  # as written in a file that no shell has read
+    monkeypatch.setenv("SCRATCH", "~root")  # a value from a file, not expanded by a shell
     assert paths.expanded("$SCRATCH/a", "x") == f"{home}/a"
 
 
@@ -114,7 +110,7 @@ def test_what_means_nothing_here_is_refused_by_key(text):
         named = "sources.omniglot.images_background.zip.path" if key == "sources" else key
         with pytest.raises(UserError) as caught:
             config.parse(config.included(study(**{key: value}), "my.yaml"), "my.yaml")
-        if "\ud800" not in text:  # which is no text at all, and refused as such
+        if "\ud800" not in text:  # half a character is refused as no text
             assert str(caught.value).startswith(
                 f"my.yaml: {named} is {text!r}, and {UNMEANT[text]}"
             )
@@ -156,7 +152,7 @@ def test_every_path_of_a_command_is_checked_before_anything_is_done(option, home
 
 @pytest.fixture
 def made(monkeypatch) -> list[Path]:
-    """Data folders in which glyphs were to be prepared."""
+    """The data folders in which glyphs were to be prepared."""
     folders = []
     monkeypatch.setattr(
         registry.datasets.get("glyphs"),
@@ -184,13 +180,13 @@ def test_what_the_workflow_starts_is_given_paths_that_are_expanded_already(home,
 
 def test_a_plan_holds_paths_as_they_are(home):
     content = study(results="~/r", data_dir="$SCRATCH/d")
-    found = resolve(config.parse(content, "t"), "t")
+    plan = resolve(config.parse(content, "t"), "t")
     wanted = (f"{home}/r", f"{home.parent}/s$$x/d")
-    assert (found.study.results, found.study.data_dir) == wanted
-    Path("plan.json").write_text(dumped(found), encoding="utf-8")
+    assert (plan.study.results, plan.study.data_dir) == wanted
+    Path("plan.json").write_text(dumped(plan), encoding="utf-8")
     again = read_plan(Path("plan.json")).study
     assert (again.results, again.data_dir) == wanted
-    assert list(found.specs) == list(resolve(config.parse(study(), "t"), "t").specs)
+    assert list(plan.specs) == list(resolve(config.parse(study(), "t"), "t").specs)
 
 
 def test_a_variable_that_means_another_folder_is_another_plan(home, monkeypatch):
@@ -212,7 +208,7 @@ def test_included_files_are_found(home):
 
 @pytest.mark.slow
 def test_a_study_lands_in_one_folder(home):
-    """Through Snakemake: where the plan is, what it says, and where the jobs' files are to be."""
+    """Under Snakemake, the plan and the jobs' files are in the same folder."""
     content = study(results="$SCRATCH/r", data_dir="~/d")
     (home / "tiny.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     command = [

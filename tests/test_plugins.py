@@ -1,6 +1,4 @@
-"""Adding a method, a data set and a network costs one file each: the templates, dropped into a copy
-of the package.
-"""
+"""A new method, data set or network is one file: the templates work in a copy of the package."""
 
 import json
 import os
@@ -47,8 +45,9 @@ CONFIG = {
 
 @pytest.fixture
 def copy(tmp_path) -> Path:
-    """A copy of the repository's sources with three new files, made from the templates as
-    docs/extending.md says.
+    """A copy of the sources with three new files, made from the templates.
+
+    They are made as docs/extending.md says.
     """
     for name in ("cml_bench", "workflow", "profiles", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,27 +1,19 @@
-"""Figures 3 and 4: what they measure in stored models and records, and that they are drawn from
-what is kept.
-"""
+"""Figures 3 and 4 of a small trained study: what they are made from, what is kept and refused."""
 
 import shutil
 
 import numpy as np
 import pytest
-import torch
 
 from cml_bench import registry
 from cml_bench.engine.build import Settings
-from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.jobs import run_all
-from cml_bench.engine.step import expand
 from cml_bench.errors import UserError
-from cml_bench.figures import make, probes
-from cml_bench.figures.kinds.cosine import CosineFigure
-from cml_bench.figures.kinds.gradients import GradientsFigure
+from cml_bench.figures import make
 from cml_bench.records import Store, read_arrays
 from cml_bench.report import write
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests.helpers.cases import Case, images, random
 from tests.helpers.plans import edited
 
 FOUR = {
@@ -70,37 +62,33 @@ def config() -> dict:
 
 
 def resolved(data_dir="data", **changes) -> dict:
-    """The plan; ``changes``: figure -> keys of it that are set."""
+    """The plan of the figures; ``changes``: figure -> keys to set in it."""
     content = config() | {"data_dir": str(data_dir)}
     for key, change in changes.items():
         content["figures"][key] |= change
     return resolve(parse(content, "my.yaml"), "my.yaml")
 
 
-NAMED = {"experiment": "e", "title": "T", "runs": [{"label": "a", "run": "a"}]}
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir):
-    """Results of a tiny trained study, and the arrays of its figures."""
-    root, found = tmp_path_factory.mktemp("figures"), resolved(data_dir)
-    specs = [run.spec for run in found.runs]
+    """A tiny trained study: its results, its plan, the drawn files and the figures' arrays."""
+    root, plan = tmp_path_factory.mktemp("figures"), resolved(data_dir)
+    specs = [run.spec for run in plan.runs]
     run_all(specs, Settings(results=root, data_dir=data_dir, report=lambda text: None))
-    for path in root.glob(
-        "runs/*/record.json"
-    ):  # after six steps some count as collapsed, which figures leave out
+    # After six steps some runs count as collapsed, and figures would leave these out.
+    for path in root.glob("runs/*/record.json"):
         path.write_text(path.read_text().replace('"status": "collapsed"', '"status": "finished"'))
-    made = write.figures(found, root, [])
+    made = write.figures(plan, root, [])
     return (
         root,
-        found,
+        plan,
         made,
-        {key: read_arrays(root / "drawn" / "probes" / f"{key}.npz", "") for key in found.figures},
+        {key: read_arrays(root / "drawn" / "probes" / f"{key}.npz", "") for key in plan.figures},
     )
 
 
 def test_all_figures_are_drawn_and_say_in_their_captions_what_they_show(trained):
-    _, found, made, _ = trained
+    _, plan, made, _ = trained
     assert len(made) == 3 * 5
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in made if path.suffix == ".png")
     for key, words in {
@@ -110,13 +98,13 @@ def test_all_figures_are_drawn_and_say_in_their_captions_what_they_show(trained)
         "figure3d": "biased estimator",
         "figure4": "perplexity 3",
     }.items():
-        assert found.figures[key].caption.startswith("Small. ")
-        assert words in found.figures[key].caption
+        assert plan.figures[key].caption.startswith("Small. ")
+        assert words in plan.figures[key].caption
 
 
 def test_accuracies_and_cosines_are_those_of_the_records(trained):
-    root, found, _, arrays = trained
-    for run in found.runs:
+    root, plan, _, arrays = trained
+    for run in plan.runs:
         spec = run.spec
         if spec.method != "maml+cml":
             continue
@@ -155,104 +143,17 @@ def test_embeddings_are_of_the_named_task_and_scores_of_all(trained):
     assert not np.isnan(arrays["drawn/2/queries"]).any()
 
 
-@pytest.mark.parametrize("at", ["adapted", "initial"])
-@pytest.mark.parametrize("loss", ["outer", "head"])
-def test_gradient_norms_are_those_of_the_plain_loop(at, loss):
-    """One task at a time in float64, gradients by the reference of the numerics tests."""
-    from tests.helpers import reference
-
-    case, task = Case(gamma=0.7), images(way=3, shot=2)
-    figure = GradientsFigure(kind="gradients", examples="query", at=at, loss=loss, **NAMED)
-    wide = {
-        group: {name: p.detach().requires_grad_() for name, p in params.items()}
-        for group, params in expand(case.groups, len(task)).items()
-    }
-    path = list(case.method.trajectory(wide, task.support, 1))
-    before, after = (
-        {name: p.detach() for name, p in params.items()} for params in (path[0], path[-1])
-    )
-    met = probes.Met(task, wide, before, after)
-    heads = ("meta",) if loss == "head" else ("meta", "co")
-    found = figure.norms(case.method, met, heads)
-    assert list(found) == ["conv1", "conv2", "conv3", "conv4"]
-    for t in range(len(task)):
-        part = task.part(t, t + 1)
-        gamma = 0.7 if loss == "outer" else 0.0
-        theta, phi = case.groups["base"], case.groups["co"]
-        if at == "initial":
-            _, grads = reference.meta_gradient(
-                case.ref, theta, phi, part, case.kind, gamma, case.depth, **case.inner()
-            )
-            wanted = {name: grads["base", f"{name}.weight"] for name in found}
-        else:
-            params = {name: p[t : t + 1].detach().requires_grad_() for name, p in after.items()}
-            out = case.method.outputs(expand(case.groups, 1), params, part.query.x, ("meta", "co"))
-            total = sum(
-                w * case.method.criterion(out[h], part.query.y).sum()
-                for h, w in (("meta", 1), ("co", gamma))
-            )
-            grads = torch.autograd.grad(total, [params[f"{name}.weight"] for name in found])
-            wanted = dict(zip(found, grads, strict=True))
-        for name, value in found.items():
-            assert value[t].item() == pytest.approx(wanted[name].norm().item(), rel=1e-9)
-
-
-def test_two_heads_of_equal_weights_have_gradients_of_cosine_one():
-    """BOIL's head does not adapt, so theta' = theta; a co-learner of depth 0 has its structure,
-    here its weights.
-    """
-    case, task = Case("boil+cml", depth=0), images(way=3, shot=2, tasks=1)
-    with torch.no_grad():
-        for name, value in case.groups["co"].items():
-            value.copy_(case.groups["base"][name])
-    equal = diagnose(case.method, case.groups, task)
-    assert equal["cosine"].keys() >= {"conv1", "conv2", "conv3", "conv4"}
-    assert [equal["cosine"][f"conv{i}"] for i in range(1, 5)] == pytest.approx([1.0] * 4, abs=1e-12)
-    with torch.no_grad():
-        case.groups["co"]["head.weight"].add_(random(*case.groups["co"]["head.weight"].shape))
-    other = diagnose(case.method, case.groups, task)
-    assert max(other["cosine"].values()) < 1 - 1e-6
-
-
-@pytest.mark.parametrize("net", ["conv4", "mlp"])
-@pytest.mark.parametrize("path", ["fast", "plain"])
-def test_the_last_activation_is_the_features(net, path):
-    case = Case("maml", net=net, path=path)
-    x = images(way=3).support.x if net == "conv4" else random(3, 4, 1)
-    params = expand(case.groups, 3)["base"]
-    found = case.method.activations({}, params, x)
-    assert len(found) == (4 if net == "conv4" else 2)
-    *_, last = found.values()
-    assert torch.equal(last, case.method.features({}, params, x))
-    assert all(value.shape[:2] == x.shape[:2] for value in found.values())
-
-
-def test_resnet12_and_graphs_have_activations():
-    from cml_bench.networks.resnet12 import ResNet12, ResNet12Options
-
-    network = ResNet12(ResNet12Options(filters=2), (3, 32, 32), 5)
-    params = expand(
-        {"base": {n: torch.ones(p.shape, dtype=torch.float64) for n, p in network.params.items()}},
-        1,
-    )["base"]
-    x = random(1, 4, 3, 32, 32)
-    found = network.activations(params, x)
-    assert [value.shape[2] for value in found.values()] == [2, 4, 8, 16]
-    assert torch.equal(found["block4"], network.features(params, x))
-
-
 # -- what is kept
-# -------------------------------------------------------------------------------------
 
 
 def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_same(
     trained, tmp_path
 ):
-    root, found, _, _ = trained
+    root, plan, _, _ = trained
     home = tmp_path / "drawn"
     shutil.copytree(root / "runs", home / "runs", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(root / "drawn" / "probes", home / "probes")
-    made = write.figures(edited(found, lambda plan: None), home, [], out=home)
+    made = write.figures(edited(plan, lambda values: None), home, [], out=home)
     same = [
         (root / "drawn" / "figures" / path.name).read_bytes() == path.read_bytes() for path in made
     ]
@@ -266,15 +167,15 @@ def test_without_models_figures_are_drawn_from_their_arrays_if_they_are_of_the_s
             write.figures(resolved(figure3c=change), home, ["figure3c"], out=home)
     (home / "probes" / "figure3d.npz").unlink()
     with pytest.raises(UserError, match="holds a record without weights"):
-        write.figures(found, home, ["figure3d"], out=home)
+        write.figures(plan, home, ["figure3d"], out=home)
 
 
 def test_one_name_means_all_parts_of_a_figure(trained, tmp_path):
-    root, found, _, _ = trained
-    made = write.figures(found, root, ["figure3", "figure4"], out=tmp_path)
-    assert {path.stem for path in made} == set(found.figures)
+    root, plan, _, _ = trained
+    made = write.figures(plan, root, ["figure3", "figure4"], out=tmp_path)
+    assert {path.stem for path in made} == set(plan.figures)
     with pytest.raises(UserError, match="figure 'figure5'"):
-        write.figures(found, root, ["figure5"])
+        write.figures(plan, root, ["figure5"])
 
 
 @pytest.mark.parametrize(
@@ -319,32 +220,14 @@ def test_figures_of_other_data_than_is_prepared_are_refused(trained, data_dir, m
         make.figures(resolved(data_dir), trained[0], ["figure3d"], trained[0] / "elsewhere")
 
 
-@pytest.mark.parametrize(
-    ("network", "options", "shape", "last"),
-    [
-        ("conv4", {"head_blocks": 2}, (1, 16, 16), "conv4"),
-        ("conv4", {"extra_blocks": 3}, (1, 16, 16), "conv7"),
-        ("resnet12", {"filters": 2}, (3, 32, 32), "conv4c"),
-        ("resnet12", {"filters": 2, "last_skip": False}, (3, 32, 32), "conv4c"),
-        ("mlp", {}, (1,), "hidden2"),
-        ("gcn", {}, (7,), "gcn2"),
-    ],
-)
-def test_the_last_layer_of_psi_is_below_the_heads_and_no_shortcut(network, options, shape, last):
-    net = registry.networks.get(network)
-    layers = net(net.Options.read(options, network), shape, 5).layers
-    assert layers[-1] == last
-    assert not [name for name in layers if name.startswith(("head", "norm"))]
-
-
 def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
-    root, found, _, _ = trained
+    root, plan, _, _ = trained
     shutil.copytree(root / "runs", tmp_path / "runs")
-    lost = [run.spec for run in found.runs if run.spec.method == "cl"]
+    lost = [run.spec for run in plan.runs if run.spec.method == "cl"]
     for spec in lost[:1]:
         path = Store(tmp_path).folder(spec) / "record.json"
         path.write_text(path.read_text().replace('"status": "finished"', '"status": "collapsed"'))
-    write.figures(found, tmp_path, ["figure3b"], out=tmp_path)
+    write.figures(plan, tmp_path, ["figure3b"], out=tmp_path)
     arrays = read_arrays(tmp_path / "probes" / "figure3b.npz", "")
     assert arrays["labels"].tolist() == ["CL (1 of 2 runs)", "MAML+CML"]
     assert np.isnan(arrays["cosine/2"][0, 1]).all()
@@ -352,33 +235,11 @@ def test_runs_that_failed_are_left_out_and_the_label_says_so(trained, tmp_path):
     path = Store(tmp_path).folder(lost[1]) / "record.json"
     path.write_text(path.read_text().replace('"status": "finished"', '"status": "diverged"'))
     with pytest.raises(UserError, match="its runs diverged or collapsed; there is nothing to draw"):
-        write.figures(found, tmp_path, ["figure3b"], out=tmp_path)
-
-
-def test_a_line_is_drawn_at_the_steps_of_its_own_method():
-    """One method validated every 100 steps, one every 500: neither line is cut by the other's
-    steps.
-    """
-    steps = np.arange(0, 1001, 100)
-    values = np.random.default_rng(0).random((2, 3, 11))
-    values[1][:, steps % 500 != 0] = np.nan
-    arrays = {
-        "shots": np.array([5]),
-        "labels": np.array(["a", "b"]),
-        "layer": np.array("conv4"),
-        "steps/5": steps,
-        "cosine/5": values,
-    }
-    figure = CosineFigure(kind="cosine", smooth=2, **NAMED).drawn(arrays, [0, 1])
-    first, second = figure.axes[0].get_lines()[:2]
-    assert first.get_xdata().tolist() == steps.tolist()
-    assert second.get_xdata().tolist() == [0, 500, 1000]
-    wanted = values[1][:, [0, 5, 10]]
-    assert second.get_ydata()[1] == pytest.approx(wanted[:, :2].mean())
+        write.figures(plan, tmp_path, ["figure3b"], out=tmp_path)
 
 
 def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
-    """All have the seed that is asked for; points of one row are never shown as another's."""
+    """All points have the figure's seed; points of one row are never shown as another's."""
     source = registry.datasets.get("sbm")
     for split in ("r0", "r1"):
         source(source.Options(split=split)).prepare(settings.data_dir)
@@ -409,27 +270,11 @@ def test_of_class_splits_the_first_is_embedded_for_each_row(settings, tmp_path):
         "figures": {"figure4": figure},
         "data_dir": str(settings.data_dir),
     }
-    found = resolve(parse(content, "test"), "test")
-    assert "all class splits" in found.figures["figure4"].caption
-    specs = [run.spec for run in found.runs]
+    plan = resolve(parse(content, "test"), "test")
+    assert "all class splits" in plan.figures["figure4"].caption
+    specs = [run.spec for run in plan.runs]
     run_all(specs, settings)
-    write.figures(found, settings.results, [], out=tmp_path)
+    write.figures(plan, settings.results, [], out=tmp_path)
     arrays = read_arrays(tmp_path / "probes" / "figure4.npz", "")
     assert arrays["points/4/before"].shape == (2, 8, 2)
     assert arrays["score/4/before"].shape == (2, 2)
-
-
-def test_bars_of_one_seed_have_no_whisker():
-    def drawn(seeds: int):
-        values = np.random.default_rng(0).random((1, seeds, 2))
-        arrays = {
-            "shots": np.array([5]),
-            "labels": np.array(["a"]),
-            "layers": np.array(["x", "y"]),
-            "norms/5": values,
-        }
-        (axis,) = GradientsFigure(kind="gradients", **NAMED).drawn(arrays, [0]).axes
-        return [bars.errorbar for bars in axis.containers if hasattr(bars, "errorbar")]
-
-    assert drawn(1) == [None]
-    assert drawn(3) != [None]

@@ -1,6 +1,4 @@
-"""The three presets of every method, resolved, and what differs between any two of them (design:
-protocols).
-"""
+"""The three presets of every method, and all differences between any two of them."""
 
 import itertools
 import json
@@ -20,9 +18,7 @@ NAMES = [n for n in registry.method_names() if registry.method(n).learns]
 
 
 def resolved(name: str, preset: str) -> dict[str, object]:
-    """Every option of a preset by its dotted key, for Conv4 on MiniImagenet-like images, or for the
-    GCN on nodes.
-    """
+    """Every option of a preset by its dotted key, for Conv4 on images or for the GCN on nodes."""
     cls = registry.method(name)
     network = GCNOptions if cls.needs == "nodes" else Conv4Options
     own = recipe(preset, cls.recipe)
@@ -38,14 +34,15 @@ def resolved(name: str, preset: str) -> dict[str, object]:
 
 
 def difference(name: str, a: str, b: str) -> dict[str, list]:
-    """Key -> [value under preset a, value under preset b], where they are not equal."""
+    """Key -> [value under preset a, value under preset b], where the two differ."""
     one, two = resolved(name, a), resolved(name, b)
     return {key: [one[key], two[key]] for key in one if one[key] != two[key]}
 
 
 def table() -> dict[str, dict[str, dict[str, list]]]:
-    """Method -> "preset -> preset" -> differences; written by ``python -m
-    tests.test_protocols``.
+    """Method -> "preset -> preset" -> differences.
+
+    ``python -m tests.test_protocols`` writes them.
     """
     pairs = list(itertools.combinations(PRESETS, 2))
     return {name: {f"{a} -> {b}": difference(name, a, b) for a, b in pairs} for name in NAMES}
@@ -53,14 +50,13 @@ def table() -> dict[str, dict[str, dict[str, list]]]:
 
 def test_differences_between_presets_are_the_committed_ones():
     now, stored = table(), json.loads(GOLDEN.read_text())
-    for (
-        name
-    ) in stored:  # a method that comes as one new file is not in it until someone writes it anew
-        for pair, found in now[name].items():
-            text = "\n".join(f"  {key}: {a!r} -> {b!r}" for key, (a, b) in found.items())
+    # A new method is not among the committed ones until someone writes them anew.
+    for name in stored:
+        for pair, differences in now[name].items():
+            text = "\n".join(f"  {key}: {a!r} -> {b!r}" for key, (a, b) in differences.items())
             print(f"{name}, {pair}:\n{text or '  nothing'}")
-            assert found == stored[name][pair], (
-                f"{name}, {pair}: now {found}, committed {stored[name][pair]}"
+            assert differences == stored[name][pair], (
+                f"{name}, {pair}: now {differences}, committed {stored[name][pair]}"
             )
 
 
@@ -118,37 +114,26 @@ def test_matched_is_one_recipe_for_all():
 
 
 def test_official_rows_are_those_of_the_released_codes():
-    maml = resolved("maml", "official")
-    assert (maml["steps"], maml["protocol.optimizer_reset_every"], maml["protocol.val_tasks"]) == (
-        30_000,
-        100,
-        100,
-    )
-    pp = resolved("mamlpp", "official")
-    assert (
-        pp["steps"],
-        pp["protocol.meta_batch"],
-        pp["protocol.val_every"],
-        pp["protocol.clamp"],
-    ) == (50_000, 2, 500, 10)
-    assert (pp["network.filters"], pp["network.slope"], pp["protocol.ensemble_top_k"]) == (
-        48,
-        0.01,
-        5,
-    )
+    maml = {"steps": 30_000, "protocol.optimizer_reset_every": 100, "protocol.val_tasks": 100}
+    assert maml.items() <= resolved("maml", "official").items()
+    mamlpp = {
+        "steps": 50_000,
+        "protocol.meta_batch": 2,
+        "protocol.val_every": 500,
+        "protocol.clamp": 10,
+        "protocol.ensemble_top_k": 5,
+        "network.filters": 48,
+        "network.slope": 0.01,
+    }
+    assert mamlpp.items() <= resolved("mamlpp", "official").items()
     sharp = resolved("sharp_maml", "official")
-    assert (sharp["steps"], sharp["protocol.save_last"], sharp["options.rho_up"]) == (
-        60_000,
-        True,
-        5e-4,
-    )
+    assert (sharp["steps"], sharp["options.rho_up"]) == (60_000, 5e-4)
+    assert sharp["protocol.save_last"] is True
     assert sharp["options.sharp_test_perturb"] is False
     clean = resolved("sharp_maml", "clean")
-    assert (
-        clean["protocol.save_last"],
-        clean["options.sharp_test_perturb"],
-        clean["protocol.val_tasks"],
-    ) == (False, True, 600)
+    assert clean["protocol.save_last"] is False
+    assert clean["options.sharp_test_perturb"] is True
+    assert clean["protocol.val_tasks"] == 600
 
 
 def test_an_unknown_preset_is_named():
@@ -169,10 +154,8 @@ SIZES = {
     "boil+cml": (203_210, {"meta": 121_093, "co": 195_205}),
     "sharp_maml+cml": (203_210, {"meta": 121_093, "co": 195_205}),
     "cl": (203_210, {"meta": 121_093, "co": 195_205, "both": 203_210}),
-    "mamlpp": (
-        71_681,
-        {"meta": 71_681},
-    ),  # 48 filters: 70,085 + 1,536 further rows of batch-norm + 60 step sizes
+    # 48 filters: 70,085, 1,536 for the further rows of batch-norm, and 60 step sizes.
+    "mamlpp": (71_681, {"meta": 71_681}),
 }
 
 
@@ -186,26 +169,27 @@ def test_describe_counts_the_papers_parameters(name, monkeypatch):
         raising=False,
     )
     options = {"filters": 48} if name == "mamlpp" else {}
-    found = describe(name, "conv4", "glyphs", 5, 1, network_options=options)["parameters"]
-    assert (found["training"], found["test"]) == SIZES[name]
+    parameters = describe(name, "conv4", "glyphs", 5, 1, network_options=options)["parameters"]
+    assert (parameters["training"], parameters["test"]) == SIZES[name]
 
 
 def test_training_flops_count_every_pass():
-    """Sharp-MAML: twice the inner gradients below, two passes above; about four times MAML's for
-    both.
+    """Below, Sharp-MAML takes twice the inner gradients; above, it makes two passes.
+
+    Both together cost about four times MAML's FLOPs.
     """
     plain = describe(
         "maml", "conv4", "glyphs", 5, 1, options={"inner_steps": 5, "adapt_norm": False}
     )["flops"]
-    found = {
+    flops = {
         level: describe("sharp_maml", "conv4", "glyphs", 5, 1, options={"level": level})["flops"][
             "training"
         ]
         for level in ("low", "up", "both")
     }
-    assert found["up"] == 2 * plain["training"]
-    assert found["both"] == 2 * found["low"]
-    assert 1.4 < found["low"] / plain["training"] < 2.1
+    assert flops["up"] == 2 * plain["training"]
+    assert flops["both"] == 2 * flops["low"]
+    assert 1.4 < flops["low"] / plain["training"] < 2.1
 
 
 if __name__ == "__main__":

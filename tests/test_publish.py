@@ -1,4 +1,4 @@
-"""What is committed: records, tables and the blocks of README.md and docs agree."""
+"""The committed results: records, tables and the blocks of README.md and docs agree."""
 
 import re
 import shutil
@@ -25,15 +25,13 @@ REFERENCE = ROOT / "results" / "reference"
 
 
 def published_studies() -> list[str]:
-    """Those with a page: of a study that is still under way there are records alone."""
+    """The studies with a page; a study that is still under way has records alone."""
     return sorted(path.parent.name for path in REFERENCE.glob("*/report.html"))
 
 
 @pytest.mark.parametrize("name", published_studies())
 def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
-    """Tables made again from the committed records are the committed ones, and the pages' blocks
-    are of them.
-    """
+    """The tables and the pages' blocks are made again from the committed records, and equal."""
     monkeypatch.chdir(ROOT)
     configs = (read(path) for path in Path("configs").glob("*.yaml"))
     resolved = resolve(next(config for config in configs if config.study == name), name)
@@ -57,12 +55,12 @@ MARKED = "# Title\n<!-- simulated:begin (how) -->\nold\n<!-- simulated:end -->\n
 
 @pytest.fixture
 def pages(tmp_path):
-    """README.md and docs/results.md with an empty study between their markers."""
-    found = [tmp_path / page for page in (publish.README, publish.RESULTS)]
-    for page in found:
+    """Copies of README.md and docs/results.md with an empty study between their markers."""
+    paths = [tmp_path / page for page in (publish.README, publish.RESULTS)]
+    for page in paths:
         page.parent.mkdir(exist_ok=True)
         page.write_text(MARKED)
-    return found
+    return paths
 
 
 def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path):
@@ -126,7 +124,7 @@ def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
 
 
 def brief_rows(resolved, tmp_path, level) -> list[list[str]]:
-    """Cells of the table in the README's block."""
+    """The cells of the table in the README's block."""
     finish(resolved, tmp_path, level, seed_sd=0.1)
     lines = publish.brief(resolved, tmp_path, tmp_path / "README.md").splitlines()
     return [
@@ -140,8 +138,8 @@ def test_the_brief_block_says_from_where_to_where_with_a_tested_difference(tmp_p
     header, _, *rows = brief_rows(study(seeds=6), tmp_path, {"base": 50, "meta": 53, "co": 54})
     assert header == ["", "n", "1-shot", "5-shot"]
     assert [row[:2] for row in rows] == [["MAML → MAML + CML", "6"], ["MAML → MAML + CML†", "6"]]
-    found = re.fullmatch(r"(\S+) → (\S+) \(\+(\S+) ± \S+, p = \S+\)", rows[0][2])
-    base, mine, difference = map(float, found.groups())
+    match = re.fullmatch(r"(\S+) → (\S+) \(\+(\S+) ± \S+, p = \S+\)", rows[0][2])
+    base, mine, difference = map(float, match.groups())
     assert (base, mine) == (pytest.approx(50, abs=2), pytest.approx(53, abs=2))
     assert difference == pytest.approx(mine - base, abs=0.011)
 
@@ -166,9 +164,7 @@ def test_publishing_an_unfinished_study_is_refused(tmp_path, pages):
 
 
 def two_graphs(data_dir: Path) -> dict:
-    """A plan shaped as Table 3: class splits, a second line on one split, and a graph that must be
-    fetched by hand.
-    """
+    """A plan like Table 3: class splits, a second line, and a graph that a person must fetch."""
     one = {
         "network": "gcn",
         "way": 2,
@@ -202,7 +198,7 @@ def two_graphs(data_dir: Path) -> dict:
 
 
 def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_path, pages):
-    """As CoraFull's in Table 3: the pages say what was not run, and nothing stands in its place."""
+    """As with CoraFull in Table 3, the pages say what was not run."""
     resolved = two_graphs(tmp_path / "data")
     finish(
         resolved,
@@ -225,7 +221,7 @@ def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_pat
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A tiny study, trained, drawn and published: its plan and the published folder."""
+    """A tiny study that is trained, drawn and published: its plan and the published folder."""
     from cml_bench.engine.build import Settings
     from cml_bench.engine.jobs import run_all
 
@@ -242,7 +238,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def published(drawn, tmp_path):
-    """A copy to change: plan, and folder without its picture."""
+    """A plan and a copy of the published folder without its picture, to be changed."""
     resolved, home = drawn
     shutil.copytree(home, tmp_path / "tiny")
     (tmp_path / "tiny" / "figures" / "figure2.png").unlink()
@@ -250,9 +246,7 @@ def published(drawn, tmp_path):
 
 
 def test_a_figure_is_drawn_again_from_what_is_committed(drawn, published, tmp_path):
-    """Without any model of its runs, and without torch: from the arrays that are published beside
-    the picture.
-    """
+    """The arrays beside the picture are enough: no model and no torch is needed."""
     resolved, home = published
     assert not list(home.rglob("*.safetensors"))
     other = home / "runs" / "of-another-study"

@@ -1,5 +1,6 @@
-"""Our cells beside published ones: which may be judged, what is said, and the forms of it
-(golden).
+"""Results beside published numbers: which may be judged, and what is said of them.
+
+The forms of the table are golden files.
 """
 
 import json
@@ -26,7 +27,7 @@ def built(tmp_path, level=LEVEL, seed_sd=0.3, status=None, only=None, **options)
 
 
 def said(table):
-    """(row, shot) -> verdict on the level, or the reason for none."""
+    """(row, shot) -> verdict on the level, or the reason why there is none."""
     return {
         (b.label, b.column.shot): b.level.verdict if b.level else b.reason for b in table.published
     }
@@ -102,9 +103,9 @@ def test_a_co_learner_of_another_kind_is_another_row(tmp_path, cml, reason):
 def test_an_option_of_the_published_row_is_asked_for(tmp_path, gamma, said_of_it):
     methods = {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": gamma}}}}
     level = {"base": 50.0, "meta": 55.0, "co": 50.0}
-    found = said(built(tmp_path, level, methods=methods))
-    assert found["MAML + CML†", 1] == said_of_it
-    assert found["MAML + CML", 1] == "reproduced", "for which the paper does not say"
+    verdicts = said(built(tmp_path, level, methods=methods))
+    assert verdicts["MAML + CML†", 1] == said_of_it
+    assert verdicts["MAML + CML", 1] == "reproduced", "for which the paper does not say"
 
 
 def test_columns_may_have_a_structure_of_their_own(tmp_path):
@@ -118,7 +119,7 @@ def test_columns_may_have_a_structure_of_their_own(tmp_path):
 
 
 def rewritten(resolved, results, only, **changes):
-    """Change fields of the records whose spec satisfies ``only``."""
+    """Change fields of the records whose specification satisfies ``only``."""
     for path in (results / "runs").glob("*/record.json"):
         content = json.loads(path.read_text())
         if only(content["spec"]):
@@ -151,13 +152,15 @@ def test_there_is_no_verdict_on_a_gain_that_was_not_tested(tmp_path):
 
 
 def test_a_family_is_that_of_the_whole_table(tmp_path):
-    """A star of an unfinished table, or of a part of it, is one of the finished table too."""
+    """A star in a part of a table, or in an unfinished one, is a star of the finished table too."""
     resolved = study(tmp_path)
     weak = {"base": 50.0, "meta": 50.12, "co": 50.0}
     store = finish(resolved, tmp_path / "r", weak, 0.3, only=lambda s: s.shot == 1)
     row = build(resolved, store, "beside").rows[1]
-    (found,) = [cell.difference for cell in row.cells.values() if cell.difference]
-    assert found.holm_p == pytest.approx(min(1, 2 * found.paired.p)), "two differences are planned"
+    (difference,) = [cell.difference for cell in row.cells.values() if cell.difference]
+    assert difference.holm_p == pytest.approx(min(1, 2 * difference.paired.p)), (
+        "two differences are planned"
+    )
 
 
 def test_other_reasons(tmp_path):
@@ -226,9 +229,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_forms_are_the_golden_ones(form, whole):
-    """To accept a change: CML_BENCH_ACCEPT=1 pytest tests/test_published.py, and read the
-    difference.
-    """
+    """To accept a change: CML_BENCH_ACCEPT=1 pytest tests/test_published.py, then read the diff."""
     resolved, store, _ = whole
     text, path = FORMS[form](build(resolved, store, "beside")), GOLDEN / f"beside.{form}"
     if os.environ.get("CML_BENCH_ACCEPT"):

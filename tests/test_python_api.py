@@ -1,4 +1,4 @@
-"""What the Python API refuses, each in one sentence, and what it takes."""
+"""What the Python API takes, and what it refuses in one sentence each."""
 
 import shutil
 from functools import cache
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def refused(call, said: str) -> None:
-    """The call ends in a UserError of one sentence that has these words."""
+    """Check that the call ends in a UserError of one sentence with these words."""
     with pytest.raises(UserError) as caught:
         call()
     text = str(caught.value)
@@ -37,12 +37,11 @@ def refused(call, said: str) -> None:
 
 
 # -- adapt and predict
-# --------------------------------------------------------------------------------
 
 
 @cache
 def learner(kind: str) -> Learner:
-    """A learner as it starts, without training."""
+    """A learner before any training."""
     if kind.startswith(("gmeta", "amm_gnn")):
         case = Case(kind, dtype=torch.float32)
         record = Record.model_construct(folder=Path("runs/x"), spec=graph_spec(kind))
@@ -219,12 +218,11 @@ def test_arrays_lists_and_tensors_are_taken_alike():
 
 
 # -- load
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory) -> Record:
-    """A run of one step."""
+    """A stored run of one step."""
     settings = Settings(results=tmp_path_factory.mktemp("results"), report=lambda text: None)
     return run(sinusoid_spec("maml+cml", steps=1), settings)
 
@@ -283,12 +281,11 @@ def test_damaged_weights_are_refused(stored, tmp_path):
 
 
 # -- open_data and EpisodeLoader
-# ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def data():
-    """Six classes of four images, each of another grey."""
+    """Six classes of four images; each image is another grey."""
     return wrap([(np.full((4, 4), 40 * c + i, np.uint8), c) for c in range(6) for i in range(4)])
 
 

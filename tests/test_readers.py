@@ -1,5 +1,6 @@
-"""Readers write nothing and need no permission to; what is written has the mode that the user's
-umask leaves.
+"""Commands that only read write nothing and need no permission to write.
+
+Files that are written have the mode that the user's umask leaves.
 """
 
 import builtins
@@ -27,17 +28,16 @@ from cml_bench.evidence import gate
 from cml_bench.study import plan, preflight
 from cml_bench.study.resolve import resolve
 from cml_bench.system import files, locks
-from tests.helpers.checkouts import changed, snakemake, trained
+from tests.helpers.checkouts import changed, glyphs_experiment, snakemake, trained
 from tests.helpers.plans import dumped, edited
 from tests.helpers.servers import CONTENT, remote, unknown_length
-from tests.helpers.simulated import finish, study
+from tests.helpers.simulated import LEVEL, finish, study
 
-LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
 DENIED = [errno.EACCES, errno.EPERM, errno.EROFS]
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything in a folder, with times and content."""
+    """Everything in a folder: times and content by path."""
     return {
         path.relative_to(folder).as_posix(): (
             path.stat().st_mtime_ns,
@@ -49,9 +49,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.fixture
 def locked_up(tmp_path, monkeypatch):
-    """A function after which nothing below a folder can be written, as far as the package can
-    tell.
-    """
+    """A function that makes a folder read-only, as far as the package can tell."""
 
     def lock_up(folder: Path, number: int) -> None:
         def guard(module, name: str, writes) -> None:
@@ -85,7 +83,6 @@ def locked_up(tmp_path, monkeypatch):
 
 
 # -- modes
-# --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[0o002, 0o022, 0o077], ids=oct)
@@ -105,11 +102,11 @@ def test_what_is_written_has_the_mode_that_the_umask_leaves(umask, tmp_path, ser
         pass
     server.behaviour["file.bin"] = unknown_length()
     obtain(remote(f"{server.address}/file.bin"), tmp_path / "downloads", say=lambda text: None)
-    found = {
+    modes = {
         path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()
     }
     names = {"old.json", "episodes.npz", "error.log", ".lock", "file.bin"}
-    assert found == dict.fromkeys(names, 0o666 & ~umask)
+    assert modes == dict.fromkeys(names, 0o666 & ~umask)
     assert (tmp_path / "downloads" / "file.bin").read_bytes() == CONTENT
     folders = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_dir()}
     assert folders == {0o777 & ~umask}
@@ -133,12 +130,11 @@ def test_threads_that_write_at_once_leave_the_umask_alone(tmp_path):
 
 
 # -- commands
-# -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def made(tmp_path):
-    """The results of a study, and its plan elsewhere."""
+    """The results of a study, and its plan in another folder."""
     results = tmp_path / "results"
     resolved = edited(study(seeds=2), lambda plan: plan["study"].update(results=str(results)))
     finish(resolved, results, LEVEL)
@@ -165,8 +161,8 @@ def test_tables_are_printed_where_nothing_can_be_written(number, made, locked_up
         assert told.err.count("\n") == bool(unwritten)
         assert "report.html" not in told.out, "a page that is not there"
     assert main(["status", "--json", "--plan", path]) == 0
-    found = gate.check(plan.read_plan(Path(path)), results)
-    assert found, "`check` reads only, too"
+    findings = gate.check(plan.read_plan(Path(path)), results)
+    assert findings, "`check` reads only, too"
     assert tree(results) == before
 
 
@@ -197,9 +193,9 @@ def test_a_plan_is_made_where_it_cannot_be_kept(number, tmp_path, locked_up, cap
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(plan.subprocess, "run", resolved)
-    found = plan.cached(content, "test")
-    assert len(found.runs) == 4
-    assert Path(found.path).parent == tmp_path / "results" / "plans", "where it would be"
+    made = plan.cached(content, "test")
+    assert len(made.runs) == 4
+    assert Path(made.path).parent == tmp_path / "results" / "plans", "where it would be"
     assert (
         capsys.readouterr().err
         == f"the plan cannot be kept in {tmp_path}/results/plans ({os.strerror(number)}): it is"
@@ -209,7 +205,6 @@ def test_a_plan_is_made_where_it_cannot_be_kept(number, tmp_path, locked_up, cap
 
 
 # -- data
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", DENIED, ids=errno.errorcode.get)
@@ -232,22 +227,7 @@ def test_prepared_data_is_used_where_nothing_can_be_written(
 def test_prepared_data_of_others_needs_no_stamp(data_dir, tmp_path, monkeypatch):
     folder = tmp_path / "data"
     shutil.copytree(data_dir, folder)
-    content = {
-        "study": "s",
-        "data_dir": str(folder),
-        "experiments": {
-            "e": {
-                "data": "glyphs",
-                "data_options": {"size": 16},
-                "network": "conv4",
-                "way": 5,
-                "shots": [1],
-                "query": 5,
-                "steps": 2,
-                "methods": {"maml": {}},
-            }
-        },
-    }
+    content = {"study": "s", "data_dir": str(folder), "experiments": {"e": glyphs_experiment()}}
     resolved = resolve(plan.parse(content, "test"), "test")
     [item] = resolved.data
     assert preflight.without_stamp(resolved) == set(), "the folder is ours: the rule makes a stamp"
@@ -260,7 +240,6 @@ def test_prepared_data_of_others_needs_no_stamp(data_dir, tmp_path, monkeypatch)
 
 
 # -- under Snakemake
-# ----------------------------------------------------------------------------------
 
 
 def counted(done: subprocess.CompletedProcess) -> tuple[int, int]:
@@ -278,41 +257,30 @@ for command in status table report; do "$2" -m cml_bench $command --config read.
 """
 
 
-@pytest.mark.slow
-def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):
-    config = {**changed(), "study": "read", "results": "read"}
-    config["experiments"]["glyphs"] = {
-        "data": "glyphs",
-        "data_options": {"size": 16},
-        "network": "conv4",
-        "network_options": {"filters": 4},
-        "way": 5,
-        "shots": [1],
-        "query": 2,
-        "steps": 2,
-        "evaluation": {"tasks": 6, "query": 2},
-        "protocol_options": {"val_every": 1, "val_tasks": 4},
-        "methods": {"maml": {}},
-    }
-    (checkout / "read.yaml").write_text(yaml.safe_dump({**config, "seeds": 1}))
-    results = checkout / "read"
+def configured(checkout: Path, config: dict) -> None:
+    (checkout / "read.yaml").write_text(yaml.safe_dump(config))
 
-    # The data's stamp is from a machine whose clock is ahead; then so is the stamp of a run.
+
+def check_clocks_that_differ(checkout: Path, config: dict) -> None:
+    """The stamps of data and runs are from a machine whose clock is an hour ahead."""
     ahead = time.time() + 3600
     [item] = [i for i in resolve(plan.parse(config, "test"), "test").data if i.prepares]
     stamp = f"data/ready/{item.key}.json"
     assert snakemake(checkout, "--keep-going", stamp, config="read.yaml").returncode == 0
     os.utime(checkout / stamp, (ahead, ahead))
     assert counted(snakemake(checkout, config="read.yaml")) == (0, 3)
-    for path in (results / "done").iterdir():
+    for path in (checkout / "read" / "done").iterdir():
         os.utime(path, (ahead, ahead))
     config["tables"]["sinusoid"]["title"] = "Another title"
-    (checkout / "read.yaml").write_text(yaml.safe_dump({**config, "seeds": 1}))
+    configured(checkout, config)
     again = snakemake(checkout, config="read.yaml")
     assert counted(again) == (0, 0), "finished, and only tables are made again"
     assert "Another title" in again.stdout
 
-    # A run was moved away: a dry run counts it, and removes nothing.
+
+def check_dry_runs(checkout: Path) -> None:
+    """A run was moved away: a dry run counts it, and removes nothing."""
+    results = checkout / "read"
     folder = next((results / "runs").glob("maml-glyphs*"))
     folder.rename(checkout / "elsewhere")
     before = tree(results) | tree(checkout / "data")
@@ -323,22 +291,35 @@ def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):
     assert tree(results) | tree(checkout / "data") == before
     (checkout / "elsewhere").rename(folder)
 
-    # Nothing can be written, neither here nor in .snakemake.
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
-    ):
+
+def check_commands_where_nothing_can_be_written(checkout: Path) -> None:
+    before = tree(checkout)
+    command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", checkout, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 99:
+        pytest.skip("no mounts here; all else of this test has passed")
+    assert counted(done) == (0, 0), done.stderr[-3000:]
+    assert "all runs: 3 finished" in done.stdout
+    assert done.stdout.count("MAML + CML − MAML") == 2, "table and report"
+    assert "the files of the tables cannot be written (Read-only file system: " in done.stderr
+    assert tree(checkout) == before
+
+
+def can_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_clocks_that_differ_dry_runs_and_a_folder_for_reading_only(checkout):
+    config = {**changed(), "study": "read", "results": "read", "seeds": 1}
+    config["experiments"]["glyphs"] = glyphs_experiment()
+    configured(checkout, config)
+    check_clocks_that_differ(checkout, config)
+    check_dry_runs(checkout)
+    if not can_mount():
         pytest.skip("mounts need root; all else of this test has passed")
-    for kept in (True, False):
-        if not kept:
-            shutil.rmtree(checkout / ".snakemake")
-        before = tree(checkout)
-        command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", checkout, sys.executable]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 99:
-            pytest.skip("no mounts here; all else of this test has passed")
-        assert counted(done) == (0, 0), done.stderr[-3000:]
-        assert "all runs: 3 finished" in done.stdout
-        assert done.stdout.count("MAML + CML − MAML") == 2, "table and report"
-        assert "the files of the tables cannot be written (Read-only file system: " in done.stderr
-        assert tree(checkout) == before
+    check_commands_where_nothing_can_be_written(checkout)
+    shutil.rmtree(checkout / ".snakemake")
+    check_commands_where_nothing_can_be_written(checkout)

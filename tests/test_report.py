@@ -1,4 +1,4 @@
-"""Files of a study: tables, figures and the page; what is on the page is in test_page.py."""
+"""The files of a study: tables, figures and page. The page's text is in test_page.py."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.helpers.studies import study as small_config
 
 
 def written(resolved, root, keys=()):
-    """All files for people: tables, then the page that links them."""
+    """Write all files for people: tables, then the page that links them."""
     return [*write.tables(resolved, root, list(keys)), write.page(resolved, root)]
 
 
@@ -80,8 +80,8 @@ def test_curves_are_those_of_the_stored_models_on_the_very_test_tasks(tmp_path):
     assert made[0].read_bytes()[:4] == b"\x89PNG"
     arrays = dict(np.load(tmp_path / "small" / "probes" / "figure2.npz"))
     assert arrays["curves/5"].shape == (2, 2, 201)
-    # The stored squared error of test task 4 is about that of the drawn curve at random points of
-    # the grid.
+    # The stored squared error of test task 4 is about the error of the drawn curve at random points
+    # of the grid.
     for method, k in (("maml", 0), ("maml+cml", 1)):
         drawn = np.mean((arrays["curves/5"][k, 1] - arrays["truth/5"][1]) ** 2)
         stored = records[method, 5].arrays["meta@1" if k == 0 else "co@1"][4]
@@ -158,8 +158,8 @@ def test_the_facts_name_splits_seeds_and_what_a_row_is_that_is_not_called_like_i
         "splits": ["r0", "r4"],
         "methods": methods,
     }
-    found = resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
-    (fact,) = [fact for fact in summary.facts(found) if fact.startswith("e: ")]
+    plan = resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
+    (fact,) = [fact for fact in summary.facts(plan) if fact.startswith("e: ")]
     assert "5 shots, class splits r0, r4, training seeds 3," in fact
     assert "frozen (gmeta+cml, co-learner frozen)" in fact
     assert "noise (gmeta, Gaussian gradient noise 0.5)" in fact

@@ -1,4 +1,4 @@
-"""ResNet-12 against torch's own layers; what the inner loop reaches; its rows of the presets."""
+"""ResNet-12: equal to torch's own layers, its inner loop, and its rows in the presets."""
 
 import pytest
 import torch
@@ -16,11 +16,11 @@ from tests.helpers import reference, reference_methods
 from tests.helpers.cases import CPU, follow, images, random, relative, values
 from tests.helpers.specs import rate
 
-LAST_SKIP = 512 * (256 + 2)  # weights and batch-norm of block 4's shortcut
+LAST_SKIP = 512 * (256 + 2)  # the weights and batch-norm of block 4's shortcut
 
 
 class Plain:
-    """One task, torch's layers, no folding."""
+    """ResNet-12 for one task, of torch's layers, without folding."""
 
     def __init__(self, last_skip=True):
         self.last_skip = last_skip
@@ -54,9 +54,7 @@ class Plain:
 def built(
     name="maml+cml", path="fast", filters=3, size=16, gamma=0.7, lr=0.3, chosen=None, **options
 ):
-    """A method (with the options ``chosen``) on a narrow ResNet-12 with perturbed parameters
-    (float64).
-    """
+    """A method with options ``chosen`` on a narrow ResNet-12 with perturbed parameters, float64."""
     network = ResNet12(ResNet12Options(filters=filters, **options), (3, size, size), 3, path)
     network.name = "resnet12"
     cls = registry.method(name)
@@ -112,8 +110,9 @@ def test_the_outer_gradient_is_the_obvious_loops(path, last_skip, shortcuts, bod
 
 
 def variants():
-    """Every method but More-MAML, whose further blocks this network has not; MAML++ goes through
-    its schedules.
+    """Every method but More-MAML, which needs blocks that this network lacks.
+
+    MAML++ goes through its schedules.
     """
     for name in registry.method_names():
         base = name.removesuffix("+cml")
@@ -140,7 +139,7 @@ def variants():
     ],
 )
 def test_ten_adam_steps_are_the_obvious_loops(name, options, path, first_order):
-    """Of a small inner step: with one of 0.3, Sharp-MAML's steps magnify rounding tenfold each."""
+    """The inner step is small: at 0.3, each of Sharp-MAML's steps magnifies rounding tenfold."""
     options = options | ({"first_order": True} if first_order else {})
     (method, ours), (other, theirs) = (built(name, path, lr=0.05, chosen=options) for _ in range(2))
     step, by_hand = MetaStep(method, ours, adam(ours, 1e-3), 2), reference.Adam()

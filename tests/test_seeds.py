@@ -1,29 +1,24 @@
-"""Several seeds as one program (engine/seeds.py): each is the run that it would have been alone.
+"""Several seeds as one program (engine/seeds.py): each run is as if it were trained alone.
 
-The program is interpreted here, operation by operation, except where a test says compiled: what is
-batched is the same.
+Programs are interpreted here, operation by operation, unless a test says compiled; their batching
+over seeds is the same.
 """
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from cml_bench import registry
 from cml_bench.engine import checkpoint, compiled, jobs, seeds
 from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import run
-from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.records import Store
-from cml_bench.spec import Component, canonical
 from tests.helpers.runs import same, tensors
+from tests.helpers.seeds import SEEDS, equal, killed, records, replace_by, seeded
 from tests.helpers.specs import glyph_spec, sinusoid_spec
 
-SEEDS = (0, 1, 2)
 SCHEDULED = {
     "epoch_steps": 2,
     "msl_epochs": 3,
@@ -45,66 +40,9 @@ MORE = {
 }
 
 
-def interpret(patch):
-    """Programs are traced, batched over seeds, and not compiled."""
-    for module in (compiled, seeds):
-        patch.setattr(module, "compiled", lambda graph, arguments: graph)
-
-
-def met(settings) -> Settings:
-    """Settings with which the seeds of a job meet."""
-    return replace(settings, path="compiled", checkpoint_seconds=1e9)
-
-
-@pytest.fixture
-def together(settings, monkeypatch) -> Settings:
-    """The same for a test, interpreted."""
-    interpret(monkeypatch)
-    return met(settings)
-
-
 def alone(settings: Settings) -> Settings:
-    """One by one and operation by operation, elsewhere."""
+    """The settings for the same runs alone, operation by operation, in another folder."""
     return replace(settings, results=settings.results / "alone", path="fast")
-
-
-def seeded(method="maml+cml", protocol_options=None, **changes):
-    protocol = {"val_every": 4, "optimizer_reset_every": 6, **(protocol_options or {})}
-    own = {"hidden": (16, 16), **registry.method(method).network_defaults}
-    network = Component(
-        name="mlp", options=canonical(registry.networks.get("mlp").Options.read(own, "mlp"))
-    )
-    specs = [
-        sinusoid_spec(method, seed=seed, steps=12, protocol_options=protocol, **changes)
-        for seed in SEEDS
-    ]
-    return [spec.model_copy(update={"network": network}) for spec in specs]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(data_dir, tmp_path_factory):
-    """Records of seeded(), where nothing came between."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    there = met(Settings(results=folder, data_dir=data_dir, report=lambda text: None))
-    with pytest.MonkeyPatch.context() as patch:
-        interpret(patch)
-        run_all(seeded(), there)
-    return records(seeded(), there)
-
-
-def records(specs, settings):
-    return [Store(settings.results).read(spec) for spec in specs]
-
-
-def equal(a, b):
-    """Bit for bit, but for what says how it was made."""
-    names = [path.stem for path in a.folder.glob("*.safetensors")]
-    return (
-        names == [path.stem for path in b.folder.glob("*.safetensors")]
-        and all(same(tensors(a, name), tensors(b, name)) for name in names)
-        and a.content["curves"] == b.content["curves"]
-        and all(np.array_equal(values, b.arrays[key]) for key, values in a.arrays.items())
-    )
 
 
 def close(a, b, limit):
@@ -125,9 +63,7 @@ def close(a, b, limit):
     "name", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
 )
 def test_every_method_is_what_it_is_alone(name, together):
-    """In float64, after 12 steps of Adam, whose last 4 begin with fresh averages; learning rate and
-    clamp as well.
-    """
+    """In float64, after 12 steps of Adam with learning rates, clamp and a reset of its averages."""
     protocol = {
         "optimizer_reset_every": 8,
         "clamp": 0.5,
@@ -176,154 +112,6 @@ def test_each_run_has_its_own_log_and_result(together):
     assert not same(finals[0], finals[1])
 
 
-class Stop(BaseException):
-    """Stands for a kill."""
-
-
-def killed(specs, settings, at_step, saved=(1, 1, 1)):
-    """All die before the outer step ``at_step``; each seed has saved at the multiples of its entry
-    of ``saved``.
-    """
-    original = Training.begin_step
-
-    def begin_step(self):
-        if self.step == at_step:
-            raise Stop
-        return original(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "begin_step", begin_step)
-        patch.setattr(
-            Training, "_overdue", lambda self: self.step and self.step % saved[self.spec.seed] == 0
-        )
-        with pytest.raises(Stop):
-            run_all(specs, settings)
-
-
-@pytest.mark.parametrize("at_step", [pytest.param(3, marks=pytest.mark.slow), 8])
-def test_resumed_runs_equal_their_uninterrupted_twins(at_step, together, undisturbed):
-    specs = seeded()
-    killed(specs, together, at_step)
-    assert [checkpoint.load(Store(together.results).folder(spec))["step"] for spec in specs] == [
-        at_step
-    ] * 3
-    said = []
-    run_all(specs, replace(together, report=said.append))
-    assert sum(f"resumed at step {at_step}" in line for line in said) == 3
-    assert not any("bit for bit" in line for line in said)
-    assert all(equal(a, b) for a, b in zip(records(specs, together), undisturbed, strict=True))
-
-
-def watch_places(patch, seen):
-    """Whenever a program is played: each training that is due stands at its place, the first one at
-    all others.
-    """
-    due, advanced = {}, seeds.Together._advanced
-
-    def noted(self, trainings):
-        due.clear()
-        due.update(trainings)
-        seen.append(list(due))
-        return advanced(self, trainings)
-
-    def watched(graph, arguments):
-        def play(*given):
-            weight = given[0]  # the first parameter, of each seed
-            lead = next(iter(due))
-            assert len(weight) == len(SEEDS)
-            for place in range(len(SEEDS)):
-                training = due.get(place, due[lead])
-                assert torch.equal(weight[place], next(iter(training.groups["base"].values())))
-            return graph(*given)
-
-        return play
-
-    patch.setattr(seeds.Together, "_advanced", noted)
-    patch.setattr(seeds, "compiled", watched)
-
-
-def test_checkpoints_of_different_steps_change_nothing(together, undisturbed, monkeypatch):
-    """Each run saves by its own clock; those that are behind catch up in the program of all."""
-    specs, said, seen = seeded(), [], []
-    killed(specs, together, 9, saved=(2, 9, 5))
-    watch_places(monkeypatch, seen)
-    run_all(specs, replace(together, report=said.append))
-    assert seen == 3 * [[2]] + [[0, 2]] + 3 * [[0, 1, 2]]
-    assert [sum(f"resumed at step {step}" in line for line in said) for step in (8, 9, 5)] == [
-        1,
-        1,
-        1,
-    ]
-    assert not any("bit for bit" in line for line in said)
-    assert all(equal(a, b) for a, b in zip(records(specs, together), undisturbed, strict=True))
-
-
-def replace_by(finished, folder):
-    """Put a finished run where one was begun."""
-    shutil.rmtree(folder)
-    shutil.copytree(finished, folder)
-
-
-def test_what_was_finished_before_changes_nothing_of_the_others(together, undisturbed, monkeypatch):
-    """A process that died between two tests, say: the program keeps its number of seeds."""
-    specs, numbers = seeded(), []
-    monkeypatch.setattr(
-        seeds, "compiled", lambda graph, arguments: numbers.append(len(arguments[0])) or graph
-    )
-    killed(specs, together, 9)
-    replace_by(undisturbed[0].folder, Store(together.results).folder(specs[0]))
-    run_all(specs, together)
-    for a, b in zip(undisturbed, records(specs, together), strict=True):
-        assert equal(a, b)
-        assert b.content["engine"]["seeds"] == 3
-    assert set(numbers) == {3}
-
-
-def test_a_seed_that_diverges_leaves_the_others_alone(together, undisturbed):
-    specs = seeded()
-    original = Training.begin_step
-
-    def begin_step(self):
-        batch = original(self)
-        if self.spec.seed == 1 and self.step == 7:
-            batch.query.y.fill_(float("nan"))
-        return batch
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "begin_step", begin_step)
-        with pytest.raises(UserError, match=r"seed 1: diverged, its loss is not finite at step 8"):
-            run_all(specs, together)
-    good, bad, last = records(specs, together)
-    assert bad.status == "diverged"
-    assert (good.status, last.status) == ("finished", "finished")
-    assert equal(good, undisturbed[0])
-    assert equal(last, undisturbed[2])
-
-
-@pytest.mark.parametrize("victim", [0, 1])  # the first is the one that the others are stepped with
-def test_a_seed_that_fails_leaves_the_others_alone(victim, together, undisturbed):
-    specs, stamp = seeded(), together.results / "stamp.json"
-    original = Training._pause
-
-    def pause(self):
-        if self.spec.seed == victim and self.step == 8:
-            raise OSError("no space left on device")
-        original(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_pause", pause)
-        with pytest.raises(UserError, match=rf"seed {victim}: OSError: no space left") as caught:
-            run_all(specs, together, stamp)
-    assert sum(f"seed {seed}" in str(caught.value) for seed in SEEDS) == 1
-    assert not stamp.exists()
-    folder = Store(together.results).folder(specs[victim])
-    assert "no space left" in (folder / "error.log").read_text()
-    for spec, good, kept in zip(specs, undisturbed, records(specs, together), strict=True):
-        assert kept is None if spec.seed == victim else equal(good, kept)
-    run_all(specs, together, stamp)
-    assert equal(undisturbed[victim], records(specs, together)[victim])
-
-
 def test_a_program_that_cannot_be_made_fails_every_run_of_its_own_and_no_other(
     together, monkeypatch
 ):
@@ -370,8 +158,9 @@ def test_a_program_with_something_of_one_seed_in_it_is_not_shared(together, monk
 
 @pytest.mark.slow
 def test_a_phase_whose_program_is_not_shared_goes_on_seed_by_seed(together, monkeypatch):
-    """MAML++ changes its program on the way: what was one tensor of all seeds is each one's own
-    again.
+    """MAML++ changes its program on the way.
+
+    From then on each seed has tensors of its own again.
     """
     specs = seeded("mamlpp", method_options=SCHEDULED, precision="float64")
     run_all(specs, alone(together))
@@ -432,7 +221,7 @@ def test_who_meets(together, monkeypatch):
     ],
 )
 def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, options):
-    """Bit for bit, although the two are programs of their own."""
+    """They are equal bit for bit, although they are two different programs."""
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")
     truly = replace(settings, path="compiled", checkpoint_seconds=1e9)
@@ -450,8 +239,10 @@ def test_gamma_zero_is_the_baseline_in_compiled_programs_too(settings, method, o
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_the_compiled_program_of_several_seeds(precision, settings, tmp_path, monkeypatch):
-    """Truly compiled, and bit for bit the same after a restart: by a program made anew, with one
-    seed finished and the others' checkpoints of different steps.
+    """The program is compiled, and a restart gives the same bits.
+
+    The restart makes the program anew; one seed is finished, the others have checkpoints of
+    different steps.
     """
     if not compiled.available():
         pytest.skip("no C++ compiler: the compiled path is not offered")

@@ -1,12 +1,9 @@
-"""Studies through SLURM: a cluster of this one machine, jobs as sbatch gets them from the profile
-and the plugin.
-"""
+"""Studies through SLURM on a cluster of this one machine, with the project's profile."""
 
 import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import yaml
 
 from cml_bench.system import hardware
 from tests.helpers.checkouts import CONFIG, ROOT, trained
+from tests.helpers.waiting import wait_for
 
 SCRIPT = ROOT / "tests" / "slurm" / "cluster.sh"
 # This cluster has no accounting and a partition for GPUs, and its jobs take seconds.
@@ -31,8 +29,9 @@ GPU = "gres:gpu:1"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A running cluster's commands, first on the path. Nothing is left running, whatever the tests
-    do.
+    """The commands of a running cluster, first on the path.
+
+    Nothing is left running, whatever the tests do.
     """
     if os.getuid() != 0:
         pytest.skip("munge and slurmd need root")
@@ -82,8 +81,9 @@ def submit(folder: Path, config: dict, *args: str) -> subprocess.CompletedProces
 
 
 def small_demo() -> dict:
-    """configs/demo.yaml with every rule, method, table and figure, trained for a moment with one
-    seed.
+    """configs/demo.yaml with every rule, method, table and figure, trained for a moment.
+
+    It has one seed.
     """
     config = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text()) | {"seeds": [0]}
     glyphs, sinusoid = config["experiments"]["glyphs"], config["experiments"]["sinusoid"]
@@ -101,9 +101,7 @@ def small_demo() -> dict:
 
 
 def jobs_of(said: str) -> dict[str, dict[str, str]]:
-    """Job id of SLURM -> what scontrol says of it, for the jobs that Snakemake says it
-    submitted.
-    """
+    """SLURM's job id -> what scontrol says of the job, for all jobs that Snakemake submitted."""
     ids = re.findall(r"^Job \d+ has been submitted with SLURM jobid (\d+)", said, re.MULTILINE)
     shown = {
         i: subprocess.check_output(["scontrol", "show", "job", i, "--oneliner"], text=True)
@@ -128,7 +126,7 @@ def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, c
             "8000M",
         ), job
         assert job["TimeLimit"] == "00:30:00"
-    # The glyphs' network gains by a GPU, the sinusoid's and the graph's do not, whatever this
+    # The network of glyphs is faster on a GPU; those of sinusoids and graphs are not, whatever this
     # machine has.
     asked = sorted((job["Partition"], job.get("TresPerJob")) for job in jobs.values())
     assert asked == [("cpu", None), ("cpu", None), ("gpu", GPU)]
@@ -150,11 +148,10 @@ def test_the_demos_jobs_run_on_the_cluster_and_ask_for_what_they_need(cluster, c
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a job must find no GPU")
 def test_a_job_that_is_cut_off_goes_on_and_one_that_fails_is_told_with_its_log(cluster, checkout):
-    """A study that expects a GPU is not refused on a machine without one: its job says what it
-    lacks.
+    """A study that expects a GPU starts on a machine without one: its job says what it lacks.
 
-    The other job is cancelled after the first of its two runs, as at a time limit: SIGTERM, and
-    SIGKILL a little later.
+    The other job is cancelled after the first of its two runs, as at a time limit: by SIGTERM, and
+    by SIGKILL a little later.
     """
     config = {
         **CONFIG,
@@ -193,15 +190,6 @@ def test_a_job_that_is_cut_off_goes_on_and_one_that_fails_is_told_with_its_log(c
     assert (checkout / "cut" / "cut" / "tables" / "sinusoid.md").exists(), "made from both runs"
 
 
-def wait_for(what, seconds: float = 60):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"nothing after {seconds} s")
-
-
 @pytest.mark.slow
 def test_a_job_sees_the_gpus_that_it_was_given(cluster):
     code = (
@@ -215,7 +203,7 @@ def test_a_job_sees_the_gpus_that_it_was_given(cluster):
 
 
 def test_two_slurm_jobs_do_not_wait_for_each_others_gpu(monkeypatch, tmp_path):
-    """Both call their GPU number 0."""
+    """Both jobs call their GPU number 0."""
     monkeypatch.setattr(hardware.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     with hardware.claim([0]):
@@ -226,5 +214,5 @@ def test_two_slurm_jobs_do_not_wait_for_each_others_gpu(monkeypatch, tmp_path):
 
 def test_a_job_without_gpus_has_none(monkeypatch):
     monkeypatch.delenv("CML_BENCH_GPUS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "NoDevFiles")  # SLURM's word for it
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "NoDevFiles")  # SLURM's word for a GPU
     assert hardware.gpus() == []

@@ -1,4 +1,4 @@
-"""Ids of runs: what is in them, what is not, and that they never move unnoticed."""
+"""Ids of runs: what they depend on, and that they never move unnoticed."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).parent / "golden" / "spec_ids.json"
 
 
 def test_golden_ids():
-    """Stored specs keep their ids; on failure the message names the key that moved."""
+    """Stored specifications keep their ids; a failure names the key that moved."""
     for name, stored in json.loads(GOLDEN.read_text()).items():
         fresh = canonical(
             {"sinusoid": sinusoid_spec, "glyphs": glyph_spec}[name.split()[0]](name.split()[1])

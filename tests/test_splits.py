@@ -1,6 +1,4 @@
-"""Experiments over class splits: what is planned, and the table with intervals over splits and a
-second line.
-"""
+"""Experiments over class splits: their plans, and tables with intervals over splits."""
 
 import copy
 
@@ -90,8 +88,9 @@ def test_each_split_is_a_run_with_one_seed():
 
 
 def record(plan, folder, level):
-    """Made-up results of every run: ``level`` in percent, as a function of its spec, and episodes
-    that vary by 3.
+    """Write made-up results of every run.
+
+    ``level``: percent as a function of the specification; episodes vary by 3.
     """
     rng = np.random.default_rng(0)
     for run in plan.runs:
@@ -150,8 +149,9 @@ def test_a_table_without_a_second_line_does_not_explain_one(tmp_path):
 
 
 def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
-    """There +4 in each of five seeds; over splits CML loses, which is another family and no matter
-    of the paper's.
+    """On that split CML gains 4 points in each of five seeds.
+
+    Over splits CML loses, but that is another family and not about the paper's number.
     """
     setting = {"data": "sbm", "split": "v1/r7", "backbone": "gcn", "way": 2}
     rows = [
@@ -177,9 +177,8 @@ def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
         config["published"], config["tables"]["t"]["paper"] = str(tmp_path / "p.yaml"), "t3"
 
     def level(spec):
-        uneven = 2 * (
-            int(spec.data_id[-1]) % 3 - 1
-        )  # so its p is the larger one, and in one family it would not count
+        # Over splits p is the larger one: in one family with it, the gain would not count.
+        uneven = 2 * (int(spec.data_id[-1]) % 3 - 1)
         gain = 4 if spec.data_id == "sbm/v1/r7" else -4 + uneven
         return 60 + (gain if spec.method.endswith("+cml") else 0) + spec.seed / 5
 
@@ -200,9 +199,7 @@ def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
 
 
 def test_columns_of_unequal_splits_have_no_sentence_across_the_table(tmp_path):
-    """Splits are resampled as whole blocks, so the sentence needs the same ones in every column
-    (Table 3's G-Meta).
-    """
+    """Splits are resampled as whole blocks, so every column must have the same splits."""
 
     def two_columns(count):
         def change(config):

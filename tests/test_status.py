@@ -1,4 +1,4 @@
-"""`status`: every state a run can be in, per table, and as JSON; stamps whose runs are gone."""
+"""`status`: the state of every run, per table and as JSON, and stamps whose runs are gone."""
 
 import json
 
@@ -12,14 +12,12 @@ from cml_bench.study import cost, preflight, status
 from cml_bench.system.locks import run_lock
 from tests.helpers.checkouts import changed, start, trained
 from tests.helpers.plans import dumped, edited
-from tests.helpers.simulated import finish, study
-
-LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}
+from tests.helpers.simulated import LEVEL, finish, study
 
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Twelve runs at two shots: some finished, one diverged, and one of every other state."""
+    """Twelve runs at two shots: some finished, one diverged, and one in every other state."""
     resolved = study(seeds=3)
     shots = {True: "diverged", False: "finished"}
     store = finish(
@@ -41,9 +39,9 @@ def mixed(tmp_path):
 def test_every_state_is_told_with_what_a_person_needs(mixed):
     resolved, store, others, results = mixed
     with run_lock(store.folder(others[0])):
-        found = status.states(resolved, results)
+        states = status.states(resolved, results)
         text = status.text(resolved, results)
-    told = {spec.id: (found[spec.id].state, found[spec.id].more) for spec in others}
+    told = {spec.id: (states[spec.id].state, states[spec.id].more) for spec in others}
     assert told[others[0].id] == ("running", "step 1,200 of 30,000, loss 0.500, about 62:05 left")
     assert told[others[1].id][0] == "failed"
     assert "RuntimeError: out of memory (see " in told[others[1].id][1]
@@ -51,7 +49,7 @@ def test_every_state_is_told_with_what_a_person_needs(mixed):
     assert told[others[3].id][0] == "failed"
     assert "record.json is damaged" in told[others[3].id][1]
     assert told[others[4].id] == ("missing", "")
-    counts = status.counts(resolved, found)
+    counts = status.counts(resolved, states)
     want = {"finished": 4, "diverged": 2, "running": 1, "interrupted": 1, "failed": 2, "missing": 2}
     assert counts == {"all runs": want, "table1": want}
     assert "table1: 4 finished, 2 diverged, 1 running, 1 interrupted, 2 failed, 2 missing" in text
@@ -94,14 +92,15 @@ def test_runs_without_their_data_have_the_reason(mixed, monkeypatch):
 
 @pytest.mark.slow
 def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):
-    """A record is damaged: nothing is lost but its row's run. Its folder is moved away, as told:
-    one run is trained.
+    """A damaged record costs only its own run.
+
+    When its folder is moved away as advised, that one run is trained.
     """
     config = {**changed(), "study": "mended", "results": "mended"}
     assert trained(start(checkout, config)) == 4
     folder = min((checkout / "mended" / "runs").iterdir())
     (folder / "record.json").write_text("{")
-    config["tables"]["sinusoid"]["title"] = "Another title"  # so that the table is made anew
+    config["tables"]["sinusoid"]["title"] = "Another title"  # makes Snakemake write the table anew
     damaged = start(checkout, config)
     assert (damaged.returncode, trained(damaged)) == (0, 0), damaged.stderr[-3000:]
     assert "Counted as missing: " in damaged.stdout
@@ -150,17 +149,17 @@ def test_a_record_with_fewer_tasks_than_asked_and_no_weights_is_not_called_finis
     finish(made, tmp_path, LEVEL)
     asked = edited(asked, lambda plan: plan["study"].update(results=str(tmp_path)))
     (tmp_path / "runs" / asked.runs[0].folder / "model.safetensors").write_bytes(b"")
-    found = list(status.states(asked, tmp_path).values())
-    assert [state.state for state in found] == ["missing", "not run", "not run", "not run"]
+    states = list(status.states(asked, tmp_path).values())
+    assert [state.state for state in states] == ["missing", "not run", "not run", "not run"]
     lacks = "400 test tasks are stored, and 500 are asked for"
-    assert found[0].more == f"{lacks}; the next start tests the stored model further"
-    assert found[1].more.startswith(
+    assert states[0].more == f"{lacks}; the next start tests the stored model further"
+    assert states[1].more.startswith(
         f"its record is without weights (committed results have none), and {lacks}"
     )
     text = status.text(asked, tmp_path)
     assert "all runs: 1 missing, 3 not run" in text
     assert "missing: maml on glyphs, 5-way 1-shot, seed 0: 400 test tasks" in text
-    assert f"not run, 3 runs: {found[1].more}" in cost.summary(estimate.add(asked)), (
+    assert f"not run, 3 runs: {states[1].more}" in cost.summary(estimate.add(asked)), (
         "so does `plan`"
     )
     assert f"Counted as missing: runs whose results do not suffice: {lacks}." in write.text(

@@ -1,6 +1,4 @@
-"""YAML in which something would be lost, or read as something else, is refused with file and
-line.
-"""
+"""YAML in which something would be lost or misread is refused, with file and line."""
 
 import re
 from typing import Literal
@@ -22,10 +20,10 @@ from tests.helpers.studies import changed, study
 
 
 def refused(text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as found:
+    with pytest.raises(UserError, match=message) as caught:
         strict_yaml.parse(text, "my.yaml")
-    assert str(found.value).startswith("my.yaml, line ")
-    assert "\n" not in str(found.value)
+    assert str(caught.value).startswith("my.yaml, line ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +119,9 @@ def test_byte_order_marks_and_other_encodings(tmp_path):
     "text", ["a: [1", "a: 2024-02-31", "[" * 400, "a: \x01", "a: 1\n---\nb: 2", "a: !!x y"]
 )
 def test_what_is_no_yaml_is_one_sentence(text):
-    with pytest.raises(UserError, match=r"^my\.yaml is not readable as YAML: ") as found:
+    with pytest.raises(UserError, match=r"^my\.yaml is not readable as YAML: ") as caught:
         strict_yaml.parse(text, "my.yaml")
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,6 @@ def test_configurations_their_parts_and_published_numbers_have_the_one_reader(
 
 
 # -- where a key belongs
-# --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -188,7 +185,7 @@ def test_an_unknown_key_is_told_where_it_belongs(path, key, place):
         ("methods.maml.options", "val_every", "belongs under experiments.NAME.protocol_options"),
         ("methods.maml.options", "cml.inner_lr", "known keys: inner_steps"),
         ("network_options", "inner_lr", "belongs under experiments.NAME.methods.NAME.options"),
-        ("network_options", "filters", "known keys: hidden"),  # of another network
+        ("network_options", "filters", "known keys: hidden"),  # an option of another network
         ("data_options", "hidden", "belongs under experiments.NAME.network_options"),
         (
             "protocol_options",
@@ -212,7 +209,6 @@ def test_what_is_known_nowhere_has_no_place():
 
 
 # -- digests and reserved names
-# ------------------------------------------------------------------------
 
 
 def test_digests_may_be_in_capitals():

@@ -1,9 +1,11 @@
-"""The shape of the package: who may import whom, what short processes load, and pins that agree."""
+"""The shape of the code: imports, sizes of files and functions, layout, encodings, pins."""
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -13,10 +15,6 @@ from tests.helpers.processes import loaded
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cml_bench"
-
-
-def sources() -> list[Path]:
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 
 def linted(*arguments: str) -> subprocess.CompletedProcess:
@@ -45,15 +43,79 @@ def test_every_room_says_what_it_is_for():
         )
 
 
-def test_no_source_file_is_longer_than_500_lines():
-    files = [
-        *sources(),
-        *(ROOT / "tests").rglob("*.py"),
-        *(ROOT / "workflow").rglob("*.smk"),
-        ROOT / "Snakefile",
+def source_files() -> list[Path]:
+    """Every file of code: the package, benchmarks, tests and the workflow."""
+    folders = (PACKAGE, ROOT / "benchmarks", ROOT / "tests")
+    python = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    return [*python, *sorted((ROOT / "workflow").rglob("*.smk")), ROOT / "Snakefile"]
+
+
+def test_no_source_file_is_longer_than_400_lines():
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in source_files()}
+    assert not {str(path): length for path, length in lengths.items() if length > 400}
+
+
+def functions_in(path: Path) -> list[tuple[str, int]]:
+    """Each function's name and number of lines.
+
+    A file of the workflow is no Python as a whole: a function there ends where the next line of
+    the same or a smaller indentation begins.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, functions)]
+        return [(node.name, node.end_lineno - node.lineno + 1) for node in nodes]
+    body = r"(?:\1[ \t]+.*\n|[ \t]*\n)*"
+    matches = re.finditer(rf"^([ \t]*)def (\w+).*\n{body}", text + "\n", flags=re.MULTILINE)
+    return [(match[2], len(match[0].rstrip().splitlines())) for match in matches]
+
+
+def test_no_function_is_longer_than_50_lines():
+    long = [
+        (str(path.relative_to(ROOT)), name, lines)
+        for path in source_files()
+        for name, lines in functions_in(path)
+        if lines > 50
     ]
-    long = {p.name: n for p in files if (n := len(p.read_text().splitlines())) > 500}
     assert not long
+
+
+def test_functions_of_the_workflow_are_measured(tmp_path):
+    (tmp_path / "a.smk").write_text("def one(a):\n    b\n\n    c\n\n\nrule x:\n    input: 1\n")
+    assert functions_in(tmp_path / "a.smk") == [("one", 4)]
+
+
+def layouts_kept_by_hand(source: str) -> list[list[tokenize.TokenInfo]]:
+    """The tokens of each statement that ruff's formatter leaves as it is."""
+    statements, tokens = [], []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        tokens.append(token)
+        if token.type == tokenize.NEWLINE:
+            if any(t.type == tokenize.COMMENT and "fmt: skip" in t.string for t in tokens):
+                statements.append([t for t in tokens if t.string.strip()])
+            tokens = []
+    return statements
+
+
+def is_of_numbers(tokens: list[tokenize.TokenInfo]) -> bool:
+    """Whether a statement has more numbers than strings: a matrix, maybe with names of its rows."""
+    numbers = sum(token.type == tokenize.NUMBER for token in tokens)
+    return numbers > sum(token.type == tokenize.STRING for token in tokens)
+
+
+def test_only_numbers_are_laid_out_by_hand():
+    """Ruff's formatter lays out everything else; it would put each number on a line of its own."""
+    for path in (path for path in source_files() if path.suffix == ".py"):
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(r"^ *# fmt: off", source, flags=re.MULTILINE), path
+        for tokens in layouts_kept_by_hand(source):
+            assert is_of_numbers(tokens), f"{path}, line {tokens[0].start[0]}"
+
+
+def test_words_laid_out_by_hand_are_found():
+    words, numbers = 'a = [\n    "x", "y", 1,\n]  # fmt: skip\n', "b = [1,\n  2]  # fmt: skip\n"
+    assert [is_of_numbers(s) for s in layouts_kept_by_hand(words + numbers)] == [False, True]
 
 
 def laid_out() -> list[Path]:
@@ -88,7 +150,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_no_test_imports_a_test_module():
-    """What tests share is in tests/helpers, fixtures are in tests/conftest.py."""
+    """Helpers of several tests are in tests/helpers, fixtures in tests/conftest.py."""
     for path in (ROOT / "tests").rglob("*.py"):
         assert not {name for name in imported(path) if ".test_" in f".{name}"}, path
 
@@ -123,8 +185,8 @@ run_all([sinusoid_spec("maml+cml")], settings)
 
 
 def pins(text: str) -> dict[str, str]:
-    found = re.findall(r"^\s*(?:- )?([A-Za-z0-9_.-]+)==(\S+)$", text, flags=re.MULTILINE)
-    return {name.lower().replace("_", "-"): version for name, version in found}
+    matches = re.findall(r"^\s*(?:- )?([A-Za-z0-9_.-]+)==(\S+)$", text, flags=re.MULTILINE)
+    return {name.lower().replace("_", "-"): version for name, version in matches}
 
 
 def test_conda_users_get_the_locked_versions():
@@ -149,7 +211,7 @@ def test_the_lock_file_has_every_declared_dependency_and_fits_it():
 
 
 def test_no_cuda_package_is_locked():
-    """torch pins those itself; a CPU build of torch has none."""
+    """torch pins CUDA packages itself, and a CPU build of torch has none."""
     assert not [
         name
         for name in pins((ROOT / "requirements.txt").read_text())
@@ -158,10 +220,8 @@ def test_no_cuda_package_is_locked():
 
 
 def _unsaid_encodings(source: str) -> list[int]:
-    """Lines that open text, or start a process that talks text, and leave the encoding to the
-    locale.
-    """
-    found = []
+    """Lines that open text, or run a process that talks text, without naming the encoding."""
+    numbers = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
@@ -181,8 +241,8 @@ def _unsaid_encodings(source: str) -> list[int]:
         reads = is_method and name in {"read_text", "write_text"}
         talks = name in {"run", "Popen", "check_output"} and given & {"text", "universal_newlines"}
         if (opens or reads or talks) and "encoding" not in given:
-            found.append(node.lineno)
-    return found
+            numbers.append(node.lineno)
+    return numbers
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tables: the numbers in their cells, and what they may and may not say."""
+"""Tables: the numbers in their cells, and the notes and signs beside them."""
 
 import io
 import json
@@ -51,10 +51,10 @@ def test_differences_are_paired_by_seed(tmp_path):
     table = build(resolved, store, "table1")
     base, cml = (row.cells[Column(1)] for row in table.rows[:2])
     difference = np.array([cml.values[s] - base.values[s] for s in range(6)])
-    found = cml.difference.paired
-    assert found.diff == pytest.approx(difference.mean())
-    assert found.p == pytest.approx(scipy_stats.ttest_1samp(difference, 0).pvalue)
-    assert found.half < cml.summary.half, "pairing removes what seeds have in common"
+    paired = cml.difference.paired
+    assert paired.diff == pytest.approx(difference.mean())
+    assert paired.p == pytest.approx(scipy_stats.ttest_1samp(difference, 0).pvalue)
+    assert paired.half < cml.summary.half, "pairing removes what seeds have in common"
 
 
 def test_holm_is_taken_over_a_tables_meta_differences_and_over_its_co_differences(tmp_path):

@@ -1,6 +1,4 @@
-"""Awkward texts in Markdown, LaTeX, CSV and a terminal, each read by another reader than the one
-that wrote it.
-"""
+"""Awkward texts in Markdown, LaTeX, CSV and a terminal, read back by independent readers."""
 
 import csv
 import io
@@ -15,18 +13,11 @@ from cml_bench.records import write_failure
 from cml_bench.report import forest, forms, publish, write
 from cml_bench.study import status
 from cml_bench.study.schema import Study
-from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, study
 from tests.helpers.pages import written
 from tests.helpers.simulated import finish
 
-
-@pytest.fixture(scope="module")
-def awkward(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("awkward"))
-
-
 # -- Markdown: a reader that refuses whatever could be markup
-# ----------------------------------------------------------
 
 _TOKEN = re.compile(
     r"\\(?P<escaped>[!-/:-@\[-`{-~])|&(?P<entity>lt|amp);|`(?P<code>[^`]+)`|(?P<plain>(?<=[a-z0-9])_(?=[a-z0-9])|\](?![(\[:])"
@@ -35,18 +26,18 @@ _TOKEN = re.compile(
 
 
 def markdown_read(source: str) -> str:
-    """The text of inline Markdown; fails at a character that could mean something."""
+    """The text of inline Markdown; fails at a character that could be markup."""
     text, place = "", 0
     while place < len(source):
-        found = _TOKEN.match(source, place)
-        assert found, f"markup at {source[place : place + 20]!r} of {source!r}"
+        match = _TOKEN.match(source, place)
+        assert match, f"markup at {source[place : place + 20]!r} of {source!r}"
         text += (
-            {"lt": "<", "amp": "&"}.get(found["entity"])
-            or found["escaped"]
-            or found["code"]
-            or found["plain"]
+            {"lt": "<", "amp": "&"}.get(match["entity"])
+            or match["escaped"]
+            or match["code"]
+            or match["plain"]
         )
-        place = found.end()
+        place = match.end()
     return text
 
 
@@ -117,7 +108,7 @@ def pages_of(content: str) -> str:
 
 
 def test_readme_and_docs(awkward, tmp_path, monkeypatch):
-    monkeypatch.setattr(forest, "picture", lambda tables: None)  # takes long with so many lines
+    monkeypatch.setattr(forest, "picture", lambda tables: None)  # drawing so many lines takes long
     resolved, root, _ = awkward
     pages = [tmp_path / page for page in (publish.README, publish.RESULTS)]
     for page in pages:
@@ -230,10 +221,10 @@ def test_the_reader_of_latex_refuses_what_is_not_escaped(text):
 def test_csv_has_every_label_and_no_formula(awkward):
     _, _, table = awkward
     lines = list(csv.DictReader(io.StringIO(forms.csv(table))))
-    found = dict.fromkeys(line["row"] for line in lines)
-    assert [label.removeprefix("'") for label in found] == [BASE, *LABELS]
+    labels = dict.fromkeys(line["row"] for line in lines)
+    assert [label.removeprefix("'") for label in labels] == [BASE, *LABELS]
     guarded = ["'- a -- b --- c", "'+CML", "'=1+1", "'@SUM(1)"]
-    assert [label for label in found if label.startswith("'")] == guarded
+    assert [label for label in labels if label.startswith("'")] == guarded
     assert {line["columns"] for line in lines} == {GROUP}
     assert all(line["diff"].startswith("-") and float(line["diff"]) < 0 for line in lines[2:]), (
         "numbers keep a minus"
@@ -261,10 +252,10 @@ def test_status_shows_control_characters_of_a_log_by_their_names(tmp_path):
 
 
 def test_a_text_is_one_line():
-    found = study(["a\n\n b\tc"], title=" T\r\nU ", group="G\u2028H", caption="C\n\n  D")
-    table = found.tables["t"]
+    plan = study(["a\n\n b\tc"], title=" T\r\nU ", group="G\u2028H", caption="C\n\n  D")
+    table = plan.tables["t"]
     assert (table.rows[1].label, table.title, table.caption) == ("a b c", "T U", "C D")
-    assert (table.columns[0].title, found.study.summary) == ("G H", "C D")
+    assert (table.columns[0].title, plan.study.summary) == ("G H", "C D")
 
 
 @pytest.mark.parametrize(

@@ -24,23 +24,17 @@ from cml_bench.figures.kinds.curves import CurvesFigure
 from cml_bench.figures.kinds.gradients import GradientsFigure
 from cml_bench.records import Store
 from cml_bench.report import charts, forest, page, write
-from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, made, study
+from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, study
 from tests.helpers.checkouts import ROOT
 from tests.helpers.pages import specs_in, written
 from tests.helpers.plans import edited
 from tests.helpers.simulated import finish
 
-
-@pytest.fixture(scope="module")
-def awkward(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("awkward"))
-
-
 # -- the page
 
 
 class Page(HTMLParser):
-    """Counts elements; collects the texts of cells, items and headings."""
+    """A reader of a page: the number of elements, and the texts of cells, items and headings."""
 
     def __init__(self, html):
         super().__init__()
@@ -67,29 +61,29 @@ class Page(HTMLParser):
 def test_the_page_has_every_label_and_no_element_more(awkward, tmp_path):
     resolved, root, _ = awkward
     html = written(resolved, root)
-    found = Page(html)
+    page = Page(html)
     plain = study(
         [f"label {k}" for k in range(len(LABELS))], "base", "G", "T", "C, where `x` is code"
     )
     finish(plain, tmp_path, LEVEL)
     write.figures(plain, tmp_path, [])
-    assert found.tags == Page(written(plain, tmp_path)).tags
-    assert found.ids == Page(html.replace(TITLE, "T")).ids
-    assert len(set(found.ids)) == len(found.ids)
-    assert found.texts["h1"] == found.texts["title"] == [TITLE]
-    assert TITLE in found.texts["h2"]
-    assert SHOWN in found.texts["p"], "the summary"
-    assert found.texts["figcaption"][0].startswith(SHOWN)
-    assert found.alts == [TITLE]
-    names = [text for text in found.texts["th"] if text in LABELS]
+    assert page.tags == Page(written(plain, tmp_path)).tags
+    assert page.ids == Page(html.replace(TITLE, "T")).ids
+    assert len(set(page.ids)) == len(page.ids)
+    assert page.texts["h1"] == page.texts["title"] == [TITLE]
+    assert TITLE in page.texts["h2"]
+    assert SHOWN in page.texts["p"], "the summary"
+    assert page.texts["figcaption"][0].startswith(SHOWN)
+    assert page.alts == [TITLE]
+    names = [text for text in page.texts["th"] if text in LABELS]
     assert list(dict.fromkeys(names)) == list(LABELS), (
         "with their backticks, for a label has no code"
     )
-    assert [label for label in LABELS if f"{label} − {BASE}" not in found.texts["th"]] == []
+    assert [label for label in LABELS if f"{label} − {BASE}" not in page.texts["th"]] == []
     assert [
         k
         for k in LABELS
-        if not any(note.startswith(f"{k} is above {BASE}") for note in found.texts["li"])
+        if not any(note.startswith(f"{k} is above {BASE}") for note in page.texts["li"])
     ] == []
 
 
@@ -134,11 +128,11 @@ def test_bibtex(awkward):
 
 
 def shown_in(figure) -> list[str]:
-    """Every text of a picture that can be drawn."""
-    found = [text for text in figure.findobj(Text) if text.get_text()]
+    """Every text of a picture; a text that cannot be drawn fails."""
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
     ElementTree.fromstring(style.encode(figure, "svg"))
-    assert not any(text.get_parse_math() for text in found)
-    return [text.get_text() for text in found]
+    assert not any(text.get_parse_math() for text in texts)
+    return [text.get_text() for text in texts]
 
 
 def test_pictures_of_differences(awkward):

@@ -1,10 +1,11 @@
-"""The DAG as a user runs it, on a study of seconds."""
+"""The workflow as a user runs it, on a study that takes seconds."""
 
 import json
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,13 +15,17 @@ from cml_bench.study.resolve import resolve
 from tests.helpers.checkouts import CONFIG, ROOT, changed, snakemake, start, trained
 
 
-@pytest.mark.slow
-def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkout):
-    done = snakemake(checkout)
+def whole(done: subprocess.CompletedProcess) -> str:
+    """What Snakemake printed; it must have ended without an error."""
     assert done.returncode == 0, done.stderr[-3000:]
-    assert trained(done) == 2 + 5
-    assert "MAML + CML" in done.stdout, "the tables end in the terminal"
-    out = checkout / "results" / "tiny"
+    return done.stdout
+
+
+def records_in(checkout: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in checkout.glob("results/runs/*/record.json")}
+
+
+def check_files_of_the_study(out: Path) -> None:
     for made in (
         "report.html",
         "tables/sinusoid.md",
@@ -29,22 +34,11 @@ def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkou
         "figures/figure2.png",
     ):
         assert (out / made).stat().st_size > 200, made
-    records = sorted((checkout / "results" / "runs").glob("*/record.json"))
-    assert len(records) == 4 + 5
-    before = {path: path.read_bytes() for path in records}
-    allocators = {json.loads(content)["machine"]["allocator"] for content in before.values()}
-    assert allocators == {"keep"}, (
-        "glibc reads its settings as a process starts: they are the launcher's to give"
-    )
 
-    again = snakemake(checkout)
-    assert again.returncode == 0
-    assert trained(again) == 0
-    assert "rendering" not in again.stdout + again.stderr, "nothing is made again"
-    assert "MAML + CML" in again.stdout, "the tables are shown all the same"
 
-    gathered = snakemake(checkout, "--report", "gathered.html")
-    assert gathered.returncode == 0, gathered.stderr[-3000:]
+def check_gathered_report(checkout: Path) -> None:
+    """Snakemake's own report has the page, a table and a figure, with readable captions."""
+    whole(snakemake(checkout, "--report", "gathered.html"))
     html = (checkout / "gathered.html").read_text()
     captions = (
         "Study <strong>tiny</strong>: A tiny study.",
@@ -55,24 +49,47 @@ def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkou
     assert [caption for caption in captions if caption not in html] == []
     assert "problematic" not in html, "a caption that docutils cannot read"
 
-    # An edited title changes the tables, and trains nothing.
+
+def check_an_edited_title_trains_nothing(checkout: Path) -> None:
     edited = json.loads(json.dumps(CONFIG))
     edited["tables"]["table1"]["title"] = "Another title"
     (checkout / "edited.yaml").write_text(yaml.safe_dump(edited))
     retitled = snakemake(checkout, config="edited.yaml")
-    assert retitled.returncode == 0, retitled.stderr[-3000:]
+    assert "Another title" in whole(retitled)
     assert trained(retitled) == 0
-    assert "Another title" in retitled.stdout
 
-    # A lost stamp, or a job planned anew, finds its runs finished.
+
+def check_jobs_without_stamps_find_their_runs(checkout: Path, before: dict[Path, bytes]) -> None:
+    """A lost stamp, or a job planned anew with a third seed, finds its runs finished."""
     for stamp in (checkout / "results" / "done").glob("*.json"):
         stamp.unlink()
-    more = snakemake(checkout, "--config", "seeds=3", "engine=plain")
-    assert more.returncode == 0, more.stderr[-3000:]
-    assert {path: path.read_bytes() for path in records} == before
-    added = set((checkout / "results" / "runs").glob("*/record.json")) - before.keys()
+    whole(snakemake(checkout, "--config", "seeds=3", "engine=plain"))
+    after = records_in(checkout)
+    assert {path: after[path] for path in before} == before
+    added = [content for path, content in after.items() if path not in before]
     assert len(added) == 2 + 2
-    assert {json.loads(path.read_text())["engine"]["path"] for path in added} == {"plain"}
+    assert {json.loads(content)["engine"]["path"] for content in added} == {"plain"}
+
+
+@pytest.mark.slow
+def test_a_study_from_nothing_to_its_report_and_what_a_second_start_does(checkout):
+    done = snakemake(checkout)
+    assert "MAML + CML" in whole(done), "the tables end in the terminal"
+    assert trained(done) == 2 + 5
+    check_files_of_the_study(checkout / "results" / "tiny")
+    before = records_in(checkout)
+    assert len(before) == 4 + 5
+    allocators = {json.loads(content)["machine"]["allocator"] for content in before.values()}
+    assert allocators == {"keep"}, "the launcher sets glibc's variables before a process starts"
+
+    again = snakemake(checkout)
+    assert "MAML + CML" in whole(again), "the tables are shown all the same"
+    assert trained(again) == 0
+    assert "rendering" not in again.stdout + again.stderr, "nothing is made again"
+
+    check_gathered_report(checkout)
+    check_an_edited_title_trains_nothing(checkout)
+    check_jobs_without_stamps_find_their_runs(checkout, before)
 
 
 @pytest.mark.slow
@@ -113,13 +130,13 @@ def test_only_what_is_new_is_trained(checkout):
 
 
 def most_at_once(done: subprocess.CompletedProcess) -> int:
-    """The largest number of Conv4 trainings under way at one time, from Snakemake's own account."""
+    """The largest number of Conv4 trainings at one time, by Snakemake's own account."""
     running, most = set(), 0
     for line in (done.stdout + done.stderr).splitlines():
-        if found := re.match(r"Job (\d+): training 1 run: maml", line):
-            running.add(found[1])
-        elif found := re.match(r"Finished jobid: (\d+)", line):
-            running.discard(found[1])
+        if match := re.match(r"Job (\d+): training 1 run: maml", line):
+            running.add(match[1])
+        elif match := re.match(r"Finished jobid: (\d+)", line):
+            running.discard(match[1])
         most = max(most, len(running))
     return most
 
@@ -165,8 +182,9 @@ def test_a_study_that_expects_a_gpu_stops_without_one_and_says_what_to_do(checko
 
 @pytest.mark.slow
 def test_data_that_cannot_be_had_leaves_the_rest_running(checkout):
-    """A set with terms of use, in a copy of the package: its runs are `not run: reason`, all else
-    goes on.
+    """In a copy of the package, a data set has terms of use: its runs are `not run: reason`.
+
+    All other runs go on.
     """
     package = checkout / "cml_bench"
     shutil.copytree(ROOT / "cml_bench", package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -210,7 +228,7 @@ def test_a_run_that_was_moved_away_is_trained_again_and_no_other(checkout):
 
 @pytest.mark.slow
 def test_when_a_run_fails_the_tables_of_the_others_are_shown(checkout):
-    """One record is damaged, so its training refuses; everything else is made and told."""
+    """One record is damaged, so its training refuses; everything else is made and shown."""
     config = {**changed(), "study": "failing", "results": "failing"}
     resolved = resolve(parse(config, "test"), "test")
     bad = checkout / "failing" / "runs" / resolved.runs[0].folder

@@ -1,5 +1,6 @@
-"""``wrap()``: shapes, labels and splits. Its pixels are in test_decoding.py, the first steps in
-test_data.py.
+"""``wrap()``: shapes, labels and splits.
+
+Pixels are in test_decoding.py, a first use of ``wrap`` in test_data.py.
 """
 
 import io
@@ -139,11 +140,11 @@ def test_the_axis_of_the_channels_is_found():
         ((2, 5, 3), 3),
     ):
         array = np.random.default_rng(0).random(shape)
-        found = wrap([(array, 0)]).arrays.images
-        assert found.shape[1] == channels
+        images = wrap([(array, 0)]).arrays.images
+        assert images.shape[1] == channels
         last = shape[2] == channels and shape[0] != channels
         assert np.array_equal(
-            found[0], np.round((array.transpose(2, 0, 1) if last else array) * 255)
+            images[0], np.round((array.transpose(2, 0, 1) if last else array) * 255)
         )
 
 

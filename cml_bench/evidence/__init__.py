@@ -4,5 +4,5 @@
 table is made of, ``build`` makes one from records, ``notes`` says it in sentences, ``paper`` sets
 the published numbers beside it, ``gate`` compares short runs with committed references. Nothing
 here imports torch. The rules are written down in docs/evidence.md: a change of one needs a reason
-there and a simulation in tests/test_stats.py or test_verdict.py.
+there and a simulation in tests/test_simulated_results.py.
 """

@@ -12,13 +12,16 @@ Every preset is resolved into each run's spec, so a record never says only "offi
 preset x+cml differs from x in the co-learner's keys alone.
 """
 
-import typing
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cml_bench.errors import unknown
-from cml_bench.spec import Model, Options, Protocol, RunSpec, canonical
+from cml_bench.spec import Model, Protocol, RunSpec, canonical
 from cml_bench.study import places
+
+if TYPE_CHECKING:
+    from cml_bench.methods.base import Method
+    from cml_bench.networks.base import Network
 
 
 class Recipe(NamedTuple):
@@ -60,21 +63,7 @@ CLEAN_NETWORK = {"shortcuts": "adapted"}
 PRESETS = ("official", "clean", "matched")
 
 
-class Released(typing.Protocol):
-    """What is asked here of the class of a method or of a network."""
-
-    name: ClassVar[str]
-    Options: ClassVar[type[Options]]
-    recipe: ClassVar[Recipe]
-
-
-class ReleasedMethod(Released, typing.Protocol):
-    """And of a method's."""
-
-    network_defaults: ClassVar[Mapping[str, Any]]
-
-
-def released_row(method: ReleasedMethod, network: Released | None) -> Recipe:
+def released_row(method: "type[Method]", network: "type[Network] | None") -> Recipe:
     """The row of a method on a network: the method's, with what the network's own code changes in
     it.
 
@@ -97,7 +86,7 @@ def released_row(method: ReleasedMethod, network: Released | None) -> Recipe:
 
 
 def deviation(
-    spec: RunSpec, method: ReleasedMethod, network: Released | None
+    spec: RunSpec, method: "type[Method]", network: "type[Network] | None"
 ) -> dict[str, list[Any]]:
     """Where a run is not of the preset ``official`` of its method on its network: dotted key ->
     [its value, official].

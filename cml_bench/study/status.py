@@ -113,4 +113,6 @@ def text(plan: Plan, results: Path) -> str:
             ]
             lines += [f"{state}: {s.title}{': ' + s.more if s.more else ''}" for s in told]
     reasons = {s.more for s in states_of.values() if s.state == "not run"}
-    return escaped("\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))]))
+    return controls_escaped(
+        "\n".join([*lines, *(f"not run: {reason}" for reason in sorted(reasons))])
+    )

@@ -31,10 +31,10 @@ MINI = {"train": 64, "validation": 16, "test": 20}
 
 
 def images(number: int, each: int, side: int, seed: int = 0, channels: int = 3) -> np.ndarray:
-    """Pictures of class ``number``: uint8 (each, side, side, channels), its coarse squares with a
-    little noise.
+    """Pictures of class ``number``: coarse squares with a little noise.
 
-    They use the upper half of the bytes as much as the lower, as photographs do.
+    uint8 (each, side, side, channels). As in photographs, bytes of the upper half are as frequent
+    as those of the lower half.
     """
     cells = 7 if side % 7 == 0 else 8
     pattern = np.random.default_rng((seed, number)).integers(0, 200, (1, cells, cells, channels))
@@ -48,16 +48,21 @@ def images(number: int, each: int, side: int, seed: int = 0, channels: int = 3) 
 
 
 # -- pickles
-# ------------------------------------------------------------------------------------------
 
 
 def python3_pickle(value: Any) -> bytes:
-    """As Python 3 wrote with protocol 2 before numpy 2: bytes as latin1 text, ``numpy.core``."""
+    """A pickle as Python 3 wrote it with protocol 2 before numpy 2.
+
+    Bytes are latin1 text, and numpy's core is ``numpy.core``.
+    """
     return pickle.dumps(value, protocol=2).replace(b"cnumpy._core.", b"cnumpy.core.")
 
 
 class _Python2(pickle._Pickler):
-    """Strings and bytes as Python 2 wrote its str: the opcodes (SHORT_)BINSTRING."""
+    """A pickler that writes strings and bytes as Python 2 wrote its str.
+
+    The opcodes are BINSTRING and SHORT_BINSTRING.
+    """
 
     def save_string(self, value: str | bytes) -> None:
         content = value.encode("latin1") if isinstance(value, str) else value
@@ -70,19 +75,19 @@ class _Python2(pickle._Pickler):
 
 
 def python2_pickle(value: Any) -> bytes:
-    """As Python 2 wrote with protocol 2: CIFAR's files, Planetoid's."""
+    """A pickle as Python 2 wrote it with protocol 2: the files of CIFAR and Planetoid."""
     buffer = io.BytesIO()
     _Python2(buffer, protocol=2).dump(value)
     return buffer.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
 
 
 # -- data sets
-# ----------------------------------------------------------------------------------------
 
 
 def mini_contents(each: int = EACH, seed: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(split, what its pickle holds); the rows of a class do not stand together, and not in the
-    order of the names.
+    """Pairs (split, content of its pickle).
+
+    The rows of a class do not stand together, nor in the order of the names.
     """
     first = 0
     for split, count in MINI.items():
@@ -94,16 +99,19 @@ def mini_contents(each: int = EACH, seed: int = 0) -> Iterator[tuple[str, dict[s
 
 
 def miniimagenet(folder: Path, each: int = EACH, seed: int = 0) -> list[Path]:
-    """The three pickles as on Zenodo."""
-    found = []
+    """The three pickles of MiniImagenet as they are on Zenodo."""
+    paths = []
     for split, content in mini_contents(each, seed):
-        found.append(Path(folder) / f"mini-imagenet-cache-{split}.pkl")
-        found[-1].write_bytes(python3_pickle(content))
-    return found
+        paths.append(Path(folder) / f"mini-imagenet-cache-{split}.pkl")
+        paths[-1].write_bytes(python3_pickle(content))
+    return paths
 
 
 def miniimagenet_tar(folder: Path, each: int = EACH, seed: int = 0) -> list[Path]:
-    """``mini-imagenet.tar.gz``: the same, where validation is called val, in another order."""
+    """``mini-imagenet.tar.gz``: the same images in another order.
+
+    Its validation split is called val.
+    """
     members = {
         f"mini-imagenet-cache-{split.replace('validation', 'val')}.pkl": python3_pickle(content)
         for split, content in mini_contents(each, seed)
@@ -112,7 +120,7 @@ def miniimagenet_tar(folder: Path, each: int = EACH, seed: int = 0) -> list[Path
 
 
 def packed(path: Path, members: dict[str, bytes]) -> Path:
-    """A tar.gz of these members, the same bytes each time."""
+    """A tar.gz of these members: the same bytes at each call."""
     with (
         gzip.GzipFile(path, "wb", compresslevel=1, mtime=0) as raw,
         tarfile.open(fileobj=raw, mode="w") as archive,
@@ -129,8 +137,9 @@ def _split(name: str) -> dict[str, Any]:
 
 
 def cifar100(folder: Path, train: int = 20, test: int = 5, seed: int = 0) -> list[Path]:
-    """``cifar-100-python.tar.gz``: pickles train, test and meta of Python 2; rows in mixed
-    order.
+    """``cifar-100-python.tar.gz``: the pickles train, test and meta of Python 2.
+
+    The rows of the classes are mixed.
     """
     split = _split("cifar_fs")
     tree: dict[str, list[str]] = {}
@@ -163,8 +172,9 @@ def cifar100(folder: Path, train: int = 20, test: int = 5, seed: int = 0) -> lis
 
 
 def flowers(folder: Path, each: int = EACH, seed: int = 0) -> list[Path]:
-    """``102flowers.tgz`` with jpg/image_00001.jpg and on, of many shapes and in mixed order;
-    ``imagelabels.mat``.
+    """``102flowers.tgz`` with jpg/image_00001.jpg and so on, and ``imagelabels.mat``.
+
+    The pictures have many shapes, and the classes are mixed.
     """
     from scipy.io import savemat
 
@@ -186,19 +196,20 @@ def flowers(folder: Path, each: int = EACH, seed: int = 0) -> list[Path]:
 
 
 def omniglot(folder: Path, seed: int = 0) -> list[Path]:
-    """The two zips with all 1,623 characters and 20 drawings of each: a character's bars, moved a
-    little.
+    """The two zips with all 1,623 characters and 20 drawings of each.
+
+    The drawings of one character are the same bars, moved a little.
     """
     split = _split("omniglot")
     rng = np.random.default_rng(seed)
-    found = []
+    paths = []
     for name in ("images_background", "images_evaluation"):
-        found.append(Path(folder) / f"{name}.zip")
+        paths.append(Path(folder) / f"{name}.zip")
         alphabets: dict[str, set[int]] = {}
         for part in ("train", "validation", "test"):
             for alphabet, (first, last) in split[part].get(name, {}).items():
                 alphabets.setdefault(alphabet, set()).update(range(first, last + 1))
-        with zipfile.ZipFile(found[-1], "w") as archive:
+        with zipfile.ZipFile(paths[-1], "w") as archive:
             for alphabet in sorted(alphabets):
                 for character in sorted(alphabets[alphabet]):
                     cells = rng.random((7, 7)) < 0.3
@@ -211,11 +222,11 @@ def omniglot(folder: Path, seed: int = 0) -> list[Path]:
                         drawn = f"{character:04d}_{drawing:02d}.png"
                         place = f"{name}/{alphabet}/character{character:02d}/{drawn}"
                         archive.writestr(zipfile.ZipInfo(place), buffer.getvalue())
-    return found
+    return paths
 
 
 def sources(files: dict[str, list[Path]]) -> dict[str, Any]:
-    """What a configuration says of files of data sets: ``sources`` and ``acknowledged``."""
+    """The keys ``sources`` and ``acknowledged`` of a configuration that names these files."""
     own = {
         name: {
             path.name: {"path": str(path.absolute()), "sha256": sha256_of(path)} for path in paths
@@ -226,7 +237,7 @@ def sources(files: dict[str, list[Path]]) -> dict[str, Any]:
 
 
 def write_all(folder: Path) -> Path:
-    """Every miniature, and ``sources.yaml``."""
+    """Write every miniature archive, and ``sources.yaml``."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     cifar = cifar100(folder)
@@ -246,7 +257,7 @@ if __name__ == "__main__":
 
 
 class Command:
-    """Pickled by others: runs a command when it is loaded."""
+    """An object whose pickle runs a command when it is loaded."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -4,7 +4,7 @@ from cml_bench.evidence.build import build
 from cml_bench.report import write
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests.helpers.simulated import finish
+from tests.helpers.simulated import experiment, finish
 
 LEVEL = {"base": 50, "meta": 45, "co": 46}
 LABELS = (
@@ -42,16 +42,7 @@ SHOWN = CAPTION.replace("`", "")
 
 
 def study(labels=LABELS, base=BASE, group=GROUP, title=TITLE, caption=CAPTION):
-    """MAML and MAML + CML at two shots; the latter in a row for each label."""
-    experiment = {
-        "data": "glyphs",
-        "network": "conv4",
-        "shots": [1, 5],
-        "query": 5,
-        "steps": 100,
-        "evaluation": {"tasks": 20, "query": 5},
-        "methods": {"maml": {}, "maml+cml": {}},
-    }
+    """A plan of MAML and MAML + CML at two shots, with a row of MAML + CML for each label."""
     rows = [{"label": base, "run": "maml"}]
     rows += [{"label": label, "run": "maml+cml", "against": "maml"} for label in labels]
     table = {
@@ -68,7 +59,7 @@ def study(labels=LABELS, base=BASE, group=GROUP, title=TITLE, caption=CAPTION):
         "title": title,
         "summary": caption,
         "seeds": 3,
-        "experiments": {"e": experiment},
+        "experiments": {"e": experiment(20)},
         "tables": {"t": table},
         "figures": {"f": {**figure, "title": title, "caption": caption}},
     }

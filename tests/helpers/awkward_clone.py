@@ -1,5 +1,6 @@
-"""A checkout in an awkward place, its tiny study, and a watch over the files around them: for
-test_awkward_names.py.
+"""A checkout in an awkward place, and a watch over the files around it.
+
+Used by test_awkward_names.py.
 """
 
 import hashlib
@@ -16,9 +17,9 @@ import yaml
 
 from tests.helpers.checkouts import CONFIG, ROOT
 
-PLACE = "my drive/$x & o'neil/-n"  # of the clone, with its .venv
-# Each word of these is a file that stands beside the folders: a path that a shell splits would end
-# in it.
+PLACE = "my drive/$x & o'neil/-n"  # the clone's folder, with its .venv
+# Files stand beside these folders, called like the words of the paths: a path that a shell splits
+# would hit one of them.
 RESULTS = "precious data/R&D/o'neil/copy (1)/größe ü/-n/#h;a,b [c] *? ~ `d` !e \\f/results"
 DATA_DIR = "-n data/R&D (2)'s"
 STUDY = "my study's $x.yaml"
@@ -26,7 +27,10 @@ STANDING = ("precious", "data/R", "-n", "copy", "größe")
 
 
 def study(**changes) -> dict:
-    """One job on prepared images, a table, a figure; ``changes`` of top-level keys."""
+    """A study of one job on prepared images, with a table and a figure.
+
+    ``changes`` replace top-level keys.
+    """
     config = json.loads(json.dumps(CONFIG))
     glyphs = config["experiments"]["glyphs"]
     glyphs |= {
@@ -52,8 +56,9 @@ def study(**changes) -> dict:
 
 
 def clone(folder: Path) -> Path:
-    """A checkout under :data:`PLACE` with a .venv that has this environment's packages, and the
-    files that stand.
+    """A checkout under :data:`PLACE`, whose .venv has this environment's packages.
+
+    The files whose names are parts of the path stand beside the folders.
     """
     home = folder / PLACE
     for name in ("workflow", "profiles", "configs"):
@@ -73,7 +78,7 @@ def clone(folder: Path) -> Path:
 
 
 def snakemake(home: Path, config: dict, *args: str) -> subprocess.CompletedProcess:
-    """Snakemake by the clone's own Python."""
+    """Run Snakemake with the clone's own Python."""
     (home / STUDY).write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     command = [
         home / ".venv/bin/python",
@@ -92,19 +97,20 @@ def snakemake(home: Path, config: dict, *args: str) -> subprocess.CompletedProce
 
 
 def around(folder: Path, home: Path, config: dict) -> dict[str, str]:
-    """Path -> digest and time of every file below ``folder``, "" of a folder: but the study's and
-    Snakemake's own.
+    """Path -> digest and time of every file below ``folder`` ("" for a folder).
+
+    Files that the study and Snakemake write are left out.
     """
     own = {
         home / name
         for name in (config["results"], config["data_dir"], ".snakemake", ".venv", STUDY)
     }
-    found = {}
+    digests = {}
     for path in sorted(folder.rglob("*")):
         if own & {path, *path.parents} or any(path in place.parents for place in own):
             continue
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        found[str(path.relative_to(folder))] = (
+        digests[str(path.relative_to(folder))] = (
             f"{content} {path.lstat().st_mtime_ns}" if content else ""
         )
-    return found
+    return digests

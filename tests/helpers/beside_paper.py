@@ -1,9 +1,10 @@
-"""A study beside published numbers, for simulated records."""
+"""A study whose results are simulated and stand beside published numbers."""
 
 import yaml
 
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
+from tests.helpers.simulated import ROWS, experiment
 
 LEVEL = {"base": 50.0, "meta": 55.0, "co": 40.0}
 PAPER = {
@@ -38,33 +39,20 @@ PAPER = {
 
 
 def study(tmp_path, seeds=6, paper=PAPER, **changes):
-    """Simulated official runs of MAML and +CML on glyphs, beside PAPER."""
+    """A plan of official runs of MAML and +CML on glyphs, beside the numbers of PAPER."""
     tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "published.yaml"
     path.write_text(yaml.safe_dump(paper))
-    experiment = {
-        "data": "glyphs",
-        "network": "conv4",
-        "way": 5,
-        "shots": [1, 5],
-        "query": 5,
-        "steps": 100,
+    official = {
         "protocol": "official",
-        "evaluation": {"tasks": 4000, "query": 5},
         "methods": {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": 1.0}}}},
-        **changes,
     }
-    rows = [
-        {"label": "MAML", "run": "maml"},
-        {"label": "MAML + CML", "run": "maml+cml", "against": "maml"},
-        {"label": "MAML + CML†", "run": "maml+cml", "reading": "co", "against": "maml"},
-    ]
-    table = {"kind": "accuracy", "experiment": "e", "title": "Beside", "rows": rows, "paper": "t9"}
+    table = {"kind": "accuracy", "experiment": "e", "title": "Beside", "rows": ROWS, "paper": "t9"}
     config = {
         "study": "s",
         "seeds": seeds,
         "published": str(path),
-        "experiments": {"e": experiment},
+        "experiments": {"e": experiment(4000, **official | changes)},
         "tables": {"beside": table},
     }
     return resolve(parse(config, "test"), "test")

@@ -1,5 +1,6 @@
-"""Methods on small networks with perturbed parameters, and tasks to try them on (float64); a
-command's error.
+"""Methods on small networks, and tasks to try them on, in float64.
+
+The networks' parameters are perturbed. Also here: the error of a command.
 """
 
 import math
@@ -9,7 +10,7 @@ import torch
 from cml_bench import registry, seeding
 from cml_bench.__main__ import main
 from cml_bench.data.episodes import Examples, Task
-from cml_bench.engine.step import MetaStep, adam, leaves
+from cml_bench.engine.step import MetaStep, adam, expand, leaves
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from cml_bench.networks.mlp import MLP, MLPOptions
 from tests.helpers import reference, reference_methods
@@ -24,7 +25,7 @@ def random(*shape: int, name: str = "x") -> torch.Tensor:
 
 
 def images(tasks=3, way=3, shot=1, query=2, channels=1, size=16, name="task") -> Task:
-    """Random pictures with a class-dependent offset."""
+    """Tasks of random pictures; each class has an offset of its own."""
 
     def part(each: int, kind: str) -> Examples:
         y = torch.arange(way).repeat_interleave(each).expand(tasks, -1)
@@ -43,7 +44,10 @@ def waves(tasks=3, shot=4, query=5, name="wave") -> Task:
 
 
 class Case:
-    """A method on a small network with perturbed parameters, beside the reference's view of it."""
+    """A method on a small network with perturbed parameters.
+
+    ``ref`` is the same network in tests/helpers/reference.py.
+    """
 
     def __init__(
         self,
@@ -63,32 +67,42 @@ class Case:
     ):
         cls = registry.method(name)
         own = {**cls.network_defaults, **(network or {})}
-        late = tuple(range(1, 1 + own.get("extra_blocks", 0)))
         if net == "conv4":
-            self.network = Conv4(
-                Conv4Options(filters=filters, **own), (channels, size, size), way, path
-            )
-            self.ref = reference.Conv4(tuple(4 + i for i in late), own.get("slope", 0.0))
-            self.kind, lr = "classification", 0.4
+            self._images(Conv4Options(filters=filters, **own), channels, size, way, path)
         else:
-            self.network = MLP(
-                MLPOptions(hidden=(7, 7), activation=activation, **own), (1,), 1, path
-            )
-            self.ref = (reference.SmoothMLP if activation == "tanh" else reference.MLP)(
-                tuple(2 + i for i in late)
-            )
-            self.kind, lr = "regression", 0.05
+            self._vectors(MLPOptions(hidden=(7, 7), activation=activation, **own), path)
         self.network.name, self.name = net, name
         extra = (
             {"cml": {"gamma": gamma, "depth": depth, **(cml or {})}} if "co" in cls.heads else {}
         )
+        lr = 0.4 if net == "conv4" else 0.05
         self.options = cls.Options.read({rate(name): lr, **options, **extra}, name)
         self.method = cls(self.options, self.network, self.kind)
         self.gamma, self.depth = gamma, self.network.colearner_depth if depth is None else depth
         self.groups = leaves(self.method.init(3), CPU, torch.float64)
-        with (
-            torch.no_grad()
-        ):  # scales of both signs, so that the sign trick of the fast path is exercised
+        self._perturb()
+
+    def _images(self, options: Conv4Options, channels: int, size: int, way: int, path: str) -> None:
+        self.kind, self.network = (
+            "classification",
+            Conv4(options, (channels, size, size), way, path),
+        )
+        late = tuple(5 + i for i in range(options.extra_blocks))
+        self.ref = reference.Conv4(late, options.slope)
+
+    def _vectors(self, options: MLPOptions, path: str) -> None:
+        self.kind, self.network = "regression", MLP(options, (1,), 1, path)
+        late = tuple(3 + i for i in range(options.extra_blocks))
+        smooth = options.activation == "tanh"
+        self.ref = (reference.SmoothMLP if smooth else reference.MLP)(late)
+
+    def _perturb(self) -> None:
+        """Add random values to all parameters.
+
+        Batch-norm's scales get both signs, because the fast path treats negative ones in another
+        way.
+        """
+        with torch.no_grad():
             for params in self.groups.values():
                 for key, value in params.items():
                     value += (
@@ -123,8 +137,9 @@ class Case:
         )
 
     def received(self, task: Task, tasks_at_once: int = 4, made: type[MetaStep] = MetaStep) -> dict:
-        """The gradients with which one outer step ends, whatever the method does in between;
-        parameters stay.
+        """The gradients that the optimiser gets in one outer step, by group and name.
+
+        Whatever the method does in between, the parameters are put back.
         """
         before = {
             (g, n): p.detach().clone()
@@ -144,7 +159,10 @@ class Case:
         return {key: before[key] - moved[key] for key in before}
 
     def wanted(self, task: Task, **more) -> dict:
-        """What :meth:`received` must be, by the slow loop of tests/helpers/reference_methods.py."""
+        """What :meth:`received` must be.
+
+        Computed by the slow loop of tests/helpers/reference_methods.py.
+        """
         theta, phi = self.groups["base"], self.groups.get("co", {})
         return reference_methods.outer_gradient(
             self.name,
@@ -164,23 +182,24 @@ class Case:
 
 
 def values(groups: dict) -> dict:
-    """Parameters as they are, by group and name; on a CPU."""
+    """The present parameters on a CPU, by group and name."""
     return {(g, n): p.detach().cpu() for g, params in groups.items() for n, p in params.items()}
 
 
 def follow(groups: dict, by_hand: reference.Adam, grads: dict) -> None:
-    """One step of Adam by hand."""
+    """Make one step of Adam as it is written down in reference.py."""
     with torch.no_grad():
         for (g, n), value in by_hand.step(values(groups), grads).items():
             groups[g][n].copy_(value)
 
 
 def relative(got: dict, want: dict) -> float:
-    """Largest difference over the largest entry of each tensor; conv biases in front of batch-norm
-    left out.
+    """The largest difference, each tensor's as a share of its largest entry.
 
-    A tensor of entries below a ten-thousandth of the largest of all is measured against that: where
-    all ReLUs of a block are dead, what is left of a gradient is the rounding of the others.
+    Biases of convolutions in front of batch-norm are left out: their gradient is rounding noise. A
+    tensor whose entries are all below a ten-thousandth of the largest entry of all is measured
+    against that share. Such a tensor is noise too: where every ReLU of a block is dead, only
+    rounding is left of its gradient.
     """
     names = [n for n in want if not (n[1].startswith("conv") and ".bias" in n[1])]
     sizes = {n: float(want[n].abs().max()) for n in names}
@@ -189,9 +208,18 @@ def relative(got: dict, want: dict) -> float:
 
 
 def said(capsys, *arguments: str) -> str:
-    """The one paragraph of a command that ends with exit code 2."""
+    """The one paragraph that a command prints as it ends with exit code 2."""
     assert main(list(arguments)) == 2
     text = capsys.readouterr().err
     assert text.startswith("error: ")
     assert text.count("\n") == 1
     return text
+
+
+def adapted(case: Case, task: Task, steps: int | None = None, loss: str = "meta"):
+    """Parameters (T, ...) after the inner loop."""
+    steps = case.method.inner_steps if steps is None else steps
+    *_, params = case.method.trajectory(
+        expand(case.groups, len(task)), task.support, steps, loss=loss
+    )
+    return params

@@ -1,4 +1,4 @@
-"""Checkouts of the workflow with a tiny study, and Snakemake in them."""
+"""The configuration of a tiny study, and Snakemake on it in a checkout."""
 
 import json
 import os
@@ -80,6 +80,11 @@ CONFIG = {
 }
 
 
+def glyphs_experiment() -> dict:
+    """The experiment on glyphs in CONFIG, with MAML alone."""
+    return {**json.loads(json.dumps(CONFIG["experiments"]["glyphs"])), "methods": {"maml": {}}}
+
+
 def snakemake(folder: Path, *args: str, config: str = "tiny.yaml") -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", config, *args]
@@ -87,13 +92,13 @@ def snakemake(folder: Path, *args: str, config: str = "tiny.yaml") -> subprocess
 
 
 def trained(done: subprocess.CompletedProcess) -> int:
-    """How many train jobs Snakemake counted."""
-    found = re.search(r"^train\s+(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
-    return int(found[1]) if found else 0
+    """The number of train jobs that Snakemake counted."""
+    match = re.search(r"^train\s+(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def changed(**fields) -> dict:
-    """CONFIG with other fields of the sinusoid experiment, and that experiment alone."""
+    """CONFIG with the sinusoid experiment alone, and other values of its ``fields``."""
     config = json.loads(json.dumps(CONFIG))
     config["experiments"] = {
         "sinusoid": {**config["experiments"]["sinusoid"], "runs_per_job": 1, **fields}

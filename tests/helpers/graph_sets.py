@@ -1,4 +1,4 @@
-"""Graph data sets and their files, and generated graphs with each kind of features."""
+"""Graph data sets, their files, and generated graphs with each kind of features."""
 
 from functools import cache
 from pathlib import Path
@@ -28,8 +28,9 @@ def copies(data, folder: Path) -> dict[str, LocalCopy]:
 
 @cache
 def variant(kind: str) -> Piece:
-    """Features stored dense, as patterns of eight columns, or sparse; 20 columns are no multiple of
-    eight.
+    """A graph whose features are stored dense, as patterns of eight columns, or sparse.
+
+    It has 20 columns: no multiple of eight.
     """
     if kind == "dense":
         return small()
@@ -43,8 +44,9 @@ PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 
 
 def planetoids(folder: Path, **changes) -> dict[str, Path]:
-    """The eight files of a graph of 9 nodes, of which 7 is in no part; ``changes``: content by
-    part.
+    """The eight files of a graph of 9 nodes; node 7 is in no part.
+
+    ``changes``: other content by part.
     """
     words = sp.csr_matrix(np.arange(24).reshape(6, 4) % 3 == 0, dtype=np.float32)
     more = sp.csr_matrix(np.arange(8).reshape(2, 4) % 2 == 1, dtype=np.float32)
@@ -67,14 +69,15 @@ def planetoids(folder: Path, **changes) -> dict[str, Path]:
 
 
 def arrays(**changes) -> dict[str, np.ndarray]:
-    """What an npz of a graph of 5 nodes holds: links in one direction, one twice, one of a node to
-    itself.
+    """The arrays in the npz of a graph of 5 nodes.
+
+    Links are given in one direction; one is given twice, and one joins a node to itself.
     """
     links = sp.coo_matrix((np.ones(6), ([0, 1, 2, 3, 3, 0], [1, 2, 3, 4, 3, 1])), (5, 5)).tocsr()
     words = sp.csr_matrix(np.arange(15).reshape(5, 3) % 4, dtype=np.float32)
     parts = {
-        f"{name}_{part}": np.asarray(getattr(found, part))
-        for name, found in (("adj", links), ("attr", words))
+        f"{name}_{part}": np.asarray(getattr(matrix, part))
+        for name, matrix in (("adj", links), ("attr", words))
         for part in ("data", "indices", "indptr", "shape")
     }
     return {**parts, "labels": np.array([0, 1, 2, 0, 1]), **changes}

@@ -1,7 +1,7 @@
-"""Graphs to try methods on (float64), and G-Meta and AMM-GNN as one would write them down first.
+"""Small graphs in float64, and G-Meta and AMM-GNN written plainly on them.
 
 The reference works on dense matrices, one task and one node at a time, with torch's autograd
-throughout, and shares nothing with the package but the tasks and the masks.
+throughout. It shares only the tasks and the masks with the package.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ METHODS = ("gmeta", "amm_gnn")
 
 
 class Piece(GraphSet):
-    """A graph given as arrays."""
+    """A data set made of a graph given as arrays."""
 
     name, subgraph, smallest_class = "piece", 10.0, 5
 
@@ -42,8 +42,9 @@ class Piece(GraphSet):
 
 @cache
 def small(dtype=torch.float64, classes=6) -> Piece:
-    """14 nodes in each of 6 classes, 20 real features of which some are negative, some nodes
-    without a link.
+    """A graph of 14 nodes in each class, some of them without a link.
+
+    It has 20 real features, some of which are negative.
     """
     labels = np.repeat(np.arange(classes), 14)
     nodes = len(labels)
@@ -92,23 +93,22 @@ class Case:
 
     def gradient(self, task: Task, tasks_at_once=1):
         scores = self.step(tasks_at_once=tasks_at_once).gradients(task)
-        found = {
+        grads = {
             (g, n): torch.zeros_like(p) if p.grad is None else p.grad.clone()
             for g, params in self.groups.items()
             for n, p in params.items()
         }
-        return scores, found
+        return scores, grads
 
     def wanted(self, task: Task):
         return reference_gradient(self, task)
 
 
 # -- the reference
-# ------------------------------------------------------------------------------------
 
 
 def matrices(arrays: GraphArrays, width: int):
-    """Dense D^-1 (A + I) and X."""
+    """The dense matrices D^-1 (A + I) and X."""
     n = len(arrays.labels)
     a, x = torch.eye(n, dtype=torch.float64), torch.zeros(n, width, dtype=torch.float64)
     for i in range(n):
@@ -131,18 +131,20 @@ def layers(a, x, p, mask=None):
 
 
 def embeddings(name, a, x, p, nodes, mask=None):
-    """(n, hidden): G-Meta's means over subgraphs, whose masks stand below each other, or rows of
-    the whole graph.
+    """Embeddings (n, hidden) of the nodes.
+
+    AMM-GNN's are rows of the whole graph. G-Meta's are means over subgraphs; the subgraphs' masks
+    are stacked in ``mask``.
     """
     if name.startswith("amm_gnn"):
         return layers(a, x, p, mask)[nodes]
-    found, first = [], 0
+    means, first = [], 0
     for node in nodes:
         s = two_hops(a, node)
         part = None if mask is None else mask[first : first + len(s)]
-        found.append(layers(a[s][:, s], x[s], p, part).mean(0))
+        means.append(layers(a[s][:, s], x[s], p, part).mean(0))
         first += len(s)
-    return torch.stack(found)
+    return torch.stack(means)
 
 
 def linear(p, name, z):
@@ -150,7 +152,7 @@ def linear(p, name, z):
 
 
 def masks(case: Case, a, nodes, step: int):
-    """The factors of one support pass, as the package draws them."""
+    """The dropout factors of one support pass, as the package draws them."""
     from cml_bench import seeding
     from cml_bench.networks._sparse import Dropout
 
@@ -164,7 +166,7 @@ def masks(case: Case, a, nodes, step: int):
 
 
 def one_task(case: Case, base, phi, support, query, labels_s, labels_q):
-    """The outer loss of one task: a scalar."""
+    """The outer loss of one task, a scalar."""
     name, o = case.name, case.options
     a, x = matrices(case.data.arrays, case.data.features)
     extra, scale = 0.0, torch.ones(x.shape[1], dtype=x.dtype)
@@ -217,7 +219,10 @@ def reference_gradient(case: Case, task: Task) -> dict:
 
 
 def largest(got: dict, want: dict) -> float:
-    """Largest difference over the largest entry of each tensor."""
+    """The largest difference, each tensor's as a share of its largest entry."""
     return max(
         float((got[k] - want[k]).abs().max() / want[k].abs().max().clamp_min(1e-9)) for k in want
     )
+
+
+BOTH = [*METHODS, *(f"{name}+cml" for name in METHODS)]

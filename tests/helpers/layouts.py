@@ -1,4 +1,4 @@
-"""The containers that people keep an archive's files in: folders, zips and tars."""
+"""Containers of an archive's files: folders, zips and tars as people make them."""
 
 import zipfile
 from pathlib import Path
@@ -22,14 +22,14 @@ LITTER = (
 
 
 def littered(files: dict[str, bytes]) -> dict[str, bytes]:
-    """With what systems leave beside every tenth file."""
-    found = {}
+    """The members, with the files that operating systems leave beside every tenth one."""
+    members = {}
     for number, (name, held) in enumerate(files.items()):
         folder, _, base = name.rpartition("/")
         if number % 10 == 0:
-            found |= {form.format(folder or "x", base): b"\0\5\x16\7 no data" for form in LITTER}
-        found[name] = held
-    return found
+            members |= {form.format(folder or "x", base): b"\0\5\x16\7 no data" for form in LITTER}
+        members[name] = held
+    return members
 
 
 def folder_of(path: Path, files: dict[str, bytes]) -> Path:
@@ -43,9 +43,8 @@ def zip_of(path: Path, files: dict[str, bytes], separator: str = "/") -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, held in files.items():
             item = zipfile.ZipInfo("x")
-            item.filename = name.replace(
-                "/", separator
-            )  # ZipInfo itself would leave a backslash as it is
+            # Set later: ZipInfo's own constructor would keep a backslash as it is.
+            item.filename = name.replace("/", separator)
             archive.writestr(item, held)
     return path
 
@@ -69,7 +68,7 @@ def refused(name: str, path: Path, pattern: str) -> None:
     files = dict.fromkeys((file.name for file in data.files), path)
     if name == "miniimagenet":
         files = {"mini-imagenet.tar.gz": path}
-    with pytest.raises(UserError, match=pattern) as found:
+    with pytest.raises(UserError, match=pattern) as caught:
         list(data.classes(files))
-    assert "elete" not in str(found.value)
-    assert "\n" not in str(found.value)
+    assert "elete" not in str(caught.value)
+    assert "\n" not in str(caught.value)

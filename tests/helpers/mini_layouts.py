@@ -1,4 +1,4 @@
-"""The layouts in which MiniImagenet is passed around."""
+"""MiniImagenet in the layouts in which people pass it on."""
 
 import io
 import pickle
@@ -13,7 +13,7 @@ SHORT = {"train": "train", "validation": "val", "test": "test"}
 
 
 def pictures() -> dict[str, dict[str, np.ndarray]]:
-    """split -> class -> (4, 84, 84, 3)."""
+    """split -> class -> pictures (4, 84, 84, 3)."""
     return {
         s: {name: archives.images(int(name[1:]), 4, 84) for name in names}
         for s, names in CLASSES.items()
@@ -27,46 +27,47 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def labelled(names: bool = True) -> dict[str, bytes]:
-    """``{data, labels, catname2label}``; labels count on from split to split, the classes are
-    mixed.
+    """The pickles ``{data, labels, catname2label}`` of each split.
+
+    Labels are counted over all splits, and the classes are mixed.
     """
     files, first = {}, 0
-    for split, found in pictures().items():
-        numbers = {name: first + i for i, name in enumerate(found)}
+    for split, classes in pictures().items():
+        numbers = {name: first + i for i, name in enumerate(classes)}
         held = {
-            "data": np.stack(list(found.values()), axis=1).reshape(-1, 84, 84, 3),
+            "data": np.stack(list(classes.values()), axis=1).reshape(-1, 84, 84, 3),
             "labels": list(numbers.values()) * 4,
             "catname2label": numbers,
         }
         held = held if names else {key: held[key] for key in ("data", "labels")}
         phase = "_phase_train" * (split == "train")
         files[f"miniImageNet_category_split_{SHORT[split]}{phase}.pickle"] = pickle.dumps(held, 4)
-        first += len(found)
+        first += len(classes)
     more = pickle.dumps({"data": np.zeros((1, 84, 84, 3), np.uint8), "labels": [0]})
     return {**files, "miniImageNet_category_split_train_phase_val.pickle": more}
 
 
 def rows() -> dict[str, bytes]:
-    """The published pickles, as Python 3 writes them with bytes for names."""
+    """The published pickles as Python 3 writes them, with bytes as names."""
     return {
         f"mini-imagenet-cache-{SHORT[split]}.pkl": pickle.dumps(
             {
-                b"image_data": np.concatenate(list(found.values())),
+                b"image_data": np.concatenate(list(classes.values())),
                 b"class_dict": {
-                    name.encode(): np.arange(4 * i, 4 * i + 4) for i, name in enumerate(found)
+                    name.encode(): np.arange(4 * i, 4 * i + 4) for i, name in enumerate(classes)
                 },
             }
         )
-        for split, found in pictures().items()
+        for split, classes in pictures().items()
     }
 
 
 def listed(head: str = "filename,label", end: str = "\n") -> dict[str, bytes]:
-    """Ravi and Larochelle's lists, and a folder of all images."""
+    """Ravi and Larochelle's lists, and one folder with all images."""
     files = {}
-    for split, found in pictures().items():
+    for split, classes in pictures().items():
         lines = [head]
-        for name, images in found.items():
+        for name, images in classes.items():
             for i, pixels in enumerate(images):
                 files[f"images/{name}0000000{i}.png"] = png(pixels)
                 lines.append(f"{name}0000000{i}.png,{name}")
@@ -77,8 +78,8 @@ def listed(head: str = "filename,label", end: str = "\n") -> dict[str, bytes]:
 def unpacked(split_names: dict[str, str] = SHORT) -> dict[str, bytes]:
     return {
         f"{split_names[split]}/{name}/{name}0000000{i}.PNG": png(pixels)
-        for split, found in pictures().items()
-        for name, images in found.items()
+        for split, classes in pictures().items()
+        for name, images in classes.items()
         for i, pixels in enumerate(images)
     }
 

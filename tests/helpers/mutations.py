@@ -1,4 +1,7 @@
-"""Deliberate mistakes, each as a function of a MonkeyPatch, for the tests that must notice them."""
+"""Deliberate mistakes in methods, for the tests that must notice them.
+
+Each is a function of a MonkeyPatch.
+"""
 
 import itertools
 
@@ -63,10 +66,10 @@ def inner_step_a_tenth(patch) -> None:
 
 
 def one_convolution_frozen(patch, number: int = 4) -> None:
-    """At its random start: neither the inner nor the outer loop moves it.
+    """The last convolution stays at its random start in both loops.
 
-    The last one: in the gate's 150 steps the first two are as good random as trained (57.7 and 58.1
-    against 57.5 %).
+    In the gate's 150 steps the first two convolutions do as well random as trained (57.7 and 58.1
+    against 57.5 %), so it must be the last one.
     """
     frozen, adapts, gradients = f"conv{number}.", MAML.adapts, MetaStep.gradients
 
@@ -83,7 +86,7 @@ def one_convolution_frozen(patch, number: int = 4) -> None:
     patch.setattr(MetaStep, "gradients", no_gradients)
 
 
-# What accuracy shows, with the gate's experiment that it is tried on.
+# Mistakes that accuracy shows, each with the gate's experiment on which it is tried.
 SEEN_BY_THE_GATE = {
     no_adaptation_at_test: "sinusoid",
     query_loss_at_unadapted_weights: "sinusoid",
@@ -107,9 +110,7 @@ def gamma_halved(patch) -> None:
 
 
 def colearner_adapts_too(patch) -> None:
-    """The inner loop descends the co-learner's support loss besides the meta-learner's, for psi and
-    phi alike.
-    """
+    """The inner loop also descends the co-learner's support loss, for psi and phi alike."""
     cls = registry.method("maml+cml")
 
     def trajectory(self, groups, support, steps, *, loss="meta", create_graph=False):
@@ -136,8 +137,10 @@ def norm_not_adapted(patch) -> None:
 
 
 def sum_over_tasks(patch) -> None:
-    """Adam hides a constant factor but for its epsilon, so the trace is of losses after steps of
-    plain size.
+    """The outer loss is a sum over tasks instead of a mean.
+
+    Adam hides a constant factor but for its epsilon, so the trace has losses after plain gradient
+    steps.
     """
     original = MetaStep.gradients
 

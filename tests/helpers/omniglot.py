@@ -1,4 +1,4 @@
-"""Archives in Omniglot's folder tree."""
+"""Small archives with Omniglot's tree of folders."""
 
 import io
 import zipfile
@@ -9,8 +9,9 @@ from PIL import Image
 
 
 def archive(path: Path, characters: list[tuple[str, str, int]], drawings: int = 20) -> None:
-    """A zip in the author's folder tree; every drawing is a bar whose place depends on its
-    class.
+    """A zip with the author's tree of folders.
+
+    Every drawing is a bar whose place depends on its class.
     """
     with zipfile.ZipFile(path, "w") as file:
         for number, (name, alphabet, character) in enumerate(characters):

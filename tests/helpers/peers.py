@@ -23,7 +23,10 @@ def made(implementation: str, problem: Problem):
 
 
 def gradients(implementation: str, problem: Problem) -> dict:
-    """In float64, of the second meta-batch, after the first was used: nothing may be left of it."""
+    """Gradients of the second meta-batch, in float64.
+
+    The first meta-batch was used before: nothing of it may be left.
+    """
     one = made(implementation, problem)
     for number in range(2):
         for p in one.leaves.values():
@@ -33,5 +36,5 @@ def gradients(implementation: str, problem: Problem) -> dict:
 
 
 def store(implementation: str, file: str) -> None:
-    """All cases, from the peers' environment."""
+    """Write the gradients of all cases; called in the packages' own environment."""
     torch.save({name: gradients(implementation, problem) for name, problem in CASES.items()}, file)

@@ -1,4 +1,4 @@
-"""Pictures as files: by Pillow, and as PNG by hand where Pillow does not write what others do."""
+"""Picture files: written by Pillow, or by hand as PNGs that Pillow does not write."""
 
 import io
 import struct
@@ -9,24 +9,19 @@ import numpy as np
 from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CHANNELS = {
-    0: 1,
-    2: 3,
-    3: 1,
-    4: 2,
-    6: 4,
-}  # of PNG's colour types: grey, colour, palette, grey with alpha, with alpha
+# Of PNG's colour types: grey, colour, palette, grey with alpha, colour with alpha.
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def saved(picture: Image.Image, form: str = "png", **options: Any) -> bytes:
-    """The file's content."""
+    """The content of the picture's file."""
     buffer = io.BytesIO()
     picture.save(buffer, format=form, **options)
     return buffer.getvalue()
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """One of a PNG."""
+    """One chunk of a PNG."""
     return (
         struct.pack(">I", len(content))
         + name
@@ -36,8 +31,9 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def png(bits: int, kind: int, samples: np.ndarray, transparency: int | None = None) -> bytes:
-    """A PNG of these samples (H, W) or (H, W, C), each of so many bits; ``transparency``: the clear
-    grey.
+    """A PNG of the samples (H, W) or (H, W, C), with ``bits`` bits each.
+
+    ``transparency`` is the grey value that is clear.
     """
     height, width = samples.shape[:2]
     rows = np.asarray(samples).reshape(height, -1)
@@ -62,7 +58,7 @@ def _packed(row: np.ndarray, bits: int) -> bytes:
 
 
 def chunks(content: bytes) -> list[int]:
-    """Where the chunks of a PNG begin, and where the last one ends."""
+    """The offsets of the chunks of a PNG, and the end of the last one."""
     places = [len(SIGNATURE)]
     while places[-1] < len(content):
         places.append(

@@ -1,4 +1,4 @@
-"""Plans changed or written by tests, through the JSON that users have."""
+"""Plans that tests change or write, by way of the JSON that users have."""
 
 import json
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from cml_bench.study.plan import Plan
 
 
 def edited(plan: Plan, change: Callable[[dict[str, Any]], object]) -> Plan:
-    """The plan after ``change`` of its plain values."""
+    """The plan with its plain values changed by ``change``."""
     values = plan.json_values()
     change(values)
     return Plan.model_validate(values)
 
 
 def labelled(plan: Plan, label: Callable[[str], str], table: str = "table1") -> Plan:
-    """The plan with other labels of a table's rows."""
+    """The plan with other labels in the rows of a table."""
 
     def change(values: dict[str, Any]) -> None:
         for row in values["tables"][table]["rows"]:
@@ -25,7 +25,7 @@ def labelled(plan: Plan, label: Callable[[str], str], table: str = "table1") -> 
 
 
 def with_tasks(plan: Plan, tasks: int) -> Plan:
-    """The plan with another number of test tasks, of every experiment and run."""
+    """The plan with ``tasks`` test tasks in every experiment and run."""
 
     def change(values: dict[str, Any]) -> None:
         for part in (
@@ -38,5 +38,5 @@ def with_tasks(plan: Plan, tasks: int) -> Plan:
 
 
 def dumped(plan: Plan) -> str:
-    """The plan's file."""
+    """The content of the plan's file."""
     return json.dumps(plan.json_values())

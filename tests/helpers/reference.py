@@ -1,7 +1,7 @@
-"""MAML and CML as one would write them down first: one task at a time, nothing clever.
+"""MAML and CML as one would first write them down: one task at a time, nothing clever.
 
-Independent of the package: plain dictionaries of weights, torch's own layers, explicit loops. Every
-path of the engine is compared with this in float64.
+Independent of the package: plain dictionaries of weights, torch's own layers, explicit loops. Tests
+compare every path of the engine with this in float64.
 """
 
 import torch
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 
 def block(p, i, x, pool, slope=0.0):
-    """Convolution with bias, batch-norm by the batch, (leaky) ReLU, maybe max-pool."""
+    """Convolution with a bias, batch-norm by the batch, (leaky) ReLU, and max-pool if ``pool``."""
     z = F.conv2d(x, p[f"conv{i}.weight"], p[f"conv{i}.bias"], padding=1)
     z = F.leaky_relu(
         F.batch_norm(
@@ -21,7 +21,10 @@ def block(p, i, x, pool, slope=0.0):
 
 
 class Conv4:
-    """Images (n, C, H, W); ``late``: numbers of blocks after the fourth, without pooling."""
+    """Conv4 on images (n, C, H, W).
+
+    ``late``: the numbers of blocks after the fourth, which have no pooling.
+    """
 
     def __init__(self, late=(), slope=0.0):
         self.late, self.slope = late, slope
@@ -45,7 +48,7 @@ class Conv4:
 
 
 class MLP:
-    """Vectors (n, d); two hidden layers and ``late`` further ones."""
+    """A perceptron on vectors (n, d), with two hidden layers and the further ones of ``late``."""
 
     act = staticmethod(torch.relu)
 
@@ -67,18 +70,18 @@ class MLP:
 
 
 class SmoothMLP(MLP):
-    """With tanh, for finite differences."""
+    """The perceptron with tanh, for finite differences."""
 
     act = staticmethod(torch.tanh)
 
 
 def loss_of(kind):
-    """Mean over examples."""
+    """The mean loss over examples."""
     return F.cross_entropy if kind == "classification" else F.mse_loss
 
 
 def inner_loop(net, theta, x, y, kind, steps, lr, first_order=False, adapts=lambda name: True):
-    """Adapted parameters of one task."""
+    """The adapted parameters of one task."""
     adapted = dict(theta)
     names = [name for name in theta if adapts(name)]
     for _ in range(steps):
@@ -89,7 +92,7 @@ def inner_loop(net, theta, x, y, kind, steps, lr, first_order=False, adapts=lamb
 
 
 def outer_losses(net, theta, phi, task, kind, gamma, depth, **inner):
-    """Per task: meta and co losses (lists of scalars)."""
+    """The losses of the meta-learner and of the co-learner: a list of scalars each, by task."""
     meta, co = [], []
     for t in range(task.support.x.shape[0]):
         adapted = inner_loop(net, theta, task.support.x[t], task.support.y[t], kind, **inner)
@@ -101,7 +104,7 @@ def outer_losses(net, theta, phi, task, kind, gamma, depth, **inner):
 
 
 def meta_gradient(net, theta, phi, task, kind, gamma=1.0, depth=None, **inner):
-    """Mean loss over tasks, and its gradients with respect to theta (psi included) and phi."""
+    """The mean loss over tasks, and its gradients with respect to theta (psi included) and phi."""
     theta, phi = (
         {n: v.detach().clone().requires_grad_() for n, v in p.items()} for p in (theta, phi or {})
     )
@@ -119,7 +122,7 @@ class Adam:
         self.lr, self.betas, self.eps, self.t, self.m, self.v = lr, betas, eps, 0, {}, {}
 
     def step(self, params, grads):
-        """Updated parameters."""
+        """The parameters after one step."""
         self.t += 1
         b1, b2 = self.betas
         out = {}

@@ -1,8 +1,7 @@
-"""Every method's outer gradient as one would write it down first: one task, one step, one tensor at
-a time.
+"""The outer gradient of every method as one would first write it down.
 
-Written from the equations of the papers and released codes, independent of the package; see
-tests/helpers/reference.py.
+It takes one task, one step and one tensor at a time. It follows the equations of the papers and the
+released codes, and is independent of the package, as tests/helpers/reference.py is.
 """
 
 import torch
@@ -24,7 +23,7 @@ def is_head(name):
     return name.startswith("head")
 
 
-# Each returns [(weight of the query loss, theta', phi')] of one task.
+# Each function returns one task's [(weight of the query loss, theta', phi')].
 
 
 def maml(net, theta, phi, x, y, kind, o):
@@ -50,7 +49,7 @@ def boil(net, theta, phi, x, y, kind, o):
 
 
 def sharp_maml(net, theta, phi, x, y, kind, o):
-    """The lower level; the upper one is in :func:`outer_gradient`."""
+    """Sharp-MAML's lower level; the upper one is in :func:`outer_gradient`."""
     w = dict(theta)
     for _ in range(o.inner_steps):
         moving = {n: v for n, v in w.items() if o.adapt_norm or not is_norm(n)}
@@ -69,7 +68,7 @@ def sharp_maml(net, theta, phi, x, y, kind, o):
 
 
 def mamlpp(net, theta, phi, x, y, kind, o, epoch=0):
-    k, found = o.inner_steps, []
+    k, weighted = o.inner_steps, []
     if epoch < o.msl_epochs:
         v = [max(1 / k - epoch / (k * o.msl_epochs), 0.03 / k)] * (k - 1)
         v += [min(1 / k + epoch * (k - 1) / (k * o.msl_epochs), 1 - 0.03 * (k - 1) / k)]
@@ -82,8 +81,8 @@ def mamlpp(net, theta, phi, x, y, kind, o, epoch=0):
         at = {**w, **rows}
         g = gradient(loss_of(kind)(net.head(at, net.features(at, x)), y), w, second)
         w = {n: p - theta[f"{n}.inner_lr"][j] * gv for (n, p), gv in zip(w.items(), g, strict=True)}
-        found.append((v[j], {**w, **rows}, phi))
-    return found
+        weighted.append((v[j], {**w, **rows}, phi))
+    return weighted
 
 
 def cl(net, theta, phi, x, y, kind, o, depth=None):
@@ -112,7 +111,7 @@ STATES = {
 
 
 def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o, **more):
-    """Mean over tasks of the weighted query losses."""
+    """The mean over tasks of the weighted query losses."""
     total, tasks = 0.0, task.support.x.shape[0]
     for t in range(tasks):
         x, y = task.support.x[t], task.support.y[t]
@@ -129,7 +128,7 @@ def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o, **more):
 
 
 def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o, **more):
-    """What Adam receives: {("base" or "co", name): gradient}."""
+    """The gradient that Adam receives: {("base" or "co", name): gradient}."""
     name = name.removesuffix("+cml")
     at = {("base", n): v for n, v in theta.items()} | {("co", n): v for n, v in (phi or {}).items()}
 

@@ -1,4 +1,4 @@
-"""Ten steps of the released code, as recorded in tests/fixtures, and the same steps here."""
+"""Ten steps of the released codes, recorded in tests/fixtures, and the same steps here."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def ours(name: str) -> tuple[str, str]:
     module, *rest = name.split(".")
     if module in ("meta_learner", "classifier", "fixed_cls"):
         return ("co" if module == "fixed_cls" else "base", f"head.{rest[-1]}")
-    if module == "features":  # of the BOIL code
+    if module == "features":  # the name in the BOIL code
         module, rest = f"conv{int(rest[0]) + 1}", rest[1:]
     layer = {"0": "conv", "1": "norm"}[rest[0]]
     return ("co" if module.startswith("fixed") else "base", f"{layer}{module[-1]}.{rest[1]}")
@@ -55,8 +55,9 @@ def there(task: Task, device: str) -> Task:
 
 
 def adapted_values(method, groups: dict, task: Task) -> dict[str, torch.Tensor]:
-    """After one inner step. No graph outlives this: with one at its leaves a step cannot be
-    recorded on a GPU.
+    """The parameters after one inner step.
+
+    No graph outlives this call: a step cannot be recorded on a GPU while a graph holds its leaves.
     """
     *_, adapted = method.trajectory(expand(groups, len(task)), task.support, 1)
     return {name: value.detach() for name, value in adapted.items()}
@@ -88,19 +89,21 @@ def build(
 
 
 def close(got: torch.Tensor, want: torch.Tensor) -> bool:
-    """1e-8 of the tensor's largest entry."""
+    """Whether two tensors agree to 1e-8 of the largest entry."""
     return bool((got.cpu() - want).abs().max() <= 1e-8 * want.abs().max())
 
 
 def compared(name: tuple[str, str]) -> bool:
-    """All but biases in front of batch-norm, whose gradient is rounding noise (and learned step
-    sizes of them).
+    """Whether a parameter is compared.
+
+    Left out are the biases in front of batch-norm, whose gradient is rounding noise, and their
+    learned step sizes.
     """
     return not (name[1].startswith("conv") and ".bias" in name[1])
 
 
 def ten_steps(name, path, tasks_at_once, made=MetaStep, device="cpu"):
-    """Losses, accuracies, the first adaptation and gradient, and the parameters after them."""
+    """Losses, accuracies, the first adapted parameters and gradient, and the final parameters."""
     file = FILES[name]
     method, groups, step = build(name, path, load(file, "init/"), tasks_at_once, made, device)
     losses: dict[str, list[float]] = {head: [] for head in method.heads}

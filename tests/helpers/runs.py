@@ -1,4 +1,4 @@
-"""Runs that stop on the way, and the tensors that runs leave."""
+"""Runs that stop on the way, and the tensors that runs store."""
 
 import pytest
 import torch
@@ -19,12 +19,14 @@ def same(a, b):
 
 
 class Stop(Exception):
-    """Stands for a kill."""
+    """Raised in place of a kill."""
 
 
 def interrupted(spec, settings, at_step, before="advance"):
-    """Train, and die before step ``at_step`` is made, or before the validation (``_pause``) at that
-    step.
+    """Train until step ``at_step``, then stop; the run's folder.
+
+    ``before``: the method of Training that does not happen any more at that step, ``_pause`` for
+    the validation.
     """
     often = Settings(**{**settings.__dict__, "checkpoint_seconds": 0.0})
     original = getattr(Training, before)

@@ -1,8 +1,10 @@
-"""A server on this machine that can be told how to fail."""
+"""A server on this machine, and answers with which it fails as servers do."""
 
 import hashlib
 import http.server
+import re
 import threading
+import time
 from collections.abc import Callable
 
 from cml_bench.data._source import RemoteFile
@@ -12,8 +14,9 @@ SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server:
-    """A server on this machine: ``behaviour[name]`` answers for /name; ``asked`` lists (name, Range
-    header).
+    """A server that answers for /name by ``behaviour[name]``.
+
+    ``asked`` lists pairs (name, Range header).
     """
 
     def __init__(self):
@@ -76,3 +79,60 @@ def unknown_length(content: bytes = CONTENT):
 
 def remote(*urls: str, sha256: str = SHA, size: int = len(CONTENT), md5: str = "") -> RemoteFile:
     return RemoteFile("file.bin", urls, size, sha256, md5=md5)
+
+
+QUOTA = (
+    b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>Too many users have viewed"
+    b" it.</html>"
+)
+
+
+def start_of(handler) -> int:
+    match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range") or "")
+    return int(match[1]) if match else 0
+
+
+def good(
+    content: bytes = CONTENT,
+    until: int | None = None,
+    tag: str = '"1"',
+    pause: float = 0.0,
+    ranges: bool = True,
+):
+    """An answer with ``content`` that understands Range and If-Range.
+
+    The first answer ends after ``until`` bytes.
+    """
+
+    def answer(handler, count: int) -> None:
+        start = start_of(handler) if ranges and handler.headers.get("If-Range", tag) == tag else 0
+        more = {"ETag": tag}
+        if start:
+            more["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        head(handler, 206 if start else 200, len(content) - start, **more)
+        end = until if until is not None and count == 1 else len(content)
+        step = 1 << 16 if pause else len(content)
+        for place in range(start, end, step):
+            handler.wfile.write(content[place : min(place + step, end)])
+            handler.wfile.flush()
+            time.sleep(pause)
+
+    return answer
+
+
+def silent_after(count: int, seconds: float):
+    def answer(handler, _: int) -> None:
+        head(handler, 200, len(CONTENT))
+        handler.wfile.write(CONTENT[:count])
+        handler.wfile.flush()
+        time.sleep(seconds)
+
+    return answer
+
+
+def says(status: int, body: bytes, kind: str = "text/html"):
+    def answer(handler, _: int) -> None:
+        head(handler, status, len(body), Content_Type=kind)
+        handler.wfile.write(body)
+
+    return answer

@@ -1,4 +1,4 @@
-"""Studies with made-up results: real plans and real record files, no training."""
+"""Studies with made-up results: real plans and real record files, but no training."""
 
 from pathlib import Path
 from typing import Any
@@ -10,39 +10,52 @@ from cml_bench.spec import RunSpec, canonical
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 
-ANSWERS = 100
+ANSWERS = 100  # in each episode
+LEVEL = {"base": 60.0, "meta": 63.0, "co": 64.0}  # percent: +CML gains, its co head more
 
 
-def study(seeds: int = 5, kind: str = "accuracy", tasks: int = 400) -> dict[str, Any]:
-    """A resolved plan of one experiment with MAML, MAML+CML (and its co head) at two shots."""
-    regression = kind == "regression"
-    rows = [
-        {"label": "MAML", "run": "maml"},
-        {"label": "MAML + CML", "run": "maml+cml", "against": "maml"},
-        {"label": "MAML + CML†", "run": "maml+cml", "reading": "co", "against": "maml"},
-    ]
-    experiment = {
-        "data": "sinusoid" if regression else "glyphs",
-        "network": "mlp" if regression else "conv4",
-        "way": 1 if regression else 5,
+ROWS = [
+    {"label": "MAML", "run": "maml"},
+    {"label": "MAML + CML", "run": "maml+cml", "against": "maml"},
+    {"label": "MAML + CML†", "run": "maml+cml", "reading": "co", "against": "maml"},
+]
+
+
+def experiment(tasks: int, **changes) -> dict[str, Any]:
+    """MAML and MAML + CML on glyphs at two shots; ``changes`` replace keys."""
+    return {
+        "data": "glyphs",
+        "network": "conv4",
+        "way": 5,
         "shots": [1, 5],
         "query": 5,
         "steps": 100,
-        "evaluation": {"tasks": tasks, "query": 5, "inner_steps": [0, 1] if regression else []},
+        "evaluation": {"tasks": tasks, "query": 5},
         "methods": {"maml": {}, "maml+cml": {}},
+        **changes,
+    }
+
+
+def study(seeds: int = 5, kind: str = "accuracy", tasks: int = 400) -> dict[str, Any]:
+    """A resolved plan of MAML and MAML + CML (and its co head) at two shots."""
+    sinusoid = {
+        "data": "sinusoid",
+        "network": "mlp",
+        "way": 1,
+        "evaluation": {"tasks": tasks, "query": 5, "inner_steps": [0, 1]},
     }
     config = {
         "study": "simulated",
         "title": "A 100 % made-up study",
         "seeds": seeds,
-        "experiments": {"e": experiment},
+        "experiments": {"e": experiment(tasks, **(sinusoid if kind == "regression" else {}))},
         "tables": {
             "table1": {
                 "kind": kind,
                 "experiment": "e",
                 "title": "T & U",
                 "caption": "C_1",
-                "rows": rows,
+                "rows": ROWS,
             }
         },
     }
@@ -57,10 +70,11 @@ def finish(
     status=None,
     only=None,
 ) -> Store:
-    """Write a record for every run: scores around ``level[reading]`` (percent, or squared error).
+    """Write a record of every run, with scores around ``level[reading]``.
 
-    Seeds differ by ``seed_sd``, alike for base and +CML up to a tenth of it; episodes by 10.
-    ``status``: a function of the spec; ``only``: which specs are finished.
+    Scores are percent, or squared errors. Seeds differ by ``seed_sd``; the base run and the +CML
+    run of one seed differ alike up to a tenth of it; episodes differ by 10. ``status`` gives a
+    run's status from its specification, ``only`` says which runs are finished.
     """
     store, rng = Store(results), np.random.default_rng(0)
     seed_part = rng.normal(0, seed_sd, 100)

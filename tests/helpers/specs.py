@@ -6,15 +6,22 @@ from cml_bench import registry
 from cml_bench.spec import Component, Evaluation, RunSpec, canonical
 from cml_bench.study.protocols import protocol
 
+# Every method that is trained, except those on graphs.
+IMAGE_METHODS = [
+    name
+    for name in registry.method_names()
+    if registry.method(name).learns and "readout" not in registry.method(name).network_defaults
+]
+
 
 def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:
-    """30 steps of sinusoid regression, 5 points."""
+    """A run of 30 steps of regression on sinusoids of 5 points."""
     options = {rate(method): 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
     return _spec(method, options, "sinusoid", "mlp", {"hidden": (16, 16)}, 1, **changes)
 
 
 def glyph_spec(method: str = "maml", **changes: Any) -> RunSpec:
-    """A few steps of 5-way 1-shot glyphs with a narrow network at 16 pixels."""
+    """A run of a few steps on 5-way 1-shot glyphs of 16 pixels, with a narrow network."""
     fields = {"steps": 12, "protocol_options": {"val_every": 4}, **changes}
     options = {rate(method): 0.4}
     return _spec(
@@ -23,7 +30,7 @@ def glyph_spec(method: str = "maml", **changes: Any) -> RunSpec:
 
 
 def rate(method: str) -> str:
-    """The option that is a method's inner learning rate."""
+    """The name of the option that is a method's inner learning rate."""
     return (
         "inner_lr"
         if "inner_lr" in registry.method(method).Options.model_fields
@@ -72,7 +79,7 @@ def _spec(
 
 
 def graph_spec(method="gmeta", **changes) -> RunSpec:
-    """A few steps on the generated graph, with the protocol of the method's own row."""
+    """A run of a few steps on the generated graph, with the protocol of the method's own row."""
     cls, net, source = (
         registry.method(method),
         registry.networks.get("gcn"),

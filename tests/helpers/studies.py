@@ -1,4 +1,4 @@
-"""A small valid configuration, and changes of it."""
+"""A small valid configuration, and how tests change it."""
 
 
 def study(**changes) -> dict:
@@ -30,7 +30,7 @@ def study(**changes) -> dict:
 
 
 def changed(path: str, value) -> dict:
-    """The configuration with one key set, by its dotted path."""
+    """The small configuration with one key, given by its dotted path, set to ``value``."""
     content = study()
     *parents, last = path.split(".")
     node = content

@@ -1,0 +1,161 @@
+"""The charts on a study's page: forest plots, learning curves and their colours."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import vl_convert
+
+from cml_bench.evidence.build import build
+from cml_bench.figures import style
+from cml_bench.report import charts, forest, grids, page
+from tests.helpers.pages import LEVEL, specs_in, written
+from tests.helpers.plans import edited
+from tests.helpers.simulated import finish, study
+
+
+def drawn(spec: dict) -> str:
+    """A chart as SVG, drawn by the library that the page holds."""
+    return vl_convert.vegalite_to_svg(spec | {"width": 400}, config=charts.CONFIG)
+
+
+def test_a_difference_without_spread_has_no_interval(tmp_path):
+    resolved = study(seeds=1)
+    store = finish(resolved, tmp_path, LEVEL)
+    grid = grids.difference_grid(build(resolved, store, "table1"))
+    assert [row[3] for row in grid.rows] == ["–"] * 4
+    assert [row[5] for row in grid.rows] == ["–"] * 4
+    spec = forest.chart(build(resolved, store, "table1"))
+    assert [value["low"] for value in spec["data"]["values"]] == [None] * 4
+    assert drawn(spec).count('aria-roledescription="point"') == 4
+
+
+def test_the_forest_plot_has_a_mark_for_each_difference(tmp_path):
+    resolved = study(seeds=5)
+    store = finish(resolved, tmp_path, LEVEL)
+    spec = forest.chart(build(resolved, store, "table1"))
+    svg = drawn(spec)
+    assert svg.count('aria-roledescription="point"') == 4
+    assert svg.count(forest.OUTCOMES["gain"][0]) == 6, "intervals and points of two gains, legend"
+    assert "currentColor" in svg
+    assert (
+        forest.chart(
+            build(
+                resolved, finish(resolved, tmp_path / "none", LEVEL, only=lambda s: False), "table1"
+            )
+        )
+        is None
+    )
+
+
+def test_a_difference_far_beyond_the_others_does_not_hide_them(tmp_path):
+    resolved = study(seeds=5)
+    store = finish(resolved, tmp_path, {"base": 50, "meta": 51, "co": 5}, seed_sd=0.2)
+    values = {
+        v["line"]: v for v in forest.chart(build(resolved, store, "table1"))["data"]["values"]
+    }
+    assert values["MAML + CML\n1-shot"]["left"] == ""
+
+    def more(plan):
+        rows = plan["tables"]["table1"]["rows"]
+        rows += [{**rows[1], "label": f"MAML + CML {k}"} for k in range(4)]
+
+    many = edited(study(seeds=5), more)
+    spec = forest.chart(build(many, store, "table1"))
+    values = {v["line"]: v for v in spec["data"]["values"]}
+    assert re.fullmatch(r"◀ −4\d\.\d\d", values["MAML + CML†\n1-shot"]["left"])
+    low, high = spec["layer"][2]["encoding"]["x"]["scale"]["domain"]
+    assert -5 < low < 0 < high < 5
+    assert drawn(spec).count(">◀ −4") == 2
+
+
+def test_learning_curves_keep_a_methods_colour_where_another_has_no_runs(tmp_path):
+    resolved = study(seeds=2)
+    finish(
+        resolved, tmp_path, LEVEL, only=lambda s: (s.method, s.shot) != ("maml", 5) or s.seed > 1
+    )
+    titled = {
+        spec["title"]: spec
+        for spec in specs_in(written(resolved, tmp_path)).values()
+        if "title" in spec
+    }
+    assert list(titled) == [
+        "1-shot, validation",
+        "1-shot, training",
+        "5-shot, validation",
+        "5-shot, training",
+    ]
+    first, second = (titled[f"{shot}-shot, validation"] for shot in (1, 5))
+    assert [c["method"] for c in first["data"]["values"]] == ["MAML"] * 2 + ["MAML + CML"] * 2 + [
+        "MAML",
+        "MAML + CML",
+    ]
+    assert {c["method"] for c in second["data"]["values"]} == {"MAML + CML"}
+    assert first["encoding"]["color"]["scale"] == second["encoding"]["color"]["scale"]
+    assert first["encoding"]["color"]["scale"]["range"] == list(style.COLOURS[:2])
+    assert first["encoding"]["strokeDash"]["scale"]["range"] == [[1, 0], [6, 2]], (
+        "not by colour alone"
+    )
+    assert drawn(first).count("aria-label=") > 4
+
+
+def test_the_mean_curve_is_over_steps_that_all_runs_have():
+    one = charts.Curve("m", "0", [0, 10, 20], [1.0, 2.0, 4.0])
+    other = charts.Curve("m", "1", [0, 10, 20, 30], [3.0, math.nan, 6.0, 9.0])
+    assert charts.mean([one, other]) == charts.Curve("m", "mean of 2", [0, 20], [2.0, 5.0])
+
+
+def test_long_curves_are_thinned_from_the_first_step_to_the_last():
+    steps = list(range(0, 7001, 7))
+    curve = charts.Curve("m", "0", steps, np.linspace(0, 1, len(steps)).tolist())
+    (line,) = charts.learning([curve], ["m"], "t", "classification", 40)["data"]["values"]
+    assert (len(line["step"]), line["step"][0], line["step"][-1]) == (40, 0, 7000)
+    assert len(line["score"]) == 40
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("classification", [0, 20]), ("regression", [20])])
+def test_scores_that_an_axis_cannot_show_are_left_out(kind, steps):
+    curve = charts.Curve("m", "0", [0, 10, 20, 30], [0.0, math.nan, 2.0, math.inf])
+    (line,) = charts.learning([curve], ["m"], "t", kind, 40)["data"]["values"]
+    assert line["step"] == steps
+
+
+def test_accuracies_are_in_percent_and_errors_as_they_are(tmp_path):
+    for kind, scale in (("accuracy", 100), ("regression", 1)):
+        resolved = study(seeds=1, kind=kind)
+        store = finish(resolved, tmp_path / kind, LEVEL)
+        record = store.read(resolved.runs[0].spec)
+        (curve,) = charts.curves([("MAML", record)], "validation")
+        assert curve == ("MAML", "0", [0, 50, 100], [0.2 * scale, 0.4 * scale, 0.5 * scale])
+        (training,) = charts.curves([("MAML", record)], "train")
+        assert math.isnan(training.scores[0])
+
+
+def test_a_study_of_many_runs_has_a_page_of_bounded_size():
+    """The full grid has 771 runs with up to 300 validations each."""
+    steps = list(range(0, 30_000, 100))
+    curves = [
+        charts.Curve("m", str(s), steps, np.random.default_rng(s).random(300).tolist())
+        for s in range(800)
+    ]
+    spec = charts.learning(curves, ["m"], "t", "classification", charts.MOST_POINTS // (2 * 800))
+    assert len(json.dumps(spec, separators=(",", ":"))) < 300_000
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of a colour, as WCAG 2 defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+@pytest.mark.parametrize("background", ["#ffffff", "#0d1117"])
+def test_verdicts_stand_out_from_a_light_page_and_from_a_dark_one(background):
+    css = page._environment().get_template("page.css").render()
+    assert background in css.replace("#fff;", "#ffffff;")
+    for colour, _ in forest.OUTCOMES.values():
+        a, b = sorted((luminance(colour), luminance(background)))
+        assert (b + 0.05) / (a + 0.05) >= 3, "WCAG 2, 1.4.11"
+    assert len({shape for _, shape in forest.OUTCOMES.values()}) == 4, "not by colour alone"
