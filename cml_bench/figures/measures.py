@@ -106,9 +106,10 @@ def smoothed(values: Array, points: int) -> Array:
 
     At the start there are fewer before it. Values that are nan are left out.
     """
-    means = np.full(np.shape(values), np.nan)
-    for i in range(means.shape[-1]):
-        part = np.asarray(values, np.float64)[..., max(0, i - points + 1) : i + 1]
+    whole = np.asarray(values, np.float64)
+    means = np.full_like(whole, np.nan)
+    for i in range(len(whole.T)):
+        part = whole[..., max(0, i - points + 1) : i + 1]
         there = np.isfinite(part)
         total, count = np.where(there, part, 0).sum(-1), there.sum(-1)
         means[..., i] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -62,12 +62,15 @@ def _of_models() -> list[tuple[str, frozenset[str]]]:
 def _of_plugins() -> list[tuple[str, frozenset[str]]]:
     from cml_bench import registry
 
-    methods = [(METHOD, registry.method(name)) for name in registry.method_names()]
-    networks = [(NETWORK, registry.networks.get(name)) for name in registry.networks.names()]
-    data = [(DATA, registry.datasets.get(name)) for name in registry.datasets.names()]
-    options = [_below(place, cls.Options) for place, cls in [*methods, *networks, *data]]
-    kinds = [_below(FIGURE, registry.figures.get(name)) for name in registry.figures.names()]
-    return list(dict.fromkeys(itertools.chain.from_iterable([*kinds, *options])))
+    methods, networks = map(registry.method, registry.method_names()), registry.networks
+    models: list[tuple[str, type[BaseModel]]] = [
+        *((FIGURE, registry.figures.get(name)) for name in registry.figures.names()),
+        *((METHOD, method.Options) for method in methods),
+        *((NETWORK, networks.get(name).Options) for name in networks.names()),
+        *((DATA, registry.datasets.get(name).Options) for name in registry.datasets.names()),
+    ]
+    known = itertools.chain.from_iterable(_below(place, model) for place, model in models)
+    return list(dict.fromkeys(known))
 
 
 def _below(place: str, model: type[BaseModel]) -> Iterator[tuple[str, frozenset[str]]]:

@@ -7,11 +7,19 @@
 import hashlib
 import itertools
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cml_bench.errors import UserError
 from cml_bench.registry import CML
-from cml_bench.spec import MOST_INNER_STEPS, Component, Evaluation, Options, RunSpec, canonical
+from cml_bench.spec import (
+    MOST_INNER_STEPS,
+    Component,
+    Evaluation,
+    Options,
+    Protocol,
+    RunSpec,
+    canonical,
+)
 from cml_bench.study import places
 from cml_bench.study.checks import check_names, check_rows, layers, told
 from cml_bench.study.figure_config import FigureConfig
@@ -27,6 +35,11 @@ from cml_bench.study.plan import (
 )
 from cml_bench.study.protocols import Recipe, deviation, protocol, recipe, released_row
 from cml_bench.study.schema import Experiment, MethodEntry, Study
+
+if TYPE_CHECKING:
+    from cml_bench.data.base import DataSet
+    from cml_bench.methods.base import Method
+    from cml_bench.networks.base import Network
 
 Wanted = dict[tuple[str, str, int], list[str]]  # experiment, method's key, shot -> run ids
 
@@ -69,9 +82,9 @@ class _Runs:
         self.specs: dict[str, RunSpec] = {}
         self.wanted: Wanted = {}
         self.named: set[str] = set()
-        self._learners: dict[str, Any] = {}
+        self._learners: dict[str, Method | None] = {}
 
-    def add(self, spec: RunSpec, learner: Any, place: tuple[str, str, int]) -> str:
+    def add(self, spec: RunSpec, learner: "Method | None", place: tuple[str, str, int]) -> str:
         """Add a run and give its id. ``place``: the experiment, key and shot that want it."""
         run = spec.id
         self.specs[run] = _most(self.specs[run], spec) if run in self.specs else spec
@@ -208,50 +221,73 @@ class _Row(NamedTuple):
         return self.experiment.evaluation.model_copy(update=changed)
 
 
-def _spec(row: _Row, seed: int) -> tuple[RunSpec, Any]:
+def _spec(row: _Row, seed: int) -> tuple[RunSpec, "Method | None"]:
     """The run, and its method with the network, which is not initialised; none if it learns not."""
     from cml_bench import registry  # plug-ins import torch
 
-    experiment, evaluation = row.experiment, row.evaluation
     method, data = registry.method(row.entry.method or row.key), _data_set(row)
-    net = registry.networks.get(experiment.network) if method.learns else None
-    rows = (released_row(method, net), method.more_recipes)
-    own = recipe(experiment.protocol, *rows)
-    built = _network(row, method, net, own, data) if method.learns else None
-    training, steps, query = protocol("matched", {}, row.where), 0, 1
-    if method.learns:
-        changed = {**experiment.protocol_options, **row.merged("protocol_options")}
-        training = protocol(experiment.protocol, changed, f"{row.where}, protocol_options", *rows)
-        steps = next(s for s in (row.entry.steps, experiment.steps, own.steps) if s is not None)
-        query = row.query
+    net = registry.networks.get(row.experiment.network) if method.learns else None
+    own = recipe(row.experiment.protocol, released_row(method, net), method.more_recipes)
+    network = _network(row, method, net, own, data) if net else None
+    training = _training(row, method, net, own)
     chosen = _method_options(row, method, own)
-    learner = method(chosen, built, data.kind) if method.learns else None
-    if learner:
-        learner.check_task(experiment.way * (row.shot + min(query, evaluation.query)))
-    if not evaluation.inner_steps:
-        usual = learner.inner_steps if learner else 0
-        evaluation = evaluation.model_copy(update={"inner_steps": (usual,)})
-    network = built and Component(name=experiment.network, options=canonical(built.options))
+    learner = method(chosen, network, data.kind) if network else None
     spec = RunSpec(
         method=method.name,
         version=method.version,
         options=canonical(chosen),
-        network=network,
-        data=Component(name=experiment.data, options=canonical(data.options)),
+        network=_component(row.experiment.network, learner.network.options) if learner else None,
+        data=_component(row.experiment.data, data.options),
         data_id=data.data_id,
-        protocol=training,
-        way=experiment.way,
+        protocol=training.protocol,
+        way=row.experiment.way,
         shot=row.shot,
-        query=query,
-        steps=steps,
-        seed=seed if method.learns else 0,
+        query=training.query,
+        steps=training.steps,
+        seed=seed if learner else 0,
         precision=row.study.precision,
-        evaluation=evaluation,
+        evaluation=_evaluation(row, learner),
     )
+    if learner:
+        least = min(spec.query, spec.evaluation.query)
+        learner.check_task(spec.way * (spec.shot + least))
     return spec, learner
 
 
-def _data_set(row: _Row) -> Any:
+def _component(name: str, options: Options) -> Component:
+    return Component(name=name, options=canonical(options))
+
+
+class _Training(NamedTuple):
+    """How a run is trained. Where nothing is learned: not at all, under one protocol for all."""
+
+    protocol: Protocol
+    steps: int
+    query: int
+
+
+def _training(
+    row: _Row, method: "type[Method]", net: "type[Network] | None", own: Recipe
+) -> _Training:
+    if net is None:
+        return _Training(protocol("matched", {}, row.where), 0, 1)
+    experiment = row.experiment
+    changed = {**experiment.protocol_options, **row.merged("protocol_options")}
+    place = f"{row.where}, protocol_options"
+    rows = (released_row(method, net), method.more_recipes)
+    steps = next(s for s in (row.entry.steps, experiment.steps, own.steps) if s is not None)
+    return _Training(protocol(experiment.protocol, changed, place, *rows), steps, row.query)
+
+
+def _evaluation(row: _Row, learner: "Method | None") -> Evaluation:
+    """The experiment's, by default after the inner steps of the method's training."""
+    if row.evaluation.inner_steps:
+        return row.evaluation
+    usual = learner.inner_steps if learner else 0
+    return row.evaluation.model_copy(update={"inner_steps": (usual,)})
+
+
+def _data_set(row: _Row) -> "DataSet":
     """The experiment's data set, not opened; a UserError where it has no such episodes."""
     from cml_bench import registry
 
@@ -264,7 +300,9 @@ def _data_set(row: _Row) -> Any:
     return data
 
 
-def _network(row: _Row, method: Any, net: Any, own: Recipe, data: Any) -> Any:
+def _network(
+    row: _Row, method: "type[Method]", net: "type[Network]", own: Recipe, data: "DataSet"
+) -> "Network":
     """The network, bound to the data set; a UserError where the two do not fit."""
     if method.needs not in (None, net.takes):
         raise UserError(
@@ -280,7 +318,7 @@ def _network(row: _Row, method: Any, net: Any, own: Recipe, data: Any) -> Any:
     return built
 
 
-def _method_options(row: _Row, method: Any, own: Recipe) -> Options:
+def _method_options(row: _Row, method: "type[Method]", own: Recipe) -> Options:
     place, given = f"{row.where}, method {row.key}", {**own.options, **row.merged("options")}
     chosen: Options = method.Options.read(given, place, places.instead_of(places.METHOD))
     if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:

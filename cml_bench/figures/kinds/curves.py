@@ -119,7 +119,8 @@ def _sinusoids(spec: RunSpec) -> "Episodes":
     from cml_bench.data.sinusoid import Sinusoid
     from cml_bench.engine.build import build_data
 
-    data = build_data(spec).open(None, torch.device("cpu"), torch.float64)
+    # A sinusoid has no files, so the folder of the data sets does not matter.
+    data = build_data(spec).open(Path(), torch.device("cpu"), torch.float64)
     if not isinstance(data, Sinusoid):
         raise UserError(f"adapted curves are drawn for the sinusoid, not for {spec.data.name}.")
     return Episodes(data, "test", spec.way, spec.shot, spec.evaluation.query)
