@@ -142,13 +142,13 @@ class Resuming:
     def _place(self, answer: requests.Response, have: int) -> tuple[int, int]:
         """The place of the answer's first byte in the file, and the file's size (0: not told)."""
         if answer.status_code == 206:
-            told = re.fullmatch(
+            match = re.fullmatch(
                 r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip()
             )
-            if not told or int(told[1]) != have:
+            if not match or int(match[1]) != have:
                 self.forget()
                 raise _Cut("the server sent another range")
-            return have, int(told[2]) if told[2] != "*" else 0
+            return have, int(match[2]) if match[2] != "*" else 0
         length = answer.headers.get("Content-Length", "")
         return 0, int(length) if length.isdecimal() else 0
 

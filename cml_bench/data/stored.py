@@ -113,7 +113,7 @@ class ClassSet(DataSet):
                 self._prepare(home, Path(folder) / "downloads" / (self.store or self.name), own)
 
     def _usable(self, folder: Path, own: dict[str, LocalCopy]) -> bool:
-        """Whether whole arrays are there that were made from the files asked for now."""
+        """Whether undamaged arrays are there, made from the files that are asked for now."""
         digests = {name: copy.sha256 for name, copy in own.items()}
         if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), digests):
             return False

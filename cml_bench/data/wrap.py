@@ -49,7 +49,7 @@ def wrap(source: Any, splits: Mapping[str, Sequence[int]] | None = None) -> Wrap
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
         raise UserError(
             f"the source is of {type(source)}: a list of pairs (image, class) is wanted, or a data"
-            " set with a length; make a list of what has none."
+            " set with a length; make a list of a source without one."
         )
     images, labels, brightest = [], [], 0
     for i in range(len(source)):
