@@ -22,7 +22,10 @@ from torch import Tensor
 
 from cml_bench import seeding, spec
 from cml_bench.errors import UserError
-from cml_bench.networks._convolution import Conv, Pooled, PooledProduct, ScaledReLU, layout, patches
+from cml_bench.networks._convolution import Conv
+from cml_bench.networks._maps import layout
+from cml_bench.networks._patches import PooledProduct, patches
+from cml_bench.networks._pooling import Pooled, ScaledReLU
 from cml_bench.study.protocols import Recipe
 
 Params = dict[str, Tensor]
