@@ -178,7 +178,7 @@ class Method:
         return self.network.activations(params, x)
 
     def meet(self, groups: Groups, task: Task) -> Groups:
-        """The groups, with what is computed of a whole task, queries too, before adaptation."""
+        """The groups, and what the method computes from a task and its queries before it adapts."""
         return groups
 
     def moving(self, loss: str) -> list[str]:

@@ -3,20 +3,18 @@
 from torch import Tensor
 
 from cml_bench.data.episodes import Task
-from cml_bench.methods.base import Method, Scores
+from cml_bench.methods.base import Groups, Method, Scores
 from cml_bench.registry import methods
 
 
 @methods.register("pixel_nn")
 class PixelNearestNeighbour(Method):
-    """Nothing is learned; a query image gets the label of the support image at the smallest
-    distance.
-    """
+    """Nothing is learned; a query image gets the label of the nearest support image."""
 
     accepts_colearner = False
     learns = False
 
-    def init(self, seed: int) -> dict:
+    def init(self, seed: int) -> Groups:
         """No parameters."""
         return {"base": {}}
 

@@ -1,8 +1,8 @@
 """Template of a network: copy to ``networks/NAME.py``, rename what is marked (1)-(4).
 
 The example is one convolutional block and a linear layer. Functions receive parameters with a
-leading task axis (T, ...): use ``linear`` and ``block`` of ``networks/base.py``, or see there how
-tasks are folded into channels.
+leading task axis (T, ...). Use ``linear`` and ``block`` of ``networks/base.py`` for them, or read
+there how tasks are folded into channels.
 """
 
 import torch
@@ -42,7 +42,7 @@ class TemplateCoLearner(CoLearner):
         self.params |= linear_params("head", size, network.outputs)
 
     def apply(self, p: Params, features: Tensor) -> Tensor:
-        """Features (T, n, filters, H//2, W//2) to outputs (T, n, outputs)."""
+        """Outputs (T, n, outputs) of features (T, n, filters, H//2, W//2)."""
         z = features.flatten(2)
         for i in range(1, self.depth + 1):
             z = torch.relu(linear(p, f"hidden{i}", z))
@@ -54,11 +54,11 @@ class Template(Network):
     """(4) Its layers, its source, its number of parameters."""
 
     Options = TemplateOptions
+    options: TemplateOptions
     colearner_depth = 1
-    takes, smallest = (
-        "images",
-        2,
-    )  # or "vectors"; data that does not fit is refused in the constructor
+    # The constructor refuses data that does not fit.
+    takes = "images"  # or "vectors"
+    smallest = 2  # pixels a side
 
     def __init__(
         self,
