@@ -6,13 +6,13 @@ They are first order and drop hidden values in the inner loop.
 from collections.abc import Iterator
 
 from pydantic import Field
-from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Adapted, Groups, Method, Params
+from cml_bench.methods.base import Adapted, Method
 from cml_bench.networks._node_network import NodeNetwork
 from cml_bench.networks._sparse import Dropout
+from cml_bench.shapes import Features, Nodes, TaskGroups, TaskParams
 from cml_bench.spec import Options
 from cml_bench.study.protocols import Recipe
 
@@ -66,7 +66,7 @@ class NodeMethod(Method):
         """Remember the step, which the masks depend on."""
         self._outer_step = step
 
-    def adapt(self, groups: Groups, support: Examples) -> Iterator[Adapted]:
+    def adapt(self, groups: TaskGroups, support: Examples) -> Iterator[Adapted]:
         """The adapted states of any method; meanwhile the inner steps are counted.
 
         Support passes run while the next state is being made. Query passes run after a state is
@@ -87,13 +87,13 @@ class NodeMethod(Method):
 
     def inner_gradients(
         self,
-        groups: Groups,
-        params: Params,
+        groups: TaskGroups,
+        params: TaskParams,
         names: list[str],
         support: Examples,
         loss: str,
         create_graph: bool,
-    ) -> dict[str, Tensor]:
+    ) -> TaskParams:
         """Gradients (T, ...) of the support loss; in training with the masks of the inner step."""
         if loss == "meta" and self.network.path != "plain" and not support.x.is_meta:
             x, y = support
@@ -107,15 +107,15 @@ class NodeMethod(Method):
             self._inner_step += 1
         return grads
 
-    def features(self, groups: Groups, params: Params, x: Tensor) -> Tensor:
+    def features(self, groups: TaskGroups, params: TaskParams, x: Nodes) -> Features:
         """Embeddings (T, n, hidden) of nodes (T, n)."""
         return self.network.features(params, x, self._dropout(x), **self.seen_features(groups))
 
-    def activations(self, groups: Groups, params: Params, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, groups: TaskGroups, params: TaskParams, x: Nodes) -> TaskParams:
         """The embeddings alone."""
         return {"features": self.features(groups, params, x)}
 
-    def _dropout(self, x: Tensor) -> Dropout | None:
+    def _dropout(self, x: Nodes) -> Dropout | None:
         """The masks of the present support pass; None in other passes."""
         if self._inner_step is None or not self.options.dropout or x.is_meta:
             return None
@@ -124,6 +124,6 @@ class NodeMethod(Method):
             self.options.dropout, tuple(seeding.key(*parts, nodes) for nodes in x.tolist())
         )
 
-    def seen_features(self, groups: Groups) -> dict[str, Tensor]:
+    def seen_features(self, groups: TaskGroups) -> TaskParams:
         """Further arguments of the network: what it must know of the task besides the nodes."""
         return {}

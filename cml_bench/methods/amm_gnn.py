@@ -4,15 +4,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.data.episodes import Task
 from cml_bench.errors import UserError
 from cml_bench.methods._nodes import NodeMethod, NodeOptions, tlp_recipe
-from cml_bench.methods.base import Groups
 from cml_bench.networks.base import Param
 from cml_bench.registry import methods
+from cml_bench.shapes import PerTask, TaskGroups, TaskParams
 
 _TASK = "task"  # the group of what is computed for the present tasks
 
@@ -80,7 +79,7 @@ class AMMGNN(NodeMethod):
         raw = seeding.words(seeding.key("attribute sets", nodes.tolist()), 0, 2, len(nodes))
         return nodes[seeding.smallest(raw, size)]
 
-    def meet(self, groups: Groups, task: Task) -> Groups:
+    def meet(self, groups: TaskGroups, task: Task) -> TaskGroups:
         """The groups, and one more of what the task's nodes decide.
 
         It holds ``alpha`` and ``beta`` (T, 2, d), and the factors ``scale`` (T, d) of features.
@@ -104,12 +103,12 @@ class AMMGNN(NodeMethod):
         scale = 1 + self.options.scale * maps["alpha"].mean(1)
         return {**groups, _TASK: {**maps, "scale": scale}}
 
-    def extra_loss(self, groups: Groups, task: Task) -> Tensor:
+    def extra_loss(self, groups: TaskGroups, task: Task) -> PerTask:
         """Minus the cosines between the two sets' alphas and betas, per task (T,)."""
         pairs = (groups[_TASK][name].unbind(1) for name in ("alpha", "beta"))
         return -self.options.regulariser * sum(F.cosine_similarity(a, b, dim=1) for a, b in pairs)
 
-    def seen_features(self, groups: Groups) -> dict[str, Tensor]:
+    def seen_features(self, groups: TaskGroups) -> TaskParams:
         """The factors of the features; in an inner step they are constants (first order)."""
         if _TASK not in groups:
             raise UserError(

@@ -7,10 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Groups, Params, Reading
+from cml_bench.methods.base import Groups, Reading
 from cml_bench.methods.cooperative import CooperativeOptions, WithCoLearner
 from cml_bench.methods.maml import MAML, MAMLOptions
 from cml_bench.registry import methods
+from cml_bench.shapes import Inputs, Outputs, PerTask, TaskGroups, TaskParams
 
 _CO = "co/"  # prefix of phi's names among the adapted parameters
 
@@ -63,11 +64,11 @@ class CL(WithCoLearner, MAML):
         Reading("co_unadapted", "best_meta", "co", "none"),
     )
 
-    def start(self, groups: Groups) -> Params:
+    def start(self, groups: TaskGroups) -> TaskParams:
         """psi, theta and phi."""
         return {**groups["base"], **{_CO + name: value for name, value in groups["co"].items()}}
 
-    def colearner_params(self, groups: Groups, params: Params) -> Params:
+    def colearner_params(self, groups: TaskGroups, params: TaskParams) -> TaskParams:
         """Phi as it is in ``params``."""
         return {name: params[_CO + name] for name in groups["co"]}
 
@@ -92,7 +93,9 @@ class CL(WithCoLearner, MAML):
             return own
         return super().step_size(name, step, groups)
 
-    def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
+    def support_loss(
+        self, groups: TaskGroups, params: TaskParams, support: Examples, loss: str
+    ) -> PerTask:
         """The losses (T,) of both branches, added."""
         weight = self.options.inner_gamma
         if not weight:
@@ -102,8 +105,8 @@ class CL(WithCoLearner, MAML):
         return self.criterion(outputs["meta"], support.y) + (co if weight == 1 else weight * co)
 
     def outputs(
-        self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]
-    ) -> dict[str, Tensor]:
+        self, groups: TaskGroups, params: TaskParams, x: Inputs, heads: tuple[str, ...]
+    ) -> dict[str, Outputs]:
         """As CML's; ``both`` is the mean of the two heads' outputs."""
         if "both" not in heads:
             return super().outputs(groups, params, x, heads)

@@ -14,13 +14,13 @@ are initialised like the network's and have the same activation.
 """
 
 from pydantic import Field
-from torch import Tensor
 
 from cml_bench import spec
 from cml_bench.errors import UserError
-from cml_bench.methods.base import Groups, Method, Params, Reading
+from cml_bench.methods.base import Groups, Method, Reading
 from cml_bench.networks.base import Network, check_start, initialise
 from cml_bench.registry import CML, wraps
+from cml_bench.shapes import Inputs, Outputs, TaskGroups, TaskParams
 
 
 class CoLearnerOptions(spec.Options):
@@ -79,7 +79,7 @@ class WithCoLearner(Method):
         """As the method says; a frozen phi stays."""
         return super().trains(group, name) and not (group == "co" and self.options.cml.frozen)
 
-    def colearner_params(self, groups: Groups, params: Params) -> Params:
+    def colearner_params(self, groups: TaskGroups, params: TaskParams) -> TaskParams:
         """Phi, which is the same before and after adaptation."""
         return groups["co"]
 
@@ -88,8 +88,8 @@ class WithCoLearner(Method):
         return self.options.cml.gamma if head == "co" else super().head_weight(head)
 
     def outputs(
-        self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]
-    ) -> dict[str, Tensor]:
+        self, groups: TaskGroups, params: TaskParams, x: Inputs, heads: tuple[str, ...]
+    ) -> dict[str, Outputs]:
         """Outputs (T, n, out) of the heads ``meta`` and ``co``, from the same features."""
         z = self.features(groups, params, x)
         out = {}

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from cml_bench import spec
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Adapted, Groups, Params
+from cml_bench.methods.base import Adapted, Groups
 from cml_bench.methods.maml import MAML
 from cml_bench.networks.base import Network, Param
 from cml_bench.registry import methods
+from cml_bench.shapes import TaskGroups, TaskParams
 from cml_bench.study.protocols import Recipe
 
 _RATE = ".inner_lr"  # suffix of a tensor's learned step sizes
@@ -164,14 +165,14 @@ class MAMLPlusPlus(MAML):
         dims = len(self.network.params[name].shape)
         return rates[:, min(step, rates.shape[1] - 1)].reshape(-1, *[1] * dims)
 
-    def seen(self, params: Params, step: int) -> Params:
+    def seen(self, params: TaskParams, step: int) -> TaskParams:
         """The parameters with row ``step`` of batch-norm's scales and shifts."""
         if not self.rows:
             return params
         row = min(step, self.rows - 1)
         return {name: p[:, row] if self._is_norm(name) else p for name, p in params.items()}
 
-    def adapt(self, groups: Groups, support: Examples) -> Iterator[Adapted]:
+    def adapt(self, groups: TaskGroups, support: Examples) -> Iterator[Adapted]:
         """A state after every inner step whose query loss has a weight in this epoch."""
         weights, second_order = self.phase
         path = self.trajectory(groups, support, self.inner_steps, create_graph=second_order)

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Groups, Method, Params, Scores
+from cml_bench.methods.base import Groups, Method, Scores
 from cml_bench.methods.maml import MAML, MAMLOptions
 from cml_bench.registry import methods
+from cml_bench.shapes import PerTask, TaskGroups, TaskParams
 from cml_bench.study.protocols import Recipe
 
 _TINY = 1e-12  # added to the norm, as in the released code
@@ -95,13 +97,13 @@ class SharpMAML(MAML):
 
     def inner_gradients(
         self,
-        groups: Groups,
-        params: Params,
+        groups: TaskGroups,
+        params: TaskParams,
         names: list[str],
         support: Examples,
         loss: str,
         create_graph: bool,
-    ) -> dict[str, Tensor]:
+    ) -> TaskParams:
         """Gradients (T, ...) of the support loss at w + eps."""
         grads = super().inner_gradients(groups, params, names, support, loss, create_graph)
         if not self.rho_low:
@@ -140,6 +142,6 @@ class SharpMAML(MAML):
         return result
 
 
-def _per_task(scale: Tensor, like: Tensor) -> Tensor:
+def _per_task(scale: PerTask, like: Float[Tensor, "tasks ..."]) -> Float[Tensor, "tasks ..."]:
     """A number for each task (T,), reshaped to multiply ``like`` (T, ...)."""
     return scale.reshape(-1, *[1] * (like.dim() - 1))

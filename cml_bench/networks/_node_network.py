@@ -1,9 +1,13 @@
 """What a network for the nodes of a graph has besides that of any network."""
 
+from jaxtyping import Float
 from torch import Tensor
 
 from cml_bench.networks._sparse import Dropout, Graph
-from cml_bench.networks.base import Network, Params
+from cml_bench.networks.base import Network
+from cml_bench.shapes import Features, Labels, Nodes, TaskParams
+
+Scale = Float[Tensor, "tasks inputs"]  # factors of the features of a node
 
 
 class NodeNetwork(Network):
@@ -21,8 +25,12 @@ class NodeNetwork(Network):
         raise NotImplementedError
 
     def features(
-        self, p: Params, x: Tensor, drop: Dropout | None = None, scale: Tensor | None = None
-    ) -> Tensor:
+        self,
+        p: TaskParams,
+        x: Nodes,
+        drop: Dropout | None = None,
+        scale: Scale | None = None,
+    ) -> Features:
         """Embeddings (T, n, hidden) of node numbers (T, n).
 
         ``drop``: which hidden values are dropped. ``scale`` (T, d): factors of the graph's
@@ -32,12 +40,12 @@ class NodeNetwork(Network):
 
     def gradients(
         self,
-        p: Params,
-        x: Tensor,
-        y: Tensor,
+        p: TaskParams,
+        x: Nodes,
+        y: Labels,
         drop: Dropout | None = None,
-        scale: Tensor | None = None,
-    ) -> Params:
+        scale: Scale | None = None,
+    ) -> TaskParams:
         """Gradients (T, ...) of the head's mean cross-entropy at nodes and labels (T, n).
 
         They equal what autograd makes of :meth:`features` and :meth:`Network.head`.

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from cml_bench import seeding, spec
@@ -26,6 +27,16 @@ from cml_bench.networks._convolution import Conv
 from cml_bench.networks._maps import layout
 from cml_bench.networks._patches import PooledProduct, patches
 from cml_bench.networks._pooling import Pooled, ScaledReLU
+from cml_bench.shapes import (
+    Features,
+    Folded,
+    FoldedMaps,
+    Images,
+    Inputs,
+    Outputs,
+    TaskParams,
+    Vectors,
+)
 from cml_bench.study.protocols import Recipe
 
 Params = dict[str, Tensor]
@@ -115,7 +126,7 @@ class CoLearner:
                 " depth."
             )
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
+    def apply(self, p: TaskParams, features: Features) -> Outputs:
         """Outputs (T, n, out) of features (T, n, ...)."""
         raise NotImplementedError
 
@@ -192,22 +203,22 @@ class Network:
             )
 
     @contextmanager
-    def repeating(self, x: Tensor) -> Iterator[None]:
+    def repeating(self, x: Inputs) -> Iterator[None]:
         """A block in which the network gets the tensor ``x`` as its input several times.
 
         The network may compute once what depends on ``x`` alone and not on parameters.
         """
         yield
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Inputs) -> Features:
         """Features (T, n, *feature_shape) of inputs (T, n, *input_shape), for all heads."""
         raise NotImplementedError
 
-    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, p: TaskParams, x: Inputs) -> TaskParams:
         """Outputs (T, n, ...) of psi's layers by name, for figures; here the features alone."""
         return {"features": self.features(p, x)}
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Features) -> Outputs:
         """Outputs (T, n, outputs) of features."""
         raise NotImplementedError
 
@@ -242,7 +253,7 @@ def linear_params(name: str, inputs: int, outputs: int, init: str = "torch") -> 
     return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
-def linear(p: Params, name: str, x: Tensor) -> Tensor:
+def linear(p: TaskParams, name: str, x: Vectors) -> Outputs:
     """(T, n, in) -> (T, n, out) with weights (T, out, in)."""
     return torch.baddbmm(p[f"{name}.bias"].unsqueeze(1), x, p[f"{name}.weight"].transpose(1, 2))
 
@@ -258,12 +269,12 @@ def block_params(index: str, inputs: int, filters: int, init: str = "torch") -> 
     }
 
 
-def fold(x: Tensor) -> Tensor:
+def fold(x: Images) -> Float[Tensor, "examples tasks*channels height width"]:
     """(T, n, C, H, W) -> (n, T*C, H, W)."""
     return x.transpose(0, 1).flatten(1, 2)
 
 
-def unfold(x: Tensor, tasks: int) -> Tensor:
+def unfold(x: Folded, tasks: int) -> Float[Tensor, "{tasks} examples _ height width"]:
     """(n, T*C, H, W) -> (T, n, C, H, W)."""
     return x.unflatten(1, (tasks, -1)).transpose(0, 1)
 
@@ -276,7 +287,7 @@ def _conv(p: Params, index: str, x: Tensor) -> Tensor:
     return F.conv2d(x, flat, bias, padding=1, groups=weight.shape[0])
 
 
-def block(p: Params, index: str, x: Tensor, pool: bool, slope: float = 0.0) -> Tensor:
+def block(p: TaskParams, index: str, x: Folded, pool: bool, slope: float = 0.0) -> FoldedMaps:
     """Convolution, batch-norm by the statistics of each task's batch, (leaky) ReLU, max-pool 2.
 
     Folded shapes: (n, T*C, H, W) -> (n, T*filters, H', W').
@@ -292,7 +303,7 @@ def _sign(scale: Tensor) -> Tensor:
     return torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)
 
 
-def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
+def fast_block(p: TaskParams, index: str, x: Folded, slope: float = 0.0) -> FoldedMaps:
     """``block(..., pool=True)`` with a quarter of the memory traffic, equal up to rounding.
 
     The map is pooled before it is normalised. Batch-norm is monotone in each channel, so
@@ -317,7 +328,7 @@ class Covered(NamedTuple):
     size: tuple[int, int]
 
     @classmethod
-    def by(cls, x: Tensor) -> "Covered":
+    def by(cls, x: Images) -> "Covered":
         """The patches of these images."""
         with _exact(x):
             return cls(*patches(x), (x.shape[3], x.shape[4]))
@@ -329,7 +340,7 @@ def _exact(x: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(kind, enabled=False) if kind in ("cpu", "cuda") else nullcontext()
 
 
-def fast_first_block(p: Params, index: str, x: Covered, slope: float = 0.0) -> Tensor:
+def fast_first_block(p: TaskParams, index: str, x: Covered, slope: float = 0.0) -> FoldedMaps:
     """``block(..., pool=True)`` for images of few channels, which need no gradient.
 
     An output is the product w . patch of the weights with a 3x3 patch. So its variance is

@@ -19,7 +19,6 @@ from cml_bench.networks.base import (
     CoLearner,
     Covered,
     Network,
-    Params,
     block,
     block_params,
     fast_block,
@@ -30,6 +29,7 @@ from cml_bench.networks.base import (
     unfold,
 )
 from cml_bench.registry import networks
+from cml_bench.shapes import Images, Maps, Outputs, TaskParams
 from cml_bench.spec import Options, added
 
 _FEW_CHANNELS = 4  # up to so many, patches (9C values) are cheaper than passes over the map
@@ -99,7 +99,7 @@ class _ConvHead(CoLearner):
             self.params |= block_params(f"{prefix}{i}", filters, filters, init)
         self.params |= linear_params("head", network.pooled_size, network.outputs, init)
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
+    def apply(self, p: TaskParams, features: Images) -> Outputs:
         """Outputs (T, n, outputs) of features (T, n, filters, H//8, W//8)."""
         tasks = features.shape[0]
         x = fold(features)
@@ -152,7 +152,7 @@ class Conv4(Network):
         self.norm_names = frozenset(name for name in self.params if name.startswith("norm"))
 
     @contextmanager
-    def repeating(self, x: Tensor) -> Iterator[None]:
+    def repeating(self, x: Images) -> Iterator[None]:
         """The patches of these images are made once for the block."""
         self._repeated = (x, None)
         try:
@@ -160,12 +160,12 @@ class Conv4(Network):
         finally:
             self._repeated = None
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Images) -> Maps:
         """(T, n, C, H, W) -> (T, n, filters, H//8, W//8)."""
         ((_, h),) = deque(self._blocks(p, x), maxlen=1)  # keeps no map longer than needed
         return unfold(h, x.shape[0])
 
-    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, p: TaskParams, x: Images) -> dict[str, Maps]:
         """Outputs (T, n, ...) of each block; those of blocks 1 to 3 are pooled."""
         return {f"conv{i}": unfold(h, x.shape[0]) for i, h in self._blocks(p, x)}
 
@@ -177,7 +177,7 @@ class Conv4(Network):
             self._constants[key] = mean, std
         return self._constants[key]
 
-    def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _blocks(self, p: TaskParams, x: Images) -> Iterator[tuple[str, Tensor]]:
         """Number and folded output of each block."""
         slope, given = self.options.slope, x
         if self.options.inputs == "imagenet":
@@ -212,7 +212,7 @@ class Conv4(Network):
             self._repeated = (given, covered)
         return covered
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Images) -> Outputs:
         """(T, n, filters, h, w) -> (T, n, outputs): ``head_blocks`` blocks, max-pool 2, linear."""
         return self._head.apply(p, z)
 

@@ -8,16 +8,18 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from cml_bench.errors import UserError
-from cml_bench.networks._node_network import NodeNetwork
+from cml_bench.networks._node_network import NodeNetwork, Scale
 from cml_bench.networks._sparse import Dropout, Graph
 from cml_bench.networks._sparse import Field as NodeField
 from cml_bench.networks.base import CoLearner, Param, Params, linear
 from cml_bench.networks.mlp import VectorHead
 from cml_bench.registry import networks
+from cml_bench.shapes import Labels, Nodes, Outputs, TaskParams, Vectors
 from cml_bench.spec import Options
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -123,8 +125,12 @@ class GCN(NodeNetwork):
         return self._graph
 
     def features(
-        self, p: Params, x: Tensor, drop: Dropout | None = None, scale: Tensor | None = None
-    ) -> Tensor:
+        self,
+        p: TaskParams,
+        x: Nodes,
+        drop: Dropout | None = None,
+        scale: Scale | None = None,
+    ) -> Float[Tensor, "tasks examples hidden"]:
         """Embeddings (T, n, hidden) of node numbers (T, n).
 
         ``scale`` (T, d): factors s of the features. Here they multiply the rows of W1, because
@@ -178,12 +184,12 @@ class GCN(NodeNetwork):
 
     def gradients(
         self,
-        p: Params,
-        x: Tensor,
-        y: Tensor,
+        p: TaskParams,
+        x: Nodes,
+        y: Labels,
         drop: Dropout | None = None,
-        scale: Tensor | None = None,
-    ) -> Params:
+        scale: Scale | None = None,
+    ) -> TaskParams:
         """Gradients (T, ...) of the head's mean cross-entropy at nodes and labels (T, n).
 
         For the path ``fast``. They are written out here, because autograd's bookkeeping takes
@@ -306,7 +312,7 @@ class GCN(NodeNetwork):
             p["gcn2.weight"],
         )
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Vectors) -> Outputs:
         """(T, n, hidden) -> (T, n, outputs)."""
         return linear(p, "head", z)
 

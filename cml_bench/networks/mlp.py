@@ -4,9 +4,10 @@ Its sources are Finn et al. 2017, section 5.1, and CML, section 4.1.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -15,11 +16,11 @@ from cml_bench.networks.base import (
     CoLearner,
     Network,
     Param,
-    Params,
     linear,
     linear_params,
 )
 from cml_bench.registry import networks
+from cml_bench.shapes import Outputs, TaskParams, Vectors
 from cml_bench.spec import Options, added
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -55,6 +56,7 @@ class MLPOptions(Options):
         return (*self.hidden, *(self.hidden[-1:] * self.extra_blocks))
 
 
+@runtime_checkable
 class OfLayers(Protocol):
     """A network whose features are vectors and which makes its linear layers itself."""
 
@@ -84,7 +86,7 @@ class VectorHead(CoLearner):
             self.params |= network.layer(f"hidden{i}", width, width)
         self.params |= network.layer("head", width, network.outputs)
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
+    def apply(self, p: TaskParams, features: Vectors) -> Outputs:
         """Outputs (T, n, outputs) of features (T, n, width)."""
         z = features
         for i in range(1, self.depth + 1):
@@ -133,19 +135,21 @@ class MLP(Network):
             f"{name}.bias": Param((outputs,)),
         }
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Vectors) -> Float[Tensor, "tasks examples hidden"]:
         """(T, n, inputs) -> (T, n, hidden)."""
         *_, last = self.activations(p, x).values()
         return last
 
-    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+    def activations(
+        self, p: TaskParams, x: Vectors
+    ) -> dict[str, Float[Tensor, "tasks examples _"]]:
         """Outputs (T, n, hidden) of each hidden layer."""
         layers = {}
         for i in range(1, len(self.options.widths) + 1):
             layers[f"hidden{i}"] = x = self.act(linear(p, f"hidden{i}", x))
         return layers
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Vectors) -> Outputs:
         """(T, n, hidden) -> (T, n, outputs)."""
         return linear(p, "head", z)
 

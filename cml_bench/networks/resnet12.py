@@ -26,6 +26,7 @@ from cml_bench.networks.base import (
     uniform,
 )
 from cml_bench.registry import networks
+from cml_bench.shapes import Images, Maps, Outputs, TaskParams
 from cml_bench.spec import Options
 from cml_bench.study.protocols import Recipe
 
@@ -102,7 +103,7 @@ class _CoLearner(CoLearner):
             self.params |= _conv_params(str(i), filters, filters, 3)
         self.params |= linear_params("head", filters, network.outputs)
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
+    def apply(self, p: TaskParams, features: Images) -> Outputs:
         """Outputs (T, n, out) of features (T, n, C, H, W)."""
         x = fold(features)
         for i in range(1, self.depth + 1):
@@ -165,16 +166,16 @@ class ResNet12(Network):
     def _has_skip(self, number: int) -> bool:
         return number < _BLOCKS[-1] or self.options.last_skip
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Images) -> Maps:
         """(T, n, C, H, W) -> (T, n, 8 * filters, H//16, W//16)."""
         ((_, h),) = deque(self._blocks(p, x), maxlen=1)  # keeps no map longer than needed
         return unfold(h, x.shape[0])
 
-    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, p: TaskParams, x: Images) -> dict[str, Maps]:
         """Pooled outputs (T, n, ...) of each block."""
         return {f"block{number}": unfold(h, x.shape[0]) for number, h in self._blocks(p, x)}
 
-    def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _blocks(self, p: TaskParams, x: Images) -> Iterator[tuple[int, Tensor]]:
         """Number and folded output of each block."""
         h = fold(x)
         if self.path != "plain":
@@ -189,7 +190,7 @@ class ResNet12(Network):
             h = F.max_pool2d(F.leaky_relu(z, _SLOPE), 2)
             yield number, h
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Images) -> Outputs:
         """(T, n, C, h, w) -> (T, n, outputs): global average pooling, linear."""
         return linear(p, "head", z.mean((3, 4)))
 
