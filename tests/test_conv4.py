@@ -9,7 +9,7 @@ import torch
 from cml_bench.engine.step import expand
 from cml_bench.errors import UserError
 from cml_bench.networks import base
-from cml_bench.networks._convolution import patches
+from cml_bench.networks._patches import patches
 from cml_bench.networks.base import initialise
 from cml_bench.networks.conv4 import Conv4, Conv4Options
 from tests.helpers.cases import Case, images

@@ -17,7 +17,7 @@ from cml_bench.engine.run import run
 from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
-from cml_bench.networks import _convolution
+from cml_bench.networks import _maps
 from cml_bench.spec import canonical
 from tests.helpers.cases import Case, images
 from tests.helpers.specs import IMAGE_METHODS, glyph_spec, sinusoid_spec
@@ -148,7 +148,7 @@ def test_what_is_below_the_smallest_normal_number_counts_as_zero_while_a_run_com
 
 @pytest.mark.parametrize("method", ["maml+cml", "boil", "sharp_maml"])
 def test_bf16_trains_and_is_close_to_float32(method, settings, monkeypatch):
-    monkeypatch.setattr(_convolution, "_CACHED", 1)  # one image at a time, as with large images
+    monkeypatch.setattr(_maps, "_CACHED", 1)  # one image at a time, as with large images
     spec = glyph_spec(method, steps=8)
     exact, rough = (
         run(spec.model_copy(update={"precision": p}), settings) for p in ("float32", "bf16")

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cml_bench.networks import _convolution, base
+from cml_bench.networks import _convolution, _maps, _patches, _pooling, base
 from tests.helpers.cases import random
 
 
@@ -22,7 +22,7 @@ def _weights(*shape: int) -> torch.Tensor:
     ).requires_grad_()
 
 
-_pooled = _convolution.PooledProduct.apply
+_pooled = _patches.PooledProduct.apply
 
 
 @pytest.mark.parametrize(
@@ -33,18 +33,18 @@ _pooled = _convolution.PooledProduct.apply
         (lambda g, w: _convolution.ConvInput.apply(g, w, 2), (_map(2, 4, 4, 3), _map(4, 3, 3, 3))),
         (lambda x, g: _convolution.ConvWeight.apply(x, g, 2), (_map(2, 6, 4, 3), _map(2, 4, 4, 3))),
         (lambda x, g: _convolution.ConvWeight.apply(x, g, 1), (_map(2, 3, 4, 3), _map(2, 2, 4, 3))),
-        (_convolution.Pooled.apply, (_map(3, 2, 5, 5),)),
+        (_pooling.Pooled.apply, (_map(3, 2, 5, 5),)),
         (
-            lambda x: _convolution.Pooled.apply(x)[0] * _convolution.Pooled.apply(x)[1] ** 2,
+            lambda x: _pooling.Pooled.apply(x)[0] * _pooling.Pooled.apply(x)[1] ** 2,
             (_map(2, 2, 5, 4),),
         ),
-        (lambda x: _convolution.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
-        (lambda x: _convolution.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),
+        (lambda x: _pooling.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 2, 4, 4),)),
+        (lambda x: _pooling.Pooled.apply(x.contiguous())[0] ** 2, (_map(2, 3, 3, 2),)),
         (
-            lambda z, f: _convolution.ScaledReLU.apply(z, f, f + 0.1, 0.1),
+            lambda z, f: _pooling.ScaledReLU.apply(z, f, f + 0.1, 0.1),
             (_map(3, 2, 9, 5), _weights(1, 2, 1, 1)),
         ),
-        (_convolution.Pooled.apply, (_map(5, 4, 5, 3),)),
+        (_pooling.Pooled.apply, (_map(5, 4, 5, 3),)),
         (lambda w: _pooled(w, _weights(5, 1, 4, 20).detach(), (4, 5), 0.0), (_weights(1, 3, 4),)),
         (lambda w: _pooled(w, _weights(3, 2, 4, 20).detach(), (4, 5), 0.1), (_weights(2, 3, 4),)),
     ],
@@ -69,7 +69,7 @@ def test_what_the_fast_block_is_made_of_has_right_derivatives(function, inputs, 
 
     A third derivative is checked too: it is made of the same functions again.
     """
-    monkeypatch.setattr(_convolution, "_CACHED", 2 * 3 * 20 * 8)  # in parts of one or two images
+    monkeypatch.setattr(_maps, "_CACHED", 2 * 3 * 20 * 8)  # in parts of one or two images
     monkeypatch.setattr(_convolution, "_WIDE", 12)
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
@@ -91,7 +91,7 @@ def test_the_fast_first_block_is_the_block(size, scale, monkeypatch):
 
     Ties go to one place.
     """
-    monkeypatch.setattr(_convolution, "_CACHED", 2**14)
+    monkeypatch.setattr(_maps, "_CACHED", 2**14)
     x = random(2, 3, 1, *size, name="x")
     params = {
         "conv1.weight": _weights(2, 4, 1, 3, 3),
@@ -118,7 +118,7 @@ def test_the_fast_first_block_is_the_block(size, scale, monkeypatch):
 def test_places_of_large_maps_are_kept_whole(size):
     """A place has 16 bits in maps of up to 2**15 pixels, and 32 bits in larger ones."""
     weight, patches = _weights(1, 2, 3), _weights(2, 1, 3, size[0] * size[1]).detach()
-    got = _convolution.PooledProduct.apply(weight, patches, size, 0.1)
+    got = _patches.PooledProduct.apply(weight, patches, size, 0.1)
     maps = (weight @ patches).unflatten(3, size).flatten(0, 1)
     want = torch.nn.functional.leaky_relu(torch.nn.functional.max_pool2d(maps, 2), 0.1)
     assert torch.allclose(got, want, atol=1e-12)
@@ -143,9 +143,9 @@ def test_derivatives_take_what_autocast_makes_of_them_on_a_gpu():
         torch.set_autocast_enabled("cuda", True)
         torch.set_autocast_dtype("cuda", torch.bfloat16)
         try:
-            pooled, var = _convolution.Pooled.forward(context(), z)
+            pooled, var = _pooling.Pooled.forward(context(), z)
             mean, places = var, torch.empty_like(pooled, dtype=torch.int64)
-            out = _convolution._FromPooled.forward(context(), pooled, var, z, mean, places)
+            out = _pooling._FromPooled.forward(context(), pooled, var, z, mean, places)
         finally:
             torch.set_autocast_enabled("cuda", False)
             torch.set_autocast_dtype("cuda", before)
@@ -154,10 +154,10 @@ def test_derivatives_take_what_autocast_makes_of_them_on_a_gpu():
 
 def test_parts_in_16_bits_add_up_in_32(monkeypatch):
     """There are 257 images of 16 pooled places each; in bf16, 4096 + 16 is 4096."""
-    monkeypatch.setattr(_convolution, "_CACHED", 1)
+    monkeypatch.setattr(_maps, "_CACHED", 1)
     weight, patches = torch.tensor([[[0.0, 1.0]]]).requires_grad_(), torch.ones(257, 1, 2, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        out = _convolution.PooledProduct.apply(weight, patches, (8, 8), 0.0)
+        out = _patches.PooledProduct.apply(weight, patches, (8, 8), 0.0)
         (grad,) = torch.autograd.grad(out.sum(dtype=torch.float32), weight)
     assert out.dtype == torch.bfloat16
     assert grad[0, 0, 1] == 257 * 16
@@ -165,7 +165,7 @@ def test_parts_in_16_bits_add_up_in_32(monkeypatch):
 
 def test_a_weight_derivative_in_16_bits_adds_up_in_32(monkeypatch):
     """There are 300 images of 16 pixels, taken one at a time; in bf16, 4096 + 16 is 4096."""
-    monkeypatch.setattr(_convolution, "_CACHED", 1)
+    monkeypatch.setattr(_maps, "_CACHED", 1)
     ones = torch.ones(300, 1, 4, 4, dtype=torch.bfloat16).contiguous(
         memory_format=torch.channels_last
     )

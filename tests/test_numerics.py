@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.step import expand
-from cml_bench.networks import _convolution
+from cml_bench.networks import _convolution, _maps
 from tests.helpers.cases import Case, images, random, relative, waves
 
 # -- the engine is the obvious loop
@@ -72,8 +72,8 @@ def test_meta_gradient_of_any_shape(
     )
     task = images(tasks, way, shot, query, channels, size)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_WIDE", "_CACHED") if large else ():
-            patch.setattr(_convolution, name, 1)
+        for module, name in ((_convolution, "_WIDE"), (_maps, "_CACHED")) if large else ():
+            patch.setattr(module, name, 1)
         got = case.engine_gradient(task, at_once)[1]
     assert relative(got, case.reference_gradient(task)[1]) < 1e-10
 

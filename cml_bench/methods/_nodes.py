@@ -1,25 +1,24 @@
-"""What the methods for few-shot node classification share: first order, and a dropout in the inner
-loop.
+"""What the methods for few-shot node classification share.
+
+They are first order and drop hidden values in the inner loop.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import Field
-from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Adapted, Groups, Method, Params
+from cml_bench.methods.base import Adapted, Method
+from cml_bench.networks._node_network import NodeNetwork
 from cml_bench.networks._sparse import Dropout
+from cml_bench.shapes import Features, Nodes, TaskGroups, TaskParams
 from cml_bench.spec import Options
 from cml_bench.study.protocols import Recipe
 
 
 class NodeOptions(Options):
-    """Defaults: the settings printed in the CML paper (section 4.3), which it says it ran in TLP's
-    code.
-    """
+    """Defaults: the settings in the CML paper (section 4.3), which says that it ran TLP's code."""
 
     inner_steps: int = Field(20, ge=0, description="k, gradient steps on the support set")
     inner_lr: float = Field(0.05, ge=0, description="their size")
@@ -32,8 +31,9 @@ class NodeOptions(Options):
 
 
 def tlp_recipe(steps: int, outer_lr: float = 1e-3, **options: float) -> Recipe:
-    """TLP's loop, with the CML paper's learning rate: one task a step, 20 new validation tasks
-    every 10 steps.
+    """TLP's loop with the CML paper's learning rate.
+
+    An outer step has one task. Every 10 steps there are 20 new validation tasks.
     """
     protocol = {
         "meta_batch": 1,
@@ -48,13 +48,14 @@ def tlp_recipe(steps: int, outer_lr: float = 1e-3, **options: float) -> Recipe:
 
 
 class NodeMethod(Method):
-    """Adapts all of psi and theta, first order, dropping hidden values on the support passes of
-    training tasks.
+    """Adapts all of psi and theta, first order; support passes of training tasks drop values.
 
     A mask is a function of the training seed, the outer step, the task's support nodes and the
-    inner step: the same with and without a co-learner, after a resume, and however tasks are split
-    into parts. Query passes, validation and test drop nothing.
+    inner step. So it is the same with and without a co-learner, after a resume, and for any split
+    of the tasks into parts. Query passes, validation and test drop nothing.
     """
+
+    network: NodeNetwork
 
     needs = "nodes"
     second_order = False
@@ -62,13 +63,14 @@ class NodeMethod(Method):
     _inner_step: int | None = None  # while a training task's inner loop runs
 
     def at_step(self, step: int) -> None:
-        """For the masks."""
+        """Remember the step, which the masks depend on."""
         self._outer_step = step
 
-    def adapt(self, groups: Groups, support: Examples) -> Iterator[Adapted]:
-        """As any method's.
+    def adapt(self, groups: TaskGroups, support: Examples) -> Iterator[Adapted]:
+        """The adapted states of any method; meanwhile the inner steps are counted.
 
-        Support passes are made while the next state is asked for, query passes in between.
+        Support passes run while the next state is being made. Query passes run after a state is
+        given and before the next one is asked for, and then no inner step is set.
         """
         states = super().adapt(groups, support)
         step = 0
@@ -85,36 +87,36 @@ class NodeMethod(Method):
 
     def inner_gradients(
         self,
-        groups: Groups,
-        params: Params,
+        groups: TaskGroups,
+        params: TaskParams,
         names: list[str],
         support: Examples,
         loss: str,
         create_graph: bool,
-    ) -> dict[str, Tensor]:
-        """Those of the next inner step, with its masks in training."""
+    ) -> TaskParams:
+        """Gradients (T, ...) of the support loss; in training with the masks of the inner step."""
         if loss == "meta" and self.network.path != "plain" and not support.x.is_meta:
             x, y = support
-            found = self.network.gradients(
+            every = self.network.gradients(
                 params, x, y, self._dropout(x), **self.seen_features(groups)
             )
-            grads = {name: found[name] for name in names}
+            grads = {name: every[name] for name in names}
         else:
             grads = super().inner_gradients(groups, params, names, support, loss, create_graph)
         if self._inner_step is not None:
             self._inner_step += 1
         return grads
 
-    def features(self, groups: Groups, params: Params, x: Tensor) -> Tensor:
+    def features(self, groups: TaskGroups, params: TaskParams, x: Nodes) -> Features:
         """Embeddings (T, n, hidden) of nodes (T, n)."""
         return self.network.features(params, x, self._dropout(x), **self.seen_features(groups))
 
-    def activations(self, groups: Groups, params: Params, x: Tensor) -> dict[str, Tensor]:
-        """The embeddings."""
+    def activations(self, groups: TaskGroups, params: TaskParams, x: Nodes) -> TaskParams:
+        """The embeddings alone."""
         return {"features": self.features(groups, params, x)}
 
-    def _dropout(self, x: Tensor) -> Dropout | None:
-        """Of the support pass at hand; none in other passes."""
+    def _dropout(self, x: Nodes) -> Dropout | None:
+        """The masks of the present support pass; None in other passes."""
         if self._inner_step is None or not self.options.dropout or x.is_meta:
             return None
         parts = ("dropout", self.seed, self._outer_step, self._inner_step)
@@ -122,6 +124,6 @@ class NodeMethod(Method):
             self.options.dropout, tuple(seeding.key(*parts, nodes) for nodes in x.tolist())
         )
 
-    def seen_features(self, groups: Groups) -> dict[str, Any]:
-        """What the network must know of the task besides the nodes."""
+    def seen_features(self, groups: TaskGroups) -> TaskParams:
+        """Further arguments of the network: what it must know of the task besides the nodes."""
         return {}

@@ -1,5 +1,6 @@
-"""Template of a method: copy to ``methods/NAME.py``, rename what is marked (1)-(4), run ``make
-traces``.
+"""Template of a method: copy it to ``methods/NAME.py``.
+
+Rename what is marked (1)-(4), then run ``make traces``.
 
 The example adapts the head alone and leaves the features as they are (ANIL; Raghu et al. 2020,
 section 4).
@@ -13,8 +14,9 @@ from cml_bench.spec import Options
 
 
 class TemplateOptions(Options):
-    """(1) What a configuration may set under ``options``; every field says what it does and where
-    it comes from.
+    """(1) What a configuration may set under ``options``.
+
+    Every field says what it does and where it comes from.
     """
 
     inner_steps: int = Field(1, ge=0, description="gradient steps on the support set")
@@ -33,7 +35,8 @@ class Template(Method):
     Options = TemplateOptions
 
     def adapts(self, name: str) -> bool:
-        """(4) Override what differs from MAML: see ``methods/base.py`` for step_size, adapt,
-        extra_loss, meta_step.
+        """(4) Override what differs from MAML.
+
+        See ``methods/base.py`` for step_size, adapt, extra_loss and meta_step.
         """
         return name in self.network.head_names

@@ -24,6 +24,15 @@ from cml_bench.networks.base import (
     check_start,
     initialise,
 )
+from cml_bench.shapes import (
+    Features,
+    Inputs,
+    Labels,
+    Outputs,
+    PerTask,
+    TaskGroups,
+    TaskParams,
+)
 from cml_bench.study.protocols import RELEASED, Recipe
 
 Groups = dict[str, Params]
@@ -49,11 +58,11 @@ class Reading(NamedTuple):
 class Scores(NamedTuple):
     """Per task (T,) and head: loss, and score (the accuracy; for regression the loss again)."""
 
-    loss: dict[str, Tensor]
-    score: dict[str, Tensor]
+    loss: dict[str, PerTask]
+    score: dict[str, PerTask]
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(outputs: Outputs, targets: Labels) -> PerTask:
     """Mean over examples: (T, n, way), (T, n) -> (T,)."""
     return (
         F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
@@ -62,12 +71,12 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     )
 
 
-def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+def mean_squared_error(outputs: Outputs, targets: Outputs) -> PerTask:
     """Mean over examples and output dimensions: (T, n, d), (T, n, d) -> (T,)."""
     return F.mse_loss(outputs, targets, reduction="none").flatten(1).mean(1)
 
 
-def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+def accuracy(outputs: Outputs, targets: Labels) -> PerTask:
     """Share of examples whose largest output is that of their class: (T,)."""
     right = outputs.argmax(2) == targets
     # A type of 16 bits is too coarse for a mean.
@@ -164,21 +173,21 @@ class Method:
     # -- inner loop --
 
     def outputs(
-        self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]
-    ) -> dict[str, Tensor]:
+        self, groups: TaskGroups, params: TaskParams, x: Inputs, heads: tuple[str, ...]
+    ) -> dict[str, Outputs]:
         """Outputs (T, n, out) of the named heads at adapted parameters."""
         return {"meta": self.network.head(params, self.features(groups, params, x))}
 
-    def features(self, groups: Groups, params: Params, x: Tensor) -> Tensor:
+    def features(self, groups: TaskGroups, params: TaskParams, x: Inputs) -> Features:
         """The features (T, n, ...) that every head reads."""
         return self.network.features(params, x)
 
-    def activations(self, groups: Groups, params: Params, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, groups: TaskGroups, params: TaskParams, x: Inputs) -> TaskParams:
         """Outputs (T, n, ...) of the layers of psi, by name, for figures."""
         return self.network.activations(params, x)
 
-    def meet(self, groups: Groups, task: Task) -> Groups:
-        """The groups, with what is computed of a whole task, queries too, before adaptation."""
+    def meet(self, groups: TaskGroups, task: Task) -> TaskGroups:
+        """The groups, and what the method computes from a task and its queries before it adapts."""
         return groups
 
     def moving(self, loss: str) -> list[str]:
@@ -186,15 +195,17 @@ class Method:
         fixed = self.network.fixed_names
         return [name for name in self.network.params if self.adapts(name) and name not in fixed]
 
-    def start(self, groups: Groups) -> Params:
+    def start(self, groups: TaskGroups) -> TaskParams:
         """What the inner loop starts from (T, ...)."""
         return groups["base"]
 
-    def seen(self, params: Params, step: int) -> Params:
+    def seen(self, params: TaskParams, step: int) -> TaskParams:
         """The parameters as inner step ``step`` and the query pass after it use them."""
         return params
 
-    def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
+    def support_loss(
+        self, groups: TaskGroups, params: TaskParams, support: Examples, loss: str
+    ) -> PerTask:
         """What the inner loop descends, per task (T,).
 
         ``loss`` names a head, or a variant that a reading asks for.
@@ -203,13 +214,13 @@ class Method:
 
     def inner_gradients(
         self,
-        groups: Groups,
-        params: Params,
+        groups: TaskGroups,
+        params: TaskParams,
         names: list[str],
         support: Examples,
         loss: str,
         create_graph: bool,
-    ) -> dict[str, Tensor]:
+    ) -> TaskParams:
         """Gradients (T, ...) of the support loss.
 
         Tasks are independent, so the gradient of the sum over tasks holds that of each task.
@@ -224,7 +235,7 @@ class Method:
 
     def trajectory(
         self,
-        groups: Groups,
+        groups: TaskGroups,
         support: Examples,
         steps: int,
         *,
@@ -247,7 +258,7 @@ class Method:
                 params = {**params, **moved}
                 yield self.seen(params, step)
 
-    def adapt(self, groups: Groups, support: Examples) -> Iterator[Adapted]:
+    def adapt(self, groups: TaskGroups, support: Examples) -> Iterator[Adapted]:
         """The adapted states at which a query loss is due; here the last one, with weight 1."""
         *_, params = self.trajectory(
             groups, support, self.inner_steps, create_graph=self.second_order
@@ -271,11 +282,11 @@ class Method:
         """Weight of a head's query loss in the outer loss."""
         return 1.0
 
-    def extra_loss(self, groups: Groups, task: Task) -> Tensor | None:
+    def extra_loss(self, groups: TaskGroups, task: Task) -> PerTask | None:
         """A further term (T,) of the outer loss; None: there is none."""
         return None
 
-    def outer_loss(self, groups: Groups, task: Task) -> tuple[Tensor, Scores]:
+    def outer_loss(self, groups: TaskGroups, task: Task) -> tuple[PerTask, Scores]:
         """The outer loss (T,), and the scores of the last adapted state."""
         groups = self.meet(groups, task)
         total = self.extra_loss(groups, task)

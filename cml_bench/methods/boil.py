@@ -28,15 +28,15 @@ class BOILOptions(MAMLOptions):
 
 @methods.register("boil")
 class BOIL(MAML):
-    """The inner loop moves psi (batch-norm included) and leaves the head theta, which the outer
-    loop trains.
+    """The inner loop moves psi (batch-norm included); only the outer loop moves the head theta.
 
     psi' = psi - alpha * grad_psi CE(psi, theta; S);  theta' = theta;  L = CE(psi', theta; Q).
 
-    Choices. A head step of 0 is left out of the inner loop, where the authors' code multiplies its
-    gradient by 0: equal for finite values. Their ``--centering`` is not ported: it changes no
-    output (softmax ignores a common shift). The paper's co-learner on BOIL is not released: here
-    psi' feeds two heads that both do not adapt, and only theta defines the inner loss.
+    Choices. With a head step of 0 the inner loop leaves the head out. The authors' code multiplies
+    the head's gradient by 0, which is equal for finite values. Their ``--centering`` is not ported:
+    it changes no output, because softmax ignores a common shift. The paper's co-learner on BOIL is
+    not released. Here psi' feeds two heads that do not adapt, and theta alone defines the inner
+    loss.
     """
 
     Options = BOILOptions
@@ -50,9 +50,7 @@ class BOIL(MAML):
                 _check_rows(shape)
 
     def init(self, seed: int) -> dict[str, Params]:
-        """As MAML's; ``ortho_init`` makes the head's rows orthonormal (Gram-Schmidt, in their
-        order).
-        """
+        """As MAML's; ``ortho_init`` makes the head's rows orthonormal (Gram-Schmidt in order)."""
         groups = super().init(seed)
         if self.options.ortho_init:
             for name in sorted(self.network.head_names):
@@ -71,13 +69,14 @@ class BOIL(MAML):
         return self.options.head_lr if name in self.network.head_names else self.options.inner_lr
 
     def trains(self, group: str, name: str) -> bool:
-        """All; under ``outer_fix`` all but the head."""
+        """Every parameter; with ``outer_fix`` every one but the head's."""
         return not (self.options.outer_fix and group == "base" and name in self.network.head_names)
 
 
-def _orthonormal(weight: Tensor) -> Tensor:  # of shape (n, d)
-    """Rows of (n, d), n <= d, orthonormal: those of Gram-Schmidt, up to which sign the first
-    component has.
+def _orthonormal(weight: Tensor) -> Tensor:
+    """The rows (n, d), n <= d, made orthonormal as by Gram-Schmidt.
+
+    The signs are those of Gram-Schmidt, too: QR's are arbitrary, and R's diagonal tells them.
     """
     _check_rows(tuple(weight.shape))
     q, r = torch.linalg.qr(weight.T)
@@ -85,6 +84,7 @@ def _orthonormal(weight: Tensor) -> Tensor:  # of shape (n, d)
 
 
 def _check_rows(shape: tuple[int, ...]) -> None:
+    """A UserError for more rows than columns: they cannot be orthonormal."""
     if shape[0] > shape[1]:
         raise UserError(
             f"boil: ortho_init needs at least as many features as ways, not {shape[::-1]}."

@@ -1,20 +1,22 @@
-"""``cl``: collaborative learning as the CML paper compares with it (section 4.4, Table 4; after
-Song and Chai 2018).
+"""``cl``: collaborative learning as the CML paper compares with it (section 4.4, Table 4).
+
+The idea is that of Song and Chai (2018).
 """
 
 from pydantic import Field
 from torch import Tensor
 
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Groups, Params, Reading
-from cml_bench.methods.cooperative import cooperative
-from cml_bench.methods.maml import MAML
+from cml_bench.methods.base import Groups, Reading
+from cml_bench.methods.cooperative import CooperativeOptions, WithCoLearner
+from cml_bench.methods.maml import MAML, MAMLOptions
 from cml_bench.registry import methods
+from cml_bench.shapes import Inputs, Outputs, PerTask, TaskGroups, TaskParams
 
-_CO = "co/"  # phi among the adapted parameters
+_CO = "co/"  # prefix of phi's names among the adapted parameters
 
 
-class CLOptions(cooperative(MAML).Options):
+class CLOptions(CooperativeOptions, MAMLOptions):
     """MAML's and the co-learner's, and what the second branch does in the inner loop."""
 
     inner_gamma: float = Field(
@@ -32,24 +34,28 @@ class CLOptions(cooperative(MAML).Options):
 
 
 @methods.register("cl")
-class CL(cooperative(MAML)):
-    """Two branches on one body, both adapted: CML but for the co-learner's part in the inner loop.
+class CL(WithCoLearner, MAML):
+    """Two branches on one body that both adapt; CML's co-learner takes no part in the inner loop.
 
     inner: (psi, theta, phi)' = (psi, theta, phi) - alpha * grad [CE_meta + inner_gamma * CE_co](S)
     outer: CE_meta(Q) + gamma * CE_co(Q) at (psi, theta, phi)'
 
-    Readings: ``both`` (row CL, 203K at test: averaged logits, since the paper does not say how the
-    branches are joined), ``meta`` (CL*, 121,093), ``co`` (CL+, 195,205), ``co_unadapted`` (CL+
-    without adaptation: nothing adapts), ``co_fixed`` (psi and theta adapt by the same inner loss,
-    phi does not). The paper does not say which of the last two its row is; it reports chance, which
-    fits the first alone: in configs/omniglot_study.yaml the second is far above chance.
+    Readings:
+    ``both``: row CL (203K at test), averaged logits; the paper does not say how to join branches;
+    ``meta``: row CL* (121,093);
+    ``co``: row CL+ (195,205);
+    ``co_unadapted``: row CL+ without adaptation, if nothing adapts;
+    ``co_fixed``: the same row, if psi and theta adapt by the same inner loss and phi does not.
+    The paper does not say which of the last two its row is. It reports chance, which fits
+    ``co_unadapted`` alone: in configs/omniglot_study.yaml ``co_fixed`` is far above chance.
 
-    Choices. The inner loss is the plain sum of both branches' (``inner_gamma`` 1, as gamma). The
-    soft targets and gradient rescaling of Song and Chai are not in the CML paper's text and not
-    here. At test the adaptation is that of training for every reading.
+    Choices. The inner loss is the plain sum of both branches' losses (``inner_gamma`` 1, as gamma).
+    The soft targets and the gradient rescaling of Song and Chai are not in the CML paper's text and
+    not here. At test every reading but the last two adapts as in training.
     """
 
     Options = CLOptions
+    heads = (*MAML.heads, "co")
     accepts_colearner = False
     co_in_inner_loop = True
     more_readings = (
@@ -58,12 +64,12 @@ class CL(cooperative(MAML)):
         Reading("co_unadapted", "best_meta", "co", "none"),
     )
 
-    def start(self, groups: Groups) -> Params:
+    def start(self, groups: TaskGroups) -> TaskParams:
         """psi, theta and phi."""
         return {**groups["base"], **{_CO + name: value for name, value in groups["co"].items()}}
 
-    def colearner_params(self, groups: Groups, params: Params) -> Params:
-        """phi as it is in ``params``."""
+    def colearner_params(self, groups: TaskGroups, params: TaskParams) -> TaskParams:
+        """Phi as it is in ``params``."""
         return {name: params[_CO + name] for name in groups["co"]}
 
     def moving(self, loss: str) -> list[str]:
@@ -73,24 +79,24 @@ class CL(cooperative(MAML)):
         base = super().moving(loss)
         if loss == "fixed" or self.options.co_inner_lr == 0:
             return base
-        norm = (
+        adapted = (
             name
             for name in self.co.params
             if self.options.adapt_norm or not name.startswith("norm")
         )
-        return base + [_CO + name for name in norm]
+        return base + [_CO + name for name in adapted]
 
-    def step_size(self, name: str, step: int, groups: Groups) -> float:
-        """alpha, or phi's own."""
+    def step_size(self, name: str, step: int, groups: Groups) -> float | Tensor:
+        """alpha; phi may have a step size of its own."""
         own = self.options.co_inner_lr
-        return (
-            own
-            if name.startswith(_CO) and own is not None
-            else super().step_size(name, step, groups)
-        )
+        if name.startswith(_CO) and own is not None:
+            return own
+        return super().step_size(name, step, groups)
 
-    def support_loss(self, groups: Groups, params: Params, support: Examples, loss: str) -> Tensor:
-        """Both branches' (T,)."""
+    def support_loss(
+        self, groups: TaskGroups, params: TaskParams, support: Examples, loss: str
+    ) -> PerTask:
+        """The losses (T,) of both branches, added."""
         weight = self.options.inner_gamma
         if not weight:
             return super().support_loss(groups, params, support, "meta")
@@ -99,8 +105,8 @@ class CL(cooperative(MAML)):
         return self.criterion(outputs["meta"], support.y) + (co if weight == 1 else weight * co)
 
     def outputs(
-        self, groups: Groups, params: Params, x: Tensor, heads: tuple[str, ...]
-    ) -> dict[str, Tensor]:
+        self, groups: TaskGroups, params: TaskParams, x: Inputs, heads: tuple[str, ...]
+    ) -> dict[str, Outputs]:
         """As CML's; ``both`` is the mean of the two heads' outputs."""
         if "both" not in heads:
             return super().outputs(groups, params, x, heads)

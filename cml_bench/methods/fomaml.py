@@ -20,10 +20,11 @@ class FOMAMLOptions(MAMLOptions):
 class FOMAML(MAML):
     """MAML whose outer gradient treats the inner gradients as constants.
 
-    Its gradient with respect to phi_0 is the query loss's at phi_k. With a co-learner, the co-loss
-    then never reaches theta, as the paper's descent argument assumes (in second order it does).
+    The outer gradient at w_0 is the query loss's gradient at w_k. With a co-learner, the
+    co-learner's loss then never reaches theta, as the paper's descent argument assumes; in second
+    order it does.
 
-    Choices. No table of the paper has it; its recipe is that of the released CML code's MAML.
+    Choices. No table of the paper has FOMAML. Its recipe is that of MAML in the released CML code.
     """
 
     Options = FOMAMLOptions

@@ -2,12 +2,12 @@
 
 from pydantic import Field
 
+from cml_bench import spec
 from cml_bench.methods.base import Method
 from cml_bench.registry import methods
-from cml_bench.spec import Options
 
 
-class MAMLOptions(Options):
+class MAMLOptions(spec.Options):
     """Defaults: the recipe of the released CML and BOIL code for images."""
 
     inner_steps: int = Field(1, ge=0, description="k, gradient steps on the support set")
@@ -24,21 +24,20 @@ class MAMLOptions(Options):
 
 @methods.register("maml")
 class MAML(Method):
-    """All of psi and theta descend the support loss; the outer loss is the query loss after the
-    last step.
+    """All of psi and theta descend the support loss; the outer loss is the final query loss.
 
-    phi_0 = (psi, theta);  phi_{j+1} = phi_j - alpha * grad CE(phi_j; S);  L = mean over tasks of
-    CE(phi_k; Q). Second order differentiates through the inner gradients; first order leaves those
-    terms out.
+    w_0 = (psi, theta);  w_{j+1} = w_j - alpha * grad CE(w_j; S);  L = mean over tasks of CE(w_k; Q)
 
-    Choices. The loss is the mean over examples (the original TensorFlow code sums over the N
-    classes, so its step of 0.01 is one of 0.01 * N here). The recipe is that of the released CML
-    code, which is BOIL's: one step of 0.5 that moves batch-norm's scales and shifts too, no
-    clipping. What the CML paper says of its MAML rows is that they were copied; ours are run.
+    Second order differentiates through the inner gradients; first order leaves those terms out.
+
+    Choices. The loss is the mean over examples. The original TensorFlow code sums over the N
+    classes, so its step of 0.01 is one of 0.01 * N here. The recipe is that of the released CML
+    code, which is BOIL's: one step of 0.5 that also moves batch-norm's scales and shifts, and no
+    clipping. The CML paper copied its MAML rows from other papers; here they are run.
     """
 
-    Options = MAMLOptions
+    Options: type[spec.Options] = MAMLOptions
 
     def adapts(self, name: str) -> bool:
-        """Everything, unless batch-norm's scales and shifts are excluded."""
+        """Everything; without ``adapt_norm`` all but batch-norm's scales and shifts."""
         return self.options.adapt_norm or name not in self.network.norm_names

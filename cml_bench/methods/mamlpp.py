@@ -5,21 +5,22 @@ from collections.abc import Iterator
 from pydantic import Field
 from torch import Tensor
 
+from cml_bench import spec
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Adapted, Groups, Params
+from cml_bench.methods.base import Adapted, Groups
 from cml_bench.methods.maml import MAML
-from cml_bench.networks.base import Param
+from cml_bench.networks.base import Network, Param
 from cml_bench.registry import methods
-from cml_bench.spec import Options
+from cml_bench.shapes import TaskGroups, TaskParams
 from cml_bench.study.protocols import Recipe
 
 _RATE = ".inner_lr"  # suffix of a tensor's learned step sizes
-# of the weight of a step that is not the last, hard-coded in the released code (its option is not
-# read)
+# Times 1/K, the least weight of a step that is not the last. The released code has this number in
+# its source and does not read its option.
 _FLOOR = 0.03
 
 
-class MAMLPPOptions(Options):
+class MAMLPPOptions(spec.Options):
     """Defaults: the released MiniImagenet configuration as its code reads it."""
 
     inner_steps: int = Field(5, ge=1, description="K, gradient steps on the support set")
@@ -70,27 +71,30 @@ class MAMLPPOptions(Options):
 
 @methods.register("mamlpp")
 class MAMLPlusPlus(MAML):
-    """MAML with learned inner step sizes, batch-norm rows per inner step and a loss over all inner
-    steps.
+    """MAML with learned inner step sizes, batch-norm rows per step and a loss over all steps.
 
-    w_{j+1}[l] = w_j[l] - eta[l][j] * grad_{w_j[l]} CE(w_j, row j; S)
-    j = 0..K-1 L = sum_j v_j(e) * CE(w_{j+1}, row j; Q)     in epochs e < E;      L = CE(w_K, row
-    K-1; Q)          from E on v_j = max(1/K - e/(K*E), 0.03/K) for j < K-1;  v_{K-1} = min(1/K +
-    e(K-1)/(K*E), 1 - 0.03(K-1)/K)
+    w_{j+1}[l] = w_j[l] - eta[l][j] * grad_{w_j[l]} CE(w_j, row j; S),  j = 0..K-1
 
-    eta has K + 1 numbers for each adapted tensor, unbounded; the last is never trained and serves
-    evaluations with more than K steps (as does the last row). The query pass after a step uses the
-    row of that step. Cosine annealing and the ensemble of the best validations are options of the
-    protocol (``outer_lr_min``, ``ensemble_top_k``).
+    L = sum_j v_j(e) * CE(w_{j+1}, row j; Q)  in epochs e < E
+    L = CE(w_K, row K-1; Q)                   from epoch E on
 
-    Choices. Batch-norm's running statistics, which the released code keeps and never uses, are not
-    here; nor is its ``zero_grad``, which acts on nothing that is used. With a co-learner (not
-    released): phi has one row, no step sizes and no part in the inner loop; its loss is added with
-    weight v_j * gamma wherever a query loss is due, the clamp acts on it as on the classifier, and
-    CML+ averages the co-learner's logits. Step sizes are not clamped.
+    v_j     = max(1/K - e/(K*E), 0.03/K)  for j < K-1
+    v_{K-1} = min(1/K + e(K-1)/(K*E), 1 - 0.03(K-1)/K)
+
+    eta has K + 1 numbers for each adapted tensor; they are unbounded. The last number is never
+    trained. It serves evaluations with more than K steps, as does the last row. The query pass
+    after a step uses the row of that step. Cosine annealing and the ensemble of the best
+    validations are options of the protocol (``outer_lr_min``, ``ensemble_top_k``).
+
+    Choices. The released code keeps running statistics of batch-norm and never uses them; they are
+    not here. Nor is its ``zero_grad``, which acts on nothing that is used. The co-learner is not
+    released. Here phi has one row, no step sizes and no part in the inner loop. Its loss is added
+    with weight v_j * gamma wherever a query loss is due. The clamp acts on phi as on the
+    classifier, and CML+ averages the co-learner's logits. Step sizes are not clamped.
     """
 
     Options = MAMLPPOptions
+    phase: tuple[tuple[float, ...], bool]  # weights of the query losses; whether second order
     recipe = Recipe(
         steps=50_000,
         protocol={
@@ -104,17 +108,17 @@ class MAMLPlusPlus(MAML):
         network={"filters": 48, "slope": 0.01, "init": "xavier", "inputs": "imagenet"},
     )
 
-    def __init__(self, options, network, kind):
+    def __init__(self, options: spec.Options, network: Network, kind: str):
         super().__init__(options, network, kind)
-        self.rows = options.inner_steps if options.per_step_norm and not options.adapt_norm else 0
+        own = self.options
+        self.rows = own.inner_steps if own.per_step_norm and not own.adapt_norm else 0
         self.at_step(0)
 
-    # -- parameters
-    # --------------------------------------------------------------------------------------
+    # -- parameters --
 
     @property
     def params(self) -> dict[str, Param]:
-        """The network's, with K rows of batch-norm's, and step sizes (K+1,)."""
+        """The network's, with K rows of batch-norm's scales and shifts, and step sizes (K+1,)."""
         own = dict(self.network.params)
         if self.rows:
             own |= {
@@ -135,11 +139,10 @@ class MAMLPlusPlus(MAML):
         """All but the step sizes."""
         return not name.endswith(_RATE)
 
-    # -- schedules
-    # ---------------------------------------------------------------------------------------
+    # -- schedules --
 
     def at_step(self, step: int) -> None:
-        """Weights of the query losses and order of the gradient in the epoch of this outer step."""
+        """Set the query losses' weights and the gradient's order for the epoch of this step."""
         epoch, options = step // self.options.epoch_steps, self.options
         weights = loss_weights(options.inner_steps, epoch, options.msl_epochs)
         self.phase = (
@@ -152,8 +155,7 @@ class MAMLPlusPlus(MAML):
         """Whether this epoch's outer gradient differentiates through the inner gradients."""
         return self.phase[1]
 
-    # -- inner loop
-    # --------------------------------------------------------------------------------------
+    # -- inner loop --
 
     def step_size(self, name: str, step: int, groups: Groups) -> float | Tensor:
         """eta[name][step], shaped to multiply the tensor (T, ...)."""
@@ -163,14 +165,14 @@ class MAMLPlusPlus(MAML):
         dims = len(self.network.params[name].shape)
         return rates[:, min(step, rates.shape[1] - 1)].reshape(-1, *[1] * dims)
 
-    def seen(self, params: Params, step: int) -> Params:
-        """With row ``step`` of batch-norm's scales and shifts."""
+    def seen(self, params: TaskParams, step: int) -> TaskParams:
+        """The parameters with row ``step`` of batch-norm's scales and shifts."""
         if not self.rows:
             return params
         row = min(step, self.rows - 1)
         return {name: p[:, row] if self._is_norm(name) else p for name, p in params.items()}
 
-    def adapt(self, groups: Groups, support: Examples) -> Iterator[Adapted]:
+    def adapt(self, groups: TaskGroups, support: Examples) -> Iterator[Adapted]:
         """A state after every inner step whose query loss has a weight in this epoch."""
         weights, second_order = self.phase
         path = self.trajectory(groups, support, self.inner_steps, create_graph=second_order)
@@ -180,8 +182,9 @@ class MAMLPlusPlus(MAML):
 
 
 def loss_weights(steps: int, epoch: int, msl_epochs: int) -> tuple[float, ...]:
-    """v_0 .. v_{K-1} of an epoch; they sum to 1. From ``msl_epochs`` on the last query loss counts
-    alone.
+    """The weights v_0 .. v_{K-1} of an epoch, which sum to 1.
+
+    From epoch ``msl_epochs`` on, only the last query loss counts.
     """
     if epoch >= msl_epochs:
         return (0.0,) * (steps - 1) + (1.0,)

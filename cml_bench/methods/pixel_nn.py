@@ -1,26 +1,23 @@
 """``pixel_nn``: nearest support image in pixel space. A floor that any learner must beat."""
 
-from torch import Tensor
-
 from cml_bench.data.episodes import Task
-from cml_bench.methods.base import Method, Scores
+from cml_bench.methods.base import Groups, Method, Scores
 from cml_bench.registry import methods
+from cml_bench.shapes import Labels
 
 
 @methods.register("pixel_nn")
 class PixelNearestNeighbour(Method):
-    """Nothing is learned; a query image gets the label of the support image at the smallest
-    distance.
-    """
+    """Nothing is learned; a query image gets the label of the nearest support image."""
 
     accepts_colearner = False
     learns = False
 
-    def init(self, seed: int) -> dict:
+    def init(self, seed: int) -> Groups:
         """No parameters."""
         return {"base": {}}
 
-    def predict(self, task: Task) -> Tensor:
+    def predict(self, task: Task) -> Labels:
         """Labels (T, n_query) by Euclidean distance of pixels."""
         distance = (
             (task.query.x.flatten(2).unsqueeze(2) - task.support.x.flatten(2).unsqueeze(1))

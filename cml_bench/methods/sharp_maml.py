@@ -1,5 +1,6 @@
-"""``sharp_maml``: sharpness-aware minimisation in both levels of MAML (Abbas, Xiao, Chen, Chen,
-Chen, ICML 2022).
+"""``sharp_maml``: sharpness-aware minimisation in both loops of MAML.
+
+Its source is Abbas, Xiao, Chen, Chen, Chen, ICML 2022.
 """
 
 import copy
@@ -7,22 +8,22 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Groups, Method, Params
+from cml_bench.methods.base import Groups, Method, Scores
 from cml_bench.methods.maml import MAML, MAMLOptions
 from cml_bench.registry import methods
+from cml_bench.shapes import PerTask, TaskGroups, TaskParams
 from cml_bench.study.protocols import Recipe
 
 _TINY = 1e-12  # added to the norm, as in the released code
 
 
 class SharpMAMLOptions(MAMLOptions):
-    """Defaults: the released code's README command (1-shot; the 5-shot settings are not
-    published).
-    """
+    """Defaults: the 1-shot command in the released README; the 5-shot one is not published."""
 
     inner_steps: int = Field(5, ge=0, description="k, gradient steps on the support set")
     inner_lr: float = Field(0.1, ge=0, description="alpha, their size")
@@ -52,20 +53,20 @@ class SharpMAMLOptions(MAMLOptions):
 class SharpMAML(MAML):
     """Gradients are taken at the worst point of a small ball around the present one.
 
-    low, each inner step:  g = grad CE(w; S);   eps = rho_low * g / (|g| + 1e-12);  w <- w - alpha *
-    grad CE(w + eps; S) up, each outer step:   G = grad L(Phi);     E = rho_up * G / (|G| + 1e-12);
-    Adam at Phi with grad L(Phi + E)
+    low, each inner step:  g = grad CE(w; S);  eps = rho_low * g / (|g| + 1e-12)
+                           w <- w - alpha * grad CE(w + eps; S)
+    up, each outer step:   G = grad L(Phi);  E = rho_up * G / (|G| + 1e-12)
+                           Adam at Phi with grad L(Phi + E)
 
-    |g| is one norm over all adapted tensors of a task, and the outer gradient passes through eps
-    and its norm. |G| is one norm over all of (psi, theta), batch-norm included, of the meta-batch's
-    mean gradient; both outer passes see the same tasks. ``up`` and ``both`` report training loss
+    |g| is one norm over all adapted tensors of a task. The outer gradient passes through eps and
+    its norm. |G| is one norm over all of (psi, theta), batch-norm included, of the meta-batch's
+    mean gradient. Both outer passes see the same tasks. ``up`` and ``both`` report training loss
     and accuracy at Phi + E.
 
-    Choices. Where g is zero its norm's derivative is taken as 0. The co-learner phi takes Adam's
-    step with the gradient of the second pass and is itself not moved by the ascent unless
-    ``perturb_co``. Validation always ascends as training does. The released code stores every
-    epoch's model after the first improvement, so its last one is tested: ``save_last`` of the
-    preset ``official``.
+    Choices. Where g is zero, the derivative of its norm is taken as 0. The co-learner phi takes
+    Adam's step with the gradient of the second pass. The ascent moves phi only with ``perturb_co``.
+    Validation always ascends as training does. The released code stores the model of every epoch
+    after the first improvement, so it tests the last one: ``save_last`` of the preset ``official``.
     """
 
     Options = SharpMAMLOptions
@@ -78,16 +79,16 @@ class SharpMAML(MAML):
 
     @property
     def rho_low(self) -> float:
-        """Radius in the inner loop, 0 where it is plain."""
+        """Radius of the ball in the inner loop; 0: the inner loop does not ascend."""
         return 0.0 if self._low_off or self.options.level == "up" else self.options.rho_low
 
     @property
     def rho_up(self) -> float:
-        """Radius in the outer loop, 0 where it is plain."""
+        """Radius of the ball in the outer loop; 0: the outer loop does not ascend."""
         return 0.0 if self.options.level == "low" else self.options.rho_up
 
     def for_test(self) -> Method:
-        """Without the inner ascent for level ``both`` if ``sharp_test_perturb`` is off."""
+        """The same method; without its inner ascent if ``sharp_test_perturb`` says so."""
         if self.options.sharp_test_perturb or self.options.level != "both":
             return self
         plain = copy.copy(self)
@@ -96,14 +97,14 @@ class SharpMAML(MAML):
 
     def inner_gradients(
         self,
-        groups: Groups,
-        params: Params,
+        groups: TaskGroups,
+        params: TaskParams,
         names: list[str],
         support: Examples,
         loss: str,
         create_graph: bool,
-    ) -> dict[str, Tensor]:
-        """Gradients at phi + eps."""
+    ) -> TaskParams:
+        """Gradients (T, ...) of the support loss at w + eps."""
         grads = super().inner_gradients(groups, params, names, support, loss, create_graph)
         if not self.rho_low:
             return grads
@@ -115,33 +116,32 @@ class SharpMAML(MAML):
         )
 
     def meta_step(
-        self, closure: Callable[[], object], groups: Groups, optimizer: torch.optim.Optimizer
-    ):
+        self, closure: Callable[[], Scores], groups: Groups, optimizer: torch.optim.Optimizer
+    ) -> Scores:
         """Ascend by E, take the gradient there, go back, step."""
         if not self.rho_up:
             return super().meta_step(closure, groups, optimizer)
         closure()
-        ascended = [
-            *groups["base"].values(),
-            *(groups.get("co", {}).values() if self.options.perturb_co else ()),
-        ]
-        ascended = [p for p in ascended if p.grad is not None]
+        moved = [*groups["base"].values()]
+        if self.options.perturb_co:
+            moved += groups.get("co", {}).values()
+        ascended = [(p, p.grad) for p in moved if p.grad is not None]
         norm = torch.linalg.vector_norm(
-            torch.stack([torch.linalg.vector_norm(p.grad) for p in ascended])
+            torch.stack([torch.linalg.vector_norm(grad) for _, grad in ascended])
         )
         scale = self.rho_up / (norm + _TINY)
         with torch.no_grad():
-            kept = [p.clone() for p in ascended]
-            for p in ascended:
-                p.add_(p.grad * scale)
-        result = closure()  # sets all gradients anew, phi's too
+            kept = [p.clone() for p, _ in ascended]
+            for p, grad in ascended:
+                p.add_(grad * scale)
+        result = closure()  # sets every gradient again, phi's too
         with torch.no_grad():
-            for p, before in zip(ascended, kept, strict=True):
+            for (p, _), before in zip(ascended, kept, strict=True):
                 p.copy_(before)
         optimizer.step()
         return result
 
 
-def _per_task(scale: Tensor, like: Tensor) -> Tensor:
-    """(T,) shaped to multiply (T, ...)."""
+def _per_task(scale: PerTask, like: Float[Tensor, "tasks ..."]) -> Float[Tensor, "tasks ..."]:
+    """A number for each task (T,), reshaped to multiply ``like`` (T, ...)."""
     return scale.reshape(-1, *[1] * (like.dim() - 1))

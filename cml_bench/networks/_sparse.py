@@ -1,9 +1,10 @@
-"""What graph networks compute with: sparse products, and the parts of a graph that a task's nodes
-depend on.
+"""What graph networks compute with: sparse products, and parts of a graph.
+
+A part holds what the embeddings of a task's nodes depend on.
 """
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,56 +12,58 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cml_bench import seeding
+from cml_bench.networks._autograd import Context
 
-_DENSE = (
-    0.1  # share of non-zero entries from which on a matrix product that ignores zeros is slower
-)
+# From this share of non-zero entries on, a sparse product is slower than a dense one.
+_DENSE = 0.1
 _KEPT = 20_000_000  # entries of subgraphs that are kept: 0.2 GB
 
 
 class Dropout(NamedTuple):
     """Which hidden values are dropped: a function of ``keys`` alone, one key for each task.
 
-    A share of 1/65536 is the grain: 16 raw bits decide about a value. The rest is scaled up to keep
-    the mean.
+    16 raw bits decide about a value, so the share is rounded to a multiple of 1/65536. The other
+    values are scaled up to keep the mean.
     """
 
     share: float
     keys: tuple[np.ndarray, ...]
 
     def mask(self, task: int, rows: int, like: Tensor, chosen: np.ndarray | None = None) -> Tensor:
-        """Factors of a task's hidden values ``like`` (n, width): 0 or 1 / (1 - share); n: ``rows``,
-        or some of them.
+        """Factors (n, width) of a task's hidden values ``like``: 0 or 1 / (1 - share).
+
+        Factors are drawn for all ``rows``. ``chosen`` (n,): the rows that are wanted; None: all.
         """
         limit, width = round(self.share * 65_536), like.shape[1]
-        raw = (
-            seeding.words(self.keys[task], 0, 1, -(-rows * width // 4))
-            .view("<u2")
-            .ravel()[: rows * width]
-        )
-        raw = raw.reshape(rows, width)
+        words = seeding.words(self.keys[task], 0, 1, -(-rows * width // 4))
+        raw = words.view("<u2").ravel()[: rows * width].reshape(rows, width)
         kept = torch.from_numpy((raw if chosen is None else raw[chosen]) >= limit)
         return kept.to(like.device, like.dtype).mul_(65_536 / (65_536 - limit))
 
 
+class _OfSparse(Context, Protocol):
+    """The context of a sparse product."""
+
+    sparse: "Sparse"
+
+
 class _Product(torch.autograd.Function):
-    """A sparse matrix times a dense one; its derivative is the same function of the transpose, and
-    so on.
-    """
+    """A sparse matrix times a dense one; its derivative is the product with the transpose."""
 
     @staticmethod
-    def forward(ctx, dense: Tensor, sparse: "Sparse") -> Tensor:
+    def forward(ctx: _OfSparse, dense: Tensor, sparse: "Sparse") -> Tensor:
         ctx.sparse = sparse
         return sparse.times(dense)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _OfSparse, grad: Tensor) -> tuple[Tensor, None]:
         return _Product.apply(grad.contiguous(), ctx.sparse.transposed()), None
 
 
 class Sparse:
-    """A constant sparse matrix (rows, columns) from a scipy one, stored by rows, with its transpose
-    on demand.
+    """A constant sparse matrix (rows, columns) from a scipy one, stored by rows.
+
+    Its transpose is made when it is first asked for.
     """
 
     def __init__(self, matrix: Any, dtype: torch.dtype, device: torch.device):
@@ -70,22 +73,21 @@ class Sparse:
             torch.from_numpy(part).to(device)
             for part in (matrix.indptr, matrix.indices, matrix.data)
         )
-        # Sums of a table's rows: torch has a faster kernel for them than for sparse products, in
-        # this precision alone.
+        # On a CPU and in float32, torch sums the rows of a table (an embedding bag) faster than it
+        # makes a sparse product.
         self._bags = device.type == "cpu" and dtype == torch.float32
         if self._bags:
             self._parts = (columns, starts, values.to(dtype))
             return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "in beta state", once in a process
+            # Once in a process torch warns that sparse rows are "in beta state".
+            warnings.simplefilter("ignore", UserWarning)
             self._rows = torch.sparse_csr_tensor(
                 starts, columns, values.to(dtype), size=matrix.shape, check_invariants=False
             )
 
     def times(self, dense: Tensor) -> Tensor:
-        """The product (rows, width) with a dense matrix (columns, width), which autograd does not
-        see.
-        """
+        """The product (rows, width) with a dense matrix (columns, width); autograd misses it."""
         if not self._bags:
             return torch.mm(self._rows, dense)
         columns, starts, values = self._parts
@@ -94,7 +96,7 @@ class Sparse:
         )
 
     def transposed(self) -> "Sparse":
-        """(columns, rows)."""
+        """The transpose (columns, rows)."""
         if self._transposed is None:
             self._transposed = Sparse(self.matrix.T.tocsr(), self.dtype, self.device)
             self._transposed._transposed = self
@@ -121,16 +123,16 @@ class Dense(NamedTuple):
         return self.values.t() @ dense
 
 
-_BITS = 8
+_BITS = 8  # columns of a block in Coded
 
 
 class Coded(NamedTuple):
-    """A matrix of zeros and ones (n, d) times a dense one, eight columns at a time.
+    """A matrix of zeros and ones (n, d) that is multiplied eight columns at a time.
 
-    Eight columns have 256 patterns of ones. ``inputs @ w`` first sums the rows of w that each
-    pattern selects, for all patterns and blocks of eight; a row of the product is then a sum of d /
-    8 of these (Arlazarov et al. 1970). ``codes`` (n, 256 * blocks): which; ``patterns`` (256, 8);
-    ``width``: d.
+    Eight columns have 256 patterns of ones. The product with a dense matrix w first sums the rows
+    of w that each pattern selects, for all patterns and blocks of eight columns. A row of the
+    product is then a sum of d / 8 such sums (Arlazarov et al. 1970). ``codes`` (n, 256 * blocks)
+    says which; ``patterns`` (256, 8); ``width``: d.
     """
 
     codes: Sparse
@@ -152,9 +154,10 @@ class Coded(NamedTuple):
 class Field(NamedTuple):
     """What the embeddings of some nodes depend on: pool @ hidden(gather @ inputs).
 
-    inputs (m, d): features, or features averaged over neighbours; gather (rows, m), None: rows are
-    those of ``inputs``; pool (nodes, rows). ``numbers`` (rows,): the nodes whose hidden values the
-    rows are, None: each row is its own.
+    ``inputs`` (m, d): features, or features averaged over neighbours.
+    ``gather`` (rows, m); None: the rows are those of ``inputs``.
+    ``pool`` (nodes, rows).
+    ``numbers`` (rows,): the nodes that the rows belong to; None: a node may have several rows.
     """
 
     inputs: Dense | Sparse | Coded
@@ -164,9 +167,7 @@ class Field(NamedTuple):
 
 
 class Subgraph(NamedTuple):
-    """The nodes within two hops of a node, in ascending order, and their block of the propagation
-    matrix.
-    """
+    """The nodes within two hops of a node, ascending, and their block of the propagation matrix."""
 
     nodes: np.ndarray
     block: Any
@@ -175,8 +176,8 @@ class Subgraph(NamedTuple):
 class Graph:
     """Propagation matrix D^-1 (A + I) and features X of a graph, on a device.
 
-    D^-1 is row-normalising, as in TLP's code (not symmetric). An edge of a directed graph counts in
-    its own row only.
+    D^-1 makes each row sum to 1, as in TLP's code; so the matrix is not symmetric. An edge of a
+    directed graph counts in its own row only.
     """
 
     def __init__(self, arrays: Any, width: int, dtype: torch.dtype, device: torch.device):
@@ -199,31 +200,30 @@ class Graph:
         self.average, self.features = average.astype(kind), features.astype(kind)
         self.averaged = (average @ features).astype(kind)
         self._dense: dict[str, Tensor] = {}
+        self._packed: dict[str, np.ndarray] = {}
         self._subgraphs: dict[int, Subgraph] = {}
         self._entries = 0
         self._fields: dict[tuple, Field] = {}
 
     def rows(self, name: str, nodes: np.ndarray) -> "Dense | Sparse | Coded":
-        """Rows of ``features`` or ``averaged`` (n, d); not stored sparse where few entries are
-        zero.
+        """The rows (n, d) of ``features`` or ``averaged`` that belong to these nodes.
+
+        They are stored sparse, unless few entries are zero.
         """
         matrix = getattr(self, name)
         if matrix.nnz < _DENSE * matrix.shape[0] * matrix.shape[1]:
             return self.sparse(matrix[nodes])
-        if name not in self._dense:
-            binary = bool((matrix.data == 1).all())
-            self._dense[name] = (
-                _codes(matrix) if binary else torch.from_numpy(matrix.toarray()).to(self.device)
-            )
-        dense = self._dense[name]
-        return (
-            self._coded(dense[nodes])
-            if isinstance(dense, np.ndarray)
-            else Dense(dense[torch.from_numpy(nodes)])
-        )
+        if name not in self._dense and name not in self._packed:
+            if (matrix.data == 1).all():
+                self._packed[name] = _codes(matrix)
+            else:
+                self._dense[name] = torch.from_numpy(matrix.toarray()).to(self.device)
+        if name in self._packed:
+            return self._coded(self._packed[name][nodes])
+        return Dense(self._dense[name][torch.from_numpy(nodes)])
 
     def _coded(self, codes: np.ndarray) -> Coded:
-        """``codes`` (n, blocks): the pattern of each block, as numbers in 0..255."""
+        """The matrix whose rows have these patterns: ``codes`` (n, blocks), numbers in 0..255."""
         import scipy.sparse as sp
 
         rows, blocks = codes.shape
@@ -239,33 +239,34 @@ class Graph:
         )
 
     def words(self, nodes: np.ndarray) -> Tensor:
-        """Features of some nodes, dense (n, d)."""
+        """The features (n, d) of some nodes as a dense matrix."""
         return torch.from_numpy(self.features[nodes].toarray()).to(self.device)
 
     def sparse(self, matrix: Any) -> Sparse:
-        """On this graph's device."""
+        """A scipy matrix on the graph's device."""
         return Sparse(matrix, self.dtype, self.device)
 
     def near(self, nodes: np.ndarray) -> np.ndarray:
-        """The nodes at distance 0 or 1 of some, ascending."""
-        found = np.zeros(self.count, bool)
-        found[self.average[nodes].indices] = True
-        return np.flatnonzero(found)
+        """Some nodes and their neighbours, ascending."""
+        inside = np.zeros(self.count, bool)
+        inside[self.average[nodes].indices] = True
+        return np.flatnonzero(inside)
 
     def subgraph(self, node: int) -> Subgraph:
-        """Kept for the next time until there are too many."""
+        """The subgraph of a node, which is kept for the next time while there is room."""
         if node not in self._subgraphs:
             nodes = self.near(self.near(np.array([node])))
-            found = Subgraph(nodes, self.average[nodes][:, nodes])
-            if self._entries + found.block.nnz > _KEPT:
-                return found
-            self._entries += found.block.nnz
-            self._subgraphs[node] = found
+            made = Subgraph(nodes, self.average[nodes][:, nodes])
+            if self._entries + made.block.nnz > _KEPT:
+                return made
+            self._entries += made.block.nnz
+            self._subgraphs[node] = made
         return self._subgraphs[node]
 
     def field(self, nodes: np.ndarray, readout: str) -> Field:
-        """Of these nodes (n,); the last four are kept, since every pass of a task asks for the same
-        ones.
+        """The field of these nodes (n,) for a readout ``node`` or ``subgraph``.
+
+        The last four are kept, because every pass of a task asks for the same nodes.
         """
         key = (readout, nodes.tobytes())
         if key not in self._fields:
@@ -277,36 +278,37 @@ class Graph:
         return self._fields[key]
 
     def _near_field(self, nodes: np.ndarray) -> Field:
-        """Two layers on the whole graph: hidden values of the nodes' neighbours, each from averaged
-        features.
+        """Of two layers on the whole graph.
+
+        The rows are the hidden values of the nodes' neighbours, each made from averaged features.
         """
         numbers = self.near(nodes)
         pool = self.average[nodes][:, numbers]
         return Field(self.rows("averaged", numbers), None, self.sparse(pool), numbers)
 
     def _pooled_field(self, nodes: np.ndarray) -> Field:
-        """Mean over each node's subgraph, whose blocks stand below each other in ``gather``.
+        """Of the mean over each node's subgraph; the subgraphs' blocks are stacked in ``gather``.
 
-        The mean over rows of block @ hidden is (column means of the block) . hidden: one row for
-        each node.
+        The mean over the rows of block @ hidden is (column means of the block) @ hidden. So
+        ``pool`` has one row for each node.
         """
         import scipy.sparse as sp
 
-        found = [self.subgraph(int(node)) for node in nodes]
-        sizes = [len(part.nodes) for part in found]
+        subgraphs = [self.subgraph(int(node)) for node in nodes]
+        sizes = [len(part.nodes) for part in subgraphs]
         starts = np.concatenate(([0], np.cumsum(sizes)))
         inside = np.zeros(self.count, bool)
-        inside[np.concatenate([part.nodes for part in found])] = True
+        inside[np.concatenate([part.nodes for part in subgraphs])] = True
         union = np.flatnonzero(inside)
         place = np.zeros(self.count, np.int32)
         place[union] = np.arange(len(union))
-        columns = np.concatenate([place[part.nodes][part.block.indices] for part in found])
-        values = np.concatenate([part.block.data for part in found])
-        ends = np.concatenate([np.diff(part.block.indptr) for part in found])
+        columns = np.concatenate([place[part.nodes][part.block.indices] for part in subgraphs])
+        values = np.concatenate([part.block.data for part in subgraphs])
+        ends = np.concatenate([np.diff(part.block.indptr) for part in subgraphs])
         indptr = np.concatenate(([0], np.cumsum(ends))).astype(np.int32)
         gather = sp.csr_array((values, columns, indptr), shape=(starts[-1], len(union)))
         means = np.concatenate(
-            [np.asarray(part.block.sum(axis=0)).ravel() / len(part.nodes) for part in found]
+            [np.asarray(part.block.sum(axis=0)).ravel() / len(part.nodes) for part in subgraphs]
         )
         pool = sp.csr_array(
             (means, np.arange(starts[-1], dtype=np.int32), starts.astype(np.int32)),
@@ -316,7 +318,5 @@ class Graph:
 
 
 def _codes(matrix: Any) -> np.ndarray:
-    """Eight columns of zeros and ones as one byte, the first column being the lowest bit: (n,
-    blocks).
-    """
+    """Zeros and ones (n, d) as bytes (n, blocks) of eight columns; the first is the lowest bit."""
     return np.packbits(matrix.toarray().astype(bool), axis=1, bitorder="little")

@@ -1,18 +1,16 @@
 """Template of a network: copy to ``networks/NAME.py``, rename what is marked (1)-(4).
 
 The example is one convolutional block and a linear layer. Functions receive parameters with a
-leading task axis (T, ...): use ``linear`` and ``block`` of ``networks/base.py``, or see there how
-tasks are folded into channels.
+leading task axis (T, ...). Use ``linear`` and ``block`` of ``networks/base.py`` for them, or read
+there how tasks are folded into channels.
 """
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from cml_bench.networks.base import (
     CoLearner,
     Network,
-    Params,
     block,
     block_params,
     fold,
@@ -21,6 +19,7 @@ from cml_bench.networks.base import (
     unfold,
 )
 from cml_bench.registry import networks
+from cml_bench.shapes import Images, Maps, Outputs, TaskParams
 from cml_bench.spec import Options
 
 
@@ -41,8 +40,8 @@ class TemplateCoLearner(CoLearner):
             self.params |= linear_params(f"hidden{i}", size, size)
         self.params |= linear_params("head", size, network.outputs)
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
-        """Features (T, n, filters, H//2, W//2) to outputs (T, n, outputs)."""
+    def apply(self, p: TaskParams, features: Images) -> Outputs:
+        """Outputs (T, n, outputs) of features (T, n, filters, H//2, W//2)."""
         z = features.flatten(2)
         for i in range(1, self.depth + 1):
             z = torch.relu(linear(p, f"hidden{i}", z))
@@ -54,11 +53,11 @@ class Template(Network):
     """(4) Its layers, its source, its number of parameters."""
 
     Options = TemplateOptions
+    options: TemplateOptions
     colearner_depth = 1
-    takes, smallest = (
-        "images",
-        2,
-    )  # or "vectors"; data that does not fit is refused in the constructor
+    # The constructor refuses data that does not fit.
+    takes = "images"  # or "vectors"
+    smallest = 2  # pixels a side
 
     def __init__(
         self,
@@ -76,11 +75,11 @@ class Template(Network):
         self.head_names = frozenset(head)
         self.norm_names = frozenset({"norm1.weight", "norm1.bias"})
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Images) -> Maps:
         """(T, n, C, H, W) -> (T, n, filters, H//2, W//2)."""
         return unfold(block(p, "1", fold(x), pool=True), x.shape[0])
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Images) -> Outputs:
         """(T, n, filters, h, w) -> (T, n, outputs)."""
         return linear(p, "head", z.flatten(2))
 

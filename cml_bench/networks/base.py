@@ -18,11 +18,25 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from cml_bench import seeding, spec
 from cml_bench.errors import UserError
-from cml_bench.networks._convolution import Conv, Pooled, PooledProduct, ScaledReLU, layout, patches
+from cml_bench.networks._convolution import Conv
+from cml_bench.networks._maps import layout
+from cml_bench.networks._patches import PooledProduct, patches
+from cml_bench.networks._pooling import Pooled, ScaledReLU
+from cml_bench.shapes import (
+    Features,
+    Folded,
+    FoldedMaps,
+    Images,
+    Inputs,
+    Outputs,
+    TaskParams,
+    Vectors,
+)
 from cml_bench.study.protocols import Recipe
 
 Params = dict[str, Tensor]
@@ -96,7 +110,10 @@ def count(params: dict[str, Param]) -> int:
 
 
 class CoLearner:
-    """A second head on the features: its parameters, and how it uses them."""
+    """A second head on the features: its parameters, and how it uses them.
+
+    The parameters are phi. A network makes its co-learner: see :meth:`Network.colearner`.
+    """
 
     params: dict[str, Param]
 
@@ -109,7 +126,7 @@ class CoLearner:
                 " depth."
             )
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
+    def apply(self, p: TaskParams, features: Features) -> Outputs:
         """Outputs (T, n, out) of features (T, n, ...)."""
         raise NotImplementedError
 
@@ -174,7 +191,10 @@ class Network:
         ]
 
     def bind(self, data: Any) -> None:
-        """Know the data set of the examples. A UserError if only one of the two is for graphs."""
+        """Take the data set that the examples come from.
+
+        A UserError if only one of the two, network and data set, is for graphs.
+        """
         if self.takes != data.gives and "nodes" in (self.takes, data.gives):
             raise UserError(
                 f"{self.name} takes {self.takes}, and the examples of {data.name} are"
@@ -183,22 +203,22 @@ class Network:
             )
 
     @contextmanager
-    def repeating(self, x: Tensor) -> Iterator[None]:
-        """A block in which ``x`` is the input again and again.
+    def repeating(self, x: Inputs) -> Iterator[None]:
+        """A block in which the network gets the tensor ``x`` as its input several times.
 
-        What depends on the tensor ``x`` alone, not on parameters, may be computed once.
+        The network may compute once what depends on ``x`` alone and not on parameters.
         """
         yield
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Inputs) -> Features:
         """Features (T, n, *feature_shape) of inputs (T, n, *input_shape), for all heads."""
         raise NotImplementedError
 
-    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+    def activations(self, p: TaskParams, x: Inputs) -> TaskParams:
         """Outputs (T, n, ...) of psi's layers by name, for figures; here the features alone."""
         return {"features": self.features(p, x)}
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Features) -> Outputs:
         """Outputs (T, n, outputs) of features."""
         raise NotImplementedError
 
@@ -217,7 +237,8 @@ class Network:
 def weight_and_bias(shape: tuple[int, ...], init: str = "torch") -> tuple[Param, Param]:
     """Weight (outputs, inputs, ...) and bias (outputs,) of a layer.
 
-    ``init``: "torch", its default; or "xavier", Glorot and Bengio's uniform with zero biases.
+    ``init``: "torch" for torch's default; "xavier" for Glorot and Bengio's uniform distribution
+    with zero biases.
     """
     outputs, inputs, *kernel = shape
     area = int(np.prod(kernel))
@@ -232,7 +253,7 @@ def linear_params(name: str, inputs: int, outputs: int, init: str = "torch") -> 
     return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
-def linear(p: Params, name: str, x: Tensor) -> Tensor:
+def linear(p: TaskParams, name: str, x: Vectors) -> Outputs:
     """(T, n, in) -> (T, n, out) with weights (T, out, in)."""
     return torch.baddbmm(p[f"{name}.bias"].unsqueeze(1), x, p[f"{name}.weight"].transpose(1, 2))
 
@@ -248,36 +269,30 @@ def block_params(index: str, inputs: int, filters: int, init: str = "torch") -> 
     }
 
 
-def fold(x: Tensor) -> Tensor:
+def fold(x: Images) -> Float[Tensor, "examples tasks*channels height width"]:
     """(T, n, C, H, W) -> (n, T*C, H, W)."""
     return x.transpose(0, 1).flatten(1, 2)
 
 
-def unfold(x: Tensor, tasks: int) -> Tensor:
+def unfold(x: Folded, tasks: int) -> Float[Tensor, "{tasks} examples _ height width"]:
     """(n, T*C, H, W) -> (T, n, C, H, W)."""
     return x.unflatten(1, (tasks, -1)).transpose(0, 1)
 
 
-def _conv(p: Params, index: str, x: Tensor, bias: bool) -> Tensor:
-    weight = p[f"conv{index}.weight"]
+def _conv(p: Params, index: str, x: Tensor) -> Tensor:
+    weight, bias = p[f"conv{index}.weight"], p[f"conv{index}.bias"].flatten()
     flat = weight.flatten(0, 1)
     if x.is_contiguous(memory_format=torch.channels_last):
         flat = flat.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(
-        x,
-        flat,
-        p[f"conv{index}.bias"].flatten() if bias else None,
-        padding=1,
-        groups=weight.shape[0],
-    )
+    return F.conv2d(x, flat, bias, padding=1, groups=weight.shape[0])
 
 
-def block(p: Params, index: str, x: Tensor, pool: bool, slope: float = 0.0) -> Tensor:
+def block(p: TaskParams, index: str, x: Folded, pool: bool, slope: float = 0.0) -> FoldedMaps:
     """Convolution, batch-norm by the statistics of each task's batch, (leaky) ReLU, max-pool 2.
 
     Folded shapes: (n, T*C, H, W) -> (n, T*filters, H', W').
     """
-    z = _conv(p, index, x, bias=True)
+    z = _conv(p, index, x)
     scale, shift = p[f"norm{index}.weight"].flatten(), p[f"norm{index}.bias"].flatten()
     z = F.leaky_relu(F.batch_norm(z, None, None, scale, shift, True, 0.0, BN_EPS), slope)
     return F.max_pool2d(z, 2) if pool else z
@@ -288,14 +303,14 @@ def _sign(scale: Tensor) -> Tensor:
     return torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)
 
 
-def fast_block(p: Params, index: str, x: Tensor, slope: float = 0.0) -> Tensor:
+def fast_block(p: TaskParams, index: str, x: Folded, slope: float = 0.0) -> FoldedMaps:
     """``block(..., pool=True)`` with a quarter of the memory traffic, equal up to rounding.
 
     The map is pooled before it is normalised. Batch-norm is monotone in each channel, so
-    ReLU(scale * z + shift) is largest where sign(scale) * z is. Scale, shift, ReLU and their
-    derivatives then touch a quarter of the elements. The convolution's bias is left out, since
-    batch-norm subtracts it again. If a scale is exactly 0, every place of a window is its maximum,
-    and the scale's derivative is taken at the largest z.
+    ReLU(scale * z + shift) is largest where sign(scale) * z is largest. Scale, shift, ReLU and
+    their derivatives then touch a quarter of the elements. The convolution's bias is left out,
+    because batch-norm would subtract it again. If a scale is exactly 0, all places of a window are
+    maxima. The scale's derivative is then taken at the largest z.
     """
     weight, scale = p[f"conv{index}.weight"], p[f"norm{index}.weight"].reshape(1, -1, 1, 1)
     sign = _sign(scale)
@@ -313,31 +328,32 @@ class Covered(NamedTuple):
     size: tuple[int, int]
 
     @classmethod
-    def by(cls, x: Tensor) -> "Covered":
+    def by(cls, x: Images) -> "Covered":
         """The patches of these images."""
         with _exact(x):
             return cls(*patches(x), (x.shape[3], x.shape[4]))
 
 
-def _exact(x: Tensor) -> AbstractContextManager:
+def _exact(x: Tensor) -> AbstractContextManager[None]:
     """A block without autocast, on a device that has it."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if kind in ("cpu", "cuda") else nullcontext()
 
 
-def fast_first_block(p: Params, index: str, x: Covered, slope: float = 0.0) -> Tensor:
+def fast_first_block(p: TaskParams, index: str, x: Covered, slope: float = 0.0) -> FoldedMaps:
     """``block(..., pool=True)`` for images of few channels, which need no gradient.
 
-    An output is the product w . patch with a 3x3 patch, so its variance is w' Cov w, where Cov
-    (9C, 9C) is the covariance of the patches. Batch-norm is thus known before the map is. Its scale
-    goes into the weights, and its shift into the weight of the patches' row of ones. Statistics and
-    their derivatives need no pass over the full map, the largest of the network. Returns the folded
-    map (n, T*filters, H//2, W//2), channels last.
+    An output is the product w . patch of the weights with a 3x3 patch. So its variance is
+    w' Cov w, where Cov (9C, 9C) is the covariance of the patches, and batch-norm is known before
+    the map is made. Batch-norm's scale goes into the weights. Its shift goes into the weight of the
+    patches' row of ones. Statistics and their derivatives thus need no pass over the full map,
+    which is the network's largest. Returns the folded map (n, T*filters, H//2, W//2), channels
+    last.
     """
     weight, scale = p[f"conv{index}.weight"].flatten(2), p[f"norm{index}.weight"]
     with _exact(weight):
-        # With a rounded covariance (bf16, tf32) a variance could be below 0. These are small
-        # matrices, so they are float64, which autocast leaves alone.
+        # A covariance rounded to bf16 or tf32 could give a variance below 0. So the matrices, which
+        # are small, are float64: autocast does not change that.
         mean, wide = x.products[:, :-1, -1:].double(), weight.double()
         covariance = x.products[:, :-1, :-1] - mean @ mean.transpose(1, 2)
         factor = scale * torch.rsqrt(((wide @ covariance) * wide).sum(2) + BN_EPS).to(scale.dtype)

@@ -1,5 +1,6 @@
-"""``conv4``: four convolutional blocks and a linear layer (CML, section 4.2; sizes from the
-released code).
+"""``conv4``: four convolutional blocks and a linear layer (CML, section 4.2).
+
+The sizes are those of the released code.
 """
 
 from collections import deque
@@ -18,7 +19,6 @@ from cml_bench.networks.base import (
     CoLearner,
     Covered,
     Network,
-    Params,
     block,
     block_params,
     fast_block,
@@ -29,9 +29,10 @@ from cml_bench.networks.base import (
     unfold,
 )
 from cml_bench.registry import networks
+from cml_bench.shapes import Images, Maps, Outputs, TaskParams
 from cml_bench.spec import Options, added
 
-_FEW_CHANNELS = 4  # up to here patches (9C values) are cheaper than passes over the map
+_FEW_CHANNELS = 4  # up to so many, patches (9C values) are cheaper than passes over the map
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -82,10 +83,10 @@ class Conv4Options(Options):
 
 
 class _ConvHead(CoLearner):
-    """k convolutional blocks without pooling but in the last, which pools; then a linear layer.
+    """k convolutional blocks, of which the last one pools; then a linear layer.
 
-    k = 2 is the released co-learner. Where Table 8's other depths pool is not stated; here the map
-    is pooled once, at the end, for every k, so that the linear layer always has the meta head's
+    k = 2 is the released co-learner. The paper does not say where Table 8's other depths pool. Here
+    the map is pooled once, at the end, for every k. So the linear layer always has the meta head's
     size.
     """
 
@@ -98,7 +99,8 @@ class _ConvHead(CoLearner):
             self.params |= block_params(f"{prefix}{i}", filters, filters, init)
         self.params |= linear_params("head", network.pooled_size, network.outputs, init)
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
+    def apply(self, p: TaskParams, features: Images) -> Outputs:
+        """Outputs (T, n, outputs) of features (T, n, filters, H//8, W//8)."""
         tasks = features.shape[0]
         x = fold(features)
         for i in range(1, self.depth + 1):
@@ -110,16 +112,17 @@ class _ConvHead(CoLearner):
 
 @networks.register("conv4")
 class Conv4(Network):
-    """(3x3 convolution, batch-norm by the batch at hand, ReLU, max-pool 2) x 4, then a linear
-    layer.
+    """Four blocks (3x3 convolution, batch-norm, ReLU, max-pool 2), then a linear layer.
 
-    The features given to the co-learner are block 4 before its pooling, as in the released code.
-    With 64 filters and 5 ways: 121,093 parameters for 84x84x3, 114,373 for 32x32x3, 112,261 for
-    28x28x1; the co-learner of two blocks has 82,117, 75,397 and 74,437. At 28x28 it sees a map of
-    3x3, pooled to 1x1.
+    Batch-norm uses the statistics of the batch that the network gets. The co-learner reads block 4
+    before its pooling, as in the released code. With 64 filters and 5 ways the network has 121,093
+    parameters for images of 84x84x3, 114,373 for 32x32x3 and 112,261 for 28x28x1. The co-learner of
+    two blocks has 82,117, 75,397 and 74,437. At 28x28 the co-learner's input is only 3x3, and its
+    last block pools it to 1x1.
     """
 
     Options = Conv4Options
+    options: Conv4Options
     colearner_depth = 2
     smallest = 16  # is pooled four times
 
@@ -149,34 +152,33 @@ class Conv4(Network):
         self.norm_names = frozenset(name for name in self.params if name.startswith("norm"))
 
     @contextmanager
-    def repeating(self, x: Tensor) -> Iterator[None]:
-        """Patches of these images are made once."""
+    def repeating(self, x: Images) -> Iterator[None]:
+        """The patches of these images are made once for the block."""
         self._repeated = (x, None)
         try:
             yield
         finally:
             self._repeated = None
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Images) -> Maps:
         """(T, n, C, H, W) -> (T, n, filters, H//8, W//8)."""
         ((_, h),) = deque(self._blocks(p, x), maxlen=1)  # keeps no map longer than needed
         return unfold(h, x.shape[0])
 
-    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
-        """Outputs (T, n, ...) of each block, pooled but for block 4 and later."""
+    def activations(self, p: TaskParams, x: Images) -> dict[str, Maps]:
+        """Outputs (T, n, ...) of each block; those of blocks 1 to 3 are pooled."""
         return {f"conv{i}": unfold(h, x.shape[0]) for i, h in self._blocks(p, x)}
 
     def _imagenet(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (3, 1, 1); brought to a device once, since that waits for it."""
+        """Mean and deviation (3, 1, 1), copied to a device once: a copy waits for the device."""
         key = (x.device, x.dtype)
         if key not in self._constants:
-            self._constants[key] = tuple(
-                x.new_tensor(v).reshape(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD)
-            )
+            mean, std = (x.new_tensor(v).reshape(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+            self._constants[key] = mean, std
         return self._constants[key]
 
-    def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Number and output (folded) of each block."""
+    def _blocks(self, p: TaskParams, x: Images) -> Iterator[tuple[str, Tensor]]:
+        """Number and folded output of each block."""
         slope, given = self.options.slope, x
         if self.options.inputs == "imagenet":
             mean, std = self._imagenet(x)
@@ -201,16 +203,17 @@ class Conv4(Network):
             yield i, h
 
     def _covered(self, x: Tensor, given: Tensor) -> Covered:
-        if self._repeated is None or self._repeated[0] is not given:
+        """The patches of images ``x``; ``given``: the same images as the network got them."""
+        repeated, covered = self._repeated or (None, None)
+        if repeated is not given:
             return Covered.by(x)
-        if self._repeated[1] is None:
-            self._repeated = (given, Covered.by(x))
-        return self._repeated[1]
+        if covered is None:
+            covered = Covered.by(x)
+            self._repeated = (given, covered)
+        return covered
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
-        """(T, n, filters, h, w) -> (T, n, outputs): max-pool 2 (after ``head_blocks`` blocks),
-        flatten, linear.
-        """
+    def head(self, p: TaskParams, z: Images) -> Outputs:
+        """(T, n, filters, h, w) -> (T, n, outputs): ``head_blocks`` blocks, max-pool 2, linear."""
         return self._head.apply(p, z)
 
     def colearner(self, depth: int) -> CoLearner:
@@ -218,10 +221,9 @@ class Conv4(Network):
         return _ConvHead(self, depth)
 
     def tasks_at_once(self, device: torch.device) -> int:
-        """Four of small images. On a CPU, maps of large images of several tasks fall out of the
-        cache.
+        """Four of small images, fewer of large ones on a CPU: their maps must fit the cache.
 
-        Of 28x28, two take 1 or 2 % longer than four, and two thirds of the memory
+        At 28x28, two tasks at once take 1 or 2 % longer than four, and two thirds of the memory
         (benchmarks/README.md).
         """
         pixels = self.input_shape[1] * self.input_shape[2]

@@ -1,20 +1,25 @@
-"""``gcn``: two graph convolutions and a linear head (Kipf and Welling 2017), as in TLP's code for
-few-shot nodes.
+"""``gcn``: two graph convolutions and a linear head (Kipf and Welling 2017).
+
+It is the network of TLP's code for few-shot classification of nodes.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from cml_bench.errors import UserError
+from cml_bench.networks._node_network import NodeNetwork, Scale
 from cml_bench.networks._sparse import Dropout, Graph
 from cml_bench.networks._sparse import Field as NodeField
-from cml_bench.networks.base import CoLearner, Network, Param, Params, linear
+from cml_bench.networks.base import CoLearner, Param, Params, linear
 from cml_bench.networks.mlp import VectorHead
 from cml_bench.registry import networks
+from cml_bench.shapes import Labels, Nodes, Outputs, TaskParams, Vectors
 from cml_bench.spec import Options
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -41,29 +46,28 @@ class GCNOptions(Options):
 
 
 @networks.register("gcn")
-class GCN(Network):
-    """z = P relu(P X W1 + b1) W2 + b2, with P = D^-1 (A + I) and a dropout between the layers;
-    linear head on z.
+class GCN(NodeNetwork):
+    """z = P relu(P X W1 + b1) W2 + b2 with P = D^-1 (A + I), and a linear head on z.
 
-    For the readout ``subgraph`` P is the block of the whole graph's P that belongs to the nodes
-    within two hops, cut out without normalising again, so rows of its rim sum to less than 1, and z
-    is the mean over all of its rows. 59,536 parameters of 3,703 features, and 34 of a head of 2
-    outputs; the co-learner of depth 1 has 306.
+    In training, a dropout lies between the two layers. For the readout ``subgraph``, P is the
+    block of the whole graph's P that belongs to the nodes within two hops, and z is the mean over
+    all rows of the block. The block is not normalised again, so the rows of its rim sum to less
+    than 1. With 3,703 features there are 59,536 parameters, and 34 in a head of 2 outputs. The
+    co-learner of depth 1 has 306.
 
-    Choices. Where CML's co-learner is said to have "one hidden layer of 16", that is a linear layer
-    here: after averaging over a subgraph there is no graph left for a convolution. The paths
-    ``plain`` (the equation as it stands, node by node or on the whole graph) and ``fast`` are equal
-    up to rounding. Fast: only the rows on which the nodes depend; sparse products; the mean over a
-    subgraph's rows taken before the second layer.
+    Choices. The CML paper gives the co-learner "one hidden layer of 16". That is a linear layer
+    here: after averaging over a subgraph there is no graph left for a convolution. The path
+    ``plain`` computes the equation as it stands, node by node or on the whole graph. The path
+    ``fast`` equals it up to rounding. It computes only the rows that the nodes depend on, makes
+    sparse products, and takes the mean over a subgraph's rows before the second layer.
     """
 
     Options = GCNOptions
+    options: GCNOptions
     colearner_depth = 1
-    takes = "nodes"
     small = True
     compiles = False
     many_models = True
-    act = staticmethod(torch.relu)
 
     def __init__(
         self, options: GCNOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"
@@ -77,36 +81,39 @@ class GCN(Network):
         head = self.layer("head", hidden, outputs)
         self.params |= head
         self.head_names = frozenset(head)
-        self._data, self._graph = None, None
-        self._kept: dict[bytes, list] = {}  # of the plain path
+        self.act: Callable[[Tensor], Tensor] = torch.relu
+        self._data: Any = None
+        self._graph: Graph | None = None
+        self._kept: dict[bytes, _DenseParts] = {}  # of the plain path
 
-    def _bound(self, inputs: int, outputs: int) -> float:
+    def bound(self, inputs: int, outputs: int) -> float:
+        """As the option ``init`` says."""
         return (outputs if self.options.init == "fan_out" else inputs) ** -0.5
 
     def layer(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
         """Weight (outputs, inputs) and bias of a linear layer."""
-        bound = self._bound(inputs, outputs)
+        bound = self.bound(inputs, outputs)
         return {
             f"{name}.weight": Param((outputs, inputs), bound),
             f"{name}.bias": Param((outputs,), bound),
         }
 
     def _convolution(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
-        """Weight (inputs, outputs): it stands to the right of the features."""
-        bound = self._bound(inputs, outputs)
+        """Weight (inputs, outputs), which stands to the right of the features, and bias."""
+        bound = self.bound(inputs, outputs)
         return {
             f"{name}.weight": Param((inputs, outputs), bound),
             f"{name}.bias": Param((outputs,), bound),
         }
 
     def bind(self, data: Any) -> None:
-        """The graph of this data set, which need not be open yet."""
+        """Take the graph of this data set, which may be opened later."""
         super().bind(data)
         self._data, self._graph, self._kept = data, None, {}
 
     @property
     def graph(self) -> Graph:
-        """Of the data set bound."""
+        """The graph of the data set; a UserError if none is bound."""
         if self._graph is None:
             if not hasattr(self._data, "arrays"):
                 raise UserError(
@@ -118,12 +125,16 @@ class GCN(Network):
         return self._graph
 
     def features(
-        self, p: Params, x: Tensor, drop: Dropout | None = None, scale: Tensor | None = None
-    ) -> Tensor:
-        """Embeddings (T, n, hidden) of node numbers (T, n). ``scale`` (T, d): factors of the
-        features.
+        self,
+        p: TaskParams,
+        x: Nodes,
+        drop: Dropout | None = None,
+        scale: Scale | None = None,
+    ) -> Float[Tensor, "tasks examples hidden"]:
+        """Embeddings (T, n, hidden) of node numbers (T, n).
 
-        A factor of a feature is one of its row of W1, since X diag(s) W1 = X (diag(s) W1).
+        ``scale`` (T, d): factors s of the features. Here they multiply the rows of W1, because
+        (X diag(s)) W1 = X (diag(s) W1).
         """
         first = p["gcn1.weight"] if scale is None else scale.unsqueeze(-1) * p["gcn1.weight"]
         if x.is_meta:
@@ -136,10 +147,11 @@ class GCN(Network):
                 for t, n in enumerate(nodes)
             )
             return torch.stack([self._plain(*part) for part in parts])
-        found = []
-        for t, at in (alike := _alike(nodes)):
-            found.append(self._fast(_part(p, at), nodes[t], first[at], drop and (drop, t)))
-        return _in_order(found, alike)
+        alike = _alike(nodes)
+        results = [
+            self._fast(_part(p, at), nodes[t], first[at], drop and (drop, t)) for t, at in alike
+        ]
+        return _in_order(results, alike)
 
     def _fast(
         self, p: Params, nodes: np.ndarray, first: Tensor, drop: tuple[Dropout, int] | None
@@ -154,18 +166,17 @@ class GCN(Network):
     def _hidden(
         self, field: NodeField, first: Tensor, shift: Tensor, drop: tuple[Dropout, int] | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Hidden values (rows, R * hidden), those of R first layers side by side, and the mask that
-        dropped some.
+        """Hidden values (rows, R * hidden) of R first layers, and the mask that dropped some.
 
-        Side by side, since a sparse product for two or three layers takes hardly longer than for
-        one.
+        The layers stand side by side: a sparse product for two or three of them takes hardly longer
+        than for one.
         """
         z = field.inputs @ _beside(first)
         z = (z if field.gather is None else field.gather @ z).add_(shift.flatten())
         mask = None
-        if (
-            drop is not None
-        ):  # before ReLU, which is the same for factors of at least 0, and allows to work in place
+        if drop is not None:
+            # Masked before the ReLU, so that both can work in place. A mask is at least 0, so the
+            # result is the same.
             mask = self._mask(drop, z[:, : shift.shape[1]], field.numbers)
             mask = mask if len(shift) == 1 else mask.repeat(1, len(shift))
             z.mul_(mask)
@@ -173,26 +184,25 @@ class GCN(Network):
 
     def gradients(
         self,
-        p: Params,
-        x: Tensor,
-        y: Tensor,
+        p: TaskParams,
+        x: Nodes,
+        y: Labels,
         drop: Dropout | None = None,
-        scale: Tensor | None = None,
-    ) -> Params:
-        """Gradients (T, ...) of the head's mean cross-entropy at nodes and labels (T, n), on the
-        path ``fast``.
+        scale: Scale | None = None,
+    ) -> TaskParams:
+        """Gradients (T, ...) of the head's mean cross-entropy at nodes and labels (T, n).
 
-        What autograd makes of :meth:`features` and :meth:`head`, written out: its bookkeeping takes
+        For the path ``fast``. They are written out here, because autograd's bookkeeping takes
         longer than the products of a small graph.
         """
         with torch.no_grad():
-            nodes, found = x.cpu().numpy(), []
+            nodes, parts = x.cpu().numpy(), []
             for t, at in (alike := _alike(nodes)):
                 factor = None if scale is None else scale[at].unsqueeze(-1)
-                found.append(
+                parts.append(
                     self._gradient(_part(p, at), nodes[t], y[at], drop and (drop, t), factor)
                 )
-            return {name: _in_order([grads[name] for grads in found], alike) for name in found[0]}
+            return {name: _in_order([grads[name] for grads in parts], alike) for name in parts[0]}
 
     def _gradient(
         self,
@@ -202,7 +212,7 @@ class GCN(Network):
         drop: tuple[Dropout, int] | None,
         factor: Tensor | None,
     ) -> Params:
-        """At nodes (n,), of R sets of parameters, labels and factors: (R, ...)."""
+        """Gradients (R, ...) at nodes (n,) of R sets of parameters, labels and factors."""
         field, head, sets = self.graph.field(nodes, self.options.readout), p["head.weight"], len(y)
         first = p["gcn1.weight"] if factor is None else factor * p["gcn1.weight"]
         z, mask = self._hidden(field, first, p["gcn1.bias"], drop)
@@ -210,7 +220,7 @@ class GCN(Network):
         embedded = torch.baddbmm(p["gcn2.bias"].unsqueeze(1), pooled, p["gcn2.weight"])
         out = torch.baddbmm(p["head.bias"].unsqueeze(1), embedded, head.mT).softmax(2)
         out.scatter_add_(2, y.unsqueeze(2), out.new_full((), -1.0).expand(*y.shape, 1))
-        out /= y.shape[1]  # from here on: derivatives by what is named
+        out /= y.shape[1]  # the derivative by the outputs; ``at_x`` below is the derivative by x
         at_embedded = out @ head
         at_z = field.pool.back(_beside(at_embedded @ p["gcn2.weight"].mT)).mul_(z > 0)
         at_z = at_z if mask is None else at_z.mul_(mask)
@@ -229,60 +239,66 @@ class GCN(Network):
     def _mask(
         self, drop: tuple[Dropout, int], z: Tensor, numbers: np.ndarray | None = None
     ) -> Tensor:
-        """Of all nodes' hidden values, if the rows are those of a whole graph; else of the rows."""
+        """Factors of the hidden values ``z`` (rows, hidden).
+
+        ``numbers`` (rows,): the nodes that the rows belong to. A factor is then a function of its
+        node. None: it is a function of its row.
+        """
         dropout, task = drop
         return dropout.mask(task, len(z) if numbers is None else self.graph.count, z, numbers)
 
     def _plain(
-        self, nodes, first: Tensor, shift: Tensor, second: Tensor, last: Tensor, drop
+        self,
+        nodes: np.ndarray,
+        first: Tensor,
+        shift: Tensor,
+        second: Tensor,
+        last: Tensor,
+        drop: tuple[Dropout, int] | None,
     ) -> Tensor:
+        """Embeddings (n, hidden) of nodes (n,) by W1, b1, W2 and b2, as the equation stands."""
         if self.options.readout == "node":
             average, inputs = self._dense_parts(b"")[0]
             hidden = torch.relu(average @ (inputs @ first) + shift)
             if drop is not None:
                 hidden = hidden * self._mask(drop, hidden)
             return (average @ (hidden @ second) + last)[torch.from_numpy(nodes).to(hidden.device)]
-        found = self._dense_parts(nodes.tobytes())
-        sizes = [len(block) for block, _ in found]
-        masks = [None] * len(nodes)
+        parts = self._dense_parts(nodes.tobytes())
+        sizes = [len(block) for block, _ in parts]
+        masks: Sequence[Tensor | None] = [None] * len(nodes)
         if drop is not None:
             masks = self._mask(drop, first.new_empty(sum(sizes), len(shift))).split(sizes)
         means = []
-        for (block, inputs), mask in zip(found, masks, strict=True):
+        for (block, inputs), mask in zip(parts, masks, strict=True):
             hidden = torch.relu(block @ (inputs @ first) + shift)
             hidden = hidden if mask is None else hidden * mask
             means.append((block @ hidden @ second + last).mean(0))
         return torch.stack(means)
 
-    def _dense_parts(self, key: bytes) -> list[tuple[Any, Tensor]]:
-        """Of each node (int64, as bytes) its subgraph's block and features; of none: those of the
-        whole graph.
+    def _dense_parts(self, key: bytes) -> "_DenseParts":
+        """The block and the features of each node's subgraph; of no node: of the whole graph.
 
-        Those of the last two lists are kept: the support and the queries of a task.
+        ``key``: the nodes (int64) as bytes. The parts of the last two keys are kept: they are the
+        support set and the queries of a task.
         """
         if key not in self._kept:
             while len(self._kept) >= 2:
                 del self._kept[next(iter(self._kept))]
-            graph, found = self.graph, []
+            graph = self.graph
+            parts: _DenseParts = []
             for node in np.frombuffer(key, np.int64):
                 part = graph.subgraph(int(node))
-                found.append(
-                    (
-                        torch.from_numpy(part.block.toarray()).to(graph.device),
-                        graph.words(part.nodes),
-                    )
-                )
-            whole = (
-                [(graph.sparse(graph.average), graph.words(np.arange(graph.count)))]
-                if not key
-                else []
-            )
-            self._kept[key] = found + whole
+                block = torch.from_numpy(part.block.toarray()).to(graph.device)
+                parts.append((block, graph.words(part.nodes)))
+            if not key:
+                parts.append((graph.sparse(graph.average), graph.words(np.arange(graph.count))))
+            self._kept[key] = parts
         return self._kept[key]
 
     def _counted(self, p: Params, first: Tensor, x: Tensor) -> Tensor:
-        """The dense products for nodes with a neighbourhood of mean size: for counting FLOPs,
-        without any data.
+        """The dense products for nodes with a neighbourhood of mean size.
+
+        For counting FLOPs without reading the data.
         """
         data, (tasks, count) = self._data, x.shape[:2]
         rows = round(
@@ -296,7 +312,7 @@ class GCN(Network):
             p["gcn2.weight"],
         )
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Vectors) -> Outputs:
         """(T, n, hidden) -> (T, n, outputs)."""
         return linear(p, "head", z)
 
@@ -305,31 +321,32 @@ class GCN(Network):
         return VectorHead(self, depth)
 
     def tasks_at_once(self, device: torch.device) -> int:
-        """One: tasks share no rows."""
+        """One, because tasks share no rows."""
         return 1
 
 
-Alike = list[tuple[int, slice | list[int]]]
+_DenseParts = list[tuple[Any, Tensor]]  # blocks (a Tensor or a Sparse) and features
+_Alike = list[tuple[int, slice | list[int]]]
 
 
-def _alike(nodes: np.ndarray) -> Alike:
-    """Tasks with the same nodes (T, n): of each list of nodes the first task, and the places of
-    all.
+def _alike(nodes: np.ndarray) -> _Alike:
+    """Tasks with the same nodes (T, n): for each list of nodes its first task, and all its tasks.
+
+    Tasks that stand beside each other are a slice, so that their parameters are a view.
     """
-    found: dict[bytes, list[int]] = {}
+    tasks: dict[bytes, list[int]] = {}
     for t, own in enumerate(nodes):
-        found.setdefault(own.tobytes(), []).append(t)
-    ends = ((places, slice(places[0], places[-1] + 1)) for places in found.values())
-    return [
-        (places[0], at if at.stop - at.start == len(places) else places) for places, at in ends
-    ]  # a slice: a view
+        tasks.setdefault(own.tobytes(), []).append(t)
+    ends = ((places, slice(places[0], places[-1] + 1)) for places in tasks.values())
+    return [(places[0], at if at.stop - at.start == len(places) else places) for places, at in ends]
 
 
 def _part(p: Params, at: slice | list[int]) -> Params:
+    """The parameters of some tasks."""
     return {name: value[at] for name, value in p.items()}
 
 
-def _in_order(parts: list[Tensor], alike: Alike) -> Tensor:
+def _in_order(parts: list[Tensor], alike: _Alike) -> Tensor:
     """Results (R, ...) of each list of nodes -> (T, ...), in the order of the tasks."""
     if len(parts) == 1:
         return parts[0]

@@ -1,10 +1,13 @@
-"""``mlp``: the regression network 1-40-40-1 with ReLU (Finn et al. 2017, section 5.1; CML, section
-4.1).
+"""``mlp``: the regression network 1-40-40-1 with ReLU.
+
+Its sources are Finn et al. 2017, section 5.1, and CML, section 4.1.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -13,11 +16,11 @@ from cml_bench.networks.base import (
     CoLearner,
     Network,
     Param,
-    Params,
     linear,
     linear_params,
 )
 from cml_bench.registry import networks
+from cml_bench.shapes import Outputs, TaskParams, Vectors
 from cml_bench.spec import Options, added
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -49,16 +52,32 @@ class MLPOptions(Options):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of all hidden layers."""
+        """The widths of all hidden layers."""
         return (*self.hidden, *(self.hidden[-1:] * self.extra_blocks))
 
 
+@runtime_checkable
+class OfLayers(Protocol):
+    """A network whose features are vectors and which makes its linear layers itself."""
+
+    feature_shape: tuple[int, ...]
+    outputs: int
+
+    @property
+    def act(self) -> Callable[[Tensor], Tensor]:
+        """The activation of a hidden layer."""
+
+    def layer(self, name: str, inputs: int, outputs: int) -> dict[str, Param]:
+        """Parameters of a linear layer."""
+
+
 class VectorHead(CoLearner):
-    """``depth`` hidden layers of the features' width, then a linear one; the network gives
-    ``layer`` and ``act``.
+    """``depth`` hidden layers of the features' width, then a linear one.
+
+    The network says how a layer starts and which activation it has.
     """
 
-    def __init__(self, network: Any, depth: int):
+    def __init__(self, network: OfLayers, depth: int):
         self.check_depth(depth)
         width = network.feature_shape[0]
         self.network, self.depth = network, depth
@@ -67,7 +86,8 @@ class VectorHead(CoLearner):
             self.params |= network.layer(f"hidden{i}", width, width)
         self.params |= network.layer("head", width, network.outputs)
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
+    def apply(self, p: TaskParams, features: Vectors) -> Outputs:
+        """Outputs (T, n, outputs) of features (T, n, width)."""
         z = features
         for i in range(1, self.depth + 1):
             z = self.network.act(linear(p, f"hidden{i}", z))
@@ -78,12 +98,13 @@ class VectorHead(CoLearner):
 class MLP(Network):
     """Fully connected network; the features are the last hidden layer.
 
-    With inputs and outputs of size 1: 1,761 parameters. The co-learner of depth 1 has 1,681: one
-    hidden layer of 40 with ReLU, and an output layer. Where it attaches is not stated in the paper;
-    the last hidden activation is the reading that its figure 1 suggests.
+    With inputs and outputs of size 1 the network has 1,761 parameters. The co-learner of depth 1
+    has 1,681: one hidden layer of 40 with ReLU, and an output layer. The paper does not say where
+    the co-learner attaches; figure 1 suggests the last hidden activation.
     """
 
     Options = MLPOptions
+    options: MLPOptions
     colearner_depth = 1
     takes = "vectors"
     small = True
@@ -92,8 +113,10 @@ class MLP(Network):
         self, options: MLPOptions, input_shape: tuple[int, ...], outputs: int, path: str = "fast"
     ):
         super().__init__(options, input_shape, outputs, path)
-        self.act = torch.relu if options.activation == "relu" else torch.tanh
-        self.params: dict[str, Param] = {}
+        self.act: Callable[[Tensor], Tensor] = (
+            torch.relu if options.activation == "relu" else torch.tanh
+        )
+        self.params = {}
         width = input_shape[0]
         for i, hidden in enumerate(options.widths, 1):
             self.params |= self.layer(f"hidden{i}", width, hidden)
@@ -112,19 +135,21 @@ class MLP(Network):
             f"{name}.bias": Param((outputs,)),
         }
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Vectors) -> Float[Tensor, "tasks examples hidden"]:
         """(T, n, inputs) -> (T, n, hidden)."""
         *_, last = self.activations(p, x).values()
         return last
 
-    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
+    def activations(
+        self, p: TaskParams, x: Vectors
+    ) -> dict[str, Float[Tensor, "tasks examples _"]]:
         """Outputs (T, n, hidden) of each hidden layer."""
-        found = {}
+        layers = {}
         for i in range(1, len(self.options.widths) + 1):
-            found[f"hidden{i}"] = x = self.act(linear(p, f"hidden{i}", x))
-        return found
+            layers[f"hidden{i}"] = x = self.act(linear(p, f"hidden{i}", x))
+        return layers
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Vectors) -> Outputs:
         """(T, n, hidden) -> (T, n, outputs)."""
         return linear(p, "head", z)
 
@@ -133,5 +158,5 @@ class MLP(Network):
         return VectorHead(self, depth)
 
     def tasks_at_once(self, device: torch.device) -> int:
-        """All: the work of one task is far below the cost of starting it."""
+        """All of them: starting an operation costs far more than its work on one task."""
         return 1024

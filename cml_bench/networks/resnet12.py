@@ -1,8 +1,7 @@
-"""``resnet12``: four residual blocks of three convolutions, global average pooling, a linear layer
-(Table 9).
+"""``resnet12``: four residual blocks, global average pooling, a linear layer (Table 9).
 
-The paper names the network only (Oreshkin et al. 2018); widths and order are those of the BOIL
-code, which the CML code is a fork of.
+The paper only names the network (Oreshkin et al. 2018). Widths and order are those of the BOIL
+code; the CML code is a fork of it.
 """
 
 from collections import deque
@@ -27,6 +26,7 @@ from cml_bench.networks.base import (
     uniform,
 )
 from cml_bench.registry import networks
+from cml_bench.shapes import Images, Maps, Outputs, TaskParams
 from cml_bench.spec import Options
 from cml_bench.study.protocols import Recipe
 
@@ -75,8 +75,9 @@ def _conv_params(index: str, inputs: int, filters: int, size: int) -> dict[str, 
 
 
 def _conv_norm(p: Params, index: str, x: Tensor) -> Tensor:
-    """Convolution without bias, batch-norm by the statistics of each task's batch: (n, T*C, H, W)
-    -> the same size.
+    """Convolution without bias, then batch-norm by the statistics of each task's batch.
+
+    Folded shapes: (n, T*C, H, W) -> (n, T*F, H, W).
     """
     weight = p[f"conv{index}.weight"]
     flat = weight.flatten(0, 1)
@@ -90,8 +91,8 @@ def _conv_norm(p: Params, index: str, x: Tensor) -> Tensor:
 class _CoLearner(CoLearner):
     """k convolutional layers on the last block's map, global average pooling, a linear layer.
 
-    Nothing is known of the paper's co-learner on this network; this is Conv4's by analogy: it reads
-    the map before the head's own pooling.
+    Nothing is known of the paper's co-learner on this network. This one is built like Conv4's: it
+    reads the map before the head pools it.
     """
 
     def __init__(self, network: "ResNet12", depth: int):
@@ -102,7 +103,7 @@ class _CoLearner(CoLearner):
             self.params |= _conv_params(str(i), filters, filters, 3)
         self.params |= linear_params("head", filters, network.outputs)
 
-    def apply(self, p: Params, features: Tensor) -> Tensor:
+    def apply(self, p: TaskParams, features: Images) -> Outputs:
         """Outputs (T, n, out) of features (T, n, C, H, W)."""
         x = fold(features)
         for i in range(1, self.depth + 1):
@@ -112,16 +113,16 @@ class _CoLearner(CoLearner):
 
 @networks.register("resnet12")
 class ResNet12(Network):
-    """Blocks of 64, 128, 256, 512 channels: (convolution 3x3, batch-norm, leaky ReLU) x 3, plus a
-    1x1 shortcut.
+    """Blocks of 64, 128, 256, 512 channels: three times (3x3 convolution, batch-norm, leaky ReLU).
 
-    The shortcut (with batch-norm) is added before the last ReLU; each block ends with max-pool 2.
-    No biases in convolutions, no dropout. 7,999,365 parameters with 5 ways and all shortcuts. The
-    co-learner gets block 4's map. Weights start as torch's defaults; BOIL's start is not known to
-    us.
+    A 1x1 shortcut with batch-norm is added before a block's last ReLU, and each block ends with
+    max-pool 2. Convolutions have no bias, and there is no dropout. With 5 ways and all shortcuts
+    the network has 7,999,365 parameters. The co-learner gets block 4's map. Weights start as
+    torch's defaults; how BOIL's start is not known.
     """
 
     Options = ResNet12Options
+    options: ResNet12Options
     colearner_depth = 2
     smallest = 16  # is pooled four times
     # BOIL's ResNet-12 row differs from its 4-conv row in this.
@@ -138,7 +139,8 @@ class ResNet12(Network):
     ):
         super().__init__(options, input_shape, outputs, path)
         inputs, height, width = input_shape
-        self.params, shortcuts = {}, {}
+        self.params = {}
+        shortcuts: dict[str, Param] = {}
         for number in _BLOCKS:
             filters = options.filters * 2 ** (number - 1)
             for i, size in (("a", inputs), ("b", filters), ("c", filters)):
@@ -158,23 +160,23 @@ class ResNet12(Network):
 
     @property
     def layers(self) -> list[str]:
-        """Without the shortcuts, which lie beside the path from layer to layer."""
+        """Names of psi's layers without the shortcuts, which lie beside the path of layers."""
         return [name for name in super().layers if not name.endswith("s")]
 
     def _has_skip(self, number: int) -> bool:
         return number < _BLOCKS[-1] or self.options.last_skip
 
-    def features(self, p: Params, x: Tensor) -> Tensor:
+    def features(self, p: TaskParams, x: Images) -> Maps:
         """(T, n, C, H, W) -> (T, n, 8 * filters, H//16, W//16)."""
         ((_, h),) = deque(self._blocks(p, x), maxlen=1)  # keeps no map longer than needed
         return unfold(h, x.shape[0])
 
-    def activations(self, p: Params, x: Tensor) -> dict[str, Tensor]:
-        """Outputs (T, n, ...) of each block, pooled."""
+    def activations(self, p: TaskParams, x: Images) -> dict[str, Maps]:
+        """Pooled outputs (T, n, ...) of each block."""
         return {f"block{number}": unfold(h, x.shape[0]) for number, h in self._blocks(p, x)}
 
-    def _blocks(self, p: Params, x: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Number and output (folded) of each block."""
+    def _blocks(self, p: TaskParams, x: Images) -> Iterator[tuple[int, Tensor]]:
+        """Number and folded output of each block."""
         h = fold(x)
         if self.path != "plain":
             h = h.contiguous(memory_format=torch.channels_last)
@@ -188,7 +190,7 @@ class ResNet12(Network):
             h = F.max_pool2d(F.leaky_relu(z, _SLOPE), 2)
             yield number, h
 
-    def head(self, p: Params, z: Tensor) -> Tensor:
+    def head(self, p: TaskParams, z: Images) -> Outputs:
         """(T, n, C, h, w) -> (T, n, outputs): global average pooling, linear."""
         return linear(p, "head", z.mean((3, 4)))
 
@@ -197,7 +199,5 @@ class ResNet12(Network):
         return _CoLearner(self, depth)
 
     def tasks_at_once(self, device: torch.device) -> int:
-        """One on a CPU: weights, not maps, are what is large here, and grouped convolutions gain
-        nothing.
-        """
+        """One on a CPU: weights are larger than maps here, so grouped convolutions gain nothing."""
         return 4 if device.type == "cuda" else 1
