@@ -100,7 +100,9 @@ def run(args: argparse.Namespace) -> None:
     if args.startup or args.only == ["*"]:
         with tempfile.TemporaryDirectory() as folder:
             sizes = _SIZES[:1] if args.quick else _SIZES
-            rows = rows + startup.measure(Path(folder), sizes, min(3, args.repeats), rng, say)
+            config = measure.ROOT / "configs" / ("ci.yaml" if args.quick else "paper.yaml")
+            repeats = min(3, args.repeats)
+            rows = rows + startup.measure(Path(folder), config, sizes, repeats, rng, say)
     keep(rows, doubts=())
 
 

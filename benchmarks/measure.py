@@ -40,6 +40,9 @@ def made() -> dict[str, str]:
     return {"date": datetime.date.today().isoformat(), "commit": commit()}
 
 
+Blocks = dict[str, np.ndarray]  # of one implementation: (blocks,) by what was measured
+
+
 class Missing(Exception):
     """An implementation that cannot be had here, and why."""
 
@@ -227,7 +230,7 @@ def _short(value: float) -> float:
 
 
 def rows(
-    workload: Workload, blocks: dict[str, list[dict]], missing: dict[str, str]
+    workload: Workload, blocks: dict[str, list[dict[str, Any]]], missing: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Medians over blocks and their quartiles, of one unit of the workload.
 
@@ -238,52 +241,52 @@ def rows(
     """
     common = {"workload": workload.name, "unit": workload.unit, "threads": workload.threads}
     arrays = {
-        name: {key: np.array([block[key] for block in found]) for key in found[0]}
-        for name, found in blocks.items()
-        if found
+        name: {key: np.array([block[key] for block in each]) for key in each[0]}
+        for name, each in blocks.items()
+        if each
     }
-    out = []
-    if RATES in arrays:
-        best, flops = arrays[RATES]["best_rate"].max(), int(arrays[RATES]["flops"][0])
-        limit = flops / best
-        rates = {
-            "flops": flops,
-            "best_rate": _short(best),
-            "rate": _short(np.median(arrays[RATES]["rate"])),
-        }
-        out.append(
-            {
-                **common,
-                "implementation": RATES,
-                "seconds": _short(limit),
-                "processor": _short(limit),
-                **rates,
-            }
-        )
-    for name, array in arrays.items():
-        if name == RATES:
-            continue
-        units = workload.units * (
-            workload.problem.get("seeds", 1) if name == "engine, many seeds" else 1
-        )
-        row = {**common, "implementation": name, "blocks": len(array["seconds"])}
-        for key in ("seconds", "processor"):
-            row[key], row[f"{key}_quartiles"] = _quartiles(array[key] / units)
-        row["memory"] = int(np.median(array["memory"]))
-        row["per_second"] = _short(1 / row["processor"])
-        if WAY in arrays and name != WAY:
-            ratio = arrays[WAY]["processor"] / workload.units / (array["processor"] / units)
-            row["times_faster"], row["times_faster_quartiles"] = _quartiles(ratio)
-        if "official way" in arrays:
-            row["memory_share"] = _short(
-                row["memory"] / np.median(arrays["official way"]["memory"])
-            )
-        if RATES in arrays:
-            row["limit_multiple"] = _short(row["processor"] / limit)
-            own = array["processor"] / units * arrays[RATES]["best_rate"] / flops
-            row["limit_multiple_in_round"] = _short(np.median(own))
-        out.append(row)
-    return out + [
-        {**common, "implementation": name, "seconds": None, "missing": why}
-        for name, why in missing.items()
+    return [
+        *([common | _limit(arrays[RATES])] if RATES in arrays else []),
+        *(common | _row(workload, name, arrays) for name in arrays if name != RATES),
+        *(
+            {**common, "implementation": name, "seconds": None, "missing": why}
+            for name, why in missing.items()
+        ),
     ]
+
+
+def _limit(rates: Blocks) -> dict[str, Any]:
+    """The FLOP limit: the FLOPs of a unit at the best rate of all rounds."""
+    best, flops = rates["best_rate"].max(), int(rates["flops"][0])
+    return {
+        "implementation": RATES,
+        "seconds": _short(flops / best),
+        "processor": _short(flops / best),
+        "flops": flops,
+        "best_rate": _short(best),
+        "rate": _short(np.median(rates["rate"])),
+    }
+
+
+def _row(workload: Workload, name: str, arrays: dict[str, Blocks]) -> dict[str, Any]:
+    """What the blocks of one implementation say, and how it compares with the others."""
+    own = arrays[name]
+    seeds = workload.problem.get("seeds", 1) if name == "engine, many seeds" else 1
+    units = workload.units * seeds
+    row: dict[str, Any] = {"implementation": name, "blocks": len(own["seconds"])}
+    for key in ("seconds", "processor"):
+        row[key], row[f"{key}_quartiles"] = _quartiles(own[key] / units)
+    row["memory"] = int(np.median(own["memory"]))
+    row["per_second"] = _short(1 / row["processor"])
+    if WAY in arrays and name != WAY:
+        ratio = arrays[WAY]["processor"] / workload.units / (own["processor"] / units)
+        row["times_faster"], row["times_faster_quartiles"] = _quartiles(ratio)
+    if "official way" in arrays:
+        row["memory_share"] = _short(row["memory"] / np.median(arrays["official way"]["memory"]))
+    if RATES in arrays:
+        rates = arrays[RATES]["best_rate"]
+        flops = int(arrays[RATES]["flops"][0])
+        row["limit_multiple"] = _short(row["processor"] / (flops / rates.max()))
+        in_round = own["processor"] / units * rates / flops
+        row["limit_multiple_in_round"] = _short(np.median(in_round))
+    return row

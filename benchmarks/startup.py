@@ -1,10 +1,11 @@
-"""What a study costs before and between its trainings: imports, planning, Snakemake's graph,
-starts, compiling.
+"""What a study costs before and between its trainings: imports, planning, Snakemake's graph, the
+start of a run, the compiling of a step.
 """
 
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -18,16 +19,58 @@ import yaml
 from benchmarks.measure import ROOT
 from cml_bench.errors import UserError
 
-DAG = "dry run of a study"
+START_UP, DAG = "start-up", "dry run of a study"
 _STARTED = 4  # runs that are really started
+_IMPORTS = {
+    "python": ["-c", "pass"],
+    "import torch": ["-c", "import torch"],
+    "import cml_bench.study.plan": ["-c", "import cml_bench.study.plan"],
+    "import cml_bench.engine.train": ["-c", "import cml_bench.engine.train"],
+}
+_PLAN = (  # what every command does with --config, and Snakemake before it draws its graph
+    "import sys; from pathlib import Path; from cml_bench.study import config, plan;"
+    " plan.cached(config.merged([Path(name) for name in sys.argv[1:]]), 'the study')"
+)
 _COMPILED = (  # the benchmark's first workload with 4 tasks
     "from benchmarks.ours import CompiledEngine; from benchmarks.problem import Problem; p ="
     " Problem(tasks=4, way=1, shot=10, query=10, inner_lr=0.01); CompiledEngine(p).step(p.task(0))"
 )
 
+Row = tuple[str, str, int | None]  # workload, implementation, number of runs if it is of several
+Took = tuple[float, float]  # seconds of wall-clock and of processor
+
+
+def measure(
+    folder: Path,
+    config: Path,
+    sizes: tuple[int, ...],
+    repeats: int,
+    rng: random.Random,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Rows of imports, dry runs of studies of ``sizes`` runs, planning ``config``, starts of runs
+    and compiling.
+
+    Imports, dry runs and planning are timed ``repeats`` times, each time in a random order, the
+    rest once.
+    """
+    log = folder / "log"
+    commands: dict[Row, list[str]] = {
+        (START_UP, name, 1): arguments for name, arguments in _IMPORTS.items()
+    }
+    first: dict[Row, list[Took]] = {}
+    for runs in sizes:
+        call = _dry(study(folder, runs))
+        first[DAG, "nothing cached", runs] = [timed(call, log)]
+        commands[DAG, "plan cached", runs] = call
+    times = _in_turns(commands, repeats, rng, log) | first
+    times |= _planning(folder, config, repeats, rng, log)
+    times |= _starts(folder, log) | _compiling(folder, log)
+    return [_row(key, took, say) for key, took in times.items()]
+
 
 def study(folder: Path, runs: int, runs_per_job: int = 1) -> list[str]:
-    """Snakemake's arguments for a study of so many one-step sinusoid runs."""
+    """Snakemake's arguments for a study of ``runs`` sinusoid runs of one step each."""
     name = f"runs{runs}in{runs // runs_per_job}"
     experiment = {
         "data": "sinusoid",
@@ -56,9 +99,27 @@ def study(folder: Path, runs: int, runs_per_job: int = 1) -> list[str]:
     return ["-m", "snakemake", "--cores", "1", "--configfile", str(path)]
 
 
-def timed(arguments: list[str], log: Path, **environment: str) -> tuple[float, float]:
-    """Wall-clock and processor seconds of a Python process with its children. A UserError where it
-    fails.
+def planned(folder: Path, config: Path) -> dict[str, list[str]]:
+    """Commands that plan a study with results and data in ``folder``, by what they are for."""
+    paths = folder / "planned.yaml"
+    told = {"results": str(folder / "planned"), "data_dir": str(folder / "data")}
+    paths.write_text(yaml.safe_dump(told), encoding="utf-8")
+    files = [str(config), str(paths)]
+    return {
+        "plan": ["-c", _PLAN, *files],
+        "dry run": _dry(["-m", "snakemake", "--cores", "1", "--configfile", *files]),
+        "plan with hours": ["-m", "cml_bench", "plan", "--calibrate", "0", "--config", *files],
+    }
+
+
+def _dry(snakemake: list[str]) -> list[str]:
+    return [*snakemake, "--dry-run", "--quiet", "all"]
+
+
+def timed(arguments: list[str], log: Path, **environment: str) -> Took:
+    """Wall-clock and processor seconds of a Python process with its children.
+
+    A UserError, with the end of its output, if the process fails.
     """
     start = time.perf_counter()
     with open(log, "w", encoding="utf-8") as out:
@@ -77,38 +138,40 @@ def timed(arguments: list[str], log: Path, **environment: str) -> tuple[float, f
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 
-def measure(
-    folder: Path,
-    sizes: tuple[int, ...],
-    repeats: int,
-    rng: random.Random,
-    say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Rows of imports, dry runs of studies of ``sizes`` runs, and starts of runs; in random order,
-    again and again.
-    """
-    from cml_bench.engine.compiled import available  # imports torch
-
-    log = folder / "log"
-    commands = {
-        ("start-up", "python", 1): ["-c", "pass"],
-        ("start-up", "import torch", 1): ["-c", "import torch"],
-        ("start-up", "import cml_bench.study.plan", 1): ["-c", "import cml_bench.study.plan"],
-        ("start-up", "import cml_bench.engine.train", 1): ["-c", "import cml_bench.engine.train"],
-    }
-    first = {}
-    for runs in sizes:
-        call = [*study(folder, runs), "--dry-run", "--quiet", "all"]
-        first[runs] = timed(call, log)
-        commands[DAG, "plan cached", runs] = call
-    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {key: [] for key in commands}
+def _in_turns(
+    commands: dict[Row, list[str]], repeats: int, rng: random.Random, log: Path
+) -> dict[Row, list[Took]]:
+    """Time all commands once in a random order, and that ``repeats`` times."""
+    times: dict[Row, list[Took]] = {key: [] for key in commands}
     for _ in range(repeats):
         order = list(commands)
         rng.shuffle(order)
         for key in order:
-            found[key].append(timed(commands[key], log))
-    for runs, took in first.items():
-        found[DAG, "nothing cached", runs] = [took]
+            times[key].append(timed(commands[key], log))
+    return times
+
+
+def _planning(
+    folder: Path, config: Path, repeats: int, rng: random.Random, log: Path
+) -> dict[Row, list[Took]]:
+    """Time each command of :func:`planned` with nothing kept (cold), and at once again (warm)."""
+    commands, workload = planned(folder, config), f"planning {config.name}"
+    times: dict[Row, list[Took]] = {
+        (workload, f"{name}, {state}", None): [] for name in commands for state in ("cold", "warm")
+    }
+    for _ in range(repeats):
+        order = list(commands)
+        rng.shuffle(order)
+        for name in order:
+            shutil.rmtree(folder / "planned", ignore_errors=True)
+            for state in ("cold", "warm"):
+                times[workload, f"{name}, {state}", None].append(timed(commands[name], log))
+    return times
+
+
+def _starts(folder: Path, log: Path) -> dict[Row, list[Took]]:
+    """What a run of one step takes with Snakemake, each in a job of its own and all in one."""
+    times: dict[Row, list[Took]] = {}
     for each, name in (
         (1, "a run of one step, with Snakemake"),
         (_STARTED, "the same, four runs in a job"),
@@ -116,21 +179,35 @@ def measure(
         wall, processor = timed(
             [*study(folder, _STARTED, each), "--quiet", "all", "--", "trained"], log
         )
-        found["start-up", name, _STARTED] = [(wall / _STARTED, processor / _STARTED)]
-    for name in (
-        ("a first compiled step", "a first compiled step, compiled before") if available() else ()
-    ):
-        took = timed(["-c", _COMPILED], log, TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled"))
-        found["start-up", name, 1] = [took]
-    rows = []
-    for (workload, name, runs), took in found.items():
-        wall, processor = np.median(np.array(took), axis=0)
-        row = {
-            "workload": workload,
-            "implementation": name,
-            "seconds": round(wall, 3),
-            "processor": round(processor, 3),
-        }
-        rows.append({**row, "axis": "runs", "value": runs, "blocks": len(took)})
-        say(f"{workload}: {name}, {runs} runs: {wall:.2f} s (processor {processor:.2f})")
-    return rows
+        times[START_UP, name, _STARTED] = [(wall / _STARTED, processor / _STARTED)]
+    return times
+
+
+def _compiling(folder: Path, log: Path) -> dict[Row, list[Took]]:
+    """The first compiled step of a process, with an empty and with a filled cache of the compiler;
+    nothing where there is no compiler.
+    """
+    from cml_bench.engine.compiled import available  # imports torch
+
+    names = ("a first compiled step", "a first compiled step, compiled before")
+    cache = str(folder / "compiled")
+    return {
+        (START_UP, name, 1): [timed(["-c", _COMPILED], log, TORCHINDUCTOR_CACHE_DIR=cache)]
+        for name in (names if available() else ())
+    }
+
+
+def _row(key: Row, took: list[Took], say: Callable[[str], None]) -> dict[str, Any]:
+    """Median seconds of a command, as a row of the results file."""
+    workload, name, runs = key
+    wall, processor = np.median(np.array(took), axis=0)
+    counted = "" if runs is None else f", {runs} runs"
+    say(f"{workload}: {name}{counted}: {wall:.2f} s (processor {processor:.2f})")
+    row = {
+        "workload": workload,
+        "implementation": name,
+        "seconds": round(wall, 3),
+        "processor": round(processor, 3),
+        "blocks": len(took),
+    }
+    return row if runs is None else {**row, "axis": "runs", "value": runs}
