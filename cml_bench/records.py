@@ -93,6 +93,11 @@ def evaluation_key(reading: str, steps: int) -> str:
     return f"{reading}@{steps}"
 
 
+def own_steps(spec: RunSpec) -> int:
+    """Inner steps of the method's training; 0 for a method that does not adapt."""
+    return spec.options.get("inner_steps", 0)
+
+
 class Record(Content):
     """A finished run as read from its folder."""
 
@@ -213,15 +218,7 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
     path = Path(folder) / "record.json"
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("no mapping of keys to values")
-        record = Record.model_validate({**content, "folder": Path(folder)})
-    except ValidationError as error:
-        raise UserError(f"{explain(error, f'{path} is damaged')} {_AGAIN}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}). {_AGAIN}") from None
+    record = _typed(path)
     stored, computed = record.id, record.spec.id
     if stored != computed:
         raise UserError(
@@ -234,6 +231,19 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
             " folder away."
         )
     return record
+
+
+def _typed(path: Path) -> Record:
+    """What ``record.json`` says; a UserError if a key that readers rely on is missing or wrong."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no mapping of keys to values")
+        return Record.model_validate({**content, "folder": path.parent})
+    except ValidationError as error:
+        raise UserError(f"{explain(error, f'{path} is damaged')} {_AGAIN}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}). {_AGAIN}") from None
 
 
 def untestable(record: Record, wanted: Evaluation) -> str:
@@ -284,7 +294,7 @@ def read_arrays(path: Path, way_out: str) -> dict[str, np.ndarray]:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """An npz file."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
 
 
@@ -298,9 +308,7 @@ def write_record(folder: Path, content: dict[str, Any]) -> Record:
     finished.
     """
     write_json(folder / "record.json", content)
-    record = read(folder)
-    assert record is not None, "it was just written"
-    return record
+    return _typed(folder / "record.json")
 
 
 def write_progress(folder: Path, progress: dict[str, Any]) -> None:
