@@ -11,7 +11,8 @@ from cml_bench.evidence import paper, stats
 from cml_bench.evidence.notes import not_run, notes
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import cell_summary
-from cml_bench.records import FINISHED, Record, Store, evaluation_key, own_steps
+from cml_bench.readings import evaluation_key, own_steps
+from cml_bench.records import FINISHED, Record, Store
 from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cml_bench.errors import UserError
 from cml_bench.evidence import stats
-from cml_bench.records import FINISHED, Record, Store, evaluation_key
+from cml_bench.readings import evaluation_key
+from cml_bench.records import FINISHED, Record, Store
 from cml_bench.registry import CML
 from cml_bench.spec import RunSpec, canonical, explain
 from cml_bench.study.plan import Plan

@@ -21,7 +21,8 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.figures import style
-from cml_bench.records import Record, Store, evaluation_key, own_steps, write_episodes
+from cml_bench.readings import evaluation_key, own_steps
+from cml_bench.records import Record, Store, write_episodes
 from cml_bench.report import forest, grids, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
