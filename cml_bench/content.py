@@ -125,7 +125,7 @@ class Content(Part):
     evaluation: Evaluation
     answers_per_episode: int
     results: dict[str, float] = Field(
-        description="mean of each series of test results, by its key: see readings.py"
+        description="mean of each series of test results, by its key: see ``readings.py``"
     )
     status: Literal["finished", "diverged", "collapsed"]
     selected: dict[str, int] = Field({}, description="name of a stored model -> its outer step")

@@ -2,16 +2,17 @@
 
 A run folder ``results/runs/<method>-<data>-<way>w<shot>s-s<seed>-<id8>/`` holds
 
-* ``record.json``: complete on its own: spec, versions, machine, engine, timings, peak memory, hash
-  of the decoded data, curves, diagnostics, selected steps, and the mean of every evaluation;
+* ``record.json``: all that is known of the run (see ``content.py``): spec, versions, machine,
+  engine, timings, peak memory, hash of the decoded data, curves, diagnostics, selected steps, and
+  the mean of every series of test results;
 * ``episodes.npz``: the result of every test episode (number of correct answers, or squared error);
 * ``model.safetensors`` (psi, theta of the selected step), ``colearner.safetensors`` (phi of the
   same step), ``best_co.safetensors`` and ``last.safetensors`` (complete), ``ensemble.safetensors``
   where models are averaged;
-* ``run.log``; while it trains also a lock, checkpoints and ``progress.json``; after a failure
+* ``run.log``; while the run trains also a lock, checkpoints and ``progress.json``; after a failure
   ``error.log``.
 
-The report side reads these files and imports no torch.
+Imports no torch.
 """
 
 import contextlib
@@ -48,13 +49,13 @@ def run_status(
 ) -> str:
     """How a run ended: ``diverged``, ``collapsed`` or ``finished``.
 
-    ``losses``: the training losses, any shape; one that is not finite makes the run ``diverged``,
-    whatever the rest.  ``right``: shape (episodes,), integers: the right answers among ``answers``
-    in each episode of the run's last validation; a mean within 2 standard errors of ``answers`` /
-    ``way`` makes it ``collapsed``. Leave ``way`` out for regression.
+    ``losses``, of any shape, are the training losses: one that is not finite makes the run
+    ``diverged``. ``right``, shape (episodes,), counts the right answers among ``answers`` in each
+    episode of the last validation: a mean within 2 standard errors of ``answers`` / ``way`` makes
+    the run ``collapsed``. For regression, ``way`` is left out.
 
     Raises ``ValueError`` if ``way`` is given without counts from 0 to ``answers``, or is below 2:
-    of one class every answer is right.
+    with one class every answer is right.
     """
     if not np.isfinite(np.asarray(losses, dtype=np.float64)).all():
         return DIVERGED
@@ -75,22 +76,15 @@ def run_status(
 def _at_chance(right: list[int], answers: int, way: int) -> bool:
     """Whether the mean of the counts is within 2 standard errors of ``answers`` / ``way``.
 
-    The inequality |mean - chance| <= 2 sqrt(variance / n), squared and freed of fractions.  A head
-    that always names one class is exactly at chance in every episode, without spread: whole numbers
-    leave no rounding to decide on it. One episode has no spread, so it is at chance only if it is
-    exactly there.
+    The inequality |mean - chance| <= 2 sqrt(variance / n) is squared and freed of fractions, so
+    that rounding never decides: a head that always names one class is exactly at chance in every
+    episode, without any spread. A single episode has no spread either.
     """
     n, total = len(right), sum(right)
-    spread = (
-        n * sum(count * count for count in right) - total * total
-    )  # n (n - 1) times the variance
+    # n (n - 1) times the variance
+    spread = n * sum(count * count for count in right) - total * total
     off = way * total - n * answers
     return max(n - 1, 1) * off * off <= 4 * way * way * spread
-
-
-def evaluation_key(reading: str, steps: int) -> str:
-    """``co_paired@1``: name of one series of episode results."""
-    return f"{reading}@{steps}"
 
 
 class Record(Content):
@@ -136,14 +130,14 @@ class Record(Content):
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The stored results of every test episode. A UserError if the file is missing or
-        damaged.
+        """Key -> results of every test episode, shape (tasks,). A UserError if the file is missing
+        or damaged.
         """
         return read_arrays(self.folder / "episodes.npz", _AGAIN)
 
     def episodes(self, key: str, tasks: int | None = None) -> np.ndarray:
-        """Scores of the first ``tasks`` test episodes: accuracy in [0, 1], or squared error.
-        float64 (tasks,).
+        """Scores of the first ``tasks`` test episodes, float64 (tasks,): accuracy in [0, 1], or
+        squared error. A UserError if fewer are stored.
         """
         if key not in self.arrays:
             raise UserError(
@@ -167,17 +161,15 @@ class Store:
         self.runs = Path(results) / "runs"
 
     def folder(self, spec: RunSpec) -> Path:
-        """Where this run is or will be."""
+        """The folder of this run, which may not exist yet."""
         return self.runs / spec.folder
 
     def read(self, spec: RunSpec) -> Record | None:
-        """The record of this very run (same id), or None if it is not finished."""
+        """The record of the run with this very id; None if the run is not finished."""
         return read(self.folder(spec), spec)
 
     def all(self) -> list[Record]:
-        """Every finished run; those whose record is damaged are passed over (``status`` names
-        them).
-        """
+        """Every finished run but those with a damaged record, which ``status`` names."""
         folders = sorted(self.runs.iterdir()) if self.runs.is_dir() else []
         records = []
         for folder in folders:
@@ -186,19 +178,19 @@ class Store:
         return [record for record in records if record]
 
     def usable(self, spec: RunSpec) -> tuple[Record | None, str]:
-        """The record, if it and its episodes can be read; else None and, where there is something,
-        what is wrong.
+        """The record, if it and its episodes can be read; else None, and what is wrong with its
+        files, if there are any.
         """
         try:
             record = self.read(spec)
-            if record is not None and record.status != "diverged":
+            if record is not None and record.status != DIVERGED:
                 _ = record.arrays
         except UserError as error:
             return None, str(error)
         return record, ""
 
     def write_index(self) -> None:
-        """``index.csv`` beside ``runs/``: one line a run."""
+        """Write ``index.csv`` beside ``runs/``: one line a run."""
         lines = ["folder,id,method,data,way,shot,seed,steps,status"]
         for record in self.all():
             s = record.spec
@@ -209,19 +201,13 @@ class Store:
 
 
 def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
-    """The record in a folder, or None; an error if it cannot be read or belongs to another run."""
+    """The record in a folder; None if there is none. A UserError if it is damaged, or belongs to
+    another run than ``spec``.
+    """
     path = Path(folder) / "record.json"
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("no mapping of keys to values")
-        record = Record.model_validate({**content, "folder": Path(folder)})
-    except ValidationError as error:
-        raise UserError(f"{explain(error, f'{path} is damaged')} {_AGAIN}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}). {_AGAIN}") from None
+    record = _typed(path)
     stored, computed = record.id, record.spec.id
     if stored != computed:
         raise UserError(
@@ -236,9 +222,22 @@ def read(folder: Path, spec: RunSpec | None = None) -> Record | None:
     return record
 
 
+def _typed(path: Path) -> Record:
+    """What ``record.json`` says; a UserError if a key that readers rely on is missing or wrong."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no mapping of keys to values")
+        return Record.model_validate({**content, "folder": path.parent})
+    except ValidationError as error:
+        raise UserError(f"{explain(error, f'{path} is damaged')} {_AGAIN}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}). {_AGAIN}") from None
+
+
 def untestable(record: Record, wanted: Evaluation) -> str:
-    """Why test results that are wanted of a record cannot be had, and the way out; empty: they are
-    there, or can.
+    """Why wanted test results are not stored and cannot be made, and the way out; empty if they are
+    or can.
     """
     lacks = record.lacks(wanted)
     if not lacks or record.testable:
@@ -250,7 +249,7 @@ def untestable(record: Record, wanted: Evaluation) -> str:
 
 
 def refuse_untestable(record: Record, wanted: Evaluation) -> None:
-    """A UserError with the reason of :func:`untestable`, if there is one."""
+    """Raise a UserError with the reason of :func:`untestable`, if there is one."""
     if reason := untestable(record, wanted):
         raise UserError(f"{record.folder}: {reason}.")
 
@@ -258,15 +257,12 @@ def refuse_untestable(record: Record, wanted: Evaluation) -> None:
 def read_arrays(path: Path, way_out: str) -> dict[str, np.ndarray]:
     """The arrays of an npz file. A UserError with the way out if it is missing or damaged."""
     try:
-        with (
-            open(path, "rb") as file,
-            np.load(file) as arrays,
-        ):  # np.load leaves a damaged file open
+        # Opened here, since np.load leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise UserError(f"{path} is missing or damaged (no such file). {way_out}") from None
-    # TypeError: a single array under this name; RuntimeError: an archive that says it is packed in
-    # another way.
+    # TypeError: the file is a single array. RuntimeError: an archive that is packed in another way.
     except (
         OSError,
         ValueError,
@@ -282,45 +278,39 @@ def read_arrays(path: Path, way_out: str) -> dict[str, np.ndarray]:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """An npz file."""
+    """Write an npz file."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
 
 
 def write_episodes(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    """``episodes.npz``; written before the record that speaks of it."""
+    """Write ``episodes.npz``. It comes before the record, which describes it."""
     write_arrays(folder / "episodes.npz", arrays)
 
 
 def write_record(folder: Path, content: dict[str, Any]) -> Record:
-    """``record.json``, the last file of a run to be written: where it stands, the run is
-    finished.
-    """
+    """Write ``record.json``, the last file of a run: where it stands, the run is finished."""
     write_json(folder / "record.json", content)
-    record = read(folder)
-    assert record is not None, "it was just written"
-    return record
+    return _typed(folder / "record.json")
 
 
 def write_progress(folder: Path, progress: dict[str, Any]) -> None:
-    """``progress.json``: step, steps, loss and seconds left of a training under way, for
-    ``status``.
-    """
+    """Write ``progress.json`` for ``status``: step, steps, loss and seconds left of a training."""
     write_json(folder / "progress.json", progress)
 
 
 def forget_progress(folder: Path) -> None:
-    """The training has ended."""
+    """Remove ``progress.json``: the training has ended."""
     (folder / "progress.json").unlink(missing_ok=True)
 
 
 def write_failure(folder: Path, text: str) -> Path:
-    """``error.log``: why the last attempt failed."""
+    """Write ``error.log``: why the last attempt failed."""
     write_bytes(folder / "error.log", text.encode())
     return folder / "error.log"
 
 
 def forget_failure(folder: Path) -> None:
-    """A new attempt begins."""
+    """Remove ``error.log``: a new attempt begins."""
     (folder / "error.log").unlink(missing_ok=True)

@@ -8,8 +8,14 @@ import grimp
 
 PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms:begin (python -m tests.make_rooms) -->\n", "<!-- rooms:end -->"
-# The single modules at the root, in groups.
-ROOT = {"spec": "runs", "records": "runs", "content": "runs", "registry": "runs"}
+# Single modules at the root, by what they are.
+ROOT = {
+    "spec": "runs",
+    "records": "runs",
+    "content": "runs",
+    "registry": "runs",
+    "readings": "runs",
+}
 OTHERS = "errors"
 TOP = {
     f"cml_bench.{name}" for name in ("__main__", "commands_run", "commands_show", "command_line")

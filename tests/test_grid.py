@@ -214,7 +214,7 @@ def test_finished_official_runs_of_the_grid_get_verdicts(key, monkeypatch, tmp_p
     study = with_tasks(resolved(path=f"configs/tables/{key}.yaml"), 50)
     store = finish(study, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1)
     table = build(study, store, key)
-    verdicts = {line.level.verdict if line.level else line.reason for line in table.published}
+    verdicts = {line.level.verdict if line.level else line.reason for line in table.beside}
     assert verdicts <= {"reproduced", "differs", "cannot tell"}, verdicts
 
 

@@ -29,7 +29,7 @@ def built(tmp_path, level=LEVEL, seed_sd=0.3, status=None, only=None, **options)
 def said(table):
     """(row, shot) -> verdict on the level, or the reason why there is none."""
     return {
-        (b.label, b.column.shot): b.level.verdict if b.level else b.reason for b in table.published
+        (b.label, b.column.shot): b.level.verdict if b.level else b.reason for b in table.beside
     }
 
 
@@ -42,10 +42,10 @@ def test_levels_gains_and_rows_of_another_structure(tmp_path):
         ("MAML + CML", 5): "differs",
         ("MAML + CML†", 1): "not comparable: cml.gamma 1.0, the paper 0.5",
     }
-    lines = {(b.label, b.column.shot): b for b in table.published}
+    lines = {(b.label, b.column.shot): b for b in table.beside}
     gain = lines["MAML + CML", 1].gain
     assert (gain.verdict, gain.paper_inside) == ("gain", True)
-    assert lines["MAML + CML", 1].published_gain == pytest.approx(4.8)
+    assert lines["MAML + CML", 1].paper_gain == pytest.approx(4.8)
     assert lines["MAML", 1].gain is None
     assert lines["MAML + CML†", 1].level is None, "no difference to the paper either"
     assert "(c): D (E et al.)" in " ".join(table.notes)
@@ -135,7 +135,7 @@ def test_a_pair_on_different_data_is_neither_tested_nor_judged(tmp_path):
     assert "runs on different data: not tested" in text
     assert "***" not in text
     assert not any(cell.bold for _, _, cell in table.cells())
-    line = next(b for b in table.published if b.label == "MAML + CML")
+    line = next(b for b in table.beside if b.label == "MAML + CML")
     assert (line.level.verdict, line.gain) == ("reproduced", None)
     assert line.gain_reason == "runs on different data: not tested"
 
@@ -146,7 +146,7 @@ def test_there_is_no_verdict_on_a_gain_that_was_not_tested(tmp_path):
         seeds=7,
         status=lambda s: "diverged" if (s.seed, s.method) == (3, "maml") else "finished",
     )
-    line = next(b for b in broken.published if b.label == "MAML + CML")
+    line = next(b for b in broken.beside if b.label == "MAML + CML")
     assert (line.gain, line.gain_reason) == (None, "runs missing: not tested")
     assert "undecided" not in forms.text(broken)
 

@@ -185,11 +185,11 @@ def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
     plan = planned(change)
     record(plan, tmp_path / "r", level)
     table = build(plan, Store(tmp_path / "r"), "t")
-    (over_splits,), (told, line) = table.rows[1].cells.values(), table.published
+    (over_splits,), (told, line) = table.rows[1].cells.values(), table.beside
     assert over_splits.difference.outcome == "loss"
     assert (told.gain, line.reason) == (None, ""), "a baseline has no gain"
     assert (line.gain.verdict, line.gain.paper_inside) == ("gain", True)
-    assert (line.cell.difference.paired.n, line.published_gain) == (5, 4.0)
+    assert (line.cell.difference.paired.n, line.paper_gain) == (5, 4.0)
     assert line.gain.low == pytest.approx(3.5, abs=0.7)
     assert line.cell.difference.holm_p == pytest.approx(line.cell.difference.paired.p), (
         "a family of its own"

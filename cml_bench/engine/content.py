@@ -12,6 +12,7 @@ import torch
 import cml_bench
 from cml_bench.data.base import DataSet
 from cml_bench.engine.device import peak_memory
+from cml_bench.readings import reading_and_steps
 from cml_bench.records import FORMAT
 from cml_bench.spec import Evaluation, RunSpec, canonical
 from cml_bench.system import allocator
@@ -55,7 +56,7 @@ def evaluation_content(
     arrays: dict[str, np.ndarray], wanted: Evaluation, spec: RunSpec, kind: str
 ) -> dict[str, Any]:
     """The mean of every series of test results, and which evaluation they are of."""
-    steps = sorted({int(key.split("@")[1]) for key in arrays})
+    steps = sorted({reading_and_steps(key)[1] for key in arrays})
     answers = spec.way * wanted.query
     scale = answers if kind == "classification" else 1
     return {

@@ -1,24 +1,6 @@
-"""Which test results a run reports, and from which stored models they are read.
+"""From stored models to test results: which passes over the test episodes make which readings.
 
-=============  ===========================
-========================================================= reading        model
-what it is =============  ===========================
-========================================================= meta           psi, theta: best meta head
-the method; with a co-learner, CML co             phi of that same step        CML+ under joint
-selection co_paired      all of the best co head      CML+ with phi on the body it was saved with
-co_unpaired    psi, theta as ``meta``, phi  CML+ as the released code tests it: two steps mixed of
-the best co head          (``co`` is this one where the protocol's selection is "separate") co_eq9
-as ``co_paired``             the paper's equation 9: psi adapts by the co-learner's own loss
-meta_last      last step co_last        last step =============  ===========================
-=========================================================
-
-All but ``co_eq9`` adapt (psi, theta) by the meta-learner's support loss, as in training. A method
-may add readings (``Method.more_readings``; ``co_eq9`` is one of the co-learner's, ``both``,
-``co_fixed`` and ``co_unadapted`` are of ``cl``).
-
-With ``ensemble_top_k`` > 1, ``meta`` and ``co`` average the outputs of the k best steps by the meta
-head, and ``co_paired`` those of the k best by the co head (``co`` too under "separate");
-``meta_single`` and ``co_single`` are the best single model's.
+``cml_bench/readings.py`` says what each reading is.
 """
 
 from typing import NamedTuple
@@ -31,7 +13,7 @@ from cml_bench.data.episodes import Episodes
 from cml_bench.engine.evaluate import Asked, Result, evaluate_all
 from cml_bench.engine.step import leaves
 from cml_bench.methods.base import Groups, Method
-from cml_bench.records import evaluation_key
+from cml_bench.readings import evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
 
 Models = dict[

@@ -1,8 +1,7 @@
-"""Tables from records: what was run, with intervals, paired differences and words. Imports no
-torch.
-"""
+"""Tables from records: results with intervals, paired differences and notes. Imports no torch."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,19 +11,40 @@ from cml_bench.evidence import paper, stats
 from cml_bench.evidence.notes import not_run, notes
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import cell_summary
-from cml_bench.records import FINISHED, Record, Store, evaluation_key
+from cml_bench.readings import evaluation_key, own_steps
+from cml_bench.records import FINISHED, Record, Store
 from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig
 
-STATISTICS = {"mean": np.mean, "median": np.median}
+STATISTICS: dict[str, Callable[[np.ndarray], np.floating]] = {"mean": np.mean, "median": np.median}
 
 
 def build(plan: Plan, store: Store, key: str) -> Table:
-    """The table ``key`` of a plan from whatever runs are finished."""
+    """The table ``key`` of a plan, from the runs that are finished so far."""
     config = plan.tables[key]
     reader = _Reader(plan, store)
     columns = _columns(config, reader)
+    table = Table(
+        key, config.kind, config.title, config.caption, columns, _rows(config, reader, columns), []
+    )
+    _compare(table, config.whole_columns)
+    _embolden(table)
+    told = []
+    if named := paper.paper_table(table, plan):
+        name, source = named
+        table.beside = paper.beside(table, source, plan)
+        told = paper.sentences(table, name, source)
+    table.notes = (
+        notes(table)
+        + told
+        + not_run(plan, table)
+        + [f"Counted as missing: {problem}" for problem in reader.problems]
+    )
+    return table
+
+
+def _rows(config: TableConfig, reader: "_Reader", columns: list[Column]) -> list[TableRow]:
     rows = []
     for row in config.rows:
         cells = {column: reader.cell(config, row.run, row.reading, column) for column in columns}
@@ -38,33 +58,19 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         rows.append(
             TableRow(row.label, row.reading, _label_of(config, row.against), cells, row.shown)
         )
-    table = Table(key, config.kind, config.title, config.caption, columns, rows, [])
-    _compare(table, config.whole_columns)
-    _embolden(table)
-    told = []
-    if found := paper.published_table(table, plan):
-        name, source = found
-        table.published = paper.beside(table, source, plan)
-        told = paper.sentences(table, name, source)
-    table.notes = (
-        notes(table)
-        + told
-        + not_run(plan, table)
-        + [f"Counted as missing: {what}" for what in reader.damaged]
-    )
-    return table
+    return rows
 
 
 class _Reader:
-    """Finished runs of a plan as cells; each record is read once, and what is wrong with a file is
-    kept.
+    """Makes cells from the finished runs of a plan. It reads each record once, and keeps in
+    ``problems`` what is wrong with a file.
     """
 
     def __init__(self, plan: Plan, store: Store):
         self.plan, self.store = plan, store
         self.specs = plan.specs
-        self.found: dict[tuple[str, str], Record | None] = {}
-        self.damaged: dict[str, None] = {}  # in order, each once
+        self.records: dict[tuple[str, str], Record | None] = {}  # by run id and experiment
+        self.problems: dict[str, None] = {}  # in order, each once
 
     def experiment(self, config: TableConfig, group: str) -> tuple[str, Experiment]:
         """Name and content of the experiment behind a group of columns."""
@@ -76,7 +82,7 @@ class _Reader:
         return self._cell(self.experiment(config, column.group)[0], run, reading, column)
 
     def fixed(self, config: TableConfig, run: str, reading: str, column: Column) -> Cell | None:
-        """The same on one class split, where the columns say on which."""
+        """The same cell on one class split, where the columns name an experiment with one."""
         name = next(g.fixed for g in config.columns if g.title == column.group)
         return self._cell(name, run, reading, column) if name else None
 
@@ -89,37 +95,35 @@ class _Reader:
             if (r := self._record(i, name, experiment)) is not None
         }
         scores, problems = _scores(records, reading, column, experiment.evaluation.tasks)
-        self.damaged.update(dict.fromkeys(problems.values()))
+        self.problems.update(dict.fromkeys(problems.values()))
         return _cell(ids, {s: r for s, r in records.items() if s not in problems}, scores, column)
 
     def _record(self, i: str, name: str, experiment: Experiment) -> Record | None:
-        if (i, name) not in self.found:
+        if (i, name) not in self.records:
             record, problem = self.store.usable(self.specs[i])
             asked = _asked(self.specs[i], experiment)
             if record is not None and record.status == FINISHED and (lacks := record.lacks(asked)):
                 record, problem = None, f"runs whose results do not suffice: {lacks}."
-            self.found[i, name] = record
-            self.damaged.update({problem: None} if problem else {})
-        return self.found[i, name]
+            self.records[i, name] = record
+            self.problems.update({problem: None} if problem else {})
+        return self.records[i, name]
 
 
 def _asked(spec: RunSpec, experiment: Experiment) -> Evaluation:
-    """The test results that this study shows of a run: another evaluation must not be mixed in."""
+    """The test results that this study shows of a run; those of another evaluation are not mixed
+    in.
+    """
     wanted = experiment.evaluation
-    steps = wanted.inner_steps or (_own_steps(spec),)
+    steps = wanted.inner_steps or (own_steps(spec),)
     return Evaluation(tasks=wanted.tasks, query=spec.evaluation.query, inner_steps=steps)
 
 
 def _unit(spec: RunSpec, experiment: Experiment) -> int:
-    """What is replicated: the training seed, or the place of the class split among the
-    experiment's.
+    """The number of a replication: the training seed, or the place of the class split in the
+    experiment's list.
     """
     splits = experiment.splits
     return splits.index(spec.data.options["split"]) if splits else spec.seed
-
-
-def _own_steps(spec: RunSpec) -> int:
-    return spec.options.get("inner_steps", 0)
 
 
 def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
@@ -134,7 +138,7 @@ def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
         used = [
             reader.specs[i] for row in config.rows for ids in members[row.run].values() for i in ids
         ]
-        every = experiment.evaluation.inner_steps or sorted({_own_steps(spec) for spec in used})
+        every = experiment.evaluation.inner_steps or sorted({own_steps(spec) for spec in used})
         steps = config.inner_steps or every
         columns += [
             Column(shot, k, statistic) for shot in shots for statistic in STATISTICS for k in steps
@@ -143,20 +147,21 @@ def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
 
 
 def _label_of(config: TableConfig, run: str | None) -> str | None:
-    """How the baseline is called: as its own row, or by its key where the table has no such row."""
+    """The label of the baseline's row; its key where the table has no such row."""
     return next((row.label for row in config.rows if row.run == run and row.reading == "meta"), run)
 
 
 def _scores(
     records: dict[int, Record], reading: str, column: Column, tasks: int
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """The episodes' scores of each finished seed; and what is wrong, where a stored series is
-    missing or too short.
+    """Seed -> scores of its episodes, shape (tasks,); and seed -> problem where the stored series
+    is missing or too short.
     """
-    scores, problems = {}, {}
+    scores: dict[int, np.ndarray] = {}
+    problems: dict[int, str] = {}
     for seed in sorted(seed for seed, record in records.items() if record.status == FINISHED):
         record = records[seed]
-        steps = _own_steps(record.spec) if column.steps is None else column.steps
+        steps = own_steps(record.spec) if column.steps is None else column.steps
         try:
             scores[seed] = record.scale * record.episodes(evaluation_key(reading, steps), tasks)
         except UserError as error:
@@ -185,31 +190,26 @@ def _cell(
 def _compare(table: Table, whole_columns: float) -> None:
     """Paired differences, and Holm within each family.
 
-    A family is all differences that the whole table is to have (``whole_columns`` times those of a
-    part), so that the rest never takes back a star of an unfinished table or of a part of one.
+    A family has all differences that the whole table is to have (``whole_columns`` times those of a
+    part). So a star of an unfinished table, or of a part, stays when the rest is there.
     """
     families: dict[tuple[bool, str, bool], list[Difference | None]] = {}
-    both = (
-        (row, c, one)
-        for row, c, cell in table.cells()
-        for one in (cell, cell.fixed)
-        if one and one.base
-    )
-    for row, column, cell in both:
+    for row, column, cell in table.all_cells():
+        if cell.base is None:
+            continue
         cell.difference = _difference(cell, cell.base, table.better)
-        # One family for the meta-learner's differences of a table, one for the co-learner's; a
-        # regression table's means and medians answer the same question, so each statistic is a
-        # family of its own; and so are the differences over the seeds of one class split, which are
-        # held against the paper alone.
+        # The meta-learner's differences of a table are one family, the co-learner's another. Means
+        # and medians of a regression table answer the same question, so each statistic has its own.
+        # So have differences over the seeds of one class split: only the paper's are like them.
         kind = (row.reading == "meta", column.statistic, cell is row.cells[column].fixed)
         families.setdefault(kind, []).append(cell.difference)
     for family in families.values():
-        found = [d for d in family if d is not None]
+        differences = [d for d in family if d is not None]
         adjusted = stats.holm(
-            [d.paired.p if d.testable else math.nan for d in found],
+            [d.paired.p if d.testable else math.nan for d in differences],
             round(len(family) * whole_columns),
         )
-        for difference, p in zip(found, adjusted, strict=True):
+        for difference, p in zip(differences, adjusted, strict=True):
             difference.holm_p = float(p)
 
 
@@ -238,24 +238,24 @@ def _rounding(record: Record) -> tuple[Engine, int | None]:
 
 
 def mixture(cells: list[Cell]) -> str:
-    """Empty, or why cells cannot be held against each other: other data under one name, or another
-    precision.
+    """Why cells cannot be compared with each other, or empty: they can. The reasons are two data
+    hashes under one name, and two precisions.
     """
     hashes: dict[str, set[str]] = {}
     precisions = set()
     for record in (record for cell in cells for record in cell.records.values()):
         hashes.setdefault(record.spec.data_id, set()).add(record.data_sha256)
         precisions.add(record.spec.precision)
-    if any(len(found) > 1 for found in hashes.values()):
+    if any(len(of_one_name) > 1 for of_one_name in hashes.values()):
         return "runs on different data: not tested"
     return "runs of different precision: not tested" if len(precisions) > 1 else ""
 
 
 def _embolden(table: Table) -> None:
-    """Bold in columns whose rows are all complete: a row left out could have been the best.
+    """Set the best cells of each column in bold, where all its rows are complete.
 
-    Rows that have one run by design (an untrained network, say) cannot be tested: they are never
-    bold, and where one of them is ahead, the column has no bold at all.
+    A row that has one run by design (such as an untrained network) cannot be tested. It is never
+    bold, and where it is ahead of all others, nothing in the column is.
     """
     for column in table.columns:
         cells = [row.cells[column] for row in table.results]
@@ -266,7 +266,7 @@ def _embolden(table: Table) -> None:
             or mixture(list(rivals.values()))
         ):
             continue
-        best = max(table.better * cell.summary.mean for cell in rivals.values())
+        best = max(table.better * cell.mean for cell in rivals.values())
         if any(
             table.better * value > best
             for cell in cells

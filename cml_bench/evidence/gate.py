@@ -1,25 +1,26 @@
 """The gate: results of short runs against committed references. Imports no torch.
 
-A cell is one reading of one method on one experiment. Its mean over seeds may not be worse than the
-reference's by more than ``max(least, t * s * sqrt(1/n + 1/n_ref))``, with s the deviation of the
+A cell is one reading of one method on one experiment. Its mean over seeds may be worse than the
+reference's by at most ``max(least, t * s * sqrt(1/n + 1/n_ref))``, with s the deviation of the
 reference's seeds and t the two-sided 95 % quantile of its n_ref - 1 degrees of freedom. Accuracies
 are compared in points (least: 1 point), squared errors by their logarithm (least: 0.01, one per
-cent). A run that is missing, diverged, collapsed, or made from other data or another specification
-than the reference is an offender: nothing is skipped.
+cent). Every cell is judged: a run that is missing, diverged, collapsed, or made from other data or
+another specification than the reference makes its cell an offender.
 """
 
 import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cml_bench.errors import UserError
 from cml_bench.evidence import stats
-from cml_bench.records import FINISHED, Record, Store, evaluation_key
+from cml_bench.readings import evaluation_key
+from cml_bench.records import FINISHED, Record, Store
 from cml_bench.registry import CML
 from cml_bench.spec import RunSpec, canonical, explain
 from cml_bench.study.plan import Plan
@@ -30,10 +31,10 @@ LEAST = {"classification": 1.0, "regression": 0.01}
 MIN_REFERENCE_SEEDS = 10
 
 
-class _Reference(BaseModel):
-    """One cell of the reference file."""
+class Reference(BaseModel):
+    """One cell of the reference file. Keys that are not named here are kept."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="allow")
 
     kind: Literal["classification", "regression"]
     recipe: str
@@ -43,11 +44,13 @@ class _Reference(BaseModel):
     deviation: float = Field(ge=0)
 
 
-_References = TypeAdapter(dict[str, _Reference])
+_References = TypeAdapter(dict[str, Reference])
 
 
 class Finding(NamedTuple):
-    """One cell's comparison. ``problem`` is empty where it holds; numbers are None if unknown."""
+    """One cell's comparison. ``problem`` is empty where the cell holds. Numbers that are not known
+    are None.
+    """
 
     cell: str
     problem: str
@@ -64,58 +67,58 @@ def recipe(spec: RunSpec) -> str:
 
 def check(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[Finding]:
     """Every cell of the plan, and every reference that the plan no longer has."""
-    known, found = read_reference(reference), []
+    left, findings = read_reference(reference), []
     for name, (specs, reading) in _cells(plan).items():
-        old = known.pop(name, None)
+        old = left.pop(name, None)
         if old is None:
-            found.append(Finding(name, "has no reference: make one with check --update"))
+            findings.append(Finding(name, "has no reference: make one with check --update"))
             continue
-        found.append(_compare(name, specs, reading, Store(results), old))
-    return found + [
-        Finding(name, "is in the reference and no longer in the configuration") for name in known
+        findings.append(_compare(name, specs, reading, Store(results), old))
+    return findings + [
+        Finding(name, "is in the reference and no longer in the configuration") for name in left
     ]
 
 
 def update(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[str]:
-    """Write references from finished runs; returns what moved, a line a cell. A UserError if a run
-    is not usable.
+    """Write references from finished runs, and return what moved: one line a cell.
+
+    A UserError if a run is not usable.
     """
     old = read_reference(reference) if Path(reference).exists() else {}
     new, lines = {}, []
     for name, (specs, reading) in _cells(plan).items():
-        records = [_usable(Store(results), spec, None) for spec in specs]
-        problems = [record for record in records if isinstance(record, str)]
-        if problems or len(records) < MIN_REFERENCE_SEEDS:
-            why = (
-                problems[0]
-                if problems
-                else f"{len(records)} seeds, {MIN_REFERENCE_SEEDS} are needed"
-            )
-            raise UserError(f"{name} cannot become a reference: {why}. Nothing was written.")
-        values = [
-            _value(record, spec, reading) for record, spec in zip(records, specs, strict=True)
-        ]
-        new[name] = {
-            "kind": records[0].kind,
-            "recipe": recipe(specs[0]),
-            "data_sha256": records[0].data_sha256,
-            "seeds": len(values),
-            "mean": round(float(np.mean(values)), 6),
-            "deviation": round(float(np.std(values, ddof=1)), 6),
-            "versions": records[0].versions.model_dump(),
-        }
-        before = old.get(name)
-        moved = "new" if before is None else f"{new[name]['mean'] - before['mean']:+.4f}"
-        lines.append(
-            f"{name}: {new[name]['mean']:.4f}, deviation {new[name]['deviation']:.4f} ({moved})"
-        )
+        cell = new[name] = _reference(name, specs, reading, Store(results))
+        moved = f"{cell.mean - old[name].mean:+.4f}" if name in old else "new"
+        lines.append(f"{name}: {cell.mean:.4f}, deviation {cell.deviation:.4f} ({moved})")
     lines += [f"{name}: removed" for name in old if name not in new]
-    write_json(reference, new, indent=1)
+    write_json(reference, {name: cell.model_dump() for name, cell in new.items()}, indent=1)
     return lines
 
 
-def table(found: list[Finding]) -> str:
-    """For people: the offenders first."""
+def _reference(name: str, specs: list[RunSpec], reading: str, store: Store) -> Reference:
+    """The reference that a cell's runs make. A UserError if they are too few or not usable."""
+    records, problems = _usable(store, specs, None)
+    if len(specs) < MIN_REFERENCE_SEEDS:
+        problems.append(f"{len(specs)} seeds, {MIN_REFERENCE_SEEDS} are needed")
+    if problems:
+        raise UserError(f"{name} cannot become a reference: {problems[0]}. Nothing was written.")
+    values = [_value(*pair, reading) for pair in zip(records, specs, strict=True)]
+    first = records[0]
+    return Reference.model_validate(
+        {
+            "kind": first.kind,
+            "recipe": recipe(specs[0]),
+            "data_sha256": first.data_sha256,
+            "seeds": len(values),
+            "mean": round(float(np.mean(values)), 6),
+            "deviation": round(float(np.std(values, ddof=1)), 6),
+            "versions": first.versions.model_dump(),
+        }
+    )
+
+
+def table(findings: list[Finding]) -> str:
+    """The findings for a terminal, offenders first."""
     from tabulate import tabulate
 
     rows = [
@@ -124,17 +127,16 @@ def table(found: list[Finding]) -> str:
             *("–" if v is None else f"{v:.3f}" for v in (f.value, f.reference, f.margin)),
             f.problem or "holds",
         )
-        for f in sorted(found, key=lambda f: not f.problem)
+        for f in sorted(findings, key=lambda f: not f.problem)
     ]
     headers = ["cell", "now", "reference", "margin", "verdict"]
     return tabulate(rows, headers, disable_numparse=True)
 
 
-def read_reference(path: Path) -> dict[str, Any]:
+def read_reference(path: Path) -> dict[str, Reference]:
     """Cell -> reference. A UserError names the file that is missing or damaged."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        _References.validate_python(content)
+        return _References.validate_python(json.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"there is no reference {path}: make one with check --update.") from None
     except ValidationError as error:
@@ -143,10 +145,10 @@ def read_reference(path: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): restore it from the repository.") from None
-    return content
 
 
 def _cells(plan: Plan) -> dict[str, tuple[list[RunSpec], str]]:
+    """Name of a cell -> its runs, one a seed, and its reading."""
     specs = plan.specs
     return {
         f"{experiment}/{method}/{shot}-shot/{reading}": ([specs[i] for i in ids], reading)
@@ -158,43 +160,50 @@ def _cells(plan: Plan) -> dict[str, tuple[list[RunSpec], str]]:
 
 
 def _compare(
-    name: str, specs: list[RunSpec], reading: str, store: Store, old: dict[str, Any]
+    name: str, specs: list[RunSpec], reading: str, store: Store, old: Reference
 ) -> Finding:
-    records = [_usable(store, spec, old) for spec in specs]
-    problems = [record for record in records if isinstance(record, str)]
+    records, problems = _usable(store, specs, old)
     if problems:
-        return Finding(name, "; ".join(sorted(set(problems))), reference=old["mean"])
+        return Finding(name, "; ".join(sorted(set(problems))), reference=old.mean)
     try:
-        mean = float(
-            np.mean(
-                [_value(record, spec, reading) for record, spec in zip(records, specs, strict=True)]
-            )
-        )
+        mean = float(np.mean([_value(*pair, reading) for pair in zip(records, specs, strict=True)]))
     except UserError as error:
-        return Finding(name, str(error), reference=old["mean"])
-    spread = old["deviation"] * math.sqrt(1 / len(records) + 1 / old["seeds"])
-    margin = max(LEAST[old["kind"]], stats.t_quantile(old["seeds"], 0.95) * spread)
-    better = 1 if old["kind"] == "classification" else -1
-    worse = not better * (mean - old["mean"]) >= -margin  # a mean that is no number is worse, too
-    return Finding(name, "is worse than the reference" if worse else "", mean, old["mean"], margin)
+        return Finding(name, str(error), reference=old.mean)
+    spread = old.deviation * math.sqrt(1 / len(records) + 1 / old.seeds)
+    margin = max(LEAST[old.kind], stats.t_quantile(old.seeds, 0.95) * spread)
+    better = 1 if old.kind == "classification" else -1
+    worse = not better * (mean - old.mean) >= -margin  # a mean that is no number is worse, too
+    return Finding(name, "is worse than the reference" if worse else "", mean, old.mean, margin)
 
 
-def _usable(store: Store, spec: RunSpec, old: dict[str, Any] | None) -> Record | str:
-    """The record, or what is wrong with it."""
-    record, problem = store.usable(spec)
-    if problem:
-        return problem
+def _usable(
+    store: Store, specs: list[RunSpec], old: Reference | None
+) -> tuple[list[Record], list[str]]:
+    """The records of runs that can be compared, and what is wrong with each other run."""
+    records, problems = [], []
+    for spec in specs:
+        record, problem = store.usable(spec)
+        problem = problem or _problem(record, spec, old)
+        if record is None or problem:
+            problems.append(problem)
+        else:
+            records.append(record)
+    return records, problems
+
+
+def _problem(record: Record | None, spec: RunSpec, old: Reference | None) -> str:
+    """Why a record cannot be compared with the reference; empty: it can."""
     if record is None:
         return f"seed {spec.seed} is missing"
     if record.status != FINISHED:
         return f"seed {spec.seed} {record.status}"
     if not record.evaluation.covers(spec.evaluation):
         return f"seed {spec.seed} is not evaluated as the configuration asks"
-    if old is not None and old["recipe"] != recipe(spec):
+    if old is not None and old.recipe != recipe(spec):
         return "the specification is not the reference's: make a new one with check --update"
-    if old is not None and old["data_sha256"] != record.data_sha256:
+    if old is not None and old.data_sha256 != record.data_sha256:
         return f"seed {spec.seed} was made from other data than the reference"
-    return record
+    return ""
 
 
 def _value(record: Record, spec: RunSpec, reading: str) -> float:

@@ -1,5 +1,9 @@
-"""What holds in a table and what does not, and what is missing, in sentences. Imports no torch."""
+"""The notes under a table, as sentences: what holds, what does not, what is missing.
 
+Imports no torch.
+"""
+
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,30 +16,29 @@ from cml_bench.texts import Prose
 
 
 def notes(table: Table) -> list[str]:
-    """What holds and what does not, and what is missing, in sentences."""
-    found = []
+    """What holds in a table and what does not, and what is missing: a sentence each."""
+    said = []
     if table.compares:
-        found += [sentence for row in table.rows if (sentence := _comparison(table, row))]
-        found += [sentence for row in table.rows if (sentence := _aggregate(table, row))]
-    both = [one for _, _, cell in table.cells() for one in (cell, cell.fixed) if one]
-    unfinished = {cell.summary.note for cell in both if cell.summary and cell.summary.marked}
-    found += [
+        said += [sentence for row in table.rows if (sentence := _comparison(table, row))]
+        said += [sentence for row in table.rows if (sentence := _aggregate(table, row))]
+    summaries = [cell.summary for _, _, cell in table.all_cells() if cell.summary]
+    said += [
         f"A mean over fewer runs than were started is marked with ‡: {note}."
-        for note in sorted(unfinished)
+        for note in sorted({summary.note for summary in summaries if summary.marked})
     ]
-    return found + _checks(table) + _missing(table)
+    return said + _checks(table) + _missing(table)
 
 
 def _checks(table: Table) -> list[str]:
-    """What stars and bold mean where there are any, and the exact sign-flip p of each tested
+    """What stars and bold type mean, where there are any; the exact sign-flip p of each tested
     difference.
     """
     said = []
     if any(cell.difference and cell.difference.testable for _, _, cell in table.cells()):
         said.append(
             "Stars: Holm-adjusted p of the paired difference below 0.05 (one), 0.01 (two), 0.001"
-            " (three); the family "
-            "is the meta-learner's differences of this table, or the co-learner's"
+            " (three); the family is the meta-learner's differences of this table, or the"
+            " co-learner's"
             + "; those of the lines on one split are families of their own"
             * (table.kind == "splits")
             + "."
@@ -47,7 +50,7 @@ def _checks(table: Table) -> list[str]:
         )
     for row in table.rows if table.compares else ():
         flips = {
-            c.title(table.kind).removesuffix(", mean"): stats.sign_flip(cell.difference.per_seed)
+            table.place(c): stats.sign_flip(cell.difference.per_seed)
             for c, cell in row.cells.items()
             if c.statistic == "mean"
             and cell.difference
@@ -64,81 +67,86 @@ def _checks(table: Table) -> list[str]:
 
 
 def _each(limits: Iterable[float]) -> str:
-    found = sorted(set(limits))
-    return " or ".join(f"{limit:.3g}" for limit in found) + (
-        ", by the column's n," if len(found) > 1 else ""
+    different = sorted(set(limits))
+    return " or ".join(f"{limit:.3g}" for limit in different) + (
+        ", by the column's n," if len(different) > 1 else ""
     )
 
 
 def _missing(table: Table) -> list[str]:
     """How many of the table's runs there are, and which cells lack some."""
-    every = [(row, c, one) for row, c, cell in table.cells() for one in (cell, cell.fixed) if one]
-    wanted = {i for _, _, cell in every for i in cell.runs}
-    there = {record.id for _, _, cell in every for record in cell.records.values()}
+    wanted, there = _runs(table)
     if wanted == there:
         return []
-    gaps: dict[tuple[str, str], int] = {}
-    for row, c, cell in every:
-        gaps[row.label, c.place] = (
-            gaps.get((row.label, c.place), 0) + cell.wanted - len(cell.records)
-        )
+    gaps: Counter[tuple[str, str]] = Counter()
+    for row, column, cell in table.all_cells():
+        gaps[row.label, column.place] += cell.wanted - len(cell.records)
     places = ", ".join(f"{label} at {place} ({n})" for (label, place), n in gaps.items() if n)
     return [
         f"{len(there)} of {len(wanted)} runs are made and evaluated as asked; missing: {places}."
     ]
 
 
+def _runs(table: Table) -> tuple[set[str], set[str]]:
+    """Ids of the runs that a table is to have, and of those that are there."""
+    cells = [cell for _, _, cell in table.all_cells()]
+    there = {record.id for cell in cells for record in cell.records.values()}
+    return {i for cell in cells for i in cell.runs}, there
+
+
 def not_run(plan: Plan, table: Table) -> list[str]:
     """Why runs of this table cannot be made here."""
-    every = [one for _, _, cell in table.cells() for one in (cell, cell.fixed) if one]
-    reasons, wanted = preflight.not_run(plan), {i for cell in every for i in cell.runs}
-    there = {record.id for cell in every for record in cell.records.values()}
+    reasons, (wanted, there) = preflight.not_run(plan), _runs(table)
     lost = [reasons[i] for i in wanted - there if i in reasons]
     return [Prose(f"{lost.count(reason)} runs not run: {reason}.") for reason in sorted(set(lost))]
 
 
 def _comparison(table: Table, row: TableRow) -> str:
-    column_of = {
-        c: cell.difference
-        for c, cell in row.cells.items()
-        if cell.difference and c.statistic == "mean"
+    """In how many columns a row is ahead of its baseline, and how sure that is; empty where it has
+    no difference.
+    """
+    differences = {
+        column: cell.difference
+        for column, cell in row.cells.items()
+        if cell.difference and column.statistic == "mean"
     }
-    if not column_of:
+    if not differences:
         return ""
-    better, side = (
-        [c for c, d in column_of.items() if d.wins],
-        "below" if table.better < 0 else "above",
-    )
-    clear = [c for c, d in column_of.items() if d.excludes_zero]
-    text = f"{row.label} is {side} {row.against} in {_of(len(better), len(column_of), 'column')}"
-    lost = [c for c in column_of if c not in better]
-    if lost:
-        names = [c.title(table.kind).removesuffix(", mean") for c in lost]
-        text += f" (not: {'; '.join(names)})"
+    side = "below" if table.better < 0 else "above"
+    ahead, n = [d for d in differences.values() if d.wins], len(differences)
+    text = f"{row.label} is {side} {row.against} in {_of(len(ahead), n, 'column')}"
+    behind = [table.place(column) for column, d in differences.items() if not d.wins]
+    if behind:
+        text += f" (not: {'; '.join(behind)})"
+    clear = [d for d in differences.values() if d.excludes_zero]
     text += (
         "; the 95 % interval of the paired difference leaves out 0 in"
-        f" {_of(len(clear), len(column_of), 'column')}"
+        f" {_of(len(clear), n, 'column')}{_against(row, clear)}"
     )
-    text += _against(row, [column_of[c] for c in clear])
-    tested = [d for d in column_of.values() if d.testable]
+    return f"{text}{_tested(row, [*differences.values()])}."
+
+
+def _tested(row: TableRow, differences: list[Difference]) -> str:
+    """How many of a row's differences are significant, and which are not tested."""
+    text = ""
+    tested = [d for d in differences if d.testable]
     if tested:
         starred = [d for d in tested if d.holm_p < 0.05]
         verb = "are" if len(starred) > 1 else "is"
         text += (
             f"; after Holm's correction {_of(len(starred), len(tested), 'difference')} {verb}"
-            " significant at 5 %"
+            f" significant at 5 %{_against(row, starred)}"
         )
-        text += _against(row, starred)
-    untested = sorted({d.paired.n for d in column_of.values() if not d.testable})
+    untested = sorted({d.paired.n for d in differences if not d.testable})
     if untested:
         others = "the others: " if tested else ""
         text += f" ({others}{'; '.join(map(stats.not_tested, untested))})"
-    return f"{text}."
+    return text
 
 
 def _against(row: TableRow, differences: list[Difference]) -> str:
-    """Says where what was counted speaks against the row: an interval may leave out 0 on either
-    side.
+    """How many of these clear differences are losses; empty: none. An interval may leave out 0 on
+    either side.
     """
     losses = sum(not d.wins for d in differences)
     return (
@@ -149,6 +157,7 @@ def _against(row: TableRow, differences: list[Difference]) -> str:
 
 
 def _of(k: int, n: int, noun: str) -> str:
+    """``2 of 4 columns``, ``both columns``, ``none of the 3 columns``."""
     if n == 1:
         return f"{k} of 1 {noun}"
     if k == n:
@@ -157,19 +166,22 @@ def _of(k: int, n: int, noun: str) -> str:
 
 
 def _aggregate(table: Table, row: TableRow) -> str:
-    """Across the table, where at least MIN_SEEDS seeds are there in every column, the same ones:
-    they are resampled.
+    """A row against its baseline over the whole table; empty unless every column can be tested
+    with the same seeds, since whole seeds are resampled.
     """
-    columns = [c for c in table.columns if c.statistic == "mean" and row.cells[c].difference]
-    if len(columns) < 2 or not all(row.cells[c].difference.testable for c in columns):
-        return ""
-    if (
-        len({tuple(sorted(row.cells[c].values)) for c in columns}) > 1
-    ):  # Table 3's G-Meta has fewer splits on one graph
+    pairs, testable = [], True
+    for column in table.columns:
+        cell = row.cells[column]
+        if column.statistic == "mean" and cell.difference and cell.base:
+            pairs.append((cell, cell.base))
+            testable &= cell.difference.testable
+    # Table 3's G-Meta has fewer class splits on one graph.
+    same_seeds = len({tuple(sorted(cell.values)) for cell, _ in pairs}) == 1
+    if len(pairs) < 2 or not testable or not same_seeds:
         return ""
     a, b = (
         table.better * np.array([[cell.values[s] for s in sorted(cell.values)] for cell in cells])
-        for cells in ([row.cells[c] for c in columns], [row.cells[c].base for c in columns])
+        for cells in zip(*pairs, strict=True)
     )
     whole = stats.aggregate(a, b, seed=0)
     p, d = whole.improvement, whole.iqm_difference

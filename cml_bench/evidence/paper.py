@@ -1,9 +1,9 @@
-"""Published numbers (configs/reference/paper.yaml), and our cells beside them. Imports no torch.
+"""The paper's numbers (configs/reference/paper.yaml), and our cells beside them. Imports no torch.
 
-What may be said is decided in verdict.py alone; here the two sides of a comparison are brought
-together.
+This module brings the two sides of a comparison together. Only verdict.py decides what may be said.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ MEANS = {
 }
 
 
-class PublishedSetting(Model):
+class PaperSetting(Model):
     """What the paper's number was measured on; see :class:`cml_bench.evidence.verdict.Setting`."""
 
     data: str
@@ -36,7 +36,7 @@ class PublishedSetting(Model):
     way: int
 
 
-class PublishedRow(Model):
+class PaperRow(Model):
     """One row: numbers by the title of their column, with the half-width where one is printed."""
 
     label: Line
@@ -61,7 +61,7 @@ class PublishedRow(Model):
     note: str = ""
 
 
-class PublishedTable(Model):
+class PaperTable(Model):
     """One table; ``settings`` by the title of a group of columns ("" where there is one)."""
 
     title: str
@@ -74,33 +74,33 @@ class PublishedTable(Model):
     test_query: int | None = Field(
         None, description="query examples per class at test; none: not compared"
     )
-    settings: dict[Line, PublishedSetting] = {}
+    settings: dict[Line, PaperSetting] = {}
     structures: dict[Line, dict[str, Any]] = Field(
         {}, description="options that make a group of columns, by its title"
     )
-    rows: tuple[PublishedRow, ...]
+    rows: tuple[PaperRow, ...]
     errata: tuple[Line, ...] = ()
 
 
-class Published(Model):
-    """A whole file of published numbers."""
+class PaperNumbers(Model):
+    """A whole file of a paper's numbers."""
 
     source: Line
-    tables: dict[str, PublishedTable]
+    tables: dict[str, PaperTable]
     errata: tuple[str, ...] = ()
 
 
-def read(path: Path | str) -> Published:
-    """Read and check a file of published numbers; a UserError names the file and the key."""
+def read(path: Path | str) -> PaperNumbers:
+    """Read and check a file of a paper's numbers; a UserError names the file and the key."""
     content = strict_yaml.read(
         path, missing=f"there is no file {path}: correct `published` in the configuration."
     )
-    return Published.read(content, str(path))
+    return PaperNumbers.read(content, str(path))
 
 
-def published_table(table: Table, plan: Plan) -> tuple[str, PublishedTable] | None:
-    """The paper, and its table that a table's configuration names by ``paper``; None: it names
-    none.
+def paper_table(table: Table, plan: Plan) -> tuple[str, PaperTable] | None:
+    """Name and content of the paper's table that a table's configuration names by ``paper``; None
+    if it names none.
     """
     key, path = plan.tables[table.key].paper, plan.study.published
     if not key:
@@ -110,88 +110,112 @@ def published_table(table: Table, plan: Plan) -> tuple[str, PublishedTable] | No
             f"table {table.key} names the published table {key!r}: name their file under"
             " `published`."
         )
-    found = read(path)
-    if key not in found.tables:
-        raise unknown(f"published table (in {path})", key, found.tables)
-    return f"{key.replace('table', 'Table ')} of {found.source}", found.tables[key]
+    numbers = read(path)
+    if key not in numbers.tables:
+        raise unknown(f"published table (in {path})", key, numbers.tables)
+    return f"{key.replace('table', 'Table ')} of {numbers.source}", numbers.tables[key]
 
 
-def beside(table: Table, source: PublishedTable, plan: Plan) -> list[Beside]:
+def beside(table: Table, source: PaperTable, plan: Plan) -> list[Beside]:
     """Each cell of the table that the paper has too."""
     rows = {row.label: row for row in source.rows}
     runs = {run.id: run for run in plan.runs}
-    found = []
+    lines = []
     for row in table.results:
         theirs = rows.get(row.label)
+        base = rows.get(row.against) if row.against else None
         for column in table.columns if theirs else ():
-            if theirs.values.get(column.place) is not None:
-                found.append(_beside(row, column, theirs, source, rows, runs))
-    return found
+            if theirs and (numbers := _numbers(theirs, column)):
+                line = _line(row, column, theirs, source, numbers)
+                line.paper_gain = _gain(numbers, base, column)
+                _judge(line, theirs, base, source, runs)
+                lines.append(line)
+    return lines
 
 
-def _beside(
+def _line(
     row: TableRow,
     column: Column,
-    theirs: PublishedRow,
-    source: PublishedTable,
-    rows: dict[str, PublishedRow],
-    runs: dict[str, PlannedRun],
+    theirs: PaperRow,
+    source: PaperTable,
+    numbers: tuple[float, float | None],
 ) -> Beside:
-    cell, (value, half) = (
-        row.cells[column].fixed or row.cells[column],
-        _pair(theirs.values[column.place]),
+    """A cell and the paper's numbers, not judged yet."""
+    cell = row.cells[column]
+    return Beside(
+        label=row.label,
+        column=column,
+        cell=cell.fixed or cell,
+        paper=numbers[0],
+        paper_half=numbers[1],
+        plus_minus=theirs.plus_minus or source.plus_minus,
+        copied=theirs.copied,
+        paper_gain=None,
     )
-    base = rows.get(row.against)
-    base_value = None if base is None else _pair(base.values.get(column.place))[0]
-    gain = None if base_value is None else value - base_value
-    line = Beside(
-        row.label,
-        column,
-        cell,
-        value,
-        half,
-        theirs.plus_minus or source.plus_minus,
-        theirs.copied,
-        gain,
+
+
+def _numbers(row: PaperRow, column: Column) -> tuple[float, float | None] | None:
+    """The paper's number and its half-width, where one is printed; None where it has no number."""
+    printed = row.values.get(column.place)
+    return printed if isinstance(printed, tuple) or printed is None else (printed, None)
+
+
+def _gain(
+    numbers: tuple[float, float | None], base: PaperRow | None, column: Column
+) -> float | None:
+    """The paper's number minus that of its baseline, where it has both."""
+    baseline = _numbers(base, column) if base else None
+    return numbers[0] - baseline[0] if baseline else None
+
+
+def _judge(
+    line: Beside,
+    theirs: PaperRow,
+    base: PaperRow | None,
+    source: PaperTable,
+    runs: dict[str, PlannedRun],
+) -> None:
+    """Add the verdicts on level and gain, or why there are none."""
+    cell = line.cell
+    line.reason = _reason(cell, line.column, theirs, source, runs)
+    if line.reason:
+        return
+    seeds = sorted(cell.values)
+    line.level = verdict.level_verdict(
+        [cell.values[s] for s in seeds], [cell.scores[s] for s in seeds], line.paper
     )
-    line.reason = _reason(cell, column, theirs, source, runs)
-    if not line.reason:
-        seeds = sorted(cell.values)
-        line.level = verdict.level_verdict(
-            [cell.values[s] for s in seeds], [cell.scores[s] for s in seeds], value
-        )
-    if cell.difference is not None and not line.reason:
-        d = cell.difference
-        network = {
-            key: value for key, value in theirs.structure.items() if key.startswith("network.")
-        }
-        like = (base or PublishedRow(label="")).model_copy(update={"structure": network})
-        line.gain_reason = (
-            d.verdict if not d.testable else _reason(cell.base, column, like, source, runs)
-        )
-        if not line.gain_reason:
-            line.gain = verdict.gain_verdict(d.paired, d.holm_p, gain)
-    return line
+    d = cell.difference
+    if d is None or cell.base is None:
+        return
+    # The baseline has the network of the row that it is compared with.
+    network = {key: value for key, value in theirs.structure.items() if key.startswith("network.")}
+    like = (base or PaperRow(label="")).model_copy(update={"structure": network})
+    line.gain_reason = (
+        _reason(cell.base, line.column, like, source, runs) if d.testable else d.verdict
+    )
+    if not line.gain_reason:
+        line.gain = verdict.gain_verdict(d.paired, d.holm_p, line.paper_gain)
 
 
 def _reason(
     cell: Cell,
     column: Column,
-    theirs: PublishedRow,
-    source: PublishedTable,
+    theirs: PaperRow,
+    source: PaperTable,
     runs: dict[str, PlannedRun],
 ) -> str:
-    """Empty, or why a cell may not be set beside the published row."""
+    """Why a cell may not be set beside the paper's row; empty: it may."""
     if not cell.records:
         return "no run yet"
     return verdict.comparable(_claim(cell, column, theirs, source, runs)) or ""
 
 
 def _deviation(
-    spec: RunSpec, run: PlannedRun, column: Column, theirs: PublishedRow, source: PublishedTable
+    spec: RunSpec, run: PlannedRun, column: Column, theirs: PaperRow, source: PaperTable
 ) -> tuple[str, str]:
-    """The protocol ("official", or an option that is not), and an option that is not the published
-    row's.
+    """The protocol, and an option that is not that of the paper's row.
+
+    The protocol is ``official``, or names an option that is not the official one's.
     """
     structure = {**source.structures.get(column.group, {}), **theirs.structure}
     deviates = {**run.deviates}
@@ -213,22 +237,18 @@ def _deviation(
 
 
 def _option(spec: RunSpec, key: str) -> Any:
-    """A resolved option by its dotted key; None if it has the default that is not written down."""
+    """A resolved option by its dotted key; None if it has a default that the record leaves out."""
     tree: Any = {**spec.options, "network": spec.network.options if spec.network else {}}
     for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree
 
 
-def _pair(value: float | tuple[float, float] | None) -> tuple[float | None, float | None]:
-    return value if isinstance(value, tuple) else (value, None)
-
-
 def _claim(
     cell: Cell,
     column: Column,
-    theirs: PublishedRow,
-    source: PublishedTable,
+    theirs: PaperRow,
+    source: PaperTable,
     runs: dict[str, PlannedRun],
 ) -> verdict.Claim:
     spec = next(iter(cell.records.values())).spec
@@ -261,7 +281,7 @@ def _claim(
 
 
 def _split_and_size(data_id: str) -> tuple[str | None, int | None]:
-    """``omniglot/vinyals/28px`` -> ("vinyals", 28); further parts (such as rotations) belong to the
+    """``omniglot/vinyals/28px`` -> ("vinyals", 28). Other parts (such as rotations) belong to the
     split.
     """
     parts = data_id.split("/")[1:]
@@ -270,8 +290,8 @@ def _split_and_size(data_id: str) -> tuple[str | None, int | None]:
     return "/".join(names) or None, int(sizes[0][:-2]) if sizes else None
 
 
-def _gammas(table: Table, source: PublishedTable) -> list[str]:
-    """The gamma of rows for which the paper does not say which it used."""
+def _gammas(table: Table, source: PaperTable) -> list[str]:
+    """The gamma of our rows, where the paper does not say which it used."""
     rows = {row.label: row for row in source.rows}
     assumed: dict[float, list[str]] = {}
     for row in table.results:
@@ -284,38 +304,32 @@ def _gammas(table: Table, source: PublishedTable) -> list[str]:
         if specs and row.label in rows and "cml.gamma" not in rows[row.label].structure:
             assumed.setdefault(specs[0].options["cml"]["gamma"], []).append(row.label)
     return [
-        f"γ = {gamma:g} assumed, since the paper does not say: {', '.join(found)}."
-        for gamma, found in assumed.items()
+        f"γ = {gamma:g} assumed, since the paper does not say: {', '.join(labels)}."
+        for gamma, labels in assumed.items()
     ]
 
 
-def sentences(table: Table, name: str, source: PublishedTable) -> list[str]:
-    """What came of the comparison, and what is known to be wrong in the published table."""
-    if not table.published:
+def sentences(table: Table, name: str, source: PaperTable) -> list[str]:
+    """What came of the comparison, and what is known to be wrong in the paper's table."""
+    lines = table.beside
+    if not lines:
         return []
-    counts: dict[str, int] = {}
-    for line in table.published:
-        said = line.level.verdict if line.level else line.reason
-        counts[said] = counts.get(said, 0) + 1
-    told = "; ".join(
-        f"{said} ({count} of {len(table.published)})" for said, count in counts.items()
-    )
-    found = [f"Beside {name}: {told}."]
-    if any(line.level for line in table.published):
-        found.append(
+    counts = Counter(line.outcome for line in lines)
+    told = "; ".join(f"{outcome} ({count} of {len(lines)})" for outcome, count in counts.items())
+    said = [f"Beside {name}: {told}."]
+    if any(line.level for line in lines):
+        said.append(
             "The paper's number is taken as fixed. Reproduced: the 90 % interval of the difference"
             " is within ±1 point; differs: it is outside altogether; else it cannot be told."
         )
-    found += _gammas(table, source)
-    copied = {line.copied for line in table.published if line.copied}
+    said += _gammas(table, source)
+    copied = {line.copied for line in lines if line.copied}
     if copied:
-        found.append(
+        said.append(
             "Rows that the paper copied from elsewhere and did not run are marked (c):"
             f" {'; '.join(copied)}."
         )
-    kinds = dict.fromkeys(
-        line.plus_minus for line in table.published if line.published_half is not None
-    )
+    kinds = dict.fromkeys(line.plus_minus for line in lines if line.paper_half is not None)
     if kinds:
-        found.append(f"The paper's ±: {'; '.join(MEANS[kind] for kind in kinds)}.")
-    return found + [f"Erratum: {text}" for text in source.errata]
+        said.append(f"The paper's ±: {'; '.join(MEANS[kind] for kind in kinds)}.")
+    return said + [f"Erratum: {text}" for text in source.errata]

@@ -1,11 +1,11 @@
 """Intervals, paired tests and aggregates over training seeds.
 
 The training seed is the unit of replication, never the episode: every test here works on one number
-per seed.  What the finite list of test episodes adds is a separate number
+per seed. What the finite list of test episodes adds is a number of its own
 (:func:`episode_half_width`).
 
 All functions are pure and keep the unit of their input (percentage points in, percentage points
-out). Non-finite input raises ``ValueError``: leave diverged runs out before, knowingly
+out). Input that is not finite raises ``ValueError``: the caller leaves out diverged runs first
 (``verdict.cell_summary``).
 """
 
@@ -24,8 +24,8 @@ MAX_SIGN_FLIPS = 20
 
 _STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
-# Two means over the same thousands of episodes agree to about 1e-15 of their size when they agree
-# at all, and no accuracy is measured to twelve digits: a smaller spread is rounding, not variance.
+# Equal means over the same thousands of episodes agree to about 1e-15 of their size, and no
+# accuracy is measured to twelve digits. So a smaller spread is rounding, not variance.
 _ROUNDING = 1e-12
 
 
@@ -46,9 +46,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A mean paired difference (method minus baseline) over ``n`` seeds, its half-width and
-    two-sided p.
-    """
+    """Mean paired difference (method minus baseline) over ``n`` seeds, half-width, two-sided p."""
 
     diff: float
     half: float
@@ -96,16 +94,14 @@ def not_tested(n: int) -> str:
 
 
 def stars(holm_p: float) -> str:
-    """``***``, ``**``, ``*`` or nothing for a Holm-adjusted p below .001, .01, .05; nan has
-    none.
-    """
+    """``***``, ``**`` or ``*`` for a Holm-adjusted p below .001, .01 or .05, else nothing."""
     return next((mark for threshold, mark in _STARS if holm_p < threshold), "")
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student-t interval of a mean over seeds.
 
-    ``values`` has shape (seeds,).  One seed has half-width nan, none has mean and half-width nan.
+    ``values`` has shape (seeds,). With one seed the half-width is nan, with none the mean is, too.
     """
     x = _finite(values, 1, "values")
     if x.size == 0:
@@ -119,9 +115,8 @@ def t_quantile(n: int, level: float) -> float:
     """Two-sided Student quantile with ``n - 1`` degrees of freedom, ``n >= 2``."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    from scipy.special import (
-        stdtrit,
-    )  # here, so that training, which only reads a run's status, does not load scipy
+    # Imported here: training reads a run's status alone, and is not to load scipy for it.
+    from scipy.special import stdtrit
 
     return float(stdtrit(n - 1, (1 + level) / 2))
 
@@ -129,17 +124,15 @@ def t_quantile(n: int, level: float) -> float:
 def episode_half_width(scores: ArrayLike) -> float:
     """95 % half-width from the finite list of test episodes, 1.96 s / sqrt(T).
 
-    ``scores`` has shape (seeds, T); s is the standard deviation over episodes of the scores
-    averaged over seeds.  All seeds share the test episodes, so this does not shrink as seeds are
-    added.  nan for T = 1.
+    ``scores`` has shape (seeds, T). They are averaged over seeds, and s is the standard deviation
+    of these averages over episodes. All seeds share the test episodes, so the half-width does not
+    shrink as seeds are added. It is nan for T = 1.
     """
     return 1.96 * episode_standard_error(scores)
 
 
 def episode_standard_error(scores: ArrayLike) -> float:
-    """s / sqrt(T) over the episodes of ``scores``, shape (seeds, T), averaged over seeds; nan for T
-    = 1.
-    """
+    """s / sqrt(T) of the averages over seeds of ``scores``, shape (seeds, T); nan for T = 1."""
     x = _finite(scores, 2, "scores")
     if x.size == 0:
         raise ValueError(f"scores must hold at least one seed and one episode, got shape {x.shape}")
@@ -147,13 +140,13 @@ def episode_standard_error(scores: ArrayLike) -> float:
 
 
 def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
-    """Paired t interval and two-sided p of ``a - b``, each of shape (seeds,), entry i from the same
-    seed.
+    """Paired t interval and two-sided p of ``a - b``.
 
-    One seed gives half-width and p nan.  Where all differences are equal there is no spread to test
-    against: no difference at all gives half-width 0 and p = 1; the same non-zero difference in
-    every seed gives half-width and p nan (hence never a star), because it is far likelier a copied
-    record than evidence. Equal means equal to twelve digits of the scores.
+    ``a`` and ``b`` have shape (seeds,); entry i of both is from the same seed. With one seed,
+    half-width and p are nan. Where all differences are equal (to twelve digits of the scores) there
+    is no spread to test against. If they are all 0, the half-width is 0 and p is 1. The same other
+    difference in every seed is far likelier a copied record than evidence: half-width and p are
+    nan, so that it never has a star.
     """
     x, y = _finite(a, 1, "a"), _finite(b, 1, "b")
     if x.shape != y.shape:
@@ -176,8 +169,8 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
 def holm(pvalues: ArrayLike, size: int | None = None) -> NDArray[np.float64]:
     """Holm-adjusted p values, in the order given (Holm 1979, Scand. J. Statist. 6, 65-70).
 
-    ``pvalues`` has shape (family,).  nan is passed through.  The family has ``size`` members, of
-    which those not given or nan count as p = 1; without ``size`` those that are numbers.
+    ``pvalues`` has shape (family,). nan stays nan. The family has ``size`` members; those that are
+    nan or not given count as p = 1. Without ``size``, its members are the p that are numbers.
     """
     p = np.array(pvalues, dtype=np.float64)
     if p.ndim != 1 or np.any((p < 0) | (p > 1)):
@@ -191,54 +184,54 @@ def holm(pvalues: ArrayLike, size: int | None = None) -> NDArray[np.float64]:
 
 
 def holm_family(pairs: Iterable[Paired]) -> NDArray[np.float64]:
-    """Holm-adjusted p of one family of paired differences, those with n < ``MIN_SEEDS`` being
-    nan.
-    """
+    """Holm-adjusted p of one family of paired differences; nan for those below ``MIN_SEEDS``."""
     return holm([pair.p if pair.n >= MIN_SEEDS else math.nan for pair in pairs])
 
 
 def sign_flip(differences: ArrayLike) -> SignFlip:
-    """Exact two-sided sign-flip p of the mean of ``differences``, shape (seeds,), at most 20 of
-    them.
+    """Exact two-sided sign-flip p of the mean of ``differences``, shape (seeds,), at most 20 seeds.
 
-    The share of all 2^n sign patterns whose absolute sum is at least the one observed.  It can
-    never be below 2^(1-n): 0.0625 for five seeds.  No seeds at all give nan.
+    p is the share of all 2^n sign patterns whose absolute sum is at least the observed one. It is
+    at least 2^(1-n): 0.0625 for five seeds. Without any seed it is nan.
     """
     d = _finite(differences, 1, "differences")
     if d.size > MAX_SIGN_FLIPS:
         raise ValueError(f"exact sign flips are for at most {MAX_SIGN_FLIPS} seeds, got {d.size}")
     if d.size == 0:
         return SignFlip(math.nan, math.nan)
-    # A pattern and its opposite have the same absolute sum: half of them, the first sign fixed,
-    # will do.
+    # A pattern and its opposite have the same absolute sum, so the first sign is fixed.
     sums = d[:1]
     for value in d[1:]:
         sums = np.concatenate([sums + value, sums - value])
-    # Patterns that tie with the observed one in exact arithmetic must not lose the tie to rounding.
+    # A pattern that ties with the observed one in exact arithmetic must count in spite of rounding.
     reached = np.abs(sums) >= abs(d.sum()) - _ROUNDING * np.abs(d).sum()
     return SignFlip(float(reached.mean()), 2.0 ** (1 - d.size))
 
 
 def iqm(values: ArrayLike, axis: int | None = None) -> NDArray[np.float64] | float:
-    """Interquartile mean: the 25 % trimmed mean, of all values or along ``axis`` (Agarwal et al.
-    2021).
+    """Interquartile mean: the 25 % trimmed mean, of all values or along ``axis``.
 
-    floor(n / 4) values are dropped at either end, so fewer than four values give the plain mean.
+    floor(n / 4) values are dropped at either end, so fewer than four values give the plain mean
+    (Agarwal et al. 2021).
     """
     x = np.asarray(values, dtype=np.float64)
-    x = x.reshape(-1) if axis is None else np.moveaxis(x, axis, -1)
-    n = x.shape[-1]
-    if n == 0 or not np.isfinite(x).all():
-        raise ValueError("iqm needs finite values, and at least one")
-    middle = np.sort(x, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1)
+    middle = _iqm(x.reshape(-1) if axis is None else np.moveaxis(x, axis, -1))
     return float(middle) if middle.ndim == 0 else middle
 
 
-def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
-    """P(a run of A beats a run of B), ties half, averaged over cells (Agarwal et al. 2021).
+def _iqm(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The interquartile mean along the last axis."""
+    n = x.shape[-1]
+    if n == 0 or not np.isfinite(x).all():
+        raise ValueError("iqm needs finite values, and at least one")
+    return np.asarray(np.sort(x, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1))
 
-    ``a`` and ``b`` have shape (cells, seeds), higher being better; all pairs of seeds within a cell
-    count.
+
+def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
+    """P(a run of A beats a run of B), averaged over cells (Agarwal et al. 2021).
+
+    ``a`` and ``b`` have shape (cells, seeds); higher is better. All pairs of seeds within a cell
+    count, a tie as one half.
     """
     x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
     if x.shape[0] != y.shape[0] or x.size == 0 or y.size == 0:
@@ -253,15 +246,15 @@ def aggregate(
 ) -> Aggregate:
     """Method A against baseline B across a whole table (Agarwal et al. 2021).
 
-    ``a`` and ``b`` have shape (cells, seeds), higher being better, column j of both from the same
-    training seed.  Returned are the probability of improvement, the IQM of the paired differences
-    (not the difference of the IQMs: cells of very different level would drop out of either one) and
-    the IQM of each method.
+    ``a`` and ``b`` have shape (cells, seeds); higher is better, and column j of both is from the
+    same training seed. Returned are the probability of improvement, the IQM of the paired
+    differences and the IQM of each method. The difference of the two IQMs is not taken: cells of
+    very different level would drop out of either one.
 
     Intervals are percentile bootstrap at ``level``, stratified by cell: every cell stays, and one
-    draw of seeds serves all cells and both methods, since runs of one seed are not independent of
-    each other.  With five seeds such an interval covers clearly less than ``level``; it illustrates
-    and decides nothing. Below ``MIN_SEEDS`` seeds its ends are nan.  ``seed`` fixes the resampling.
+    draw of seeds serves all cells and both methods, since runs of one seed depend on each other.
+    With five seeds such an interval covers clearly less than ``level``, so it illustrates and
+    decides nothing. Below ``MIN_SEEDS`` seeds its ends are nan. ``seed`` fixes the resampling.
     """
     x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
     if x.shape != y.shape or x.size == 0:
@@ -280,7 +273,7 @@ def aggregate(
 
     def iqm_estimate(table: NDArray[np.float64]) -> Estimate:
         blocks = table[:, draws].transpose(1, 0, 2).reshape(resamples, cells * n)
-        return estimate(iqm(table), iqm(blocks, axis=1))
+        return estimate(float(_iqm(table.reshape(-1))), _iqm(blocks))
 
     drawn_wins = wins[draws[:, :, None], draws[:, None, :]].mean(axis=(1, 2))
     improvement = estimate(float(wins.mean()), drawn_wins)
@@ -292,14 +285,14 @@ def best_set(
     higher_is_better: bool = True,
     seeds_by_method: Mapping[str, Sequence[int]] | None = None,
 ) -> set[str]:
-    """The methods of one column to print in bold: the best mean and all not shown to be worse than
-    it.
+    """The methods of one column to print in bold: the best mean and all not shown to be worse.
 
-    ``scores_by_method`` maps a name to its scores, shape (seeds,), entry i from the same seed for
-    all.  A method stays if the 95 % interval of its paired difference to the best reaches 0.
-    Empty, for the whole column, if any method has fewer than ``MIN_SEEDS`` seeds, a score that is
-    not finite, or not the same seeds as the others: by number, and by ``seeds_by_method`` (one
-    sequence of seeds each) where given.
+    ``scores_by_method`` maps a name to its scores, shape (seeds,); entry i is from the same seed
+    for all. A method stays if the 95 % interval of its paired difference to the best reaches 0.
+
+    The set is empty if any method has fewer than ``MIN_SEEDS`` seeds, a score that is not finite,
+    or other seeds than the rest. Seeds are compared by their number, and by ``seeds_by_method``
+    (name -> its seeds) where given.
     """
     columns = {
         name: np.asarray(scores, dtype=np.float64) for name, scores in scores_by_method.items()
@@ -317,9 +310,7 @@ def best_set(
 
 
 def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where A's seed i beats B's seed j, one half for ties: shape (cells, seeds of A, seeds of
-    B).
-    """
+    """1 where A's seed i beats B's seed j, 0.5 for a tie: (cells, seeds of A, seeds of B)."""
     return (1 + np.sign(x[:, :, None] - y[:, None, :])) / 2
 
 

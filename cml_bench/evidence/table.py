@@ -1,7 +1,7 @@
 """What a table is made of: columns, cells, rows, paired differences. Imports no torch.
 
 Accuracies are in percentage points, regression errors in the unit of the squared target. A cell
-that has no finished run is shown as a dash; nothing waits for the rest of a study.
+without a finished run is a dash, so a table can be made while a study still runs.
 """
 
 import math
@@ -17,8 +17,9 @@ from cml_bench.records import Record
 
 
 class Column(NamedTuple):
-    """One column of results: a shot (of a group) and, for regression, a number of inner steps and a
-    statistic.
+    """One column of results: a shot, and its group of columns where there are several.
+
+    In a regression table also a number of inner steps and a statistic over episodes.
     """
 
     shot: int
@@ -31,17 +32,24 @@ class Column(NamedTuple):
         """``5-shot``, or ``Omniglot, 5-shot``."""
         return f"{self.group}, {self.shot}-shot" if self.group else f"{self.shot}-shot"
 
+    @property
+    def inner(self) -> str:
+        """``1 step`` or ``10 steps`` of the inner loop."""
+        return f"{self.steps} step{'s' * (self.steps != 1)}"
+
     def title(self, kind: str) -> str:
-        """The place, or for regression ``5-shot, 1 step, median``."""
+        """The place; in a regression table ``5-shot, 1 step, median``."""
         if kind != "regression":
             return self.place
-        return f"{self.shot}-shot, {self.steps} step{'s' * (self.steps != 1)}, {self.statistic}"
+        return f"{self.shot}-shot, {self.inner}, {self.statistic}"
 
 
 @dataclass
 class Difference:
-    """A row minus its baseline over the seeds that both have. ``better``: the sign of an
-    improvement.
+    """A row minus its baseline, over the seeds that both have.
+
+    ``per_seed`` has shape (seeds,). ``better`` is the sign of an improvement. ``reason`` says why
+    the difference cannot be tested although all runs are there.
     """
 
     paired: stats.Paired
@@ -49,7 +57,7 @@ class Difference:
     better: int
     testable: bool
     holm_p: float = math.nan
-    reason: str = ""  # why it cannot be tested, if not for want of runs
+    reason: str = ""
 
     @property
     def wins(self) -> bool:
@@ -86,34 +94,40 @@ class Difference:
 
 @dataclass
 class Cell:
-    """One result: seeds that ran, the value of each, and what follows from them. ``base``: its
-    baseline's cell.
+    """One result: the runs of a row in a column, the value of each, and what follows from them.
 
-    In a table over class splits what is said of seeds holds of splits, by their place in the
-    experiment's list.
+    ``runs`` are the ids that it is to have, ``records`` those that are there by their seed. Seeds
+    that finished have a value, and scores of shape (episodes,). ``summary`` is None while there is
+    no record. ``base`` is the cell of the baseline.
+
+    In a table over class splits, a split takes the place of a seed: its number is its place in the
+    experiment's list. ``fixed`` is then the same result on one class split, over several seeds.
     """
 
     runs: tuple[str, ...]
     records: dict[int, Record]
-    values: dict[int, float] = field(default_factory=dict)  # finished seeds only
-    scores: dict[int, np.ndarray] = field(default_factory=dict)  # of each of them, per episode
+    values: dict[int, float] = field(default_factory=dict)
+    scores: dict[int, np.ndarray] = field(default_factory=dict)
     summary: CellSummary | None = None
     episode_half: float = math.nan
     base: "Cell | None" = None
-    fixed: "Cell | None" = (
-        None  # the same on one class split with several seeds, where this one is over splits
-    )
+    fixed: "Cell | None" = None
     difference: Difference | None = None
     bold: bool = False
 
     @property
     def wanted(self) -> int:
-        """How many runs it is to have."""
+        """How many runs the cell is to have."""
         return len(self.runs)
 
     @property
+    def mean(self) -> float:
+        """The mean over finished runs; nan without any."""
+        return self.summary.mean if self.summary else math.nan
+
+    @property
     def complete(self) -> bool:
-        """Whether every run is there and ended well, and they are enough to test."""
+        """Whether every run is there and finished, and there are enough of them to test."""
         return (
             self.summary is not None and self.summary.testable and len(self.records) == self.wanted
         )
@@ -127,27 +141,34 @@ class TableRow:
     reading: str
     against: str | None
     cells: dict[Column, Cell]
-    shown: bool = True  # no: for its paired differences only
+    shown: bool = True  # False: only its paired differences are shown
 
 
 @dataclass
 class Beside:
-    """A cell beside the published one; with ``reason`` there is no verdict. ``published_gain``:
-    over its baseline.
+    """A cell beside the paper's number and its half-width.
+
+    ``paper_gain`` is the paper's number minus that of its baseline. ``reason`` says why there is no
+    verdict at all, ``gain_reason`` why there is one on the level and none on the gain.
     """
 
     label: str
     column: Column
     cell: Cell
-    published: float
-    published_half: float | None
+    paper: float
+    paper_half: float | None
     plus_minus: str
     copied: str
-    published_gain: float | None
+    paper_gain: float | None
     reason: str = ""
     level: LevelVerdict | None = None
     gain: GainVerdict | None = None
-    gain_reason: str = ""  # why there is no verdict on the gain, where there is one on the level
+    gain_reason: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """The verdict on the level, or why there is none."""
+        return self.level.verdict if self.level else self.reason
 
 
 @dataclass
@@ -161,7 +182,7 @@ class Table:
     columns: list[Column]
     rows: list[TableRow]
     notes: list[str]
-    published: list[Beside] = field(default_factory=list)
+    beside: list[Beside] = field(default_factory=list)
 
     @property
     def better(self) -> int:
@@ -169,9 +190,19 @@ class Table:
         return -1 if self.kind == "regression" else 1
 
     @property
+    def unit(self) -> str:
+        """The unit of a difference."""
+        return "squared error; negative is better" if self.kind == "regression" else "points"
+
+    @property
+    def replicates(self) -> str:
+        """What a mean is taken over."""
+        return "class splits" if self.kind == "splits" else "seeds"
+
+    @property
     def compares(self) -> bool:
-        """Whether differences are told: not in a table of cost whose comparisons are those of
-        another table.
+        """Whether differences are shown. A table of cost leaves them to the table of accuracies
+        that has the same rows.
         """
         return self.kind != "cost" or len(self.results) < len(self.rows)
 
@@ -183,20 +214,27 @@ class Table:
     def cells(self) -> Iterator[tuple[TableRow, Column, Cell]]:
         """Every cell with its row and column."""
         for row in self.rows:
-            for column in row.cells:
-                yield row, column, row.cells[column]
+            for column, cell in row.cells.items():
+                yield row, column, cell
+
+    def all_cells(self) -> Iterator[tuple[TableRow, Column, Cell]]:
+        """Every cell, followed by the one on one class split where it has such a cell."""
+        for row, column, cell in self.cells():
+            yield row, column, cell
+            if cell.fixed:
+                yield row, column, cell.fixed
+
+    def place(self, column: Column) -> str:
+        """The title of a column of means, where nothing but means is shown."""
+        return column.title(self.kind).removesuffix(", mean")
 
     def compared(self, row: TableRow) -> str:
-        """A compared row's label; with its baseline where rows of one label are compared with
-        several.
-        """
+        """A compared row's label; with its baseline where the label is compared with several."""
         alike = [other for other in self.rows if other.label == row.label and other.against]
         return row.label if len(alike) < 2 else f"{row.label} − {row.against}"
 
     def differences(self) -> Iterator[tuple[TableRow, Column, Difference]]:
-        """Every paired difference of means with its row and column; none where another table tells
-        them.
-        """
+        """Every paired difference of means that is shown, with its row and column."""
         for row, column, cell in self.cells() if self.compares else ():
             if cell.difference and column.statistic == "mean":
                 yield row, column, cell.difference

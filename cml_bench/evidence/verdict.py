@@ -1,7 +1,7 @@
-"""What may be said about a cell: whether it may be held against the paper, and the result.
+"""What may be said about a cell: whether it may be compared with the paper, and the result.
 
-Decisions only, in percentage points of accuracy unless said otherwise.  Each rule is written down
-here once, and the same rule serves every table.
+Only decisions are made here, in percentage points of accuracy unless said otherwise. Each rule
+stands here once and serves every table.
 """
 
 import math
@@ -23,8 +23,9 @@ _UNIT_CHECK = 0.01
 
 @dataclass(frozen=True)
 class CellSummary:
-    """One cell: mean and t half-width over its ``finished`` runs out of ``total``, and how to print
-    it.
+    """One cell: mean and t half-width over its ``finished`` runs out of ``total``.
+
+    ``note`` says which runs are missing, or that there are too few to test; it may be empty.
     """
 
     mean: float
@@ -47,9 +48,9 @@ class CellSummary:
 def cell_summary(values: ArrayLike, statuses: Sequence[str], level: float = 0.95) -> CellSummary:
     """Summary of one cell from one value and one status per seed, both of shape (seeds,).
 
-    Values of runs that diverged or collapsed are left out, whatever they are (nan included); with
-    no finished run mean and half-width are nan.  ``note`` says ``4 of 5 finished (1 diverged)``, or
-    that too few seeds ran to test, or is empty.
+    Values of runs that diverged or collapsed are left out, whatever they are (nan included). With
+    no finished run, mean and half-width are nan. ``note`` is ``4 of 5 finished (1 diverged)``, or
+    says that too few seeds ran to test, or is empty.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.shape != (len(statuses),):
@@ -65,8 +66,8 @@ def cell_summary(values: ArrayLike, statuses: Sequence[str], level: float = 0.95
 
 @dataclass(frozen=True)
 class Setting:
-    """What must be the same on both sides.  None: does not apply (ours), or not stated (the
-    paper's).
+    """What must be the same on both sides. None means that it does not apply (ours), or that the
+    paper does not state it (theirs).
     """
 
     data: str
@@ -82,11 +83,11 @@ class Setting:
 class Claim:
     """One of our cells beside one of the paper's.
 
-    ``statuses``, ``data_hashes`` and ``precisions`` have one entry per seed that ran;
-    ``data_differs`` what their records say of data that is not, or may not be, the published one (a
-    user's own copy), where they do. ``other_option``: an option that makes the published row and is
-    another one here, in words. ``gamma_fixed_beforehand``: the config named the value before any
-    result was seen; true without a co-learner.
+    ``statuses``, ``data_hashes``, ``precisions`` and ``data_differs`` have one entry per seed that
+    ran. ``data_differs`` says how a user's own copy is not, or may not be, the published data; an
+    entry is empty where the data is the published one. ``other_option`` names an option that the
+    paper's row is made with and ours is not. ``gamma_fixed_beforehand``: the configuration named
+    gamma before any result was seen, or there is no co-learner.
     """
 
     protocol: str
@@ -107,9 +108,9 @@ class Claim:
 def comparable(claim: Claim) -> str | None:
     """None if the claim may be judged, else ``not comparable: `` and the first reason.
 
-    The reasons in order: an option that is not the published row's; protocol; data, split, image
-    size, backbone, steps, way, shot; loss weight gamma; number of finished seeds; diverged or
-    collapsed seeds; data that is not the published one; data hash; precision.
+    The reasons in order: an option that is not the paper's; protocol; data, split, image size,
+    backbone, steps, way, shot; loss weight gamma; number of finished seeds; diverged or collapsed
+    seeds; data that is not the published one; more than one data hash; more than one precision.
     """
     reason = (
         claim.other_option
@@ -125,9 +126,7 @@ def comparable(claim: Claim) -> str | None:
 
 @dataclass(frozen=True)
 class LevelVerdict:
-    """Ours minus the paper's number, its 90 % half-width (percentage points) and the verdict on
-    it.
-    """
+    """Ours minus the paper's number, its 90 % half-width (both in points) and the verdict on it."""
 
     verdict: str
     difference: float
@@ -149,15 +148,15 @@ def level_verdict(
     """Whether our level is the paper's, from the 90 % interval of (ours - paper).
 
     ``values_per_seed``, shape (seeds,), are the means over episodes of ``scores``, shape (seeds,
-    T), and ``paper`` is the paper's number, taken as fixed; all in percentage points.  The
+    T). ``paper`` is the paper's number, taken as fixed. All are in percentage points. The
     half-width is sqrt((t s / sqrt n)^2 + (1.645 s_ep / sqrt T)^2), with t the two-sided 90 %
-    Student quantile, s over seeds and s_ep over episodes after averaging over seeds.  Coverage is
-    90 % where one term dominates, up to 92 % where they are alike, and higher where seeds differ
-    much on single episodes (that part is in both terms); it is never lower.
+    Student quantile, s over seeds and s_ep over episodes after averaging over seeds. Coverage is
+    90 % where one term dominates and up to 92 % where the terms are alike. It is higher where seeds
+    differ much on single episodes, since both terms hold that part; it is never lower.
 
-    An interval inside +-``margin`` is ``reproduced``, one wholly outside ``differs``, any other
-    ``cannot tell``: a wide interval is never a reproduction.  Below ``MIN_SEEDS`` seeds the verdict
-    says so instead.
+    An interval inside +-``margin`` is ``reproduced``, one wholly outside ``differs``, and any other
+    ``cannot tell``, so a wide interval is never a reproduction. Below ``MIN_SEEDS`` seeds the
+    verdict says so instead.
 
     Raises ``ValueError`` if values and scores disagree, as they do when their units are mixed.
     """
@@ -177,9 +176,7 @@ def level_verdict(
 
 @dataclass(frozen=True)
 class GainVerdict:
-    """A paired difference with its 95 % interval, the verdict, and whether the interval holds the
-    paper's.
-    """
+    """The verdict on a paired difference, its 95 % interval, and whether that holds the paper's."""
 
     verdict: str
     low: float
@@ -193,10 +190,10 @@ def gain_verdict(
     """Whether a method gains on its baseline: ``gain`` or ``loss`` at Holm p < 0.05, else
     ``undecided``.
 
-    ``paired`` is method minus baseline of a score where higher is better (negate errors first),
-    ``holm_p`` its p adjusted within the table's family.  The interval is the unadjusted one, so it
-    may leave out 0 where the verdict is ``undecided``.  ``paper_inside`` is None without a paper's
-    gain or an interval. Below ``MIN_SEEDS`` seeds the verdict says so instead.
+    ``paired`` is method minus baseline of a score where higher is better (negate errors first).
+    ``holm_p`` is its p, adjusted within the table's family. The interval is the unadjusted one, so
+    it may leave out 0 where the verdict is ``undecided``. ``paper_inside`` is None without a gain
+    of the paper or without an interval. Below ``MIN_SEEDS`` seeds the verdict says so instead.
     """
     if paired.n < stats.MIN_SEEDS:
         verdict = stats.not_tested(paired.n)
@@ -204,8 +201,9 @@ def gain_verdict(
         verdict = GAIN if paired.diff > 0 else LOSS
     else:
         verdict = UNDECIDED
-    known = paper_gain is not None and math.isfinite(paired.half)
-    inside = paired.low <= paper_gain <= paired.high if known else None
+    inside = None
+    if paper_gain is not None and math.isfinite(paired.half):
+        inside = paired.low <= paper_gain <= paired.high
     return GainVerdict(verdict, paired.low, paired.high, inside)
 
 

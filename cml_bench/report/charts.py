@@ -1,9 +1,8 @@
 """The page's charts as Vega-Lite specifications: plain values that the reader's browser draws.
-Imports no torch.
 
-Nothing is fetched: the page holds the data and, once, the script that draws (:func:`script`). Text
-and lines take the page's colour (``currentColor``), so a chart is legible on a dark page and on
-paper; series differ by dashes and shapes too, never by colour alone.
+The page holds the data and, once, the script that draws (:func:`script`), so nothing is fetched.
+Text and lines take the page's colour (``currentColor``), so a chart is legible on a dark page and
+on paper. Series differ by dashes and shapes too, never by colour alone. Imports no torch.
 """
 
 import functools
@@ -51,12 +50,11 @@ CONFIG: Spec = {
 
 @functools.cache
 def script() -> str:
-    """Vega, Vega-Lite and vega-embed as one script; it sets ``vegaEmbed``. The same text each
-    time.
-    """
-    import vl_convert  # takes long to put it together: hence the cache
+    """Vega, Vega-Lite and vega-embed as one script, which sets ``vegaEmbed``."""
+    import vl_convert
 
-    return vl_convert.javascript_bundle()
+    # Cached, since it takes long. Its stub demands the snippet, which may be left out.
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]
 
 
 def versions() -> str:
@@ -71,8 +69,8 @@ Part = Literal["validation", "train"]  # train: on training batches
 
 
 class Curve(NamedTuple):
-    """One run's score over outer steps; nan where there is none. ``seed``: its name among those of
-    the method.
+    """One run's score over outer steps; nan where it was not measured. ``seed`` names the run among
+    those of its method.
     """
 
     method: str
@@ -108,22 +106,21 @@ def mean(group: Sequence[Curve]) -> Curve:
 
 
 def learning(
-    found: Sequence[Curve], methods: Sequence[str], title: str, kind: str, most: int
+    runs: Sequence[Curve], methods: Sequence[str], title: str, kind: str, most: int
 ) -> Spec:
-    """One line a run, and thick ones for the means over seeds. ``methods``: all that have a colour
-    in this experiment.
+    """One line a run, and a thick one for the mean over the runs of a method.
 
-    ``kind``: classification or regression; errors fall by orders of magnitude, so their axis is
-    logarithmic. ``most``: points of a line.
+    ``methods`` are all that have a colour in this experiment. ``kind``: classification or
+    regression; errors fall by orders of magnitude, so their axis is logarithmic. ``most``: points
+    of a line.
     """
-    score, scale, least = "accuracy, %", {"zero": False}, -1.0
+    score = "accuracy, %"
+    scale: Spec = {"zero": False}
+    least = -1.0
     if kind == "regression":
-        score, scale, least = (
-            "squared error",
-            {"type": "log", "nice": False},
-            0.0,
-        )  # has no logarithm
-    grouped = [[c for c in found if c.method == name] for name in methods]
+        score, scale = "squared error", {"type": "log", "nice": False}
+        least = 0.0  # which has no logarithm
+    grouped = [[c for c in runs if c.method == name] for name in methods]
     thick = [mean(group) for group in grouped if len(group) > 1]
     x = {
         "field": "step",
@@ -137,7 +134,7 @@ def learning(
         "description": f"Learning curves, {title}: {score} over outer steps, a line for each run.",
         "width": "container",
         "height": 230,
-        "data": {"values": [_line(c, most, c in thick, least) for c in (*found, *thick)]},
+        "data": {"values": [_line(c, most, c in thick, least) for c in (*runs, *thick)]},
         "transform": [{"flatten": ["step", "score"]}],
         "encoding": {"x": x, "y": y, **_series(methods)},
         "layer": [
@@ -149,8 +146,8 @@ def learning(
 
 
 def _series(methods: Sequence[str]) -> Spec:
-    """A method's colour and dashes: every colour once before the dashes change, as in figures.py;
-    but two methods next to each other have different dashes, too.
+    """A method's colour and dashes. As in the figures, every colour is used once before the dashes
+    change. Here, two methods next to each other have different dashes, too.
     """
     colours = [COLOURS[k % len(COLOURS)] for k in range(len(methods))]
     dashes = [_DASHES[(k + k // len(COLOURS)) % len(_DASHES)] for k in range(len(methods))]
@@ -180,9 +177,7 @@ def _lines(mean: bool, strong: bool) -> Spec:
 
 
 def _hover() -> Spec:
-    """Points that are not seen and tell what is under the pointer; the line they belong to stands
-    out.
-    """
+    """Invisible points: under the pointer they show their values, and their line stands out."""
     select = {
         "type": "point",
         "fields": ["method", "seed"],
@@ -203,8 +198,9 @@ def _hover() -> Spec:
 
 
 def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
-    """A curve as one entry of the data, with lists of steps and scores, above ``least``, that
-    Vega-Lite unrolls.
+    """A curve as one entry of the data: lists of steps and scores, which Vega-Lite unrolls.
+
+    Scores of at most ``least`` and infinite ones are left out, and all but ``most`` of the rest.
     """
     kept = [(s, v) for s, v in zip(curve.steps, curve.scores, strict=True) if least < v < math.inf]
     if len(kept) > most:
@@ -220,5 +216,5 @@ def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
 
 
 def short(value: float) -> float:
-    """Five significant digits: finer than can be seen, and the page stays small."""
+    """Five significant digits: more cannot be seen, and would make the page larger."""
     return float(f"{value:.5g}")

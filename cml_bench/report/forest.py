@@ -39,7 +39,7 @@ def _unit(table: Table) -> str:
 def chart(table: Table) -> Spec | None:
     """A line for each paired difference with its 95 % interval; None without any.
 
-    A difference far beyond the others would hide them: it is named at the edge of the axis.
+    A difference far beyond the others would squeeze them, so it is named at the edge of the axis.
     """
     differences = list(table.differences())
     if not differences:
@@ -49,12 +49,11 @@ def chart(table: Table) -> Spec | None:
     rows = []
     for (row, column, d), cells in zip(differences, grid.rows, strict=True):
         value, half = d.paired.diff * d.better, d.paired.half
-        place = column.title(table.kind).removesuffix(", mean")
         text = signed(value, table.kind)
         rows.append(
             {
                 **dict(zip(grid.header, cells, strict=True)),
-                "line": f"{table.compared(row)}\n{place}",
+                "line": f"{table.compared(row)}\n{table.place(column)}",
                 "value": short(value),
                 "low": None if math.isnan(half) else short(value - half),
                 "high": None if math.isnan(half) else short(value + half),
@@ -80,7 +79,9 @@ def chart(table: Table) -> Spec | None:
 
 
 def _reach(differences: Sequence[Difference]) -> tuple[float, float]:
-    """The ends of the axis: they hold all intervals but those five times as long as is usual."""
+    """The ends of the axis. Intervals that reach more than five times as far as the median one are
+    not considered.
+    """
     ends = []
     for d in differences:
         value, half = d.paired.diff * d.better, float(np.nan_to_num(d.paired.half))
@@ -95,7 +96,7 @@ def _reach(differences: Sequence[Difference]) -> tuple[float, float]:
 
 def _lines() -> Spec:
     """The vertical axis: what is compared and where, in two lines of text."""
-    # A phone has room for the numbers, too.
+    # On a phone the labels are cut shorter, so that there is room for the intervals.
     limit = {"expr": "containerSize()[0] < 480 ? 125 : 240"}
     axis = {
         "labelExpr": "split(datum.label, '\\n')",
@@ -107,7 +108,7 @@ def _lines() -> Spec:
 
 
 def _hover(tooltip: list[str]) -> Spec:
-    """A band behind each line: it shows under the pointer, and tells the line's numbers."""
+    """A band behind each line. Under the pointer it is visible, and shows the line's numbers."""
     select = {"type": "point", "on": "pointerover", "clear": "pointerout"}
     shown = {"param": "row", "empty": False, "value": 0.25}
     return {
@@ -169,13 +170,13 @@ def _beyond() -> list[Spec]:
 def picture(tables: list[Table]) -> Figure | None:
     """A panel for each table that has paired differences; None without any.
 
-    Panels of one kind have one scale: that of the first table's intervals, wide enough for every
-    difference. Intervals of two or three runs may be cut: whole, they would hide all others.
+    Panels of one kind of table share an axis. It holds the intervals of the first table and all
+    differences. Intervals of two or three runs may be cut, since they would squeeze all others.
     """
     panels = []
     for table in tables:
         lines = [
-            (f"{table.compared(row)}, {column.title(table.kind).removesuffix(', mean')}", d)
+            (f"{table.compared(row)}, {table.place(column)}", d)
             for row, column, d in table.differences()
         ]
         panels += [(table, lines)] if lines else []
@@ -202,12 +203,11 @@ def picture(tables: list[Table]) -> Figure | None:
 
 def _panel(axis: Any, lines: list[tuple[str, Difference]], table: Table) -> None:
     for y, (_, d) in enumerate(reversed(lines)):
-        # The half of one seed alone is nan: grey, without a whisker.
+        # One seed has a half-width of nan, and is drawn grey without a whisker.
         value, half = d.paired.diff * d.better, d.paired.half
         colour = COLOURS[2] if value - half > 0 else COLOURS[1] if value + half < 0 else "grey"
         axis.errorbar(value, y, xerr=half, fmt="o", color=colour, capsize=3, markersize=4)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(lines)), [label for label, _ in reversed(lines)])
-    over = "class splits" if table.kind == "splits" else "seeds"
-    axis.set_xlabel(f"{_unit(table)} (95 % t interval over {over})")
+    axis.set_xlabel(f"{_unit(table)} (95 % t interval over {table.replicates})")
     axis.margins(y=0.5 / max(len(lines), 1))

@@ -16,7 +16,7 @@ _KEY_ONE = '; "one split": the same over n training seeds on one class split'
 
 
 def explanation(table: Table) -> texts.Prose:
-    """The caption and how to read a cell."""
+    """The caption, and how to read a cell."""
     key = _KEY.format(units="class splits" if table.kind == "splits" else "training seeds")
     if any(cell.fixed for _, _, cell in table.cells()):
         key += _KEY_ONE
@@ -39,7 +39,7 @@ def text(table: Table) -> str:
 def markdown(table: Table) -> str:
     """With headings, ready for a README."""
     parts = []
-    for number_, grid in enumerate(grids(table)):
+    for place, grid in enumerate(grids(table)):
         header, *plain = (
             [texts.markdown(value) for value in row] for row in (grid.header, *grid.rows)
         )
@@ -48,22 +48,19 @@ def markdown(table: Table) -> str:
             for i, row in enumerate(plain)
         ]
         frame = pd.DataFrame(rows, columns=header)
-        heading = (
-            f"### {texts.markdown(grid.heading)}"
-            if number_ == 0
-            else f"{texts.markdown(grid.heading)}:"
-        )
+        heading = texts.markdown(grid.heading)
+        heading = f"### {heading}" if place == 0 else f"{heading}:"
         parts += [heading, "", frame.to_markdown(index=False, disable_numparse=True), ""]
-    notes_ = (f"* {texts.paragraph(note)}" for note in table.notes)
-    return "\n".join([*parts, texts.paragraph(explanation(table)), "", *notes_, ""])
+    notes = (f"* {texts.paragraph(note)}" for note in table.notes)
+    return "\n".join([*parts, texts.paragraph(explanation(table)), "", *notes, ""])
 
 
 _TEX_WIDTH = 80  # characters of a row that fit a page in small type
 
 
 def latex(table: Table) -> str:
-    """A table environment; needs the packages booktabs and graphicx (which fits wide tables to the
-    page).
+    """A table environment. It needs the packages booktabs and graphicx, which fits a wide table to
+    the page.
     """
     lines = [r"\begin{table}", r"\centering", r"\small"]
     lines.append(rf"\caption{{{texts.latex(table.title)}. {texts.latex(explanation(table))}}}")
@@ -89,7 +86,7 @@ def latex(table: Table) -> str:
 
 
 def long_form(table: Table) -> pd.DataFrame:
-    """One row a cell, numbers only: for further analysis."""
+    """One row a cell, with numbers alone: for further analysis."""
     return pd.DataFrame([_flat(table, row, column, cell) for row, column, cell in table.cells()])
 
 
@@ -128,8 +125,8 @@ def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, 
 
 
 def csv(table: Table) -> str:
-    """:func:`long_form` as CSV; a label that a spreadsheet would take for a formula has an
-    apostrophe before it.
+    """:func:`long_form` as CSV. A label that a spreadsheet would take for a formula gets an
+    apostrophe in front.
     """
     frame = long_form(table)
     for name in frame.columns.intersection(["row", "columns", "against"]):

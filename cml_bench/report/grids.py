@@ -1,9 +1,12 @@
 """The blocks of strings that a table shows, in all its forms. Imports no torch."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypedDict
 
-from cml_bench.evidence.table import Beside, Cell, Column, Difference, Table, TableRow
+from cml_bench.evidence.table import Beside, Cell, Column, Difference, Table
+from cml_bench.evidence.verdict import GainVerdict, LevelVerdict
 
 DASH = "–"
 
@@ -19,7 +22,7 @@ class Grid:
 
 
 def number(value: float, kind: str) -> str:
-    """Two decimals for percentages, three for errors."""
+    """Two decimals for percentages, three for errors; a dash for nan."""
     if math.isnan(value):
         return DASH
     return f"{value:.3f}" if kind == "regression" else f"{value:.2f}"
@@ -36,16 +39,13 @@ def cell_text(cell: Cell, kind: str) -> str:
         text += f" ± {number(cell.summary.half, kind)}"
     if not math.isnan(cell.episode_half):
         text += f" ({number(cell.episode_half, kind)})"
-    mark = "‡" if cell.summary.marked else ""
-    return text + mark + (cell.difference.verdict if _starred(cell.difference) else "")
-
-
-def _starred(difference: Difference | None) -> bool:
-    return difference is not None and difference.testable and difference.holm_p < 0.05
+    text += "‡" if cell.summary.marked else ""
+    d = cell.difference
+    return text + (d.verdict if d and d.testable and d.holm_p < 0.05 else "")
 
 
 def difference_text(difference: Difference, kind: str) -> str:
-    """``+2.10 ± 3.00, n = 3: shown, not tested``, or with p values where they are tested."""
+    """``+2.10 ± 3.00``, and ``, p = 0.0312`` where the difference is tested."""
     d = difference.paired
     text = signed(d.diff, kind)
     if not math.isnan(d.half):
@@ -54,82 +54,100 @@ def difference_text(difference: Difference, kind: str) -> str:
 
 
 def grids(table: Table) -> list[Grid]:
-    """The blocks of a table: its results, and its paired differences."""
-    main = {"accuracy": _accuracy, "cost": _cost, "regression": _regression, "splits": _splits}[
-        table.kind
-    ](table)
-    differences = [_differences(table)] if table.compares else []
-    return [
-        main,
-        *(grid for grid in differences if grid.rows),
-        *([_beside(table)] if table.published else []),
-    ]
+    """The blocks of a table: its results, its paired differences, its cells beside the paper's."""
+    layouts = {"accuracy": _accuracy, "cost": _cost, "regression": _regression, "splits": _splits}
+    blocks = [layouts[table.kind](table)]
+    if table.compares and (differences := _differences(table)).rows:
+        blocks.append(differences)
+    return [*blocks, _beside(table)] if table.beside else blocks
 
 
-def _n(row: TableRow, columns: list[Column]) -> str:
-    counts = sorted({row.cells[c].summary.finished for c in columns if row.cells[c].summary})
-    return ", ".join(map(str, counts)) or "0"
+def numbers(values: Iterable[int]) -> str:
+    """``5``, or ``3, 5``: each of these numbers once; empty without any."""
+    return ", ".join(map(str, sorted(set(values))))
+
+
+def _n(cells: Iterable[Cell | None]) -> str:
+    """The numbers of finished runs that occur in a row."""
+    return numbers(cell.summary.finished for cell in cells if cell and cell.summary) or "0"
+
+
+def _bold(table: Table, first: int) -> set[tuple[int, int]]:
+    """Positions of the bold cells of a table whose columns begin at ``first`` in the grid."""
+    return {
+        (i, first + j)
+        for i, row in enumerate(table.results)
+        for j, column in enumerate(table.columns)
+        if row.cells[column].bold
+    }
 
 
 def _accuracy(table: Table) -> Grid:
-    header = ["", "n", *(c.title(table.kind) for c in table.columns)]
-    rows = [
-        [
-            row.label,
-            _n(row, table.columns),
-            *(cell_text(row.cells[c], table.kind) for c in table.columns),
-        ]
-        for row in table.results
-    ]
-    bold = {
-        (i, 2 + j)
-        for i, row in enumerate(table.results)
-        for j, c in enumerate(table.columns)
-        if row.cells[c].bold
-    }
-    return Grid(table.title, header, rows, bold)
+    header = ["", "n", *(column.title(table.kind) for column in table.columns)]
+    rows = []
+    for row in table.results:
+        cells = [row.cells[column] for column in table.columns]
+        rows.append([row.label, _n(cells), *(cell_text(cell, table.kind) for cell in cells)])
+    return Grid(table.title, header, rows, _bold(table, 2))
 
 
 def _splits(table: Table) -> Grid:
-    """As accuracies; under each row a second line with the same on one class split, over seeds."""
-    grid, rows, bold = _accuracy(table), [], set()
+    """As accuracies. A second line under a row has the same on one class split, over seeds."""
+    grid = _accuracy(table)
+    rows: list[list[str]] = []
+    bold: set[tuple[int, int]] = set()
     for i, (row, line) in enumerate(zip(table.results, grid.rows, strict=True)):
         bold |= {(len(rows), j) for k, j in grid.bold if k == i}
         rows.append(line)
-        cells = [row.cells[c].fixed for c in table.columns]
+        cells = [row.cells[column].fixed for column in table.columns]
         if any(cells):
-            counts = sorted({cell.summary.finished for cell in cells if cell and cell.summary})
             texts = [cell_text(cell, table.kind) if cell else DASH for cell in cells]
-            rows.append([f"{row.label}, one split", ", ".join(map(str, counts)) or "0", *texts])
+            rows.append([f"{row.label}, one split", _n(cells), *texts])
     return Grid(table.title, grid.header, rows, bold)
 
 
 def _regression(table: Table) -> Grid:
     """A line for each shot and row; inner steps and statistic side by side."""
-    shots = sorted({c.shot for c in table.columns})
-    shown = [(c.statistic, c.steps) for c in table.columns if c.shot == shots[0]]
+    blocks = by_shot(table.columns)
     names = {"mean": "MSE", "median": "median"}
-    header = ["", "", "n", *(f"{names[s]}, {k} step{'s' * (k != 1)}" for s, k in shown)]
-    rows, bold = [], set()
-    for shot in shots:
-        columns = [c for c in table.columns if c.shot == shot]
+    titles = [f"{names[c.statistic]}, {c.inner}" for c in next(iter(blocks.values()))]
+    rows: list[list[str]] = []
+    bold: set[tuple[int, int]] = set()
+    for shot, columns in blocks.items():
         for row in table.results:
-            bold |= {(len(rows), 3 + j) for j, c in enumerate(columns) if row.cells[c].bold}
-            texts = [cell_text(row.cells[c], table.kind) for c in columns]
-            rows.append([f"{shot}-shot", row.label, _n(row, columns), *texts])
-    return Grid(table.title, header, rows, bold)
+            cells = [row.cells[column] for column in columns]
+            bold |= {(len(rows), 3 + j) for j, cell in enumerate(cells) if cell.bold}
+            texts = [cell_text(cell, table.kind) for cell in cells]
+            rows.append([f"{shot}-shot", row.label, _n(cells), *texts])
+    return Grid(table.title, ["", "", "n", *titles], rows, bold)
 
 
-def costs(table: Table) -> dict[str, dict[str, float]]:
-    """Per row: parameters in training and at test, seconds and FLOPs of training relative to its
-    baseline's.
+def by_shot(columns: Iterable[Column]) -> dict[int, list[Column]]:
+    """Shot -> its columns, in ascending order of shots."""
+    blocks: dict[int, list[Column]] = {}
+    for column in sorted(columns, key=lambda column: column.shot):
+        blocks.setdefault(column.shot, []).append(column)
+    return blocks
 
-    The baseline is the row's own, else the first row; a ratio is taken over the shots and seeds
-    that both have, and is nan where there are none or the records do not say.
+
+class Cost(TypedDict):
+    """A row's parameters, and its seconds and FLOPs of training relative to its baseline's."""
+
+    train: int
+    test: int
+    relative_seconds: float
+    relative_flops: float
+
+
+def costs(table: Table) -> dict[str, Cost]:
+    """Label of a row -> its cost; without rows that have no run.
+
+    The baseline is the row's own, else the first row. A ratio is taken over the shots and seeds
+    that both have. It is nan where there are none, or where the records do not say.
     """
-    found: dict[str, dict[str, float]] = {}
+    by_row: dict[str, Cost] = {}
     for row in table.results:
-        records = [r for c in table.columns for r in row.cells[c].records.values()]
+        records = [r for column in table.columns for r in row.cells[column].records.values()]
         if not records:
             continue
         parameters = records[0].parameters
@@ -139,13 +157,13 @@ def costs(table: Table) -> dict[str, dict[str, float]]:
             mine, base = row.cells[column], row.cells[column].base or table.results[0].cells[column]
             shared = sorted(mine.records.keys() & base.records.keys())
             pairs += [(mine.records[seed], base.records[seed]) for seed in shared]
-        found[row.label] = {
-            "train": parameters.train,
-            "test": at_test,
-            "relative_seconds": _ratio([(a.seconds.train, b.seconds.train) for a, b in pairs]),
-            "relative_flops": _ratio([(a.flops.training, b.flops.training) for a, b in pairs]),
-        }
-    return found
+        by_row[row.label] = Cost(
+            train=parameters.train,
+            test=at_test,
+            relative_seconds=_ratio([(a.seconds.train, b.seconds.train) for a, b in pairs]),
+            relative_flops=_ratio([(a.flops.training, b.flops.training) for a, b in pairs]),
+        )
+    return by_row
 
 
 def _ratio(pairs: list[tuple[float, float]]) -> float:
@@ -154,83 +172,63 @@ def _ratio(pairs: list[tuple[float, float]]) -> float:
 
 
 def _cost(table: Table) -> Grid:
-    found = costs(table)
+    by_row = costs(table)
     header = [
         "",
         "parameters, training",
         "parameters, test",
-        *(c.title(table.kind) for c in table.columns),
+        *(column.title(table.kind) for column in table.columns),
         "training FLOPs",
         "training time",
     ]
     rows = []
     for row in table.results:
-        cost = found.get(row.label)
-        counts = [f"{cost['train']:,}", f"{cost['test']:,}"] if cost else [DASH, DASH]
-        ratios = [cost[k] if cost else math.nan for k in ("relative_flops", "relative_seconds")]
-        relative = [DASH if math.isnan(value) else f"{value:.2f}×" for value in ratios]
-        rows.append(
-            [
-                row.label,
-                *counts,
-                *(cell_text(row.cells[c], table.kind) for c in table.columns),
-                *relative,
-            ]
-        )
-    bold = {
-        (i, 3 + j)
-        for i, row in enumerate(table.results)
-        for j, c in enumerate(table.columns)
-        if row.cells[c].bold
-    }
-    return Grid(table.title, header, rows, bold)
+        counts, relative = [DASH, DASH], [DASH, DASH]
+        if cost := by_row.get(row.label):
+            counts = [f"{cost['train']:,}", f"{cost['test']:,}"]
+            ratios = (cost["relative_flops"], cost["relative_seconds"])
+            relative = [DASH if math.isnan(ratio) else f"{ratio:.2f}×" for ratio in ratios]
+        texts = [cell_text(row.cells[column], table.kind) for column in table.columns]
+        rows.append([row.label, *counts, *texts, *relative])
+    return Grid(table.title, header, rows, _bold(table, 3))
 
 
 def _differences(table: Table) -> Grid:
-    """A line for each compared row (and shot, for regression); its columns are shots, or inner
-    steps.
+    """A line for each compared row; its columns are shots.
+
+    In a regression table a line for each shot and compared row; its columns are inner steps.
     """
     regression = table.kind == "regression"
-    unit = "squared error; negative is better" if regression else "points"
-    columns = [c for c in table.columns if c.statistic == "mean"]
-    shots = sorted({c.shot for c in columns})
-    blocks = [[c for c in columns if c.shot == shot] for shot in shots] if regression else [columns]
+    columns = [column for column in table.columns if column.statistic == "mean"]
+    blocks = [*by_shot(columns).values()] if regression else [columns]
     rows = []
     for block in blocks:
         for row in table.rows:
-            found = [row.cells[c].difference for c in block]
-            if not any(found):
+            differences = [row.cells[column].difference for column in block]
+            if not any(differences):
                 continue
-            verdicts = list(dict.fromkeys(d.verdict for d in found if d and not d.testable))
-            label = f"{row.label} − {row.against}" + (
-                f" ({'; '.join(verdicts)})" if verdicts else ""
-            )
-            texts = [difference_text(d, table.kind) if d else DASH for d in found]
+            verdicts = dict.fromkeys(d.verdict for d in differences if d and not d.testable)
+            label = f"{row.label} − {row.against}"
+            label += f" ({'; '.join(verdicts)})" if verdicts else ""
+            texts = [difference_text(d, table.kind) if d else DASH for d in differences]
             rows.append([f"{block[0].shot}-shot", label, *texts] if regression else [label, *texts])
-    titles = (
-        [f"{c.steps} step{'s' * (c.steps != 1)}" for c in blocks[0]]
-        if regression
-        else [c.title(table.kind) for c in columns]
-    )
-    over = "class splits" if table.kind == "splits" else "seeds"
-    heading = f"Paired differences ({unit}), with 95 % t intervals over {over}"
+    titles = [column.inner if regression else column.title(table.kind) for column in blocks[0]]
+    heading = f"Paired differences ({table.unit}), with 95 % t intervals over {table.replicates}"
     return Grid(heading, [*([""] * (1 + regression)), *titles], rows, set())
 
 
 def difference_grid(table: Table) -> Grid:
-    """A line for each paired difference, with what may be said of it: for the page, which sorts and
-    filters lines.
+    """A line for each paired difference with its verdict: for the page, which sorts and filters
+    lines.
     """
     rows = []
     for row, column, d in table.differences():
         p = d.paired
-        low, high = (
-            DASH if math.isnan(end) else signed(end, table.kind) for end in (p.low, p.high)
-        )
+        low, high = (signed(end, table.kind) for end in (p.low, p.high))
         rows.append(
             [
                 f"{row.label} − {row.against}",
-                column.title(table.kind).removesuffix(", mean"),
+                table.place(column),
                 signed(p.diff, table.kind),
                 DASH if math.isnan(p.half) else f"{low} to {high}",
                 str(p.n),
@@ -238,9 +236,8 @@ def difference_grid(table: Table) -> Grid:
                 d.outcome,
             ]
         )
-    unit = "squared error; negative is better" if table.kind == "regression" else "points"
     header = ["comparison", "where", "difference", "95 % interval", "n", "p (Holm)", "verdict"]
-    return Grid(f"Paired differences ({unit})", header, rows, set())
+    return Grid(f"Paired differences ({table.unit})", header, rows, set())
 
 
 def _beside(table: Table) -> Grid:
@@ -257,44 +254,39 @@ def _beside(table: Table) -> Grid:
         "verdict on the gain",
     ]
     rows = []
-    for line in table.published:
-        half = "" if line.published_half is None else f" ± {line.published_half:.2f}"
-        theirs = f"{line.published:.2f}{half}{' (c)' if line.copied else ''}"
-        level, gain = line.level, line.gain
+    for line in table.beside:
+        half = "" if line.paper_half is None else f" ± {line.paper_half:.2f}"
+        theirs = f"{line.paper:.2f}{half}{' (c)' if line.copied else ''}"
         rows.append(
             [
                 line.label,
                 line.column.place,
                 cell_text(line.cell, table.kind),
                 theirs,
-                (
-                    f"{signed(level.difference)} [{signed(level.low)}, {signed(level.high)}]"
-                    if level
-                    else DASH
-                ),
-                level.verdict if level else line.reason,
-                (
-                    f"{signed(line.cell.difference.paired.diff)} [{signed(gain.low)},"
-                    f" {signed(gain.high)}]"
-                    if gain
-                    else DASH
-                ),
-                DASH if line.published_gain is None else signed(line.published_gain),
-                _gain_words(line) if gain else line.gain_reason or DASH,
+                _interval(line.level.difference, line.level) if line.level else DASH,
+                line.outcome,
+                *_gain(line),
             ]
         )
     return Grid("Beside the paper", header, rows, set())
 
 
-def _gain_words(line: Beside) -> str:
-    inside = {True: ", paper's inside", False: ", paper's outside", None: ""}[
-        line.gain.paper_inside
-    ]
-    return f"{line.gain.verdict}{inside}"
+def _gain(line: Beside) -> list[str]:
+    """Our gain, the paper's, and the verdict."""
+    theirs = DASH if line.paper_gain is None else signed(line.paper_gain)
+    if line.gain is None or line.cell.difference is None:
+        return [DASH, theirs, line.gain_reason or DASH]
+    inside = {True: ", paper's inside", False: ", paper's outside", None: ""}
+    verdict = f"{line.gain.verdict}{inside[line.gain.paper_inside]}"
+    return [_interval(line.cell.difference.paired.diff, line.gain), theirs, verdict]
+
+
+def _interval(value: float, ends: LevelVerdict | GainVerdict) -> str:
+    return f"{signed(value)} [{signed(ends.low)}, {signed(ends.high)}]"
 
 
 def signed(value: float, kind: str = "accuracy") -> str:
-    """``+1.88`` or ``−0.31``; errors with three decimals."""
+    """``+1.88`` or ``−0.31``; errors with three decimals; a dash for nan."""
     if math.isnan(value):
         return DASH
     return f"{value:+.{3 if kind == 'regression' else 2}f}".replace("-", "−")

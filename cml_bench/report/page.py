@@ -1,9 +1,8 @@
-"""A study's page: one static file that opens from disk, made from records and tables. Imports no
-torch.
+"""A study's page: one static file that opens from disk, made from records and tables.
 
-It loads nothing from anywhere, and its content security policy forbids that it should: styles, the
-script that sorts and filters (templates/page.js), and the library that draws the charts (charts.py)
-stand in the page.
+The page loads nothing from elsewhere, and its content security policy forbids it. It holds its
+styles, the script that sorts and filters (templates/page.js) and the library that draws the charts
+(charts.py). Imports no torch.
 """
 
 import base64
@@ -33,7 +32,7 @@ from cml_bench.system.files import write_text
 
 _LOG_LINES = 20
 
-# A sign beside each word, so that a verdict is seen at a glance and not by its colour alone.
+# A sign beside each verdict: it is seen at a glance, and does not depend on colour.
 SIGNS = {
     GAIN: "▲",
     LOSS: "▼",
@@ -58,13 +57,15 @@ PAPER = """@inproceedings{shin2024cml,
 
 
 def write(plan: Plan, results: Path, out: Path, tables: list[Table]) -> Path:
-    """Write ``report.html`` to ``out``; it links those tables and figures that are there."""
+    """Write ``report.html`` to ``out``; it links the tables and figures that are there."""
     path = out / "report.html"
     write_text(path, _html(plan, Store(results), states(plan, results), out, tables))
     return path
 
 
-def _html(plan: Plan, store: Store, found: dict[str, State], out: Path, tables: list[Table]) -> str:
+def _html(
+    plan: Plan, store: Store, by_run: dict[str, State], out: Path, tables: list[Table]
+) -> str:
     study, specs = plan.study, plan.specs
     usable = {i: store.usable(spec)[0] for i, spec in specs.items()}
     records = {i: record for i, record in usable.items() if record is not None}
@@ -78,7 +79,7 @@ def _html(plan: Plan, store: Store, found: dict[str, State], out: Path, tables: 
             tiles=_tiles(
                 counts, len([r for r in records.values() if r.status == FINISHED]), len(specs)
             ),
-            abstract=summary.sentences(plan, tables, found),
+            abstract=summary.sentences(plan, tables, by_run),
             facts=summary.facts(plan),
             tables=[_section(table, out) for table in tables],
             pictures=_pictures(plan, out),
@@ -86,7 +87,7 @@ def _html(plan: Plan, store: Store, found: dict[str, State], out: Path, tables: 
             costs=_costs(plan, records),
             failures=[
                 _failure(state, store.folder(specs[i]))
-                for i, state in found.items()
+                for i, state in by_run.items()
                 if state.state in _FAILED
             ],
             provenance=summary.provenance(plan, list(records.values())),
@@ -116,11 +117,10 @@ def _environment() -> Environment:
 
 
 # -- small parts
-# --------------------------------------------------------------------------------------
 
 
 def _embedded(value: Any) -> Markup:
-    """JSON that may stand inside a script element: nothing in it can end the element."""
+    """JSON for a script element, without any character that could end the element."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
 
@@ -129,17 +129,15 @@ _NUMBER = re.compile(r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?")
 
 
 def leading_number(text: str) -> float | None:
-    """The number that a cell begins with, the mean of ``73.17 ± 1.35 (1.41)**``: what a column is
-    sorted by.
+    """The number that a cell begins with, by which its column is sorted: the mean of ``73.17 ± 1.35
+    (1.41)**``. None if the cell begins with none.
     """
-    found = _NUMBER.match(text.replace("−", "-"))
-    return float(found[0].replace(",", "")) if found else None
+    match = _NUMBER.match(text.replace("−", "-"))
+    return float(match[0].replace(",", "")) if match else None
 
 
 def _sign(column: str, text: str) -> tuple[str, str] | None:
-    """Sign and class of a verdict in a column of verdicts; None elsewhere, and where there is
-    none.
-    """
+    """Sign and CSS class of a verdict; None outside columns of verdicts and for a dash."""
     if column not in _JUDGED or text == DASH:
         return None
     other = summary.NOT_TESTED if column == "verdict" else summary.NOT_JUDGED
@@ -148,21 +146,21 @@ def _sign(column: str, text: str) -> tuple[str, str] | None:
 
 
 def _tiles(counts: dict[str, int], finished: int, wanted: int) -> list[tuple[str, str, str, str]]:
-    """Number, word, sign and class of what stands on top in large type; nothing of what was not
-    asked.
+    """Number, name, sign and CSS class of what stands on top in large type.
+
+    Differences and levels are left out where the study has none.
     """
-    found = []
+    tiles = []
     for names in (summary.DIFFERENCES, summary.LEVELS):
         *judged, other = names
         shown = [
             *(judged if any(counts[name] for name in judged) else ()),
             *([other] if counts[other] else ()),
         ]
-        found += [
-            (*summary.counted(counts[n], n).split(" ", 1), SIGNS[n], n.replace(" ", "-"))
-            for n in shown
-        ]
-    return [*found, (f"{finished} of {wanted}", "runs finished", "", "runs")]
+        for name in shown:
+            count, _, outcome = summary.counted(counts[name], name).partition(" ")
+            tiles.append((count, outcome, SIGNS[name], name.replace(" ", "-")))
+    return [*tiles, (f"{finished} of {wanted}", "runs finished", "", "runs")]
 
 
 def _existing(out: Path, names: list[str]) -> list[tuple[str, str]]:
@@ -175,18 +173,17 @@ def _table_links(key: str, out: Path) -> list[tuple[str, str]]:
 
 
 # -- sections
-# -----------------------------------------------------------------------------------------
 
 
 def _section(table: Table, out: Path) -> dict[str, Any]:
-    """A table with its differences, drawn and told, and what the paper has."""
+    """A table, its differences as a chart and as lines, and its cells beside the paper's."""
     main, *others = grids.grids(table)
     if table.kind == "regression":
         main = replace(main, header=["shots", "method", *main.header[2:]])
     else:
         main = replace(main, header=["method", *main.header[1:]])
     beside = None
-    if table.published:
+    if table.beside:
         beside = replace(others[-1], header=["method", "where", *others[-1].header[2:]])
     differences = grids.difference_grid(table)
     counts = summary.tally([table])
@@ -210,14 +207,14 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
 
 
 def _pictures(plan: Plan, out: Path) -> list[dict[str, Any]]:
-    found = []
+    pictures = []
     for key, figure in plan.figures.items():
         path = out / "figures" / f"{key}.png"
         if path.exists():
             links = _existing(out, [f"figures/{key}.{kind}" for kind in ("svg", "pdf")])
             source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
             caption = texts.Prose(figure.caption)
-            found.append(
+            pictures.append(
                 {
                     "title": figure.title,
                     "caption": caption,
@@ -226,12 +223,12 @@ def _pictures(plan: Plan, out: Path) -> list[dict[str, Any]]:
                     "links": links,
                 }
             )
-    return found
+    return pictures
 
 
 def _learning_curves(plan: Plan, records: dict[str, Record]) -> list[dict[str, Any]]:
-    """For each experiment its charts: for each shot, validation and training."""
-    found, labels = [], _labels(plan)
+    """Each experiment's charts: for each shot, scores in validation and in training."""
+    by_experiment, labels = [], _labels(plan)
     most = max(8, charts.MOST_POINTS // max(1, 2 * len(records)))
     for name, methods in plan.members.items():
         drawn: dict[str, list[charts.Curve]] = {}
@@ -253,8 +250,8 @@ def _learning_curves(plan: Plan, records: dict[str, Record]) -> list[dict[str, A
             charts.learning(curves, coloured, title, kind, most) for title, curves in drawn.items()
         ]
         if specs:
-            found.append({"name": name, "specs": specs})
-    return found
+            by_experiment.append({"name": name, "specs": specs})
+    return by_experiment
 
 
 def _members(methods: Mapping[str, Mapping[int, Sequence[str]]]) -> set[str]:
@@ -262,20 +259,20 @@ def _members(methods: Mapping[str, Mapping[int, Sequence[str]]]) -> set[str]:
 
 
 def _labels(plan: Plan) -> dict[tuple[str, str], str]:
-    """Experiment and run -> how tables call it; its key where none does, or where they call two
-    alike.
+    """Experiment and run -> its label in the tables. The run's key where no table has it, or where
+    two runs have one label.
     """
-    told: dict[tuple[str, str], str] = {}
+    in_tables: dict[tuple[str, str], str] = {}
     for table in plan.tables.values():
         for group in table.columns:
             for row in sorted(table.rows, key=lambda row: row.reading != "meta"):
-                told.setdefault((group.experiment, row.run), row.label)
-    found = {}
+                in_tables.setdefault((group.experiment, row.run), row.label)
+    labels = {}
     for name, methods in plan.members.items():
-        every = [told.get((name, key), key) for key in methods]
+        every = [in_tables.get((name, key), key) for key in methods]
         for key, label in zip(methods, every, strict=True):
-            found[name, key] = label if every.count(label) == 1 else key
-    return found
+            labels[name, key] = label if every.count(label) == 1 else key
+    return labels
 
 
 def _costs(plan: Plan, records: dict[str, Record]) -> Grid:
@@ -340,7 +337,7 @@ _FAILED = ("diverged", "collapsed", "failed", "interrupted")
 
 
 def _failure(state: State, folder: Path) -> dict[str, Any]:
-    """What is known of a run that did not end, or not well: the ends of its logs."""
+    """What is known of a run that did not finish: its state, and the last lines of its logs."""
     logs = []
     for name in ("error.log", "run.log"):
         if (folder / name).exists():
@@ -388,11 +385,11 @@ def _harness(plan: Plan) -> str:
 
 
 def _downloads(plan: Plan, out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Title and links of everything that can be taken along."""
-    found = [(table.title, _table_links(key, out)) for key, table in plan.tables.items()]
+    """Title and links of every table and figure that can be downloaded."""
+    files = [(table.title, _table_links(key, out)) for key, table in plan.tables.items()]
     kinds = ("png", "svg", "pdf")
-    found += [
+    files += [
         (figure.title, _existing(out, [f"figures/{key}.{kind}" for kind in kinds]))
         for key, figure in plan.figures.items()
     ]
-    return [(title, links) for title, links in found if links]
+    return [(title, links) for title, links in files if links]

@@ -1,9 +1,9 @@
-"""Results that are committed: a study's records under ``results/reference``, and what the
-documentation shows of them.
+"""To publish a study is to commit its results: records under ``results/reference``, and pages.
 
 ``docs/results.md`` has all tables and pictures of a study, ``README.md`` its paired differences,
-each between the study's markers (``<!-- NAME:begin ... -->``, ``<!-- NAME:end -->``). Imports no
-torch. No rule of the workflow writes there; this is done by hand, after looking at the results.
+each between the study's markers (``<!-- NAME:begin ... -->``, ``<!-- NAME:end -->``). A person
+publishes by a command, after looking at the results; no rule of the workflow does. Imports no
+torch.
 """
 
 import html
@@ -21,7 +21,8 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.figures import style
-from cml_bench.records import Record, Store, evaluation_key, write_episodes
+from cml_bench.readings import evaluation_key, own_steps
+from cml_bench.records import Record, Store, write_episodes
 from cml_bench.report import forest, grids, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
@@ -41,15 +42,16 @@ def publish(
     root: Path = Path(),
     partial: bool = False,
 ) -> None:
-    """Copy the study's finished records (not the models) and figures, render its tables, fill the
-    blocks of the pages.
+    """Copy a study's finished records and figures, render its tables, and fill its blocks of the
+    pages.
 
-    Of the test episodes only those series are kept that the study's tables show; the means of all
-    are in the record. ``root``: the folder of README.md and docs. ``partial``: copy what is
-    finished, while the rest still runs, and leave the pages alone.
+    Models are not copied. Of the test episodes, only the series that the study's tables show are;
+    a record has the means of all. ``root`` is the folder of README.md and docs. ``partial`` copies
+    what is finished while the rest still runs, and leaves the pages alone.
 
-    Runs that the configuration no longer has are removed. Those it has stay in ``reference`` if
-    ``results`` has them not, so tables can be made again from the committed records alone.
+    Runs that the configuration no longer has are removed from ``reference``. Other records that are
+    missing from ``results`` stay there, so that tables can be made from the committed records.
+    A UserError if a run is in neither folder.
     """
     study = plan.study.study
     home = Path(reference) / study
@@ -58,7 +60,7 @@ def publish(
         return
     specs = list(plan.specs.values())
     target = Store(home)
-    lost = preflight.not_run(plan)  # runs whose data cannot be had here: the tables say so
+    lost = preflight.not_run(plan)  # their data cannot be had here, as the tables say
     missing = [spec.title for spec in specs if spec.id not in lost and target.read(spec) is None]
     if missing:
         raise UserError(
@@ -66,7 +68,7 @@ def publish(
             f" {missing[0]}"
         )
     wanted = {spec.folder for spec in specs}
-    for record in target.all():  # runs that the configuration had before; they stay in the history
+    for record in target.all():  # a run of an earlier configuration stays in the git history
         if record.folder.name not in wanted:
             shutil.rmtree(record.folder)
     _copy_figures(plan, Path(results) / study, home)
@@ -74,8 +76,8 @@ def publish(
     write.page(plan, home, out=home)
     if drawn := forest.picture(_tables(plan, home)):
         write_bytes(home / FOREST, style.encode(drawn, "png"))
-    for page, content in ((README, brief), (RESULTS, block)):
-        _fill(Path(root) / page, study, lambda path, content=content: content(plan, home, path))
+    _fill(Path(root) / README, study, lambda page: brief(plan, home, page))
+    _fill(Path(root) / RESULTS, study, lambda page: block(plan, home, page))
 
 
 def _copy_records(plan: Plan, source: Store, target: Store) -> None:
@@ -95,8 +97,8 @@ def _copy_records(plan: Plan, source: Store, target: Store) -> None:
 
 
 def _copy_figures(plan: Plan, source: Path, home: Path) -> None:
-    """The pictures, and the arrays to draw them again without models; without those that the study
-    no longer has.
+    """Copy pictures, and the arrays to draw them again without models; remove those of figures that
+    the study no longer has.
     """
     for folder, kind in (("figures", "png"), ("probes", "npz")):
         for path in (home / folder).glob(f"*.{kind}"):
@@ -109,21 +111,15 @@ def _copy_figures(plan: Plan, source: Path, home: Path) -> None:
 
 def series(plan: Plan) -> dict[str, set[str]]:
     """Run id -> the keys of its test series that a table shows."""
-    found: dict[str, set[tuple[str, int | None]]] = {}
+    shown: dict[str, set[str]] = {}
     for key in plan.tables:
-        for row, column, cell in build(plan, Store("nowhere"), key).cells():
-            shown = [(one, row.reading) for one in (cell, cell.fixed) if one]
-            shown += [(one.base, "meta") for one, _ in shown if one.base]
-            for part, reading in shown:
-                for run in part.runs:
-                    found.setdefault(run, set()).add((reading, column.steps))
-    own = {i: spec.options.get("inner_steps", 0) for i, spec in plan.specs.items()}
-    return {
-        run: {
-            evaluation_key(reading, own[run] if steps is None else steps) for reading, steps in keys
-        }
-        for run, keys in found.items()
-    }
+        for row, column, cell in build(plan, Store("nowhere"), key).all_cells():
+            runs = [(run, row.reading) for run in cell.runs]
+            runs += [(run, "meta") for run in (cell.base.runs if cell.base else ())]
+            for run, reading in runs:
+                steps = own_steps(plan.specs[run]) if column.steps is None else column.steps
+                shown.setdefault(run, set()).add(evaluation_key(reading, steps))
+    return shown
 
 
 def _tables(plan: Plan, home: Path) -> list[Table]:
@@ -131,12 +127,12 @@ def _tables(plan: Plan, home: Path) -> list[Table]:
 
 
 def _link(target: Path, page: Path) -> str:
-    """The relative link to a file, as it must stand in the page."""
+    """The relative link from a page to a file, with odd characters quoted."""
     return quote(Path(os.path.relpath(target, page.parent)).as_posix())
 
 
 def block(plan: Plan, home: Path, page: Path) -> str:
-    """What stands in docs/results.md: the study's tables, its pictures, and where the numbers come
+    """The block of docs/results.md: the study's tables and pictures, and where its numbers come
     from.
     """
     study = plan.study
@@ -144,7 +140,7 @@ def block(plan: Plan, home: Path, page: Path) -> str:
     parts += [
         (home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan.tables
     ]
-    forest = (
+    differences = (
         "Paired differences",
         "Improvement is to the right; 95 % t intervals, as in the tables above",
         FOREST,
@@ -153,7 +149,7 @@ def block(plan: Plan, home: Path, page: Path) -> str:
     parts += [
         f"![{markdown(title, link=True)}]({_link(home / name, page)})\n\n"
         f"{paragraph(title)}. {markdown(Prose(caption.removesuffix('.')))}."
-        for title, caption, name in (forest, *drawn)
+        for title, caption, name in (differences, *drawn)
         if (home / name).exists()
     ]
     runs = Store(home).all()
@@ -166,8 +162,8 @@ def block(plan: Plan, home: Path, page: Path) -> str:
 
 
 def _provenance(runs: list[Record]) -> str:
-    """``60 runs of 2026-11-24, torch 2.14.1, AMD EPYC, 2 cores``; the first day and the last if
-    they are two.
+    """``60 runs of 2026-11-24, torch 2.14.1, AMD EPYC, 2 cores``; with two days where the first and
+    the last differ.
     """
     days = sorted(record.created[:10] for record in runs)
     made = " to ".join(dict.fromkeys((days[0], days[-1])))
@@ -177,7 +173,7 @@ def _provenance(runs: list[Record]) -> str:
 
 
 def brief(plan: Plan, home: Path, page: Path) -> str:
-    """What stands in the README: of each table its paired differences, and where the rest is."""
+    """The block of the README: the paired differences of each table, and links to the rest."""
     parts = [f"### {markdown(_title(plan.study))}"]
     for table in _tables(plan, home):
         if table.compares and (rows := _gains(table)):
@@ -199,12 +195,12 @@ def _title(study: Study) -> str:
 
 
 def _anchor(page: Path, study: Study) -> str:
-    """The anchor of the study's heading, as GitHub makes it: with a number where headings before it
-    have it, too.
+    """The anchor of the study's heading as GitHub makes it, with a number where headings before it
+    have the same one.
     """
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    before, found, _ = text.partition(f"\n<!-- {study.study}:begin")
-    headings = re.findall(r"^#{1,6} (.*)", before, flags=re.MULTILINE) if found else []
+    before, marker, _ = text.partition(f"\n<!-- {study.study}:begin")
+    headings = re.findall(r"^#{1,6} (.*)", before, flags=re.MULTILINE) if marker else []
     mine, others = (
         _slug(_title(study)),
         Counter(_slug(html.unescape(heading)) for heading in headings),
@@ -217,14 +213,14 @@ def _slug(heading: str) -> str:
 
 
 def _gains(table: Table) -> list[list[str]]:
-    """A line for each comparison (and shot, for regression) under a header; nothing where nothing
-    is compared.
+    """A header, and a line for each comparison (in a regression table for each shot, too); nothing
+    where nothing is compared.
     """
     columns = [column for column in table.columns if column.statistic == "mean"]
     blocks, titles = {"": columns}, [column.title(table.kind) for column in columns]
     if table.kind == "regression":
-        blocks = {f"{c.shot}-shot: ": [d for d in columns if d.shot == c.shot] for c in columns}
-        titles = [f"{c.steps} step{'s' * (c.steps != 1)}" for c in next(iter(blocks.values()))]
+        blocks = {f"{shot}-shot: ": block for shot, block in grids.by_shot(columns).items()}
+        titles = [column.inner for column in next(iter(blocks.values()))]
     lines = [
         [f"{place}{row.against} → {row.label}", *_numbers(table, row, shown)]
         for place, shown in blocks.items()
@@ -238,34 +234,30 @@ def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
     """The number of pairs, and each column's ``78.16 → 82.03 (+3.88 ± 1.31, p = 0.00167)``."""
 
     def text(cell: Cell) -> str:
-        if cell.difference is None:
+        if cell.difference is None or cell.base is None:
             return grids.DASH
-        levels = (grids.number(c.summary.mean, table.kind) for c in (cell.base, cell))
+        levels = (grids.number(mean, table.kind) for mean in (cell.base.mean, cell.mean))
         return f"{' → '.join(levels)} ({grids.difference_text(cell.difference, table.kind)})"
 
     cells = [row.cells[column] for column in columns]
-    counts = sorted({cell.difference.paired.n for cell in cells if cell.difference})
-    return [", ".join(map(str, counts)), *map(text, cells)]
+    pairs = grids.numbers(cell.difference.paired.n for cell in cells if cell.difference)
+    return [pairs, *map(text, cells)]
 
 
 def _fill(page: Path, name: str, content: Callable[[Path], str]) -> None:
-    """Write ``content(page)`` between the markers of ``name``; nothing is done where there is no
-    such page.
-    """
+    """Write ``content(page)`` between the page's markers of ``name``, if there is such a page."""
     if page.exists():
         write_text(page, between(page.read_text(encoding="utf-8"), name, content(page)))
 
 
 def between(text: str, name: str, content: str) -> str:
-    """The text with what stands between the markers of ``name`` replaced; unchanged where it has
-    none.
-    """
+    """The text with ``content`` between its markers of ``name``; unchanged if it has no markers."""
     pattern = re.compile(
         rf"^(<!-- {name}:begin[^\n]*-->\n).*?^(<!-- {name}:end -->)", flags=re.DOTALL | re.MULTILINE
     )
-    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+    return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
 def show_plan(path: Path = REFERENCE / "paper_plan.txt", page: Path = HARDWARE) -> None:
-    """Put a stored output of ``plan`` into the page."""
+    """Put the stored output of ``plan`` at ``path`` into the page."""
     _fill(page, "plan", lambda _: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```")

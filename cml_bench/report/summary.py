@@ -1,7 +1,6 @@
-"""What was run and what came of it, in sentences: the page's beginning and its provenance. Imports
-no torch.
+"""What was run and what came of it, as sentences: the page's abstract and its provenance.
 
-What may be said of a number is decided in verdict.py; here it is counted.
+verdict.py decides what may be said of a number; here outcomes are counted. Imports no torch.
 """
 
 import hashlib
@@ -24,23 +23,21 @@ _PLURAL = {GAIN: "gains", LOSS: "losses", DIFFERS: "differ"}
 
 
 def tally(tables: Iterable[Table]) -> dict[str, int]:
-    """How many differences of these tables, and levels beside the paper's, are what."""
+    """How many differences of these tables, and levels beside the paper's, have each outcome."""
     counts = dict.fromkeys((*DIFFERENCES, *LEVELS), 0)
     for table in tables:
         for _, _, difference in table.differences():
             counts[difference.outcome if difference.outcome in DIFFERENCES else NOT_TESTED] += 1
-        for line in table.published:
-            counts[
-                line.level.verdict if line.level and line.level.verdict in LEVELS else NOT_JUDGED
-            ] += 1
+        for line in table.beside:
+            counts[line.outcome if line.outcome in LEVELS else NOT_JUDGED] += 1
     return counts
 
 
 def sentences(plan: Plan, tables: list[Table], states: dict[str, State]) -> list[str]:
     """The abstract: what came of the comparisons, what was run and how, what is missing."""
     counts = tally(tables)
-    found = [_differences(tables, counts), _levels(tables, counts), _what(plan), *_runs(states)]
-    return [sentence for sentence in found if sentence]
+    said = [_differences(tables, counts), _levels(tables, counts), _what(plan), *_runs(states)]
+    return [sentence for sentence in said if sentence]
 
 
 def _differences(tables: list[Table], counts: dict[str, int]) -> str:
@@ -69,10 +66,7 @@ def _levels(tables: list[Table], counts: dict[str, int]) -> str:
         return ""
     told = ", ".join(counted(counts[name], name) for name in LEVELS)
     reasons = Counter(
-        line.reason or line.level.verdict
-        for t in tables
-        for line in t.published
-        if not (line.level and line.level.verdict in LEVELS)
+        line.outcome for t in tables for line in t.beside if line.outcome not in LEVELS
     )
     why = (
         f" ({'; '.join(f'{reason}: {k}' for reason, k in reasons.most_common())})"
@@ -95,9 +89,9 @@ def _what(plan: Plan) -> str:
     splits = {len(e.splits) for e in experiments if e.splits}
     protocols = [e.protocol for e in experiments]
     n = [
-        f"n = {_numbers(found)} {unit}"
-        for found, unit in ((seeds, "training seeds"), (splits, "class splits"))
-        if found
+        f"n = {_numbers(sizes)} {unit}"
+        for sizes, unit in ((seeds, "training seeds"), (splits, "class splits"))
+        if sizes
     ]
     return (
         f"Methods: {_once(spec.method for spec in specs)}; data:"
@@ -121,13 +115,12 @@ def _runs(states: dict[str, State]) -> list[str]:
 
 
 # -- the recipes
-# --------------------------------------------------------------------------------------
 
 
 def facts(plan: Plan) -> list[str]:
-    """How it was run, one sentence an experiment."""
+    """How the study was run, one sentence an experiment."""
     study, specs = plan.study, plan.specs
-    found = []
+    said = []
     for name, experiment in study.experiments.items():
         members = plan.members[name].items()
         mine = [
@@ -144,28 +137,27 @@ def facts(plan: Plan) -> list[str]:
             )
             text += "; ".join(recipes)
         query = experiment.evaluation_query or experiment.evaluation.query
-        found.append(
+        said.append(
             f"{text}; {experiment.evaluation.tasks} test tasks with {_queries(query)} per class."
         )
-    found.append(
+    said.append(
         "Batch-norm, where there is any, is transductive: all queries of a task are normalised"
         " together, at test too."
     )
     if not any(table.paper for table in plan.tables.values()):
         differ = all(experiment.protocol != "official" for experiment in study.experiments.values())
         why = ": data, budget or protocol differ from the paper's" if differ else ""
-        found.append(f"No number here is set beside one of the paper{why}.")
-    return found
+        said.append(f"No number here is set beside one of the paper{why}.")
+    return said
 
 
 def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
-    """How the methods are trained, those of one recipe together: ``maml, boil: 30,000 outer steps
-    of 4 tasks, …``.
+    """How the methods are trained: ``maml, boil: 30,000 outer steps of 4 tasks, …``.
 
-    ``runs``: names of rows and their runs; a row that is not called like its method says what it
-    is.
+    Methods of one recipe share a sentence. ``runs`` are names of rows and their runs. A row that
+    has another name than its method is explained.
     """
-    found: dict[str, list[tuple[str, RunSpec]]] = {}
+    groups: dict[str, list[tuple[str, RunSpec]]] = {}
     for key, spec in runs:
         if spec.network is not None:  # something is trained
             p = spec.protocol
@@ -174,9 +166,9 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
                 f" validation every {p.val_every} steps on {p.val_tasks} tasks, selection"
                 f" {p.selection}"
             )
-            found.setdefault(text, []).append((_named(key, spec), spec))
+            groups.setdefault(text, []).append((_named(key, spec), spec))
     sentences = []
-    for text, group in found.items():
+    for text, group in groups.items():
         same = [spec for _, spec in group]
         rates = {
             spec.options[key]
@@ -211,12 +203,11 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 # -- provenance
-# ---------------------------------------------------------------------------------------
 
 
 def plan_id(plan: Plan) -> str:
-    """What a study is, in 16 digits: SHA-256 of its runs' ids and of what its tables show; no
-    paths, no titles.
+    """16 digits that name a study: SHA-256 of its runs' ids and of the cells of its tables, without
+    paths and titles.
     """
     text = json.dumps(
         [sorted(plan.specs), [cell.model_dump(mode="json") for cell in plan.cells]], sort_keys=True
@@ -256,7 +247,7 @@ def _data(record: Record) -> str:
 
 
 def computing_time(records: list[Record]) -> str:
-    """Where the time of all runs went: ``600 s in all: train 80.0 %, …``."""
+    """The time of all runs and its parts: ``600 s in all: train 80.0 %, …``."""
     seconds: dict[str, float] = {}
     for record in records:
         for name, value in record.seconds.parts().items():

@@ -1,4 +1,4 @@
-"""A study's tables, figures and page, from whatever runs are finished. Imports no torch."""
+"""A study's tables, figures and page, from the runs that are finished so far. Imports no torch."""
 
 from pathlib import Path
 
@@ -13,9 +13,7 @@ from cml_bench.system.files import write_text
 
 
 def tables(plan: Plan, results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
-    """Write tables as Markdown, LaTeX and CSV to ``out``, by default the study's folder under
-    ``results``.
-    """
+    """Write tables as Markdown, LaTeX and CSV into ``out``, by default the study's folder."""
     out, paths = out or _home(plan, results), []
     for key in expand(plan, keys):
         built = build(restrict(plan, key), Store(results), key)
@@ -41,7 +39,7 @@ def page(plan: Plan, results: Path, out: Path | None = None) -> Path:
 
 
 def files(plan: Plan, results: Path) -> list[Path]:
-    """What the study's folder holds for people."""
+    """The files of the study's folder that a person looks at."""
     out = _home(plan, results)
     return [
         *out.glob("report.html"),
@@ -51,15 +49,13 @@ def files(plan: Plan, results: Path) -> list[Path]:
 
 
 def _home(plan: Plan, results: Path) -> Path:
-    """The study's folder: under ``results``, or ``results`` itself where that is what was published
-    of the study.
+    """The study's folder: under ``results``, or ``results`` itself if that is the folder of the
+    study's committed results.
     """
     results, name = Path(results), plan.study.study
     return results if results.name == name and (results / "tables").is_dir() else results / name
 
 
 def figures(plan: Plan, results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
-    """Draw figures from finished runs, by default into the study's folder; see
-    :mod:`cml_bench.figures.make`.
-    """
+    """Draw figures from finished runs, by default into the study's folder."""
     return make.figures(plan, results, keys, out or _home(plan, results))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cml_bench.errors import UserError, unknown
+from cml_bench.readings import own_steps, readings
 from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import FigureConfig, Row
 from cml_bench.study.schema import Experiment, Study, TableConfig
@@ -131,7 +132,7 @@ def _check_inner_steps(
     """The steps of the table's columns are evaluated: those it names, else those of the method's
     training.
     """
-    own = (spec.options.get("inner_steps", 0),)
+    own = (own_steps(spec),)
     wanted = table.inner_steps if table.kind == "regression" else own
     evaluated = spec.evaluation.inner_steps if spec.network is not None else own
     if missing := sorted(set(wanted) - set(evaluated)):
@@ -141,18 +142,3 @@ def _check_inner_steps(
             f" runs are evaluated after {known}: add {missing[0]} to evaluation.inner_steps of the"
             f" experiment {experiment!r}."
         )
-
-
-def readings(spec: RunSpec) -> list[str]:
-    """Names of the test results that a run has: see the table in ``engine/readings.py``."""
-    from cml_bench import registry
-
-    cls = registry.method(spec.method)
-    if not cls.learns:
-        return ["meta"]
-    has_co, single = "co" in cls.heads, spec.protocol.ensemble_top_k > 1
-    names = ["meta", "meta_last", *(["meta_single"] if single else [])]
-    if has_co:
-        names += ["co", "co_last", "co_paired", "co_unpaired", *(["co_single"] if single else [])]
-        names += [reading.name for reading in cls.more_readings]
-    return names
