@@ -1,5 +1,6 @@
-"""Draw the package's rooms and their imports into docs/architecture.md: ``python -m
-tests.make_rooms``.
+"""Draw the package's rooms and their imports into docs/architecture.md.
+
+Run by ``python -m tests.make_rooms``.
 """
 
 from pathlib import Path

@@ -21,8 +21,9 @@ def test_cka_of_identical_features_is_one_whatever_their_rotation_scale_and_plac
 
 
 def test_cka_is_the_formula_of_its_paper():
-    """|Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, columns centred (Kornblith et al. 2019, equation
-    6).
+    """The formula is |Y'X|^2 / (|X'X| |Y'Y|).
+
+    With Frobenius norms and centred columns (Kornblith et al. 2019, equation 6).
     """
     x, y = points(20, 7), points(20, 5, seed=3) + points(20, 7)[:, :5]
     a, b = x - x.mean(0), y - y.mean(0)

@@ -76,7 +76,7 @@ def build(name: str, path: str, initial: dict):
 
 
 def with_sets(method, name: str, part: str):
-    """The method, which takes its sets for a task's nodes from the fixture."""
+    """The method, with the fixture's sets of the nodes of each task."""
     a = stored(name)
     if f"{part}set1" in a:
         nodes = np.concatenate((a[f"{part}support"], a[f"{part}query"]), 1)

@@ -1,8 +1,7 @@
-"""Miniature archives in the exact formats of the published ones: every class, but few and small
-images of each.
+"""Miniature archives in the exact formats of the published ones: all classes, few small images.
 
-``python -m tests.helpers.archives FOLDER`` writes all of them and ``FOLDER/sources.yaml``, a piece
-of configuration that names them with their digests: a study runs on them as ``snakemake
+``python -m tests.helpers.archives FOLDER`` writes all of them, and ``FOLDER/sources.yaml``, a piece
+of configuration that names them with their digests. A study runs on them as ``snakemake
 --configfile STUDY.yaml FOLDER/sources.yaml``. Images of a class share a pattern, so that there is
 something to learn. The bytes depend on ``seed`` only.
 """

@@ -196,10 +196,9 @@ def follow(groups: dict, by_hand: reference.Adam, grads: dict) -> None:
 def relative(got: dict, want: dict) -> float:
     """The largest difference, each tensor's as a share of its largest entry.
 
-    Biases of convolutions in front of batch-norm are left out: their gradient is rounding noise. A
-    tensor whose entries are all below a ten-thousandth of the largest entry of all is measured
-    against that share. Such a tensor is noise too: where every ReLU of a block is dead, only
-    rounding is left of its gradient.
+    Biases of convolutions in front of batch-norm are left out: their gradient is rounding noise.
+    Where every ReLU of a block is dead, a whole tensor is rounding noise: so a tensor is measured
+    against at least a ten-thousandth of the largest entry of all tensors.
     """
     names = [n for n in want if not (n[1].startswith("conv") and ".bias" in n[1])]
     sizes = {n: float(want[n].abs().max()) for n in names}
