@@ -1,4 +1,4 @@
-"""Methods, data sets and networks: one file each, found by scanning their folders.
+"""Methods, data sets, networks, kinds of figures and tables: one file each, found by scanning.
 
 A file registers its class with ``@methods.register("name")``. ``maml+cml`` has no file:
 ``cooperative.py`` registers a function that makes it from the class of ``maml``, and so for every
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # for annotations alone: these rooms stand above this module
     from cml_bench.methods.base import Method
     from cml_bench.networks.base import Network
     from cml_bench.study.figure_config import FigureConfig
+    from cml_bench.study.table_kind import TableKind
 
     MethodMaker = Callable[[type[Method]], type[Method]]
 
@@ -151,6 +152,7 @@ methods: "Registry[Method]" = Registry("method", "cml_bench.methods")
 networks: "Registry[Network]" = Registry("network", "cml_bench.networks")
 datasets: "Registry[DataSet]" = Registry("data set", "cml_bench.data")
 figures: "Registry[FigureConfig]" = Registry("kind of figure", "cml_bench.figures.kinds")
+tables: "Registry[TableKind]" = Registry("kind of table", "cml_bench.report.kinds")
 
 
 def method(name: str) -> "type[Method]":

@@ -13,6 +13,7 @@ from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import cell_summary
 from cml_bench.readings import evaluation_key, own_steps
 from cml_bench.records import FINISHED, Record, Store
+from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig
@@ -131,7 +132,7 @@ def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
     for group in config.columns:
         name, experiment = reader.experiment(config, group.title)
         shots = sorted(group.shots or experiment.shots)
-        if config.kind != "regression":
+        if not tables.get(config.kind).by_inner_steps:
             columns += [Column(shot, group=group.title) for shot in shots]
             continue
         members = reader.plan.members[name]

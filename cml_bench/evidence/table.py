@@ -14,6 +14,8 @@ import numpy as np
 from cml_bench.evidence import stats
 from cml_bench.evidence.verdict import CellSummary, GainVerdict, LevelVerdict, gain_verdict
 from cml_bench.records import Record
+from cml_bench.registry import tables
+from cml_bench.study.table_kind import TableKind
 
 
 class Column(NamedTuple):
@@ -39,7 +41,7 @@ class Column(NamedTuple):
 
     def title(self, kind: str) -> str:
         """The place; in a regression table ``5-shot, 1 step, median``."""
-        if kind != "regression":
+        if not tables.get(kind).by_inner_steps:
             return self.place
         return f"{self.shot}-shot, {self.inner}, {self.statistic}"
 
@@ -185,26 +187,31 @@ class Table:
     beside: list[Beside] = field(default_factory=list)
 
     @property
+    def style(self) -> type[TableKind]:
+        """What its kind says."""
+        return tables.get(self.kind)
+
+    @property
     def better(self) -> int:
         """1 where higher is better, -1 where lower is."""
-        return -1 if self.kind == "regression" else 1
+        return self.style.better
 
     @property
     def unit(self) -> str:
         """The unit of a difference."""
-        return "squared error; negative is better" if self.kind == "regression" else "points"
+        return self.style.unit
 
     @property
     def replicates(self) -> str:
         """What a mean is taken over."""
-        return "class splits" if self.kind == "splits" else "seeds"
+        return "class splits" if self.style.over_splits else "seeds"
 
     @property
     def compares(self) -> bool:
         """Whether differences are shown. A table of cost leaves them to the table of accuracies
         that has the same rows.
         """
-        return self.kind != "cost" or len(self.results) < len(self.rows)
+        return self.style.compares(self)
 
     @property
     def results(self) -> list[TableRow]:

@@ -29,8 +29,7 @@ OUTCOMES = {
 
 def _unit(table: Table) -> str:
     """What the axis counts."""
-    regression = table.kind == "regression"
-    return "reduction of squared error" if regression else "gain in accuracy, points"
+    return table.style.gain_unit
 
 
 # -- a chart of the page

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from cml_bench.evidence.table import Beside, Cell, Column, Difference, Table
 from cml_bench.evidence.verdict import GainVerdict, LevelVerdict
+from cml_bench.registry import tables
 
 DASH = "–"
 
@@ -25,7 +26,7 @@ def number(value: float, kind: str) -> str:
     """Two decimals for percentages, three for errors; a dash for nan."""
     if math.isnan(value):
         return DASH
-    return f"{value:.3f}" if kind == "regression" else f"{value:.2f}"
+    return f"{value:.{tables.get(kind).decimals}f}"
 
 
 def cell_text(cell: Cell, kind: str) -> str:
@@ -55,8 +56,7 @@ def difference_text(difference: Difference, kind: str) -> str:
 
 def grids(table: Table) -> list[Grid]:
     """The blocks of a table: its results, its paired differences, its cells beside the paper's."""
-    layouts = {"accuracy": _accuracy, "cost": _cost, "regression": _regression, "splits": _splits}
-    blocks = [layouts[table.kind](table)]
+    blocks = [table.style.grid(table)]
     if table.compares and (differences := _differences(table)).rows:
         blocks.append(differences)
     return [*blocks, _beside(table)] if table.beside else blocks
@@ -67,12 +67,12 @@ def numbers(values: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(set(values))))
 
 
-def _n(cells: Iterable[Cell | None]) -> str:
+def finished(cells: Iterable[Cell | None]) -> str:
     """The numbers of finished runs that occur in a row."""
     return numbers(cell.summary.finished for cell in cells if cell and cell.summary) or "0"
 
 
-def _bold(table: Table, first: int) -> set[tuple[int, int]]:
+def bold(table: Table, first: int) -> set[tuple[int, int]]:
     """Positions of the bold cells of a table whose columns begin at ``first`` in the grid."""
     return {
         (i, first + j)
@@ -82,44 +82,14 @@ def _bold(table: Table, first: int) -> set[tuple[int, int]]:
     }
 
 
-def _accuracy(table: Table) -> Grid:
+def by_row(table: Table) -> Grid:
+    """A line for each row, a column for each of the table's."""
     header = ["", "n", *(column.title(table.kind) for column in table.columns)]
     rows = []
     for row in table.results:
         cells = [row.cells[column] for column in table.columns]
-        rows.append([row.label, _n(cells), *(cell_text(cell, table.kind) for cell in cells)])
-    return Grid(table.title, header, rows, _bold(table, 2))
-
-
-def _splits(table: Table) -> Grid:
-    """As accuracies. A second line under a row has the same on one class split, over seeds."""
-    grid = _accuracy(table)
-    rows: list[list[str]] = []
-    bold: set[tuple[int, int]] = set()
-    for i, (row, line) in enumerate(zip(table.results, grid.rows, strict=True)):
-        bold |= {(len(rows), j) for k, j in grid.bold if k == i}
-        rows.append(line)
-        cells = [row.cells[column].fixed for column in table.columns]
-        if any(cells):
-            texts = [cell_text(cell, table.kind) if cell else DASH for cell in cells]
-            rows.append([f"{row.label}, one split", _n(cells), *texts])
-    return Grid(table.title, grid.header, rows, bold)
-
-
-def _regression(table: Table) -> Grid:
-    """A line for each shot and row; inner steps and statistic side by side."""
-    blocks = by_shot(table.columns)
-    names = {"mean": "MSE", "median": "median"}
-    titles = [f"{names[c.statistic]}, {c.inner}" for c in next(iter(blocks.values()))]
-    rows: list[list[str]] = []
-    bold: set[tuple[int, int]] = set()
-    for shot, columns in blocks.items():
-        for row in table.results:
-            cells = [row.cells[column] for column in columns]
-            bold |= {(len(rows), 3 + j) for j, cell in enumerate(cells) if cell.bold}
-            texts = [cell_text(cell, table.kind) for cell in cells]
-            rows.append([f"{shot}-shot", row.label, _n(cells), *texts])
-    return Grid(table.title, ["", "", "n", *titles], rows, bold)
+        rows.append([row.label, finished(cells), *(cell_text(cell, table.kind) for cell in cells)])
+    return Grid(table.title, header, rows, bold(table, 2))
 
 
 def by_shot(columns: Iterable[Column]) -> dict[int, list[Column]]:
@@ -171,36 +141,14 @@ def _ratio(pairs: list[tuple[float, float]]) -> float:
     return sum(a for a, _ in pairs) / base if base else math.nan
 
 
-def _cost(table: Table) -> Grid:
-    by_row = costs(table)
-    header = [
-        "",
-        "parameters, training",
-        "parameters, test",
-        *(column.title(table.kind) for column in table.columns),
-        "training FLOPs",
-        "training time",
-    ]
-    rows = []
-    for row in table.results:
-        counts, relative = [DASH, DASH], [DASH, DASH]
-        if cost := by_row.get(row.label):
-            counts = [f"{cost['train']:,}", f"{cost['test']:,}"]
-            ratios = (cost["relative_flops"], cost["relative_seconds"])
-            relative = [DASH if math.isnan(ratio) else f"{ratio:.2f}×" for ratio in ratios]
-        texts = [cell_text(row.cells[column], table.kind) for column in table.columns]
-        rows.append([row.label, *counts, *texts, *relative])
-    return Grid(table.title, header, rows, _bold(table, 3))
-
-
 def _differences(table: Table) -> Grid:
     """A line for each compared row; its columns are shots.
 
     In a regression table a line for each shot and compared row; its columns are inner steps.
     """
-    regression = table.kind == "regression"
+    inner = table.style.by_inner_steps
     columns = [column for column in table.columns if column.statistic == "mean"]
-    blocks = [*by_shot(columns).values()] if regression else [columns]
+    blocks = [*by_shot(columns).values()] if inner else [columns]
     rows = []
     for block in blocks:
         for row in table.rows:
@@ -211,10 +159,10 @@ def _differences(table: Table) -> Grid:
             label = f"{row.label} − {row.against}"
             label += f" ({'; '.join(verdicts)})" if verdicts else ""
             texts = [difference_text(d, table.kind) if d else DASH for d in differences]
-            rows.append([f"{block[0].shot}-shot", label, *texts] if regression else [label, *texts])
-    titles = [column.inner if regression else column.title(table.kind) for column in blocks[0]]
+            rows.append([f"{block[0].shot}-shot", label, *texts] if inner else [label, *texts])
+    titles = [column.inner if inner else column.title(table.kind) for column in blocks[0]]
     heading = f"Paired differences ({table.unit}), with 95 % t intervals over {table.replicates}"
-    return Grid(heading, [*([""] * (1 + regression)), *titles], rows, set())
+    return Grid(heading, [*([""] * (1 + inner)), *titles], rows, set())
 
 
 def difference_grid(table: Table) -> Grid:
@@ -289,4 +237,4 @@ def signed(value: float, kind: str = "accuracy") -> str:
     """``+1.88`` or ``−0.31``; errors with three decimals; a dash for nan."""
     if math.isnan(value):
         return DASH
-    return f"{value:+.{3 if kind == 'regression' else 2}f}".replace("-", "−")
+    return f"{value:+.{tables.get(kind).decimals}f}".replace("-", "−")

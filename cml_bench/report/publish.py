@@ -177,7 +177,7 @@ def brief(plan: Plan, home: Path, page: Path) -> str:
     parts = [f"### {markdown(_title(plan.study))}"]
     for table in _tables(plan, home):
         if table.compares and (rows := _gains(table)):
-            sign = " A negative difference is better." if table.kind == "regression" else ""
+            sign = " A negative difference is better." if table.better < 0 else ""
             said = f"**{markdown(table.title)}.** {markdown(Prose(table.caption.strip()))}{sign}"
             rows = [[*map(markdown, row)] for row in rows]
             parts += [said.strip(), tabulate(rows, "firstrow", "pipe", disable_numparse=True)]
@@ -218,7 +218,7 @@ def _gains(table: Table) -> list[list[str]]:
     """
     columns = [column for column in table.columns if column.statistic == "mean"]
     blocks, titles = {"": columns}, [column.title(table.kind) for column in columns]
-    if table.kind == "regression":
+    if table.style.by_inner_steps:
         blocks = {f"{shot}-shot: ": block for shot, block in grids.by_shot(columns).items()}
         titles = [column.inner for column in next(iter(blocks.values()))]
     lines = [

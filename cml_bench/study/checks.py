@@ -8,6 +8,7 @@ from typing import Any
 
 from cml_bench.errors import UserError, unknown
 from cml_bench.readings import own_steps, readings
+from cml_bench.registry import tables
 from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import FigureConfig, Row
 from cml_bench.study.schema import Experiment, Study, TableConfig
@@ -76,9 +77,8 @@ def _check_table(table: TableConfig, experiment: Experiment, place: str) -> None
     from cml_bench import registry
 
     data = registry.datasets.get(experiment.data)
-    kinds = {"regression": "regression", "accuracy": "classification", "splits": "classification"}
-    wanted = kinds.get(table.kind, data.kind)
-    if wanted != data.kind:
+    wanted = registry.tables.get(table.kind).data_kind
+    if wanted not in (None, data.kind):
         raise UserError(
             f"{place}: a table of kind {table.kind} is for {wanted}, and {data.name} is"
             f" {data.kind}."
@@ -133,7 +133,7 @@ def _check_inner_steps(
     training.
     """
     own = (own_steps(spec),)
-    wanted = table.inner_steps if table.kind == "regression" else own
+    wanted = table.inner_steps if tables.get(table.kind).by_inner_steps else own
     evaluated = spec.evaluation.inner_steps if spec.network is not None else own
     if missing := sorted(set(wanted) - set(evaluated)):
         known = ", ".join(map(str, evaluated))

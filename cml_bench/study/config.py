@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cml_bench.errors import UserError
+from cml_bench.registry import tables
 from cml_bench.study import places, strict_yaml
 from cml_bench.study.figure_config import FigureConfig
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig
@@ -243,9 +244,10 @@ def _check_columns(table: TableConfig, study: Study, place: str) -> None:
     titles = [group.title for group in table.columns]
     if len(set(titles)) < len(titles):
         raise UserError(f"{place} has several groups of columns: give each a title of its own.")
-    if table.kind == "regression" and len(titles) > 1:
+    kind = tables.get(table.kind)
+    if kind.by_inner_steps and len(titles) > 1:
         raise UserError(
-            f"{place} is of kind regression, which has columns of one experiment; make a table for"
+            f"{place} is of kind {kind.name}, which has columns of one experiment; make a table for"
             " each."
         )
     for group in table.columns:
@@ -253,12 +255,12 @@ def _check_columns(table: TableConfig, study: Study, place: str) -> None:
             bool(name and study.experiments[name].splits)
             for name in (group.experiment, group.fixed)
         )
-        if table.kind == "splits" and (one or not many):
+        if kind.over_splits and (one or not many):
             raise UserError(
-                f"{place} is of kind splits: give {group.experiment!r} `splits`, and its `fixed`"
-                " none."
+                f"{place} is of kind {kind.name}: give {group.experiment!r} `splits`, and its"
+                " `fixed` none."
             )
-        if table.kind != "splits" and (many or group.fixed):
+        if not kind.over_splits and (many or group.fixed):
             raise UserError(f"{place} shows class splits: its kind must be `splits`.")
         shots = study.experiments[group.experiment].shots
         if strange := sorted(set(group.shots) - set(shots)):

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticKnownError
 
 from cml_bench.data.prepared import Folder, LocalCopy
+from cml_bench.registry import tables
 from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
 from cml_bench.study.figure_config import Figure, Positive, Row, Seed
 from cml_bench.texts import Line
@@ -17,6 +19,15 @@ def _counted(value: Any) -> Any:
     if value > MAX_SEEDS:
         raise ValueError(f"there can be at most {MAX_SEEDS:,} seeds")
     return tuple(range(value))
+
+
+def _table_kind(name: str) -> str:
+    """A name of a kind of table, else pydantic's error of a choice."""
+    if name not in tables.names():
+        *most, last = map(repr, tables.names())
+        expected = f"{', '.join(most)} or {last}"
+        raise PydanticKnownError("literal_error", {"expected": expected})
+    return name
 
 
 # Of studies, experiments, tables and figures: keys name files and targets.
@@ -106,10 +117,8 @@ class TableConfig(Model):
     regression).
     """
 
-    kind: Literal["accuracy", "cost", "regression", "splits"] = Field(
-        description=(
-            "splits: accuracy of nodes, with intervals over class splits instead of training seeds"
-        )
+    kind: Annotated[str, AfterValidator(_table_kind)] = Field(
+        description="accuracy, cost, regression, or splits: see report/kinds"
     )
     columns: tuple[ColumnGroup, ...] = Field(
         min_length=1, description="`experiment: NAME` is short for one group without title"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cml_bench.errors import UserError, unknown
+from cml_bench.registry import tables
 from cml_bench.study.plan import Plan, PlannedCell
 from cml_bench.study.schema import ColumnGroup, TableConfig
 
@@ -129,7 +130,7 @@ def restrict(plan: Plan, name: str) -> Plan:
         )
     part = known[name]
     table, columns, n = plan.tables[part.table], _columns_of(plan, part), part.seeds
-    unit = "class split" if table.kind == "splits" else "seed"
+    unit = "class split" if tables.get(table.kind).over_splits else "seed"
     told = [part.data] * bool(part.data) + [f"{part.shot}-shot"] * bool(part.shot)
     told += [f"the first {n} {unit}{'s' * (n > 1)}"] * bool(n)
     members = {
