@@ -1,4 +1,5 @@
-"""What a plan checks before any training: all that tables and figures ask for will be there.
+"""Checks before any training that all will be there which tables and figures ask for.
+
 Imports no torch.
 """
 
@@ -16,7 +17,7 @@ from cml_bench.study.schema import Experiment, Study, TableConfig
 
 @contextlib.contextmanager
 def told(place: str) -> Iterator[str]:
-    """A UserError from inside says which experiment of which file it is about."""
+    """Put ``place``, an experiment of a file, before the text of a UserError from inside."""
     try:
         yield place
     except UserError as error:
@@ -44,8 +45,9 @@ def known_name(kind: str, name: str, names: list[str]) -> None:
 def check_rows(
     study: Study, members: dict[str, Any], specs: dict[str, RunSpec], where: str
 ) -> None:
-    """Everything that tables and figures ask for will be there: else they would fail after all the
-    training.
+    """A UserError if a table or figure asks for what its runs will not have.
+
+    Without this check it would fail after all the training.
     """
 
     def by_shot(name: str, row: Row) -> Iterator[tuple[int, list[RunSpec]]]:
@@ -116,7 +118,7 @@ def _check_line(figure: FigureConfig, row: Row, specs: list[RunSpec], place: str
 
 
 def layers(spec: RunSpec) -> list[str]:
-    """Names of the layers of psi, of a run's network."""
+    """Names of the layers of psi in a run's network."""
     from cml_bench import registry
 
     assert spec.network is not None, "asked of runs with a model only"
@@ -129,8 +131,9 @@ def layers(spec: RunSpec) -> list[str]:
 def _check_inner_steps(
     table: TableConfig, experiment: str, row: Row, spec: RunSpec, place: str
 ) -> None:
-    """The steps of the table's columns are evaluated: those it names, else those of the method's
-    training.
+    """The runs are evaluated after the inner steps that the table shows.
+
+    A table that names none shows the method's own number.
     """
     own = (own_steps(spec),)
     wanted = table.inner_steps if tables.get(table.kind).by_inner_steps else own

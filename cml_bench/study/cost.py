@@ -1,7 +1,7 @@
 """What a study costs: hours, disk and downloads of its tables. Imports no torch.
 
-Hours are estimates from counted FLOPs and two round rates, one measured on a core of a slow server
-CPU, the other assumed for a GPU; the text says so. They tell hours from weeks, no more.
+Hours are counted FLOPs divided by a round rate. The rate of a core was measured on a slow server
+CPU, the rate of a GPU is assumed, and the text says so. Such hours tell hours from weeks, no more.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from tabulate import tabulate
 from cml_bench.study import preflight, work
 from cml_bench.study.plan import Plan, PlannedRun, Work
 
-# One core: FLOP/s of Conv4's outer step; seconds to start a small network's step.
+# Of one core: FLOP/s of Conv4's outer step, and seconds that any step takes at least.
 CPU_FLOPS, CPU_STEP = 40e9, 0.0015
 GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
 
@@ -41,7 +41,7 @@ def _work(run: PlannedRun) -> Work:
 
 
 def hours(runs: Sequence[PlannedRun], gpu: bool, rates: Rates | None = None) -> float:
-    """Hours of one core, or of one GPU for the runs that gain by it; by measured rates if given."""
+    """Hours of one core, or of one GPU for the runs that gain by it. Measured rates count first."""
     seconds = 0.0
     for run in runs:
         flops, steps = _work(run).flops, _work(run).steps

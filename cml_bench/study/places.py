@@ -1,8 +1,7 @@
-"""Where in a configuration a key belongs, for one that stands where nobody reads it. Imports torch
-only when asked.
+"""Where in a configuration a key belongs that stands at a place where nobody reads it.
 
-Nothing is listed by hand: the places follow from the configuration's models and from the options of
-every plug-in.
+Nothing is listed by hand: the places follow from the models of the configuration and from the
+options of every plug-in. Imports torch only when asked.
 """
 
 import functools
@@ -22,8 +21,9 @@ _SHOWN = 3
 
 
 def instead_of(here: str = "") -> Belongs:
-    """A function that says of an unknown key, given by its path below ``here``, where it belongs;
-    empty: nowhere.
+    """A function from the path of an unknown key below ``here`` to the place where it belongs.
+
+    The place is empty where no such key is known.
 
     ``instead_of()(("inner_lr",))`` is ``experiments.NAME.methods.NAME.options``.
     """

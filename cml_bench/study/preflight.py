@@ -1,4 +1,4 @@
-"""What stands before a start: which runs cannot start, and why. Imports no torch."""
+"""Which runs of a study cannot start, and why. Imports no torch."""
 
 import contextlib
 import os
@@ -13,8 +13,9 @@ from cml_bench.study.schema import Study
 
 
 def blocked(plan: Plan) -> dict[str, str]:
-    """data id -> why its runs cannot start now: terms not acknowledged, or a file that a person
-    must fetch.
+    """data id -> why its runs cannot start now.
+
+    Either the terms of use are not acknowledged, or a person must fetch a file.
     """
     study, reasons = plan.study, {}
     folder = Path(study.data_dir)
@@ -45,16 +46,14 @@ def own_digests(study: Study, name: str) -> dict[str, str]:
 
 
 def is_prepared(study: Study, folder: Path, item: PlannedData) -> bool:
-    """Whether arrays are there that were made from the files that the study asks for; no others
-    will do.
-    """
+    """Whether the prepared arrays are there, made from the very files that the study asks for."""
     index = prepared.index(folder, item.data_id)
     return prepared.is_wanted(index, item.published, own_digests(study, item.name))
 
 
 def other_data(plan: Plan, folder: Path | None = None) -> list[PlannedData]:
-    """Items of the plan's ``data`` whose arrays are there, but made from other files than the study
-    asks for.
+    """The plan's data whose arrays are there, but were made from other files than the study asks
+    for.
     """
     study = plan.study
     folder = folder or Path(study.data_dir)
@@ -63,8 +62,9 @@ def other_data(plan: Plan, folder: Path | None = None) -> list[PlannedData]:
 
 
 def refuse_other_data(plan: Plan, folder: Path, data_ids: set[str]) -> None:
-    """A UserError if one of these is :func:`other_data`: another study may have prepared it anew in
-    the meantime.
+    """A UserError if one of these is in :func:`other_data`.
+
+    Another study may have prepared it anew since this one was started.
     """
     for item in other_data(plan, folder):
         if item.data_id in data_ids:
@@ -98,14 +98,18 @@ def not_run(plan: Plan) -> dict[str, str]:
 
 
 def lost(plan: Plan, results: Path | None = None) -> dict[str, str]:
-    """run id -> the reason of :func:`not_run`, or why its record cannot be tested as the study
-    asks.
+    """run id -> the reason of :func:`not_run`, or why its record does not suffice.
+
+    A record without weights cannot be tested again, so it must hold the tests that the study asks
+    for.
     """
     store, reasons = Store(results or plan.study.results), {}
     for run in plan.runs:
         folder = store.runs / run.folder
         if (folder / "record.json").exists() and not (folder / "model.safetensors").exists():
-            with contextlib.suppress(UserError):  # damaged: `status` and the job itself say so
+            with contextlib.suppress(
+                UserError
+            ):  # a damaged record: `status` and the job itself tell it
                 record = store.read(run.spec)
                 if record and (reason := untestable(record, run.spec.evaluation)):
                     reasons[run.id] = reason
@@ -113,8 +117,9 @@ def lost(plan: Plan, results: Path | None = None) -> dict[str, str]:
 
 
 def without_stamp(plan: Plan) -> set[str]:
-    """Keys of prepared data that has no stamp and can get none, in a folder of others, say. Nothing
-    is to be done.
+    """Keys of prepared data without a stamp, in a folder that cannot be written.
+
+    Nothing is left to be done for it, and no stamp can say so.
     """
     study, folder = plan.study, Path(plan.study.data_dir)
     if os.access(folder, os.W_OK):
@@ -124,8 +129,9 @@ def without_stamp(plan: Plan) -> set[str]:
 
 
 def lost_jobs(plan: Plan) -> set[str]:
-    """Jobs that have a stamp, and whose runs are not all stored: a folder that was moved away is to
-    be trained anew.
+    """Ids of jobs that have a stamp although a run of theirs is no longer stored.
+
+    Such a run is trained anew.
     """
     results = Path(plan.study.results)
     there = {

@@ -1,5 +1,6 @@
-"""How far a study is: the state of every run, counted per table. Imports no torch, starts
-nothing.
+"""How far a study is: the state of every run, counted per table.
+
+Imports no torch, and starts nothing.
 """
 
 import json
@@ -28,9 +29,7 @@ STATES = (
 
 
 class State(NamedTuple):
-    """One run's state and, for people, more about it: step and time left, a log's path, a
-    reason.
-    """
+    """One run's state. ``more`` is for people: step and time left, the path of a log, a reason."""
 
     run: str
     title: str
@@ -98,9 +97,7 @@ def counts(plan: Plan, states_of: dict[str, State]) -> dict[str, dict[str, int]]
 
 
 def text(plan: Plan, results: Path) -> str:
-    """For people: counts per table, then every run that is under way, failed, cannot run or lacks
-    results.
-    """
+    """For people: counts per table, then every run that is neither finished nor simply missing."""
     states_of = states(plan, results)
     lines = [
         f"{key}: {', '.join(f'{n} {state}' for state, n in numbers.items())}"

@@ -1,8 +1,7 @@
-"""The one reader of YAML files: what would be lost or read as something else without a word is
-refused.
+"""The one reader of YAML files. It refuses what PyYAML would drop or misread without a word.
 
-PyYAML keeps the last of two equal keys, reads ``010`` as 8 and ``1:30`` as 90, as YAML 1.1 says. A
-merge key (``<<``) may be overridden: that is what it is for.
+As YAML 1.1 says, PyYAML keeps the last of two equal keys, and reads ``010`` as 8 and ``1:30`` as
+90. A merge key (``<<``) may be overridden: that is what it is for.
 """
 
 import json
@@ -41,7 +40,7 @@ def read(path: Path | str, missing: str = "") -> Any:
 
 
 def parse(text: str, where: str) -> Any:
-    """As :func:`read`, of a text that was read from ``where``."""
+    """As :func:`read`, for a text from the file ``where``."""
     is_json, content = _json(text)
     try:
         # A tab is white space in JSON, and an error in YAML.
@@ -55,8 +54,9 @@ def parse(text: str, where: str) -> Any:
 
 
 def _json(text: str) -> tuple[bool, Any]:
-    """Whether it is JSON, and its content, of which PyYAML reads escaped pairs of surrogates
-    wrongly.
+    """Whether the text is JSON, and its content.
+
+    JSON is read apart because PyYAML misreads a character that JSON escapes as two surrogates.
     """
     try:
         return True, json.loads(text)
@@ -65,8 +65,9 @@ def _json(text: str) -> tuple[bool, Any]:
 
 
 def _check(node: yaml.Node | None, where: str, seen: dict[yaml.Node, bool]) -> None:
-    """Refuse what is ambiguous in a node and all below it; ``seen``: the nodes before it, and
-    whether it is in them.
+    """Refuse what is ambiguous in a node and in all below it.
+
+    ``seen`` holds the nodes before it, and of each whether this node lies inside it.
     """
     if node is None:
         return
@@ -116,7 +117,7 @@ def _check_number(node: yaml.ScalarNode, place: str) -> None:
             f"{place}: {node.value} would be read as {meant}, in base 60: write {meant}, or put"
             " quotes on it."
         )
-    # As words 08 and 0o10 are no better: a model that wants a number would read them.
+    # 08 and 0o10 are words to YAML, but a model that wants a number would still read one.
     if (number or (node.tag == f"{_TAG}str" and node.style is None)) and _LEADING_ZERO.fullmatch(
         node.value
     ):

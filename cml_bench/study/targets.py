@@ -2,8 +2,8 @@
 ``table2_cifar_fs_1shot_n3``.
 
 ``_DATA`` keeps the columns on one data set, ``_Kshot`` those of K shots, ``_nK`` the first K seeds.
-A data set's own name (``cifar_fs``, ``cifar_fs_1shot``, ``cifar_fs_n3``) is every table that has
-it, ``nK`` every table with so many seeds. Imports no torch.
+The name of a data set (``cifar_fs``, ``cifar_fs_1shot``, ``cifar_fs_n3``) means every table that
+has it, and ``nK`` every table with K seeds. Imports no torch.
 """
 
 import re
@@ -40,7 +40,8 @@ def _columns(plan: Plan, shown: Sequence[ColumnGroup]) -> int:
 
 class Part(NamedTuple):
     """A part of a table: its columns on one data set, of one number of shots, of the first seeds.
-    Empty or 0: all.
+
+    An empty name and 0 mean all.
     """
 
     table: str
@@ -50,7 +51,7 @@ class Part(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """What stands behind the data set in its name."""
+        """The end of its name, behind the data set."""
         return (f"_{self.shot}shot" if self.shot else "") + (
             f"_n{self.seeds}" if self.seeds else ""
         )
@@ -62,7 +63,7 @@ class Part(NamedTuple):
 
 
 def _columns_of(plan: Plan, part: Part) -> tuple[ColumnGroup, ...]:
-    """The part's groups of columns, those of one number of shots with these alone."""
+    """The part's groups of columns; a part of one number of shots has these alone."""
     columns = []
     for group in plan.tables[part.table].columns:
         experiment = plan.study.experiments[group.experiment]
@@ -87,7 +88,7 @@ def _shots_of(plan: Plan, part: Part) -> list[int]:
 
 
 def parts(plan: Plan) -> dict[str, Part]:
-    """Name of every part of every table -> the part, whole tables included."""
+    """Name -> part, for every part of every table and for whole tables."""
     every = {}
     for key, table in plan.tables.items():
         data = _data_of(plan, table)
@@ -102,8 +103,9 @@ def parts(plan: Plan) -> dict[str, Part]:
 
 
 def groups(plan: Plan) -> dict[str, list[str]]:
-    """Names that mean several tables -> the parts that they mean; names of tables and figures come
-    first.
+    """Names that mean several tables -> the parts that they mean.
+
+    A name that a table, a part or a figure has is not among them.
     """
     members: dict[str, list[str]] = {}
     known = parts(plan)
@@ -153,7 +155,7 @@ def restrict(plan: Plan, name: str) -> Plan:
 
 
 def _first(cell: PlannedCell, n: int) -> PlannedCell:
-    """The cell with the first ``n`` runs on both sides; 0: all."""
+    """The cell with its first ``n`` runs, and its baseline's. 0 means all."""
     against = cell.against and cell.against[: n or None]
     return cell.model_copy(update={"runs": cell.runs[: n or None], "against": against})
 
@@ -170,16 +172,14 @@ def figure_groups(plan: Plan) -> dict[str, list[str]]:
 
 
 def expand_figures(plan: Plan, names: list[str]) -> list[str]:
-    """Names of figures, those that mean several replaced by these; none: every figure of the
-    study.
-    """
+    """Names of figures, where a name of several is replaced by theirs. Without names: all."""
     several = figure_groups(plan)
     return [key for name in names for key in several.get(name, [name])] or list(plan.figures)
 
 
 def expand(plan: Plan, names: list[str]) -> list[str]:
-    """Names of tables and their parts, those that mean several replaced by these; none: every table
-    of the study.
+    """Names of tables and parts, where a name of several is replaced by theirs. Without names: all
+    tables.
     """
     several = groups(plan)
     return [part for name in names for part in several.get(name, [name])] or list(plan.tables)

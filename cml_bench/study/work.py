@@ -1,8 +1,8 @@
-"""How much each run of a plan is: counts of FLOPs, kept on disk. Imports no torch.
+"""How much each run of a plan computes: counts of FLOPs, kept on disk. Imports no torch.
 
-Counting traces every method on its network, which needs torch and takes a second each. So only what
-prints hours asks for it, a count is made once and kept beside the cached plans, and everything else
-about a run follows from its count by arithmetic. :mod:`cml_bench.costs.estimate` makes the counts.
+Counting traces a method on its network, which needs torch and takes about a second. So only commands
+that print hours count. A count is made once and kept beside the cached plans. The work of a run
+follows from its count by arithmetic. :mod:`cml_bench.costs.estimate` makes the counts.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from cml_bench.spec import RunSpec
 from cml_bench.study.plan import PACKAGE, Plan, PlannedRun, Work, hash_of
 from cml_bench.system.files import write_json
 
-# What a count depends on besides the run: editing anything else keeps the counts.
+# The sources that a count depends on: after an edit of any other source the counts still hold.
 _ROOMS = ("data", "methods", "networks")
 _MODULES = ("engine/flops.py", "engine/step.py")
 
@@ -43,7 +43,7 @@ class Counts(BaseModel):
 
 
 class _Entry(BaseModel):
-    """A file of the cache. ``of`` is all that it was counted for, so that no other's is taken."""
+    """A file of the cache. ``of`` says in full what was counted, and is compared before use."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -97,7 +97,7 @@ def keep(cache: Path, of: str, counts: Counts) -> None:
 
 
 def work(spec: RunSpec, counts: Counts | None) -> Work:
-    """How much a run is. A method that does not learn has no counts."""
+    """How much a run computes and stores. A method that does not learn has no counts."""
     protocol, evaluation = spec.protocol, spec.evaluation
     if counts is None:
         return Work(steps=0, flops=0, bytes=2 * evaluation.tasks)
