@@ -30,16 +30,15 @@ PACKAGE = Path(__file__).parent.parent
 
 
 class Part(BaseModel):
-    """Base of a plan and its parts: frozen. Keys that an older or newer version wrote besides are
-    passed over.
-    """
+    """Base of a plan and its parts: frozen. Keys of an older or newer version are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Work(Part):
-    """How much a run is: outer steps, FLOPs of training, validation and test, bytes that it leaves
-    on disk.
+    """How much a run computes: outer steps, and FLOPs of training, validation and test together.
+
+    ``bytes`` are left on disk.
     """
 
     steps: int

@@ -1,8 +1,8 @@
 """How much each run of a plan computes: counts of FLOPs, kept on disk. Imports no torch.
 
-Counting traces a method on its network, which needs torch and takes about a second. So only commands
-that print hours count. A count is made once and kept beside the cached plans. The work of a run
-follows from its count by arithmetic. :mod:`cml_bench.costs.estimate` makes the counts.
+Counting traces a method on its network, which needs torch and takes about a second. So only
+commands that print hours count. A count is made once and kept beside the cached plans. The work of
+a run follows from its count by arithmetic. :mod:`cml_bench.costs.estimate` makes the counts.
 """
 
 import contextlib
