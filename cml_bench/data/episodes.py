@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cml_bench import seeding
+from cml_bench.shapes import Inputs, Targets
 
 SPLITS = ("train", "validation", "test")
 _BLOCK = 256  # episodes drawn at a time: amortises numpy's call overhead over many outer steps
@@ -21,8 +21,8 @@ _BLOCK = 256  # episodes drawn at a time: amortises numpy's call overhead over m
 class Examples(NamedTuple):
     """Inputs (T, n, ...) and targets: labels (T, n) int64, or values (T, n, d)."""
 
-    x: Tensor
-    y: Tensor
+    x: Inputs
+    y: Targets
 
 
 class Task(NamedTuple):

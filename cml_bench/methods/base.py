@@ -101,9 +101,8 @@ class Method:
     (:meth:`step_size`). It may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
     """
 
-    # Both are set by the subclass: the class of its options, and the annotation of an instance.
-    Options: type[spec.Options] = spec.Options
-    options: Any
+    Options: type[spec.Options] = spec.Options  # a subclass sets its own class
+    options: Any  # of the class Options; a subclass annotates it with that class
     name: str
     version = 1  # part of every run's id: raise it when the algorithm's numbers change
     accepts_colearner = True

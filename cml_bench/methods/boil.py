@@ -40,6 +40,7 @@ class BOIL(MAML):
     """
 
     Options = BOILOptions
+    options: BOILOptions
 
     def check_start(self) -> None:
         """As MAML's; ``ortho_init`` needs a head with no more rows than columns."""

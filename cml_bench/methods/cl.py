@@ -55,6 +55,7 @@ class CL(WithCoLearner, MAML):
     """
 
     Options = CLOptions
+    options: CLOptions
     heads = (*MAML.heads, "co")
     accepts_colearner = False
     co_in_inner_loop = True

@@ -60,6 +60,8 @@ class WithCoLearner(Method):
     alone.
     """
 
+    options: CooperativeOptions
+
     def __init__(self, options: spec.Options, network: Network, kind: str):
         super().__init__(options, network, kind)
         depth = self.options.cml.depth

@@ -28,3 +28,4 @@ class FOMAML(MAML):
     """
 
     Options = FOMAMLOptions
+    options: FOMAMLOptions

@@ -94,6 +94,7 @@ class MAMLPlusPlus(MAML):
     """
 
     Options = MAMLPPOptions
+    options: MAMLPPOptions
     phase: tuple[tuple[float, ...], bool]  # weights of the query losses; whether second order
     recipe = Recipe(
         steps=50_000,

@@ -70,6 +70,7 @@ class SharpMAML(MAML):
     """
 
     Options = SharpMAMLOptions
+    options: SharpMAMLOptions
     recipe = Recipe(
         steps=60_000,
         protocol={"val_tasks": 400, "val_fresh": True, "save_last": True, "selection": "separate"},

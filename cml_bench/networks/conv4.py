@@ -124,7 +124,7 @@ class Conv4(Network):
     Options = Conv4Options
     options: Conv4Options
     colearner_depth = 2
-    smallest = 16  # is pooled four times
+    smallest = 16  # an image is pooled four times
 
     def __init__(
         self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"

@@ -124,7 +124,7 @@ class ResNet12(Network):
     Options = ResNet12Options
     options: ResNet12Options
     colearner_depth = 2
-    smallest = 16  # is pooled four times
+    smallest = 16  # an image is pooled four times
     # BOIL's ResNet-12 row differs from its 4-conv row in this.
     recipe = Recipe(
         options={"inner_lr": 0.3}, protocol={"outer_lr": 6e-4}, network={"shortcuts": "fixed"}
