@@ -115,10 +115,10 @@ class Method:
     network_defaults: dict[str, Any] = {}  # options of the network that belong to the method
     more_readings: tuple[Reading, ...] = ()  # besides those of every method: engine/readings.py
     needs: str | None = None  # what its network must take (see Network.takes); None: anything
-    seed = 0  # of the training: a method's own draws are a function of it and the outer step
+    seed = 0  # of the training; a method's own draws depend on it and on the outer step alone
     # Everything of the method that depends on the outer step: see at_step. Within a phase the
-    # engine repeats what it has compiled or recorded once, so anything else that depends on the
-    # step, such as a draw, would be repeated with it.
+    # engine repeats what it has compiled or recorded once. So nothing else may depend on the step:
+    # a draw, for example, would be repeated too.
     phase: Hashable = None
 
     def __init__(self, options: spec.Options, network: Network, kind: str):

@@ -38,13 +38,13 @@ class SharpMAMLOptions(MAMLOptions):
         5e-4, ge=0, description="radius in each outer step; the released code has one rho for both"
     )
     perturb_co: bool = Field(
-        False, description="whether the outer ascent moves phi too, and the norm counts it"
+        False, description="whether the outer ascent moves phi too and its norm includes phi"
     )
     sharp_test_perturb: bool = Field(
         True,
         description=(
-            "off: level `both` does not ascend in the inner loop at test, as its released test"
-            " script (that of `lower` does, so `low` always ascends)"
+            "off: level `both` does not ascend in the inner loop at test, as in its released test"
+            " script; the script of `lower` ascends, so `low` always does"
         ),
     )
 

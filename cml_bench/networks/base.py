@@ -42,7 +42,7 @@ from cml_bench.study.protocols import Recipe
 
 Params = dict[str, Tensor]
 BN_EPS = 1e-5  # torch's default
-MOST_LAYERS = 100  # of one kind
+MOST_LAYERS = 100  # layers of one kind in a network
 MOST_PARAMETERS = 100_000_000  # a thousand times the paper's largest network
 
 
