@@ -7,7 +7,7 @@ batches of tasks, the outer optimiser, validation, selection, records.
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from cml_bench.shapes import (
 from cml_bench.study.protocols import RELEASED, Recipe
 
 Groups = dict[str, Params]
+Result = TypeVar("Result")
 
 
 class Adapted(NamedTuple):
@@ -309,9 +310,9 @@ class Method:
         raise NotImplementedError
 
     def meta_step(
-        self, closure: Callable[[], Scores], groups: Groups, optimizer: torch.optim.Optimizer
-    ) -> Scores:
-        """Make one outer step; ``closure`` sets the gradients and returns the scores."""
+        self, closure: Callable[[], Result], groups: Groups, optimizer: torch.optim.Optimizer
+    ) -> Result:
+        """Make one outer step, and return what ``closure``, which sets the gradients, returns."""
         result = closure()
         optimizer.step()
         return result

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Groups, Method, Scores
+from cml_bench.methods.base import Groups, Method, Result
 from cml_bench.methods.maml import MAML, MAMLOptions
 from cml_bench.registry import methods
 from cml_bench.shapes import PerTask, TaskGroups, TaskParams
@@ -117,8 +117,8 @@ class SharpMAML(MAML):
         )
 
     def meta_step(
-        self, closure: Callable[[], Scores], groups: Groups, optimizer: torch.optim.Optimizer
-    ) -> Scores:
+        self, closure: Callable[[], Result], groups: Groups, optimizer: torch.optim.Optimizer
+    ) -> Result:
         """Ascend by E, take the gradient there, go back, step."""
         if not self.rho_up:
             return super().meta_step(closure, groups, optimizer)
