@@ -29,6 +29,8 @@ Features = Float[Tensor, "tasks examples *feature"]
 Maps = Float[Tensor, "tasks examples filters rows columns"]
 Outputs = Float[Tensor, "tasks examples outputs"]
 
+Predictions = Shaped[Tensor, "examples *target"]  # labels or values of one task
+
 # Images and maps whose tasks are folded into the channels.
 Folded = Float[Tensor, "examples channels height width"]
 FoldedMaps = Float[Tensor, "examples filters rows columns"]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cml_bench import seeding
+from cml_bench.shapes import Inputs, Targets
 
 if TYPE_CHECKING:
     from cml_bench.data.base import DataSet
@@ -25,8 +25,8 @@ _BLOCK = 256  # episodes drawn at a time, since a call of numpy costs the same f
 class Examples(NamedTuple):
     """Inputs x (T, n, ...), and targets y: labels (T, n) int64, or values (T, n, d)."""
 
-    x: Tensor
-    y: Tensor
+    x: Inputs
+    y: Targets
 
 
 class Task(NamedTuple):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cml_bench import registry
@@ -20,6 +21,7 @@ from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.records import Record, Store
 from cml_bench.records import read as read_record
+from cml_bench.shapes import Inputs, Predictions, Targets
 from cml_bench.spec import MOST_INNER_STEPS
 
 # how far outside [0, 1] pixels may be: resized and noisy ones are, bytes and normalised ones are
@@ -33,7 +35,7 @@ class AdaptedLearner:
     def __init__(self, learner: "Learner", groups: Groups, params: Params):
         self.learner, self.groups, self.params = learner, groups, params
 
-    def outputs(self, x_query: Any, head: str = "meta") -> Tensor:
+    def outputs(self, x_query: Any, head: str = "meta") -> Float[Tensor, "examples outputs"]:
         """Outputs (n, way) or (n, d) of inputs (n, ...). Batch-norm uses the statistics of this
         batch.
 
@@ -45,7 +47,7 @@ class AdaptedLearner:
             x = self.learner.inputs(x_query, "x_query")
             return self.learner.method.outputs(self.groups, self.params, x, (head,))[head][0]
 
-    def predict(self, x_query: Any, head: str = "meta") -> Tensor:
+    def predict(self, x_query: Any, head: str = "meta") -> Predictions:
         """Labels (n,) for classification, values (n, d) for regression; see :meth:`outputs`."""
         outputs = self.outputs(x_query, head)
         return outputs.argmax(1) if self.learner.method.kind == "classification" else outputs
@@ -101,7 +103,7 @@ class Learner:
         """Any parameter: they share type and device."""
         return next(iter(self.groups["base"].values()))
 
-    def inputs(self, values: Any, named: str) -> Tensor:
+    def inputs(self, values: Any, named: str) -> Inputs:
         """Inputs (n, ...) as a batch of one task, in the type that the network computes with."""
         found, nodes = given.tensor(values, named), self.method.network.takes == "nodes"
         expected = () if nodes else tuple(self.method.network.input_shape)
@@ -130,7 +132,7 @@ class Learner:
                 f" them, not {kind} from {low:g} to {high:g}."
             )
 
-    def _targets(self, values: Any, count: int) -> Tensor:
+    def _targets(self, values: Any, count: int) -> Targets:
         """Labels or values of the support set, as a batch of one task."""
         y, labels = given.tensor(values, "y_support"), self.method.kind == "classification"
         if labels:

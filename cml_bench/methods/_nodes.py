@@ -56,6 +56,7 @@ class NodeMethod(Method):
     """
 
     network: NodeNetwork
+    options: NodeOptions
 
     needs = "nodes"
     second_order = False

@@ -33,6 +33,7 @@ class Template(Method):
     """
 
     Options = TemplateOptions
+    options: TemplateOptions
 
     def adapts(self, name: str) -> bool:
         """(4) Override what differs from MAML.

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.data.episodes import Task
@@ -45,6 +46,7 @@ class AMMGNN(NodeMethod):
     """
 
     Options = AMMOptions
+    options: AMMOptions
     recipe = tlp_recipe(500)
     more_recipes = {"tlp": tlp_recipe(500, outer_lr=1e-2, inner_lr=0.1)}
     network_defaults = {"readout": "node"}
@@ -106,7 +108,9 @@ class AMMGNN(NodeMethod):
     def extra_loss(self, groups: TaskGroups, task: Task) -> PerTask:
         """Minus the cosines between the two sets' alphas and betas, per task (T,)."""
         pairs = (groups[_TASK][name].unbind(1) for name in ("alpha", "beta"))
-        return -self.options.regulariser * sum(F.cosine_similarity(a, b, dim=1) for a, b in pairs)
+        cosines = sum(F.cosine_similarity(a, b, dim=1) for a, b in pairs)
+        assert isinstance(cosines, Tensor)
+        return -self.options.regulariser * cosines
 
     def seen_features(self, groups: TaskGroups) -> TaskParams:
         """The factors of the features; in an inner step they are constants (first order)."""

@@ -7,7 +7,7 @@ batches of tasks, the outer optimiser, validation, selection, records.
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from cml_bench.shapes import (
 from cml_bench.study.protocols import RELEASED, Recipe
 
 Groups = dict[str, Params]
+Result = TypeVar("Result")
 
 
 class Adapted(NamedTuple):
@@ -101,9 +102,8 @@ class Method:
     (:meth:`step_size`). It may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
     """
 
-    # Both are set by the subclass: the class of its options, and the annotation of an instance.
-    Options: type[spec.Options] = spec.Options
-    options: Any
+    Options: type[spec.Options] = spec.Options  # a subclass sets its own class
+    options: Any  # of the class Options; a subclass annotates it with that class
     name: str
     version = 1  # part of every run's id: raise it when the algorithm's numbers change
     accepts_colearner = True
@@ -116,10 +116,10 @@ class Method:
     network_defaults: dict[str, Any] = {}  # options of the network that belong to the method
     more_readings: tuple[Reading, ...] = ()  # besides those of every method: engine/readings.py
     needs: str | None = None  # what its network must take (see Network.takes); None: anything
-    seed = 0  # of the training: a method's own draws are a function of it and the outer step
+    seed = 0  # of the training; a method's own draws depend on it and on the outer step alone
     # Everything of the method that depends on the outer step: see at_step. Within a phase the
-    # engine repeats what it has compiled or recorded once, so anything else that depends on the
-    # step, such as a draw, would be repeated with it.
+    # engine repeats what it has compiled or recorded once. So nothing else may depend on the step:
+    # a draw, for example, would be repeated too.
     phase: Hashable = None
 
     def __init__(self, options: spec.Options, network: Network, kind: str):
@@ -310,9 +310,9 @@ class Method:
         raise NotImplementedError
 
     def meta_step(
-        self, closure: Callable[[], Scores], groups: Groups, optimizer: torch.optim.Optimizer
-    ) -> Scores:
-        """Make one outer step; ``closure`` sets the gradients and returns the scores."""
+        self, closure: Callable[[], Result], groups: Groups, optimizer: torch.optim.Optimizer
+    ) -> Result:
+        """Make one outer step, and return what ``closure``, which sets the gradients, returns."""
         result = closure()
         optimizer.step()
         return result

@@ -16,7 +16,7 @@ class BOILOptions(MAMLOptions):
     """Defaults: 4-conv (ResNet-12: ``inner_lr`` 0.3, ``outer_lr`` 6e-4)."""
 
     head_lr: float = Field(
-        0.0, ge=0, description="inner step size of the head: 0 is BOIL, inner_lr would be MAML"
+        0.0, ge=0, description="inner step size of the head; 0 is BOIL, inner_lr is MAML"
     )
     ortho_init: bool = added(
         False, description="the head's rows start orthonormal (the authors' --ortho-init)"
@@ -40,6 +40,7 @@ class BOIL(MAML):
     """
 
     Options = BOILOptions
+    options: BOILOptions
 
     def check_start(self) -> None:
         """As MAML's; ``ortho_init`` needs a head with no more rows than columns."""

@@ -23,7 +23,8 @@ class CLOptions(CooperativeOptions, MAMLOptions):
         1.0,
         ge=0,
         description=(
-            "weight of the co-learner's support loss in the inner loop. Not stated: as gamma"
+            "weight of the co-learner's support loss in the inner loop. The paper does not state"
+            " it: as gamma"
         ),
     )
     co_inner_lr: float | None = Field(
@@ -55,6 +56,7 @@ class CL(WithCoLearner, MAML):
     """
 
     Options = CLOptions
+    options: CLOptions
     heads = (*MAML.heads, "co")
     accepts_colearner = False
     co_in_inner_loop = True

@@ -24,7 +24,7 @@ from cml_bench.shapes import Inputs, Outputs, TaskGroups, TaskParams
 
 
 class CoLearnerOptions(spec.Options):
-    """Keys that a ``+cml`` run has and its baseline has not."""
+    """Keys of a ``+cml`` run that its baseline does not have."""
 
     gamma: float = Field(
         1.0,
@@ -40,7 +40,7 @@ class CoLearnerOptions(spec.Options):
         description="hidden layers of the co-learner; none: the paper's (2 convolutions, 1 linear)",
     )
     frozen: bool = spec.added(
-        False, description="phi stays at its random start: its gradient is the noise of figure 3a"
+        False, description="phi stays at its random start; its gradient is the noise of figure 3a"
     )
 
 
@@ -48,7 +48,7 @@ class CooperativeOptions(spec.Options):
     """What a co-learner adds to the options of a method."""
 
     cml: CoLearnerOptions = Field(
-        CoLearnerOptions(), description="the co-learner, which the baseline has not"
+        CoLearnerOptions(), description="the co-learner; the baseline has none"
     )
 
 
@@ -59,6 +59,8 @@ class WithCoLearner(Method):
     co-learner's loss (equation 9, at test). That loss does not depend on theta, so psi adapts
     alone.
     """
+
+    options: CooperativeOptions
 
     def __init__(self, options: spec.Options, network: Network, kind: str):
         super().__init__(options, network, kind)

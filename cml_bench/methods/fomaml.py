@@ -12,7 +12,7 @@ class FOMAMLOptions(MAMLOptions):
     """As MAML's."""
 
     first_order: Literal[True] = Field(
-        True, description="inner gradients are constants: what makes it FOMAML"
+        True, description="inner gradients are constants; this makes it FOMAML"
     )
 
 
@@ -28,3 +28,4 @@ class FOMAML(MAML):
     """
 
     Options = FOMAMLOptions
+    options: FOMAMLOptions

@@ -29,7 +29,7 @@ class MAMLPPOptions(spec.Options):
         ge=0,
         description=(
             "where the learned step sizes start: 0.1 is what the released code uses; the 0.01 of"
-            " its configuration file is not read since 2019-05"
+            " its configuration file has not been read since 2019-05"
         ),
     )
     first_order: bool = Field(
@@ -43,10 +43,10 @@ class MAMLPPOptions(spec.Options):
         ),
     )
     learn_inner_lr: bool = Field(
-        True, description="LSLR: a step size learned for each adapted tensor and inner step"
+        True, description="LSLR: each adapted tensor learns a step size for each inner step"
     )
     per_step_norm: bool = Field(
-        True, description="BNWB: batch-norm scales and shifts of their own for each inner step"
+        True, description="BNWB: each inner step has its own batch-norm scales and shifts"
     )
     msl_epochs: int = Field(
         15,
@@ -65,7 +65,7 @@ class MAMLPPOptions(spec.Options):
         ),
     )
     epoch_steps: int = Field(
-        500, ge=1, description="outer steps of an epoch, the grain of MSL and DA"
+        500, ge=1, description="outer steps of an epoch; MSL and DA change between epochs"
     )
 
 
@@ -94,6 +94,7 @@ class MAMLPlusPlus(MAML):
     """
 
     Options = MAMLPPOptions
+    options: MAMLPPOptions
     phase: tuple[tuple[float, ...], bool]  # weights of the query losses; whether second order
     recipe = Recipe(
         steps=50_000,

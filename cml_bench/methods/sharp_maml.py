@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cml_bench.data.episodes import Examples
-from cml_bench.methods.base import Groups, Method, Scores
+from cml_bench.methods.base import Groups, Method, Result
 from cml_bench.methods.maml import MAML, MAMLOptions
 from cml_bench.registry import methods
 from cml_bench.shapes import PerTask, TaskGroups, TaskParams
@@ -38,13 +38,13 @@ class SharpMAMLOptions(MAMLOptions):
         5e-4, ge=0, description="radius in each outer step; the released code has one rho for both"
     )
     perturb_co: bool = Field(
-        False, description="whether the outer ascent moves phi too, and the norm counts it"
+        False, description="whether the outer ascent moves phi too and its norm includes phi"
     )
     sharp_test_perturb: bool = Field(
         True,
         description=(
-            "off: level `both` does not ascend in the inner loop at test, as its released test"
-            " script (that of `lower` does, so `low` always ascends)"
+            "off: level `both` does not ascend in the inner loop at test, as in its released test"
+            " script; the script of `lower` ascends, so `low` always does"
         ),
     )
 
@@ -70,6 +70,7 @@ class SharpMAML(MAML):
     """
 
     Options = SharpMAMLOptions
+    options: SharpMAMLOptions
     recipe = Recipe(
         steps=60_000,
         protocol={"val_tasks": 400, "val_fresh": True, "save_last": True, "selection": "separate"},
@@ -116,8 +117,8 @@ class SharpMAML(MAML):
         )
 
     def meta_step(
-        self, closure: Callable[[], Scores], groups: Groups, optimizer: torch.optim.Optimizer
-    ) -> Scores:
+        self, closure: Callable[[], Result], groups: Groups, optimizer: torch.optim.Optimizer
+    ) -> Result:
         """Ascend by E, take the gradient there, go back, step."""
         if not self.rho_up:
             return super().meta_step(closure, groups, optimizer)

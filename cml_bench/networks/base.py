@@ -1,8 +1,9 @@
 """What a network is: pure functions of named parameters, for many tasks at once.
 
 Shapes. T is the number of tasks, n the examples of each. Every parameter that a function receives
-has a leading task axis (T, ...), since after adaptation each task has weights of its own; stored
-parameters have none. Images are (T, n, C, H, W), vectors (T, n, d).
+has a leading task axis (T, ...), because after adaptation each task has weights of its own. Stored
+parameters have no task axis. Images are (T, n, C, H, W), vectors (T, n, d). The signatures name
+these shapes (``cml_bench/shapes.py``), and the tests check them.
 
 Inside a convolutional network the task axis is folded into the channels, (n, T*C, H, W), and the
 convolution has T groups: one program for all tasks, and batch statistics are per task by
@@ -41,7 +42,7 @@ from cml_bench.study.protocols import Recipe
 
 Params = dict[str, Tensor]
 BN_EPS = 1e-5  # torch's default
-MOST_LAYERS = 100  # of one kind
+MOST_LAYERS = 100  # layers of one kind in a network
 MOST_PARAMETERS = 100_000_000  # a thousand times the paper's largest network
 
 

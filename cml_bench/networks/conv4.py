@@ -58,8 +58,8 @@ class Conv4Options(Options):
     inputs: Literal["unit", "imagenet"] = added(
         "unit",
         description=(
-            "unit: pixels in [0, 1] as they come; imagenet: minus ImageNet's mean, over its"
-            " deviation (MAML++ on MiniImagenet)"
+            "unit: pixels in [0, 1] as they come; imagenet: minus ImageNet's mean,"
+            " divided by its deviation (MAML++ on MiniImagenet)"
         ),
     )
     extra_blocks: int = added(
@@ -67,8 +67,8 @@ class Conv4Options(Options):
         ge=0,
         le=MOST_LAYERS,
         description=(
-            "More-MAML: so many further blocks without pooling between block 4's ReLU and its"
-            " pooling; 3 give the paper's 232K. Their place is not stated"
+            "More-MAML: number of further blocks, which do not pool, between block 4's ReLU and its"
+            " pooling; 3 give the paper's 232K parameters. The paper does not state their place"
         ),
     )
     head_blocks: int = added(
@@ -124,7 +124,7 @@ class Conv4(Network):
     Options = Conv4Options
     options: Conv4Options
     colearner_depth = 2
-    smallest = 16  # is pooled four times
+    smallest = 16  # an image is pooled four times
 
     def __init__(
         self, options: Conv4Options, input_shape: tuple[int, ...], outputs: int, path: str = "fast"

@@ -84,7 +84,7 @@ class GCN(NodeNetwork):
         self.act: Callable[[Tensor], Tensor] = torch.relu
         self._data: Any = None
         self._graph: Graph | None = None
-        self._kept: dict[bytes, _DenseParts] = {}  # of the plain path
+        self._kept: dict[bytes, _DenseParts] = {}  # what the path plain keeps
 
     def bound(self, inputs: int, outputs: int) -> float:
         """As the option ``init`` says."""

@@ -35,9 +35,9 @@ class MLPOptions(Options):
     init: Literal["torch", "normal"] = Field(
         "torch",
         description=(
-            "torch: U(+-1/sqrt(fan_in)), since the CML paper names none and is written in PyTorch;"
-            " normal: as the released MAML code, truncated normal weights of deviation 0.01 and"
-            " zero biases"
+            "torch: U(+-1/sqrt(fan_in)), because the CML paper names no start and is written in"
+            " PyTorch; normal: truncated normal weights of deviation 0.01 and zero biases, as in"
+            " the released MAML code"
         ),
     )
     activation: Literal["relu", "tanh"] = Field(
@@ -47,7 +47,7 @@ class MLPOptions(Options):
         0,
         ge=0,
         le=MOST_LAYERS,
-        description="More-MAML: so many further hidden layers, of the last one's width",
+        description="More-MAML: number of further hidden layers, each as wide as the last one",
     )
 
     @property

@@ -46,8 +46,8 @@ class ResNet12Options(Options):
     last_skip: bool = Field(
         True,
         description=(
-            "whether block 4 has its skip connection: yes is BOIL's block type a, no its type b"
-            " (w/o lsc)"
+            "whether block 4 has its skip connection: yes is BOIL's block type a, no is its"
+            " type b (w/o lsc)"
         ),
     )
     shortcuts: Literal["adapted", "fixed"] = Field(
@@ -60,8 +60,8 @@ class ResNet12Options(Options):
     body: Literal["adapted", "fixed"] = Field(
         "adapted",
         description=(
-            "fixed: the inner loop moves the head alone. That is what BOIL's code does when the"
-            " name of a run is none that it expects; whether Table 9 was made so is not known"
+            "fixed: the inner loop moves the head alone. BOIL's code does that when it does not"
+            " know the name of a run; whether Table 9 was made so is not known"
         ),
     )
 
@@ -124,8 +124,8 @@ class ResNet12(Network):
     Options = ResNet12Options
     options: ResNet12Options
     colearner_depth = 2
-    smallest = 16  # is pooled four times
-    # BOIL's ResNet-12 row differs from its 4-conv row in this.
+    smallest = 16  # an image is pooled four times
+    # BOIL's ResNet-12 row differs from its 4-conv row in these values.
     recipe = Recipe(
         options={"inner_lr": 0.3}, protocol={"outer_lr": 6e-4}, network={"shortcuts": "fixed"}
     )
