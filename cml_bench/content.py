@@ -1,4 +1,4 @@
-"""What ``record.json`` holds, as types: what readers rely on. Further keys are let through."""
+"""The keys of ``record.json`` that readers rely on, as types."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from cml_bench.spec import Evaluation, RunSpec
 
 
 class Part(BaseModel):
-    """Base of what a reader relies on; further keys are let through."""
+    """Base of the parts of a record. Further keys are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -54,9 +54,7 @@ class Curves(Part):
 
 
 class Content(Part):
-    """The keys of ``record.json`` that tables, page, gate and status rely on, so that none has to
-    expect less.
-    """
+    """The keys that tables, page, gate and status rely on; a record without them is refused."""
 
     id: str
     spec: RunSpec

@@ -1,24 +1,22 @@
 """Which test results a run reports, and from which stored models they are read.
 
-=============  ===========================
-========================================================= reading        model
-what it is =============  ===========================
-========================================================= meta           psi, theta: best meta head
-the method; with a co-learner, CML co             phi of that same step        CML+ under joint
-selection co_paired      all of the best co head      CML+ with phi on the body it was saved with
-co_unpaired    psi, theta as ``meta``, phi  CML+ as the released code tests it: two steps mixed of
-the best co head          (``co`` is this one where the protocol's selection is "separate") co_eq9
-as ``co_paired``             the paper's equation 9: psi adapts by the co-learner's own loss
-meta_last      last step co_last        last step =============  ===========================
-=========================================================
+* ``meta``: psi and theta of the step with the best meta head. The method; with a co-learner, CML.
+* ``co``: phi of that same step. CML+ under joint selection. If the protocol's selection is
+  "separate", ``co`` is ``co_unpaired``.
+* ``co_paired``: all of the step with the best co head. CML+ with phi on the body that it was saved
+  with.
+* ``co_unpaired``: psi and theta as in ``meta``, phi of the step with the best co head. CML+ as the
+  released code tests it, a mix of two steps.
+* ``co_eq9``: as ``co_paired``, but by the paper's equation 9: psi adapts by the co-learner's loss.
+* ``meta_last``, ``co_last``: the last step.
 
 All but ``co_eq9`` adapt (psi, theta) by the meta-learner's support loss, as in training. A method
-may add readings (``Method.more_readings``; ``co_eq9`` is one of the co-learner's, ``both``,
-``co_fixed`` and ``co_unadapted`` are of ``cl``).
+may add readings (``Method.more_readings``): ``co_eq9`` is one of the co-learner's, and ``both``,
+``co_fixed`` and ``co_unadapted`` belong to ``cl``.
 
 With ``ensemble_top_k`` > 1, ``meta`` and ``co`` average the outputs of the k best steps by the meta
-head, and ``co_paired`` those of the k best by the co head (``co`` too under "separate");
-``meta_single`` and ``co_single`` are the best single model's.
+head, and ``co_paired`` those of the k best by the co head (so does ``co`` under "separate").
+``meta_single`` and ``co_single`` are those of the best single model.
 """
 
 from typing import NamedTuple
@@ -34,13 +32,12 @@ from cml_bench.methods.base import Groups, Method
 from cml_bench.records import evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
 
-Models = dict[
-    str, Groups
-]  # best_meta, best_co, last; top_meta.0, top_meta.1, ..., top_co.0, ... where ensembled
+# best_meta, best_co and last; for ensembles also top_meta.0, top_meta.1, ..., top_co.0, ...
+Models = dict[str, Groups]
 
 
 class Pass(NamedTuple):
-    """Adapted model or models, and the readings that come out of them."""
+    """A model or an ensemble that adapts, and the readings that come out of it."""
 
     groups: list[Groups]
     inner_loss: str
@@ -48,7 +45,10 @@ class Pass(NamedTuple):
 
 
 def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) -> list[Pass]:
-    """The passes needed, all on the same episodes; models of the same step are evaluated once."""
+    """The passes that a run's readings need. Models of the same step are evaluated once.
+
+    ``steps``: the outer step of each model. ``has_co``: whether the co-learner's models are there.
+    """
     best, last = models["best_meta"], models.get("last")
     ensembles = {
         head: [models[key] for key in sorted(models) if key.startswith(f"top_{head}.")]
@@ -56,33 +56,33 @@ def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) 
     }
     same_last = last is not None and steps["best_meta"] == steps["last"]
     single = "_single" if ensembles["meta"] else ""
-    first, found = {f"meta{single}": "meta"} | ({"meta_last": "meta"} if same_last else {}), []
+    first, others = {f"meta{single}": "meta"} | ({"meta_last": "meta"} if same_last else {}), []
     if has_co:
         first |= {f"co{single}": "co"} | ({"co_last": "co"} if same_last else {})
         if steps["best_co"] != steps["best_meta"]:
             paired = Pass([models["best_co"]], "meta", {} if single else {"co_paired": "co"})
             mixed = {"base": best["base"], "co": models["best_co"]["co"]}
-            found += [paired, Pass([mixed], "meta", {"co_unpaired": "co"})]
+            others += [paired, Pass([mixed], "meta", {"co_unpaired": "co"})]
         else:
             first |= {"co_unpaired": "co"} | ({} if single else {"co_paired": "co"})
     if single:
-        found.append(
+        others.append(
             Pass(ensembles["meta"], "meta", {"meta": "meta"} | ({"co": "co"} if has_co else {}))
         )
         if has_co:
-            found.append(Pass(ensembles["co"], "meta", {"co_paired": "co"}))
+            others.append(Pass(ensembles["co"], "meta", {"co_paired": "co"}))
     for reading in method.more_readings if has_co else ():
         if (reading.model, reading.inner_loss) == ("best_meta", "meta"):
             first[reading.name] = reading.head
         else:
-            found.append(
+            others.append(
                 Pass([models[reading.model]], reading.inner_loss, {reading.name: reading.head})
             )
     if not same_last and last is not None:
-        found.append(
+        others.append(
             Pass([last], "meta", {"meta_last": "meta"} | ({"co_last": "co"} if has_co else {}))
         )
-    return [item for item in (Pass([best], "meta", first), *found) if item.readings]
+    return [item for item in (Pass([best], "meta", first), *others) if item.readings]
 
 
 def test_results(
@@ -94,13 +94,16 @@ def test_results(
     wanted: Evaluation,
     tasks_at_once: int,
 ) -> dict[str, np.ndarray]:
-    """Every reading's result per episode, by :func:`evaluation_key`; see :func:`stored`."""
+    """Every reading's results per episode (tasks,), by :func:`evaluation_key`.
+
+    All readings are of the same episodes. For the numbers see :func:`stored`.
+    """
     episodes = Episodes(data, "test", spec.way, spec.shot, wanted.query)
     method = method.for_test()
     inner = wanted.inner_steps or (method.inner_steps,)
     arrays = {}
-    found = passes(method, models, steps, "best_co" in models)
-    placed: dict[int, dict[str, torch.Tensor]] = {}  # each group of parameters once, whoever has it
+    planned = passes(method, models, steps, "best_co" in models)
+    placed: dict[int, dict[str, torch.Tensor]] = {}  # groups that models share are placed once
 
     def here(groups: Groups) -> Groups:
         for name, params in groups.items():
@@ -114,12 +117,12 @@ def test_results(
             sorted(set(item.readings.values())),
             item.inner_loss,
         )
-        for item in found
+        for item in planned
     ]
     scored = evaluate_all(
         method, asked, episodes, wanted.tasks, steps=inner, tasks_at_once=tasks_at_once
     )
-    for item, results in zip(found, scored, strict=True):
+    for item, results in zip(planned, scored, strict=True):
         for reading, head in item.readings.items():
             for k in inner:
                 arrays[evaluation_key(reading, k)] = stored(
@@ -143,8 +146,9 @@ def stored(kind: str, result: Result, answers: int) -> np.ndarray:
 
 
 def counted(accuracies: torch.Tensor, answers: int) -> np.ndarray:
-    """Correct answers of each episode (tasks,), from their shares among ``answers``: uint16, or
-    uint32 where needed.
+    """Correct answers of each episode (tasks,), from their shares among ``answers``.
+
+    The numbers are uint16, or uint32 where these are too small.
     """
     counts = torch.round(accuracies.cpu().double() * answers).to(torch.int64).numpy()
     return counts.astype(np.uint16 if answers < 2**16 else np.uint32)
