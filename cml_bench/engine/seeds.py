@@ -16,7 +16,7 @@ Copies of another seed then stand at their places.
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ from cml_bench.engine.step import clamp
 from cml_bench.engine.train import Training
 from cml_bench.methods.base import Groups, Method
 from cml_bench.spec import RunSpec
+
+Item = TypeVar("Item")
 
 
 def fits(spec: RunSpec, method: type[Method]) -> bool:
@@ -104,7 +106,7 @@ class Together:
             training.end_step(len(given[0]), (time.perf_counter() - start) / len(due))
         return True
 
-    def _everywhere(self, some: dict[int, Any]) -> list[Any]:
+    def _everywhere(self, some: dict[int, Item]) -> list[Item]:
         """One item for every place; the first item also stands at the places without one."""
         spare = next(iter(some.values()))
         return [some.get(place, spare) for place in range(self.seeds)]

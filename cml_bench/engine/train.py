@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -46,6 +46,14 @@ def annealed(protocol: Protocol, step: int, steps: int) -> float:
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
 
 
+class Kept(TypedDict):
+    """A model of a validated step; the higher its score, the better. Checkpoints store it."""
+
+    step: int
+    score: float
+    groups: Groups
+
+
 class Training:
     """State of one training: parameters, optimiser, step, best models, curves."""
 
@@ -62,9 +70,9 @@ class Training:
         self.val_tasks = Episodes(self.data, "validation", way, shot, query)
         self.groups: Groups = leaves(self.method.init(spec.seed), self.device, self.dtype)
         self.step, self.done_seconds = 0, {"train": 0.0, "validation": 0.0, "diagnostics": 0.0}
-        self.best: dict[str, dict[str, Any]] = {}
+        self.best: dict[str, Kept] = {}
         # head -> the members of its ensemble, the best first.
-        self.top: dict[str, list[dict[str, Any]]] = {}
+        self.top: dict[str, list[Kept]] = {}
         self.curves: dict[str, Any] = {"step": [], "train": {}, "validation": {}, "diagnostics": []}
         self.running: torch.Tensor | None = None  # sums over tasks, read only at a pause
         self.running_tasks = 0
@@ -254,18 +262,17 @@ class Training:
             old = self.best.get(head)
             improves = old is None or old["step"] == 0 or score > old["score"]
             if improves or protocol.selection == "last" or protocol.save_last:
-                self.best[head] = {
-                    "step": self.step,
-                    "score": score,
-                    "groups": snapshot(self.groups),
-                }
+                self.best[head] = self._kept(score)
             if protocol.ensemble_top_k > 1:
                 top = [entry for entry in self.top.get(head, []) if entry["step"]]
                 if len(top) < protocol.ensemble_top_k or score > top[-1]["score"]:
-                    top.append({"step": self.step, "score": score, "groups": snapshot(self.groups)})
+                    top.append(self._kept(score))
                 self.top[head] = sorted(top, key=lambda entry: -entry["score"])[
                     : protocol.ensemble_top_k
                 ]
+
+    def _kept(self, score: float) -> Kept:
+        return {"step": self.step, "score": score, "groups": snapshot(self.groups)}
 
     def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
         left, seconds, self._said = "", None, time.monotonic()
