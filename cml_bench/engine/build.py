@@ -38,7 +38,7 @@ class Settings:
     runs_per_gpu: int = 1
     memory_fraction: float | None = None  # of a GPU; None: 1 / runs_per_gpu
     tasks_at_once: int | None = None  # None: the network's number
-    gpu_expected: bool = False  # an error instead of a CPU, where the network gains by a GPU
+    gpu_expected: bool = False  # a CPU is an error where the network gains by a GPU
     threads: int = 1
     path: str = "auto"
     checkpoint_seconds: float = 60.0

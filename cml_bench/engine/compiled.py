@@ -170,7 +170,7 @@ def _transposed(x: Node) -> bool:
 def _through(x: Node) -> list[Node]:
     """The matrices (T, ...) of which ``x`` is the sum or the transpose.
 
-    None if ``x`` is neither, or is used more than once.
+    An empty list if ``x`` is neither, or is used more than once.
     """
     if len(x.users) > 1 or x.kwargs:
         return []
@@ -233,8 +233,8 @@ def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outpu
     shareable = constant_free(graph)
     if shareable and key in _programs:
         return _programs[key]
-    # Imported here, since the compiler takes seconds to load: planning, tests and the other paths
-    # do without it.
+    # Imported here, since the compiler takes seconds to load, and planning and the other paths do
+    # not need it.
     import torch._inductor as inductor
 
     try:

@@ -41,7 +41,7 @@ def annealed(protocol: Protocol, step: int, steps: int) -> float:
     It changes once an epoch.
     """
     low, high = protocol.outer_lr_min, protocol.outer_lr
-    assert low is not None  # otherwise the learning rate is constant, and nobody asks
+    assert low is not None  # otherwise the learning rate is constant
     done = (step // protocol.epoch_steps) * protocol.epoch_steps / steps
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
 
@@ -219,7 +219,7 @@ class Training:
             self._diagnose()
             self._select(val)
         final = self.step == self.spec.steps or self.diverged or self._patience_is_over()
-        if not self.diverged and (final or self._overdue()):  # after the final one the test is long
+        if not self.diverged and (final or self._overdue()):  # a long test follows the final one
             self._save()
         if final or not self.curves["step"][:-1] or time.monotonic() - self._said >= _SAY_SECONDS:
             self._say_progress(train, val)
