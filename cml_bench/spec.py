@@ -21,6 +21,7 @@ NAME = r"^[a-z0-9_+]+$"  # of methods, networks, data sets: they become folders
 # Far above anything that can be trained. Beyond them numbers overflow, or planning does not end.
 MOST_STEPS, MOST_TASKS, MOST_EXAMPLES, MOST_INNER_STEPS = 10**9, 10**7, 100_000, 200
 MOST_SEED = 2**63 - 1
+_SHOWN = 200  # characters of a wrong value in a message
 
 
 Precision = Literal["float32", "float64", "tf32", "bf16"]  # see engine/precision.py
@@ -75,9 +76,9 @@ class Options(Model):
     """Base of the options of a method, network or data set. Each field has a description."""
 
 
-def _short(value: Any, length: int = 200) -> str:
+def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}…"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def explain(
