@@ -1,6 +1,4 @@
-"""``python -m benchmarks run`` measures; ``python -m benchmarks show`` makes tables and a picture
-of the results.
-"""
+"""``python -m benchmarks run`` measures; ``python -m benchmarks show`` shows the results."""
 
 import argparse
 import fnmatch
@@ -26,7 +24,7 @@ GPU = RESULTS.with_name("gpu.json")
 GRAPHS = RESULTS.with_name("graphs.json")
 PAGE = Path(__file__).parent / "README.md"
 README = measure.ROOT / "README.md"
-_IDLE = 0.3  # load of a machine that is left alone
+_IDLE = 0.3  # the most load of an idle machine
 _SIZES = (10, 100, 700)
 
 
@@ -36,7 +34,7 @@ def _peers() -> dict[str, dict[str, str]]:
 
 
 def _vectors() -> str:
-    """The widest of the instructions on which the choice of kernels depends, as Linux tells."""
+    """The widest vector instructions that Linux names: the choice of kernels depends on them."""
     told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     return next((name for name in ("avx512f", "avx2") if name in told), "")
 

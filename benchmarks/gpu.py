@@ -1,11 +1,10 @@
-"""Meta-steps on a GPU: the engine's paths beside the official and learn2learn's way, side by side
-in one process.
+"""Meta-steps on a GPU: the engine's paths, the official way and learn2learn's in one process.
 
-``python -m benchmarks.gpu`` writes ``benchmarks/results/gpu.json``. Blocks of calls in random
-order; medians over blocks with their quartiles. Seconds are those between two waits for the device.
+``python -m benchmarks.gpu`` writes ``benchmarks/results/gpu.json``: medians over blocks of calls,
+with quartiles. The blocks are in random order. Seconds are those between two waits for the device.
 ``memory`` is the most that tensors took, from the making of an implementation to its third call.
-The engine's steps run where torch forbids to wait for the device; the peers read a number of every
-task, as their scripts do.
+During the engine's steps torch forbids waiting for the device. The peers read a number of every
+task, as their scripts do, so they wait.
 """
 
 import argparse
@@ -98,10 +97,10 @@ class Running:
         self.memory = torch.cuda.max_memory_allocated() - before
 
     def block(self, calls: int) -> float:
-        """Seconds of one call."""
+        """Make so many calls; returns the seconds of one."""
         torch.cuda.synchronize()
         start = time.perf_counter()
-        if not self.waits and self.count:  # the first call may choose kernels, and record
+        if not self.waits and self.count:  # the first call may choose kernels and record: it waits
             torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(calls):
@@ -113,7 +112,7 @@ class Running:
         return (time.perf_counter() - start) / calls
 
     def measure(self) -> None:
-        """One block more."""
+        """Time one more block."""
         pace = self.seconds[-1] if self.seconds else self.block(2)
         self.seconds.append(self.block(max(1, int(_BLOCK_SECONDS / pace))))
 
@@ -124,8 +123,8 @@ def measure(name: str, repeats: int, rng: random.Random) -> list[dict[str, Any]]
     problem, rows = Problem(**fields, device="cuda"), []
     unit, units = ("meta-step", 1) if work == "step" else ("task", problem.tasks)
     common = {"workload": name, "precision": precision, "unit": unit}
-    # Small convolutions show how long one takes to start; derivatives alone are not cast to 16 bits
-    # as a step's are.
+    # No limit for small images, whose convolutions take as long as their start. None for bf16: a
+    # derivative that is computed by itself is not cast to 16 bits, as it is in a step.
     limited = work == "step" and problem.size > 32 and precision != "bf16"
     with computing(precision, "cuda"):
         rates = limit.Rates(problem).rate(None) if limited else {}

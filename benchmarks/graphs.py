@@ -1,15 +1,17 @@
-"""Seconds per training task of the graph methods, the plain implementation and the fast path side
+"""Seconds per training task of the graph methods: the plain implementation and the fast path, side
 by side in one run.
 
 ``python -m benchmarks.graphs --data-dir DIR`` (where ``citeseer`` and ``amazon_computer`` are
-prepared) writes ``benchmarks/results/graphs.json``. Float32, 2-way 5-shot with 5 queries, the CML
-paper's 20 inner steps; with two threads, as TLP's code was timed, and with one, as a study trains.
+prepared) writes ``benchmarks/results/graphs.json``. Tasks are float32, 2-way 5-shot with 5 queries
+and the CML paper's 20 inner steps. Each is timed with two threads, as TLP's code was, and with one,
+as a study trains.
 
-Plain: every task node's subgraph as a dense block (G-Meta), or the dense features of the whole
-graph (AMM-GNN), and autograd for every inner step, as TLP's code. Blocks of tasks go round among
-the four in random order, so that other load meets all; the first task of a block, which finds the
-caches full of another's data, is not counted. On a machine that is not idle only ``processor`` of
-one thread, the median of the processor's own seconds, says what a task costs.
+The plain implementation is TLP's: G-Meta takes every task node's subgraph as a dense block, AMM-GNN
+the dense features of the whole graph, and every inner step uses autograd. The four (two paths, one
+and two threads) take turns in random order, so that other load meets all of them. The first task of
+a block is not counted, since the caches still hold another's data. ``processor`` is the median of
+the processor's own seconds. On a machine that is not idle only that of one thread says what a task
+costs.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from cml_bench.errors import UserError
 from cml_bench.system import allocator, hardware, paths, utf8
 from cml_bench.system.files import write_json
 
-WORKLOADS = {  # data set, method: tasks that are timed in a block, fast and plain; blocks of each
+WORKLOADS = {  # data set, method: tasks in a block of the fast and of the plain path, blocks
     ("citeseer", "gmeta"): (10, 5, 5),
     ("citeseer", "gmeta+cml"): (10, 5, 5),
     ("citeseer", "amm_gnn"): (10, 3, 5),
@@ -42,8 +44,8 @@ WORKLOADS = {  # data set, method: tasks that are timed in a block, fast and pla
     ("amazon_computer", "gmeta"): (6, 1, 3),
     ("amazon_computer", "gmeta+cml"): (6, 1, 3),
 }
-# Seconds of TLP's own code where it was measured (another machine of two cores), and what the fast
-# path is to reach.
+# Seconds of TLP's own code, measured on another machine of two cores, and those that the fast path
+# is to reach.
 TARGETS = {
     ("citeseer", "gmeta"): (0.085, 0.02),
     ("citeseer", "amm_gnn"): (0.80, 0.02),
@@ -54,9 +56,7 @@ CPU = torch.device("cpu")
 
 
 def stepper(data, method: str, path: str):
-    """A function that makes outer step number i and returns its seconds, and those of the processor
-    in it.
-    """
+    """A function that makes outer step i and returns its wall-clock and processor seconds."""
     cls, net = registry.method(method), registry.networks.get("gcn")
     network = net(net.Options.read(cls.network_defaults, "gcn"), data.input_shape, 2, path)
     network.bind(data)
@@ -87,18 +87,18 @@ def measure(data, method: str, blocks: tuple[int, int, int], rng: random.Random)
             block = [makers[path, threads](first + i, threads) for i in range(each[path] + 1)]
             seconds[path, threads] += block[1:]
     rows = []
-    for (path, threads), found in seconds.items():
-        found, used = np.array(found).T
+    for (path, threads), took in seconds.items():
+        wall, used = np.array(took).T
         rows.append(
             {
                 "workload": f"{method} on {data.name}, 2-way 5-shot, training task",
                 "implementation": path,
                 "threads": threads,
-                "seconds": round(float(np.median(found)), 5),
-                "mean": round(float(found.mean()), 5),
-                "fastest": round(float(found.min()), 5),
+                "seconds": round(float(np.median(wall)), 5),
+                "mean": round(float(wall.mean()), 5),
+                "fastest": round(float(wall.min()), 5),
                 "processor": round(float(np.median(used)), 5),
-                "tasks": len(found),
+                "tasks": len(wall),
             }
         )
         print(
@@ -123,7 +123,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     paths.from_command_line(args)
-    if not allocator.KEEP.items() <= os.environ.items():  # as the jobs of a study have it
+    if not allocator.KEEP.items() <= os.environ.items():  # the settings of a study's jobs
         again = [sys.executable, "-m", "benchmarks.graphs", *sys.argv[1:]]
         os.execve(sys.executable, again, {**os.environ, **allocator.KEEP})
     rows, before, rng = [], os.getloadavg()[0], random.Random(0)

@@ -1,8 +1,8 @@
 """How fast this core convolves: the rates that bound a meta-step from below.
 
-The FLOP limit of a workload is its counted FLOPs over the best rate seen on the network's own
-convolutions (forward, input gradient, weight gradient; both memory formats), measured in the same
-run, turn by turn with the implementations.
+The FLOP limit of a workload is its counted FLOPs over the best rate of the network's own
+convolutions: forward, input gradient, weight gradient, in both memory formats. The rates are
+measured in the same run as the implementations, turn by turn.
 """
 
 import time
@@ -18,9 +18,7 @@ _REPEATS = 3
 
 
 class Rates:
-    """One call measures every shape: the best rate, that of all shapes together (FLOP/s), a
-    meta-step's FLOPs.
-    """
+    """The rates of every shape of a network's convolutions, in FLOP/s."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         sizes = [problem.size // 2**i for i in range(4)]
@@ -36,7 +34,7 @@ class Rates:
                 )
 
     def rate(self, task: Task) -> dict[str, float]:
-        """Measure."""
+        """Measure once: the best rate, the rate of all shapes together, a meta-step's FLOPs."""
         best, flops, seconds = 0.0, 0, 0.0
         for cost, operations in self.work:
             for variants in operations:
@@ -52,18 +50,18 @@ def _device_seconds() -> float:
 
 def _fastest(run: Callable[[], object], now: Callable[[], float]) -> float:
     run()
-    found = []
+    seconds = []
     for _ in range(_REPEATS):
         start = now()
         run()
-        found.append(now() - start)
-    return min(found)
+        seconds.append(now() - start)
+    return min(seconds)
 
 
 def _operations(
     n: int, inputs: int, outputs: int, size: int, first: bool, device: str
 ) -> list[list[Callable[[], object]]]:
-    """For each kind of operation its variants; the first layer's input gradient is never needed."""
+    """The variants of each kind of operation. The first layer needs no input gradient."""
     kinds: list[list[Callable[[], object]]] = [[], [], []]
     for layout in (torch.contiguous_format, torch.channels_last):
         x, w, grad = (

@@ -1,4 +1,7 @@
-"""Workers, turn by turn in random order, and what their blocks say. Imports no torch."""
+"""Workers that take turns in random order, and the rows that their blocks give.
+
+Imports no torch.
+"""
 
 import datetime
 import json
@@ -21,11 +24,11 @@ from cml_bench.system import allocator
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers"
 INSTALLED = PEERS / "installed.json"
-_FIRST_GUESS = 3 * 2**30  # bytes that a worker may take whose peak is not known yet
+_FIRST_GUESS = 3 * 2**30  # bytes that a worker may take while its peak is not known
 
 
 def commit() -> str:
-    """Of the sources that are measured; a + behind it: and what is not committed."""
+    """The commit of the measured sources; a + behind it means that some are not committed."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -36,7 +39,7 @@ def commit() -> str:
 
 
 def made() -> dict[str, str]:
-    """When, and from which sources, for a results file."""
+    """The day and the commit, for a results file."""
     return {"date": datetime.date.today().isoformat(), "commit": commit()}
 
 
@@ -44,11 +47,11 @@ Blocks = dict[str, np.ndarray]  # of one implementation: (blocks,) by what was m
 
 
 class Missing(Exception):
-    """An implementation that cannot be had here, and why."""
+    """An implementation is not available here; the message says why."""
 
 
 class Worker:
-    """A fresh process with one implementation; its first block is the warm-up."""
+    """A fresh process with one implementation. Its first block is a warm-up and not counted."""
 
     def __init__(self, implementation: str, workload: Workload):
         order = {
@@ -81,18 +84,17 @@ class Worker:
         self.block(workload.block_seconds)
 
     def block(self, seconds: float) -> dict[str, Any]:
-        """What a block of calls took: see ``Served.block`` in worker.py."""
+        """Call it for so many seconds: see ``Served.block`` in worker.py."""
         return self._ask(str(seconds))
 
     def profile(self) -> dict[str, float]:
-        """Where the time of a call goes: see ``Served.profile`` in worker.py."""
+        """Shares of a call's time: see ``Served.profile`` in worker.py."""
         return self._ask("profile")
 
     def _ask(self, line: str) -> dict[str, Any]:
-        with suppress(BrokenPipeError):  # it has ended: its answer says so
-            os.write(
-                self.process.stdin.fileno(), f"{line}\n".encode()
-            )  # no buffer that closing would write again
+        with suppress(BrokenPipeError):  # the process has ended: then _answer says so
+            # Not through a buffer, which closing would write again.
+            os.write(self.process.stdin.fileno(), f"{line}\n".encode())
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -106,29 +108,30 @@ class Worker:
         return json.loads(line)
 
     def stop(self) -> None:
-        """End it, if it has not ended; a second time changes nothing."""
+        """End the process, if it has not ended. A second call changes nothing."""
         if not self.errors.closed:
             self.process.communicate("\n")
             self.errors.close()
 
 
 def interpreter(implementation: str) -> str:
-    """The Python that runs it; :class:`Missing` where that would be the peers' and they, or it, are
-    not installed.
+    """The Python that runs an implementation: this one, or that of the peers' environment.
+
+    Raises :class:`Missing` if it is a peer's and the peer is not installed.
     """
     package = IMPLEMENTATIONS[implementation][2]
     if package is None:
         return sys.executable
     if not INSTALLED.exists():
         raise Missing(f"{PEERS.name} is not there: `make benchmark` builds it")
-    found = json.loads(INSTALLED.read_text(encoding="utf-8"))[package]
-    if "missing" in found:
-        raise Missing(found["missing"])
+    installed = json.loads(INSTALLED.read_text(encoding="utf-8"))[package]
+    if "missing" in installed:
+        raise Missing(installed["missing"])
     return str(PEERS / "bin" / "python")
 
 
 def _spare() -> int:
-    """Bytes that may be taken with a quarter of the memory left to others."""
+    """Bytes that may be taken, so that a quarter of the memory is left to others."""
     lines = dict(
         line.split(":", 1)
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
@@ -138,7 +141,7 @@ def _spare() -> int:
 
 
 class Turns:
-    """All implementations of a workload, block by block."""
+    """The blocks of all implementations of a workload."""
 
     def __init__(self, workload: Workload, rng: random.Random):
         self.workload, self.rng = workload, rng
@@ -163,7 +166,7 @@ class Turns:
             self.blocks[name].append(block)
 
     def _worker(self, name: str) -> Worker:
-        """The living one, or a new one; idle ones give way where memory would not suffice."""
+        """The living worker, or a new one. Idle workers are ended if memory would not suffice."""
         if name not in self.alive:
             others = list(self.alive)
             while others and _spare() < self.peaks.get(name, _FIRST_GUESS):
@@ -172,7 +175,7 @@ class Turns:
         return self.alive[name]
 
     def profiles(self) -> dict[str, dict[str, float]]:
-        """By implementation, of work on images."""
+        """Shares of a call's time by implementation. Only work on images is profiled."""
         if not self.workload.problem.get("size") or self.workload.work == "draw":
             return {}
         return {name: self._worker(name).profile() for name in PROFILED if name in self.names}
@@ -187,13 +190,12 @@ class Turns:
 def measure(
     workloads: list[Workload], repeats: int, rng: random.Random, say: Callable[[str], None]
 ) -> Iterator[list[dict[str, Any]]]:
-    """After each sitting of a workload the rows of all so far: one for each implementation, see
-    :func:`rows`.
+    """After each sitting of a workload, the rows of all workloads so far: see :func:`rows`.
 
-    Every repeat goes through all workloads, so that what slows a machine for some minutes meets one
-    sitting of each, and no workload with all of its blocks.
+    Every repeat goes through all workloads. So what slows the machine for some minutes meets one
+    sitting of a workload, and not all of its blocks.
     """
-    every, found = [Turns(workload, rng) for workload in workloads], {}
+    every, by_workload = [Turns(workload, rng) for workload in workloads], {}
     try:
         for repeat in range(1, repeats + 1):
             for turns in every:
@@ -202,8 +204,8 @@ def measure(
                 profiles = turns.profiles() if repeat == repeats else {}
                 if len(every) > 1:
                     turns.stop()  # until the next repeat
-                found[turns.workload.name] = rows(turns.workload, turns.blocks, turns.missing)
-                for row in found[turns.workload.name]:
+                by_workload[turns.workload.name] = rows(turns.workload, turns.blocks, turns.missing)
+                for row in by_workload[turns.workload.name]:
                     if row["implementation"] in profiles:
                         row["shares"] = profiles[row["implementation"]]
                     shown = (
@@ -214,7 +216,7 @@ def measure(
                         f"{row['workload']} ({repeat} of {repeats}): {row['implementation']}:"
                         f" {shown}"
                     )
-                yield [row for of_one in found.values() for row in of_one]
+                yield [row for of_one in by_workload.values() for row in of_one]
     finally:
         for turns in every:
             turns.stop()
@@ -232,12 +234,12 @@ def _short(value: float) -> float:
 def rows(
     workload: Workload, blocks: dict[str, list[dict[str, Any]]], missing: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Medians over blocks and their quartiles, of one unit of the workload.
+    """A row for each implementation: medians over blocks, with quartiles, of one unit of work.
 
-    ``times_faster`` is the median over rounds of learn2learn's way's processor time over this
-    one's: the two blocks of a round met the same other load. ``limit_multiple``: processor time
-    over the FLOP limit, at the best rate of all rounds; ``limit_multiple_in_round``: at the best
-    rate of its own round, the median over rounds.
+    ``times_faster``: the processor time of learn2learn's way over that of this one. It is the
+    median over rounds, since the two blocks of a round met the same other load.
+    ``limit_multiple``: the processor time over the FLOP limit, at the best rate of all rounds.
+    ``limit_multiple_in_round``: the median over rounds, each at the best rate of its own.
     """
     common = {"workload": workload.name, "unit": workload.unit, "threads": workload.threads}
     arrays = {

@@ -1,6 +1,6 @@
 """The networks as ``torch.nn`` modules, as one writes them for learn2learn, higher and torchopt.
 
-Parameters have the engine's names. ``forward`` gives the outputs, and the features that the
+Parameters have the engine's names. ``forward`` returns the outputs and the features that the
 co-learner reads.
 """
 
@@ -71,7 +71,7 @@ class _VectorCoLearner(nn.Module):
 def build(
     problem: Problem, dtype: torch.dtype = torch.float32
 ) -> tuple[nn.Module, nn.Module | None]:
-    """Network and co-learner (None: the method has none) at the problem's start."""
+    """Network and co-learner with the problem's start; None: the method has no co-learner."""
     start = problem.start(dtype)
     if problem.size:
         pooled = problem.filters * (problem.size // 16) ** 2
@@ -86,13 +86,13 @@ def build(
     return net, co
 
 
-# -- the same network as a function of given parameters
-# ------------------------------------------------------
+# -- the same network as a function of given parameters --
 
 
 def _sub(params: OrderedDict, layer: str) -> OrderedDict:
-    """The parameters of one layer under their own names, looked for by prefix in every forward
-    pass.
+    """The parameters of one layer under their own names.
+
+    As in torchmeta, every forward pass searches for them by prefix.
     """
     prefix = layer + "."
     return OrderedDict(

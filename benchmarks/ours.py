@@ -63,35 +63,33 @@ class PlainEngine(Engine):
 
 
 class TaskByTask(Engine):
-    """The fast path with one task at a time: on a CPU it takes two or four of small images."""
+    """The fast path with one task at a time. By default, a CPU takes several of small images."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         super().__init__(problem, dtype, at_once=1)
 
 
 class FourAtOnce(Engine):
-    """The fast path with four tasks at a time: on a CPU it takes fewer of images that are not
-    small.
-    """
+    """The fast path with four tasks at a time. By default, a CPU takes fewer of large images."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         super().__init__(problem, dtype, at_once=4)
 
 
 class CompiledEngine(Engine):
-    """engine/compiled.py."""
+    """The path of engine/compiled.py."""
 
     path = "compiled"
 
 
 class CapturedEngine(Engine):
-    """engine/captured.py."""
+    """The path of engine/captured.py."""
 
     path = "captured"
 
 
 class _Seed(CompiledEngine):
-    """What :class:`Together` asks of a training; its meta-batch is there already."""
+    """What :class:`Together` needs of a training, with a meta-batch that is made beforehand."""
 
     spec = SimpleNamespace(protocol=SimpleNamespace(clamp=0.0))
     running = None
@@ -105,7 +103,7 @@ class _Seed(CompiledEngine):
         return self.task
 
     def end_step(self, tasks: int, seconds: float) -> None:
-        """Count it."""
+        """Count the outer step."""
         self.step += 1
 
 
@@ -141,7 +139,7 @@ class _Pictures(ImageSet):
 
 
 class Draws:
-    """Episodes as image numbers; a call draws :data:`DRAWN`."""
+    """Episodes as image numbers; a call draws :data:`DRAWN` of them."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         self.data, self.problem, self.key, self.first = (

@@ -1,6 +1,4 @@
-"""What all implementations of a workload compute: the network, the method, and the same random
-tasks.
-"""
+"""What all implementations of a workload compute: one network, one method, the same tasks."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -16,8 +14,9 @@ from cml_bench.methods.base import Groups, Method
 
 @dataclass(frozen=True)
 class Problem:
-    """A meta-step of MAML or MAML+CML on ``tasks`` tasks; ``size`` 0: the sinusoid, else images of
-    so many pixels.
+    """A meta-step of MAML or MAML+CML on ``tasks`` tasks.
+
+    ``size``: pixels of a side of the images; 0: the task is the sinusoid.
     """
 
     method: str = "maml"
@@ -36,12 +35,12 @@ class Problem:
 
     @property
     def kind(self) -> str:
-        """As that of a data set."""
+        """The kind of task, as a data set has it."""
         return "classification" if self.size else "regression"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one example."""
+        """The shape of one example."""
         return (self.channels, self.size, self.size) if self.size else (1,)
 
     def learner(self, path: str = "plain") -> Method:
@@ -57,8 +56,9 @@ class Problem:
         return cls(options, network, self.kind)
 
     def start(self, dtype: torch.dtype = torch.float32) -> Groups:
-        """The parameters from which every implementation starts; norms are moved, some scales below
-        0.
+        """The parameters from which every implementation starts.
+
+        Scales and shifts of batch-norm are moved by noise, so that some scales are below 0.
         """
         generator = torch.Generator().manual_seed(1)
 
@@ -92,7 +92,7 @@ class Problem:
         return Task(part(self.shot), part(self.query))
 
     def flops(self) -> int:
-        """Of convolutions and matrix products in one meta-step, with all derivatives."""
+        """FLOPs of one meta-step's convolutions and matrix products, with all derivatives."""
         data = SimpleNamespace(
             input_shape=self.input_shape,
             kind=self.kind,

@@ -1,11 +1,14 @@
 """The ways of stepping that the engine is compared with, written anew from their description.
 
-``LearnToLearn``: learn2learn's. The module tree is copied with clones as parameters, the copy takes
-inner steps by ``torch.autograd.grad(create_graph=True)``, and every task has a ``backward`` of its
-own, as in learn2learn's examples. ``Official``: the released CML code's, which is that of
-torchmeta. Parameters are an ordered dictionary that each layer searches for its own; the losses of
-the meta-batch are added up, with one ``backward`` at the end. ``PlainLoop``:
-tests/helpers/reference.py, one gradient of the whole meta-batch.
+``LearnToLearn`` is learn2learn's. The module tree is copied with clones as parameters, the copy
+takes inner steps by ``torch.autograd.grad(create_graph=True)``, and every task has its own
+``backward``, as in learn2learn's examples.
+
+``Official`` is that of the released CML code, which is torchmeta's. Parameters are an ordered
+dictionary in which each layer searches for its own. The losses of the meta-batch are added up, and
+there is one ``backward`` at the end.
+
+``PlainLoop`` is tests/helpers/reference.py: one gradient of the whole meta-batch.
 """
 
 from collections import OrderedDict
@@ -23,8 +26,9 @@ Named = dict[tuple[str, str], Tensor]
 
 
 class Peer:
-    """What scripts for other libraries have in common: two modules, Adam, a loss; per task the
-    accuracy is read.
+    """What scripts for other libraries have in common: two modules, Adam and a loss.
+
+    They read the accuracy of every task.
     """
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
@@ -43,15 +47,15 @@ class Peer:
         self.optimizer.step()
 
     def gradients(self, task: Task) -> None:
-        """Set the gradients of ``leaves``: those of the mean over tasks."""
+        """Set the gradients of ``leaves`` to those of the mean over tasks."""
         raise NotImplementedError
 
     def evaluate(self, task: Task) -> list[float]:
-        """Scores of the tasks after adaptation, no graph of second order."""
+        """Scores of the tasks after adaptation, without a second-order graph."""
         raise NotImplementedError
 
     def query_loss(self, outputs: Tensor, features: Tensor, y: Tensor) -> Tensor:
-        """Meta loss plus gamma times the co-learner's."""
+        """The meta-learner's loss plus gamma times the co-learner's."""
         loss = self.criterion(outputs, y)
         self.score(outputs, y)
         if self.co is None:
@@ -71,7 +75,7 @@ class Peer:
 def cloned(module: nn.Module, seen: dict[int, Tensor]) -> nn.Module:
     """The tree of modules with clones as parameters, through which gradients reach the originals.
 
-    ``seen``: clones by the address of what they are of, so that shared parameters stay shared.
+    ``seen``: clones by the address of their originals, so that shared parameters stay shared.
     """
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
@@ -90,8 +94,9 @@ def cloned(module: nn.Module, seen: dict[int, Tensor]) -> nn.Module:
 
 
 def move(module: nn.Module, seen: dict[int, Tensor]) -> None:
-    """Replace every parameter of the tree that carries an ``update`` by their sum; ``seen``: sums
-    by ``id``.
+    """Add its ``update`` to every parameter of the tree that has one.
+
+    ``seen``: sums by the ``id`` of the parameter, so that shared parameters stay shared.
     """
     for tensors in (module._parameters, module._buffers):
         for name, p in tensors.items():
@@ -125,7 +130,7 @@ class Learner(nn.Module):
 
 
 class LearnToLearn(Peer):
-    """See the module's text."""
+    """learn2learn's way: see the module's text."""
 
     def adapted(self, x: Tensor, y: Tensor, create_graph: bool) -> nn.Module:
         """A copy of the network after the inner loop."""
@@ -151,7 +156,7 @@ class LearnToLearn(Peer):
 
 
 class Official(Peer):
-    """See the module's text."""
+    """The released CML code's way: see the module's text."""
 
     def adapted(self, x: Tensor, y: Tensor) -> OrderedDict:
         """Parameters after the inner loop."""
@@ -175,7 +180,7 @@ class Official(Peer):
         (total / len(task)).backward()
 
     def evaluate(self, task: Task) -> list[float]:
-        """As released: the graph of second order is kept, for nothing."""
+        """As released, with a second-order graph that is not needed."""
         return [
             self.score(modules.functional(self.problem, x_query, self.adapted(x, y))[0], y_query)
             for x, y, x_query, y_query in split(task)
@@ -183,7 +188,7 @@ class Official(Peer):
 
 
 class PlainLoop(Peer):
-    """tests/helpers/reference.py."""
+    """The plain reference of the tests: one gradient of the whole meta-batch."""
 
     def gradients(self, task: Task) -> None:
         problem, net = self.problem, reference.Conv4() if self.problem.size else reference.MLP()

@@ -1,6 +1,4 @@
-"""Cost against tasks, inner steps, image size, seeds, and runs in the graph: points, and their
-picture.
-"""
+"""Cost against tasks, inner steps, image size, seeds and runs: the points and their picture."""
 
 import random
 from collections.abc import Callable
@@ -14,7 +12,7 @@ from benchmarks.workloads import WAY, Workload
 
 @dataclass(frozen=True)
 class Curve:
-    """``axis``: the field of the problem that takes ``values``."""
+    """Points of a workload. ``axis``: the field of the problem that takes ``values``."""
 
     name: str
     axis: str
@@ -51,8 +49,8 @@ CURVES = [
 def measure_curves(
     quick: bool, repeats: int, rng: random.Random, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Rows with ``axis`` and ``value``; an implementation that is missing has one row a curve."""
-    found = []
+    """Rows with ``axis`` and ``value``. A missing implementation has one row in each curve."""
+    points = []
     for curve in CURVES[:1] if quick else CURVES:
         for value in curve.values[:2] if quick else curve.values:
             title = f"cost against {curve.axis.replace('_', ' ')}: {curve.name}"
@@ -60,14 +58,17 @@ def measure_curves(
                 title, curve.problem | {curve.axis: value}, curve.implementations, block_seconds=0.5
             )
             *_, rows = measure([workload.quick() if quick else workload], repeats, rng, say)
-            found += [{**row, "axis": curve.axis, "value": value} for row in rows]
+            points += [{**row, "axis": curve.axis, "value": value} for row in rows]
             if all("missing" in row for row in rows):
                 break
-    return found
+    return points
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """One panel a curve, both axes logarithmic, processor seconds; nothing without a curve."""
+    """Draw processor seconds, one panel for each curve; both axes are logarithmic.
+
+    Without a curve nothing is drawn.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -16,8 +16,8 @@ GRAPHS = ("<!-- graphs: made by `python -m benchmarks show` -->", "<!-- end of g
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each target with what was measured (None: it was not) and where that stands."""
-    found = []
+    """Each target with what was measured (None: nothing was) and what is reached of it."""
+    stand = []
     for target in TARGETS:
         value = target.value(rows)
         state = "not measured"
@@ -27,7 +27,7 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 for bound in (target.floor, target.aim)
             ]
             state = ("below the floor", "floor", "aim")[sum(reached)]
-        found.append(
+        stand.append(
             {
                 "target": target.title,
                 "measured": value,
@@ -36,7 +36,7 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "reached": state,
             }
         )
-    return found
+    return stand
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -188,9 +188,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def graphs(results: dict[str, Any]) -> str:
-    """The table of ``graphs.json``: a line for each method and data set, with what is to be
-    reached.
-    """
+    """The table of ``graphs.json``: a line for each method and data set, with its target."""
     machine, versions = results["machine"], results["versions"]
     rows = {
         (row["workload"], row["implementation"], row["threads"]): row for row in results["rows"]
@@ -208,9 +206,8 @@ def graphs(results: dict[str, Any]) -> str:
                 else f"missed by {fast['seconds'] / target - 1:.0%}"
             )
             both = (rows[name, "plain", 2]["seconds"], fast["seconds"], fast["times_faster"])
-            official = (
-                None if "+cml " in name else fast["official_elsewhere"]
-            )  # TLP's code has no co-learner
+            # TLP's code has no co-learner.
+            official = None if "+cml " in name else fast["official_elsewhere"]
             numbers = [_number(v) for v in (*single, *both, official, target)]
             body.append([name, *numbers, state])
     head = [
@@ -229,8 +226,9 @@ def graphs(results: dict[str, Any]) -> str:
 
 
 def gpu(results: dict[str, Any]) -> str:
-    """The tables of ``gpu.json``: milliseconds of a meta-step and of a test task, a line for each
-    workload.
+    """The tables of ``gpu.json``: milliseconds of a meta-step and of a test task.
+
+    Each workload has a line.
     """
     by: dict[str, dict[str, dict[str, Any]]] = {}
     for row in results["rows"]:
@@ -245,14 +243,14 @@ def gpu(results: dict[str, Any]) -> str:
         ("meta-step", "engine, captured"),
         ("task", "engine, fast, 16 tasks at once"),
     ):
-        found = {name: rows for name, rows in by.items() if best in rows}
-        ways = [way for way in next(iter(found.values())) if way != RATES]
+        workloads = {name: rows for name, rows in by.items() if best in rows}
+        ways = [way for way in next(iter(workloads.values())) if way != RATES]
         keys = {
             "times_faster": f"{best}: times faster than {WAY}",
             "limit_multiple": "x FLOP limit",
         }
         keys = {
-            key: title for key, title in keys.items() if key in next(iter(found.values()))[best]
+            key: title for key, title in keys.items() if key in next(iter(workloads.values()))[best]
         }
         body = [
             [
@@ -260,7 +258,7 @@ def gpu(results: dict[str, Any]) -> str:
                 *(_number(1e3 * rows[w]["seconds"]) for w in ways),
                 *(_number(rows[best].get(key)) for key in keys),
             ]
-            for name, rows in found.items()
+            for name, rows in workloads.items()
         ]
         head = [f"ms per {unit}", *ways, *keys.values()]
         lines.append(_table(body, head) + "\n")
@@ -268,7 +266,7 @@ def gpu(results: dict[str, Any]) -> str:
 
 
 def into(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
-    """Replace what stands between the marks of a page."""
+    """Put a text between the two marks of a page, instead of what stands there."""
     begin, end = marks
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]

@@ -48,11 +48,10 @@ def measure(
     rng: random.Random,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Rows of imports, dry runs of studies of ``sizes`` runs, planning ``config``, starts of runs
-    and compiling.
+    """Rows of imports, dry runs, planning, starts of runs and compiling.
 
-    Imports, dry runs and planning are timed ``repeats`` times, each time in a random order, the
-    rest once.
+    Dry runs are of studies of ``sizes`` runs, and ``config`` is what is planned. Imports, dry runs
+    and planning are timed ``repeats`` times, each time in a random order; the rest is timed once.
     """
     log = folder / "log"
     commands: dict[Row, list[str]] = {
@@ -170,7 +169,7 @@ def _planning(
 
 
 def _starts(folder: Path, log: Path) -> dict[Row, list[Took]]:
-    """What a run of one step takes with Snakemake, each in a job of its own and all in one."""
+    """Seconds per run of one step with Snakemake: each run in its own job, and all in one job."""
     times: dict[Row, list[Took]] = {}
     for each, name in (
         (1, "a run of one step, with Snakemake"),
@@ -184,8 +183,9 @@ def _starts(folder: Path, log: Path) -> dict[Row, list[Took]]:
 
 
 def _compiling(folder: Path, log: Path) -> dict[Row, list[Took]]:
-    """The first compiled step of a process, with an empty and with a filled cache of the compiler;
-    nothing where there is no compiler.
+    """The first compiled step of a process: with an empty compiler cache, then with a filled one.
+
+    Without a compiler there are no rows.
     """
     from cml_bench.engine.compiled import available  # imports torch
 

@@ -1,9 +1,8 @@
-"""One implementation in a process of its own: ``python -m benchmarks.worker JSON``, asked line by
-line.
+"""One implementation in a process of its own: ``python -m benchmarks.worker JSON``.
 
-Answers are JSON lines. The first says that it is ready, or what is missing. A number of seconds
-asks for a block of calls, "profile" for where the time of a call goes; an empty line ends the
-process.
+The process reads a line and answers it with a line of JSON. Its first answer says that it is ready,
+or what is missing. A number of seconds asks for a block of calls, "profile" for the shares of a
+call's time. An empty line ends the process.
 """
 
 import importlib
@@ -17,7 +16,7 @@ from typing import Any
 from benchmarks.workloads import IMPLEMENTATIONS
 
 _TASKS = 4  # meta-batches that are made beforehand and taken in turn
-_KINDS = {  # of torch's operations, by what their names contain: the first that fits
+_KINDS = {  # kinds of torch's operations, by what their names contain; the first that fits counts
     "convolutions": ("convolution",),
     "matrix products": ("aten::mm", "bmm", "addmm", "aten::mv", "aten::dot"),
     "pooling": ("pool",),
@@ -28,7 +27,7 @@ _BETWEEN = "between operations"
 
 
 def resident() -> dict[str, int]:
-    """Bytes of this process in memory: now, and at most so far."""
+    """Bytes of this process in memory: now, and the most so far."""
     lines = dict(
         line.split(":", 1)
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
@@ -40,7 +39,7 @@ def resident() -> dict[str, int]:
 
 
 class Served:
-    """The implementation, its tasks, and what it used before the first call."""
+    """The implementation, its tasks, and the memory that it had before the first call."""
 
     def __init__(self, order: dict[str, Any]):
         import torch
@@ -48,7 +47,7 @@ class Served:
         from benchmarks.problem import Problem
 
         torch.set_num_threads(order["threads"])
-        torch.set_flush_denormal(True)  # as runs have it: cml_bench/engine/precision.py
+        torch.set_flush_denormal(True)  # as in runs: cml_bench/engine/precision.py
         problem = Problem(**order["problem"])
         module, name, _ = IMPLEMENTATIONS[order["implementation"]]
         self.made = getattr(importlib.import_module(module), name)(problem)
@@ -58,34 +57,37 @@ class Served:
         self.calls, self.before = 0, resident()["now"]
 
     def block(self, seconds: float) -> dict[str, Any]:
-        """Calls for so many seconds, at least one: wall-clock and processor seconds of one call,
-        peak memory.
+        """Call it for so many seconds, at least once.
+
+        Returns wall-clock and processor seconds of one call, and the peak memory in bytes.
         """
         calls, start, used = 0, time.perf_counter(), time.process_time()
         while not calls or time.perf_counter() - start < seconds:
             answer = self.call(self.tasks[self.calls % len(self.tasks)])
             calls, self.calls = calls + 1, self.calls + 1
         wall, processor = time.perf_counter() - start, time.process_time() - used
-        found = {"calls": calls, "seconds": wall / calls, "processor": processor / calls}
-        found["memory"] = resident()["peak"] - self.before
-        return found | (answer if isinstance(answer, dict) else {})
+        block = {"calls": calls, "seconds": wall / calls, "processor": processor / calls}
+        block["memory"] = resident()["peak"] - self.before
+        return block | (answer if isinstance(answer, dict) else {})
 
     def profile(self) -> dict[str, float]:
         """Shares of one call's processor time, by kind of operation."""
         from torch.profiler import ProfilerActivity, profile
 
-        with profile(activities=[ProfilerActivity.CPU]) as found:
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
             self.call(self.tasks[0])
         shares = dict.fromkeys([*_KINDS, _BETWEEN], 0.0)
-        for event in found.key_averages():
+        for event in profiled.key_averages():
             shares[kind(event.key)] += event.self_cpu_time_total
         total = sum(shares.values())
         return {name: round(value / total, 4) for name, value in shares.items()}
 
 
 def kind(operation: str) -> str:
-    """``arithmetic`` is all that normalises, rectifies, adds and sums; what is no operation is
-    Python and autograd.
+    """The kind of an operation of torch, by its name.
+
+    ``arithmetic`` is all that normalises, rectifies, adds and sums. What is no operation is Python
+    or autograd.
     """
     return next(
         (name for name, parts in _KINDS.items() if any(part in operation for part in parts)),
@@ -94,11 +96,9 @@ def kind(operation: str) -> str:
 
 
 def main() -> None:
-    """Serve."""
-    answers = os.fdopen(
-        os.dup(1), "w", buffering=1, encoding="utf-8"
-    )  # whatever a library prints goes to the errors
-    os.dup2(2, 1)
+    """Answer lines until an empty one comes."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints goes to the errors
     order = json.loads(sys.argv[1])
 
     def answer(content: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 WAY = "learn2learn's way"  # what ratios are against
 RATES = "convolutions alone"
-PROFILED = (WAY, "engine, plain", "engine, fast")  # where the work is one of images
+PROFILED = (WAY, "engine, plain", "engine, fast")  # in workloads of images
 _HERE, _OURS, _PEERS = "benchmarks.restated", "benchmarks.ours", "benchmarks.peers.steps"
 
 # Name: (module, class, the package that it needs from the peers' environment).
@@ -31,8 +31,9 @@ PACKAGES = ("learn2learn", "higher", "torchopt")
 
 @dataclass(frozen=True)
 class Workload:
-    """``problem``: fields of :class:`benchmarks.problem.Problem`. A call of ``work`` does ``units``
-    of ``unit``.
+    """What is measured together. ``problem``: fields of :class:`benchmarks.problem.Problem`.
+
+    A call of ``work`` does ``units`` times the ``unit``.
     """
 
     name: str
@@ -41,8 +42,8 @@ class Workload:
     work: str = "step"  # or evaluate, draw
     unit: str = "meta-step"
     units: int = 1
-    block_seconds: float = 1.0  # a block is as many calls as that takes, at least one
-    rounds: int = 1  # for each repeat: more where blocks are short
+    block_seconds: float = 1.0  # a block is as many calls as take so long, at least one
+    rounds: int = 1  # of each repeat: more where blocks are short
     limit: bool = False  # whether the FLOP limit is measured with it
     threads: int = 1
 
@@ -68,15 +69,17 @@ _BASIC = ("official way", WAY, "engine, plain", "engine, fast")
 
 
 def _images() -> list[Workload]:
-    found = []
+    workloads = []
     for method, title in (("maml", "MAML"), ("maml+cml", "MAML+CML")):
         for shape, fields in _SHAPES.items():
             more = PACKAGES if method == "maml" and shape != "1-shot, 5 steps" else ()
             more += ("engine, fast, four at once",) if more else ()
             name = f"Conv4-64 84x84 {shape}, {title}"
             problem = _MINI | fields | {"method": method}
-            found.append(Workload(name, problem, (*_BASIC, *more), limit=True, block_seconds=0.0))
-    return found
+            workloads.append(
+                Workload(name, problem, (*_BASIC, *more), limit=True, block_seconds=0.0)
+            )
+    return workloads
 
 
 WORKLOADS = [
@@ -140,10 +143,10 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Target:
-    """``key`` of the row of ``implementation`` must reach ``floor``, and better ``aim``.
+    """The ``key`` in the row of ``implementation`` must reach ``floor``, and should reach ``aim``.
 
-    With ``beside``, an implementation and a number: in units in which that one has that number, as
-    on the machine that the target was set on.
+    ``beside``: an implementation and the number that it had on the machine on which the target was
+    set. What is measured is then scaled so that this implementation has this number.
     """
 
     title: str
@@ -160,19 +163,19 @@ class Target:
         return self.aim > self.floor
 
     def value(self, rows: list[dict[str, Any]]) -> float | None:
-        """The worst over its workloads; None where one is not measured."""
+        """The worst value over the target's workloads; None if one of them is not measured."""
         values = {(row["workload"], row["implementation"]): row.get(self.key) for row in rows}
-        found = [values.get((workload, self.implementation)) for workload in self.workloads]
+        reached = [values.get((workload, self.implementation)) for workload in self.workloads]
         units = [
             self.beside and values.get((workload, self.beside[0])) for workload in self.workloads
         ]
-        if None in found or (self.beside and None in units):
+        if None in reached or (self.beside and None in units):
             return None
         if self.beside:
-            found = [
-                value / unit * self.beside[1] for value, unit in zip(found, units, strict=True)
+            reached = [
+                value / unit * self.beside[1] for value, unit in zip(reached, units, strict=True)
             ]
-        return (min if self.more else max)(found)
+        return (min if self.more else max)(reached)
 
 
 def _mini(shape: str, *titles: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ def load(
 ) -> "Learner":
     """Open a finished run: ``load(run).adapt(x_support, y_support).predict(x_query)``.
 
-    ``run`` is a run folder, or the id (or its first characters) of a run under ``results``. A run
+    ``run`` is a run's folder, or the first characters of the id of a run under ``results``. A run
     on the nodes of a graph needs the graph, prepared under ``data_dir``: ``load(run).adapt(nodes,
     labels, x_query=queries)``.
 

@@ -11,7 +11,10 @@ COMMANDS = (*commands_run.COMMANDS, *commands_show.COMMANDS)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a UserError is printed as one paragraph, exit code 2."""
+    """Run one command and return its exit code.
+
+    An error that the user can mend is printed as one paragraph; its exit code is 2.
+    """
     if argv is None:  # as a program, not from Python
         utf8.restart()
     utf8.streams()

@@ -1,4 +1,4 @@
-"""How commands and their arguments are declared: each beside the function that it runs."""
+"""How commands and their arguments are declared: each beside the function that runs it."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ class Commands(list[Command]):
     """The commands of one module, in the order of ``--help``."""
 
     def command(self, name: str, *arguments: Declare, help: str) -> Callable[[Run], Run]:
-        """Decorator of the function that runs the command; its docstring may say more."""
+        """Decorator of the function that runs the command."""
 
         def add(run: Run) -> Run:
             self.append(Command(name, help, arguments, run))
@@ -33,7 +33,7 @@ class Commands(list[Command]):
 
 
 def parser(description: str | None, commands: Iterable[Command]) -> argparse.ArgumentParser:
-    """The parser of all commands; what it parses has the chosen command's function as ``run``."""
+    """The parser of all commands. What it returns has the chosen command's function as ``run``."""
     whole = argparse.ArgumentParser(prog="cml_bench", description=description)
     parsers = whole.add_subparsers(required=True, metavar="command")
     for command in commands:
@@ -44,11 +44,11 @@ def parser(description: str | None, commands: Iterable[Command]) -> argparse.Arg
     return whole
 
 
-# -- declarations of arguments
+# -- declarations of arguments --
 
 
 def argument(*names: str, **settings: Any) -> Declare:
-    """One argument, with the settings of :meth:`argparse.ArgumentParser.add_argument`."""
+    """One argument, declared as by :meth:`argparse.ArgumentParser.add_argument`."""
     return lambda own: own.add_argument(*names, **settings)
 
 
@@ -73,7 +73,7 @@ def study(own: argparse.ArgumentParser) -> None:
     RESULTS(own)
 
 
-# -- types of arguments
+# -- types of arguments --
 
 
 def mapping(text: str) -> dict[str, Any]:

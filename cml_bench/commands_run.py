@@ -19,7 +19,7 @@ COMMANDS = Commands()
 
 
 def engine(own: ArgumentParser) -> None:
-    """How runs are computed and where they are kept."""
+    """The arguments that say how runs are computed and where they are kept."""
     DATA_FOLDER(own)
     own.add_argument("--results", type=Path, help="default: the plan's, or results")
     own.add_argument("--device", help="cpu, cuda, cuda:N, or auto: cuda if there is one")
@@ -36,7 +36,7 @@ def engine(own: ArgumentParser) -> None:
 
 
 def settings_of(args: Namespace, study: Study | None = None) -> "Settings":
-    """The engine's settings: of the command line, else of the study, else the defaults."""
+    """The engine's settings: from the command line, else from the study, else the defaults."""
     from cml_bench.engine.build import Settings
     from cml_bench.engine.device import resolve_device
 
@@ -97,7 +97,7 @@ def fetch(args: Namespace) -> None:
             )
         data.prepare(folder, _of(study, "sources").get(name, {}))
         if args.stamp:
-            # The stamp holds digests: what depends on it runs again only when the data change.
+            # The stamp holds digests, so rules that depend on it run again only if data changes.
             index = prepared.index(folder, data.data_id)
             files.write_json(
                 args.stamp, {key: index.get(key) for key in ("data_id", "sha256", "files")}

@@ -1,8 +1,8 @@
-"""Every random thing is a pure function of (purpose, seed, index).
+"""Every random number is a pure function of (purpose, seed, index).
 
-The bits are the raw output of the Philox 4x64 counter-based generator, keyed by a SHA-256 hash of
-what they are for. Raw words are part of the algorithm's definition, so they do not change with the
-version of numpy; everything else (uniform numbers, choices) is computed from them here.
+The bits are the raw output of the Philox 4x64 counter-based generator, whose key is a SHA-256 hash
+of what they are for. Raw words are part of the algorithm's definition, so they do not change with
+the version of numpy. Everything else (uniform numbers, choices) is computed from them here.
 """
 
 import hashlib
@@ -13,15 +13,15 @@ _WORDS_PER_BLOCK = 4  # one Philox counter value yields four 64-bit words
 
 
 def key(*parts: object) -> np.ndarray:
-    """A 128-bit Philox key (two uint64) from any parts; their text is what counts."""
+    """A 128-bit Philox key (two uint64) from the texts of any parts."""
     text = "\x1f".join(str(part) for part in parts)
     return np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype="<u8").astype(np.uint64)
 
 
 def words(philox_key: np.ndarray, first: int, count: int, width: int) -> np.ndarray:
-    """Words of the items ``first .. first+count-1``: uint64 (count, width).
+    """The words of items ``first .. first+count-1``: uint64 (count, width).
 
-    Item i always owns the same words, whatever is drawn before, after or beside it.
+    Item i always has the same words, whatever else is drawn.
     """
     blocks = -(-width // _WORDS_PER_BLOCK)
     stream = np.random.Philox(key=philox_key, counter=first * blocks)
@@ -35,8 +35,9 @@ def uniform(raw: np.ndarray) -> np.ndarray:
 
 
 def smallest(raw: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k smallest words along the last axis, in ascending order: a random
-    k-permutation.
+    """Indices of the k smallest words along the last axis, by ascending word.
+
+    That is a random choice of k in random order. A ValueError if there are fewer than k words.
     """
     if k > raw.shape[-1]:
         raise ValueError(f"cannot choose {k} of {raw.shape[-1]}")

@@ -1,10 +1,10 @@
 """What one training run is, and the id that follows from it.
 
-A :class:`RunSpec` holds every option resolved to a value, so that it can be run, compared and
-re-created without any configuration file. Its id is the SHA-256 of the canonical JSON of everything
-that can change the trained model. Left out, because they cannot: paths, device, threads, engine
-path, checkpoint interval, diagnostics, and :class:`Evaluation` (more test episodes extend the list
-of results of the same model).
+A :class:`RunSpec` holds a value for every option, so that it can be run, compared and re-created
+without any configuration file. Its id is the SHA-256 of the canonical JSON of everything that can
+change the trained model. Paths, device, threads, engine path, checkpoint interval and diagnostics
+cannot change it, and are left out. So is :class:`Evaluation`: more test episodes give further
+results of the same model.
 """
 
 import hashlib
@@ -18,20 +18,18 @@ from cml_bench.errors import UserError
 
 NAME = r"^[a-z0-9_+]+$"  # of methods, networks, data sets: they become folders
 
-# Far above anything that can be trained; beyond them numbers overflow, or planning and training do
-# not end.
+# Far above anything that can be trained. Beyond them numbers overflow, or planning does not end.
 MOST_STEPS, MOST_TASKS, MOST_EXAMPLES, MOST_INNER_STEPS = 10**9, 10**7, 100_000, 200
 MOST_SEED = 2**63 - 1
+_SHOWN = 200  # characters of a wrong value in a message
 
 
 Precision = Literal["float32", "float64", "tf32", "bf16"]  # see engine/precision.py
-
-
-Belongs = Callable[[tuple[int | str, ...]], str]
+Belongs = Callable[[tuple[int | str, ...]], str]  # see explain
 
 
 class Model(BaseModel):
-    """Frozen; an unknown key is an error that names it."""
+    """Base of what users write: frozen, and an unknown key is an error that names it."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
@@ -39,10 +37,10 @@ class Model(BaseModel):
 
     @classmethod
     def read(cls, content: Any, where: str, belongs: Belongs | None = None) -> Self:
-        """Check what a user or a file gave; a UserError names ``where`` it stands and every
-        offending key.
+        """The model of what a user or a file gave.
 
-        ``belongs``: see :func:`explain`.
+        A UserError names ``where`` the content stands, and every wrong key. ``belongs``: see
+        :func:`explain`.
         """
         try:
             return cls.model_validate(content)
@@ -51,15 +49,15 @@ class Model(BaseModel):
 
 
 def added(default: Any, **constraints: Any) -> Any:
-    """A field added after runs already exist, with the value that reproduces the old behaviour.
+    """A field that was added when runs existed already; its default is how these were made.
 
-    While it has that value it is left out of the canonical JSON, so that the old ids stay.
+    While the field has this value, it is left out of the canonical JSON, so that old ids stay.
     """
     return Field(default, json_schema_extra={"added_with": default}, **constraints)
 
 
 def canonical(model: BaseModel) -> dict[str, Any]:
-    """The model as plain values without the later-added fields that have their old value."""
+    """The model as plain values, without fields of :func:`added` that have their default."""
     out = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
@@ -75,12 +73,12 @@ def canonical(model: BaseModel) -> dict[str, Any]:
 
 
 class Options(Model):
-    """Base of the options of a method, network or data set; each field documents itself."""
+    """Base of the options of a method, network or data set. Each field has a description."""
 
 
-def _short(value: Any, length: int = 200) -> str:
+def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}…"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def explain(
@@ -89,9 +87,10 @@ def explain(
     known: list[str] | None = None,
     belongs: Belongs | None = None,
 ) -> str:
-    """One paragraph for a pydantic error: the key, what is wrong with it, and what would be right.
+    """One paragraph for a pydantic error: the keys, what is wrong with them, what would be right.
 
-    ``belongs``: says of an unknown key (its path) where it would be known; empty: nowhere.
+    ``belongs``: a function that gets the path of an unknown key and says where the key would be
+    known, or nothing.
     """
     parts = []
     for item in error.errors():
@@ -109,14 +108,14 @@ def explain(
 
 
 class Component(Model):
-    """A network or data set by name, with its resolved options."""
+    """A network or data set by name, with a value for each of its options."""
 
     name: str = Field(pattern=NAME)
     options: dict[str, Any] = {}
 
 
 class Protocol(Model):
-    """How a method is trained and its model chosen: recipe and quirks, each one an option.
+    """How a method is trained and its model chosen. Every quirk of a released code is an option.
 
     The defaults are the recipe R0 of the released CML code without its quirks (preset ``matched``).
     """
@@ -209,7 +208,7 @@ class Protocol(Model):
 
 
 class Evaluation(Model):
-    """Which test results are wanted of the trained model. Not part of the id."""
+    """The test results that are wanted of a trained model. They are not part of the run's id."""
 
     tasks: int = Field(600, ge=1, le=MOST_TASKS)
     query: int = Field(15, ge=1, le=MOST_EXAMPLES)
@@ -218,7 +217,7 @@ class Evaluation(Model):
     )
 
     def covers(self, other: "Evaluation") -> bool:
-        """Whether results made for this evaluation contain those asked for by the other."""
+        """Whether the results of this evaluation contain those of the other one."""
         same_query = self.query == other.query
         return (
             same_query
@@ -228,7 +227,7 @@ class Evaluation(Model):
 
 
 class RunSpec(Model):
-    """One training run with everything resolved."""
+    """One training run, with a value for every option."""
 
     method: str = Field(pattern=NAME)
     version: int = Field(ge=1)
@@ -255,13 +254,14 @@ class RunSpec(Model):
 
     @property
     def folder(self) -> str:
-        """Name of the run's folder: readable, and unique by the first eight digits of the id."""
+        """Name of the run's folder: readable, and unique by eight digits of the id."""
         return f"{self.method}-{self.data.name}-{self.way}w{self.shot}s-s{self.seed}-{self.id[:8]}"
 
     @property
     def title(self) -> str:
-        """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``; ``... on sbm, split r1, ...``
-        of a class split.
+        """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``.
+
+        A class split follows the data set: ``... on sbm, split r1, ...``.
         """
         split = f", split {self.data.options['split']}" if "split" in self.data.options else ""
         return (

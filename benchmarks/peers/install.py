@@ -1,10 +1,9 @@
 """Make the peers' environment: ``python benchmarks/peers/install.py FOLDER``.
 
-It sees the packages of the Python that runs this through a .pth file, so all implementations share
-one torch: no second copy of 5 GB, and no difference in time that comes from another build. The
-peers are installed without their dependencies, so that nothing the project has is shadowed. What
-cannot be installed is written down with the reason in FOLDER/installed.json, and the benchmark goes
-on without it.
+A .pth file shows it the packages of the Python that runs this. So all implementations share one
+torch: there is no second copy of 5 GB, and another build cannot make a difference in time. The
+peers are installed without their dependencies, so that they shadow none of the project's packages.
+FOLDER/installed.json says what could not be installed, and why; the benchmark goes on without it.
 """
 
 import json
@@ -23,7 +22,7 @@ NOT_TRIED = {"torchmeta": "torchmeta 1.8.0 needs torch < 1.10"}
 
 
 def call(*command: str, cwd: Path | None = None) -> None:
-    """Run; a RuntimeError with the last line of what it said where it fails."""
+    """Run a command. If it fails, raise a RuntimeError with the last line of its errors."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, encoding="utf-8")
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
@@ -32,12 +31,12 @@ def call(*command: str, cwd: Path | None = None) -> None:
 
 
 def install(python: str, requirement: str) -> None:
-    """One pinned package without its dependencies."""
+    """Install one pinned package without its dependencies."""
     call(python, "-m", "pip", "install", "--quiet", "--no-deps", requirement)
 
 
 def install_learn2learn(python: str, requirement: str) -> None:
-    """Its source, C files made anew, built and installed."""
+    """Build learn2learn from its source, with C files made anew, and install it."""
     with tempfile.TemporaryDirectory() as folder:
         call(
             python,
@@ -87,15 +86,17 @@ def main(folder: Path) -> None:
             step(python, f"{name}=={pins[name]}")
         except RuntimeError as error:
             problems[name] = str(error)
-    found: dict[str, dict[str, str]] = {name: {"missing": why} for name, why in NOT_TRIED.items()}
+    installed: dict[str, dict[str, str]] = {
+        name: {"missing": why} for name, why in NOT_TRIED.items()
+    }
     for name in PEERS:
         try:
             call(python, "-c", f"import {name}")
-            found[name] = {"version": pins[name]}
+            installed[name] = {"version": pins[name]}
         except RuntimeError as error:
-            found[name] = {"missing": problems.get(name, str(error))}
-        print(f"{name}: {found[name]}")
-    (folder / "installed.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            installed[name] = {"missing": problems.get(name, str(error))}
+        print(f"{name}: {installed[name]}")
+    (folder / "installed.json").write_text(json.dumps(installed, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

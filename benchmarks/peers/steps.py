@@ -1,7 +1,6 @@
 """The same meta-step by learn2learn, higher and torchopt themselves, as in their MAML examples.
 
-Runs in the peers' environment. A library that is not there is an ImportError when its class is
-made.
+This runs in the peers' environment. Making the class of a missing library is an ImportError.
 """
 
 import torch
@@ -13,7 +12,7 @@ from cml_bench.data.episodes import Task
 
 
 class LearnToLearnPackage(LearnToLearn):
-    """``learn2learn.algorithms.MAML`` in the place of our restatement of it."""
+    """``learn2learn.algorithms.MAML`` instead of what is restated from it."""
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):
         import learn2learn

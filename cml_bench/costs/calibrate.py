@@ -1,6 +1,4 @@
-"""How fast this device trains: a minute of outer steps on random data, so that a plan can say
-hours.
-"""
+"""How fast this device trains: it is timed on random data, so that a plan can say hours."""
 
 import time
 
@@ -24,12 +22,11 @@ _LEAST_STEPS = 2
 
 
 def rates(plan: Plan, seconds: float, device: str = "auto") -> Rates:
-    """FLOP/s of outer steps on ``device``, per network and size of its inputs, measured in about
-    ``seconds`` in all.
+    """FLOP/s of outer steps on ``device``, by network and size of its inputs.
 
-    Of each such workload the plan's commonest run is timed, which is MAML or its +CML version in
-    every table; the rate serves the others. Networks whose steps are bound by starting operations
-    are left out (see ``Network.small``).
+    This takes about ``seconds`` in all. Of each such workload the plan's commonest method is timed,
+    which is MAML or its +CML version in every table, and the rate serves the others. Networks that
+    spend their time on starting operations are left out (see ``Network.small``).
     """
     name = resolve_device(device)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
@@ -49,6 +46,7 @@ def rates(plan: Plan, seconds: float, device: str = "auto") -> Rates:
 
 
 def _commonest(plan: Plan) -> dict[str, RunSpec]:
+    """A run of the commonest method, by workload."""
     counted: dict[str, dict[str, list[RunSpec]]] = {}
     for run in plan.runs:
         if run.gpu:

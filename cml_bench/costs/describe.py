@@ -53,7 +53,7 @@ def _network(cls: type[Network], options: dict[str, Any], source: DataSet, way: 
     return net
 
 
-def _parameters(learner: Method) -> dict[str, Any]:
+def _parameters(learner: Method) -> dict[str, int | dict[str, int]]:
     """Numbers of parameters in training, at test by head, and of the co-learner."""
     base, net = count(learner.params), learner.network
     co = count(learner.co.params) if "co" in learner.heads else 0

@@ -17,16 +17,17 @@ from cml_bench.study.plan import Plan
 
 
 def add(plan: Plan, cache: Path | None = None) -> Plan:
-    """The plan with the ``work`` of every run. ``cache``: the folder where counts are kept."""
+    """The plan with the ``work`` of every run. ``cache``: the folder in which counts are kept."""
     return work.with_counts(plan, counts(plan, cache))
 
 
 def counts(plan: Plan, cache: Path | None = None) -> dict[str, work.Counts]:
-    """The counts of each kind of run, see :func:`cml_bench.study.work.kind`.
+    """The counts of each kind of run: see :func:`cml_bench.study.work.kind`.
 
-    A UserError names a run that cannot be counted.
+    A kind whose counts are kept is not counted again. A UserError names a run that cannot be
+    counted.
     """
-    found = {}
+    counted = {}
     for of, run in work.kinds(plan).items():
         known = work.kept(cache, of) if cache else None
         if known is None:
@@ -36,8 +37,8 @@ def counts(plan: Plan, cache: Path | None = None) -> dict[str, work.Counts]:
                 raise UserError(f"study {plan.study.study}, {run.title}: {error}") from None
             if cache:
                 work.keep(cache, of, known)
-        found[of] = known
-    return found
+        counted[of] = known
+    return counted
 
 
 def _count(spec: RunSpec) -> work.Counts:
@@ -53,14 +54,14 @@ def _count(spec: RunSpec) -> work.Counts:
 
 
 def main() -> int:
-    """Count what is not kept yet for a plan that another process has resolved."""
+    """Count the work of a plan that another process has resolved. Returns the exit code."""
     plan = Plan.model_validate_json(sys.stdin.buffer.read())
     try:
-        found = counts(plan, work.cache_of(plan))
+        counted = counts(plan, work.cache_of(plan))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    json.dump({of: one.model_dump() for of, one in found.items()}, sys.stdout)
+    json.dump({of: one.model_dump() for of, one in counted.items()}, sys.stdout)
     return 0
 
 

@@ -25,7 +25,7 @@ STEPS: dict[str, type[MetaStep]] = {
     "compiled": compiled.CompiledStep,
     "captured": CapturedStep,
 }
-_TEST_FACTOR = 4  # on a GPU a test program holds so many times the tasks of a training program
+_TEST_FACTOR = 4  # on a GPU a test program holds this many times the tasks of a training program
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Settings:
     runs_per_gpu: int = 1
     memory_fraction: float | None = None  # of a GPU; None: 1 / runs_per_gpu
     tasks_at_once: int | None = None  # None: the network's number
-    gpu_expected: bool = False  # an error instead of a CPU, where the network gains by a GPU
+    gpu_expected: bool = False  # a CPU is an error where the network gains by a GPU
     threads: int = 1
     path: str = "auto"
     checkpoint_seconds: float = 60.0
     diagnostics: bool = True
     # Trainings in one program (engine/seeds.py); None: as many as a job has.
     seeds_at_once: int | None = None
-    wait: bool = False  # for another process that makes the same run, instead of an error
+    wait: bool = False  # for another process that makes the same run; else that is an error
     report: Callable[[str], None] = print
 
 
@@ -79,13 +79,13 @@ def tasks_at_once(settings: Settings, method: Method, device: torch.device) -> i
 
 
 def tested_at_once(settings: Settings, method: Method, device: torch.device) -> int:
-    """How many tasks one test program holds: a GPU has room for more, and needs more to be busy."""
+    """How many tasks one test program holds. A GPU has room for more, and needs more to be busy."""
     factor = _TEST_FACTOR if device.type == "cuda" and not settings.tasks_at_once else 1
     return factor * tasks_at_once(settings, method, device)
 
 
 def build_data(spec: RunSpec) -> DataSet:
-    """The data set of a spec, not opened."""
+    """The data set of a spec, not opened. A UserError if the run was made for other data."""
     cls = registry.datasets.get(spec.data.name)
     data = cls(cls.Options.read(spec.data.options, f"data set {spec.data.name}"))
     if data.data_id != spec.data_id:
@@ -94,7 +94,10 @@ def build_data(spec: RunSpec) -> DataSet:
 
 
 def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
-    """The method of a spec with its network, bound to ``data``."""
+    """The method of a spec with its network, bound to ``data``.
+
+    A UserError if the run was made with another version of the method.
+    """
     cls = registry.method(spec.method)
     if cls.version != spec.version:
         raise UserError(
@@ -127,6 +130,6 @@ def check_data(folder: Path, spec: RunSpec, trained: str, prepared_now: str | No
 
 
 def check_data_of(record: Record, data_dir: Path) -> None:
-    """:func:`check_data` of a finished run; without prepared data there is nothing to compare."""
+    """:func:`check_data` of a finished run. Where no data is prepared, nothing is compared."""
     now = prepared.index(data_dir, record.spec.data_id).get("sha256")
     check_data(record.folder, record.spec, record.content["data_sha256"], now)

@@ -1,10 +1,10 @@
 """The gradients of an outer step as one CUDA graph, for GPUs.
 
-On a GPU a step of a few tasks costs what starting its thousands of kernels costs, and the GPU
-waits. The kernels of :class:`MetaStep` are recorded once for the shapes of a meta-batch and then
-started all together: the same kernels, so the same numbers. The outer optimiser stays outside, so
-that a method's ``meta_step`` may call for gradients as often as it needs. What is recorded keeps
-the memory of one step.
+A step of a few tasks takes as long as starting its thousands of kernels takes, and the GPU waits
+meanwhile. So the kernels of :class:`MetaStep` are recorded once for the shapes of a meta-batch and
+then started all together. They are the same kernels, so the numbers are the same. The outer
+optimiser is not recorded, so that a method's ``meta_step`` may ask for gradients as often as it
+needs. A recording keeps the memory of one step.
 """
 
 import gc
@@ -20,14 +20,13 @@ from cml_bench.engine.step import MetaStep
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Scores
 
-_WARM_UP = (
-    3  # steps before the recording, as torch asks for: libraries choose their kernels in them
-)
+# Steps before the recording, as torch asks for: in them libraries choose their kernels.
+_WARM_UP = 3
 
 
 class Recording(NamedTuple):
-    """A CUDA graph, where it reads a meta-batch, and where it leaves gradients (None: there is
-    none) and scores.
+    """A CUDA graph, the tensors from which it reads a meta-batch, and those in which it leaves
+    gradients and scores. A gradient is None where there is none.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -58,8 +57,8 @@ class CapturedStep(MetaStep):
         super().__init__(method, groups, optimizer, tasks_at_once, adjust)
         self._recordings: dict[tuple[Hashable, ...], Recording] = {}
         self._leaves = [p for params in self.groups.values() for p in params.values()]
-        # One memory for all, which torch shares within a stream only: each is read before another
-        # is played.
+        # All recordings share one memory, since each is read before another is played. Torch
+        # shares memory within one stream only.
         self._pool, self._aside = (
             torch.cuda.graph_pool_handle(),
             torch.cuda.Stream(self._leaves[0].device),
@@ -74,8 +73,7 @@ class CapturedStep(MetaStep):
         recording = self._recordings[key]
         recording.play(task)
         for leaf, grad in zip(self._leaves, recording.grads, strict=True):
-            # The next call writes over what the recording holds, and a method may still need this
-            # one's.
+            # The next call overwrites the recording's gradients, and a method may still need these.
             leaf.grad = None if grad is None else grad.clone()
         return Scores(
             *(
@@ -95,7 +93,7 @@ class CapturedStep(MetaStep):
             for _ in range(_WARM_UP):
                 super().gradients(kept)
         torch.cuda.current_stream(device).wait_stream(aside)
-        self.forget_gradients()  # those of the recording are in its own memory
+        self.forget_gradients()  # the recording makes its own, in its own memory
         graph = torch.cuda.CUDAGraph()
         try:
             with _nothing_thrown_away(), torch.cuda.graph(graph, pool=self._pool, stream=aside):
@@ -103,7 +101,7 @@ class CapturedStep(MetaStep):
         except RuntimeError as error:
             for cause in (error, error.__context__):
                 if isinstance(cause, torch.OutOfMemoryError):
-                    raise cause from None  # what helps then is another thing
+                    raise cause from None  # other advice helps then: see engine/jobs.py
             said = str(error).partition("\n")[0]
             raise UserError(
                 f"the outer step cannot be recorded as a CUDA graph ({said}): use --engine fast"
@@ -114,7 +112,9 @@ class CapturedStep(MetaStep):
 
 @contextmanager
 def _nothing_thrown_away() -> Iterator[None]:
-    """Python's garbage may hold another recording, and CUDA cannot give one up while it records."""
+    """A block without garbage collection. Python's garbage may hold another recording, and CUDA
+    cannot free one while it records.
+    """
     gc.collect()
     was = gc.isenabled()
     gc.disable()

@@ -1,5 +1,6 @@
-"""Checkpoints of a training: two files in turn, each with its digest, so that one is always
-whole.
+"""Checkpoints of a training: two files written in turn, so that one of them is always whole.
+
+A file begins with the digest of its content.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import torch
 from cml_bench.system.files import write_bytes
 
 _NAMES = ("checkpoint-a.pt", "checkpoint-b.pt")
-_DIGEST = 64
+_DIGEST = 64  # bytes
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -31,7 +32,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The newest whole checkpoint, or None. A damaged file is passed over for the one before it."""
+    """The newest whole checkpoint, or None. Damaged files are passed over."""
     states = []
     for name in _NAMES:
         path = folder / name

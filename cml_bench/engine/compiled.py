@@ -1,14 +1,14 @@
 """The gradients of an outer step as one compiled program, for small networks that make many steps.
 
-The cost of a small network is that of starting its operations one by one. The whole computation
-(inner loop, query losses, their gradient through the inner loop) is traced once for the shapes of a
-meta-batch and compiled; the outer optimiser stays outside, so that a method's ``meta_step`` may
-call for gradients as often as it needs. A C++ compiler must be there; without one the same
-gradients are computed operation by operation.
+A small network spends its time on starting operations one by one. So the whole computation (inner
+loop, query losses, their gradient through the inner loop) is traced once for the shapes of a
+meta-batch and compiled. The outer optimiser is not compiled, so that a method's ``meta_step`` may
+ask for gradients as often as it needs. This needs a C++ compiler; without one the same gradients
+are computed operation by operation.
 
-Products of small matrices are written as what is fastest for their shapes (:func:`_bmm`): a
-library's batched product has a cost of its own, whatever its size, and copies what is expanded.
-What is then left to a compiler is tidied first (:func:`simplified`).
+A library's batched product has a fixed cost, whatever its size, and copies expanded matrices. So
+products of small matrices are written as what is fastest for their shapes (:func:`_bmm`). Then the
+graph is simplified (:func:`simplified`), and the compiler gets the result.
 """
 
 import os
@@ -28,11 +28,12 @@ from cml_bench.engine.step import MetaStep, expand
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Scores
 
-Outputs = tuple[
-    Tensor, ...
-]  # gradients of the stored parameters, then each head's losses and scores per task
-WORTHWHILE = 20_000  # outer steps from which on half a minute of compiling is repaid
-_programs: dict[tuple[Hashable, ...], Callable[..., Outputs]] = {}  # runs of one process share them
+# Gradients of the stored parameters, then the losses and scores (T,) of each head.
+Outputs = tuple[Tensor, ...]
+WORTHWHILE = 20_000  # outer steps that repay half a minute of compiling
+_programs: dict[
+    tuple[Hashable, ...], Callable[..., Outputs]
+] = {}  # shared by the runs of a process
 
 
 def available() -> bool:
@@ -51,18 +52,18 @@ def _bmm(a: Tensor, b: Tensor) -> Tensor:
         return (a * b.transpose(1, 2)).sum(2, keepdim=True)
     if rows == 1:
         return (a.transpose(1, 2) * b).sum(1, keepdim=True)
-    if b.stride(0) == 0 and tasks > 1:  # not adapted yet: the same of every task
+    if b.stride(0) == 0 and tasks > 1:  # not adapted yet: every task has the same b
         return (a.reshape(tasks * rows, inner) @ b[0]).unflatten(0, (tasks, rows))
-    return NotImplemented  # as it is
+    return NotImplemented  # the library's product stays
 
 
 def _baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     return torch.bmm(a, b) + bias if beta == alpha == 1 else NotImplemented
 
 
-# Loops that share nothing are not joined: with what else a loop is joined decides whether its sums
-# are vectorised, so a method would be rounded otherwise with a co-learner beside it, and with gamma
-# = 0 not be the baseline.
+# Loops that share no data are not fused. The compiler vectorises a sum only if it is not fused with
+# other loops. With fusion a co-learner would change how its method is rounded, and a run with
+# gamma = 0 would differ from its baseline.
 OPTIONS = {"config_patches": {"cpp.max_horizontal_fusion_size": 1}}
 
 _ops = torch.ops.aten
@@ -92,23 +93,24 @@ class CompiledStep(MetaStep):
     def gradients(self, task: Task) -> Scores:
         """As :meth:`MetaStep.gradients`."""
         leaves = [p for params in self.groups.values() for p in params.values()]
-        # A program is for one order in memory; a meta-batch may be a part of what was drawn, or be
-        # joined of two.
+        # A program expects one order in memory. A meta-batch may be a part of a drawn one, or two
+        # joined ones, and then has another order.
         batch = (values.contiguous() for values in (*task.support, *task.query))
         arguments, phase = [*(p.detach() for p in leaves), *batch], self.method.phase
         with torch.no_grad():
             if phase not in self._by_phase:
                 self._by_phase[phase] = compiled(self.traced(arguments), arguments)
-            found = iter(self._by_phase[phase](*arguments))
+            outputs = iter(self._by_phase[phase](*arguments))
         for leaf in leaves:
-            leaf.grad = next(
-                found
-            ).contiguous()  # Adam pairs a parameter and its gradient by their order in memory
-        return Scores(*({head: next(found) for head in self.method.heads} for _ in Scores._fields))
+            # Adam pairs a parameter and its gradient by their order in memory.
+            leaf.grad = next(outputs).contiguous()
+        heads = self.method.heads
+        return Scores(*({head: next(outputs) for head in heads} for _ in Scores._fields))
 
     def traced(self, arguments: list[Tensor]) -> GraphModule:
-        """The computation in this phase, of the stored parameters and the four tensors of a
-        meta-batch.
+        """The graph of this phase's computation.
+
+        Its arguments are the stored parameters and the four tensors of a meta-batch.
         """
         return simplified(make_fx(self._outputs, decomposition_table=PRODUCTS)(*arguments))
 
@@ -130,24 +132,24 @@ class CompiledStep(MetaStep):
 
 
 def simplified(graph: GraphModule) -> GraphModule:
-    """The same with fewer and better loops: what a compiler does not find by itself.
+    """The same computation with fewer and better loops, which the compiler does not find by itself.
 
-    A sum over tasks of products of matrices is one product; products whose every use is transposed
-    are made that way round, so that loops read all that they add in one order, which decides
-    whether they are vectorised.
+    A sum over tasks of products of matrices becomes one product. A product that is only used
+    transposed is computed transposed: then a loop reads everything that it adds in one order, and
+    the compiler can vectorise it. The graph is changed in place.
     """
     nodes = graph.graph
     for node in nodes.find_nodes(op="call_function", target=_ops.view.default):
-        node.target = _ops.reshape.default  # what lies otherwise from now on may have no such view
+        node.target = _ops.reshape.default  # after the changes below a view may be impossible
     for node in nodes.find_nodes(op="call_function", target=_TRANSPOSE):
         if _transposed(node) and _transposed(node.args[0]):
             node.replace_all_uses_with(node.args[0].args[0])
     nodes.eliminate_dead_code()
     for node in nodes.find_nodes(op="call_function", target=_ops.sum.dim_IntList):
         if node.args[1:] == ([0], True) and not node.kwargs and _has_product(node.args[0]):
-            found = _summed(nodes, node.args[0], node)
-            found.meta = node.meta
-            node.replace_all_uses_with(found)
+            total = _summed(nodes, node.args[0], node)
+            total.meta = node.meta
+            node.replace_all_uses_with(total)
     nodes.eliminate_dead_code()
     for node in nodes.find_nodes(op="call_function", target=_ops.bmm.default):
         if all(_transposed(user) for user in node.users):
@@ -166,7 +168,10 @@ def _transposed(x: Node) -> bool:
 
 
 def _through(x: Node) -> list[Node]:
-    """Of which matrices (T, ...) something of a single use is the sum, or the transpose."""
+    """The matrices (T, ...) of which ``x`` is the sum or the transpose.
+
+    An empty list if ``x`` is neither, or is used more than once.
+    """
     if len(x.users) > 1 or x.kwargs:
         return []
     matrices = [y for y in x.args if isinstance(y, Node)]
@@ -190,8 +195,9 @@ def _single_product(x: Node) -> bool:
 
 
 def _summed(nodes: Graph, x: Node, reader: Node) -> Node:
-    """(T, rows, columns) -> (1, rows, columns). What is read is read when it was, lest it be
-    overwritten until then.
+    """The sum of ``x`` over tasks, for its one reader: (T, rows, columns) -> (1, rows, columns).
+
+    New operations stand where the old ones stood, since a later one may overwrite what they read.
     """
     if _single_product(x):
         a, b = (_shape(y) for y in x.args)
@@ -212,24 +218,27 @@ def _summed(nodes: Graph, x: Node, reader: Node) -> Node:
 
 
 def constant_free(graph: GraphModule) -> bool:
-    """Whether it computes with its arguments alone, so that another training may use it."""
+    """Whether the graph holds no tensors of its own, so that another training may use it."""
     return not dict(graph.named_buffers()) and not any(
         "_tensor_constant" in name for name in vars(graph)
     )
 
 
 def compiled(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outputs]:
-    """A program for these shapes; one that this process has already where it is the same."""
+    """A program for these shapes. If the process has compiled the same graph before, that one.
+
+    A UserError if the graph cannot be compiled here.
+    """
     key = (graph.code, *((tuple(t.shape), t.dtype, t.device) for t in arguments))
     shareable = constant_free(graph)
     if shareable and key in _programs:
         return _programs[key]
-    # Imported here, since the compiler takes seconds to load: planning, tests and the other paths
-    # do without it.
+    # Imported here, since the compiler takes seconds to load, and planning and the other paths do
+    # not need it.
     import torch._inductor as inductor
 
     try:
-        # Not torch.compile, which looks at the arguments of every call anew.
+        # Not torch.compile, which inspects the arguments at every call.
         program = inductor.standalone_compile(
             graph, [*arguments], dynamic_shapes="from_example_inputs", options=OPTIONS
         )

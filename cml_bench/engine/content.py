@@ -1,4 +1,4 @@
-"""What a run writes into its record."""
+"""What a run writes into its record: see :mod:`cml_bench.content` for what readers rely on."""
 
 import datetime
 import os
@@ -22,8 +22,10 @@ from cml_bench.system.hardware import processor
 def content_of(
     spec: RunSpec, engine: dict[str, Any], data: DataSet, arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """What a record says of a run: specification, data, versions, machine, engine and test
-    results.
+    """What a record says of any run: specification, data, versions, machine, engine and results.
+
+    ``arrays``: test results per episode, by reading and inner steps. Memory is that of this
+    process, or of its device, so far.
     """
     return {
         "format": FORMAT,
@@ -55,7 +57,7 @@ def content_of(
 def evaluation_content(
     arrays: dict[str, np.ndarray], wanted: Evaluation, spec: RunSpec, kind: str
 ) -> dict[str, Any]:
-    """The mean of every series of test results, and which evaluation they are of."""
+    """The mean of every series of test results, and the evaluation that they belong to."""
     steps = sorted({reading_and_steps(key)[1] for key in arrays})
     answers = spec.way * wanted.query
     scale = answers if kind == "classification" else 1
@@ -69,7 +71,7 @@ def evaluation_content(
 
 
 def rounded(value: Any) -> Any:
-    """Floats to six significant digits: curves are for plots, and records stay small."""
+    """Floats to six significant digits, so that records stay small: curves are only plotted."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if np.isfinite(value) else None
     if isinstance(value, dict):

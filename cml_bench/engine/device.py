@@ -1,4 +1,4 @@
-"""Which device a run uses, and its place on it."""
+"""Which device a run uses, and the place that it claims there."""
 
 import contextlib
 import platform
@@ -27,13 +27,12 @@ def resolve_device(name: str) -> str:
 
 @contextlib.contextmanager
 def placed(settings: Settings, spec: RunSpec) -> Iterator[str]:
-    """The device for a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed on
-    it.
+    """The device of a run while the block lasts: ``cpu``, or ``cuda:N`` with a place claimed there.
 
     ``auto`` is a GPU if there is one and the network
     gains by it. ``cuda:N`` and ``cpu`` are taken as they are. On a GPU a run gets its share of the
-    memory and no more, so that it cannot take down the others there. A UserError if the network
-    gains by a GPU, the study expects one and torch has none, instead of weeks on a CPU.
+    memory and no more, so that it cannot make the others fail. If the study expects a GPU, the
+    network gains by one and torch has none, this is a UserError: on a CPU the run would take weeks.
     """
     name, per_device = settings.device, settings.runs_per_gpu
     if name == "auto":
@@ -60,7 +59,7 @@ def placed(settings: Settings, spec: RunSpec) -> Iterator[str]:
 
 
 def forget_peak_memory(device: str) -> None:
-    """A new run begins. Of a process the system keeps the peak for good."""
+    """Count a device's memory anew for a new run. The peak of a process cannot be reset."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -68,11 +67,10 @@ def forget_peak_memory(device: str) -> None:
 def peak_memory(device: str) -> dict[str, Any]:
     """The most memory used so far, in bytes: by tensors on a CUDA device, else by the process.
 
-    ``of`` says which. That of a process includes Python, torch and the earlier runs of its job.
+    ``of`` says which of the two. The memory of a process includes Python, torch and the earlier
+    runs of its job.
     """
     if device.startswith("cuda"):
         return {"peak": torch.cuda.max_memory_allocated(device), "of": "device"}
-    unit = (
-        1 if sys.platform == "darwin" else 1024
-    )  # getrusage(2): kilobytes on Linux, bytes on macOS
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, else kilobytes
     return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of": "process"}

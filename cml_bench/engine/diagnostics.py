@@ -1,9 +1,9 @@
 """Gradients of each head on one fixed validation task: the raw material of figure 3.
 
-Taken by backward passes of their own, never from the training step. Definitions that the paper
-leaves open: the gradient is that of a head's query loss with respect to the initial psi (through
-the inner loop, in the order the method trains with), and only weights count, not biases (its figure
-3c ignores biases).
+Backward passes of their own compute them; the training step is left alone. The paper leaves two
+definitions open. Here the gradient is that of a head's query loss with respect to the initial psi,
+through the inner loop and of the order that the method trains with. And only weights count, since
+the paper's figure 3c ignores biases.
 """
 
 import torch
@@ -15,8 +15,9 @@ from cml_bench.methods.base import Groups, Method
 
 
 def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, Tensor]]:
-    """head -> parameter -> gradient of that head's query loss (not multiplied by gamma), mean over
-    tasks.
+    """head -> parameter -> gradient of that head's query loss, the mean over tasks.
+
+    The co-learner's loss is not multiplied by gamma.
     """
     wide = method.meet(expand(groups, len(task)), task)
     losses: dict[str, Tensor] = {}
@@ -39,11 +40,10 @@ def head_gradients(method: Method, groups: Groups, task: Task) -> dict[str, dict
 
 
 def diagnose(method: Method, groups: Groups, task: Task) -> dict[str, dict[str, float]]:
-    """Norm of each head's gradient per layer, ``norm_meta`` (and ``norm_co``); ``cosine`` between
-    the two.
+    """``norm_meta`` and ``norm_co``: norms of the heads' gradients by layer; ``cosine`` of the two.
 
-    A cosine needs both gradients to be non-zero; it is left out for a layer where one is zero
-    (theta, to which the co-loss does not reach in first order).
+    Without a co-learner there is ``norm_meta`` alone. A layer where a gradient is zero has no
+    cosine: theta, for example, which the co-loss does not reach in first order.
     """
     grads = head_gradients(method, groups, task)
     weights = [

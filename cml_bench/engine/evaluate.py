@@ -1,7 +1,7 @@
 """The only evaluation loop: adapt, predict, score, episode by episode.
 
 No second-order graph is kept. Batch-norm is transductive: all queries of a task are normalised
-together, as in the released code.
+together, as in the released code. Models whose inner loops are equal share one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from cml_bench.methods.base import Groups, Method, Params
 
 
 class Result(NamedTuple):
-    """Per episode (tasks,): loss and score of one head after a number of inner steps."""
+    """Loss and score of one head after a number of inner steps, per episode (tasks,)."""
 
     loss: Tensor
     score: Tensor
@@ -26,10 +26,10 @@ Scored = dict[tuple[str, int], Result]  # by (head, inner steps)
 
 
 class Asked(NamedTuple):
-    """Outputs of ``heads`` of one model, or the mean of several that adapt each by itself, an
-    ensemble.
+    """What is to be tested: the outputs of ``heads`` of one model, or of an ensemble.
 
-    ``inner_loss="co"``: equation 9, psi adapts alone.
+    The members of an ensemble adapt separately, and their outputs are averaged.
+    ``inner_loss="co"``: psi alone adapts, by the paper's equation 9.
     """
 
     members: Sequence[Groups]
@@ -45,7 +45,7 @@ def score_tasks(
     steps: Sequence[int],
     inner_loss: str = "meta",
 ) -> Scored:
-    """Scores of a batch of tasks by (head, inner steps); several models are an ensemble."""
+    """Scores of a batch of tasks; several models are an ensemble."""
     members = [groups] if isinstance(groups, dict) else groups
     return score_all(method, [Asked(members, heads, inner_loss)], task, steps)[0]
 
@@ -53,7 +53,7 @@ def score_tasks(
 def score_all(
     method: Method, asked: Sequence[Asked], task: Task, steps: Sequence[int]
 ) -> list[Scored]:
-    """Scores of a batch of tasks for each that is asked; what adapts alike adapts once."""
+    """Scores of a batch of tasks, one for each of ``asked``; equal inner loops are made once."""
     sums: list[dict[tuple[str, int], Tensor]] = [{} for _ in asked]
     for together in _together(
         method, [_adaptation(method, asked, group, task) for group in _alike(method, asked)]
@@ -90,8 +90,9 @@ def _scored(method: Method, one: Asked, task: Task, sums: dict[tuple[str, int], 
 
 
 class _Adaptation(NamedTuple):
-    """An inner loop from ``begun`` (T, ...), and the models (place in ``asked``, groups) that have
-    it in common.
+    """An inner loop that starts from ``begun`` (T, ...), and the models that share it.
+
+    ``readers``: (place in ``asked``, parameters) of each of these models.
     """
 
     inner_loss: str
@@ -100,14 +101,14 @@ class _Adaptation(NamedTuple):
 
 
 def _alike(method: Method, asked: Sequence[Asked]) -> list[list[tuple[int, Groups]]]:
-    """(place in ``asked``, model), those together whose inner loop is one and the same."""
-    found: dict[tuple, list[tuple[int, Groups]]] = {}
+    """All models as (place in ``asked``, parameters), grouped by equal inner loops."""
+    alike: dict[tuple[object, ...], list[tuple[int, Groups]]] = {}
     for number, one in enumerate(asked):
         for member in one.members:
             alone = _ignores_co(method, one)
             key = (one.inner_loss, id(member["base"]), *(() if alone else (id(member.get("co")),)))
-            found.setdefault(key, []).append((number, member))
-    return list(found.values())
+            alike.setdefault(key, []).append((number, member))
+    return list(alike.values())
 
 
 def _ignores_co(method: Method, one: Asked) -> bool:
@@ -126,20 +127,21 @@ def _adaptation(
 
 
 def _together(method: Method, adaptations: list[_Adaptation]) -> list[list[_Adaptation]]:
-    """Those of one loss together where the network gains by it, else each by itself."""
+    """Adaptations that are computed at once: those of one loss, if the network gains by that."""
     if not method.network.many_models:
         return [[one] for one in adaptations]
-    found: dict[str, list[_Adaptation]] = {}
+    by_loss: dict[str, list[_Adaptation]] = {}
     for one in adaptations:
-        found.setdefault(one.inner_loss, []).append(one)
-    return list(found.values())
+        by_loss.setdefault(one.inner_loss, []).append(one)
+    return list(by_loss.values())
 
 
 def _trajectory(
     method: Method, together: list[_Adaptation], task: Task, steps: int
 ) -> Iterator[Params]:
-    """Parameters (models * T, ...) after 0, 1, ..., ``steps`` inner steps, the first model's T
-    tasks first.
+    """Parameters (models * T, ...) after 0, 1, ..., ``steps`` inner steps.
+
+    The T tasks of the first model come first.
     """
     begun, support = together[0].begun, task.support
     if len(together) > 1:
@@ -159,8 +161,9 @@ def _trajectory(
 
 
 def ready(method: Method, groups: Groups, task: Task) -> Groups:
-    """Parameters (T, ...) from which a model adapts to some tasks: leaves, so no graph reaches the
-    stored ones.
+    """Parameters (T, ...) from which a model adapts to T tasks.
+
+    They are leaves, so that no graph reaches the stored parameters.
     """
     wide = {
         group: {name: p.detach().requires_grad_() for name, p in params.items()}
@@ -182,8 +185,9 @@ def evaluate(
     first: int = 0,
     tasks_at_once: int = 4,
 ) -> Scored:
-    """Results (tasks,) on episodes ``first .. first+tasks-1``, on the CPU; one transfer at the
-    end.
+    """Results (tasks,) on episodes ``first .. first+tasks-1``, as tensors on the CPU.
+
+    ``heads``: by default all of the method's; ``steps``: by default its own number of inner steps.
     """
     members = [groups] if isinstance(groups, dict) else groups
     asked = [Asked(members, tuple(heads or method.heads), inner_loss)]
@@ -202,7 +206,7 @@ def evaluate_all(
     first: int = 0,
     tasks_at_once: int = 4,
 ) -> list[Scored]:
-    """As :func:`evaluate`, for each that is asked, on the same episodes: each is drawn once."""
+    """As :func:`evaluate`, for each of ``asked`` on the same episodes, which are drawn once."""
     steps, parts = tuple(steps) or (method.inner_steps,), []
     for start in range(first, first + tasks, tasks_at_once):
         task = episodes.batch(start, min(tasks_at_once, first + tasks - start))
@@ -211,7 +215,7 @@ def evaluate_all(
 
 
 def _joined(parts: list[Scored]) -> Scored:
-    """Of all batches, on the CPU."""
+    """The results of all batches, moved to the CPU at the end."""
     return {
         key: Result(*(torch.cat([part[key][i] for part in parts]).cpu() for i in (0, 1)))
         for key in parts[0]

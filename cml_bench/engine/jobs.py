@@ -1,10 +1,9 @@
-"""Several runs in one process: each keeps its own lock, log, checkpoints, and its own failure.
+"""Several runs in one process: each has its own lock, log and checkpoints, and fails alone.
 
-A run is a generator (:func:`cml_bench.engine.run.stages`): it takes its lock, yields a training
-that is ready to begin, and, when it is asked again after that has ended, tests, and returns the
-record. One alone is trained in between by itself; seeds of one program wait there for each other
-and are trained by :class:`Together`, whose own generator says which of them has ended, and with
-what error if any.
+A run is a generator (:func:`cml_bench.engine.run.stages`). It takes its lock and yields a training
+that is ready to begin. After the training has ended, the generator is asked again: it tests, and
+returns the record. A single run is trained by itself. Seeds of one program wait for each other and
+are trained by :class:`Together`, which says of each when it has ended, and with which error if any.
 """
 
 import contextlib
@@ -29,28 +28,28 @@ from cml_bench.system.files import write_json
 
 
 def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None) -> None:
-    """Run all; then write the stamp, or raise one UserError that names every run that failed and
-    its log.
+    """Make all runs, then write the stamp.
+
+    If runs fail, one UserError at the end names each of them and its log.
     """
     done, failed = {}, []
-    for number, (spec, found) in enumerate(_made(specs, settings), 1):
-        if isinstance(found, Exception):  # one run's failure must not take the others with it
-            failed.append(_explain(spec, settings, found))
+    for number, (spec, ended) in enumerate(_made(specs, settings), 1):
+        if isinstance(ended, Exception):  # one run's failure must not take the others with it
+            failed.append(_explain(spec, settings, ended))
             continue
-        done[spec.id] = found.status
-        results = found.content["results"].items()
+        done[spec.id] = ended.status
+        results = ended.content["results"].items()
         shown = "  ".join(
             f"{key} {value:.4f}"
             for key, value in results
             if reading_and_steps(key)[0] in ("meta", "co")
         )
         settings.report(
-            f"run {number} of {len(specs)} {found.status}: {spec.title}  test: {shown or 'none'}"
+            f"run {number} of {len(specs)} {ended.status}: {spec.title}  test: {shown or 'none'}"
         )
-        if (
-            found.status == "diverged" and stamp is None
-        ):  # under a stamp the study goes on, and its tables say so
-            failed.append(_diverged(found))
+        if ended.status == "diverged" and stamp is None:
+            # With a stamp the study goes on, and its tables say so.
+            failed.append(_diverged(ended))
     if failed:
         raise UserError("; ".join(failed))
     if stamp is not None:
@@ -59,34 +58,35 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
 
 
 def _made(specs: list[RunSpec], settings: Settings) -> Iterator[tuple[RunSpec, Record | Exception]]:
-    """Each run's record, or what went wrong, as soon as it is there."""
+    """Each run with its record or its error, as soon as the run has ended."""
     for together in _batches(specs, settings):
         if len(together) > 1:
             yield from _made_together(together, settings)
             continue
         try:
-            found: Record | Exception = run(together[0], settings)
+            ended: Record | Exception = run(together[0], settings)
         except Exception as error:
-            found = error
-        yield together[0], found
+            ended = error
+        yield together[0], ended
 
 
 def _batches(specs: list[RunSpec], settings: Settings) -> list[list[RunSpec]]:
-    """Runs that one program makes: those that differ in the seed alone, where a program is
-    compiled.
+    """Groups of runs that one compiled program makes: they differ in the seed alone.
+
+    Any other run is a group of its own.
     """
-    found: dict[str, list[list[RunSpec]]] = {}
+    by_twins: dict[str, list[list[RunSpec]]] = {}
     for spec in specs:
         twins = (
             spec.model_copy(update={"seed": 0}).model_dump_json()
             if _shares(spec, settings)
             else spec.id
         )
-        parts = found.setdefault(twins, [[]])
+        parts = by_twins.setdefault(twins, [[]])
         if len(parts[-1]) == (settings.seeds_at_once or len(specs)):
             parts.append([])
         parts[-1].append(spec)
-    return [part for parts in found.values() for part in parts]
+    return [part for parts in by_twins.values() for part in parts]
 
 
 def _shares(spec: RunSpec, settings: Settings) -> bool:
@@ -105,17 +105,16 @@ def _made_together(
     specs: list[RunSpec], settings: Settings
 ) -> Iterator[tuple[RunSpec, Record | Exception]]:
     with contextlib.ExitStack() as stack:
-        stack.enter_context(
-            computing(specs[0].precision, "cpu")
-        )  # each run sets it too, and sets back what it found
+        # Each run sets the precision, too, and restores the one before it.
+        stack.enter_context(computing(specs[0].precision, "cpu"))
         begun = {}
         for place, spec in enumerate(specs):
             parts = stack.enter_context(contextlib.closing(stages(spec, settings)))
-            found = _next(parts)
-            if isinstance(found, Training):
-                begun[place] = spec, parts, found
+            first = _next(parts)
+            if isinstance(first, Training):
+                begun[place] = spec, parts, first
             else:
-                yield spec, found
+                yield spec, first
         if begun:
             settings.report(
                 f"{len(specs)} seeds in one program: {specs[0].title.rpartition(',')[0]}"
@@ -146,9 +145,7 @@ def _diverged(record: Record) -> str:
 
 
 def _memory(spec: RunSpec, settings: Settings, error: Exception) -> str:
-    """What helps when a device's memory does not suffice. The run goes on from its last
-    checkpoint.
-    """
+    """What helps when a device's memory does not suffice; it is also written to ``error.log``."""
     fewer = (
         f"fewer trainings a GPU (runs_per_gpu is {settings.runs_per_gpu}), "
         if settings.runs_per_gpu > 1
@@ -170,6 +167,7 @@ def _memory(spec: RunSpec, settings: Settings, error: Exception) -> str:
 
 
 def _explain(spec: RunSpec, settings: Settings, error: Exception) -> str:
+    """What is said of a failed run. Its ``error.log`` gets the traceback."""
     if out_of_memory(error):
         return _memory(spec, settings, error)
     known = isinstance(error, UserError)

@@ -24,23 +24,22 @@ from cml_bench.records import read as read_record
 from cml_bench.shapes import Inputs, Predictions, Targets
 from cml_bench.spec import MOST_INNER_STEPS
 
-# how far outside [0, 1] pixels may be: resized and noisy ones are, bytes and normalised ones are
-# further
+# How far outside [0, 1] pixels may be. Resized and noisy pixels are a little outside, bytes and
+# normalised pixels are further out.
 _MARGIN = 0.5
 
 
 class AdaptedLearner:
-    """What ``Learner.adapt`` returns."""
+    """A learner adapted to one task, as ``Learner.adapt`` returns it."""
 
     def __init__(self, learner: "Learner", groups: Groups, params: Params):
         self.learner, self.groups, self.params = learner, groups, params
 
     def outputs(self, x_query: Any, head: str = "meta") -> Float[Tensor, "examples outputs"]:
-        """Outputs (n, way) or (n, d) of inputs (n, ...). Batch-norm uses the statistics of this
-        batch.
+        """Outputs (n, way) or (n, d) of inputs (n, ...).
 
-        ``head``: meta, or co where the run has a co-learner. A UserError for other inputs, and for
-        other heads.
+        Batch-norm uses the statistics of these n inputs. ``head``: meta, or co where the run has a
+        co-learner. A UserError for other inputs and other heads.
         """
         self.learner.check_head(head)
         with torch.no_grad():
@@ -54,10 +53,10 @@ class AdaptedLearner:
 
 
 class Learner:
-    """A trained initialisation. Images are expected in [0, 1], shaped (n, C, H, W); nodes are their
-    numbers (n,).
+    """A trained initialisation.
 
-    Inputs and labels may be tensors, arrays or lists; results are tensors on the CPU.
+    Images are expected in [0, 1] and shaped (n, C, H, W); nodes are given by their numbers (n,).
+    Inputs and labels may be tensors, arrays or lists. Results are tensors on the CPU.
     """
 
     def __init__(self, method: Method, groups: Groups, record: Record, data: DataSet | None = None):
@@ -67,12 +66,11 @@ class Learner:
     def adapt(
         self, x_support: Any, y_support: Any, steps: int | None = None, x_query: Any = None
     ) -> AdaptedLearner:
-        """Adapt to a task: inputs (n, ...), labels (n,) 0..way-1 or values (n, d). The learner
-        stays as it is.
+        """Adapt to a task of inputs (n, ...) with labels (n,) 0..way-1 or values (n, d).
 
-        ``steps``: inner steps; None: the method's own number. ``x_query`` (m, ...): for methods
-        that look at the queries, too, before they adapt (AMM-GNN). A UserError says what is wanted
-        instead of what was given.
+        The learner itself stays as it is. ``steps``: inner steps; None: the method's own number.
+        ``x_query`` (m, ...): for methods that look at the queries, too, before they adapt
+        (AMM-GNN). A UserError says what is wanted instead of what was given.
         """
         x = self.inputs(x_support, "x_support")
         y = self._targets(y_support, x.shape[1])
@@ -92,7 +90,7 @@ class Learner:
         return AdaptedLearner(self, wide, {name: p.detach() for name, p in params.items()})
 
     def predict(self, *inputs: Any, **options: Any) -> NoReturn:
-        """Nothing is predicted before a task is known: a UserError that says how."""
+        """A UserError: without a task there is nothing to predict. The message says what to do."""
         raise UserError(
             "a learner adapts before it predicts: learner.adapt(x_support,"
             " y_support).predict(x_query)."
@@ -100,33 +98,31 @@ class Learner:
 
     @property
     def _weight(self) -> Tensor:
-        """Any parameter: they share type and device."""
+        """Any parameter, for the type and the device that all share."""
         return next(iter(self.groups["base"].values()))
 
     def inputs(self, values: Any, named: str) -> Inputs:
         """Inputs (n, ...) as a batch of one task, in the type that the network computes with."""
-        found, nodes = given.tensor(values, named), self.method.network.takes == "nodes"
+        x, nodes = given.tensor(values, named), self.method.network.takes == "nodes"
         expected = () if nodes else tuple(self.method.network.input_shape)
-        if not found.dim() or tuple(found.shape[1:]) != expected:
+        if not x.dim() or tuple(x.shape[1:]) != expected:
             shape = f"({', '.join(['n', *map(str, expected)])})"
             raise UserError(
-                f"{named}: this run takes inputs of shape {shape}, not {tuple(found.shape)}."
+                f"{named}: this run takes inputs of shape {shape}, not {tuple(x.shape)}."
             )
-        if not len(found):
+        if not len(x):
             raise UserError(f"{named} is empty: at least one example is wanted.")
         if nodes:
-            self._check_nodes(found, named)
+            self._check_nodes(x, named)
         elif issubclass(registry.datasets.get(self.record.spec.data.name), ImageSet):
-            _check_pixels(found, named)
-        return found.to(
-            self._weight.device, torch.int64 if nodes else self._weight.dtype
-        ).unsqueeze(0)
+            _check_pixels(x, named)
+        return x.to(self._weight.device, torch.int64 if nodes else self._weight.dtype).unsqueeze(0)
 
-    def _check_nodes(self, found: Tensor, named: str) -> None:
+    def _check_nodes(self, nodes: Tensor, named: str) -> None:
         assert isinstance(self.data, GraphSet)  # opened by load, as the network takes nodes
         count = len(self.data.arrays.labels)
-        kind, low, high = given.type_name(found), *_ends(found)
-        if found.is_floating_point() or found.dtype == torch.bool or low < 0 or high >= count:
+        kind, low, high = given.type_name(nodes), *_ends(nodes)
+        if nodes.is_floating_point() or nodes.dtype == torch.bool or low < 0 or high >= count:
             raise UserError(
                 f"{named}: nodes are whole numbers from 0 to {count - 1:,}, as the graph counts"
                 f" them, not {kind} from {low:g} to {high:g}."
@@ -149,7 +145,7 @@ class Learner:
         return y.to(self._weight.device, torch.int64 if labels else self._weight.dtype).unsqueeze(0)
 
     def check_head(self, head: Any) -> None:
-        """A UserError for a head that this run has not, or no longer."""
+        """A UserError for a head that this run does not have, or whose file is missing."""
         heads, name = self.method.heads, self.record.spec.method
         if head not in heads:
             hint = f"; the head 'co' is of runs of {name}{registry.CML}" if head == "co" else ""
@@ -171,13 +167,13 @@ def _ends(values: Tensor) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def _check_pixels(found: Tensor, named: str) -> None:
+def _check_pixels(pixels: Tensor, named: str) -> None:
     wanted = "images are floats in [0, 1], as open_data and wrap give them"
-    low, high = _ends(found)
-    if not found.is_floating_point():
-        hint = ": divide them by 255" if found.dtype == torch.uint8 else ""
+    low, high = _ends(pixels)
+    if not pixels.is_floating_point():
+        hint = ": divide them by 255" if pixels.dtype == torch.uint8 else ""
         raise UserError(
-            f"{named}: {wanted}, not {given.type_name(found)} from {low:g} to {high:g}{hint}."
+            f"{named}: {wanted}, not {given.type_name(pixels)} from {low:g} to {high:g}{hint}."
         )
     if low < -_MARGIN or high > 1 + _MARGIN:
         hint = "divide bytes by 255" if high > 4 else "give them before they are normalised"
@@ -217,10 +213,10 @@ def _check_classes(y: Tensor, way: int) -> None:
 def load(
     run: str | Path, results: str | Path = "results", data_dir: str | Path = "data"
 ) -> Learner:
-    """Open a finished run by its folder, or by its id or the first characters of it.
+    """Open a finished run by its folder, or by the first characters of its id.
 
-    A run on the nodes of a graph needs the graph, prepared under ``data_dir``. Paths are taken as
-    they are: :func:`cml_bench.load` expands what a user writes.
+    A run on the nodes of a graph needs the graph, prepared under ``data_dir``. Paths are not
+    expanded here: :func:`cml_bench.load` does that.
     """
     record = _found(run, results)
     folder, spec = record.folder, record.spec
@@ -259,7 +255,7 @@ def _found(run: str | Path, results: str | Path) -> Record:
 
 
 def _weights(folder: Path, method: Method) -> Groups:
-    """The selected model. A UserError if it is not there, damaged, or of another run."""
+    """The selected model. A UserError if its files are missing, damaged or of another run."""
     again = f"move the folder {folder} away and train the run anew"
     try:
         groups = read_models(folder)["best_meta"]

@@ -23,6 +23,12 @@ def _flat(groups: Groups, prefix: str = "") -> dict[str, torch.Tensor]:
 
 
 def write_models(folder: Path, models: Models, steps: dict[str, int], spec: RunSpec) -> None:
+    """Write the models of a run into its folder.
+
+    ``model`` and ``colearner`` are the selected ones; ``best_co``, ``last`` and ``ensemble`` serve
+    further readings. ``steps``: the outer step of each model, stored beside it.
+    """
+
     def save(name: str, tensors: dict[str, torch.Tensor], model: str) -> None:
         meta = {"run": spec.id, "step": str(steps[model])}
         write_bytes(folder / f"{name}.safetensors", safetensors_bytes(tensors, metadata=meta))
@@ -45,8 +51,9 @@ def write_models(folder: Path, models: Models, steps: dict[str, int], spec: RunS
 
 
 def read_models(folder: Path) -> Models:
-    """The stored models; without ``colearner.safetensors`` the selected one has psi and theta
-    only.
+    """The stored models. Without ``colearner.safetensors`` the selected one has no phi.
+
+    A UserError if there is no model, or if a file is damaged.
     """
 
     def grouped(tensors: dict[str, torch.Tensor]) -> Groups:
@@ -75,7 +82,7 @@ def read_models(folder: Path) -> Models:
 
 
 def _tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """The content of a model file; nothing if it is not there."""
+    """The tensors of a model file; none if the file is missing."""
     path = folder / f"{name}.safetensors"
     try:
         return load_file(path) if path.exists() else {}

@@ -1,17 +1,15 @@
-"""In which arithmetic a run is made: the names that ``precision`` may have, and what torch is told
-for each.
+"""In which arithmetic a run is made: the names that ``precision`` may have, and what torch is told.
 
-========  ==========================  ============================================================
-float32   parameters in 32 bits       products in 32 bits too: torch's own default would let a GPU
-use TF32 for convolutions tf32      parameters in 32 bits       products of 19-bit numbers on a
-GPU's tensor cores bf16      parameters in 32 bits       products of 16-bit numbers
-(``torch.autocast``), losses in 32 bits float64   parameters in 64 bits       for tests and for
-checks of the others ========  ==========================
-============================================================
+Parameters have 32 bits, with float64 they have 64.
 
-On a CPU numbers below the smallest normal one (1.2e-38 in 32 bits) count as zero: the gradients of
-queries that are classified with certainty are such numbers, and with them a convolution takes many
-times as long.
+* ``float32``: products in 32 bits too. Torch's default would let a GPU use TF32 for convolutions.
+* ``tf32``: products of 19-bit numbers on a GPU's tensor cores.
+* ``bf16``: products of 16-bit numbers (``torch.autocast``), losses in 32 bits.
+* ``float64``: for tests, and for checks of the others.
+
+On a CPU numbers below the smallest normal one (1.2e-38 in 32 bits) count as zero. The gradients of
+queries that are classified with certainty are such numbers, and they would make a convolution
+many times as slow.
 """
 
 import contextlib
@@ -28,16 +26,18 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def _flushes() -> bool:
-    """Whether this thread takes what is below the smallest normal number for zero: torch does not
-    tell.
+    """Whether this thread counts numbers below the smallest normal one as zero.
+
+    Torch has no function that tells, so this tries it.
     """
     return float(torch.full((1,), torch.finfo(torch.float32).tiny) * 0.5) == 0
 
 
 @contextlib.contextmanager
 def computing(precision: str, device: str) -> Iterator[None]:
-    """Everything inside is computed in this precision. A UserError where the device has none of the
-    kind.
+    """A block in which everything is computed in this precision.
+
+    A UserError if the device does not have the precision.
     """
     if precision == "tf32" and not device.startswith("cuda"):
         raise UserError(
@@ -53,7 +53,7 @@ def computing(precision: str, device: str) -> Iterator[None]:
     torch.set_flush_denormal(True)
     kind = device.partition(":")[0]
     try:
-        # Casts are not cached: the cache holds those of leaves, and adapted parameters are none.
+        # Torch caches casts of leaves only, and adapted parameters are not leaves.
         with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
             yield
     finally:
@@ -63,8 +63,9 @@ def computing(precision: str, device: str) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device's memory did not suffice; torch has no type for that
-    on a CPU.
+    """Whether an error means that the device's memory did not suffice.
+
+    On a CPU torch has no type for that error, so its text decides.
     """
     said = str(error)
     return isinstance(error, torch.OutOfMemoryError) or (

@@ -16,13 +16,12 @@ from cml_bench.methods.base import Groups, Method
 from cml_bench.readings import evaluation_key
 from cml_bench.spec import Evaluation, RunSpec
 
-Models = dict[
-    str, Groups
-]  # best_meta, best_co, last; top_meta.0, top_meta.1, ..., top_co.0, ... where ensembled
+# best_meta, best_co and last; for ensembles also top_meta.0, top_meta.1, ..., top_co.0, ...
+Models = dict[str, Groups]
 
 
 class Pass(NamedTuple):
-    """Adapted model or models, and the readings that come out of them."""
+    """A model or an ensemble that adapts, and the readings that come out of it."""
 
     groups: list[Groups]
     inner_loss: str
@@ -30,7 +29,10 @@ class Pass(NamedTuple):
 
 
 def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) -> list[Pass]:
-    """The passes needed, all on the same episodes; models of the same step are evaluated once."""
+    """The passes that a run's readings need. Models of the same step are evaluated once.
+
+    ``steps``: the outer step of each model. ``has_co``: whether the co-learner's models are there.
+    """
     best, last = models["best_meta"], models.get("last")
     ensembles = {
         head: [models[key] for key in sorted(models) if key.startswith(f"top_{head}.")]
@@ -38,33 +40,33 @@ def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) 
     }
     same_last = last is not None and steps["best_meta"] == steps["last"]
     single = "_single" if ensembles["meta"] else ""
-    first, found = {f"meta{single}": "meta"} | ({"meta_last": "meta"} if same_last else {}), []
+    first, others = {f"meta{single}": "meta"} | ({"meta_last": "meta"} if same_last else {}), []
     if has_co:
         first |= {f"co{single}": "co"} | ({"co_last": "co"} if same_last else {})
         if steps["best_co"] != steps["best_meta"]:
             paired = Pass([models["best_co"]], "meta", {} if single else {"co_paired": "co"})
             mixed = {"base": best["base"], "co": models["best_co"]["co"]}
-            found += [paired, Pass([mixed], "meta", {"co_unpaired": "co"})]
+            others += [paired, Pass([mixed], "meta", {"co_unpaired": "co"})]
         else:
             first |= {"co_unpaired": "co"} | ({} if single else {"co_paired": "co"})
     if single:
-        found.append(
+        others.append(
             Pass(ensembles["meta"], "meta", {"meta": "meta"} | ({"co": "co"} if has_co else {}))
         )
         if has_co:
-            found.append(Pass(ensembles["co"], "meta", {"co_paired": "co"}))
+            others.append(Pass(ensembles["co"], "meta", {"co_paired": "co"}))
     for reading in method.more_readings if has_co else ():
         if (reading.model, reading.inner_loss) == ("best_meta", "meta"):
             first[reading.name] = reading.head
         else:
-            found.append(
+            others.append(
                 Pass([models[reading.model]], reading.inner_loss, {reading.name: reading.head})
             )
     if not same_last and last is not None:
-        found.append(
+        others.append(
             Pass([last], "meta", {"meta_last": "meta"} | ({"co_last": "co"} if has_co else {}))
         )
-    return [item for item in (Pass([best], "meta", first), *found) if item.readings]
+    return [item for item in (Pass([best], "meta", first), *others) if item.readings]
 
 
 def test_results(
@@ -76,13 +78,16 @@ def test_results(
     wanted: Evaluation,
     tasks_at_once: int,
 ) -> dict[str, np.ndarray]:
-    """Every reading's result per episode, by :func:`evaluation_key`; see :func:`stored`."""
+    """Every reading's results per episode (tasks,), by :func:`evaluation_key`.
+
+    All readings are of the same episodes. For the numbers see :func:`stored`.
+    """
     episodes = Episodes(data, "test", spec.way, spec.shot, wanted.query)
     method = method.for_test()
     inner = wanted.inner_steps or (method.inner_steps,)
     arrays = {}
-    found = passes(method, models, steps, "best_co" in models)
-    placed: dict[int, dict[str, torch.Tensor]] = {}  # each group of parameters once, whoever has it
+    planned = passes(method, models, steps, "best_co" in models)
+    placed: dict[int, dict[str, torch.Tensor]] = {}  # groups that models share are placed once
 
     def here(groups: Groups) -> Groups:
         for name, params in groups.items():
@@ -96,12 +101,12 @@ def test_results(
             sorted(set(item.readings.values())),
             item.inner_loss,
         )
-        for item in found
+        for item in planned
     ]
     scored = evaluate_all(
         method, asked, episodes, wanted.tasks, steps=inner, tasks_at_once=tasks_at_once
     )
-    for item, results in zip(found, scored, strict=True):
+    for item, results in zip(planned, scored, strict=True):
         for reading, head in item.readings.items():
             for k in inner:
                 arrays[evaluation_key(reading, k)] = stored(
@@ -125,8 +130,9 @@ def stored(kind: str, result: Result, answers: int) -> np.ndarray:
 
 
 def counted(accuracies: torch.Tensor, answers: int) -> np.ndarray:
-    """Correct answers of each episode (tasks,), from their shares among ``answers``: uint16, or
-    uint32 where needed.
+    """Correct answers of each episode (tasks,), from their shares among ``answers``.
+
+    The numbers are uint16, or uint32 where these are too small.
     """
     counts = torch.round(accuracies.cpu().double() * answers).to(torch.int64).numpy()
     return counts.astype(np.uint16 if answers < 2**16 else np.uint32)

@@ -1,4 +1,4 @@
-"""One run, whole: lock, train or resume, evaluate, store. A finished run is never trained again."""
+"""One whole run: lock, train or resume, test, store. A finished run is never trained again."""
 
 import datetime
 import time
@@ -52,7 +52,7 @@ _STATUS_TASKS = 100  # validation tasks from which a run may be said to have col
 
 
 def run(spec: RunSpec, settings: Settings) -> Record:
-    """The record of this run: as stored if it is finished, else after training what is missing."""
+    """The record of this run. If it is not finished, it is trained first."""
     parts = stages(spec, settings)
     try:
         next(parts).run()
@@ -65,8 +65,9 @@ def run(spec: RunSpec, settings: Settings) -> Record:
 
 
 def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Record]:
-    """A run whose training, if it needs one, is for the caller to make: it is yielded, and
-    evaluated afterwards.
+    """A run as a generator: it yields the training, if one is needed, and returns the record.
+
+    The caller makes the training before it asks again.
     """
     store = Store(settings.results)
     folder = store.folder(spec)
@@ -74,7 +75,7 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
     if (record := _stored(store, spec, settings)) is not None and covered(record, spec):
         return record  # nothing is written beside a finished run, not even a lock
     with run_lock(folder, wait=settings.report if settings.wait else None):
-        record = _stored(store, spec, settings)  # another process may have made it in the meantime
+        record = _stored(store, spec, settings)  # another process may have made it meanwhile
         if record is not None and covered(record, spec):
             return record
         with (
@@ -97,8 +98,9 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
 
 
 def refuse(spec: RunSpec, settings: Settings) -> None:
-    """A UserError for a spec that names what does not exist here, before anything is written. A
-    finished run passes.
+    """A UserError for a spec that names what does not exist here; nothing is written.
+
+    A finished run is not refused.
     """
     if not (Store(settings.results).folder(spec) / "record.json").exists():
         data = build_data(spec)
@@ -113,8 +115,9 @@ def refuse(spec: RunSpec, settings: Settings) -> None:
 
 
 def _stored(store: Store, spec: RunSpec, settings: Settings) -> Record | None:
-    """The record, if there is one. A UserError if it is of other data, or cannot be tested as the
-    spec asks.
+    """The record, if there is one.
+
+    A UserError if it is of other data, or cannot be tested as the spec asks.
     """
     record = store.read(spec)
     if record is not None:
@@ -124,7 +127,7 @@ def _stored(store: Store, spec: RunSpec, settings: Settings) -> Record | None:
 
 
 def _both(log: TextIO, report: Callable[[str], None]) -> Callable[[str], None]:
-    """Say it in the run's log, with the time, and to the user."""
+    """A function that says a text to the user, and writes it with the time into the run's log."""
 
     def say(text: str) -> None:
         log.write(f"{datetime.datetime.now(datetime.UTC):%H:%M:%S} {text}\n")
@@ -134,8 +137,7 @@ def _both(log: TextIO, report: Callable[[str], None]) -> Callable[[str], None]:
     return say
 
 
-# -- finishing
-# ----------------------------------------------------------------------------------------
+# -- finishing --
 
 
 def _finish(training: Training) -> Record:
@@ -244,6 +246,7 @@ def _final_answers(training: Training, last: Result) -> tuple[np.ndarray, int, i
 
 
 def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
+    """Test a method that does not learn, and write its record."""
     data = build_data(spec).open(
         settings.data_dir, torch.device(settings.device), dtype_of(spec.precision)
     )
@@ -268,8 +271,9 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
 
 
 def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
-    """The record with what ``spec.evaluation`` asks: as it is, or extended from the stored models,
-    without training.
+    """The record with all that ``spec.evaluation`` asks for, without training.
+
+    What is missing is tested with the stored models.
     """
     if covered(record, spec):
         return record
@@ -286,10 +290,8 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
         method, data, spec, read_models(folder), record.content["selected"], wanted, at_once
     )
     if record.evaluated is not None and record.evaluated.query == wanted.query:
-        arrays = {
-            **record.arrays,
-            **arrays,
-        }  # a deleted co-learner cannot be evaluated again: its results stay
+        # A co-learner that was deleted cannot be tested again, so its results stay.
+        arrays = {**record.arrays, **arrays}
     write_episodes(folder, arrays)
     content = dict(record.content)
     content |= evaluation_content(arrays, wanted, spec, data.kind)
@@ -299,11 +301,11 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
 def extend(
     folder: Path, wanted: dict[str, Any], settings: Settings, replace_results: bool = False
 ) -> Record:
-    """Evaluate the run in ``folder`` further: ``wanted`` gives tasks, query or inner_steps, else
-    they stay.
+    """Test the run in ``folder`` further. ``wanted``: new values of tasks, query or inner_steps.
 
-    A UserError if there is no finished run, or if results would be lost: those of another number of
-    queries are of other tasks, and a run keeps one kind.
+    A UserError if there is no finished run, or if results would be lost. Another number of queries
+    means other tasks, and a run keeps the results of one number only, so ``replace_results`` must
+    allow that.
     """
     record = read(folder)
     if record is None:
@@ -326,10 +328,9 @@ def extend(
 
 
 def covered(record: Record, spec: RunSpec) -> bool:
-    """Whether nothing is left to evaluate; a diverged run has no model to evaluate.
+    """Whether nothing is left to test. A diverged run has no model to test.
 
-    A reading that the method was given after the run is made from the stored models, if they are
-    there.
+    If the method got a new reading since the run, and the stored models are there, it is left.
     """
     done = record.evaluated
     if record.status == "diverged":

@@ -1,21 +1,22 @@
 """Trainings that differ in nothing but their seed, as one program.
 
-A small network's step costs what starting its operations costs, so several seeds at once cost
-little more than one. Each training is an ordinary one, with its own lock, log, checkpoints, record
-and failure; all it does between outer steps is its own (:meth:`Training.steps`). The outer steps of
-all that are at the same one are made here: parameters, Adam's averages and meta-batches with an
-axis over seeds in front, and the compiled program of one seed (:mod:`cml_bench.engine.compiled`)
-batched over it.
+A small network spends its time on starting operations, so several seeds at once take little longer
+than one. Each training is an ordinary one, with its own lock, log, checkpoints, record and failure;
+what it does between outer steps is its own affair (:meth:`Training.steps`). The outer steps of all
+trainings that are at the same step are made here, at once. Parameters, Adam's averages and
+meta-batches get an axis over seeds in front, and the compiled program of one seed
+(:mod:`cml_bench.engine.compiled`) is batched over it.
 
-What a seed gets does not depend on the values of the others, but may depend in the last bits on how
-many there are (the record says it: ``engine.seeds``) and on its place among them. So both are those
-of the job's seeds, always: copies stand at the places of those that have ended, were finished when
-the process began, or are further on, since checkpoints are not all of the same step.
+A seed's results do not depend on the values of the others. Their last bits may depend on the number
+of seeds (``engine.seeds`` in the record) and on the seed's place among them. So number and places
+are always those of the job's seeds. Some seeds may be missing at a step: they have ended, or were
+finished when the process began, or are further on, since checkpoints are not all of the same step.
+Copies of another seed then stand at their places.
 """
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ from cml_bench.engine.step import clamp
 from cml_bench.engine.train import Training
 from cml_bench.methods.base import Groups, Method
 from cml_bench.spec import RunSpec
+
+Item = TypeVar("Item")
 
 
 def fits(spec: RunSpec, method: type[Method]) -> bool:
@@ -44,14 +47,14 @@ class Together:
     def __init__(self, trainings: dict[int, Training], seeds: int):
         self.trainings, self.seeds = trainings, seeds
         self._programs: dict[Hashable, Callable[..., Outputs] | None] = {}  # by the method's phase
-        # The trainings whose state is a view of what is stacked here.
+        # The trainings whose parameters and averages are views of the stacks made here.
         self._bound: list[tuple[Training, torch.optim.Adam]] = []
         self._sums: Tensor | None = None  # of losses and scores (kinds, S), since their last pause
         for place, training in trainings.items():
             training.seeds, training.place = seeds, place
 
     def run(self) -> Iterator[tuple[int, Exception | None]]:
-        """Train all to the end: the place of each as it ends, and what stopped it."""
+        """Train all to the end. Yields the place of each as it ends, and its error, if any."""
         alive = {place: training.steps() for place, training in self.trainings.items()}
         while alive:
             for place, steps in list(alive.items()):
@@ -65,12 +68,12 @@ class Together:
             try:
                 if alive:
                     self.advance({place: self.trainings[place] for place in alive})
-            except Exception as error:  # of the program, so of all of them
+            except Exception as error:  # the program's error is the error of all
                 yield from ((place, error) for place in alive)
                 return
 
     def advance(self, alive: dict[int, Training]) -> None:
-        """Make the earliest outer step that is due, of all that are at it."""
+        """Make the earliest outer step that is due, for all trainings that are at it."""
         first = min(training.step for training in alive.values())
         due = {place: training for place, training in alive.items() if training.step == first}
         if not self._advanced(due):
@@ -78,7 +81,7 @@ class Together:
                 training.advance()
 
     def _advanced(self, due: dict[int, Training]) -> bool:
-        """Make one outer step of these, if there is a program for it."""
+        """Make one outer step of these trainings. False if there is no program for it."""
         start, lead = time.perf_counter(), next(iter(due.values()))
         tasks = {place: training.begin_step() for place, training in due.items()}
         given = self._everywhere(tasks)
@@ -92,19 +95,19 @@ class Together:
         if program is None:
             self._release()
             return False
-        found = program(*params, *batches)
-        for p, grad in zip(params, found, strict=False):
+        outputs = program(*params, *batches)
+        for p, grad in zip(params, outputs, strict=False):
             p.grad = grad.contiguous()  # see CompiledStep.gradients
         if lead.spec.protocol.clamp:
             clamp(lead.method, self._groups, lead.spec.protocol.clamp)
         self._adam(lead)
-        self._count(due, torch.stack([values.sum(1) for values in found[len(params) :]]))
+        self._count(due, torch.stack([values.sum(1) for values in outputs[len(params) :]]))
         for training in due.values():
             training.end_step(len(given[0]), (time.perf_counter() - start) / len(due))
         return True
 
-    def _everywhere(self, some: dict[int, Any]) -> list[Any]:
-        """Something for every place: the first stands at those that have none."""
+    def _everywhere(self, some: dict[int, Item]) -> list[Item]:
+        """One item for every place; the first item also stands at the places without one."""
         spare = next(iter(some.values()))
         return [some.get(place, spare) for place in range(self.seeds)]
 
@@ -113,14 +116,17 @@ class Together:
         return (p for params in groups.values() for p in params.values())
 
     def _bind(self, due: dict[int, Training]) -> None:
-        """Make the parameters and averages of these views of tensors (S, ...), unless they are."""
+        """Stack parameters and averages as tensors (S, ...), of which each training gets views.
+
+        Nothing changes if these same trainings are bound already.
+        """
         wanted = [(training, training.optimizer) for training in due.values()]
         if self._bound == wanted:
             return
         self._bound, self._sums = wanted, None
         lead, optimizer = wanted[0]
         self._trained = {id(p) for chosen in optimizer.param_groups for p in chosen["params"]}
-        # By each parameter of the lead: its stack, those of its averages, Adam's step.
+        # By the id of a parameter of the lead: its stack, the two of its averages, Adam's step.
         self._state: dict[int, list[Tensor]] = {}
         self._groups: Groups = {
             group: {name: self._stacked(due, group, name) for name in params}
@@ -186,8 +192,9 @@ class Together:
             )
 
     def _count(self, due: dict[int, Training], sums: Tensor) -> None:
-        """Add losses and scores (kinds, S) to the trainings' sums, which start anew after each of
-        their pauses.
+        """Add losses and scores (kinds, S) to the trainings' sums.
+
+        After a pause the sums start anew.
         """
         before = {
             place: training.running
@@ -197,14 +204,14 @@ class Together:
         if before and self._sums is not None:
             self._sums += sums
             return
-        if before:  # all of them: they pause at the same steps
+        if before:  # then all have sums, since they pause at the same steps
             sums += torch.stack(self._everywhere(before), 1)
         self._sums = sums
         for place, training in due.items():
             training.running = sums[:, place]
 
     def _program(self, lead: Training, arguments: list[Tensor]) -> Callable[..., Outputs] | None:
-        """Of arguments (S, ...); None if there is something of one seed in it."""
+        """The program for arguments (S, ...); None if the graph holds a tensor of one seed."""
         phase = lead.method.phase
         if phase not in self._programs:
             step = lead.meta_step
@@ -218,7 +225,9 @@ class Together:
 
 
 def _over_seeds(graph: GraphModule, arguments: list[Tensor]) -> Callable[..., Outputs]:
-    """Derivatives are operations of the graph: ``vmap`` takes none, which it gets wrong where
-    batches are normed.
+    """The graph of one seed, batched over seeds and compiled.
+
+    Derivatives are operations of the graph already, so ``vmap`` takes none: where there is
+    batch-norm it gets them wrong.
     """
     return compiled(make_fx(torch.vmap(graph), decomposition_table=PRODUCTS)(*arguments), arguments)

@@ -1,7 +1,7 @@
 """One outer step, for all tasks of a meta-batch.
 
-Tasks go through the network several at a time as one program (``tasks_at_once``); the gradient of
-the mean over the meta-batch accumulates over the parts. Nothing here waits for the device.
+Several tasks at a time (``tasks_at_once``) go through the network as one program, and the gradient
+of the mean over the meta-batch accumulates over these parts. Nothing here waits for the device.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def expand(groups: Groups, tasks: int) -> Groups:
 
 
 def leaves(groups: Groups, device: torch.device, dtype: torch.dtype) -> Groups:
-    """Copies that collect gradients."""
+    """Copies on a device, with a type, that collect gradients."""
     return {
         group: {
             name: p.detach().to(device, dtype, copy=True).requires_grad_()
@@ -43,7 +43,7 @@ def snapshot(groups: Groups) -> Groups:
 class MetaStep:
     """``step(task)`` makes one outer step of ``method`` on the leaf tensors ``groups``.
 
-    ``adjust`` changes the gradients, if something must, before the method sees them.
+    ``adjust``, if given, changes the gradients before the method sees them.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class MetaStep:
         self.adjust = adjust
 
     def gradients(self, task: Task) -> Scores:
-        """Set the gradient of the mean outer loss over the tasks; per-task scores (T,)."""
+        """Set the gradient of the mean outer loss over the T tasks; returns their scores (T,)."""
         self.forget_gradients()
         parts = []
         for first in range(0, len(task), self.tasks_at_once):
@@ -74,7 +74,10 @@ class MetaStep:
         return join_scores(parts)
 
     def forget_gradients(self) -> None:
-        """Of all parameters, those that the optimiser leaves alone too: they would add up."""
+        """Clear the gradients of all parameters.
+
+        Those that the optimiser leaves alone are cleared, too: otherwise they would add up.
+        """
         for params in self.groups.values():
             for p in params.values():
                 p.grad = None
@@ -90,7 +93,7 @@ class MetaStep:
 
 
 def join_scores(parts: list[Scores]) -> Scores:
-    """Concatenate over tasks."""
+    """The scores of all parts, concatenated over tasks."""
     if len(parts) == 1:
         return parts[0]
     return Scores(
@@ -106,15 +109,14 @@ def adam(
 ) -> torch.optim.Adam:
     """Adam as the released code uses it: betas (0.9, 0.999), eps 1e-8; one set for each group.
 
-    ``weight_decay``: coupled (added to the gradient).
-
-    Without the parameters that ``trains(group, name)`` says the outer loop leaves alone.
+    It gets the parameters for which ``trains(group, name)`` is true. ``weight_decay`` is coupled:
+    it is added to the gradient.
     """
     chosen = (
         [p for name, p in params.items() if trains(group, name)] for group, params in groups.items()
     )
     return torch.optim.Adam(
-        [{"params": found} for found in chosen if found],
+        [{"params": params} for params in chosen if params],
         lr=lr,
         weight_decay=weight_decay,
         fused=True,
@@ -122,9 +124,7 @@ def adam(
 
 
 def clamp(method: Method, groups: Groups, limit: float) -> None:
-    """Clamp the outer gradients to +-``limit`` by value, where the method does not exempt a
-    parameter.
-    """
+    """Clamp outer gradients to +-``limit`` by value, but for parameters that the method exempts."""
     for group, params in groups.items():
         for name, p in params.items():
             if p.grad is not None and method.clamps(group, name):
@@ -132,10 +132,10 @@ def clamp(method: Method, groups: Groups, limit: float) -> None:
 
 
 def add_noise(method: Method, groups: Groups, size: float, seed: int, step: int) -> None:
-    """Add N(0, 1) noise, scaled to ``size`` times the gradient's norm, to the gradient of each
-    tensor of psi.
+    """Add Gaussian noise to the gradient of each tensor of psi.
 
-    A function of (seed, step, name), the same for every method.
+    The noise of a tensor has ``size`` times the norm of its gradient. Its direction is a function
+    of (seed, step, name), the same for every method.
     """
     for name, p in groups["base"].items():
         if p.grad is None or name not in method.network.params or name in method.network.head_names:

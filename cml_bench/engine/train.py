@@ -1,14 +1,14 @@
-"""The training loop: one run from its spec to its record.
+"""The training loop: outer steps, validation, selection, checkpoints.
 
-Runs are resumed from their last checkpoint; on a CPU a resumed run equals its uninterrupted twin
-bit for bit, for the same number of threads, since every batch is a function of the step alone.
+A run is resumed from its last checkpoint. On a CPU with the same number of threads a resumed run
+equals an uninterrupted one bit for bit, since every batch is a function of the step alone.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -32,17 +32,26 @@ from cml_bench.methods.base import Groups
 from cml_bench.records import write_progress
 from cml_bench.spec import Protocol, RunSpec
 
-_SAY_SECONDS = 10.0  # progress lines of one run are at least so far apart
+_SAY_SECONDS = 10.0  # least time between two progress lines of a run
 
 
 def annealed(protocol: Protocol, step: int, steps: int) -> float:
-    """Adam's learning rate in an outer step: half a cosine from ``outer_lr`` to ``outer_lr_min``, a
-    value an epoch.
+    """Adam's learning rate in an outer step: half a cosine from ``outer_lr`` to ``outer_lr_min``.
+
+    It changes once an epoch.
     """
     low, high = protocol.outer_lr_min, protocol.outer_lr
-    assert low is not None  # else the learning rate is constant, and nothing asks
+    assert low is not None  # otherwise the learning rate is constant
     done = (step // protocol.epoch_steps) * protocol.epoch_steps / steps
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
+
+
+class Kept(TypedDict):
+    """A model of a validated step; the higher its score, the better. Checkpoints store it."""
+
+    step: int
+    score: float
+    groups: Groups
 
 
 class Training:
@@ -61,32 +70,26 @@ class Training:
         self.val_tasks = Episodes(self.data, "validation", way, shot, query)
         self.groups: Groups = leaves(self.method.init(spec.seed), self.device, self.dtype)
         self.step, self.done_seconds = 0, {"train": 0.0, "validation": 0.0, "diagnostics": 0.0}
-        self.best: dict[str, dict[str, Any]] = {}
-        self.top: dict[
-            str, list[dict[str, Any]]
-        ] = {}  # head -> the best steps, the best first, where they are ensembled
+        self.best: dict[str, Kept] = {}
+        # head -> the members of its ensemble, the best first.
+        self.top: dict[str, list[Kept]] = {}
         self.curves: dict[str, Any] = {"step": [], "train": {}, "validation": {}, "diagnostics": []}
         self.running: torch.Tensor | None = None  # sums over tasks, read only at a pause
         self.running_tasks = 0
         self.last_validation: Result | None = None
         self.diverged = False
-        self.seeds, self.place = (
-            1,
-            0,
-        )  # that the program at work trains, and which of them this is: engine/seeds.py
+        # How many seeds one program trains, and which of them this is: engine/seeds.py.
+        self.seeds, self.place = 1, 0
         self.meta_step: MetaStep | None = None
         self._new_optimizer()
-        self._started, self._start_step, self._saved, self._said = (
-            time.monotonic(),
-            0,
-            time.monotonic(),
-            0.0,
-        )
+        self._started = self._saved = time.monotonic()
+        self._start_step, self._said = 0, 0.0
 
     @property
     def engine(self) -> dict[str, Any]:
-        """What results depend on bit for bit, for the record, which has ``tasks_at_once`` at
-        another place.
+        """What the last bits of results depend on, for the record.
+
+        ``tasks_at_once`` belongs to it, too, and has a key of its own in the record.
         """
         here = {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
         return here | ({"seeds": self.seeds} if self.seeds > 1 else {})
@@ -100,9 +103,8 @@ class Training:
         self.optimizer = adam(
             self.groups, protocol.outer_lr, self.method.trains, protocol.weight_decay
         )
-        if (
-            self.meta_step is not None
-        ):  # what is recorded or compiled for it does not depend on the optimiser
+        if self.meta_step is not None:
+            # Recorded and compiled programs do not depend on the optimiser, so they stay.
             self.meta_step.optimizer = self.optimizer
             return
         self.meta_step = STEPS[self.path](
@@ -110,7 +112,7 @@ class Training:
         )
 
     def release(self) -> None:
-        """No outer step comes any more: a recording's memory is for the test."""
+        """Free the memory of recorded steps for the test. No outer step may follow."""
         if self.path == "captured":
             self.meta_step = None
 
@@ -121,8 +123,7 @@ class Training:
         if protocol.clamp:
             clamp(self.method, groups, protocol.clamp)
 
-    # -- the loop
-    # ----------------------------------------------------------------------------------------
+    # -- the loop --
 
     def run(self) -> None:
         """Train to the end, from wherever the last checkpoint left off."""
@@ -130,8 +131,9 @@ class Training:
             self.advance()
 
     def steps(self) -> Iterator[None]:
-        """Everything but the outer steps: whenever one is due, this yields, and goes on after it
-        was made.
+        """The training without its outer steps: this yields whenever one is due.
+
+        The caller makes the outer step before it asks again.
         """
         self._resume()
         spec, protocol = self.spec, self.spec.protocol
@@ -156,8 +158,9 @@ class Training:
                 self._save()
 
     def _patience_is_over(self) -> bool:
-        """Whether so many validations in a row were not better than one before them; step 0 does
-        not count.
+        """Whether the last ``patience`` validations in a row brought no improvement.
+
+        The validation at step 0 does not count.
         """
         patience = self.spec.protocol.patience
         seen = self.curves["validation"].get("score_meta", [])
@@ -181,7 +184,7 @@ class Training:
         self.end_step(len(batch), time.perf_counter() - start)
 
     def begin_step(self) -> Task:
-        """Set the method's phase and the learning rate; the step's meta-batch."""
+        """Set the method's phase and the learning rate; returns the step's meta-batch."""
         protocol = self.spec.protocol
         self.method.at_step(self.step)
         if protocol.outer_lr_min is not None:
@@ -190,15 +193,13 @@ class Training:
         return self.train_tasks.batch(self.step * protocol.meta_batch, protocol.meta_batch)
 
     def end_step(self, tasks: int, seconds: float) -> None:
-        """Count it."""
+        """Count an outer step of so many tasks that took so many seconds."""
         self.running_tasks += tasks
         self.step += 1
         self.done_seconds["train"] += seconds
 
     def _pause(self) -> None:
-        """Everything that is not the hot path: read the metrics, validate, diagnose, select,
-        save.
-        """
+        """Between outer steps: read the metrics, validate, diagnose, select, save, report."""
         train = {}
         if self.running is not None:
             names = [f"{kind}_{head}" for kind in ("loss", "score") for head in self.method.heads]
@@ -218,7 +219,7 @@ class Training:
             self._diagnose()
             self._select(val)
         final = self.step == self.spec.steps or self.diverged or self._patience_is_over()
-        if not self.diverged and (final or self._overdue()):  # the last one: the test may take long
+        if not self.diverged and (final or self._overdue()):  # a long test follows the final one
             self._save()
         if final or not self.curves["step"][:-1] or time.monotonic() - self._said >= _SAY_SECONDS:
             self._say_progress(train, val)
@@ -251,8 +252,9 @@ class Training:
             self.done_seconds["diagnostics"] += time.perf_counter() - start
 
     def _select(self, val: dict[str, float]) -> None:
-        """Keep psi, theta, phi of the step at which each head validates best; step 0 only if
-        nothing else is.
+        """Keep psi, theta and phi of the step at which each head validates best.
+
+        Step 0 is kept only until another step is validated.
         """
         better, protocol = 1 if self.method.kind == "classification" else -1, self.spec.protocol
         for head in self.method.heads:
@@ -260,18 +262,17 @@ class Training:
             old = self.best.get(head)
             improves = old is None or old["step"] == 0 or score > old["score"]
             if improves or protocol.selection == "last" or protocol.save_last:
-                self.best[head] = {
-                    "step": self.step,
-                    "score": score,
-                    "groups": snapshot(self.groups),
-                }
+                self.best[head] = self._kept(score)
             if protocol.ensemble_top_k > 1:
                 top = [entry for entry in self.top.get(head, []) if entry["step"]]
                 if len(top) < protocol.ensemble_top_k or score > top[-1]["score"]:
-                    top.append({"step": self.step, "score": score, "groups": snapshot(self.groups)})
+                    top.append(self._kept(score))
                 self.top[head] = sorted(top, key=lambda entry: -entry["score"])[
                     : protocol.ensemble_top_k
                 ]
+
+    def _kept(self, score: float) -> Kept:
+        return {"step": self.step, "score": score, "groups": snapshot(self.groups)}
 
     def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
         left, seconds, self._said = "", None, time.monotonic()
@@ -294,8 +295,7 @@ class Training:
         progress = {"step": self.step, "steps": self.spec.steps, "loss": loss, "left": seconds}
         write_progress(self.folder, progress)
 
-    # -- checkpoints
-    # -------------------------------------------------------------------------------------
+    # -- checkpoints --
 
     def _save(self) -> None:
         state = {
@@ -329,17 +329,13 @@ class Training:
                 self.groups[group][name].data.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best, self.curves = state["step"], state["best"], state["curves"]
-        self.done_seconds, self._start_step, self.top = (
-            state["seconds"],
-            state["step"],
-            state["top"],
-        )
+        self.done_seconds, self.top = state["seconds"], state["top"]
+        self._start_step = self.step
         self.running = None if state["running"] is None else state["running"].to(self.device)
         self.running_tasks = state["running_tasks"]
         self.last_validation = state["last_validation"] and Result(*state["last_validation"])
-        self.method.at_step(
-            max(self.step - 1, 0)
-        )  # as it was when the checkpoint was written: diagnostics may follow
+        # The phase is as it was when the checkpoint was written, since diagnostics may follow.
+        self.method.at_step(max(self.step - 1, 0))
         self.say(f"{self.spec.title}: resumed at step {self.step}")
         if state["engine"] != self._exactly:
             self.say(
