@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cml_bench.errors import UserError, unknown
-from cml_bench.readings import own_steps, readings
+from cml_bench.readings import readings
 from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import FigureConfig, Row
 from cml_bench.study.schema import Experiment, Study, TableConfig
@@ -132,7 +132,7 @@ def _check_inner_steps(
     """The steps of the table's columns are evaluated: those it names, else those of the method's
     training.
     """
-    own = (own_steps(spec),)
+    own = (spec.inner_steps,)
     wanted = table.inner_steps if table.kind == "regression" else own
     evaluated = spec.evaluation.inner_steps if spec.network is not None else own
     if missing := sorted(set(wanted) - set(evaluated)):
