@@ -172,7 +172,7 @@ def _compare(
     spread = old.deviation * math.sqrt(1 / len(records) + 1 / old.seeds)
     margin = max(LEAST[old.kind], stats.t_quantile(old.seeds, 0.95) * spread)
     better = 1 if old.kind == "classification" else -1
-    worse = not better * (mean - old.mean) >= -margin  # a mean that is no number is worse, too
+    worse = not better * (mean - old.mean) >= -margin  # a mean of nan is worse, too
     return Finding(name, "is worse than the reference" if worse else "", mean, old.mean, margin)
 
 
@@ -208,8 +208,6 @@ def _problem(record: Record | None, spec: RunSpec, old: Reference | None) -> str
 
 def _value(record: Record, spec: RunSpec, reading: str) -> float:
     """Accuracy in points, or the logarithm of the mean squared error, of one run."""
-    scores = record.episodes(
-        evaluation_key(reading, spec.options["inner_steps"]), spec.evaluation.tasks
-    )
+    scores = record.episodes(evaluation_key(reading, spec.inner_steps), spec.evaluation.tasks)
     mean = float(scores.mean())
     return 100 * mean if record.kind == "classification" else math.log(mean)

@@ -10,7 +10,6 @@ import html
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -21,7 +20,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.figures import style
-from cml_bench.readings import evaluation_key, own_steps
+from cml_bench.readings import evaluation_key
 from cml_bench.records import Record, Store, write_episodes
 from cml_bench.report import forest, grids, summary, write
 from cml_bench.study import preflight
@@ -117,7 +116,7 @@ def series(plan: Plan) -> dict[str, set[str]]:
             runs = [(run, row.reading) for run in cell.runs]
             runs += [(run, "meta") for run in (cell.base.runs if cell.base else ())]
             for run, reading in runs:
-                steps = own_steps(plan.specs[run]) if column.steps is None else column.steps
+                steps = plan.specs[run].inner_steps if column.steps is None else column.steps
                 shown.setdefault(run, set()).add(evaluation_key(reading, steps))
     return shown
 
@@ -167,7 +166,7 @@ def _provenance(runs: list[Record]) -> str:
     """
     days = sorted(record.created[:10] for record in runs)
     made = " to ".join(dict.fromkeys((days[0], days[-1])))
-    machines = sorted({f"{r.machine.processor}, {r.machine.cores} cores" for r in runs})
+    machines = sorted({record.machine.title for record in runs})
     torches = sorted({f"torch {record.versions.torch}" for record in runs})
     return f"{len(runs)} runs of {made}, {', '.join(torches)}, {'; '.join(machines)}"
 
@@ -201,11 +200,9 @@ def _anchor(page: Path, study: Study) -> str:
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     before, marker, _ = text.partition(f"\n<!-- {study.study}:begin")
     headings = re.findall(r"^#{1,6} (.*)", before, flags=re.MULTILINE) if marker else []
-    mine, others = (
-        _slug(_title(study)),
-        Counter(_slug(html.unescape(heading)) for heading in headings),
-    )
-    return f"{mine}-{others[mine]}" if others[mine] else mine
+    mine = _slug(_title(study))
+    before_it = [_slug(html.unescape(heading)) for heading in headings].count(mine)
+    return f"{mine}-{before_it}" if before_it else mine
 
 
 def _slug(heading: str) -> str:
@@ -222,7 +219,7 @@ def _gains(table: Table) -> list[list[str]]:
         blocks = {f"{shot}-shot: ": block for shot, block in grids.by_shot(columns).items()}
         titles = [column.inner for column in next(iter(blocks.values()))]
     lines = [
-        [f"{place}{row.against} → {row.label}", *_numbers(table, row, shown)]
+        [f"{place}{row.against} → {row.label}", *_pairs_and_gains(table, row, shown)]
         for place, shown in blocks.items()
         for row in table.rows
         if any(row.cells[column].difference for column in shown)
@@ -230,7 +227,7 @@ def _gains(table: Table) -> list[list[str]]:
     return [["", "n", *titles], *lines] if lines else []
 
 
-def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
+def _pairs_and_gains(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
     """The number of pairs, and each column's ``78.16 → 82.03 (+3.88 ± 1.31, p = 0.00167)``."""
 
     def text(cell: Cell) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from cml_bench.evidence.table import Table
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
 from cml_bench.records import FINISHED, Record
+from cml_bench.report.grids import DASH, numbers
 from cml_bench.spec import RunSpec
 from cml_bench.study.plan import Plan
 from cml_bench.study.status import STATES, State
@@ -84,7 +85,7 @@ def counted(count: int, name: str) -> str:
 def _what(plan: Plan) -> str:
     """Data, methods, protocols, gammas and numbers of repetitions, each once."""
     specs, experiments = plan.specs.values(), plan.study.experiments.values()
-    gammas = sorted({spec.options["cml"]["gamma"] for spec in specs if "cml" in spec.options})
+    gammas = {spec.gamma for spec in specs if spec.gamma is not None}
     seeds = {len(e.seeds or plan.study.seeds) for e in experiments if not e.splits}
     splits = {len(e.splits) for e in experiments if e.splits}
     protocols = [e.protocol for e in experiments]
@@ -176,7 +177,7 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
             for key in ("inner_lr", "inner_lr_init")
             if key in spec.options
         }
-        gammas = {spec.options["cml"]["gamma"] for spec in same if "cml" in spec.options}
+        gammas = {spec.gamma for spec in same if spec.gamma is not None}
         gamma = f", γ = {_numbers(gammas)}" if gammas else ""
         sentences.append(
             f"{_once(name for name, _ in group)}: {text}, inner step {_numbers(rates)}{gamma}"
@@ -199,7 +200,7 @@ def _queries(query: int | str) -> str:
 
 
 def _numbers(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:g}" for value in sorted(values)) or "–"
+    return numbers(values) or DASH
 
 
 # -- provenance
@@ -219,7 +220,7 @@ def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
     """Versions, machines, data hashes and time, each with all the values that occur."""
 
     def values(of: Callable[[Record], str]) -> str:
-        return "; ".join(sorted({of(record) for record in records})) or "–"
+        return "; ".join(sorted({of(record) for record in records})) or DASH
 
     created = [record.created for record in records]
     return [
@@ -228,10 +229,10 @@ def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
         ("torch", values(lambda r: r.versions.torch)),
         ("numpy", values(lambda r: r.versions.numpy)),
         ("python", values(lambda r: r.versions.python)),
-        ("machine", values(lambda r: f"{r.machine.processor}, {r.machine.cores} cores")),
+        ("machine", values(lambda r: r.machine.title)),
         ("engine", values(_engine)),
         ("data", values(_data)),
-        ("made", f"{min(created, default='–')} to {max(created, default='–')}"),
+        ("made", f"{min(created, default=DASH)} to {max(created, default=DASH)}"),
         ("computing time", computing_time(records)),
     ]
 
@@ -256,6 +257,6 @@ def computing_time(records: list[Record]) -> str:
     shares = (
         ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in seconds.items())
         if total
-        else "–"
+        else DASH
     )
     return f"{total:,.0f} s in all: {shares}"
