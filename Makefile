@@ -1,6 +1,6 @@
 # make demo        set up and run the main job on embedded data
 # make test        set up and run the fast tests;  make test-all: the slow ones too
-# make lint        ruff, snakefmt, import-linter, snakemake --lint
+# make lint        ruff, snakefmt, mypy, import-linter, snakemake --lint
 # make gate        train configs/ci.yaml anew and compare with the committed references
 # make gate-reference  make new references from 10 seeds, and print what changed
 # make study SHARD=1/4  train one part of configs/omniglot_study.yaml and commit its records
@@ -112,6 +112,7 @@ lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) snakefmt --check Snakefile workflow
+	$(RUN) mypy
 	$(call q,BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()' \
 		--no-cache
 	$(RUN) snakemake --lint

@@ -109,6 +109,7 @@ def test_every_other_target_runs_by_the_clones_own_python(folder):
         "benchmarks",
         "ruff",
         "snakefmt",
+        "mypy",
         "tests.make_traces",
     } == set(modules)
     assert ["python", "-m", "pytest", "-m", "gpu", "-k", "a b", "expanded"] in calls, (
