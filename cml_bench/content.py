@@ -32,6 +32,11 @@ class Machine(Part):
     processor: str
     cores: int | None
 
+    @property
+    def title(self) -> str:
+        """``AMD EPYC, 2 cores``."""
+        return f"{self.processor}, {self.cores} cores"
+
 
 class Engine(Part):
     device: str

@@ -201,7 +201,7 @@ def _compare(table: Table, whole_columns: float) -> None:
         cell.difference = _difference(cell, cell.base, table.better)
         # The meta-learner's differences of a table are one family, the co-learner's another. Means
         # and medians of a regression table answer the same question, so each statistic has its own.
-        # So have differences over the seeds of one class split: only the paper's are like them.
+        # Differences over the seeds of one class split have theirs: they are for the paper's alone.
         kind = (row.reading == "meta", column.statistic, cell is row.cells[column].fixed)
         families.setdefault(kind, []).append(cell.difference)
     for family in families.values():
@@ -239,8 +239,8 @@ def _rounding(record: Record) -> tuple[Engine, int | None]:
 
 
 def mixture(cells: list[Cell]) -> str:
-    """Why cells cannot be compared with each other, or empty: they can. The reasons are two data
-    hashes under one name, and two precisions.
+    """Why cells cannot be compared with each other; empty: they can. The reasons are other data
+    under one name, and another precision.
     """
     hashes: dict[str, set[str]] = {}
     precisions = set()

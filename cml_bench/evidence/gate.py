@@ -172,7 +172,7 @@ def _compare(
     spread = old.deviation * math.sqrt(1 / len(records) + 1 / old.seeds)
     margin = max(LEAST[old.kind], stats.t_quantile(old.seeds, 0.95) * spread)
     better = 1 if old.kind == "classification" else -1
-    worse = not better * (mean - old.mean) >= -margin  # a mean that is no number is worse, too
+    worse = not better * (mean - old.mean) >= -margin  # a mean of nan is worse, too
     return Finding(name, "is worse than the reference" if worse else "", mean, old.mean, margin)
 
 

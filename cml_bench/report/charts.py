@@ -53,8 +53,8 @@ def script() -> str:
     """Vega, Vega-Lite and vega-embed as one script, which sets ``vegaEmbed``."""
     import vl_convert
 
-    # Cached, since it takes long. Its stub demands the snippet, which may be left out.
-    return vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    # Cached, since it takes long.
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # only the stub asks for one
 
 
 def versions() -> str:

@@ -6,9 +6,9 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cml_bench.evidence.table import Difference, Table
@@ -184,7 +184,7 @@ def picture(tables: list[Table]) -> Figure | None:
     heights = [len(lines) for _, lines in panels]
     figure = Figure(figsize=(7, 0.24 * sum(heights) + 1.1 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False).ravel()
-    scales: dict[str, Any] = {}
+    scales: dict[str, Axes] = {}
     for axis, (table, lines) in zip(axes, panels, strict=True):
         _panel(axis, lines, table)
         if len(panels) > 1:
@@ -200,7 +200,7 @@ def picture(tables: list[Table]) -> Figure | None:
     return figure
 
 
-def _panel(axis: Any, lines: list[tuple[str, Difference]], table: Table) -> None:
+def _panel(axis: Axes, lines: list[tuple[str, Difference]], table: Table) -> None:
     for y, (_, d) in enumerate(reversed(lines)):
         # One seed has a half-width of nan, and is drawn grey without a whisker.
         value, half = d.paired.diff * d.better, d.paired.half

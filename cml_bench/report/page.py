@@ -142,6 +142,11 @@ def _sign(column: str, text: str) -> tuple[str, str] | None:
         return None
     other = summary.NOT_TESTED if column == "verdict" else summary.NOT_JUDGED
     name = next((name for name in SIGNS if re.match(rf"{name}\b", text)), other)
+    return _mark(name)
+
+
+def _mark(name: str) -> tuple[str, str]:
+    """Sign and CSS class of an outcome."""
     return SIGNS[name], name.replace(" ", "-")
 
 
@@ -159,7 +164,7 @@ def _tiles(counts: dict[str, int], finished: int, wanted: int) -> list[tuple[str
         ]
         for name in shown:
             count, _, outcome = summary.counted(counts[name], name).partition(" ")
-            tiles.append((count, outcome, SIGNS[name], name.replace(" ", "-")))
+            tiles.append((count, outcome, *_mark(name)))
     return [*tiles, (f"{finished} of {wanted}", "runs finished", "", "runs")]
 
 
@@ -199,9 +204,7 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
         "notes": table.notes,
         "links": _table_links(table.key, out),
         "counts": [
-            (SIGNS[n], n.replace(" ", "-"), summary.counted(counts[n], n))
-            for n in counts
-            if counts[n]
+            (*_mark(name), summary.counted(count, name)) for name, count in counts.items() if count
         ],
     }
 

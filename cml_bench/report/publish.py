@@ -10,7 +10,6 @@ import html
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -167,7 +166,7 @@ def _provenance(runs: list[Record]) -> str:
     """
     days = sorted(record.created[:10] for record in runs)
     made = " to ".join(dict.fromkeys((days[0], days[-1])))
-    machines = sorted({f"{r.machine.processor}, {r.machine.cores} cores" for r in runs})
+    machines = sorted({record.machine.title for record in runs})
     torches = sorted({f"torch {record.versions.torch}" for record in runs})
     return f"{len(runs)} runs of {made}, {', '.join(torches)}, {'; '.join(machines)}"
 
@@ -201,11 +200,9 @@ def _anchor(page: Path, study: Study) -> str:
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     before, marker, _ = text.partition(f"\n<!-- {study.study}:begin")
     headings = re.findall(r"^#{1,6} (.*)", before, flags=re.MULTILINE) if marker else []
-    mine, others = (
-        _slug(_title(study)),
-        Counter(_slug(html.unescape(heading)) for heading in headings),
-    )
-    return f"{mine}-{others[mine]}" if others[mine] else mine
+    mine = _slug(_title(study))
+    before_it = [_slug(html.unescape(heading)) for heading in headings].count(mine)
+    return f"{mine}-{before_it}" if before_it else mine
 
 
 def _slug(heading: str) -> str:

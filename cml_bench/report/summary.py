@@ -228,7 +228,7 @@ def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
         ("torch", values(lambda r: r.versions.torch)),
         ("numpy", values(lambda r: r.versions.numpy)),
         ("python", values(lambda r: r.versions.python)),
-        ("machine", values(lambda r: f"{r.machine.processor}, {r.machine.cores} cores")),
+        ("machine", values(lambda r: r.machine.title)),
         ("engine", values(_engine)),
         ("data", values(_data)),
         ("made", f"{min(created, default='–')} to {max(created, default='–')}"),
