@@ -40,11 +40,6 @@ def reading_and_steps(key: str) -> tuple[str, int]:
     return reading, int(steps)
 
 
-def own_steps(spec: RunSpec) -> int:
-    """Inner steps of the method's training; 0 for a method that does not adapt."""
-    return spec.options.get("inner_steps", 0)
-
-
 def readings(spec: RunSpec) -> list[str]:
     """Names of all readings of a run; ``engine/readings.py`` makes them."""
     from cml_bench import registry

@@ -254,6 +254,21 @@ class RunSpec(Model):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def inner_steps(self) -> int:
+        """Inner steps in training; 0 for a method that does not adapt."""
+        return self.options.get("inner_steps", 0)
+
+    @property
+    def gamma(self) -> float | None:
+        """The weight of the co-learner's loss; None without a co-learner."""
+        return self.options["cml"]["gamma"] if "cml" in self.options else None
+
+    @property
+    def split(self) -> str | None:
+        """The class split, where the data set has several."""
+        return self.data.options.get("split")
+
+    @property
     def folder(self) -> str:
         """Name of the run's folder: readable, and unique by the first eight digits of the id."""
         return f"{self.method}-{self.data.name}-{self.way}w{self.shot}s-s{self.seed}-{self.id[:8]}"
@@ -263,7 +278,7 @@ class RunSpec(Model):
         """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``; ``... on sbm, split r1, ...``
         of a class split.
         """
-        split = f", split {self.data.options['split']}" if "split" in self.data.options else ""
+        split = "" if self.split is None else f", split {self.split}"
         return (
             f"{self.method} on {self.data.name}{split}, {self.way}-way {self.shot}-shot, seed"
             f" {self.seed}"

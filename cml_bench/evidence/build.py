@@ -11,7 +11,7 @@ from cml_bench.evidence import paper, stats
 from cml_bench.evidence.notes import not_run, notes
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import cell_summary
-from cml_bench.readings import evaluation_key, own_steps
+from cml_bench.readings import evaluation_key
 from cml_bench.records import FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
@@ -115,7 +115,7 @@ def _asked(spec: RunSpec, experiment: Experiment) -> Evaluation:
     in.
     """
     wanted = experiment.evaluation
-    steps = wanted.inner_steps or (own_steps(spec),)
+    steps = wanted.inner_steps or (spec.inner_steps,)
     return Evaluation(tasks=wanted.tasks, query=spec.evaluation.query, inner_steps=steps)
 
 
@@ -124,7 +124,7 @@ def _unit(spec: RunSpec, experiment: Experiment) -> int:
     experiment's list.
     """
     splits = experiment.splits
-    return splits.index(spec.data.options["split"]) if splits else spec.seed
+    return splits.index(spec.split) if splits and spec.split else spec.seed
 
 
 def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
@@ -139,7 +139,7 @@ def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
         used = [
             reader.specs[i] for row in config.rows for ids in members[row.run].values() for i in ids
         ]
-        every = experiment.evaluation.inner_steps or sorted({own_steps(spec) for spec in used})
+        every = experiment.evaluation.inner_steps or sorted({spec.inner_steps for spec in used})
         steps = config.inner_steps or every
         columns += [
             Column(shot, k, statistic) for shot in shots for statistic in STATISTICS for k in steps
@@ -162,7 +162,7 @@ def _scores(
     problems: dict[int, str] = {}
     for seed in sorted(seed for seed, record in records.items() if record.status == FINISHED):
         record = records[seed]
-        steps = own_steps(record.spec) if column.steps is None else column.steps
+        steps = record.spec.inner_steps if column.steps is None else column.steps
         try:
             scores[seed] = record.scale * record.episodes(evaluation_key(reading, steps), tasks)
         except UserError as error:

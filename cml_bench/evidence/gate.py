@@ -208,8 +208,6 @@ def _problem(record: Record | None, spec: RunSpec, old: Reference | None) -> str
 
 def _value(record: Record, spec: RunSpec, reading: str) -> float:
     """Accuracy in points, or the logarithm of the mean squared error, of one run."""
-    scores = record.episodes(
-        evaluation_key(reading, spec.options["inner_steps"]), spec.evaluation.tasks
-    )
+    scores = record.episodes(evaluation_key(reading, spec.inner_steps), spec.evaluation.tasks)
     mean = float(scores.mean())
     return 100 * mean if record.kind == "classification" else math.log(mean)

@@ -295,14 +295,10 @@ def _gammas(table: Table, source: PaperTable) -> list[str]:
     rows = {row.label: row for row in source.rows}
     assumed: dict[float, list[str]] = {}
     for row in table.results:
-        specs = [
-            r.spec
-            for cell in row.cells.values()
-            for r in cell.records.values()
-            if "cml" in r.spec.options
-        ]
-        if specs and row.label in rows and "cml.gamma" not in rows[row.label].structure:
-            assumed.setdefault(specs[0].options["cml"]["gamma"], []).append(row.label)
+        records = [record for cell in row.cells.values() for record in cell.records.values()]
+        gammas = [record.spec.gamma for record in records if record.spec.gamma is not None]
+        if gammas and row.label in rows and "cml.gamma" not in rows[row.label].structure:
+            assumed.setdefault(gammas[0], []).append(row.label)
     return [
         f"γ = {gamma:g} assumed, since the paper does not say: {', '.join(labels)}."
         for gamma, labels in assumed.items()

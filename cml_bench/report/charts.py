@@ -89,7 +89,7 @@ def curves(
         scores = (stored.train if part == "train" else stored.validation).get("score_meta", [])
         if len(scores) == len(stored.step) > 0:
             values = [math.nan if value is None else record.scale * value for value in scores]
-            split = record.spec.data.options.get("split")
+            split = record.spec.split
             seed = str(record.spec.seed) if split is None else f"{record.spec.seed}, split {split}"
             drawn.append(Curve(name, seed, stored.step, values))
     return drawn

@@ -84,7 +84,7 @@ def counted(count: int, name: str) -> str:
 def _what(plan: Plan) -> str:
     """Data, methods, protocols, gammas and numbers of repetitions, each once."""
     specs, experiments = plan.specs.values(), plan.study.experiments.values()
-    gammas = sorted({spec.options["cml"]["gamma"] for spec in specs if "cml" in spec.options})
+    gammas = {spec.gamma for spec in specs if spec.gamma is not None}
     seeds = {len(e.seeds or plan.study.seeds) for e in experiments if not e.splits}
     splits = {len(e.splits) for e in experiments if e.splits}
     protocols = [e.protocol for e in experiments]
@@ -176,7 +176,7 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
             for key in ("inner_lr", "inner_lr_init")
             if key in spec.options
         }
-        gammas = {spec.options["cml"]["gamma"] for spec in same if "cml" in spec.options}
+        gammas = {spec.gamma for spec in same if spec.gamma is not None}
         gamma = f", γ = {_numbers(gammas)}" if gammas else ""
         sentences.append(
             f"{_once(name for name, _ in group)}: {text}, inner step {_numbers(rates)}{gamma}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cml_bench.errors import UserError, unknown
-from cml_bench.readings import own_steps, readings
+from cml_bench.readings import readings
 from cml_bench.registry import tables
 from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import FigureConfig, Row
@@ -135,7 +135,7 @@ def _check_inner_steps(
 
     A table that names none shows the method's own number.
     """
-    own = (own_steps(spec),)
+    own = (spec.inner_steps,)
     wanted = table.inner_steps if tables.get(table.kind).by_inner_steps else own
     evaluated = spec.evaluation.inner_steps if spec.network is not None else own
     if missing := sorted(set(wanted) - set(evaluated)):
