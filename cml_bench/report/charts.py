@@ -65,7 +65,7 @@ def versions() -> str:
     return f"Vega {v.get_vega_version()}, Vega-Lite {lite}, vega-embed {v.get_vega_embed_version()}"
 
 
-Part = Literal["validation", "train"]  # train: on training batches
+Stage = Literal["validation", "train"]  # train: on training batches
 
 
 class Curve(NamedTuple):
@@ -79,14 +79,12 @@ class Curve(NamedTuple):
     scores: list[float]
 
 
-def curves(
-    named: Iterable[tuple[str, Record]], part: Literal["train", "validation"]
-) -> list[Curve]:
+def curves(named: Iterable[tuple[str, Record]], stage: Stage) -> list[Curve]:
     """The curves of runs with their methods' names: accuracies in percent, errors as they are."""
     drawn = []
     for name, record in named:
         stored = record.curves
-        scores = (stored.train if part == "train" else stored.validation).get("score_meta", [])
+        scores = (stored.train if stage == "train" else stored.validation).get("score_meta", [])
         if len(scores) == len(stored.step) > 0:
             values = [math.nan if value is None else record.scale * value for value in scores]
             split = record.spec.split

@@ -62,9 +62,9 @@ def grids(table: Table) -> list[Grid]:
     return [*blocks, _beside(table)] if table.beside else blocks
 
 
-def numbers(values: Iterable[int]) -> str:
-    """``5``, or ``3, 5``: each of these numbers once; empty without any."""
-    return ", ".join(map(str, sorted(set(values))))
+def numbers(values: Iterable[float]) -> str:
+    """``5``, or ``0.1, 5``: each of these numbers once; empty without any."""
+    return ", ".join(f"{value:g}" for value in sorted(set(values)))
 
 
 def finished(cells: Iterable[Cell | None]) -> str:

@@ -219,7 +219,7 @@ def _gains(table: Table) -> list[list[str]]:
         blocks = {f"{shot}-shot: ": block for shot, block in grids.by_shot(columns).items()}
         titles = [column.inner for column in next(iter(blocks.values()))]
     lines = [
-        [f"{place}{row.against} → {row.label}", *_numbers(table, row, shown)]
+        [f"{place}{row.against} → {row.label}", *_pairs_and_gains(table, row, shown)]
         for place, shown in blocks.items()
         for row in table.rows
         if any(row.cells[column].difference for column in shown)
@@ -227,7 +227,7 @@ def _gains(table: Table) -> list[list[str]]:
     return [["", "n", *titles], *lines] if lines else []
 
 
-def _numbers(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
+def _pairs_and_gains(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
     """The number of pairs, and each column's ``78.16 → 82.03 (+3.88 ± 1.31, p = 0.00167)``."""
 
     def text(cell: Cell) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from cml_bench.evidence.table import Table
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
 from cml_bench.records import FINISHED, Record
+from cml_bench.report.grids import DASH, numbers
 from cml_bench.spec import RunSpec
 from cml_bench.study.plan import Plan
 from cml_bench.study.status import STATES, State
@@ -199,7 +200,7 @@ def _queries(query: int | str) -> str:
 
 
 def _numbers(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:g}" for value in sorted(values)) or "–"
+    return numbers(values) or DASH
 
 
 # -- provenance
@@ -219,7 +220,7 @@ def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
     """Versions, machines, data hashes and time, each with all the values that occur."""
 
     def values(of: Callable[[Record], str]) -> str:
-        return "; ".join(sorted({of(record) for record in records})) or "–"
+        return "; ".join(sorted({of(record) for record in records})) or DASH
 
     created = [record.created for record in records]
     return [
@@ -231,7 +232,7 @@ def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
         ("machine", values(lambda r: r.machine.title)),
         ("engine", values(_engine)),
         ("data", values(_data)),
-        ("made", f"{min(created, default='–')} to {max(created, default='–')}"),
+        ("made", f"{min(created, default=DASH)} to {max(created, default=DASH)}"),
         ("computing time", computing_time(records)),
     ]
 
@@ -256,6 +257,6 @@ def computing_time(records: list[Record]) -> str:
     shares = (
         ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in seconds.items())
         if total
-        else "–"
+        else DASH
     )
     return f"{total:,.0f} s in all: {shares}"
