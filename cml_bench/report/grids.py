@@ -115,7 +115,7 @@ def costs(table: Table) -> dict[str, Cost]:
     The baseline is the row's own, else the first row. A ratio is taken over the shots and seeds
     that both have. It is nan where there are none, or where the records do not say.
     """
-    by_row: dict[str, Cost] = {}
+    of_row: dict[str, Cost] = {}
     for row in table.results:
         records = [r for column in table.columns for r in row.cells[column].records.values()]
         if not records:
@@ -127,13 +127,13 @@ def costs(table: Table) -> dict[str, Cost]:
             mine, base = row.cells[column], row.cells[column].base or table.results[0].cells[column]
             shared = sorted(mine.records.keys() & base.records.keys())
             pairs += [(mine.records[seed], base.records[seed]) for seed in shared]
-        by_row[row.label] = Cost(
+        of_row[row.label] = Cost(
             train=parameters.train,
             test=at_test,
             relative_seconds=_ratio([(a.seconds.train, b.seconds.train) for a, b in pairs]),
             relative_flops=_ratio([(a.flops.training, b.flops.training) for a, b in pairs]),
         )
-    return by_row
+    return of_row
 
 
 def _ratio(pairs: list[tuple[float, float]]) -> float:
