@@ -211,5 +211,5 @@ def evaluate(args: Namespace) -> None:
     asked = {"tasks": args.tasks, "query": args.query, "inner_steps": args.inner_steps}
     wanted = {key: value for key, value in asked.items() if value is not None}
     record = extend(args.run_folder, wanted, settings_of(args), args.replace)
-    for key, value in record.content["results"].items():
+    for key, value in record.results.items():
         print(f"{key:20s} {value:.4f}")

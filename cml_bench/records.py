@@ -98,11 +98,6 @@ class Record(Content):
         return self.model_dump(mode="json", exclude_unset=True)
 
     @property
-    def evaluated(self) -> Evaluation:
-        """What the stored episode results cover."""
-        return self.evaluation
-
-    @property
     def scale(self) -> float:
         """100 for accuracies, which are shown in percent; 1 for squared errors."""
         return 100.0 if self.kind == "classification" else 1.0

@@ -155,11 +155,6 @@ def test_holm_laws(pvalues, random):
     np.testing.assert_array_equal(stats.holm(p[order]), adjusted[order])
 
 
-def test_holm_family_leaves_out_few_seeds():
-    tested, few = stats.Paired(1, 0.5, 0.02, 5), stats.Paired(1, 0.1, 0.0001, 4)
-    np.testing.assert_allclose(stats.holm_family([few, tested, tested]), [math.nan, 0.04, 0.04])
-
-
 @pytest.mark.parametrize(
     ("p", "mark"),
     [

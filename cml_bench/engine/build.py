@@ -132,4 +132,4 @@ def check_data(folder: Path, spec: RunSpec, trained: str, prepared_now: str | No
 def check_data_of(record: Record, data_dir: Path) -> None:
     """:func:`check_data` of a finished run. Where no data is prepared, nothing is compared."""
     now = prepared.index(data_dir, record.spec.data_id).get("sha256")
-    check_data(record.folder, record.spec, record.content["data_sha256"], now)
+    check_data(record.folder, record.spec, record.data_sha256, now)

@@ -277,7 +277,7 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
     """
     if covered(record, spec):
         return record
-    folder, wanted = record.folder, _union(record.evaluated, spec.evaluation)
+    folder, wanted = record.folder, _union(record.evaluation, spec.evaluation)
     torch.set_num_threads(settings.threads)
     if not registry.method(spec.method).learns:
         return _reference(spec.model_copy(update={"evaluation": wanted}), settings, folder)
@@ -286,10 +286,8 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
     )
     method = build_method(spec, data, settings.path)
     at_once = tested_at_once(settings, method, data.device)
-    arrays = test_results(
-        method, data, spec, read_models(folder), record.content["selected"], wanted, at_once
-    )
-    if record.evaluated is not None and record.evaluated.query == wanted.query:
+    arrays = test_results(method, data, spec, read_models(folder), record.selected, wanted, at_once)
+    if record.evaluation.query == wanted.query:
         # A co-learner that was deleted cannot be tested again, so its results stay.
         arrays = {**record.arrays, **arrays}
     write_episodes(folder, arrays)
@@ -311,7 +309,7 @@ def extend(
     if record is None:
         raise UserError(f"{folder} holds no finished run (no record.json).")
     check_data_of(record, settings.data_dir)
-    old = record.evaluated or Evaluation()
+    old = record.evaluation
     asked = Evaluation.read({**old.model_dump(), **wanted}, "evaluation")
     if asked.query != old.query and not replace_results:
         raise UserError(
@@ -330,9 +328,8 @@ def extend(
 def covered(record: Record, spec: RunSpec) -> bool:
     """Whether nothing is left to test. A diverged run has no model to test.
 
-    If the method got a new reading since the run, and the stored models are there, it is left.
+    A reading that the method got since the run is left to test if its stored model is there.
     """
-    done = record.evaluated
     if record.status == "diverged":
         return True
     later = (
@@ -340,16 +337,12 @@ def covered(record: Record, spec: RunSpec) -> bool:
         if (record.folder / "best_co.safetensors").exists()
         else ()
     )
-    known = {reading_and_steps(key)[0] for key in record.content["results"]}
-    return (
-        done is not None
-        and done.covers(spec.evaluation)
-        and all(reading.name in known for reading in later)
-    )
+    known = {reading_and_steps(key)[0] for key in record.results}
+    return record.evaluation.covers(spec.evaluation) and all(r.name in known for r in later)
 
 
-def _union(done: Evaluation | None, wanted: Evaluation) -> Evaluation:
-    if done is None or done.query != wanted.query:
+def _union(done: Evaluation, wanted: Evaluation) -> Evaluation:
+    if done.query != wanted.query:
         return wanted
     steps = tuple(sorted({*done.inner_steps, *wanted.inner_steps}))
     return Evaluation(tasks=max(done.tasks, wanted.tasks), query=wanted.query, inner_steps=steps)

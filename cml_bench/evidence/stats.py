@@ -10,7 +10,7 @@ out). Input that is not finite raises ``ValueError``: the caller leaves out dive
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -181,11 +181,6 @@ def holm(pvalues: ArrayLike, size: int | None = None) -> NDArray[np.float64]:
     scaled = p[order] * np.arange(members, members - order.size, -1)
     p[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return p
-
-
-def holm_family(pairs: Iterable[Paired]) -> NDArray[np.float64]:
-    """Holm-adjusted p of one family of paired differences; nan for those below ``MIN_SEEDS``."""
-    return holm([pair.p if pair.n >= MIN_SEEDS else math.nan for pair in pairs])
 
 
 def sign_flip(differences: ArrayLike) -> SignFlip:
