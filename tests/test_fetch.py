@@ -9,10 +9,10 @@ import threading
 import pytest
 
 from cml_bench.data import _download, _source
-from cml_bench.data._source import obtain, obtain_all, sha256_of
+from cml_bench.data._source import obtain_all, sha256_of
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
-from tests.helpers.fetched import names, part_of, refused
+from tests.helpers.fetched import names, obtain, part_of, refused
 from tests.helpers.servers import (
     CONTENT,
     QUOTA,

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 
-from cml_bench.data._source import obtain
-from tests.helpers.fetched import names, part_of, refused
+from tests.helpers.fetched import names, obtain, part_of, refused
 from tests.helpers.servers import CONTENT, QUOTA, good, head, remote, says, start_of
 from tests.helpers.waiting import wait_for
 
@@ -30,8 +29,8 @@ def test_another_process_goes_on_where_a_killed_one_stopped(server, tmp_path):
     file = remote(server.url("slow", good(pause=0.15)))
     code = f"""
 from pathlib import Path
-from cml_bench.data._source import RemoteFile, obtain
-obtain(RemoteFile(*{tuple(file)!r}), Path({str(tmp_path)!r}))
+from cml_bench.data._source import RemoteFile, obtain_all
+obtain_all((RemoteFile(*{tuple(file)!r}),), Path({str(tmp_path)!r}), {{}})
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ

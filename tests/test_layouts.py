@@ -15,12 +15,13 @@ from PIL import Image
 
 from cml_bench.data import _mini_layouts
 from cml_bench.data._archives import members
-from cml_bench.data._source import RemoteFile, obtain, sha256_of
+from cml_bench.data._source import RemoteFile, sha256_of
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.data.stored import ImageArrays, hash_images
 from cml_bench.errors import UserError
 from tests.helpers import archives
+from tests.helpers.fetched import obtain
 from tests.helpers.image_sets import make
 from tests.helpers.layouts import FORMS, folder_of, refused, zip_of
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cml_bench.data import _source
-from cml_bench.data._source import RemoteFile, obtain
+from cml_bench.data._source import RemoteFile
 from cml_bench.data.glyphs import Glyphs
 from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
@@ -27,6 +27,7 @@ from cml_bench.study import status
 from cml_bench.system import locks
 from cml_bench.system.hardware import claim
 from cml_bench.system.locks import being_written, run_lock
+from tests.helpers.fetched import obtain
 from tests.helpers.simulated import study
 from tests.helpers.specs import sinusoid_spec
 
@@ -246,16 +247,17 @@ NO_LOCKS = "#include <errno.h>\nint flock(int file, int how) { errno = ENOLCK; r
 SNIPPET = """
 import sys
 from pathlib import Path
-from cml_bench.data._source import RemoteFile, obtain
+from cml_bench.data._source import RemoteFile, obtain_all
 from cml_bench.errors import UserError
 from cml_bench.system.hardware import claim
 from cml_bench.system.locks import being_written, run_lock
 folder = Path(sys.argv[1])
+remote = RemoteFile("a.bin", ("http://127.0.0.1:9/a",), 3, "0" * 64)
 (folder / "seen").mkdir()
 (folder / "seen" / ".lock").write_text("")
 takers = [
     lambda: run_lock(folder / "run", wait=print).__enter__(),
-    lambda: obtain(RemoteFile("a.bin", ("http://127.0.0.1:9/a",), 3, "0" * 64), folder / "data"),
+    lambda: obtain_all((remote,), folder / "data", {}),
     lambda: claim([0], folder=folder / "places").__enter__(),
     lambda: being_written(folder / "seen"),
 ]

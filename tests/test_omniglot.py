@@ -14,12 +14,13 @@ import torch
 
 from cml_bench import registry
 from cml_bench.data import _source
-from cml_bench.data._source import RemoteFile, obtain, sha256_of
+from cml_bench.data._source import RemoteFile, sha256_of
 from cml_bench.data.episodes import Episodes
 from cml_bench.data.omniglot import Omniglot
 from cml_bench.data.prepared import LocalCopy
 from cml_bench.errors import UserError
 from tests.helpers.damage import flip
+from tests.helpers.fetched import obtain
 from tests.helpers.omniglot import archive, without_the_end
 
 DECODED = "b112bbaec2585715416bd50eeb768861af19297983239de57624b4f0bb191cd9"

@@ -21,7 +21,6 @@ import yaml
 
 from cml_bench import records
 from cml_bench.__main__ import main
-from cml_bench.data._source import obtain
 from cml_bench.data.glyphs import Glyphs
 from cml_bench.data.loader import open_data
 from cml_bench.evidence import gate
@@ -29,6 +28,7 @@ from cml_bench.study import plan, preflight
 from cml_bench.study.resolve import resolve
 from cml_bench.system import files, locks
 from tests.helpers.checkouts import changed, glyphs_experiment, snakemake, trained
+from tests.helpers.fetched import obtain
 from tests.helpers.plans import dumped, edited
 from tests.helpers.servers import CONTENT, remote, unknown_length
 from tests.helpers.simulated import LEVEL, finish, study

@@ -95,17 +95,6 @@ def to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def obtain(
-    file: RemoteFile, folder: Path, own: LocalCopy | None = None, say: Say = to_stderr
-) -> Path:
-    """The path of the verified file: the user's ``own`` copy if given, else the file in ``folder``.
-
-    It is downloaded into ``folder`` if it is not there. If no mirror delivers it, or a digest is
-    wrong, a UserError names the file and says what to do.
-    """
-    return obtain_all((file,), folder, {file.name: own} if own else {}, say=say)[file.name]
-
-
 def obtain_all(
     files: Sequence[RemoteFile],
     folder: Path,
@@ -113,10 +102,12 @@ def obtain_all(
     more_bytes: int = 0,
     say: Say = to_stderr,
 ) -> dict[str, Path]:
-    """:func:`obtain` for several files: the path of each by its name. ``own``: copies by name.
+    """The paths of the verified files by name: the user's ``own`` copies, else files in ``folder``.
 
-    Before anything is downloaded, the disk must have room for all files and for ``more_bytes`` that
-    will be made from them. A second process waits until the first has the files.
+    What is not in ``folder`` is downloaded. If no mirror delivers a file, or a digest is wrong, a
+    UserError names the file and says what to do. Before anything is downloaded, the disk must have
+    room for all files and for ``more_bytes`` that will be made from them. A second process waits
+    until the first has the files.
     """
     folder = Path(folder)
     paths = {

@@ -1,9 +1,16 @@
 """What a download leaves in its folder, and what it says when it fails."""
 
+from pathlib import Path
+
 import pytest
 
-from cml_bench.data._source import RemoteFile, obtain
+from cml_bench.data._source import LocalCopy, RemoteFile, obtain_all, to_stderr
 from cml_bench.errors import UserError
+
+
+def obtain(file: RemoteFile, folder: Path, own: LocalCopy | None = None, say=to_stderr) -> Path:
+    """The path of one file."""
+    return obtain_all((file,), folder, {file.name: own} if own else {}, say=say)[file.name]
 
 
 def names(folder) -> list[str]:
