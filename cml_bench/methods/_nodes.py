@@ -12,7 +12,7 @@ from cml_bench.data.episodes import Examples
 from cml_bench.methods.base import Adapted, Method
 from cml_bench.networks._node_network import NodeNetwork
 from cml_bench.networks._sparse import Dropout
-from cml_bench.shapes import Features, Nodes, TaskGroups, TaskParams
+from cml_bench.shapes import Features, Inputs, TaskGroups, TaskParams
 from cml_bench.spec import Options
 from cml_bench.study.protocols import Recipe
 
@@ -108,15 +108,15 @@ class NodeMethod(Method):
             self._inner_step += 1
         return grads
 
-    def features(self, groups: TaskGroups, params: TaskParams, x: Nodes) -> Features:
+    def features(self, groups: TaskGroups, params: TaskParams, x: Inputs) -> Features:
         """Embeddings (T, n, hidden) of nodes (T, n)."""
         return self.network.features(params, x, self._dropout(x), **self.seen_features(groups))
 
-    def activations(self, groups: TaskGroups, params: TaskParams, x: Nodes) -> TaskParams:
+    def activations(self, groups: TaskGroups, params: TaskParams, x: Inputs) -> TaskParams:
         """The embeddings alone."""
         return {"features": self.features(groups, params, x)}
 
-    def _dropout(self, x: Nodes) -> Dropout | None:
+    def _dropout(self, x: Inputs) -> Dropout | None:
         """The masks of the present support pass; None in other passes."""
         if self._inner_step is None or not self.options.dropout or x.is_meta:
             return None

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cml_bench.networks._sparse import Dropout, Graph
 from cml_bench.networks.base import Network
-from cml_bench.shapes import Features, Labels, Nodes, TaskParams
+from cml_bench.shapes import Features, Inputs, Labels, Nodes, TaskParams
 
 Scale = Float[Tensor, "tasks inputs"]  # factors of the features of a node
 
@@ -27,12 +27,13 @@ class NodeNetwork(Network):
     def features(
         self,
         p: TaskParams,
-        x: Nodes,
+        x: Inputs,
         drop: Dropout | None = None,
         scale: Scale | None = None,
     ) -> Features:
         """Embeddings (T, n, hidden) of node numbers (T, n).
 
+        For counting FLOPs, ``x`` is on the device ``meta`` and may be any inputs (T, n, ...).
         ``drop``: which hidden values are dropped. ``scale`` (T, d): factors of the graph's
         features.
         """

@@ -19,7 +19,7 @@ from cml_bench.networks._sparse import Field as NodeField
 from cml_bench.networks.base import CoLearner, Param, Params, linear
 from cml_bench.networks.mlp import VectorHead
 from cml_bench.registry import networks
-from cml_bench.shapes import Labels, Nodes, Outputs, TaskParams, Vectors
+from cml_bench.shapes import Inputs, Labels, Nodes, Outputs, TaskParams, Vectors
 from cml_bench.spec import Options
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -127,12 +127,13 @@ class GCN(NodeNetwork):
     def features(
         self,
         p: TaskParams,
-        x: Nodes,
+        x: Inputs,
         drop: Dropout | None = None,
         scale: Scale | None = None,
     ) -> Float[Tensor, "tasks examples hidden"]:
         """Embeddings (T, n, hidden) of node numbers (T, n).
 
+        For counting FLOPs, ``x`` is on the device ``meta`` and may be any inputs (T, n, ...).
         ``scale`` (T, d): factors s of the features. Here they multiply the rows of W1, because
         (X diag(s)) W1 = X (diag(s) W1).
         """
