@@ -150,7 +150,7 @@ def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
 def test_published_studies_stand_on_both_pages_and_the_others_are_empty(page):
     """The content of the blocks is compared in test_publish.py."""
     text = (ROOT / page).read_text()
-    studies = {path.parent.name for path in (ROOT / publish.REFERENCE).glob("*/report.html")}
+    studies = {path.parent.name for path in (ROOT / publish.PUBLISHED).glob("*/report.html")}
     blocks = dict(
         re.findall(r"<!-- (\w+):begin[^\n]*-->\n(.*?)<!-- \1:end -->", text, flags=re.DOTALL)
     )

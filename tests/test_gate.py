@@ -181,7 +181,7 @@ def offenders(results: Path, data: Path, experiment: str, method: str) -> dict[s
     for item in resolved.runs:
         if item.id in wanted:
             run(item.spec, settings)
-    findings = the_gate.check(resolved, results, ROOT / the_gate.REFERENCE)
+    findings = the_gate.check(resolved, results, ROOT / the_gate.REFERENCE_FILE)
     return {f.cell: f.problem for f in findings if f.cell.startswith(f"{experiment}/{method}/")}
 
 

@@ -35,7 +35,7 @@ def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     configs = (read(path) for path in Path("configs").glob("*.yaml"))
     resolved = resolve(next(config for config in configs if config.study == name), name)
-    home = publish.REFERENCE / name
+    home = publish.PUBLISHED / name
     write.tables(resolved, home, [], out=tmp_path)
     for key in resolved.tables:
         for kind in ("md", "tex", "csv"):

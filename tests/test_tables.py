@@ -14,6 +14,7 @@ from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Column
 from cml_bench.records import Store, write_record
 from cml_bench.report import forms, grids, write
+from cml_bench.report.kinds.cost import costs as costs_of
 from tests.helpers.plans import edited
 from tests.helpers.simulated import ANSWERS, finish, study
 
@@ -249,25 +250,25 @@ def test_regression_shows_mean_and_median_and_lower_is_better(tmp_path):
 
 def test_costs_are_relative_to_the_first_row(tmp_path):
     table = table_of(tmp_path, GAIN, seeds=3, kind="cost")
-    costs = grids.costs(table)
-    assert costs["MAML + CML"]["relative_flops"] == pytest.approx(1.2)
-    assert costs["MAML + CML†"]["relative_seconds"] == pytest.approx(1.3)
-    assert [costs[row.label]["test"] for row in table.rows] == [1000, 1000, 1400]
+    costs = costs_of(table)
+    assert costs["MAML + CML"].relative_flops == pytest.approx(1.2)
+    assert costs["MAML + CML†"].relative_seconds == pytest.approx(1.3)
+    assert [costs[row.label].test for row in table.rows] == [1000, 1000, 1400]
     assert "1,500" in forms.text(table)
 
 
 def test_a_cost_is_over_the_runs_that_both_rows_have(tmp_path):
     resolved = study(3, "cost")
     store = finish(resolved, tmp_path, GAIN, only=lambda s: s.method == "maml" or s.seed == 0)
-    assert grids.costs(build(resolved, store, "table1"))["MAML + CML"][
-        "relative_seconds"
-    ] == pytest.approx(1.3)
+    assert costs_of(build(resolved, store, "table1"))[
+        "MAML + CML"
+    ].relative_seconds == pytest.approx(1.3)
     for path in store.runs.glob("*/record.json"):
         content = json.loads(path.read_text())
         del content["flops"]
         path.write_text(json.dumps(content))
     table = build(resolved, store, "table1")
-    assert np.isnan(grids.costs(table)["MAML"]["relative_flops"])
+    assert np.isnan(costs_of(table)["MAML"].relative_flops)
     assert "1.30×" in forms.text(table)
     assert "nan" not in forms.text(table)
 

@@ -26,7 +26,7 @@ from cml_bench.spec import RunSpec, canonical, explain
 from cml_bench.study.plan import Plan
 from cml_bench.system.files import write_json
 
-REFERENCE = Path("configs/reference/ci.json")
+REFERENCE_FILE = Path("configs/reference/ci.json")
 LEAST = {"classification": 1.0, "regression": 0.01}
 MIN_REFERENCE_SEEDS = 10
 
@@ -65,7 +65,7 @@ def recipe(spec: RunSpec) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[Finding]:
+def check(plan: Plan, results: Path, reference: Path = REFERENCE_FILE) -> list[Finding]:
     """Every cell of the plan, and every reference that the plan no longer has."""
     left, findings = read_reference(reference), []
     for name, (specs, reading) in _cells(plan).items():
@@ -79,7 +79,7 @@ def check(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[Findin
     ]
 
 
-def update(plan: Plan, results: Path, reference: Path = REFERENCE) -> list[str]:
+def update(plan: Plan, results: Path, reference: Path = REFERENCE_FILE) -> list[str]:
     """Write references from finished runs, and return what moved: one line a cell.
 
     A UserError if a run is not usable.

@@ -40,7 +40,7 @@ def _checks(table: Table) -> list[str]:
             " (three); the family is the meta-learner's differences of this table, or the"
             " co-learner's"
             + "; those of the lines on one split are families of their own"
-            * (table.style.over_splits)
+            * table.rules.over_splits
             + "."
         )
     if any(cell.bold for _, _, cell in table.cells()):

@@ -187,31 +187,31 @@ class Table:
     beside: list[Beside] = field(default_factory=list)
 
     @property
-    def style(self) -> type[TableKind]:
-        """What its kind says."""
+    def rules(self) -> type[TableKind]:
+        """The class of its kind."""
         return tables.get(self.kind)
 
     @property
     def better(self) -> int:
         """1 where higher is better, -1 where lower is."""
-        return self.style.better
+        return self.rules.better
 
     @property
     def unit(self) -> str:
         """The unit of a difference."""
-        return self.style.unit
+        return self.rules.unit
 
     @property
     def replicates(self) -> str:
         """What a mean is taken over."""
-        return "class splits" if self.style.over_splits else "seeds"
+        return "class splits" if self.rules.over_splits else "seeds"
 
     @property
     def compares(self) -> bool:
         """Whether differences are shown. A table of cost leaves them to the table of accuracies
         that has the same rows.
         """
-        return self.style.compares(self)
+        return self.rules.compares(self)
 
     @property
     def results(self) -> list[TableRow]:

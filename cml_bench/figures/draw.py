@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cml_bench.figures.measures import band, smoothed
@@ -20,7 +21,9 @@ def grid(title: str, rows: int, columns: int, share: bool = True) -> tuple[Figur
     return picture, picture.subplots(rows, columns, squeeze=False, sharey="row" if share else False)
 
 
-def line(axis: Any, steps: np.ndarray, values: np.ndarray, smooth: int, k: int, style: int) -> None:
+def line(
+    axis: Axes, steps: np.ndarray, values: np.ndarray, smooth: int, k: int, style: int
+) -> None:
     """Line k of a figure with its band, through ``values`` (seeds, steps).
 
     It is drawn at the steps at which its own method was validated.

@@ -7,6 +7,7 @@ import io
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by
@@ -26,7 +27,7 @@ def line_style(k: int) -> dict[str, Any]:
     }
 
 
-def legend(figure: Figure, axis: Any, names: list[str], columns: int) -> None:
+def legend(figure: Figure, axis: Axes, names: list[str], columns: int) -> None:
     """A legend of what the panel has, by these names in their order."""
     # matplotlib leaves out labels that begin with "_": a panel's own labels are numbers, and the
     # names are given here.

@@ -29,7 +29,7 @@ OUTCOMES = {
 
 def _unit(table: Table) -> str:
     """What the axis counts."""
-    return table.style.gain_unit
+    return table.rules.gain_unit
 
 
 # -- a chart of the page

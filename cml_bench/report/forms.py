@@ -17,7 +17,7 @@ _KEY_ONE = '; "one split": the same over n training seeds on one class split'
 
 def explanation(table: Table) -> texts.Prose:
     """The caption, and how to read a cell."""
-    key = _KEY.format(units="class splits" if table.style.over_splits else "training seeds")
+    key = _KEY.format(units="class splits" if table.rules.over_splits else "training seeds")
     if any(cell.fixed for _, _, cell in table.cells()):
         key += _KEY_ONE
     return texts.Prose(f"{table.caption} {key}.".strip())

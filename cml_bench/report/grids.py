@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypedDict
 
 from cml_bench.evidence.table import Beside, Cell, Column, Difference, Table
 from cml_bench.evidence.verdict import GainVerdict, LevelVerdict
@@ -56,7 +55,7 @@ def difference_text(difference: Difference, kind: str) -> str:
 
 def grids(table: Table) -> list[Grid]:
     """The blocks of a table: its results, its paired differences, its cells beside the paper's."""
-    blocks = [table.style.grid(table)]
+    blocks = [table.rules.grid(table)]
     if table.compares and (differences := _differences(table)).rows:
         blocks.append(differences)
     return [*blocks, _beside(table)] if table.beside else blocks
@@ -100,53 +99,12 @@ def by_shot(columns: Iterable[Column]) -> dict[int, list[Column]]:
     return blocks
 
 
-class Cost(TypedDict):
-    """A row's parameters, and its seconds and FLOPs of training relative to its baseline's."""
-
-    train: int
-    test: int
-    relative_seconds: float
-    relative_flops: float
-
-
-def costs(table: Table) -> dict[str, Cost]:
-    """Label of a row -> its cost; without rows that have no run.
-
-    The baseline is the row's own, else the first row. A ratio is taken over the shots and seeds
-    that both have. It is nan where there are none, or where the records do not say.
-    """
-    of_row: dict[str, Cost] = {}
-    for row in table.results:
-        records = [r for column in table.columns for r in row.cells[column].records.values()]
-        if not records:
-            continue
-        parameters = records[0].parameters
-        at_test = parameters.test if row.reading.startswith("meta") else parameters.co_at_test
-        pairs = []
-        for column in table.columns:
-            mine, base = row.cells[column], row.cells[column].base or table.results[0].cells[column]
-            shared = sorted(mine.records.keys() & base.records.keys())
-            pairs += [(mine.records[seed], base.records[seed]) for seed in shared]
-        of_row[row.label] = Cost(
-            train=parameters.train,
-            test=at_test,
-            relative_seconds=_ratio([(a.seconds.train, b.seconds.train) for a, b in pairs]),
-            relative_flops=_ratio([(a.flops.training, b.flops.training) for a, b in pairs]),
-        )
-    return of_row
-
-
-def _ratio(pairs: list[tuple[float, float]]) -> float:
-    base = sum(b for _, b in pairs)
-    return sum(a for a, _ in pairs) / base if base else math.nan
-
-
 def _differences(table: Table) -> Grid:
     """A line for each compared row; its columns are shots.
 
     In a regression table a line for each shot and compared row; its columns are inner steps.
     """
-    inner = table.style.by_inner_steps
+    inner = table.rules.by_inner_steps
     columns = [column for column in table.columns if column.statistic == "mean"]
     blocks = [*by_shot(columns).values()] if inner else [columns]
     rows = []

@@ -183,7 +183,7 @@ def _table_links(key: str, out: Path) -> list[tuple[str, str]]:
 def _section(table: Table, out: Path) -> dict[str, Any]:
     """A table, its differences as a chart and as lines, and its cells beside the paper's."""
     main, *others = grids.grids(table)
-    if table.style.by_inner_steps:
+    if table.rules.by_inner_steps:
         main = replace(main, header=["shots", "method", *main.header[2:]])
     else:
         main = replace(main, header=["method", *main.header[1:]])
@@ -196,7 +196,7 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
         "key": table.key,
         "title": table.title,
         "main": main,
-        "labels": 2 if table.style.by_inner_steps else 1,
+        "labels": 2 if table.rules.by_inner_steps else 1,
         "forest": forest.chart(table),
         "differences": differences if differences.rows else None,
         "beside": beside,

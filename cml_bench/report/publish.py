@@ -29,7 +29,7 @@ from cml_bench.study.schema import Study
 from cml_bench.system.files import write_bytes, write_text
 from cml_bench.texts import Prose, markdown, paragraph
 
-REFERENCE = Path("results/reference")
+PUBLISHED = Path("results/reference")
 README, RESULTS, HARDWARE = Path("README.md"), Path("docs/results.md"), Path("docs/hardware.md")
 FOREST = "figures/forest.png"
 
@@ -37,7 +37,7 @@ FOREST = "figures/forest.png"
 def publish(
     plan: Plan,
     results: Path,
-    reference: Path = REFERENCE,
+    reference: Path = PUBLISHED,
     root: Path = Path(),
     partial: bool = False,
 ) -> None:
@@ -215,7 +215,7 @@ def _gains(table: Table) -> list[list[str]]:
     """
     columns = [column for column in table.columns if column.statistic == "mean"]
     blocks, titles = {"": columns}, [column.title(table.kind) for column in columns]
-    if table.style.by_inner_steps:
+    if table.rules.by_inner_steps:
         blocks = {f"{shot}-shot: ": block for shot, block in grids.by_shot(columns).items()}
         titles = [column.inner for column in next(iter(blocks.values()))]
     lines = [
@@ -255,6 +255,6 @@ def between(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
-def show_plan(path: Path = REFERENCE / "paper_plan.txt", page: Path = HARDWARE) -> None:
+def show_plan(path: Path = PUBLISHED / "paper_plan.txt", page: Path = HARDWARE) -> None:
     """Put the stored output of ``plan`` at ``path`` into the page."""
     _fill(page, "plan", lambda _: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```")

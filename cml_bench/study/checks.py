@@ -5,13 +5,13 @@ Imports no torch.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from cml_bench.errors import UserError, unknown
 from cml_bench.readings import readings
 from cml_bench.registry import tables
 from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import FigureConfig, Row
+from cml_bench.study.plan import Members
 from cml_bench.study.schema import Experiment, Study, TableConfig
 
 
@@ -42,9 +42,7 @@ def known_name(kind: str, name: str, names: list[str]) -> None:
         raise unknown(kind, name, names)
 
 
-def check_rows(
-    study: Study, members: dict[str, Any], specs: dict[str, RunSpec], where: str
-) -> None:
+def check_rows(study: Study, members: Members, specs: dict[str, RunSpec], where: str) -> None:
     """A UserError if a table or figure asks for what its runs will not have.
 
     Without this check it would fail after all the training.
@@ -52,7 +50,7 @@ def check_rows(
 
     def by_shot(name: str, row: Row) -> Iterator[tuple[int, list[RunSpec]]]:
         for shot, ids in members[name][row.run].items():
-            yield int(shot), [specs[i] for i in ids]
+            yield shot, [specs[i] for i in ids]
 
     for key, table in study.tables.items():
         for name in table.experiments:

@@ -22,6 +22,8 @@ from cml_bench.texts import Line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
+    from cml_bench.data.base import DataSet
+
 Positive = Annotated[int, Field(ge=1, le=MOST_EXAMPLES)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Tasks = Annotated[int, Field(ge=1, le=10_000)]
@@ -87,8 +89,8 @@ class FigureConfig(Model):
         """
         return ""
 
-    def check_data(self, data: Any, place: str) -> None:
-        """A UserError that begins with ``place`` if it cannot show such a data set (its class)."""
+    def check_data(self, data: "type[DataSet]", place: str) -> None:
+        """A UserError that begins with ``place`` if it cannot show such a data set."""
 
     def check_run(
         self, spec: RunSpec, readings: Sequence[str], layers: Sequence[str], place: str

@@ -29,13 +29,13 @@ from cml_bench.system.files import DENIED, read_json, write_json
 PACKAGE = Path(__file__).parent.parent
 
 
-class Part(BaseModel):
+class PlanPart(BaseModel):
     """Base of a plan and its parts: frozen. Keys of an older or newer version are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Work(Part):
+class Work(PlanPart):
     """How much a run computes: outer steps, and FLOPs of training, validation and test together.
 
     ``bytes`` are left on disk.
@@ -46,7 +46,7 @@ class Work(Part):
     bytes: int
 
 
-class PlannedRun(Part):
+class PlannedRun(PlanPart):
     """One training. ``deviates``: option -> (value here, official value), where the two differ."""
 
     id: str
@@ -63,7 +63,7 @@ class PlannedRun(Part):
         return {**canonical(spec), "evaluation": spec.evaluation.model_dump(mode="json")}
 
 
-class Job(Part):
+class Job(PlanPart):
     """Runs that share a process. ``data``: ids of the data sets that must be prepared before."""
 
     runs: tuple[str, ...]
@@ -73,7 +73,7 @@ class Job(Part):
     title: str = ""
 
 
-class PlannedFile(Part):
+class PlannedFile(PlanPart):
     """A published file of a data set. ``manual``: a person must fetch it, from ``page``."""
 
     name: str
@@ -82,7 +82,7 @@ class PlannedFile(Part):
     page: str
 
 
-class PlannedData(Part):
+class PlannedData(PlanPart):
     """A data set with its options. ``published``: the digests by file name of each published
     edition.
     """
@@ -98,7 +98,7 @@ class PlannedData(Part):
     options: dict[str, Any] = {}
 
 
-class PlannedCell(Part):
+class PlannedCell(PlanPart):
     """What one cell of a table needs. ``runs``, ``against``: ids, one a replication."""
 
     table: str
@@ -127,7 +127,7 @@ Members = dict[
 ]  # experiment -> method's key -> shot -> run ids
 
 
-class Plan(Part):
+class Plan(PlanPart):
     """A resolved study. Its JSON is what ``plan --json`` prints and what is cached."""
 
     members: Members

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cml_bench.methods.base import Method
     from cml_bench.networks.base import Network
 
-Wanted = dict[tuple[str, str, int], list[str]]  # experiment, method's key, shot -> run ids
+RunsOfCells = dict[tuple[str, str, int], list[str]]  # experiment, method's key, shot -> run ids
 
 
 def resolve(study: Study, where: str) -> Plan:
@@ -80,7 +80,7 @@ class _Runs:
 
     def __init__(self) -> None:
         self.specs: dict[str, RunSpec] = {}
-        self.wanted: Wanted = {}
+        self.wanted: RunsOfCells = {}
         self.named: set[str] = set()
         self._learners: dict[str, Method | None] = {}
 
@@ -379,7 +379,7 @@ def _data(specs: dict[str, RunSpec], study: Study) -> tuple[PlannedData, ...]:
     return tuple(planned[key] for key in sorted(planned))
 
 
-def _cells(study: Study, wanted: Wanted) -> tuple[PlannedCell, ...]:
+def _cells(study: Study, wanted: RunsOfCells) -> tuple[PlannedCell, ...]:
     return tuple(
         PlannedCell(
             table=key,

@@ -38,7 +38,7 @@ def _columns(plan: Plan, shown: Sequence[ColumnGroup]) -> int:
     )
 
 
-class Part(NamedTuple):
+class TablePart(NamedTuple):
     """A part of a table: its columns on one data set, of one number of shots, of the first seeds.
 
     An empty name and 0 mean all.
@@ -62,7 +62,7 @@ class Part(NamedTuple):
         return self.table + (f"_{self.data}" if self.data else "") + self.suffix
 
 
-def _columns_of(plan: Plan, part: Part) -> tuple[ColumnGroup, ...]:
+def _columns_of(plan: Plan, part: TablePart) -> tuple[ColumnGroup, ...]:
     """The part's groups of columns; a part of one number of shots has these alone."""
     columns = []
     for group in plan.tables[part.table].columns:
@@ -76,7 +76,7 @@ def _columns_of(plan: Plan, part: Part) -> tuple[ColumnGroup, ...]:
     return tuple(columns)
 
 
-def _shots_of(plan: Plan, part: Part) -> list[int]:
+def _shots_of(plan: Plan, part: TablePart) -> list[int]:
     experiments = plan.study.experiments
     return sorted(
         {
@@ -87,16 +87,16 @@ def _shots_of(plan: Plan, part: Part) -> list[int]:
     )
 
 
-def parts(plan: Plan) -> dict[str, Part]:
+def parts(plan: Plan) -> dict[str, TablePart]:
     """Name -> part, for every part of every table and for whole tables."""
     every = {}
     for key, table in plan.tables.items():
         data = _data_of(plan, table)
         for name in ["", *(data if len(data) > 1 else [])]:
-            shots = _shots_of(plan, Part(key, name))
+            shots = _shots_of(plan, TablePart(key, name))
             for shot in [0, *(shots if len(shots) > 1 else [])]:
                 for n in [0, *range(1, _most_seeds(plan, table) + 1)]:
-                    part = Part(key, name, shot, n)
+                    part = TablePart(key, name, shot, n)
                     if part.name not in plan.tables or part.name == key:
                         every[part.name] = part
     return every

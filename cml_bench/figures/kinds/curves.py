@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,8 +14,10 @@ from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import Arrays, FigureConfig, Seed, Wanted
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
 
+    from cml_bench.data.base import DataSet
     from cml_bench.data.episodes import Episodes
 
 _POINTS = 201
@@ -38,7 +40,7 @@ class CurvesFigure(FigureConfig):
         """See :class:`FigureConfig`."""
         return self.seed
 
-    def check_data(self, data: Any, place: str) -> None:
+    def check_data(self, data: "type[DataSet]", place: str) -> None:
         """Its tasks are functions of one number."""
         if not data.draws_curves:
             raise UserError(
@@ -95,7 +97,7 @@ class CurvesFigure(FigureConfig):
         return picture
 
 
-def _panel(axis: Any, arrays: Arrays, shot: int, j: int) -> None:
+def _panel(axis: "Axes", arrays: Arrays, shot: int, j: int) -> None:
     """One task at one number of shots."""
     from cml_bench.figures.style import line_style
 

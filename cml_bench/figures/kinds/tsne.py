@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,12 +15,14 @@ from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import Arrays, ProbeFigure, Seed, Wanted
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
+    from torch import Tensor
 
     from cml_bench.data.episodes import Episodes
     from cml_bench.engine.learner import Learner
     from cml_bench.figures.probes import Met
-    from cml_bench.methods.base import Method
+    from cml_bench.methods.base import Method, Params
 
 PANELS = {"before": "before adaptation", "after": "after adaptation", "queries": "queries"}
 _MARKERS = "osD^vP*X"
@@ -151,7 +153,7 @@ class TSNEFigure(ProbeFigure):
             ),
         }
 
-    def _features(self, method: "Method", met: "Met", params: Any, x: Any) -> np.ndarray:
+    def _features(self, method: "Method", met: "Met", params: "Params", x: "Tensor") -> np.ndarray:
         """The features (T, n, ...) of the chosen layer."""
         import torch
 
@@ -178,14 +180,15 @@ class TSNEFigure(ProbeFigure):
         return picture
 
 
-def _cloud(axis: Any, arrays: Arrays, place: str, k: int) -> None:
+def _cloud(axis: "Axes", arrays: Arrays, place: str, k: int) -> None:
     """The points of row ``k`` in a panel."""
     from cml_bench.figures.style import COLOURS
 
     classes, points = arrays[f"labels/{place}"], arrays[f"points/{place}"][k]
     for c in np.unique(classes):
-        style = {"color": COLOURS[c % len(COLOURS)], "marker": _MARKERS[c % len(_MARKERS)]}
-        axis.scatter(*points[classes == c].T, s=16, linewidths=0, **style)
+        x, y = points[classes == c].T
+        colour, marker = COLOURS[c % len(COLOURS)], _MARKERS[c % len(_MARKERS)]
+        axis.scatter(x, y, s=16, linewidths=0, color=colour, marker=marker)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
 

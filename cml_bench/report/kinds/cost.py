@@ -1,7 +1,7 @@
 """``cost``: parameters, and time and FLOPs of training relative to the baseline's."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cml_bench.registry import tables
 from cml_bench.study.table_kind import TableKind
@@ -26,7 +26,7 @@ class Cost(TableKind):
     def grid(table: "Table") -> "Grid":
         from cml_bench.report import grids
 
-        by_row = grids.costs(table)
+        by_row = costs(table)
         header = [
             "",
             "parameters, training",
@@ -39,11 +39,52 @@ class Cost(TableKind):
         for row in table.results:
             counts, relative = [grids.DASH] * 2, [grids.DASH] * 2
             if cost := by_row.get(row.label):
-                counts = [f"{cost['train']:,}", f"{cost['test']:,}"]
-                ratios = (cost["relative_flops"], cost["relative_seconds"])
+                counts = [f"{cost.train:,}", f"{cost.test:,}"]
+                ratios = (cost.relative_flops, cost.relative_seconds)
                 relative = [
                     grids.DASH if math.isnan(ratio) else f"{ratio:.2f}×" for ratio in ratios
                 ]
             texts = [grids.cell_text(row.cells[column], table.kind) for column in table.columns]
             rows.append([row.label, *counts, *texts, *relative])
         return grids.Grid(table.title, header, rows, grids.bold(table, 3))
+
+
+class RowCost(NamedTuple):
+    """A row's parameters, and its seconds and FLOPs of training relative to its baseline's."""
+
+    train: int
+    test: int
+    relative_seconds: float
+    relative_flops: float
+
+
+def costs(table: "Table") -> dict[str, RowCost]:
+    """Label of a row -> its cost; without rows that have no run.
+
+    The baseline is the row's own, else the first row. A ratio is taken over the shots and seeds
+    that both have. It is nan where there are none, or where the records do not say.
+    """
+    of_row: dict[str, RowCost] = {}
+    for row in table.results:
+        records = [r for column in table.columns for r in row.cells[column].records.values()]
+        if not records:
+            continue
+        parameters = records[0].parameters
+        at_test = parameters.test if row.reading.startswith("meta") else parameters.co_at_test
+        pairs = []
+        for column in table.columns:
+            mine, base = row.cells[column], row.cells[column].base or table.results[0].cells[column]
+            shared = sorted(mine.records.keys() & base.records.keys())
+            pairs += [(mine.records[seed], base.records[seed]) for seed in shared]
+        of_row[row.label] = RowCost(
+            train=parameters.train,
+            test=at_test,
+            relative_seconds=_ratio([(a.seconds.train, b.seconds.train) for a, b in pairs]),
+            relative_flops=_ratio([(a.flops.training, b.flops.training) for a, b in pairs]),
+        )
+    return of_row
+
+
+def _ratio(pairs: list[tuple[float, float]]) -> float:
+    base = sum(b for _, b in pairs)
+    return sum(a for a, _ in pairs) / base if base else math.nan
