@@ -113,13 +113,20 @@ def test_results(
                     method.kind, results[head, k], spec.way * wanted.query
                 )
     if spec.protocol.selection == "separate":
-        source = "co_paired" if any(key.startswith("top_co.") for key in models) else "co_unpaired"
-        arrays |= {
-            evaluation_key("co", k): arrays[key]
-            for k in inner
-            if (key := evaluation_key(source, k)) in arrays
-        }
+        arrays |= _co_of_its_own_step(arrays, models, inner)
     return arrays
+
+
+def _co_of_its_own_step(
+    arrays: dict[str, np.ndarray], models: Models, inner: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """The results of ``co`` under ``selection: separate``, which are those of another reading."""
+    source = "co_paired" if any(key.startswith("top_co.") for key in models) else "co_unpaired"
+    return {
+        evaluation_key("co", k): arrays[key]
+        for k in inner
+        if (key := evaluation_key(source, k)) in arrays
+    }
 
 
 def stored(kind: str, result: Result, answers: int) -> np.ndarray:
