@@ -38,7 +38,7 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
             failed.append(_explain(spec, settings, ended))
             continue
         done[spec.id] = ended.status
-        results = ended.content["results"].items()
+        results = ended.results.items()
         shown = "  ".join(
             f"{key} {value:.4f}"
             for key, value in results
@@ -137,7 +137,7 @@ def _next(parts: Generator[Training, None, Record]) -> Training | Record | Excep
 
 
 def _diverged(record: Record) -> str:
-    step = (record.content.get("curves", {}).get("step") or ["?"])[-1]
+    step = "?" if record.curves.trained is None else record.curves.trained
     return (
         f"{record.spec.title}: diverged, its loss is not finite at step {step} (its record stands"
         f" in {record.folder}); try a smaller inner_lr or outer_lr"
