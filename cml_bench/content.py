@@ -25,12 +25,14 @@ class Versions(Part):
     python: str
     torch: str
     numpy: str
+    safetensors: str = ""
 
 
 class Machine(Part):
     system: str = ""
     processor: str
     cores: int | None
+    allocator: str = Field("", description="see ``system.allocator.in_force``")
 
     @property
     def title(self) -> str:
@@ -39,9 +41,12 @@ class Machine(Part):
 
 
 class Engine(Part):
+    """What the last bits of results depend on, with ``Content.tasks_at_once``."""
+
     device: str
     threads: int
     path: str
+    seeds: int = Field(1, description="seeds that one program trained together")
 
 
 class Parameters(Part):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cml_bench import registry
+from cml_bench.content import Engine
 from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint
 from cml_bench.engine.build import (
@@ -260,7 +261,7 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
     answers = spec.way * wanted.query
     arrays = {evaluation_key("meta", 0): counted(torch.cat(parts), answers)}
     write_episodes(folder, arrays)
-    engine = {"device": settings.device, "threads": settings.threads, "path": "plain"}
+    engine = Engine(device=settings.device, threads=settings.threads, path="plain")
     content = content_of(spec, engine, data, arrays) | {
         "status": "finished",
         "parameters": {"test": 0, "co": 0, "train": 0, "co_at_test": 0},
