@@ -21,7 +21,7 @@ from cml_bench.engine.run import run, stages
 from cml_bench.engine.seeds import Together, fits
 from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
-from cml_bench.readings import reading_and_steps
+from cml_bench.readings import CO, META, reading_and_steps
 from cml_bench.records import Record, Store, write_failure
 from cml_bench.spec import RunSpec
 from cml_bench.system.files import write_json
@@ -42,7 +42,7 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
         shown = "  ".join(
             f"{key} {value:.4f}"
             for key, value in results
-            if reading_and_steps(key)[0] in ("meta", "co")
+            if reading_and_steps(key)[0] in (META, CO)
         )
         settings.report(
             f"run {number} of {len(specs)} {ended.status}: {spec.title}  test: {shown or 'none'}"

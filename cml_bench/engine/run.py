@@ -33,7 +33,7 @@ from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Method
 from cml_bench.networks.base import count
-from cml_bench.readings import evaluation_key, reading_and_steps
+from cml_bench.readings import META, evaluation_key, reading_and_steps
 from cml_bench.records import (
     COLLAPSED,
     Record,
@@ -259,7 +259,7 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
         for i in range(0, wanted.tasks, 16)
     ]
     answers = spec.way * wanted.query
-    arrays = {evaluation_key("meta", 0): counted(torch.cat(parts), answers)}
+    arrays = {evaluation_key(META, 0): counted(torch.cat(parts), answers)}
     write_episodes(folder, arrays)
     engine = Engine(device=settings.device, threads=settings.threads, path="plain")
     content = content_of(spec, engine, data, arrays) | {
