@@ -91,7 +91,7 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
             if record is not None:
                 return reevaluate(record, spec, here)
             if not registry.method(spec.method).learns:
-                return _reference(spec, here, folder)
+                return _without_learning(spec, here, folder)
             training = Training(spec, here, folder, here.report)
             yield training
             training.release()
@@ -246,7 +246,7 @@ def _final_answers(training: Training, last: Result) -> tuple[np.ndarray, int, i
     return right, answers, spec.way
 
 
-def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
+def _without_learning(spec: RunSpec, settings: Settings, folder: Path) -> Record:
     """Test a method that does not learn, and write its record."""
     data = build_data(spec).open(
         settings.data_dir, torch.device(settings.device), dtype_of(spec.precision)
@@ -281,7 +281,7 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
     folder, wanted = record.folder, _union(record.evaluation, spec.evaluation)
     torch.set_num_threads(settings.threads)
     if not registry.method(spec.method).learns:
-        return _reference(spec.model_copy(update={"evaluation": wanted}), settings, folder)
+        return _without_learning(spec.model_copy(update={"evaluation": wanted}), settings, folder)
     data = build_data(spec).open(
         settings.data_dir, torch.device(settings.device), dtype_of(spec.precision)
     )
