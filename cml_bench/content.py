@@ -25,12 +25,14 @@ class Versions(Part):
     python: str
     torch: str
     numpy: str
+    safetensors: str = ""
 
 
 class Machine(Part):
     system: str = ""
     processor: str
     cores: int | None
+    allocator: str = Field("", description="see ``system.allocator.in_force``")
 
     @property
     def title(self) -> str:
@@ -39,9 +41,12 @@ class Machine(Part):
 
 
 class Engine(Part):
+    """What the last bits of results depend on, with ``Content.tasks_at_once``."""
+
     device: str
     threads: int
     path: str
+    seeds: int = Field(1, description="seeds that one program trained together")
 
 
 class Parameters(Part):
@@ -92,17 +97,33 @@ class Diagnostic(Part):
     cosine: dict[str, float | None] | None = None
 
 
-Scores = dict[str, list[float | None]]
-"""``loss_meta``, ``score_meta``, ``loss_co`` or ``score_co`` -> a number for each entry of
-``Curves.step``; None where it was not measured or is not finite."""
+class Scores(Part):
+    """Losses and scores of each head: ``loss_meta``, ``score_meta``, ``loss_co``, ``score_co``.
+
+    Each is a number for each entry of ``Curves.step``, None where it was not measured or is not
+    finite. They are no declared fields, so that they are written in the order in which they were
+    read: it is not the same in training and in validation.
+    """
+
+    __pydantic_extra__: dict[str, list[float | None]]
+
+    def loss(self, head: str) -> list[float | None]:
+        """Losses of ``meta`` or ``co``; empty where there are none."""
+        return self.__pydantic_extra__.get(f"loss_{head}", [])
+
+    def score(self, head: str) -> list[float | None]:
+        """Accuracies in [0, 1], or squared errors, of ``meta`` or ``co``; empty where there are
+        none.
+        """
+        return self.__pydantic_extra__.get(f"score_{head}", [])
 
 
 class Curves(Part):
     """What was measured while a run trained, at the outer steps ``step``."""
 
     step: list[int] = []
-    train: Scores = {}
-    validation: Scores = {}
+    train: Scores = Scores()
+    validation: Scores = Scores()
     diagnostics: list[Diagnostic] = []
 
     @property

@@ -28,6 +28,10 @@ A series of results is one reading after some number of inner steps. Its key is 
 
 from cml_bench.spec import RunSpec
 
+META, META_LAST, META_SINGLE = "meta", "meta_last", "meta_single"
+CO, CO_LAST, CO_SINGLE = "co", "co_last", "co_single"
+CO_PAIRED, CO_UNPAIRED = "co_paired", "co_unpaired"
+
 
 def evaluation_key(reading: str, steps: int) -> str:
     """``co_paired@1``: the key of a reading's results after ``steps`` inner steps."""
@@ -46,10 +50,10 @@ def readings(spec: RunSpec) -> list[str]:
 
     method = registry.method(spec.method)
     if not method.learns:
-        return ["meta"]
+        return [META]
     single = spec.protocol.ensemble_top_k > 1
-    names = ["meta", "meta_last", *(["meta_single"] if single else [])]
+    names = [META, META_LAST, *([META_SINGLE] if single else [])]
     if "co" in method.heads:
-        names += ["co", "co_last", "co_paired", "co_unpaired", *(["co_single"] if single else [])]
+        names += [CO, CO_LAST, CO_PAIRED, CO_UNPAIRED, *([CO_SINGLE] if single else [])]
         names += [reading.name for reading in method.more_readings]
     return names

@@ -263,6 +263,18 @@ class RunSpec(Model):
         return self.options["cml"]["gamma"] if "cml" in self.options else None
 
     @property
+    def frozen(self) -> bool:
+        """Whether there is a co-learner that stays as it was drawn."""
+        return bool(self.options.get("cml", {}).get("frozen"))
+
+    @property
+    def inner_rate(self) -> float | None:
+        """The inner step size, or its value at the start where it is learned; None for a method
+        that does not adapt.
+        """
+        return self.options.get("inner_lr", self.options.get("inner_lr_init"))
+
+    @property
     def split(self) -> str | None:
         """The class split, where the data set has several."""
         return self.data.options.get("split")

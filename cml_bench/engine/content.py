@@ -10,6 +10,7 @@ import safetensors
 import torch
 
 import cml_bench
+from cml_bench.content import Engine
 from cml_bench.data.base import DataSet
 from cml_bench.engine.device import peak_memory
 from cml_bench.readings import reading_and_steps
@@ -20,7 +21,7 @@ from cml_bench.system.hardware import processor
 
 
 def content_of(
-    spec: RunSpec, engine: dict[str, Any], data: DataSet, arrays: dict[str, np.ndarray]
+    spec: RunSpec, engine: Engine, data: DataSet, arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """What a record says of any run: specification, data, versions, machine, engine and results.
 
@@ -48,8 +49,8 @@ def content_of(
             "cores": os.cpu_count(),
             "allocator": allocator.in_force(),
         },
-        "engine": engine,
-        "memory": peak_memory(engine["device"]),
+        "engine": engine.model_dump(mode="json", exclude_unset=True),
+        "memory": peak_memory(engine.device),
         **evaluation_content(arrays, spec.evaluation, spec, data.kind),
     }
 

@@ -21,7 +21,7 @@ from cml_bench.engine.run import run, stages
 from cml_bench.engine.seeds import Together, fits
 from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
-from cml_bench.readings import reading_and_steps
+from cml_bench.readings import CO, META, reading_and_steps
 from cml_bench.records import Record, Store, write_failure
 from cml_bench.spec import RunSpec
 from cml_bench.system.files import write_json
@@ -38,11 +38,11 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
             failed.append(_explain(spec, settings, ended))
             continue
         done[spec.id] = ended.status
-        results = ended.content["results"].items()
+        results = ended.results.items()
         shown = "  ".join(
             f"{key} {value:.4f}"
             for key, value in results
-            if reading_and_steps(key)[0] in ("meta", "co")
+            if reading_and_steps(key)[0] in (META, CO)
         )
         settings.report(
             f"run {number} of {len(specs)} {ended.status}: {spec.title}  test: {shown or 'none'}"
@@ -137,7 +137,7 @@ def _next(parts: Generator[Training, None, Record]) -> Training | Record | Excep
 
 
 def _diverged(record: Record) -> str:
-    step = (record.content.get("curves", {}).get("step") or ["?"])[-1]
+    step = "?" if record.curves.trained is None else record.curves.trained
     return (
         f"{record.spec.title}: diverged, its loss is not finite at step {step} (its record stands"
         f" in {record.folder}); try a smaller inner_lr or outer_lr"

@@ -13,7 +13,17 @@ from cml_bench.data.episodes import Episodes
 from cml_bench.engine.evaluate import Asked, Result, evaluate_all
 from cml_bench.engine.step import leaves
 from cml_bench.methods.base import Groups, Method
-from cml_bench.readings import evaluation_key
+from cml_bench.readings import (
+    CO,
+    CO_LAST,
+    CO_PAIRED,
+    CO_SINGLE,
+    CO_UNPAIRED,
+    META,
+    META_LAST,
+    META_SINGLE,
+    evaluation_key,
+)
 from cml_bench.spec import Evaluation, RunSpec
 
 # best_meta, best_co and last; for ensembles also top_meta.0, top_meta.1, ..., top_co.0, ...
@@ -39,22 +49,26 @@ def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) 
         for head in ("meta", "co")
     }
     same_last = last is not None and steps["best_meta"] == steps["last"]
-    single = "_single" if ensembles["meta"] else ""
-    first, others = {f"meta{single}": "meta"} | ({"meta_last": "meta"} if same_last else {}), []
+    averaged = bool(ensembles["meta"])
+    first, others = {META_SINGLE if averaged else META: "meta"}, []
+    if same_last:
+        first[META_LAST] = "meta"
     if has_co:
-        first |= {f"co{single}": "co"} | ({"co_last": "co"} if same_last else {})
+        first[CO_SINGLE if averaged else CO] = "co"
+        if same_last:
+            first[CO_LAST] = "co"
         if steps["best_co"] != steps["best_meta"]:
-            paired = Pass([models["best_co"]], "meta", {} if single else {"co_paired": "co"})
+            paired = Pass([models["best_co"]], "meta", {} if averaged else {CO_PAIRED: "co"})
             mixed = {"base": best["base"], "co": models["best_co"]["co"]}
-            others += [paired, Pass([mixed], "meta", {"co_unpaired": "co"})]
+            others += [paired, Pass([mixed], "meta", {CO_UNPAIRED: "co"})]
         else:
-            first |= {"co_unpaired": "co"} | ({} if single else {"co_paired": "co"})
-    if single:
+            first |= {CO_UNPAIRED: "co"} | ({} if averaged else {CO_PAIRED: "co"})
+    if averaged:
         others.append(
-            Pass(ensembles["meta"], "meta", {"meta": "meta"} | ({"co": "co"} if has_co else {}))
+            Pass(ensembles["meta"], "meta", {META: "meta"} | ({CO: "co"} if has_co else {}))
         )
         if has_co:
-            others.append(Pass(ensembles["co"], "meta", {"co_paired": "co"}))
+            others.append(Pass(ensembles["co"], "meta", {CO_PAIRED: "co"}))
     for reading in method.more_readings if has_co else ():
         if (reading.model, reading.inner_loss) == ("best_meta", "meta"):
             first[reading.name] = reading.head
@@ -64,7 +78,7 @@ def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) 
             )
     if not same_last and last is not None:
         others.append(
-            Pass([last], "meta", {"meta_last": "meta"} | ({"co_last": "co"} if has_co else {}))
+            Pass([last], "meta", {META_LAST: "meta"} | ({CO_LAST: "co"} if has_co else {}))
         )
     return [item for item in (Pass([best], "meta", first), *others) if item.readings]
 
@@ -113,13 +127,20 @@ def test_results(
                     method.kind, results[head, k], spec.way * wanted.query
                 )
     if spec.protocol.selection == "separate":
-        source = "co_paired" if any(key.startswith("top_co.") for key in models) else "co_unpaired"
-        arrays |= {
-            evaluation_key("co", k): arrays[key]
-            for k in inner
-            if (key := evaluation_key(source, k)) in arrays
-        }
+        arrays |= _co_of_its_own_step(arrays, models, inner)
     return arrays
+
+
+def _co_of_its_own_step(
+    arrays: dict[str, np.ndarray], models: Models, inner: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """The results of ``co`` under ``selection: separate``, which are those of another reading."""
+    source = CO_PAIRED if any(key.startswith("top_co.") for key in models) else CO_UNPAIRED
+    return {
+        evaluation_key(CO, k): arrays[key]
+        for k in inner
+        if (key := evaluation_key(source, k)) in arrays
+    }
 
 
 def stored(kind: str, result: Result, answers: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cml_bench import registry
+from cml_bench.content import Engine
 from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint
 from cml_bench.engine.build import (
@@ -32,7 +33,7 @@ from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Method
 from cml_bench.networks.base import count
-from cml_bench.readings import evaluation_key, reading_and_steps
+from cml_bench.readings import META, evaluation_key, reading_and_steps
 from cml_bench.records import (
     COLLAPSED,
     Record,
@@ -90,7 +91,7 @@ def stages(spec: RunSpec, settings: Settings) -> Generator[Training, None, Recor
             if record is not None:
                 return reevaluate(record, spec, here)
             if not registry.method(spec.method).learns:
-                return _reference(spec, here, folder)
+                return _without_learning(spec, here, folder)
             training = Training(spec, here, folder, here.report)
             yield training
             training.release()
@@ -245,7 +246,7 @@ def _final_answers(training: Training, last: Result) -> tuple[np.ndarray, int, i
     return right, answers, spec.way
 
 
-def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
+def _without_learning(spec: RunSpec, settings: Settings, folder: Path) -> Record:
     """Test a method that does not learn, and write its record."""
     data = build_data(spec).open(
         settings.data_dir, torch.device(settings.device), dtype_of(spec.precision)
@@ -258,9 +259,9 @@ def _reference(spec: RunSpec, settings: Settings, folder: Path) -> Record:
         for i in range(0, wanted.tasks, 16)
     ]
     answers = spec.way * wanted.query
-    arrays = {evaluation_key("meta", 0): counted(torch.cat(parts), answers)}
+    arrays = {evaluation_key(META, 0): counted(torch.cat(parts), answers)}
     write_episodes(folder, arrays)
-    engine = {"device": settings.device, "threads": settings.threads, "path": "plain"}
+    engine = Engine(device=settings.device, threads=settings.threads, path="plain")
     content = content_of(spec, engine, data, arrays) | {
         "status": "finished",
         "parameters": {"test": 0, "co": 0, "train": 0, "co_at_test": 0},
@@ -280,7 +281,7 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
     folder, wanted = record.folder, _union(record.evaluation, spec.evaluation)
     torch.set_num_threads(settings.threads)
     if not registry.method(spec.method).learns:
-        return _reference(spec.model_copy(update={"evaluation": wanted}), settings, folder)
+        return _without_learning(spec.model_copy(update={"evaluation": wanted}), settings, folder)
     data = build_data(spec).open(
         settings.data_dir, torch.device(settings.device), dtype_of(spec.precision)
     )

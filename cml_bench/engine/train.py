@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 import torch
 
+from cml_bench.content import Engine
 from cml_bench.data.episodes import Episodes, Task
 from cml_bench.engine import checkpoint
 from cml_bench.engine.build import (
@@ -86,17 +87,20 @@ class Training:
         self._start_step, self._said = 0, 0.0
 
     @property
-    def engine(self) -> dict[str, Any]:
+    def engine(self) -> Engine:
         """What the last bits of results depend on, for the record.
 
         ``tasks_at_once`` belongs to it, too, and has a key of its own in the record.
         """
-        here = {"device": self.settings.device, "threads": self.settings.threads, "path": self.path}
-        return here | ({"seeds": self.seeds} if self.seeds > 1 else {})
+        device, threads = self.settings.device, self.settings.threads
+        engine = Engine(device=device, threads=threads, path=self.path)
+        # A training that is alone leaves ``seeds`` unset, and an unset field is not written.
+        return engine if self.seeds == 1 else engine.model_copy(update={"seeds": self.seeds})
 
     @property
     def _exactly(self) -> dict[str, Any]:
-        return self.engine | {"tasks_at_once": self.tasks_at_once, "place": self.place}
+        engine = self.engine.model_dump(exclude_unset=True)
+        return engine | {"tasks_at_once": self.tasks_at_once, "place": self.place}
 
     def _new_optimizer(self) -> None:
         protocol = self.spec.protocol

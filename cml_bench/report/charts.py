@@ -84,7 +84,7 @@ def curves(named: Iterable[tuple[str, Record]], stage: Stage) -> list[Curve]:
     drawn = []
     for name, record in named:
         stored = record.curves
-        scores = (stored.train if stage == "train" else stored.validation).get("score_meta", [])
+        scores = (stored.train if stage == "train" else stored.validation).score("meta")
         if len(scores) == len(stored.step) > 0:
             values = [math.nan if value is None else record.scale * value for value in scores]
             split = record.spec.split

@@ -171,12 +171,7 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
     sentences = []
     for text, group in groups.items():
         same = [spec for _, spec in group]
-        rates = {
-            spec.options[key]
-            for spec in same
-            for key in ("inner_lr", "inner_lr_init")
-            if key in spec.options
-        }
+        rates = {spec.inner_rate for spec in same if spec.inner_rate is not None}
         gammas = {spec.gamma for spec in same if spec.gamma is not None}
         gamma = f", γ = {_numbers(gammas)}" if gammas else ""
         sentences.append(
@@ -188,7 +183,7 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
 def _named(key: str, spec: RunSpec) -> str:
     """``maml``, or ``frozen (maml+cml, co-learner frozen)``."""
     told = [spec.method] * (key != spec.method)
-    told += ["co-learner frozen"] * bool(spec.options.get("cml", {}).get("frozen"))
+    told += ["co-learner frozen"] * spec.frozen
     told += [f"Gaussian gradient noise {spec.protocol.gradient_noise:g}"] * bool(
         spec.protocol.gradient_noise
     )

@@ -61,6 +61,6 @@ def _points(record: Record, row: Row) -> dict[str, dict[int, float]]:
     """Training and validation -> outer step -> accuracy of the row's head."""
     curves, out = record.curves, {}
     for name, scores in zip(_PARTS, (curves.train, curves.validation), strict=True):
-        pairs = zip(curves.step, scores.get(f"score_{row.head}", []), strict=False)
+        pairs = zip(curves.step, scores.score(row.head), strict=False)
         out[name] = {step: value for step, value in pairs if value is not None}
     return out
