@@ -179,8 +179,9 @@ def test_python_examples_parse_and_name_what_is_there(page):
     ):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("cml_bench"):
-                module = __import__(node.module, fromlist=["_"])
-                assert all(hasattr(module, alias.name) for alias in node.names), node.module
+                names = [alias.name for alias in node.names]
+                module = __import__(node.module, fromlist=names)  # loads modules among the names
+                assert all(hasattr(module, name) for name in names), node.module
 
 
 def test_the_methods_data_sets_and_networks_that_the_readme_lists_are_those_that_exist():
