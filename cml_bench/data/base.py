@@ -35,7 +35,7 @@ class DataSet:
     editions: tuple[tuple[RemoteFile, ...], ...] = ()
     store = ""  # the folder under ``downloads``, for sets that share files; empty: the set's name
     gives: str | None = None  # "nodes": examples are node numbers, which only some networks read
-    draws_curves = False  # whether figures of adapted curves can be made: see figures/probes.py
+    draws_curves = False  # whether adapted curves can be drawn: see figures/kinds/curves.py
     terms = ""  # the terms of use that a user must accept before the data is fetched, with a link
     licence = ""  # a sentence about the licence, shown when the data is fetched
     differs = ""  # how a user's own copy differs, or may differ, from the published data

@@ -114,7 +114,7 @@ class Method:
     recipe: Recipe = RELEASED  # its hyper-parameters under the presets official and clean
     more_recipes: dict[str, Recipe] = {}  # other hyper-parameters, each a preset by its name
     network_defaults: dict[str, Any] = {}  # options of the network that belong to the method
-    more_readings: tuple[Reading, ...] = ()  # besides those of every method: engine/readings.py
+    more_readings: tuple[Reading, ...] = ()  # besides those of every method: cml_bench/readings.py
     needs: str | None = None  # what its network must take (see Network.takes); None: anything
     seed = 0  # of the training; a method's own draws depend on it and on the outer step alone
     # Everything of the method that depends on the outer step: see at_step. Within a phase the
