@@ -78,7 +78,7 @@ class DataSet:
         return (chosen or there or [cls.files])[0]
 
     @classmethod
-    def published(cls) -> list[dict[str, str]]:
+    def edition_digests(cls) -> list[dict[str, str]]:
         """For each edition, the published digest of each file by its name.
 
         :func:`cml_bench.data.prepared.is_wanted` compares them with those of prepared arrays.

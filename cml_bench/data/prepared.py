@@ -61,12 +61,12 @@ def index(root: Path | str, data_id: str) -> dict[str, Any]:
 
 
 def is_wanted(
-    index: Mapping[str, Any], published: Sequence[Mapping[str, str]], own: Mapping[str, str]
+    index: Mapping[str, Any], editions: Sequence[Mapping[str, str]], own: Mapping[str, str]
 ) -> bool:
     """Whether arrays were made from the files that are asked for now.
 
     These are the user's own copies (``own``: SHA-256 by file name), and for the rest the files of a
-    published edition (``published``: for each edition, digests by file name, as in
+    published edition (``editions``: for each of them, digests by file name, as in
     ``RemoteFile.digest``). An old ``index`` does not say which files its arrays were made from:
     these count as the published ones, unless ``differs`` says otherwise.
     """
@@ -81,7 +81,7 @@ def is_wanted(
             _holds(made_from[name], f"sha256:{own[name]}" if name in own else edition[name])
             for name in edition
         )
-        for edition in published
+        for edition in editions
     )
 
 

@@ -115,7 +115,9 @@ class ClassSet(DataSet):
     def _usable(self, folder: Path, own: dict[str, LocalCopy]) -> bool:
         """Whether undamaged arrays are there, made from the files that are asked for now."""
         digests = {name: copy.sha256 for name, copy in own.items()}
-        if not prepared.is_wanted(prepared.index(folder, self.data_id), self.published(), digests):
+        if not prepared.is_wanted(
+            prepared.index(folder, self.data_id), self.edition_digests(), digests
+        ):
             return False
         try:
             self._read(self.folder(folder))
@@ -150,7 +152,7 @@ class ClassSet(DataSet):
         # If a repacked copy has the right numbers, nobody knows whether it is the published data.
         if "differs" in index:
             index["differs"] = f"not the published data: {index['differs']}"
-        elif not prepared.is_wanted(index, self.published(), {}):
+        elif not prepared.is_wanted(index, self.edition_digests(), {}):
             index["differs"] = "an own copy of the data, whose digest is not a published one"
         if "differs" in index:
             to_stderr(

@@ -96,7 +96,7 @@ class CapturedStep(MetaStep):
         self.forget_gradients()  # the recording makes its own, in its own memory
         graph = torch.cuda.CUDAGraph()
         try:
-            with _nothing_thrown_away(), torch.cuda.graph(graph, pool=self._pool, stream=aside):
+            with _no_garbage_collection(), torch.cuda.graph(graph, pool=self._pool, stream=aside):
                 scores = super().gradients(kept)
         except RuntimeError as error:
             for cause in (error, error.__context__):
@@ -111,7 +111,7 @@ class CapturedStep(MetaStep):
 
 
 @contextmanager
-def _nothing_thrown_away() -> Iterator[None]:
+def _no_garbage_collection() -> Iterator[None]:
     """A block without garbage collection. Python's garbage may hold another recording, and CUDA
     cannot free one while it records.
     """

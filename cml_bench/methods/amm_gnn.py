@@ -89,15 +89,18 @@ class AMMGNN(NodeMethod):
         base, nodes = groups["base"], torch.cat((task.support.x, task.query.x), 1)
         if nodes.is_meta:
             shape = (len(nodes), 2, self.options.set_size, self.network.input_shape[0])
-            words = torch.empty(shape, device="meta")
+            features = torch.empty(shape, device="meta")
         else:
             sets = [self.sets(one) for one in nodes.cpu().numpy()]
-            words = torch.stack(
-                [self.network.graph.words(one.ravel()).unflatten(0, one.shape) for one in sets]
+            features = torch.stack(
+                [
+                    self.network.graph.dense_features(one.ravel()).unflatten(0, one.shape)
+                    for one in sets
+                ]
             )
         maps = {
             name: (
-                torch.einsum("tsnd,tn->tsd", words, base[f"{name}.weight"])
+                torch.einsum("tsnd,tn->tsd", features, base[f"{name}.weight"])
                 + base[f"{name}.bias"][:, None, None]
             )
             for name in ("alpha", "beta")

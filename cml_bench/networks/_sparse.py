@@ -238,7 +238,7 @@ class Graph:
             self.features.shape[1],
         )
 
-    def words(self, nodes: np.ndarray) -> Tensor:
+    def dense_features(self, nodes: np.ndarray) -> Tensor:
         """The features (n, d) of some nodes as a dense matrix."""
         return torch.from_numpy(self.features[nodes].toarray()).to(self.device)
 

@@ -290,9 +290,11 @@ class GCN(NodeNetwork):
             for node in np.frombuffer(key, np.int64):
                 part = graph.subgraph(int(node))
                 block = torch.from_numpy(part.block.toarray()).to(graph.device)
-                parts.append((block, graph.words(part.nodes)))
+                parts.append((block, graph.dense_features(part.nodes)))
             if not key:
-                parts.append((graph.sparse(graph.average), graph.words(np.arange(graph.count))))
+                parts.append(
+                    (graph.sparse(graph.average), graph.dense_features(np.arange(graph.count)))
+                )
             self._kept[key] = parts
         return self._kept[key]
 

@@ -368,7 +368,7 @@ def _data(specs: dict[str, RunSpec], study: Study) -> tuple[PlannedData, ...]:
             prepares=cls.has_files,
             terms=cls.terms,
             store=cls.store or spec.data.name,
-            published=cls.published(),
+            published=cls.edition_digests(),
             files=tuple(
                 PlannedFile(name=file.name, size=file.size, manual=not file.urls, page=file.page)
                 for file in cls.edition(study.sources.get(spec.data.name, ()))

@@ -11,7 +11,7 @@ NAMED |= {
     key: [f"{OUT}/tables/{part}.md" for part in parts]
     for key, parts in targets.groups(PLAN).items()
 }
-PUBLISHED = [STUDY.published] if STUDY.published else []
+PAPER_NUMBERS = [STUDY.published] if STUDY.published else []
 JOB_OF = {run: job for job, content in JOBS.items() for run in content.runs}
 
 

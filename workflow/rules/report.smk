@@ -34,7 +34,7 @@ rule figure:
 rule table:
     input:
         stamps_of_table,
-        PUBLISHED,
+        PAPER_NUMBERS,
     output:
         multiext(f"{OUT}/tables/{{table}}", ".md", ".tex"),
         report(

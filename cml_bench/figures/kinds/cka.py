@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cml_bench.errors import UserError
-from cml_bench.figures.kinds._words import BARS, EXAMPLES
+from cml_bench.figures.kinds._captions import BARS, EXAMPLES
 from cml_bench.records import Store
 from cml_bench.registry import figures
 from cml_bench.spec import RunSpec

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from cml_bench.errors import UserError, unknown
-from cml_bench.figures.kinds._words import BAND, smoothed
+from cml_bench.figures.kinds._captions import BAND, smoothed
 from cml_bench.records import Record, Store
 from cml_bench.registry import figures
 from cml_bench.spec import RunSpec

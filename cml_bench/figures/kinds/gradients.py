@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from cml_bench.figures.kinds._words import BARS, EXAMPLES
+from cml_bench.figures.kinds._captions import BARS, EXAMPLES
 from cml_bench.records import Store
 from cml_bench.registry import figures
 from cml_bench.study.figure_config import Arrays, ProbeFigure, Row, Wanted
