@@ -111,9 +111,7 @@ class _Reader:
 
 
 def _asked(spec: RunSpec, experiment: Experiment) -> Evaluation:
-    """The test results that this study shows of a run; those of another evaluation are not mixed
-    in.
-    """
+    """The test results that this study shows. Results of another evaluation are not mixed in."""
     wanted = experiment.evaluation
     steps = wanted.inner_steps or (spec.inner_steps,)
     return Evaluation(tasks=wanted.tasks, query=spec.evaluation.query, inner_steps=steps)

@@ -49,7 +49,7 @@ def total(values: Iterable[Tensor]) -> Tensor:
 
 
 def alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both tensors in one type: the smallest of theirs and of autocast's.
+    """Both tensors in one type: the smallest of their types and autocast's.
 
     With precision bf16 derivatives have autocast's type, and parameters are float32.
     """

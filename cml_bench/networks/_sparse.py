@@ -278,7 +278,7 @@ class Graph:
         return self._fields[key]
 
     def _near_field(self, nodes: np.ndarray) -> Field:
-        """Of two layers on the whole graph.
+        """The field for two layers on the whole graph.
 
         The rows are the hidden values of the nodes' neighbours, each made from averaged features.
         """
@@ -287,10 +287,10 @@ class Graph:
         return Field(self.rows("averaged", numbers), None, self.sparse(pool), numbers)
 
     def _pooled_field(self, nodes: np.ndarray) -> Field:
-        """Of the mean over each node's subgraph; the subgraphs' blocks are stacked in ``gather``.
+        """The field for two layers, read by the mean over each node's subgraph.
 
-        The mean over the rows of block @ hidden is (column means of the block) @ hidden. So
-        ``pool`` has one row for each node.
+        The subgraphs' blocks are stacked in ``gather``. The mean over the rows of block @ hidden is
+        (column means of the block) @ hidden. So ``pool`` has one row for each node.
         """
         import scipy.sparse as sp
 

@@ -85,7 +85,7 @@ def _expanded(study: Study, where: str) -> Study:
 
 
 def checked(content: Any, where: str) -> Study:
-    """:func:`parse` for what a plan holds, whose paths are expanded already."""
+    """As :func:`parse`, for the content of a plan: its paths are expanded already."""
     if not isinstance(content, dict):
         raise UserError(
             f"{where}: a configuration is a mapping of keys to values, not"

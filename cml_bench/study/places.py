@@ -1,4 +1,4 @@
-"""Where in a configuration a key belongs that stands at a place where nobody reads it.
+"""Says where a misplaced key of a configuration belongs.
 
 Nothing is listed by hand: the places follow from the models of the configuration and from the
 options of every plug-in. Imports torch only when asked.
@@ -42,8 +42,8 @@ def _place(path: tuple[str, ...]) -> str:
 
 
 def _is(place: str, keys: frozenset[str], home: list[str]) -> bool:
-    """Whether ``home`` is the place, or an item of it (of a list, of a kind): what is unknown there
-    is no use there.
+    """Whether ``home`` is this place, or one item of a list or mapping there; such a key must not
+    be sent back to it.
     """
     pattern = list(filter(None, place.split(".")))
     same = len(pattern) <= len(home) and all(

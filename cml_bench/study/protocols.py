@@ -67,8 +67,8 @@ def released_row(method: "type[Method]", network: "type[Network] | None") -> Rec
     """The row of a method on a network: the method's, with what the network's own code changes in
     it.
 
-    That code is BOIL's, whose other methods have the row :data:`RELEASED`; a method with a code of
-    its own keeps its row, and options that a method has not are left out.
+    That code is BOIL's, whose other methods have the row :data:`RELEASED`. A method with its own
+    released code keeps its row. Options that the method lacks are left out.
     """
     own: Recipe = method.recipe
     if network is None or own != RELEASED:
@@ -131,8 +131,7 @@ def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def recipe(preset: str, own: Recipe = RELEASED, more: Mapping[str, Recipe] | None = None) -> Recipe:
-    """What the preset fixes for a method whose own row is ``own``, and that has ``more`` by other
-    names.
+    """What the preset fixes. ``own`` is the method's row; ``more`` are its other rows, by name.
 
     A UserError for an unknown preset.
     """

@@ -76,7 +76,10 @@ def resolve(study: Study, where: str) -> Plan:
 
 
 class _Runs:
-    """The runs so far. ``named``: ids of those whose gamma the configuration names, or without."""
+    """The runs so far.
+
+    ``named``: ids of runs that have no gamma, or whose gamma is in the configuration.
+    """
 
     def __init__(self) -> None:
         self.specs: dict[str, RunSpec] = {}
@@ -222,7 +225,10 @@ class _Row(NamedTuple):
 
 
 def _spec(row: _Row, seed: int) -> tuple[RunSpec, "Method | None"]:
-    """The run, and its method with the network, which is not initialised; none if it learns not."""
+    """The run, and its method with the network, which is not initialised.
+
+    None in place of the method if the method learns nothing.
+    """
     from cml_bench import registry  # plug-ins import torch
 
     method, data = registry.method(row.entry.method or row.key), _data_set(row)

@@ -82,7 +82,7 @@ def _file(cache: Path, of: str) -> Path:
 
 
 def kept(cache: Path, of: str) -> Counts | None:
-    """The counts of a :func:`kind`; none if they are not there, are damaged or are another's."""
+    """The counts of a :func:`kind`; None if they are missing, damaged or belong to another kind."""
     try:
         entry = _Entry.model_validate_json(_file(cache, of).read_bytes())
     except (OSError, ValueError):
