@@ -76,10 +76,7 @@ def resolve(study: Study, where: str) -> Plan:
 
 
 class _Runs:
-    """The runs so far.
-
-    ``named``: ids of runs that have no gamma, or whose gamma is in the configuration.
-    """
+    """``named``: ids of runs that have no gamma, or whose gamma is in the configuration."""
 
     def __init__(self) -> None:
         self.specs: dict[str, RunSpec] = {}
@@ -225,10 +222,7 @@ class _Row(NamedTuple):
 
 
 def _spec(row: _Row, seed: int) -> tuple[RunSpec, "Method | None"]:
-    """The run, and its method with the network, which is not initialised.
-
-    None in place of the method if the method learns nothing.
-    """
+    """The run, and its method on an uninitialised network; None if the method learns nothing."""
     from cml_bench import registry  # plug-ins import torch
 
     method, data = registry.method(row.entry.method or row.key), _data_set(row)
