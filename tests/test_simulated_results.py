@@ -47,9 +47,7 @@ def simulated_families(rng, shift, families, size=6, n=5):
     """
     differences = rng.normal(0, 1, size=(families, size, n))
     differences[:, 0] += shift
-    holm = [
-        stats.holm_family([stats.paired(d, np.zeros(n)) for d in table]) for table in differences
-    ]
+    holm = [stats.holm([stats.paired(d, np.zeros(n)).p for d in table]) for table in differences]
     return np.array([[stats.stars(p) != "" for p in table] for table in holm])
 
 
@@ -142,5 +140,5 @@ def test_simulated_gain_and_noise():
 
 def verdicts_of_family(methods, baseline):
     pairs = [stats.paired(values, baseline) for values in methods]
-    adjusted = stats.holm_family(pairs)
+    adjusted = stats.holm([pair.p for pair in pairs])
     return [verdict.gain_verdict(pair, p).verdict for pair, p in zip(pairs, adjusted, strict=True)]

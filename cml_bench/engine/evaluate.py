@@ -37,19 +37,6 @@ class Asked(NamedTuple):
     inner_loss: str = "meta"
 
 
-def score_tasks(
-    method: Method,
-    groups: Groups | Sequence[Groups],
-    task: Task,
-    heads: Sequence[str],
-    steps: Sequence[int],
-    inner_loss: str = "meta",
-) -> Scored:
-    """Scores of a batch of tasks; several models are an ensemble."""
-    members = [groups] if isinstance(groups, dict) else groups
-    return score_all(method, [Asked(members, heads, inner_loss)], task, steps)[0]
-
-
 def score_all(
     method: Method, asked: Sequence[Asked], task: Task, steps: Sequence[int]
 ) -> list[Scored]:

@@ -203,48 +203,16 @@ def sign_flip(differences: ArrayLike) -> SignFlip:
     return SignFlip(float(reached.mean()), 2.0 ** (1 - d.size))
 
 
-def iqm(values: ArrayLike, axis: int | None = None) -> NDArray[np.float64] | float:
-    """Interquartile mean: the 25 % trimmed mean, of all values or along ``axis``.
-
-    floor(n / 4) values are dropped at either end, so fewer than four values give the plain mean
-    (Agarwal et al. 2021).
-    """
-    x = np.asarray(values, dtype=np.float64)
-    middle = _iqm(x.reshape(-1) if axis is None else np.moveaxis(x, axis, -1))
-    return float(middle) if middle.ndim == 0 else middle
-
-
-def _iqm(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The interquartile mean along the last axis."""
-    n = x.shape[-1]
-    if n == 0 or not np.isfinite(x).all():
-        raise ValueError("iqm needs finite values, and at least one")
-    return np.asarray(np.sort(x, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1))
-
-
-def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
-    """P(a run of A beats a run of B), averaged over cells (Agarwal et al. 2021).
-
-    ``a`` and ``b`` have shape (cells, seeds); higher is better. All pairs of seeds within a cell
-    count, a tie as one half.
-    """
-    x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
-    if x.shape[0] != y.shape[0] or x.size == 0 or y.size == 0:
-        raise ValueError(
-            f"a and b must have the same cells and some seeds, got {x.shape} and {y.shape}"
-        )
-    return float(_wins(x, y).mean())
-
-
 def aggregate(
     a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = 2000, level: float = 0.95
 ) -> Aggregate:
     """Method A against baseline B across a whole table (Agarwal et al. 2021).
 
     ``a`` and ``b`` have shape (cells, seeds); higher is better, and column j of both is from the
-    same training seed. Returned are the probability of improvement, the IQM of the paired
-    differences and the IQM of each method. The difference of the two IQMs is not taken: cells of
-    very different level would drop out of either one.
+    same training seed. Returned are the probability of improvement (that a run of A beats a run of
+    B, over all pairs of seeds within a cell, a tie as one half), the interquartile mean (IQM) of
+    the paired differences and the IQM of each method. The difference of the two IQMs is not taken:
+    cells of very different level would drop out of either one.
 
     Intervals are percentile bootstrap at ``level``, stratified by cell: every cell stays, and one
     draw of seeds serves all cells and both methods, since runs of one seed depend on each other.
@@ -302,6 +270,14 @@ def best_set(
     best = max(columns, key=lambda name: sign * columns[name].mean())
     pairs = {name: paired(x, columns[best]) for name, x in columns.items()}
     return {name for name, pair in pairs.items() if abs(pair.diff) <= pair.half} | {best}
+
+
+def _iqm(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interquartile mean along the last axis: floor(n / 4) values are dropped at either end, so
+    fewer than four values give the plain mean.
+    """
+    n = x.shape[-1]
+    return np.asarray(np.sort(x, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1))
 
 
 def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
