@@ -65,15 +65,14 @@ def test_simulated_five_points_get_a_star():
     assert starred[:, 1:].any(axis=1).mean() <= 0.06
 
 
-def test_simulated_bootstrap_covers_with_many_seeds():
+def test_simulated_bootstrap_covers_with_many_seeds(monkeypatch):
     # A seed shifts all cells alike; resampling each cell's seeds separately would cover about 68 %.
     rng = np.random.default_rng(6)
+    monkeypatch.setattr(stats, "RESAMPLES", 150)
     hits = []
     for _ in range(300):
         difference = rng.normal(size=(1, 40)) + 0.5 * rng.normal(size=(4, 40))
-        estimate = stats.aggregate(
-            difference, np.zeros((4, 40)), seed=int(rng.integers(999)), resamples=150
-        )
+        estimate = stats.aggregate(difference, np.zeros((4, 40)), seed=int(rng.integers(999)))
         hits.append(estimate.iqm_difference.low <= 0 <= estimate.iqm_difference.high)
     assert 0.90 <= np.mean(hits) <= 0.97
 
