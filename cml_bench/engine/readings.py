@@ -14,6 +14,7 @@ from cml_bench.engine.evaluate import Asked, Result, evaluate_all
 from cml_bench.engine.step import leaves
 from cml_bench.methods.base import Groups, Method
 from cml_bench.readings import evaluation_key
+from cml_bench.shapes import PerTask
 from cml_bench.spec import Evaluation, RunSpec
 
 # best_meta, best_co and last; for ensembles also top_meta.0, top_meta.1, ..., top_co.0, ...
@@ -109,9 +110,8 @@ def test_results(
     for item, results in zip(planned, scored, strict=True):
         for reading, head in item.readings.items():
             for k in inner:
-                arrays[evaluation_key(reading, k)] = stored(
-                    method.kind, results[head, k], spec.way * wanted.query
-                )
+                answers = stored(method.kind, results[head, k], spec.way * wanted.query)
+                arrays[evaluation_key(reading, k)] = answers
     if spec.protocol.selection == "separate":
         source = "co_paired" if any(key.startswith("top_co.") for key in models) else "co_unpaired"
         arrays |= {
@@ -129,7 +129,7 @@ def stored(kind: str, result: Result, answers: int) -> np.ndarray:
     )
 
 
-def counted(accuracies: torch.Tensor, answers: int) -> np.ndarray:
+def counted(accuracies: PerTask, answers: int) -> np.ndarray:
     """Correct answers of each episode (tasks,), from their shares among ``answers``.
 
     The numbers are uint16, or uint32 where these are too small.
