@@ -60,7 +60,9 @@ class Worker:
             "work": workload.work,
         }
         order |= {"threads": workload.threads}
-        self.name, self.errors = implementation, tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the process)
+        self.name = implementation
+        # No `with`: the file lives as long as the process.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         threads = str(workload.threads)
         self.process = subprocess.Popen(
             [interpreter(implementation), "-m", "benchmarks.worker", json.dumps(order)],

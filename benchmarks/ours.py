@@ -11,7 +11,7 @@ from cml_bench.data._arrays import ImageArrays
 from cml_bench.data.episodes import Episodes, Task
 from cml_bench.data.stored import ImageSet
 from cml_bench.engine.build import STEPS
-from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.evaluate import Asked, score_all
 from cml_bench.engine.seeds import Together
 from cml_bench.engine.step import adam, leaves
 from cml_bench.spec import Options
@@ -49,11 +49,11 @@ class Engine:
 
     def evaluate(self, task: Task) -> list:
         """Scores after the inner loop, as validation asks for them."""
-        steps = (self.method.inner_steps,)
+        asked, steps = [Asked([self.groups], ("meta",))], (self.method.inner_steps,)
         parts = [
             task.part(first, first + self.at_once) for first in range(0, len(task), self.at_once)
         ]
-        return [score_tasks(self.method, self.groups, part, ("meta",), steps) for part in parts]
+        return [score_all(self.method, asked, part, steps)[0] for part in parts]
 
 
 class PlainEngine(Engine):

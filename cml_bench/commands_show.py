@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 from cml_bench.command_line import RESULTS, Commands, argument, default, mapping, positive, study
@@ -180,12 +181,14 @@ def describe(args: Namespace) -> None:
         args.data_options,
     )
     if args.json:
-        print(json.dumps(description, indent=1))
+        print(json.dumps(asdict(description), indent=1))
         return
-    parameters, data = description["parameters"], description["data"]
-    print(f"{args.method} with {args.network} on {data}, {args.way}-way {args.shot}-shot")
-    print(f"  parameters in training {parameters['training']:,}")
-    for head, size in parameters["test"].items():
+    parameters = description.parameters
+    print(
+        f"{args.method} with {args.network} on {description.data}, {args.way}-way {args.shot}-shot"
+    )
+    print(f"  parameters in training {parameters.training:,}")
+    for head, size in parameters.test.items():
         print(f"  parameters at test, head {head}: {size:,}")
-    for name, value in description["flops"].items():
+    for name, value in description.flops.items():
         print(f"  MFLOP per task, {name}: {value / 1e6:,.1f}")

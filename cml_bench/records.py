@@ -189,9 +189,8 @@ class Store:
         lines = ["folder,id,method,data,way,shot,seed,steps,status"]
         for record in self.all():
             s = record.spec
-            lines.append(
-                f"{record.folder.name},{s.id},{s.method},{s.data_id},{s.way},{s.shot},{s.seed},{s.steps},{record.status}"
-            )
+            of_spec = (s.id, s.method, s.data_id, s.way, s.shot, s.seed, s.steps)
+            lines.append(",".join(map(str, (record.folder.name, *of_spec, record.status))))
         write_bytes(self.runs.parent / "index.csv", ("\n".join(lines) + "\n").encode())
 
 

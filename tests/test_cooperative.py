@@ -8,7 +8,7 @@ import torch
 from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine.diagnostics import diagnose, head_gradients
-from cml_bench.engine.evaluate import evaluate, score_tasks
+from cml_bench.engine.evaluate import Asked, evaluate_all, score_all
 from cml_bench.engine.step import expand, leaves
 from cml_bench.networks.base import count
 from cml_bench.networks.conv4 import Conv4, Conv4Options
@@ -71,8 +71,10 @@ def test_the_co_learner_neither_adapts_nor_meets_the_support_set():
 
 def test_deleting_phi_leaves_the_predictions():
     case, task = Case(), images()
-    whole = score_tasks(case.method, case.groups, task, ("meta",), (1,))
-    alone = score_tasks(case.method, {"base": case.groups["base"]}, task, ("meta",), (1,))
+    whole = score_all(case.method, [Asked([case.groups], ("meta",))], task, (1,))[0]
+    alone = score_all(case.method, [Asked([{"base": case.groups["base"]}], ("meta",))], task, (1,))[
+        0
+    ]
     assert torch.equal(whole["meta", 1].loss, alone["meta", 1].loss)
 
 
@@ -192,8 +194,9 @@ class Fixed:
 def test_evaluation_is_the_obvious_loop_for_any_number_of_tasks_at_once(net):
     case = Case(net=net)
     task = images(tasks=5) if net == "conv4" else waves(tasks=5)
+    asked = [Asked([case.groups], case.method.heads)]
     results = [
-        evaluate(case.method, case.groups, Fixed(task), 5, steps=(0, 1, 3), tasks_at_once=n)
+        evaluate_all(case.method, asked, Fixed(task), 5, steps=(0, 1, 3), tasks_at_once=n)[0]
         for n in (1, 2, 5)
     ]
     for steps in (0, 1, 3):

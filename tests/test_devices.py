@@ -10,7 +10,7 @@ from cml_bench import registry
 from cml_bench.data.episodes import Episodes
 from cml_bench.engine import build
 from cml_bench.engine.build import Settings, choose_path
-from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.evaluate import Asked, score_all
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.precision import computing, dtype_of, out_of_memory
 from cml_bench.engine.run import run
@@ -63,7 +63,7 @@ def test_the_device_reaches_every_tensor(name, net, path, settings):
     assert {t.device for t in everything(task)} == {META}
     step = MetaStep(method, groups, torch.optim.Adam(list(everything(groups))), 2)
     scores = step(task)
-    scored = score_tasks(method, groups, task, method.heads, (method.inner_steps,))
+    scored = score_all(method, [Asked([groups], method.heads)], task, (method.inner_steps,))[0]
     tensors = list(
         everything(
             [groups, scores, scored, [p.grad for p in everything(groups) if p.grad is not None]]

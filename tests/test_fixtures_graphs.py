@@ -9,7 +9,7 @@ import torch
 
 from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
-from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.evaluate import Asked, score_all
 from cml_bench.engine.step import MetaStep, adam, expand
 from cml_bench.networks.gcn import GCN, GCNOptions
 from tests.helpers.graphs import METHODS, Piece
@@ -149,7 +149,7 @@ def test_three_test_episodes_with_ten_queries(name, path):
             {k: v[number] for k, v in a.items() if k.startswith("test/")},
             "test/",
         )
-        result = score_tasks(method, groups, task, ("meta",), (5,))["meta", 5]
+        result = score_all(method, [Asked([groups], ("meta",))], task, (5,))[0]["meta", 5]
         assert abs(result.loss.item() - a["test/query_ce"][number]) < 1e-10
         assert result.score.item() == pytest.approx(a["test/acc"][number], abs=1e-12)
 

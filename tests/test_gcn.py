@@ -118,10 +118,10 @@ def test_parameters_are_the_papers(data, way, encoder, head, co):
     for name, more in (("gmeta", 0), ("amm_gnn", 22)):
         network_options = registry.method(name).network_defaults
         described = describe(f"{name}+cml", "gcn", data, way, 1, 5, network_options=network_options)
-        assert described["parameters"]["test"]["meta"] == encoder + head + more
-        assert described["parameters"]["co_learner"] == co
-        assert described["parameters"]["test"]["co"] == encoder + co + more
-        assert described["flops"]["training"] > described["flops"]["adaptation"] > 0
+        assert described.parameters.test["meta"] == encoder + head + more
+        assert described.parameters.co_learner == co
+        assert described.parameters.test["co"] == encoder + co + more
+        assert described.flops["training"] > described.flops["adaptation"] > 0
 
 
 def test_initial_values_lie_within_the_fan_out():

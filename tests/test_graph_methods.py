@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cml_bench.engine.evaluate import Asked, score_all, score_tasks
+from cml_bench.engine.evaluate import Asked, score_all
 from cml_bench.engine.step import expand
 from cml_bench.errors import UserError
 from tests.helpers.cases import follow, values
@@ -134,7 +134,7 @@ def test_models_that_adapt_side_by_side_are_as_each_alone(name, path, kind, monk
         Asked([one], ("co",), "co"),
         Asked([one, three], ("meta", "co")),
     ]
-    alone = [score_tasks(method, a.members, task, a.heads, (1, 3), a.inner_loss) for a in asked]
+    alone = [score_all(method, [a], task, (1, 3))[0] for a in asked]
     calls, original = [], method.trajectory
     monkeypatch.setattr(
         method, "trajectory", lambda *args, **more: calls.append(1) or original(*args, **more)
@@ -154,12 +154,13 @@ def test_models_that_adapt_side_by_side_are_as_each_alone(name, path, kind, monk
 def test_phi_never_adapts_never_sees_support_and_can_be_deleted(name):
     case = Case(f"{name}+cml")
     task = case.task(count=2)
-    whole = score_tasks(case.method, case.groups, task, ("meta",), (3,))
+    whole = score_all(case.method, [Asked([case.groups], ("meta",))], task, (3,))[0]
     with torch.no_grad():
         for value in case.groups["co"].values():
             value += 1.0
-    again = score_tasks(case.method, case.groups, task, ("meta",), (3,))
-    alone = score_tasks(case.method, {"base": case.groups["base"]}, task, ("meta",), (3,))
+    again = score_all(case.method, [Asked([case.groups], ("meta",))], task, (3,))[0]
+    kept = {"base": case.groups["base"]}
+    alone = score_all(case.method, [Asked([kept], ("meta",))], task, (3,))[0]
     assert torch.equal(whole["meta", 3].loss, again["meta", 3].loss)
     assert torch.equal(whole["meta", 3].loss, alone["meta", 3].loss)
 
@@ -241,10 +242,8 @@ def test_dropout_acts_in_training_only_and_depends_on_seed_and_step(name):
         case.method.at_step(step)
         task = case.task()
         trained = case.gradient(task)[0].loss["meta"].item()
-        return (
-            trained,
-            score_tasks(case.method, case.groups, task, ("meta",), (3,))["meta", 3].loss.item(),
-        )
+        tested = score_all(case.method, [Asked([case.groups], ("meta",))], task, (3,))[0]
+        return trained, tested["meta", 3].loss.item()
 
     base = losses()
     assert losses() == base

@@ -51,7 +51,7 @@ def test_shapes_and_counts_are_known_without_files(name):
     assert tuple(data.class_counts.values()) == counts
     assert (data.image_count, data.smallest_class) == (images, smallest)
     described = describe("maml+cml", "conv4", name, 5, 1)
-    assert described["parameters"]["training"] == {84: 203_210, 32: 189_770}[shape[1]], (
+    assert described.parameters.training == {84: 203_210, 32: 189_770}[shape[1]], (
         "the paper's, to the parameter"
     )
 

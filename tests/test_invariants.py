@@ -8,7 +8,7 @@ import torch
 
 from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
-from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.evaluate import Asked, score_all
 from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, expand
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
@@ -98,13 +98,12 @@ def test_without_adaptation_boil_and_maml_are_at_chance():
     for name in ("boil", "maml"):
         case, task = Case(name, inner_lr=0.0), images(query=3)
         results = [
-            score_tasks(
+            score_all(
                 case.method,
-                case.groups,
+                [Asked([case.groups], ("meta",))],
                 Task(*(Examples(e.x, torch.tensor(o)[e.y]) for e in task)),
-                ("meta",),
                 (1,),
-            )
+            )[0]
             for o in orders
         ]
         accuracy = torch.stack([f["meta", 1].score for f in results]).mean(0)
@@ -207,9 +206,8 @@ def test_cls_readings():
     assert names == {"both", "co_fixed", "co_unadapted"}
     still = adapted(case, task, loss="none")
     assert all(torch.equal(still[n], wide["base"][n]) for n in wide["base"])
-    assert score_tasks(case.method, case.groups, task, ("both",), (2,))["both", 2].loss.shape == (
-        3,
-    )
+    tested = score_all(case.method, [Asked([case.groups], ("both",))], task, (2,))[0]
+    assert tested["both", 2].loss.shape == (3,)
 
 
 def test_cl_accepts_no_co_learner_of_its_own():
@@ -289,5 +287,5 @@ def test_table_7_s_conv_head_is_the_co_learners_structure():
         for key, value in case.groups["co"].items():
             own = key.replace("conv", "convh").replace("norm", "normh")
             case.groups["base"][own].copy_(value)
-    frozen = score_tasks(case.method, case.groups, task, ("meta", "co"), (0,))
+    frozen = score_all(case.method, [Asked([case.groups], ("meta", "co"))], task, (0,))[0]
     assert torch.allclose(frozen["meta", 0].loss, frozen["co", 0].loss)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cml_bench.data.episodes import Examples, Task
-from cml_bench.engine.evaluate import score_tasks
+from cml_bench.engine.evaluate import Asked, score_all
 from cml_bench.engine.step import expand, leaves
 from cml_bench.engine.train import annealed
 from cml_bench.methods.mamlpp import loss_weights
@@ -60,7 +60,7 @@ def test_with_one_inner_step_the_multi_step_loss_is_no_other():
 
 def test_in_epoch_zero_the_loss_is_the_mean_over_inner_steps():
     case, task = Case("mamlpp", inner_steps=3), images()
-    losses = score_tasks(case.method, case.groups, task, ("meta",), (1, 2, 3))
+    losses = score_all(case.method, [Asked([case.groups], ("meta",))], task, (1, 2, 3))[0]
     want = sum(losses["meta", k].loss for k in (1, 2, 3)) / 3
     assert torch.allclose(
         case.method.outer_loss(expand(case.groups, 3), task)[0].detach(), want, atol=1e-12
@@ -141,11 +141,13 @@ def test_cosine_annealing_of_the_outer_learning_rate():
 
 def test_an_ensemble_of_copies_is_the_model_and_of_others_the_mean_of_logits():
     case, task = Case("mamlpp+cml", inner_steps=2), images()
-    one = score_tasks(case.method, case.groups, task, ("meta", "co"), (2,))
-    five = score_tasks(case.method, [case.groups] * 5, task, ("meta", "co"), (2,))
+    one = score_all(case.method, [Asked([case.groups], ("meta", "co"))], task, (2,))[0]
+    five = score_all(case.method, [Asked([case.groups] * 5, ("meta", "co"))], task, (2,))[0]
     assert all(torch.allclose(one[k].loss, five[k].loss, atol=1e-12) for k in one)
     other = {g: {n: p.detach() * 1.1 for n, p in ps.items()} for g, ps in case.groups.items()}
-    both = score_tasks(case.method, [case.groups, other], task, ("meta",), (2,))["meta", 2].loss
+    both = score_all(case.method, [Asked([case.groups, other], ("meta",))], task, (2,))[0][
+        "meta", 2
+    ].loss
     logits = 0
     for member in (case.groups, leaves(other, CPU, torch.float64)):
         wide = expand(member, 3)

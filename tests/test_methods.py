@@ -9,7 +9,7 @@ from cml_bench import registry
 from cml_bench.data.episodes import Examples, Task
 from cml_bench.engine import compiled, seeds
 from cml_bench.engine.compiled import CompiledStep
-from cml_bench.engine.evaluate import Asked, score_all, score_tasks
+from cml_bench.engine.evaluate import Asked, score_all
 from cml_bench.engine.step import MetaStep, expand, leaves
 from tests.helpers import reference
 from tests.helpers.cases import CPU, Case, follow, images, random, relative, values, waves
@@ -243,8 +243,9 @@ def test_the_outer_gradient_is_affine_in_gamma(name):
 def test_phi_never_adapts_never_sees_support_and_can_be_deleted(name):
     case, task = Case(f"{name}+cml", inner_steps=2), images()
     *_, adapted = case.method.trajectory(expand(case.groups, 3), task.support, 2)
-    whole = score_tasks(case.method, case.groups, task, ("meta",), (2,))
-    alone = score_tasks(case.method, {"base": case.groups["base"]}, task, ("meta",), (2,))
+    whole = score_all(case.method, [Asked([case.groups], ("meta",))], task, (2,))[0]
+    kept = {"base": case.groups["base"]}
+    alone = score_all(case.method, [Asked([kept], ("meta",))], task, (2,))[0]
     assert torch.equal(whole["meta", 2].loss, alone["meta", 2].loss)
     with torch.no_grad():
         for value in case.groups["co"].values():
@@ -289,10 +290,7 @@ def test_what_adapts_alike_adapts_once_and_nothing_else_does(name, monkeypatch):
         Asked([other.groups], ("co",), last),
         Asked([case.groups, other.groups], ("meta", "co")),
     ]
-    alone = [
-        score_tasks(case.method, one.members, task, one.heads, (1, 2), one.inner_loss)
-        for one in asked
-    ]
+    alone = [score_all(case.method, [one], task, (1, 2))[0] for one in asked]
     calls, original = [], case.method.trajectory
     monkeypatch.setattr(
         case.method, "trajectory", lambda *args, **more: calls.append(1) or original(*args, **more)

@@ -17,7 +17,7 @@ from cml_bench.engine import readings
 from cml_bench.engine import run as running
 from cml_bench.engine import train as training
 from cml_bench.engine.build import Settings
-from cml_bench.engine.evaluate import Result, evaluate
+from cml_bench.engine.evaluate import Asked, Result, evaluate_all
 from cml_bench.engine.models import read_models
 from cml_bench.engine.run import reevaluate, run
 from cml_bench.engine.train import Training
@@ -135,9 +135,8 @@ def test_each_reading_is_of_the_model_it_names(members, settings):
     )
     assert set(got) == {f"{reading}@1" for reading in want}
     for reading, (groups, head, loss) in want.items():
-        result = evaluate(
-            made.method, groups, episodes, 8, heads=(head,), steps=(1,), inner_loss=loss
-        )[head, 1]
+        asked = Asked(groups if isinstance(groups, list) else [groups], (head,), loss)
+        result = evaluate_all(made.method, [asked], episodes, 8, steps=(1,))[0][head, 1]
         assert np.array_equal(got[f"{reading}@1"], np.round(result.score.numpy() * 25)), reading
 
 

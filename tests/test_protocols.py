@@ -169,8 +169,8 @@ def test_describe_counts_the_papers_parameters(name, monkeypatch):
         raising=False,
     )
     options = {"filters": 48} if name == "mamlpp" else {}
-    parameters = describe(name, "conv4", "glyphs", 5, 1, network_options=options)["parameters"]
-    assert (parameters["training"], parameters["test"]) == SIZES[name]
+    parameters = describe(name, "conv4", "glyphs", 5, 1, network_options=options).parameters
+    assert (parameters.training, parameters.test) == SIZES[name]
 
 
 def test_training_flops_count_every_pass():
@@ -180,9 +180,9 @@ def test_training_flops_count_every_pass():
     """
     plain = describe(
         "maml", "conv4", "glyphs", 5, 1, options={"inner_steps": 5, "adapt_norm": False}
-    )["flops"]
+    ).flops
     flops = {
-        level: describe("sharp_maml", "conv4", "glyphs", 5, 1, options={"level": level})["flops"][
+        level: describe("sharp_maml", "conv4", "glyphs", 5, 1, options={"level": level}).flops[
             "training"
         ]
         for level in ("low", "up", "both")

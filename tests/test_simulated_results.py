@@ -47,9 +47,7 @@ def simulated_families(rng, shift, families, size=6, n=5):
     """
     differences = rng.normal(0, 1, size=(families, size, n))
     differences[:, 0] += shift
-    holm = [
-        stats.holm_family([stats.paired(d, np.zeros(n)) for d in table]) for table in differences
-    ]
+    holm = [stats.holm([stats.paired(d, np.zeros(n)).p for d in table]) for table in differences]
     return np.array([[stats.stars(p) != "" for p in table] for table in holm])
 
 
@@ -67,15 +65,14 @@ def test_simulated_five_points_get_a_star():
     assert starred[:, 1:].any(axis=1).mean() <= 0.06
 
 
-def test_simulated_bootstrap_covers_with_many_seeds():
+def test_simulated_bootstrap_covers_with_many_seeds(monkeypatch):
     # A seed shifts all cells alike; resampling each cell's seeds separately would cover about 68 %.
     rng = np.random.default_rng(6)
+    monkeypatch.setattr(stats, "RESAMPLES", 150)
     hits = []
     for _ in range(300):
         difference = rng.normal(size=(1, 40)) + 0.5 * rng.normal(size=(4, 40))
-        estimate = stats.aggregate(
-            difference, np.zeros((4, 40)), seed=int(rng.integers(999)), resamples=150
-        )
+        estimate = stats.aggregate(difference, np.zeros((4, 40)), seed=int(rng.integers(999)))
         hits.append(estimate.iqm_difference.low <= 0 <= estimate.iqm_difference.high)
     assert 0.90 <= np.mean(hits) <= 0.97
 
@@ -142,5 +139,5 @@ def test_simulated_gain_and_noise():
 
 def verdicts_of_family(methods, baseline):
     pairs = [stats.paired(values, baseline) for values in methods]
-    adjusted = stats.holm_family(pairs)
+    adjusted = stats.holm([pair.p for pair in pairs])
     return [verdict.gain_verdict(pair, p).verdict for pair, p in zip(pairs, adjusted, strict=True)]

@@ -131,11 +131,15 @@ def is_unbreakable(line: str) -> bool:
     return max(map(len, words)) > 60 or bool(re.fullmatch(r"[-\[\]{}\d.,e+ ]+", line))
 
 
-@pytest.mark.parametrize("path", laid_out(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_line_is_wider_than_100_columns(path):
-    """Ruff holds this for Python. A line counts with its tabs as one column each."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert not [line for line in lines if len(line) > 100 and not is_unbreakable(line)]
+def test_no_line_is_wider_than_100_columns():
+    """Ruff passes over Python lines that end in a long word or a pragma. A tab is one column."""
+    wide = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in {*laid_out(), *source_files()}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 100 and not is_unbreakable(line)
+    ]
+    assert not wide
 
 
 def imported(path: Path) -> set[str]:

@@ -20,7 +20,8 @@ from tests.helpers.simulated import finish
 # -- Markdown: a reader that refuses whatever could be markup
 
 _TOKEN = re.compile(
-    r"\\(?P<escaped>[!-/:-@\[-`{-~])|&(?P<entity>lt|amp);|`(?P<code>[^`]+)`|(?P<plain>(?<=[a-z0-9])_(?=[a-z0-9])|\](?![(\[:])"
+    r"\\(?P<escaped>[!-/:-@\[-`{-~])|&(?P<entity>lt|amp);|`(?P<code>[^`]+)`"
+    r"|(?P<plain>(?<=[a-z0-9])_(?=[a-z0-9])|\](?![(\[:])"
     r"|<(?![A-Za-z/!?])|&(?!#?\w+;)|[^\\`*_~$|<&\]])"
 )
 

@@ -265,10 +265,11 @@ def test_level_verdicts(shift, expected):
     assert result.verdict == expected
 
 
-def test_level_margin_is_counted_in_points():
+def test_level_margin_is_counted_in_points(monkeypatch):
     values = 52.0 + 0.5 * np.array([-1.0, -1.0, 0.0, 1.0, 1.0])
     assert verdict.level_verdict(values, scored(values), 50).verdict == "differs"
-    assert verdict.level_verdict(values, scored(values), 50, margin=3).verdict == "reproduced"
+    monkeypatch.setattr(verdict, "MARGIN", 3)
+    assert verdict.level_verdict(values, scored(values), 50).verdict == "reproduced"
 
 
 def test_a_wide_interval_is_never_reproduced():
@@ -292,8 +293,6 @@ def test_level_refuses_mixed_input():
         verdict.level_verdict(values, scored(values) / 100, paper=50)
     with pytest.raises(ValueError, match="other seeds"):
         verdict.level_verdict(values, scored(values[:4]), paper=50)
-    with pytest.raises(ValueError, match="margin"):
-        verdict.level_verdict(values, scored(values), paper=50, margin=0)
     with pytest.raises(ValueError, match="finite"):
         verdict.level_verdict(values, scored(values), paper=math.nan)
 

@@ -1,5 +1,6 @@
 """Sizes and costs of a method on a network, counted without data and without running anything."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from cml_bench import registry
@@ -8,6 +9,33 @@ from cml_bench.engine.flops import task_flops
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Method
 from cml_bench.networks.base import Network, count
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters: in training, at test by head, and of the co-learner."""
+
+    training: int
+    test: dict[str, int]
+    co_learner: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """A method on a network and the tasks of a data set, with its parameters and FLOPs per task.
+
+    ``data`` is the data id. ``flops``: see :func:`cml_bench.engine.flops.task_flops`. The order of
+    the fields is that of ``describe --json``.
+    """
+
+    method: str
+    network: str
+    data: str
+    way: int
+    shot: int
+    query: int
+    parameters: Parameters
+    flops: dict[str, int]
 
 
 def describe(
@@ -20,11 +48,9 @@ def describe(
     options: dict[str, Any] | None = None,
     network_options: dict[str, Any] | None = None,
     data_options: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Parameters in training and at test, by head, and FLOPs per task.
-
-    FLOPs: see :func:`cml_bench.engine.flops.task_flops`. A UserError for names and options that do
-    not exist or do not fit each other.
+) -> Description:
+    """Count parameters and FLOPs. A UserError for names and options that do not exist or do not
+    fit each other.
     """
     data_class, net_class = registry.datasets.get(data), registry.networks.get(network)
     cls = registry.method(method)
@@ -34,16 +60,16 @@ def describe(
     if not cls.learns:
         raise UserError(f"{method} has no parameters and no network: there is nothing to describe.")
     learner = cls(cls.Options.read(options or {}, f"method {method}"), net, source.kind)
-    return {
-        "method": method,
-        "network": network,
-        "data": source.data_id,
-        "way": way,
-        "shot": shot,
-        "query": query,
-        "parameters": _parameters(learner),
-        "flops": task_flops(learner, source, way, shot, query),
-    }
+    return Description(
+        method=method,
+        network=network,
+        data=source.data_id,
+        way=way,
+        shot=shot,
+        query=query,
+        parameters=_parameters(learner),
+        flops=task_flops(learner, source, way, shot, query),
+    )
 
 
 def _network(cls: type[Network], options: dict[str, Any], source: DataSet, way: int) -> Network:
@@ -53,8 +79,7 @@ def _network(cls: type[Network], options: dict[str, Any], source: DataSet, way: 
     return net
 
 
-def _parameters(learner: Method) -> dict[str, int | dict[str, int]]:
-    """Numbers of parameters in training, at test by head, and of the co-learner."""
+def _parameters(learner: Method) -> Parameters:
     base, net = count(learner.params), learner.network
     co = count(learner.co.params) if "co" in learner.heads else 0
     test = {"meta": base}
@@ -62,4 +87,4 @@ def _parameters(learner: Method) -> dict[str, int | dict[str, int]]:
         test["co"] = base + co - sum(net.params[name].size for name in net.head_names)
         if any(reading.head == "both" for reading in learner.more_readings):
             test["both"] = base + co
-    return {"training": base + co, "test": test, "co_learner": co}
+    return Parameters(training=base + co, test=test, co_learner=co)

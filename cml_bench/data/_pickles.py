@@ -53,8 +53,9 @@ class _Array(np.ndarray):
         version, shape, kind, fortran, content = state
         if not isinstance(kind, _Type) or not isinstance(content, bytes | str):
             raise Refused("an array of objects")
+        real = (version, shape, kind.real, fortran, content)
         # numpy takes the latin1 string, too; its type stub knows bytes alone.
-        super().__setstate__((version, shape, kind.real, fortran, content))  # type: ignore[arg-type]
+        super().__setstate__(real)  # type: ignore[arg-type]
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:

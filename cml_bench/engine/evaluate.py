@@ -37,19 +37,6 @@ class Asked(NamedTuple):
     inner_loss: str = "meta"
 
 
-def score_tasks(
-    method: Method,
-    groups: Groups | Sequence[Groups],
-    task: Task,
-    heads: Sequence[str],
-    steps: Sequence[int],
-    inner_loss: str = "meta",
-) -> Scored:
-    """Scores of a batch of tasks; several models are an ensemble."""
-    members = [groups] if isinstance(groups, dict) else groups
-    return score_all(method, [Asked(members, heads, inner_loss)], task, steps)[0]
-
-
 def score_all(
     method: Method, asked: Sequence[Asked], task: Task, steps: Sequence[int]
 ) -> list[Scored]:
@@ -180,19 +167,23 @@ def evaluate(
     tasks: int,
     *,
     heads: Sequence[str] | None = None,
-    steps: Sequence[int] = (),
-    inner_loss: str = "meta",
     first: int = 0,
     tasks_at_once: int = 4,
 ) -> Scored:
-    """Results (tasks,) on episodes ``first .. first+tasks-1``, as tensors on the CPU.
+    """Results (tasks,) after the method's own number of inner steps, as tensors on the CPU.
 
-    ``heads``: by default all of the method's; ``steps``: by default its own number of inner steps.
+    The episodes are ``first .. first+tasks-1``. ``heads``: by default all of the method's.
     """
     members = [groups] if isinstance(groups, dict) else groups
-    asked = [Asked(members, tuple(heads or method.heads), inner_loss)]
+    asked = [Asked(members, tuple(heads or method.heads))]
     return evaluate_all(
-        method, asked, episodes, tasks, steps=steps, first=first, tasks_at_once=tasks_at_once
+        method,
+        asked,
+        episodes,
+        tasks,
+        steps=(method.inner_steps,),
+        first=first,
+        tasks_at_once=tasks_at_once,
     )[0]
 
 
@@ -202,12 +193,15 @@ def evaluate_all(
     episodes: Episodes,
     tasks: int,
     *,
-    steps: Sequence[int] = (),
+    steps: Sequence[int],
     first: int = 0,
     tasks_at_once: int = 4,
 ) -> list[Scored]:
-    """As :func:`evaluate`, for each of ``asked`` on the same episodes, which are drawn once."""
-    steps, parts = tuple(steps) or (method.inner_steps,), []
+    """As :func:`evaluate`, for each of ``asked`` on the same episodes, which are drawn once.
+
+    ``steps``: the numbers of inner steps after which they are scored.
+    """
+    parts = []
     for start in range(first, first + tasks, tasks_at_once):
         task = episodes.batch(start, min(tasks_at_once, first + tasks - start))
         parts.append(score_all(method, asked, task, steps))

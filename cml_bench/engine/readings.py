@@ -24,6 +24,7 @@ from cml_bench.readings import (
     META_SINGLE,
     evaluation_key,
 )
+from cml_bench.shapes import PerTask
 from cml_bench.spec import Evaluation, RunSpec
 
 # best_meta, best_co and last; for ensembles also top_meta.0, top_meta.1, ..., top_co.0, ...
@@ -123,9 +124,8 @@ def test_results(
     for item, results in zip(planned, scored, strict=True):
         for reading, head in item.readings.items():
             for k in inner:
-                arrays[evaluation_key(reading, k)] = stored(
-                    method.kind, results[head, k], spec.way * wanted.query
-                )
+                answers = stored(method.kind, results[head, k], spec.way * wanted.query)
+                arrays[evaluation_key(reading, k)] = answers
     if spec.protocol.selection == "separate":
         arrays |= _co_of_its_own_step(arrays, models, inner)
     return arrays
@@ -150,7 +150,7 @@ def stored(kind: str, result: Result, answers: int) -> np.ndarray:
     )
 
 
-def counted(accuracies: torch.Tensor, answers: int) -> np.ndarray:
+def counted(accuracies: PerTask, answers: int) -> np.ndarray:
     """Correct answers of each episode (tasks,), from their shares among ``answers``.
 
     The numbers are uint16, or uint32 where these are too small.

@@ -22,6 +22,11 @@ MIN_SEEDS = 5
 MAX_SIGN_FLIPS = 20
 """Largest number of seeds whose sign flips are enumerated (2^19 sums, 4 MB)."""
 
+RESAMPLES = 2000
+"""Number of bootstrap samples of an aggregate."""
+
+_LEVEL = 0.95
+
 _STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 # Equal means over the same thousands of episodes agree to about 1e-15 of their size, and no
@@ -139,8 +144,8 @@ def episode_standard_error(scores: ArrayLike) -> float:
     return math.nan if x.shape[1] == 1 else _standard_error(x.mean(axis=0))
 
 
-def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
-    """Paired t interval and two-sided p of ``a - b``.
+def paired(a: ArrayLike, b: ArrayLike) -> Paired:
+    """Paired 95 % t interval and two-sided p of ``a - b``.
 
     ``a`` and ``b`` have shape (seeds,); entry i of both is from the same seed. With one seed,
     half-width and p are nan. Where all differences are equal (to twelve digits of the scores) there
@@ -152,7 +157,7 @@ def paired(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired:
     if x.shape != y.shape:
         raise ValueError(f"a and b are not paired: {x.size} and {y.size} seeds")
     difference = x - y
-    diff, half, n = t_interval(difference, level)
+    diff, half, n = t_interval(difference)
     if n < 2:
         return Paired(diff, half, math.nan, n)
     rounding = _ROUNDING * max(np.abs(x).max(), np.abs(y).max())
@@ -203,71 +208,36 @@ def sign_flip(differences: ArrayLike) -> SignFlip:
     return SignFlip(float(reached.mean()), 2.0 ** (1 - d.size))
 
 
-def iqm(values: ArrayLike, axis: int | None = None) -> NDArray[np.float64] | float:
-    """Interquartile mean: the 25 % trimmed mean, of all values or along ``axis``.
-
-    floor(n / 4) values are dropped at either end, so fewer than four values give the plain mean
-    (Agarwal et al. 2021).
-    """
-    x = np.asarray(values, dtype=np.float64)
-    middle = _iqm(x.reshape(-1) if axis is None else np.moveaxis(x, axis, -1))
-    return float(middle) if middle.ndim == 0 else middle
-
-
-def _iqm(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The interquartile mean along the last axis."""
-    n = x.shape[-1]
-    if n == 0 or not np.isfinite(x).all():
-        raise ValueError("iqm needs finite values, and at least one")
-    return np.asarray(np.sort(x, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1))
-
-
-def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
-    """P(a run of A beats a run of B), averaged over cells (Agarwal et al. 2021).
-
-    ``a`` and ``b`` have shape (cells, seeds); higher is better. All pairs of seeds within a cell
-    count, a tie as one half.
-    """
-    x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
-    if x.shape[0] != y.shape[0] or x.size == 0 or y.size == 0:
-        raise ValueError(
-            f"a and b must have the same cells and some seeds, got {x.shape} and {y.shape}"
-        )
-    return float(_wins(x, y).mean())
-
-
-def aggregate(
-    a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = 2000, level: float = 0.95
-) -> Aggregate:
+def aggregate(a: ArrayLike, b: ArrayLike, *, seed: int) -> Aggregate:
     """Method A against baseline B across a whole table (Agarwal et al. 2021).
 
     ``a`` and ``b`` have shape (cells, seeds); higher is better, and column j of both is from the
-    same training seed. Returned are the probability of improvement, the IQM of the paired
-    differences and the IQM of each method. The difference of the two IQMs is not taken: cells of
-    very different level would drop out of either one.
+    same training seed. Returned are the probability of improvement (that a run of A beats a run of
+    B, over all pairs of seeds within a cell, a tie as one half), the interquartile mean (IQM) of
+    the paired differences and the IQM of each method. The difference of the two IQMs is not taken:
+    cells of very different level would drop out of either one.
 
-    Intervals are percentile bootstrap at ``level``, stratified by cell: every cell stays, and one
-    draw of seeds serves all cells and both methods, since runs of one seed depend on each other.
-    With five seeds such an interval covers clearly less than ``level``, so it illustrates and
-    decides nothing. Below ``MIN_SEEDS`` seeds its ends are nan. ``seed`` fixes the resampling.
+    Intervals are 95 % percentile bootstrap from ``RESAMPLES`` samples, stratified by cell: every
+    cell stays, and one draw of seeds serves all cells and both methods, since runs of one seed
+    depend on each other. With five seeds such an interval covers clearly less than 95 %, so it
+    illustrates and decides nothing. Below ``MIN_SEEDS`` seeds its ends are nan. ``seed`` fixes the
+    resampling.
     """
     x, y = _finite(a, 2, "a"), _finite(b, 2, "b")
     if x.shape != y.shape or x.size == 0:
         raise ValueError(f"a and b must have one shape (cells, seeds), got {x.shape} and {y.shape}")
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"need 0 < level < 1 and resamples >= 1, got {level} and {resamples}")
     cells, n = x.shape
     wins = _wins(x, y).mean(axis=0)
-    draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    draws = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
 
     def estimate(value: float, resampled: NDArray[np.float64]) -> Estimate:
         if n < MIN_SEEDS:
             return Estimate(value, math.nan, math.nan)
-        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
         return Estimate(value, float(low), float(high))
 
     def iqm_estimate(table: NDArray[np.float64]) -> Estimate:
-        blocks = table[:, draws].transpose(1, 0, 2).reshape(resamples, cells * n)
+        blocks = table[:, draws].transpose(1, 0, 2).reshape(RESAMPLES, cells * n)
         return estimate(float(_iqm(table.reshape(-1))), _iqm(blocks))
 
     drawn_wins = wins[draws[:, :, None], draws[:, None, :]].mean(axis=(1, 2))
@@ -302,6 +272,14 @@ def best_set(
     best = max(columns, key=lambda name: sign * columns[name].mean())
     pairs = {name: paired(x, columns[best]) for name, x in columns.items()}
     return {name for name, pair in pairs.items() if abs(pair.diff) <= pair.half} | {best}
+
+
+def _iqm(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interquartile mean along the last axis: floor(n / 4) values are dropped at either end, so
+    fewer than four values give the plain mean.
+    """
+    n = x.shape[-1]
+    return np.asarray(np.sort(x, axis=-1)[..., n // 4 : n - n // 4].mean(axis=-1))
 
 
 def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

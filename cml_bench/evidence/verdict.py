@@ -18,12 +18,15 @@ from cml_bench.records import COLLAPSED, DIVERGED, FINISHED, STATUSES
 REPRODUCED, DIFFERS, CANNOT_TELL = "reproduced", "differs", "cannot tell"
 GAIN, LOSS, UNDECIDED = "gain", "loss", "undecided"
 
+MARGIN = 1.0
+"""Points by which a reproduced level may differ from the paper's."""
+
 _UNIT_CHECK = 0.01
 
 
 @dataclass(frozen=True)
 class CellSummary:
-    """One cell: mean and t half-width over its ``finished`` runs out of ``total``.
+    """One cell: mean and 95 % t half-width over its ``finished`` runs out of ``total``.
 
     ``note`` says which runs are missing, or that there are too few to test; it may be empty.
     """
@@ -45,7 +48,7 @@ class CellSummary:
         return not self.marked and self.finished >= stats.MIN_SEEDS
 
 
-def cell_summary(values: ArrayLike, statuses: Sequence[str], level: float = 0.95) -> CellSummary:
+def cell_summary(values: ArrayLike, statuses: Sequence[str]) -> CellSummary:
     """Summary of one cell from one value and one status per seed, both of shape (seeds,).
 
     Values of runs that diverged or collapsed are left out, whatever they are (nan included). With
@@ -56,7 +59,7 @@ def cell_summary(values: ArrayLike, statuses: Sequence[str], level: float = 0.95
     if x.shape != (len(statuses),):
         raise ValueError(f"one status per value, got {len(statuses)} statuses for shape {x.shape}")
     counts = _count(statuses)
-    mean, half, n = stats.t_interval(x[[status == FINISHED for status in statuses]], level)
+    mean, half, n = stats.t_interval(x[[status == FINISHED for status in statuses]])
     if n < x.size:
         note = f"{n} of {x.size} finished ({_name_failures(counts)})"
     else:
@@ -142,9 +145,7 @@ class LevelVerdict:
         return self.difference + self.half
 
 
-def level_verdict(
-    values_per_seed: ArrayLike, scores: ArrayLike, paper: float, margin: float = 1.0
-) -> LevelVerdict:
+def level_verdict(values_per_seed: ArrayLike, scores: ArrayLike, paper: float) -> LevelVerdict:
     """Whether our level is the paper's, from the 90 % interval of (ours - paper).
 
     ``values_per_seed``, shape (seeds,), are the means over episodes of ``scores``, shape (seeds,
@@ -154,7 +155,7 @@ def level_verdict(
     90 % where one term dominates and up to 92 % where the terms are alike. It is higher where seeds
     differ much on single episodes, since both terms hold that part; it is never lower.
 
-    An interval inside +-``margin`` is ``reproduced``, one wholly outside ``differs``, and any other
+    An interval inside +-``MARGIN`` is ``reproduced``, one wholly outside ``differs``, and any other
     ``cannot tell``, so a wide interval is never a reproduction. Below ``MIN_SEEDS`` seeds the
     verdict says so instead.
 
@@ -165,13 +166,11 @@ def level_verdict(
     means = np.asarray(scores, dtype=np.float64).mean(axis=1)
     if means.shape != (n,) or np.abs(means - np.asarray(values_per_seed)).max() > _UNIT_CHECK:
         raise ValueError("values_per_seed are not the means of scores: other seeds or another unit")
-    if not math.isfinite(paper) or not margin > 0:
-        raise ValueError(
-            f"need a finite number of the paper and a margin above 0, got {paper}, {margin}"
-        )
+    if not math.isfinite(paper):
+        raise ValueError(f"need a finite number of the paper, got {paper}")
     half = math.hypot(half_seeds, 1.645 * episode_error)
     difference = mean - paper
-    return LevelVerdict(_judge_level(difference, half, n, margin), difference, half, n)
+    return LevelVerdict(_judge_level(difference, half, n), difference, half, n)
 
 
 @dataclass(frozen=True)
@@ -207,13 +206,13 @@ def gain_verdict(
     return GainVerdict(verdict, paired.low, paired.high, inside)
 
 
-def _judge_level(difference: float, half: float, n: int, margin: float) -> str:
+def _judge_level(difference: float, half: float, n: int) -> str:
     if n < stats.MIN_SEEDS:
         return stats.not_tested(n)
-    if abs(difference) + half <= margin:
+    if abs(difference) + half <= MARGIN:
         return REPRODUCED
     # A half-width of nan (a single episode) fails both comparisons and ends as "cannot tell".
-    return DIFFERS if abs(difference) - half > margin else CANNOT_TELL
+    return DIFFERS if abs(difference) - half > MARGIN else CANNOT_TELL
 
 
 def _other_protocol(claim: Claim) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from cml_bench import spec
@@ -84,7 +85,9 @@ def accuracy(outputs: Outputs, targets: Labels) -> PerTask:
     return right.to(torch.promote_types(outputs.dtype, torch.float32)).mean(1)
 
 
-def descend(param: Tensor, grad: Tensor, size: float | Tensor) -> Tensor:
+def descend(
+    param: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"], size: float | Tensor
+) -> Float[Tensor, "*shape"]:
     """``param - size * grad``, in one operation where the step size is a number."""
     return param - size * grad if isinstance(size, Tensor) else torch.sub(param, grad, alpha=size)
 

@@ -227,7 +227,7 @@ def hash_of(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def cached(content: dict[str, Any], where: str, results: Path | None = None) -> Plan:
+def cached(content: dict[str, Any], where: str) -> Plan:
     """The plan of a configuration, resolved in a subprocess unless it is in ``results/plans``.
 
     ``plan.path`` is the file. It never changes, so a job reads the plan that it was started with,
@@ -235,12 +235,11 @@ def cached(content: dict[str, Any], where: str, results: Path | None = None) -> 
     """
     content = included(content, where)
     study = parse(content, where)
-    results = Path(results or study.results)
     text = serialised(content, where)
     # The folders too: $SCRATCH may mean another one than when this was planned before.
     folders = ascii((study.results, study.data_dir, study.published, study.sources))
     digest = hashlib.sha256(f"{source_hash()}\n{text}\n{folders}".encode()).hexdigest()[:16]
-    path = results / "plans" / f"{study.study}-{digest}.json"
+    path = Path(study.results) / "plans" / f"{study.study}-{digest}.json"
     known = _known(path)
     if known is None:
         try:
