@@ -126,19 +126,20 @@ def fetch(args: Namespace) -> None:
     help="Resolve a configuration into runs, jobs and table cells. Starts nothing.",
 )
 def plan(args: Namespace) -> None:
-    from cml_bench.study import config, cost, resolve, work
+    from cml_bench.study import config, cost, plan, work
     from cml_bench.system import files, hardware
 
-    where = ", ".join(map(str, args.config))
-    resolved = resolve.resolve(config.parse(config.merged(args.config), where), where)
+    content, where = config.merged(args.config), ", ".join(map(str, args.config))
     if args.out:
+        from cml_bench.study.resolve import resolve  # in this process: cached() starts it for that
+
+        resolved = resolve(config.parse(content, where), where)
         files.write_json(args.out, resolved.json_values())
-    if args.out and not args.json:
-        return
-
-    from cml_bench.costs import estimate
-
-    resolved = estimate.add(resolved, work.cache_of(resolved))
+        if not args.json:
+            return
+    else:
+        resolved = plan.cached(content, where)
+    resolved = work.counted(resolved)
     if args.json:
         print(json.dumps(resolved.json_values(), indent=1))
     else:

@@ -1,8 +1,11 @@
 """What is loaded before anything is computed: planning and training start without a compiler."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,3 +37,15 @@ def test_a_plan_for_a_file_loads_neither_the_engine_nor_the_compiler(tmp_path):
     assert out.exists()
     assert "cml_bench.methods.maml" in loaded
     assert not {"cml_bench.engine", "cml_bench.costs", "torch._inductor"} & loaded
+
+
+def test_a_plan_that_is_kept_with_its_counts_is_printed_without_torch(tmp_path):
+    config = tmp_path / "config.json"
+    whole = yaml.safe_load((ROOT / "configs" / "sinusoid.yaml").read_text())
+    config.write_text(json.dumps(whole | {"results": str(tmp_path / "results")}))
+    again = (
+        "from cml_bench.__main__ import main\n"
+        f"assert main(['plan', '--config', {str(config)!r}, '--json']) == 0"
+    )
+    modules(again)
+    assert not {"torch", "cml_bench.study.resolve"} & modules(again)

@@ -108,12 +108,17 @@ class _Runs:
 def _of_experiment(study: Study, name: str, runs: _Runs, where: str) -> list[list[str]]:
     """Add an experiment's runs; the new ones, by job."""
     experiment, new = study.experiments[name], []
+    first: dict[tuple[int, str, str], tuple[RunSpec, Method | None]] = {}  # of a cell's seeds
     for shot in experiment.shots:
         for seed, split, key, entry in _entries(study, experiment):
             with told(f"{where}, experiment {name!r}") as place:
                 row = _Row(study, _on_split(experiment, split), key, entry, shot, place)
                 known = len(runs.specs)
-                run = runs.add(*_spec(row, seed), (name, key, shot))
+                if (shot, split, key) not in first:
+                    first[shot, split, key] = _spec(row, seed)
+                spec, learner = first[shot, split, key]
+                spec = spec.model_copy(update={"seed": seed}) if learner else spec
+                run = runs.add(spec, learner, (name, key, shot))
             if len(runs.specs) > known:
                 new.append(run)
             options = runs.specs[run].options
@@ -339,9 +344,7 @@ def _most(a: RunSpec, b: RunSpec) -> RunSpec:
 
 
 def _job_title(specs: list[RunSpec]) -> str:
-    """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``; ``... on sbm, split r1, r2, ...``
-    of class splits.
-    """
+    """``4 runs: maml, maml+cml on sinusoid, 5-shot, seed 0, 1``; with the class splits, if any."""
     methods = ", ".join(dict.fromkeys(spec.method for spec in specs))
     splits = ", ".join(
         dict.fromkeys(s.data.options["split"] for s in specs if "split" in s.data.options)
