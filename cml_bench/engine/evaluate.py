@@ -13,13 +13,14 @@ from torch import Tensor
 from cml_bench.data.episodes import Episodes, Examples, Task
 from cml_bench.engine.step import expand
 from cml_bench.methods.base import Groups, Method, Params
+from cml_bench.shapes import PerTask
 
 
 class Result(NamedTuple):
     """Loss and score of one head after a number of inner steps, per episode (tasks,)."""
 
-    loss: Tensor
-    score: Tensor
+    loss: PerTask
+    score: PerTask
 
 
 Scored = dict[tuple[str, int], Result]  # by (head, inner steps)
