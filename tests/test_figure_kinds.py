@@ -81,6 +81,7 @@ def test_what_is_wrong_with_a_toy_is_said_as_with_any_kind(toy, figure, message)
     assert message in str(error.value)
 
 
-def test_planning_loads_every_kind_and_nothing_heavy():
-    code = "from cml_bench.registry import figures; assert len(figures.names()) >= 6"
+@pytest.mark.parametrize(("kinds", "least"), [("figures", 6), ("tables", 4)])
+def test_planning_loads_every_kind_and_nothing_heavy(kinds, least):
+    code = f"from cml_bench.registry import {kinds}; assert len({kinds}.names()) >= {least}"
     assert not loaded(code) & {"torch", "matplotlib", "scipy", "sklearn", "pandas"}

@@ -24,6 +24,7 @@ class Cost(TableKind):
 
     @staticmethod
     def grid(table: "Table") -> "Grid":
+        """A line for each row: parameters, accuracies, and what training costs."""
         from cml_bench.report import grids
 
         by_row = costs(table)
