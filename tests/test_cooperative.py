@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cml_bench import registry
-from cml_bench.data.episodes import Examples, Task
+from cml_bench.data.episodes import Episodes, Examples, Task
 from cml_bench.engine.diagnostics import diagnose, head_gradients
 from cml_bench.engine.evaluate import Asked, evaluate_all, score_all
 from cml_bench.engine.step import expand, leaves
@@ -180,14 +180,14 @@ def test_equal_heads_have_cosine_one():
     assert diagnostics["cosine"]["conv2"] == pytest.approx(1, abs=1e-12)
 
 
-class Fixed:
+class Fixed(Episodes):
     """Episodes that are always the same batch."""
 
     def __init__(self, task: Task):
-        self.task = task
+        self.task = task  # and nothing of a data set
 
-    def batch(self, first: int, count_: int) -> Task:
-        return self.task.part(first, first + count_)
+    def batch(self, first: int, count: int) -> Task:
+        return self.task.part(first, first + count)
 
 
 @pytest.mark.parametrize("net", ["conv4", "mlp"])
