@@ -143,10 +143,11 @@ def plan(args: Namespace) -> None:
     if args.json:
         print(json.dumps(resolved.json_values(), indent=1))
     else:
-        from cml_bench.costs import calibrate
+        device, rates = resolved.study.device, None
+        if args.calibrate > 0:
+            from cml_bench.costs import calibrate  # imports torch
 
-        device = resolved.study.device
-        rates = calibrate.rates(resolved, args.calibrate, device) if args.calibrate > 0 else None
+            rates = calibrate.rates(resolved, args.calibrate, device)
         gpus = 0 if device == "cpu" else len(hardware.gpus())
         print(cost.summary(resolved, gpus if rates is None else int(rates.gpu), rates))
 
