@@ -22,6 +22,7 @@ from cml_bench.system.files import write_json
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 GPU = RESULTS.with_name("gpu.json")
 GRAPHS = RESULTS.with_name("graphs.json")
+STARTUP = RESULTS.with_name("startup.json")
 PAGE = Path(__file__).parent / "README.md"
 README = measure.ROOT / "README.md"
 _IDLE = 0.3  # the most load of an idle machine
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     if args.scaling or args.only == ["*"]:
         rows = rows + scaling.measure_curves(args.quick, min(3, args.repeats), rng, say)
         keep(rows)
-    if args.startup or args.only == ["*"]:
+    if args.startup:
         with tempfile.TemporaryDirectory() as folder:
             sizes = _SIZES[:1] if args.quick else _SIZES
             config = measure.ROOT / "configs" / ("ci.yaml" if args.quick else "paper.yaml")
@@ -119,6 +120,7 @@ def shown(args: argparse.Namespace) -> None:
         show.into(README, show.brief(results), show.BRIEF)
         show.into(PAGE, show.gpu(json.loads(GPU.read_text(encoding="utf-8"))), show.GPU)
         show.into(PAGE, show.graphs(json.loads(GRAPHS.read_text(encoding="utf-8"))), show.GRAPHS)
+        show.into(PAGE, show.startup(json.loads(STARTUP.read_text(encoding="utf-8"))), show.STARTUP)
     else:
         print(text)
 
@@ -145,9 +147,7 @@ def main() -> None:
         command.add_argument(
             "--scaling", action="store_true", help="the curves too (without --only: always)"
         )
-        command.add_argument(
-            "--startup", action="store_true", help="start-up too (without --only: always)"
-        )
+        command.add_argument("--startup", action="store_true", help="start-up and planning too")
         command.add_argument(
             "--repeats", type=int, default=7, help="how often all workloads are gone through"
         )

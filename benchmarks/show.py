@@ -13,6 +13,7 @@ BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end 
 BRIEF = ("<!-- speed: made by `python -m benchmarks show` -->", "<!-- end of speed -->")
 GPU = ("<!-- gpu: made by `python -m benchmarks show` -->", "<!-- end of gpu -->")
 GRAPHS = ("<!-- graphs: made by `python -m benchmarks show` -->", "<!-- end of graphs -->")
+STARTUP = ("<!-- startup: made by `python -m benchmarks show` -->", "<!-- end of startup -->")
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -158,33 +159,55 @@ def brief(results: dict[str, Any]) -> str:
 
 def markdown(results: dict[str, Any]) -> str:
     """All tables of a results file."""
-    machine, versions = results["machine"], results["versions"]
-    processor = " with ".join(filter(None, (machine["processor"], machine.get("vectors"))))
-    lines = [
-        f"{results['date']}, commit {results['commit']}; {processor}, {machine['cores']} cores,"
-        f" load {machine['load_before']} before and {machine['load_after']} after; "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + "."
-    ]
+    lines = [_made(results)]
     lines += [
         f"\n{name}: not here: {peer['missing']}."
         for name, peer in results["peers"].items()
         if "missing" in peer
     ]
-    if results["provisional"]:
-        lines.append("\n**Provisional:** " + results["provisional"])
+    lines += _doubts(results)
     lines += ["\n### Targets\n", _targets(results)]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in results["rows"]:
-        groups.setdefault(row["workload"], []).append(row)
     lines.append(
         "\n### Workloads\n\nMedians over blocks, in brackets their quartiles. Times faster: than"
         " learn2learn's way, by processor time, paired within rounds."
     )
-    for name, rows in groups.items():
-        lines += (_curve if "axis" in rows[0] and name != "start-up" else _workload)(name, rows)
+    lines += _tables(results["rows"])
     lines += _profiles(results["rows"])
     return "\n".join(lines) + "\n"
+
+
+def startup(results: dict[str, Any]) -> str:
+    """The tables of ``startup.json``: seconds of a command, and processor seconds with children."""
+    return "\n".join([_made(results), *_doubts(results), *_tables(results["rows"])]) + "\n"
+
+
+def _doubts(results: dict[str, Any]) -> list[str]:
+    said = results["provisional"]
+    return [f"\n**Provisional:** {said}."] if said else []
+
+
+def _made(results: dict[str, Any]) -> str:
+    """When, from which commit and on what machine results were made."""
+    machine, versions = results["machine"], results["versions"]
+    processor = " with ".join(filter(None, (machine["processor"], machine.get("vectors"))))
+    return (
+        f"{results['date']}, commit {results['commit']}; {processor}, {machine['cores']} cores,"
+        f" load {machine['load_before']} before and {machine['load_after']} after; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + "."
+    )
+
+
+def _tables(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table for each workload."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["workload"], []).append(row)
+    lines: list[str] = []
+    for name, of_one in groups.items():
+        curve = "axis" in of_one[0] and name != "start-up"
+        lines += (_curve if curve else _workload)(name, of_one)
+    return lines
 
 
 def graphs(results: dict[str, Any]) -> str:

@@ -3,7 +3,8 @@
 A name of a dimension stands for the same number wherever it is used in one call:
 
 ``tasks``                          T, the tasks of a batch
-``examples``                       n, the examples of a task
+``examples``                       n, the examples of a task, or all that are read at once
+``way``, ``each``                  N, the classes of a task, and the examples of each
 ``channels``, ``height``, ``width``  of an image, or of a map before an operation
 ``filters``, ``rows``, ``columns``   of a map after an operation
 ``inputs``, ``outputs``            values of an example before and after a layer or a network
@@ -23,6 +24,11 @@ Vectors = Float[Tensor, "tasks examples inputs"]
 Nodes = Int[Tensor, "tasks examples"]  # numbers of nodes of a graph
 Labels = Int[Tensor, "tasks examples"]
 Targets = Shaped[Tensor, "tasks examples *target"]  # labels or values
+
+# Examples as data sets draw and read them.
+DrawnNumbers = Int[Tensor, "tasks way each"]
+Numbers = Int[Tensor, " examples"]
+Gathered = Shaped[Tensor, "examples *input"]
 
 # What networks make of them.
 Features = Float[Tensor, "tasks examples *feature"]

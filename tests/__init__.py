@@ -1,11 +1,10 @@
 """The tests; while they run, beartype checks the types and shapes in signatures.
 
 Python imports this package before any of its modules, and so before it imports the modules that are
-checked: the public modules of networks and methods, the episodes, and the engine's evaluation. Not
-checked are:
+checked: the public modules of networks and methods, the data sets and episodes, and the engine's
+steps and evaluation. Not checked are:
 
 * modules with a leading underscore: the fast operations in them have no shapes in their signatures;
-* stored data sets: beartype refuses ``Self`` where it checks a method without its class;
 * ``engine/learner.py``: it answers wrong values of a user itself, and tests read those answers.
 """
 
@@ -21,9 +20,8 @@ CHECKED = [
         for room in ("networks", "methods")
         for path in sorted((_PACKAGE / room).glob("[a-z]*.py"))
     ),
-    "cml_bench.data.episodes",
-    "cml_bench.engine.evaluate",
-    "cml_bench.engine.readings",
+    *(f"cml_bench.data.{name}" for name in ("episodes", "graphs", "stored")),
+    *(f"cml_bench.engine.{name}" for name in ("evaluate", "readings", "step")),
 ]
 
 install_import_hook(CHECKED, "beartype.beartype")

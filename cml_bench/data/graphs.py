@@ -7,18 +7,18 @@ number, and the graph itself through ``Network.bind``. Episodes are drawn as for
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from cml_bench import seeding
 from cml_bench.data._archives import AGAIN
 from cml_bench.data.episodes import SPLITS
 from cml_bench.data.stored import ClassSet
 from cml_bench.errors import UserError
+from cml_bench.shapes import Numbers
 from cml_bench.spec import Options
 from cml_bench.system.files import write_bytes
 
@@ -194,13 +194,12 @@ class GraphSet(ClassSet):
             digest.update(split.encode() + np.asarray(arrays.splits[split], dtype="<i8").tobytes())
         return digest.hexdigest()
 
-    def attach(self, arrays: GraphArrays, device: torch.device, dtype: torch.dtype) -> Self:
+    def attach(self, arrays: GraphArrays, device: torch.device, dtype: torch.dtype) -> None:
         """Use these arrays. ``members`` has the number of each node, class by class."""
         super().attach(arrays, device, dtype)
         self.members = torch.from_numpy(np.argsort(arrays.labels, kind="stable")).to(device)
-        return self
 
-    def gather(self, index: Tensor) -> Tensor:
+    def gather(self, index: Numbers) -> Numbers:
         """The node numbers (n,) of the examples, which count class by class."""
         return self.members[index]
 

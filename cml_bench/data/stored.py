@@ -10,10 +10,11 @@ import shlex
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cml_bench.data import prepared
@@ -23,8 +24,11 @@ from cml_bench.data._source import LocalCopy, digests_of, obtain_all, to_stderr
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import SPLITS, Examples, Picks, Task, draw_picks
 from cml_bench.errors import UserError
+from cml_bench.shapes import DrawnNumbers, Gathered, Numbers
 from cml_bench.system.files import write_bytes, write_json
 from cml_bench.system.locks import run_lock
+
+Drawn = tuple[DrawnNumbers, int]  # what ClassSet.draw returns
 
 
 class _Prepared(NamedTuple):
@@ -74,7 +78,7 @@ class ClassSet(DataSet):
         """SHA-256 (hex) of the decoded data."""
         raise NotImplementedError
 
-    def gather(self, index: Tensor) -> Tensor:
+    def gather(self, index: Numbers) -> Gathered:
         """The inputs (n, ...) of the examples with these numbers (n,), counted class by class."""
         raise NotImplementedError
 
@@ -161,7 +165,7 @@ class ClassSet(DataSet):
             )
         write_json(home / "index.json", index)
 
-    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
+    def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "ClassSet":
         """Map the prepared arrays into memory. For a GPU they are copied to it once.
 
         A UserError if there are none, or if they are damaged.
@@ -214,12 +218,11 @@ class ClassSet(DataSet):
             raise UserError(f"the prepared data in {home} {problem} {again}") from None
         return _Prepared(arrays, digest, str(index.get("differs", "")))
 
-    def attach(self, arrays: Any, device: torch.device, dtype: torch.dtype) -> Self:
+    def attach(self, arrays: Any, device: torch.device, dtype: torch.dtype) -> None:
         """Use these arrays, on this device. Inputs are given as ``dtype``."""
         self.device, self.dtype, self.arrays = device, dtype, arrays
         self.starts = np.concatenate(([0], np.cumsum(arrays.sizes)[:-1]))
         self._sha256 = None
-        return self
 
     @property
     def sha256(self) -> str:
@@ -230,7 +233,7 @@ class ClassSet(DataSet):
 
     def draw(
         self, key: np.ndarray, split: str, first: int, count: int, way: int, shot: int, query: int
-    ) -> tuple[Tensor, int]:
+    ) -> Drawn:
         """The numbers of the examples, on the device, and ``shot``.
 
         The numbers are (count, way, shot+query), support first. They count class by class.
@@ -245,7 +248,7 @@ class ClassSet(DataSet):
             return numbers.pin_memory().to(self.device, non_blocking=True), shot
         return numbers.to(self.device), shot
 
-    def tasks(self, drawn: tuple[Tensor, int], part: slice) -> Task:
+    def tasks(self, drawn: Drawn, part: slice) -> Task:
         """The tasks ``part`` of those drawn. The examples of a class stand together; class c has
         the label c.
         """
@@ -253,7 +256,7 @@ class ClassSet(DataSet):
         index = index[part]
         return Task(self._examples(index[:, :, :shot]), self._examples(index[:, :, shot:]))
 
-    def _examples(self, index: Tensor) -> Examples:
+    def _examples(self, index: DrawnNumbers) -> Examples:
         tasks, way, each = index.shape
         x = self.gather(index.reshape(-1))
         y = torch.arange(way, device=self.device).repeat_interleave(each).expand(tasks, -1)
@@ -371,12 +374,11 @@ class ImageSet(ClassSet):
         """SHA-256 (hex), see :func:`hash_images`."""
         return hash_images(arrays)
 
-    def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> Self:
+    def attach(self, arrays: ImageArrays, device: torch.device, dtype: torch.dtype) -> None:
         """Use these arrays, with the pixels on this device."""
         super().attach(arrays, device, dtype)
         self.pixels = torch.from_numpy(np.asarray(arrays.images)).to(device)
-        return self
 
-    def gather(self, index: Tensor) -> Tensor:
+    def gather(self, index: Numbers) -> Float[Tensor, "examples channels height width"]:
         """The images (n, C, H, W) with these numbers, as floats in [0, 1]."""
         return self.pixels[index].to(self.dtype).div_(255)

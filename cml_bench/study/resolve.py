@@ -363,7 +363,7 @@ def _data(specs: dict[str, RunSpec], study: Study) -> tuple[PlannedData, ...]:
     from cml_bench import registry
 
     planned = {}
-    for spec in specs.values():
+    for spec in {spec.data_id: spec for spec in specs.values()}.values():
         cls = registry.datasets.get(spec.data.name)
         planned[spec.data_id] = PlannedData(
             data_id=spec.data_id,
