@@ -3,11 +3,11 @@
 import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cml_bench.command_line import DATA_FOLDER, Commands, argument, mapping, positive
 from cml_bench.errors import UserError
-from cml_bench.spec import RunSpec
+from cml_bench.spec import NormalisedWith, RunSpec
 from cml_bench.study.plan import Plan, read_plan
 from cml_bench.study.schema import Study
 from cml_bench.system.files import read_json
@@ -203,15 +203,21 @@ def _specs_of_job(plan: Plan, args: Namespace) -> list[RunSpec]:
     argument("--tasks", type=int),
     argument("--query", type=int, help="query examples per class"),
     argument("--inner-steps", type=int, nargs="+"),
+    argument(
+        "--normalised-with",
+        nargs="+",
+        choices=get_args(NormalisedWith),
+        help="what shares batch-norm statistics with a query",
+    ),
     argument("--replace", action="store_true", help="replace results of another number of queries"),
     engine,
-    help="Evaluate a stored run on more test tasks, queries or inner steps.",
+    help="Evaluate a stored run further: more test tasks, queries, inner steps, ways to normalise.",
 )
 def evaluate(args: Namespace) -> None:
     from cml_bench.engine.run import extend
 
-    asked = {"tasks": args.tasks, "query": args.query, "inner_steps": args.inner_steps}
-    wanted = {key: value for key, value in asked.items() if value is not None}
+    keys = ("tasks", "query", "inner_steps", "normalised_with")
+    wanted = {key: value for key in keys if (value := getattr(args, key)) is not None}
     record = extend(args.run_folder, wanted, settings_of(args), args.replace)
     for key, value in record.results.items():
         print(f"{key:20s} {value:.4f}")

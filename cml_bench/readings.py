@@ -23,25 +23,27 @@ With ``ensemble_top_k`` > 1, ``meta`` and ``co`` average the outputs of the k be
 head. ``co_paired`` averages those of the k best by the co head, and so does ``co`` under
 ``selection: separate``. ``meta_single`` and ``co_single`` are the best single model's.
 
-A series of results is one reading after some number of inner steps. Its key is ``co_paired@1``.
+A series of results is one reading after some number of inner steps. Its key is ``co_paired@1``, and
+``co@1,one_class`` where queries are not normalised with all queries of their task. Such a series
+there is of ``meta`` and ``co`` only.
 """
 
-from cml_bench.spec import RunSpec
+from cml_bench.spec import NormalisedWith, RunSpec
 
 META, META_LAST, META_SINGLE = "meta", "meta_last", "meta_single"
 CO, CO_LAST, CO_SINGLE = "co", "co_last", "co_single"
 CO_PAIRED, CO_UNPAIRED = "co_paired", "co_unpaired"
 
 
-def evaluation_key(reading: str, steps: int) -> str:
+def evaluation_key(reading: str, steps: int, normalised_with: NormalisedWith = "task") -> str:
     """``co_paired@1``: the key of a reading's results after ``steps`` inner steps."""
-    return f"{reading}@{steps}"
+    return f"{reading}@{steps}" + (f",{normalised_with}" if normalised_with != "task" else "")
 
 
 def reading_and_steps(key: str) -> tuple[str, int]:
-    """``("co_paired", 1)``: the two parts of an :func:`evaluation_key`."""
-    reading, _, steps = key.partition("@")
-    return reading, int(steps)
+    """``("co_paired", 1)``: the first two parts of an :func:`evaluation_key`."""
+    reading, _, rest = key.partition("@")
+    return reading, int(rest.partition(",")[0])
 
 
 def readings(spec: RunSpec) -> list[str]:

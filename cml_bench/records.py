@@ -115,6 +115,8 @@ class Record(Content):
             )
         if done.tasks < wanted.tasks:
             return f"{done.tasks:,} test tasks are stored, and {wanted.tasks:,} are asked for"
+        if ways := sorted({*wanted.normalised_with} - {*done.normalised_with}):
+            return f"no results with queries normalised with {ways[0]} are stored"
         steps = ", ".join(map(str, sorted({*wanted.inner_steps} - {*done.inner_steps})))
         return f"no results after {steps} inner steps are stored, which are asked for"
 

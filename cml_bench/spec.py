@@ -12,7 +12,14 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from cml_bench.errors import UserError
 
@@ -24,6 +31,7 @@ MOST_SEED = 2**63 - 1
 _SHOWN = 200  # characters of a wrong value in a message
 
 
+NormalisedWith = Literal["task", "support", "two_classes", "one_class"]
 Precision = Literal["float32", "float64", "tf32", "bf16"]  # see engine/precision.py
 Belongs = Callable[[tuple[int | str, ...]], str]  # see explain
 
@@ -215,14 +223,39 @@ class Evaluation(Model):
     inner_steps: tuple[Annotated[int, Field(ge=0, le=MOST_INNER_STEPS)], ...] = Field(
         (), description="empty: the method's own number"
     )
+    normalised_with: tuple[NormalisedWith, ...] = Field(
+        ("task",),
+        min_length=1,
+        description=(
+            "examples that share batch-norm statistics with a query: all queries of the task, as in"
+            " the paper; the support set; the queries of two classes; those of one class"
+        ),
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``normalised_with`` where it is the paper's way, as stored results are."""
+        out: dict[str, Any] = plain(self)
+        if self.normalised_with == ("task",):
+            out.pop("normalised_with", None)
+        return out
 
     def covers(self, other: "Evaluation") -> bool:
         """Whether the results of this evaluation contain those of the other one."""
-        same_query = self.query == other.query
         return (
-            same_query
+            self.query == other.query
             and self.tasks >= other.tasks
             and set(self.inner_steps) >= set(other.inner_steps)
+            and set(self.normalised_with) >= set(other.normalised_with)
+        )
+
+    def joined(self, other: "Evaluation") -> "Evaluation":
+        """The evaluation that contains both, which have one number of queries."""
+        return Evaluation(
+            tasks=max(self.tasks, other.tasks),
+            query=other.query,
+            inner_steps=tuple(sorted({*self.inner_steps, *other.inner_steps})),
+            normalised_with=tuple(dict.fromkeys((*self.normalised_with, *other.normalised_with))),
         )
 
 

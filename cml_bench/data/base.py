@@ -98,6 +98,14 @@ class DataSet:
             told = f"{self.name}: way must be a number from 2 on, not {way}"
             raise UserError(f"{told}: of one class every answer is right.")
 
+    def check_evaluation(self, evaluation: spec.Evaluation) -> None:
+        """Raise a UserError if queries cannot be normalised as the evaluation asks."""
+        images = self.kind == "classification" and self.gives is None
+        if evaluation.normalised_with != ("task",) and not images:
+            raise UserError(
+                f"{self.name}: evaluation.normalised_with is for images; leave it out here."
+            )
+
     def prepare(self, folder: Path, own: dict[str, LocalCopy] | None = None) -> None:
         """Make the arrays under ``folder`` unless they are there. Generated data needs none.
 

@@ -1,7 +1,8 @@
 """The only evaluation loop: adapt, predict, score, episode by episode.
 
 No second-order graph is kept. Batch-norm is transductive: all queries of a task are normalised
-together, as in the released code. Models whose inner loops are equal share one.
+together, as in the released code, unless an evaluation asks for less. Models whose inner loops are
+equal share one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from cml_bench.data.episodes import Episodes, Examples, Task
+from cml_bench.engine.normalisation import query_outputs
 from cml_bench.engine.step import expand
 from cml_bench.methods.base import Groups, Method, Params
 from cml_bench.shapes import PerTask
+from cml_bench.spec import NormalisedWith
 
 
 class Result(NamedTuple):
@@ -36,6 +39,7 @@ class Asked(NamedTuple):
     members: Sequence[Groups]
     heads: Sequence[str]
     inner_loss: str = "meta"
+    normalised_with: NormalisedWith = "task"
 
 
 def score_all(
@@ -56,10 +60,12 @@ def score_all(
                 }
                 for number, own in adaptation.readers:
                     with torch.no_grad():
-                        outputs = method.outputs(
-                            own, own_params, task.query.x, tuple(asked[number].heads)
+                        one = asked[number]
+                        heads = tuple(one.heads)
+                        outputs = query_outputs(
+                            method, own, own_params, task, heads, one.normalised_with
                         )
-                    for head in asked[number].heads:
+                    for head in heads:
                         key, value = (head, step), outputs[head]
                         sums[number][key] = (
                             sums[number][key] + value if key in sums[number] else value

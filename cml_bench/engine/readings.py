@@ -25,7 +25,7 @@ from cml_bench.readings import (
     evaluation_key,
 )
 from cml_bench.shapes import PerTask
-from cml_bench.spec import Evaluation, RunSpec
+from cml_bench.spec import Evaluation, NormalisedWith, RunSpec
 
 # best_meta, best_co and last; for ensembles also top_meta.0, top_meta.1, ..., top_co.0, ...
 Models = dict[str, Groups]
@@ -37,6 +37,7 @@ class Pass(NamedTuple):
     groups: list[Groups]
     inner_loss: str
     readings: dict[str, str]  # reading -> head
+    normalised_with: NormalisedWith = "task"
 
 
 def passes(method: Method, models: Models, steps: dict[str, int], has_co: bool) -> list[Pass]:
@@ -101,7 +102,9 @@ def test_results(
     method = method.for_test()
     inner = wanted.inner_steps or (method.inner_steps,)
     arrays = {}
-    planned = passes(method, models, steps, "best_co" in models)
+    usual = passes(method, models, steps, "best_co" in models)
+    co = _co_reading(spec, models)
+    planned = [one for how in wanted.normalised_with for one in _normalised(usual, co, how)]
     placed: dict[int, dict[str, torch.Tensor]] = {}  # groups that models share are placed once
 
     def here(groups: Groups) -> Groups:
@@ -115,6 +118,7 @@ def test_results(
             [here(member) for member in item.groups],
             sorted(set(item.readings.values())),
             item.inner_loss,
+            item.normalised_with,
         )
         for item in planned
     ]
@@ -125,22 +129,36 @@ def test_results(
         for reading, head in item.readings.items():
             for k in inner:
                 answers = stored(method.kind, results[head, k], spec.way * wanted.query)
-                arrays[evaluation_key(reading, k)] = answers
-    if spec.protocol.selection == "separate":
-        arrays |= _co_of_its_own_step(arrays, models, inner)
+                arrays[evaluation_key(reading, k, item.normalised_with)] = answers
+    if co != CO:
+        arrays |= {
+            evaluation_key(CO, k, how): arrays[key]
+            for k in inner
+            for how in wanted.normalised_with
+            if (key := evaluation_key(co, k, how)) in arrays
+        }
     return arrays
 
 
-def _co_of_its_own_step(
-    arrays: dict[str, np.ndarray], models: Models, inner: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    """The results of ``co`` under ``selection: separate``, which are those of another reading."""
-    source = CO_PAIRED if any(key.startswith("top_co.") for key in models) else CO_UNPAIRED
-    return {
-        evaluation_key(CO, k): arrays[key]
-        for k in inner
-        if (key := evaluation_key(source, k)) in arrays
-    }
+def _co_reading(spec: RunSpec, models: Models) -> str:
+    """The reading whose results are those of ``co``: another one under ``selection: separate``."""
+    if spec.protocol.selection != "separate":
+        return CO
+    return CO_PAIRED if any(key.startswith("top_co.") for key in models) else CO_UNPAIRED
+
+
+def _normalised(usual: list[Pass], co: str, how: NormalisedWith) -> list[Pass]:
+    """The passes with queries normalised in another way: those of ``meta`` and ``co`` alone."""
+    if how == "task":
+        return usual
+    shown = [
+        one._replace(
+            readings={name: head for name, head in one.readings.items() if name in (META, co)},
+            normalised_with=how,
+        )
+        for one in usual
+    ]
+    return [one for one in shown if one.readings]
 
 
 def stored(kind: str, result: Result, answers: int) -> np.ndarray:

@@ -278,7 +278,9 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
     """
     if covered(record, spec):
         return record
-    folder, wanted = record.folder, _union(record.evaluation, spec.evaluation)
+    folder, wanted = record.folder, spec.evaluation
+    if record.evaluation.query == wanted.query:
+        wanted = record.evaluation.joined(wanted)
     torch.set_num_threads(settings.threads)
     if not registry.method(spec.method).learns:
         return _without_learning(spec.model_copy(update={"evaluation": wanted}), settings, folder)
@@ -300,7 +302,8 @@ def reevaluate(record: Record, spec: RunSpec, settings: Settings) -> Record:
 def extend(
     folder: Path, wanted: dict[str, Any], settings: Settings, replace_results: bool = False
 ) -> Record:
-    """Test the run in ``folder`` further. ``wanted``: new values of tasks, query or inner_steps.
+    """Test the run in ``folder`` further. ``wanted``: new values of tasks, query,
+    inner_steps or normalised_with.
 
     A UserError if there is no finished run, or if results would be lost. Another number of queries
     means other tasks, and a run keeps the results of one number only, so ``replace_results`` must
@@ -319,6 +322,7 @@ def extend(
             " meant, or evaluate a copy of the folder."
         )
     spec = record.spec.model_copy(update={"evaluation": asked})
+    build_data(spec).check_evaluation(asked)
     refuse_untestable(record, asked)
     if covered(record, spec):
         return record
@@ -340,10 +344,3 @@ def covered(record: Record, spec: RunSpec) -> bool:
     )
     known = {reading_and_steps(key)[0] for key in record.results}
     return record.evaluation.covers(spec.evaluation) and all(r.name in known for r in later)
-
-
-def _union(done: Evaluation, wanted: Evaluation) -> Evaluation:
-    if done.query != wanted.query:
-        return wanted
-    steps = tuple(sorted({*done.inner_steps, *wanted.inner_steps}))
-    return Evaluation(tasks=max(done.tasks, wanted.tasks), query=wanted.query, inner_steps=steps)

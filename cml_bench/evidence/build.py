@@ -11,7 +11,6 @@ from cml_bench.evidence import paper, stats
 from cml_bench.evidence.notes import not_run, notes
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import cell_summary
-from cml_bench.readings import evaluation_key
 from cml_bench.records import FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
@@ -114,7 +113,7 @@ def _asked(spec: RunSpec, experiment: Experiment) -> Evaluation:
     """The test results that this study shows. Results of another evaluation are not mixed in."""
     wanted = experiment.evaluation
     steps = wanted.inner_steps or (spec.inner_steps,)
-    return Evaluation(tasks=wanted.tasks, query=spec.evaluation.query, inner_steps=steps)
+    return wanted.model_copy(update={"query": spec.evaluation.query, "inner_steps": steps})
 
 
 def _unit(spec: RunSpec, experiment: Experiment) -> int:
@@ -131,7 +130,13 @@ def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
         name, experiment = reader.experiment(config, group.title)
         shots = sorted(group.shots or experiment.shots)
         if not tables.get(config.kind).by_inner_steps:
-            columns += [Column(shot, group=group.title) for shot in shots]
+            normalised = tables.get(config.kind).by_normalisation
+            ways = experiment.evaluation.normalised_with if normalised else (None,)
+            columns += [
+                Column(shot, group=group.title, normalised_with=how)
+                for shot in shots
+                for how in ways
+            ]
             continue
         members = reader.plan.members[name]
         used = [
@@ -160,9 +165,9 @@ def _scores(
     problems: dict[int, str] = {}
     for seed in sorted(seed for seed, record in records.items() if record.status == FINISHED):
         record = records[seed]
-        steps = record.spec.inner_steps if column.steps is None else column.steps
+        key = column.series(reading, record.spec.inner_steps)
         try:
-            scores[seed] = record.scale * record.episodes(evaluation_key(reading, steps), tasks)
+            scores[seed] = record.scale * record.episodes(key, tasks)
         except UserError as error:
             problems[seed] = str(error)
     return scores, problems

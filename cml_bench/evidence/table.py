@@ -13,26 +13,46 @@ import numpy as np
 
 from cml_bench.evidence import stats
 from cml_bench.evidence.verdict import CellSummary, GainVerdict, LevelVerdict, gain_verdict
+from cml_bench.readings import evaluation_key
 from cml_bench.records import Record
 from cml_bench.registry import tables
+from cml_bench.spec import NormalisedWith
 from cml_bench.study.table_kind import TableKind
+
+_TOGETHER: dict[NormalisedWith | None, str] = {
+    "task": "all queries",
+    "support": "the support set and one query",
+    "two_classes": "queries of two classes",
+    "one_class": "queries of one class",
+}
 
 
 class Column(NamedTuple):
     """One column of results: a shot, and its group of columns where there are several.
 
-    In a regression table also a number of inner steps and a statistic over episodes.
+    In a regression table also a number of inner steps and a statistic over episodes. In a table of
+    kind ``normalised`` also what queries are normalised with.
     """
 
     shot: int
     steps: int | None = None
     statistic: str = "mean"
     group: str = ""
+    normalised_with: NormalisedWith | None = None
 
     @property
     def place(self) -> str:
-        """``5-shot``, or ``Omniglot, 5-shot``."""
-        return f"{self.group}, {self.shot}-shot" if self.group else f"{self.shot}-shot"
+        """``5-shot``, ``Omniglot, 5-shot``, or ``5-shot, queries of one class``."""
+        together = _TOGETHER.get(self.normalised_with)
+        return ", ".join(filter(None, (self.group, f"{self.shot}-shot", together)))
+
+    def series(self, reading: str, own_steps: int) -> str:
+        """The key of a reading's stored results that the column shows.
+
+        ``own_steps`` is the method's number of inner steps.
+        """
+        steps = own_steps if self.steps is None else self.steps
+        return evaluation_key(reading, steps, self.normalised_with or "task")
 
     @property
     def inner(self) -> str:

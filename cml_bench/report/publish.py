@@ -20,7 +20,6 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.figures import style
-from cml_bench.readings import evaluation_key
 from cml_bench.records import Record, Store, write_episodes
 from cml_bench.report import forest, grids, summary, write
 from cml_bench.study import preflight
@@ -116,8 +115,8 @@ def series(plan: Plan) -> dict[str, set[str]]:
             runs = [(run, row.reading) for run in cell.runs]
             runs += [(run, "meta") for run in (cell.base.runs if cell.base else ())]
             for run, reading in runs:
-                steps = plan.specs[run].inner_steps if column.steps is None else column.steps
-                shown.setdefault(run, set()).add(evaluation_key(reading, steps))
+                key = column.series(reading, plan.specs[run].inner_steps)
+                shown.setdefault(run, set()).add(key)
     return shown
 
 

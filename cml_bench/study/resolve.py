@@ -302,6 +302,7 @@ def _data_set(row: _Row) -> "DataSet":
     data.check("train", row.experiment.way, row.shot, row.query)
     data.check("validation", row.experiment.way, row.shot, row.query)
     data.check("test", row.experiment.way, row.shot, row.evaluation.query)
+    data.check_evaluation(row.evaluation)
     return data
 
 
@@ -338,9 +339,7 @@ def _most(a: RunSpec, b: RunSpec) -> RunSpec:
         raise UserError(
             f"{a.title} is wanted with {x.query} and with {y.query} test queries; choose one."
         )
-    steps = tuple(sorted({*x.inner_steps, *y.inner_steps}))
-    both = Evaluation(tasks=max(x.tasks, y.tasks), query=x.query, inner_steps=steps)
-    return a.model_copy(update={"evaluation": both})
+    return a.model_copy(update={"evaluation": x.joined(y)})
 
 
 def _job_title(specs: list[RunSpec]) -> str:

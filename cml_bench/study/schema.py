@@ -118,7 +118,7 @@ class TableConfig(Model):
     """
 
     kind: Annotated[str, AfterValidator(_table_kind)] = Field(
-        description="accuracy, cost, regression, or splits: see report/kinds"
+        description="accuracy, cost, normalised, regression, or splits: see report/kinds"
     )
     columns: tuple[ColumnGroup, ...] = Field(
         min_length=1, description="`experiment: NAME` is short for one group without title"

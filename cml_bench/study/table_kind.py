@@ -17,6 +17,7 @@ class TableKind:
     data_kind: ClassVar[str | None] = "classification"  # of its data sets; None: any
     over_splits: ClassVar[bool] = False  # intervals are over class splits, not over seeds
     by_inner_steps: ClassVar[bool] = False  # columns are inner steps and statistics, too
+    by_normalisation: ClassVar[bool] = False  # columns are what queries are normalised with, too
     better: ClassVar[int] = 1  # -1 where less is better
     decimals: ClassVar[int] = 2
     unit: ClassVar[str] = "points"  # of a difference

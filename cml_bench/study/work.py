@@ -107,6 +107,9 @@ def work(spec: RunSpec, counts: Counts | None) -> Work:
     longer = max(1, max(evaluation.inner_steps) / max(1, counts.inner_steps))
     flops: float = spec.steps * protocol.meta_batch * counts.training
     flops += tests * (counts.adaptation * longer + counts.inference)
+    examples = {"support": spec.way * spec.shot + 1, "two_classes": 2, "one_class": 1}
+    again = sum(examples[how] for how in evaluation.normalised_with if how != "task")
+    flops += evaluation.tasks * again * counts.inference  # for each query, of a model that adapted
     results = evaluation.tasks * readings * len(evaluation.inner_steps)
     size = _bytes_of_models(counts, protocol.ensemble_top_k)
     size += results * (2 if counts.classification else 4)

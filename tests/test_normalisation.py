@@ -1,0 +1,163 @@
+"""What normalises a query, as an axis of evaluation: the outputs, the stored series, the table."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from cml_bench.engine.evaluate import ready
+from cml_bench.engine.normalisation import query_outputs
+from cml_bench.engine.run import extend, reevaluate, run
+from cml_bench.engine.train import Training
+from cml_bench.errors import UserError
+from cml_bench.evidence.build import build
+from cml_bench.records import Store, read
+from cml_bench.spec import Evaluation
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
+from tests.helpers.cases import Case, images
+from tests.helpers.specs import glyph_spec, sinusoid_spec
+
+WAYS = ("task", "support", "two_classes", "one_class")
+EVALUATION = {"tasks": 6, "query": 5, "normalised_with": WAYS}
+
+
+def batches(how: str, way: int, each: int) -> list[tuple[bool, list[int], list[int]]]:
+    """Whether the support set is in the batch, its queries, and which of these are scored."""
+    of_class = [list(range(c * each, (c + 1) * each)) for c in range(way)]
+    if how == "support":
+        return [(True, [q], [q]) for q in range(way * each)]
+    if how == "one_class":
+        return [(False, queries, queries) for queries in of_class]
+    return [(False, of_class[c] + of_class[(c + 1) % way], of_class[c]) for c in range(way)]
+
+
+@pytest.mark.parametrize("how", WAYS[1:])
+@pytest.mark.parametrize("path", ["plain", "fast"])
+def test_outputs_are_those_of_the_obvious_batches(how, path):
+    case, task = Case(path=path), images(tasks=2, way=3, shot=2, query=6)
+    groups = ready(case.method, case.groups, task)
+    *_, params = case.method.trajectory(groups, task.support, 1)
+    got = query_outputs(case.method, groups, params, task, ("meta", "co"), how)
+    for t in range(2):
+        base = {name: p[t] for name, p in params.items()}
+        co = {name: p[t] for name, p in groups["co"].items()}
+        for with_support, queries, scored in batches(how, 3, 6):
+            x = torch.cat([task.support.x[t]] * with_support + [task.query.x[t, queries]])
+            z = case.ref.features(base, x)
+            for head, out in (("meta", case.ref.head(base, z)), ("co", case.ref.co(co, z))):
+                own = out[-len(queries) :][: len(scored)]
+                assert (got[head][t, scored] - own).abs().max() < 1e-10
+
+
+def test_the_usual_way_is_the_methods_own_outputs():
+    case, task = Case(), images(tasks=2)
+    groups = ready(case.method, case.groups, task)
+    *_, params = case.method.trajectory(groups, task.support, 1)
+    got = query_outputs(case.method, groups, params, task, ("co",), "task")
+    assert torch.equal(got["co"], case.method.outputs(groups, params, task.query.x, ("co",))["co"])
+
+
+def test_stored_models_are_tested_in_other_ways_without_training(settings, monkeypatch):
+    first = run(glyph_spec("maml+cml", evaluation=Evaluation(tasks=6, query=5)), settings)
+    before = dict(first.arrays)
+    monkeypatch.setattr(Training, "run", lambda self: pytest.fail("trained again"))
+    more = run(glyph_spec("maml+cml", evaluation=Evaluation(**EVALUATION)), settings)
+    for key, values in before.items():
+        assert np.array_equal(more.arrays[key], values)
+    added = {f"{head}@1,{how}" for head in ("meta", "co") for how in WAYS[1:]}
+    assert more.arrays.keys() - before.keys() == added
+    assert read(more.folder).evaluation.normalised_with == WAYS
+    assert {more.arrays[key].shape for key in added} == {(6,)}
+
+
+def test_separate_selection_tests_the_co_learners_own_step(settings):
+    asked = {"protocol_options": {"selection": "separate", "val_every": 4}}
+    record = run(glyph_spec("maml+cml", evaluation=Evaluation(**EVALUATION), **asked), settings)
+    for how in WAYS[1:]:
+        assert np.array_equal(record.arrays[f"co@1,{how}"], record.arrays[f"co_unpaired@1,{how}"])
+
+
+def test_records_of_the_usual_way_are_as_before():
+    assert "normalised_with" not in Evaluation().model_dump(mode="json")
+    assert "normalised_with" not in json.loads(glyph_spec().model_dump_json())["evaluation"]
+    kept = Evaluation(**EVALUATION)
+    assert Evaluation.model_validate(kept.model_dump(mode="json")) == kept
+    assert kept.covers(Evaluation(tasks=6, query=5))
+    assert not Evaluation(tasks=6, query=5).covers(kept)
+    assert Evaluation(tasks=9, query=5, inner_steps=(1,)).joined(kept) == Evaluation(
+        tasks=9, query=5, inner_steps=(1,), normalised_with=WAYS
+    )
+
+
+def study(data: str = "glyphs", network: str = "conv4") -> dict:
+    images = data == "glyphs"
+    return {
+        "study": "s",
+        "seeds": 2,
+        "experiments": {
+            "e": {
+                "data": data,
+                "data_options": {"size": 16} if images else {},
+                "network": network,
+                "network_options": {"filters": 4} if images else {},
+                "way": 5 if images else 1,
+                "shots": [1],
+                "query": 5,
+                "steps": 2,
+                "evaluation": {**EVALUATION, "normalised_with": [*WAYS]},
+                "methods": {"maml": {}, "maml+cml": {}},
+            }
+        },
+        "tables": {
+            "t": {
+                "kind": "normalised" if images else "regression",
+                "experiment": "e",
+                "title": "Batches",
+                "rows": [
+                    {"label": "MAML", "run": "maml"},
+                    {"label": "MAML + CML†", "run": "maml+cml", "reading": "co", "against": "maml"},
+                ],
+            }
+        },
+    }
+
+
+def test_a_table_has_a_column_for_each_way(settings):
+    plan = resolve(parse(study(), "test"), "test")
+    records = {i: run(spec, settings) for i, spec in plan.specs.items()}
+    table = build(plan, Store(settings.results), "t")
+    titles = ["1-shot, all queries", "1-shot, the support set and one query"]
+    titles += ["1-shot, queries of two classes", "1-shot, queries of one class"]
+    assert [column.place for column in table.columns] == titles
+    for column, way in zip(table.columns, WAYS, strict=True):
+        how = "" if way == "task" else f",{way}"
+        row = table.rows[1]
+        mine = [records[i].arrays[f"co@1{how}"].mean() / 25 for i in row.cells[column].runs]
+        base = [records[i].arrays[f"meta@1{how}"].mean() / 25 for i in row.cells[column].base.runs]
+        assert row.cells[column].mean == pytest.approx(100 * np.mean(mine))
+        diff = row.cells[column].difference.paired.diff
+        assert diff == pytest.approx(100 * (np.mean(mine) - np.mean(base)))
+
+
+def test_vectors_and_nodes_are_refused_before_anything_runs(settings):
+    with pytest.raises(UserError, match=r"sinusoid: evaluation.normalised_with is for images"):
+        resolve(parse(study("sinusoid", "mlp"), "test"), "test")
+    record = run(sinusoid_spec(steps=2, evaluation=Evaluation(tasks=2, query=5)), settings)
+    with pytest.raises(UserError, match="normalised_with is for images"):
+        extend(record.folder, {"normalised_with": ["one_class"]}, settings)
+
+
+def test_a_record_without_weights_says_what_it_lacks(settings, tmp_path):
+    record = run(glyph_spec(evaluation=Evaluation(tasks=6, query=5)), settings)
+    copy = tmp_path / "runs" / record.folder.name
+    shutil.copytree(record.folder, copy)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"without weights.*normalised with one_class"):
+        extend(copy, {"normalised_with": ["one_class"]}, settings)
+    with pytest.raises(UserError, match=r"normalised_with.*'sideways'"):
+        extend(record.folder, {"normalised_with": ["sideways"]}, settings)
+    spec = record.spec.model_copy(update={"evaluation": Evaluation(**EVALUATION)})
+    assert "meta@1,support" in reevaluate(record, spec, settings).arrays
