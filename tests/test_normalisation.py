@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cml_bench.engine.evaluate import ready
 from cml_bench.engine.normalisation import query_outputs
@@ -161,3 +162,48 @@ def test_a_record_without_weights_says_what_it_lacks(settings, tmp_path):
         extend(record.folder, {"normalised_with": ["sideways"]}, settings)
     spec = record.spec.model_copy(update={"evaluation": Evaluation(**EVALUATION)})
     assert "meta@1,support" in reevaluate(record, spec, settings).arrays
+
+
+# -- controls: a co-learner without statistics of its own
+
+
+def control(features: torch.Tensor, p: dict, norm: str) -> torch.Tensor:
+    """The co-learner of two blocks on features (n, C, H, W), written out."""
+    mean, var = features.new_zeros(()), features.new_ones(())
+    if norm == "body":
+        mean = features.mean((0, 2, 3), keepdim=True)
+        var = features.var((0, 2, 3), correction=0, keepdim=True)
+    x = features
+    for i in (1, 2):
+        x = F.conv2d(x, p[f"conv{i}.weight"], p[f"conv{i}.bias"], padding=1)
+        x = (x - mean) / (var + 1e-5).sqrt()
+        x = x * p[f"norm{i}.weight"][:, None, None] + p[f"norm{i}.bias"][:, None, None]
+        x = F.relu(x)
+    return F.linear(F.max_pool2d(x, 2).flatten(1), p["head.weight"], p["head.bias"])
+
+
+@pytest.mark.parametrize("norm", ["none", "body"])
+def test_a_control_normalises_as_written_out(norm):
+    case, task = Case(cml={"norm": norm}), images(tasks=2)
+    groups = ready(case.method, case.groups, task)
+    *_, params = case.method.trajectory(groups, task.support, 1)
+    got = case.method.outputs(groups, params, task.query.x, ("co",))["co"]
+    for t in range(2):
+        z = case.ref.features({name: p[t] for name, p in params.items()}, task.query.x[t])
+        want = control(z, {name: p[t] for name, p in groups["co"].items()}, norm)
+        assert (got[t] - want).abs().max() < 1e-10
+
+
+def test_without_normalisation_the_co_learner_sees_each_query_alone():
+    """The body's batch-norms remain, so the features are fixed here."""
+    case = Case(cml={"norm": "none"})
+    p = {name: value.expand(1, *value.shape) for name, value in case.groups["co"].items()}
+    z = torch.randn(1, 6, *case.network.feature_shape, dtype=torch.float64)
+    together = case.method.co.apply(p, z)
+    alone = torch.cat([case.method.co.apply(p, z[:, i : i + 1]) for i in range(6)], dim=1)
+    assert (together - alone).abs().max() < 1e-12
+
+
+def test_a_control_is_for_conv4():
+    with pytest.raises(UserError, match=r"mlp: cml.norm none is for conv4 alone"):
+        Case(net="mlp", cml={"norm": "none"})

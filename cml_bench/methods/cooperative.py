@@ -13,6 +13,8 @@ besides (step sizes, batch-norm rows, ascents); the method's file says so. The c
 are initialised like the network's and have the same activation.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from cml_bench import spec
@@ -42,6 +44,14 @@ class CoLearnerOptions(spec.Options):
     frozen: bool = spec.added(
         False, description="phi stays at its random start; its gradient is the noise of figure 3a"
     )
+    norm: Literal["own", "none", "body"] = spec.added(
+        "own",
+        description=(
+            "what normalises phi's maps in Conv4. own: its batch-norms, as released. none: nothing,"
+            " their scale and shift stay. body: mean and variance of psi's features. The last two"
+            " are controls: they show what phi's own statistics of the queries do"
+        ),
+    )
 
 
 class CooperativeOptions(spec.Options):
@@ -65,7 +75,8 @@ class WithCoLearner(Method):
     def __init__(self, options: spec.Options, network: Network, kind: str):
         super().__init__(options, network, kind)
         depth = self.options.cml.depth
-        self.co = network.colearner(network.colearner_depth if depth is None else depth)
+        depth, norm = network.colearner_depth if depth is None else depth, self.options.cml.norm
+        self.co = network.colearner(depth) if norm == "own" else network.control(depth, norm)
 
     def check_start(self) -> None:
         """As the method's, for phi too."""

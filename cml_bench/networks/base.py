@@ -223,6 +223,10 @@ class Network:
         """Outputs (T, n, outputs) of features."""
         raise NotImplementedError
 
+    def control(self, depth: int, norm: str) -> CoLearner:
+        """A co-learner whose maps are normalised in another way: see ``CoLearnerOptions.norm``."""
+        raise UserError(f"{self.name}: cml.norm {norm} is for conv4 alone; leave it out.")
+
     def colearner(self, depth: int) -> CoLearner:
         """A co-learner of ``depth`` hidden layers that suit the network, and a linear one."""
         raise NotImplementedError
@@ -288,14 +292,27 @@ def _conv(p: Params, index: str, x: Tensor) -> Tensor:
     return F.conv2d(x, flat, bias, padding=1, groups=weight.shape[0])
 
 
-def block(p: TaskParams, index: str, x: Folded, pool: bool, slope: float = 0.0) -> FoldedMaps:
+def block(
+    p: TaskParams,
+    index: str,
+    x: Folded,
+    pool: bool,
+    slope: float = 0.0,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> FoldedMaps:
     """Convolution, batch-norm by the statistics of each task's batch, (leaky) ReLU, max-pool 2.
 
-    Folded shapes: (n, T*C, H, W) -> (n, T*filters, H', W').
+    Folded shapes: (n, T*C, H, W) -> (n, T*filters, H', W'). ``statistics``: a mean and a variance
+    that normalise instead, of shape (T*filters, 1, 1) or of one number.
     """
     z = _conv(p, index, x)
     scale, shift = p[f"norm{index}.weight"].flatten(), p[f"norm{index}.bias"].flatten()
-    z = F.leaky_relu(F.batch_norm(z, None, None, scale, shift, True, 0.0, BN_EPS), slope)
+    if statistics is None:
+        z = F.batch_norm(z, None, None, scale, shift, True, 0.0, BN_EPS)
+    else:
+        mean, var = statistics
+        z = (z - mean) * (var + BN_EPS).rsqrt() * scale[:, None, None] + shift[:, None, None]
+    z = F.leaky_relu(z, slope)
     return F.max_pool2d(z, 2) if pool else z
 
 

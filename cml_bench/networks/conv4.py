@@ -29,7 +29,7 @@ from cml_bench.networks.base import (
     unfold,
 )
 from cml_bench.registry import networks
-from cml_bench.shapes import Images, Maps, Outputs, TaskParams
+from cml_bench.shapes import FoldedMaps, Images, Maps, Outputs, TaskParams
 from cml_bench.spec import Options, added
 
 _FEW_CHANNELS = 4  # up to so many, patches (9C values) are cheaper than passes over the map
@@ -87,11 +87,12 @@ class _ConvHead(CoLearner):
 
     k = 2 is the released co-learner. The paper does not say where Table 8's other depths pool. Here
     the map is pooled once, at the end, for every k. So the linear layer always has the meta head's
-    size.
+    size. ``norm``: see ``CoLearnerOptions.norm``.
     """
 
-    def __init__(self, network: "Conv4", depth: int, prefix: str = ""):
+    def __init__(self, network: "Conv4", depth: int, prefix: str = "", norm: str = "own"):
         self.check_depth(depth)
+        self.norm = norm
         self.depth, self.prefix, self.slope = depth, prefix, network.options.slope
         filters, init = network.options.filters, network.options.init
         self.params = {}
@@ -103,11 +104,22 @@ class _ConvHead(CoLearner):
         """Outputs (T, n, outputs) of features (T, n, filters, H//8, W//8)."""
         tasks = features.shape[0]
         x = fold(features)
+        statistics = self._statistics(x)
         for i in range(1, self.depth + 1):
-            x = block(p, f"{self.prefix}{i}", x, pool=i == self.depth, slope=self.slope)
+            pool = i == self.depth
+            x = block(p, f"{self.prefix}{i}", x, pool, self.slope, statistics)
         if self.depth == 0:
             x = F.max_pool2d(x, 2)
         return linear(p, "head", unfold(x, tasks).flatten(2))
+
+    def _statistics(self, x: FoldedMaps) -> tuple[Tensor, Tensor] | None:
+        """Mean and variance that normalise every block, unless each has those of its own map."""
+        if self.norm == "own":
+            return None
+        if self.norm == "none":
+            return x.new_zeros(()), x.new_ones(())
+        var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
+        return mean[0], var[0]
 
 
 @networks.register("conv4")
@@ -219,6 +231,10 @@ class Conv4(Network):
     def colearner(self, depth: int) -> CoLearner:
         """``depth`` convolutional blocks, the last one pooled, then a linear layer."""
         return _ConvHead(self, depth)
+
+    def control(self, depth: int, norm: str) -> CoLearner:
+        """As :meth:`colearner`, normalised in another way."""
+        return _ConvHead(self, depth, norm=norm)
 
     def tasks_at_once(self, device: torch.device) -> int:
         """Four of small images, fewer of large ones on a CPU: their maps must fit the cache.
