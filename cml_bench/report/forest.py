@@ -5,6 +5,7 @@ co-learner, and those tested with it (the † rows). The page draws these panels
 :func:`picture` sets the same ones below each other for the README and docs. Imports no torch.
 """
 
+import json
 import math
 import textwrap
 from collections.abc import Sequence
@@ -24,7 +25,11 @@ FAR = 5
 WIDTH = 460
 """Pixels of a panel of :func:`picture`, without its labels; a panel of the page fills its place."""
 
-_TITLES = {"meta": "Tested without the co-learner", "co": "Tested with the co-learner (†)"}
+# In two lines for a phone.
+_TITLES = {
+    "meta": ("Tested without", "the co-learner"),
+    "co": ("Tested with", "the co-learner (†)"),
+}
 
 _Line = tuple[TableRow, Column, Difference]
 
@@ -62,7 +67,7 @@ def picture(tables: Sequence[Table]) -> Spec | None:
 
 
 def _panel(
-    table: Table, title: str, lines: Sequence[tuple[_Line, Spec]], tooltip: list[str]
+    table: Table, title: Sequence[str], lines: Sequence[tuple[_Line, Spec]], tooltip: list[str]
 ) -> Spec:
     low, high = reach([d for (_, _, d), _ in lines])
     rows = [{**told, **_row(table, line, low, high)} for line, told in lines]
@@ -74,9 +79,9 @@ def _panel(
         "scale": {"domain": [low, high], "nice": False},
     }
     return {
-        "title": {"text": title, "frame": "group"},
-        "description": f"Paired differences of {table.title}. {title}. The table beneath holds the"
-        " same numbers.",
+        "title": {"text": _on_phones(title, " ".join(title)), "frame": "group"},
+        "description": f"Paired differences of {table.title}. {' '.join(title)}. The table beneath"
+        " holds the same numbers.",
         "width": "container",
         "height": 32 * len(rows),
         "data": {"values": rows},
@@ -129,15 +134,18 @@ def _row(table: Table, line: _Line, low: float, high: float) -> Spec:
     }
 
 
+def _on_phones(narrow: object, wide: object) -> Spec:
+    """A value where a panel's place on the page is narrow, and the one elsewhere."""
+    return {"expr": f"containerSize()[0] < 480 ? {json.dumps(narrow)} : {json.dumps(wide)}"}
+
+
 def _lines() -> Spec:
     """The vertical axis: what is compared and where, in two lines of text."""
-    # On a phone the labels are cut shorter, so that there is room for the intervals.
-    limit = {"expr": "containerSize()[0] < 480 ? 125 : 240"}
     axis = {
         "labelExpr": "split(datum.label, '\\n')",
         "domain": False,
         "ticks": False,
-        "labelLimit": limit,
+        "labelLimit": _on_phones(125, 240),  # so that there is room for the intervals
         "labelOffset": -7,  # the two lines are level with the mark
         "labelPadding": 16,  # an arrow stands between the label and the axis
     }
@@ -173,6 +181,7 @@ def _marks(x: Spec, colour: Spec, shape: Spec) -> list[Spec]:
     still = {"interactive": False}
     return [
         {
+            "data": {"values": [{}]},  # one line, not one for each difference
             "mark": {"type": "rule", "strokeDash": [3, 3], **still},
             "encoding": {"x": {"datum": 0}, "y": None},
         },
