@@ -171,7 +171,7 @@ def test_a_filter_leaves_rows_that_have_all_its_words(page):
 
 def test_every_chart_is_drawn(page):
     charts = page.find_elements(By.CSS_SELECTOR, ".chart")
-    assert len(charts) == 1 + 4
+    assert len(charts) == 2 + 4
     for chart in charts:
         assert chart.find_element(By.CSS_SELECTOR, "svg.marks").is_displayed()
         described = chart.find_element(By.CSS_SELECTOR, "[role=graphics-document]").get_attribute(
@@ -180,8 +180,8 @@ def test_every_chart_is_drawn(page):
         assert described.startswith(("Paired differences of T & U", "Learning curves, "))
         assert chart.size["width"] > 300
     points = charts[0].find_elements(By.CSS_SELECTOR, "g.mark-symbol.role-mark path")
-    assert len(points) == 4
-    lines = charts[3].find_elements(By.CSS_SELECTOR, "g.mark-line.role-mark path")
+    assert len(points) == 2
+    lines = charts[4].find_elements(By.CSS_SELECTOR, "g.mark-line.role-mark path")
     assert len(lines) == 2 * 5 + 2, "a line for each run, and for the mean of each method"
 
 
@@ -210,7 +210,7 @@ def test_pointing_at_a_curve_tells_run_step_and_score(page):
 
 
 def test_pointing_at_a_difference_tells_what_its_table_says(page):
-    line = page.find_elements(By.CSS_SELECTOR, "#forest-table1 g.mark-rect.role-mark path")[1]
+    line = page.find_elements(By.CSS_SELECTOR, "#forest-table1-meta g.mark-rect.role-mark path")[1]
     names = [th.text for th in page.find_elements(By.CSS_SELECTOR, "#differences-table1 thead th")]
     told = tooltip(page, line)
     row = [re.sub("^[▲▼◆●] ", "", text) for text in rows(page, "differences-table1")[1]]

@@ -76,7 +76,8 @@ def test_the_page_stands_alone(tmp_path):
         "version = {0.1.0}",
     ):
         assert needed in text
-    assert list(specs_in(html)) == ["forest-table1", *(f"curve-1-{k}" for k in (1, 2, 3, 4))]
+    forests = ["forest-table1-meta", "forest-table1-co"]
+    assert list(specs_in(html)) == [*forests, *(f"curve-1-{k}" for k in (1, 2, 3, 4))]
     assert len(html) + len(charts.script()) < 1_000_000
 
 
@@ -171,7 +172,7 @@ def test_a_smaller_error_is_a_gain(tmp_path):
         "MAML + CML − MAML": ("−", "gain"),
         "MAML + CML† − MAML": ("+", "loss"),
     }
-    values = forest.chart(table)["data"]["values"]
+    values = [v for spec in forest.panels(table).values() for v in spec["data"]["values"]]
     assert all((value["value"] > 0) == (value["outcome"] == "gain") for value in values), (
         "improvement is to the right"
     )

@@ -1,74 +1,22 @@
-"""The charts on a study's page: forest plots, learning curves and their colours."""
+"""The charts on a study's page: learning curves, and the colours of verdicts."""
 
 import json
 import math
-import re
 
 import numpy as np
 import pytest
 import vl_convert
 
-from cml_bench.evidence.build import build
 from cml_bench.figures import style
-from cml_bench.report import charts, forest, grids, page
+from cml_bench.figures.outcomes import LOOKS
+from cml_bench.report import charts, page
 from tests.helpers.pages import LEVEL, specs_in, written
-from tests.helpers.plans import edited
 from tests.helpers.simulated import finish, study
 
 
 def drawn(spec: dict) -> str:
     """A chart as SVG, drawn by the library that the page holds."""
     return vl_convert.vegalite_to_svg(spec | {"width": 400}, config=charts.CONFIG)
-
-
-def test_a_difference_without_spread_has_no_interval(tmp_path):
-    resolved = study(seeds=1)
-    store = finish(resolved, tmp_path, LEVEL)
-    grid = grids.difference_grid(build(resolved, store, "table1"))
-    assert [row[3] for row in grid.rows] == ["–"] * 4
-    assert [row[5] for row in grid.rows] == ["–"] * 4
-    spec = forest.chart(build(resolved, store, "table1"))
-    assert [value["low"] for value in spec["data"]["values"]] == [None] * 4
-    assert drawn(spec).count('aria-roledescription="point"') == 4
-
-
-def test_the_forest_plot_has_a_mark_for_each_difference(tmp_path):
-    resolved = study(seeds=5)
-    store = finish(resolved, tmp_path, LEVEL)
-    spec = forest.chart(build(resolved, store, "table1"))
-    svg = drawn(spec)
-    assert svg.count('aria-roledescription="point"') == 4
-    assert svg.count(forest.OUTCOMES["gain"][0]) == 6, "intervals and points of two gains, legend"
-    assert "currentColor" in svg
-    assert (
-        forest.chart(
-            build(
-                resolved, finish(resolved, tmp_path / "none", LEVEL, only=lambda s: False), "table1"
-            )
-        )
-        is None
-    )
-
-
-def test_a_difference_far_beyond_the_others_does_not_hide_them(tmp_path):
-    resolved = study(seeds=5)
-    store = finish(resolved, tmp_path, {"base": 50, "meta": 51, "co": 5}, seed_sd=0.2)
-    values = {
-        v["line"]: v for v in forest.chart(build(resolved, store, "table1"))["data"]["values"]
-    }
-    assert values["MAML + CML\n1-shot"]["left"] == ""
-
-    def more(plan):
-        rows = plan["tables"]["table1"]["rows"]
-        rows += [{**rows[1], "label": f"MAML + CML {k}"} for k in range(4)]
-
-    many = edited(study(seeds=5), more)
-    spec = forest.chart(build(many, store, "table1"))
-    values = {v["line"]: v for v in spec["data"]["values"]}
-    assert re.fullmatch(r"◀ −4\d\.\d\d", values["MAML + CML†\n1-shot"]["left"])
-    low, high = spec["layer"][2]["encoding"]["x"]["scale"]["domain"]
-    assert -5 < low < 0 < high < 5
-    assert drawn(spec).count(">◀ −4") == 2
 
 
 def test_learning_curves_keep_a_methods_colour_where_another_has_no_runs(tmp_path):
@@ -78,8 +26,8 @@ def test_learning_curves_keep_a_methods_colour_where_another_has_no_runs(tmp_pat
     )
     titled = {
         spec["title"]: spec
-        for spec in specs_in(written(resolved, tmp_path)).values()
-        if "title" in spec
+        for name, spec in specs_in(written(resolved, tmp_path)).items()
+        if name.startswith("curve-")
     }
     assert list(titled) == [
         "1-shot, validation",
@@ -155,7 +103,6 @@ def luminance(colour: str) -> float:
 def test_verdicts_stand_out_from_a_light_page_and_from_a_dark_one(background):
     css = page._environment().get_template("page.css").render()
     assert background in css.replace("#fff;", "#ffffff;")
-    for colour, _ in forest.OUTCOMES.values():
-        a, b = sorted((luminance(colour), luminance(background)))
+    for look in LOOKS.values():
+        a, b = sorted((luminance(look.colour), luminance(background)))
         assert (b + 0.05) / (a + 0.05) >= 3, "WCAG 2, 1.4.11"
-    assert len({shape for _, shape in forest.OUTCOMES.values()}) == 4, "not by colour alone"

@@ -4,16 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cml_bench.errors import UserError
-from cml_bench.evidence.build import build
-from cml_bench.records import Store
-from cml_bench.report import forest, publish, write
+from cml_bench.report import publish, write
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
 from tests.helpers.checkouts import CONFIG
@@ -61,38 +58,6 @@ def pages(tmp_path):
         page.parent.mkdir(exist_ok=True)
         page.write_text(MARKED)
     return paths
-
-
-def test_differences_of_several_tables_are_drawn_apart_and_to_one_scale(tmp_path):
-    resolved = study(seeds=3)
-    finish(resolved, tmp_path, {"base": 50, "meta": 53, "co": 54})
-    table = build(resolved, Store(tmp_path), "table1")
-    other, empty = (
-        replace(table, title="Other", rows=table.rows[:1] + table.rows[2:]),
-        replace(table, rows=table.rows[:1]),
-    )
-    (alone,), (apart,) = (forest.picture([one]).axes for one in (table, other))
-    assert alone.get_xlim() != apart.get_xlim()
-    assert alone.get_title() == ""
-    assert len(alone.get_yticklabels()) == len(list(table.differences()))
-    first, second = forest.picture([table, empty, other]).axes
-    assert (first.get_title(), second.get_title()) == (table.title, "Other")
-    assert (
-        len(second.get_yticklabels())
-        == len(list(other.differences()))
-        < len(first.get_yticklabels())
-    )
-    assert first.get_xlim() == second.get_xlim() == alone.get_xlim()
-    assert forest.picture([empty]) is None
-
-    finish(resolved, tmp_path / "far", {"base": 50, "meta": 53, "co": 95})
-    far = build(resolved, Store(tmp_path / "far"), "table1")
-    for axis in forest.picture([table, far]).axes:
-        low, high = axis.get_xlim()
-        assert low < 0 < high
-        assert all(
-            low < d.paired.diff < high for one in (table, far) for _, _, d in one.differences()
-        )
 
 
 def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):

@@ -87,20 +87,22 @@ def test_the_page_has_every_label_and_no_element_more(awkward, tmp_path):
     ] == []
 
 
+def texts_in(svg: str) -> list[str]:
+    """Every line of text of a chart."""
+    elements = ElementTree.fromstring(svg).iter()
+    return [e.text for e in elements if e.text and e.tag.endswith(("}tspan", "}text"))]
+
+
 def test_the_charts_of_the_page(awkward):
     resolved, root, table = awkward
     specs = specs_in(written(resolved, root))
-    values = specs["forest-t"]["data"]["values"]
+    values = specs["forest-t-meta"]["data"]["values"]
     assert [value["line"].split("\n") for value in values] == [
         [label, f"{GROUP}, {shot}-shot"] for label in LABELS for shot in (1, 5)
     ]
     assert {value["method"] for value in specs["curve-1-1"]["data"]["values"]} == {BASE, LABELS[0]}
-    svg = vl_convert.vegalite_to_svg(forest.chart(table) | {"width": 400}, config=charts.CONFIG)
-    drawn = [
-        text.text
-        for text in ElementTree.fromstring(svg).iter()
-        if text.text and text.tag.endswith("tspan")
-    ]
+    (panel,) = forest.panels(table).values()
+    drawn = texts_in(vl_convert.vegalite_to_svg(panel | {"width": 400}, config=charts.CONFIG))
     assert [label for label in LABELS if label not in drawn] == []
 
 
@@ -138,9 +140,10 @@ def shown_in(figure) -> list[str]:
 def test_pictures_of_differences(awkward):
     _, _, table = awkward
     few = replace(table, rows=table.rows[:12])
-    drawn = shown_in(forest.picture([few, few]))
-    assert [label for label in LABELS[:11] if f"{label}, {GROUP}, 1-shot" not in drawn] == []
-    assert any(text.replace("\n", " ") == TITLE for text in drawn)
+    drawn = texts_in(vl_convert.vegalite_to_svg(forest.picture([few, few]), config=charts.PRINTED))
+    assert [label for label in LABELS[:11] if label not in drawn] == []
+    assert f"{GROUP}, 1-shot" in drawn
+    assert TITLE in " ".join(drawn)
 
 
 def test_pictures_of_curves_and_bars():

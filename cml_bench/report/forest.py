@@ -1,212 +1,232 @@
 """Forest plots: paired differences with their intervals, improvement to the right.
 
-:func:`chart` is drawn by the page's reader, :func:`picture` by matplotlib. Imports no torch.
+A table has a panel for each family of its differences (:func:`panels`): those tested without the
+co-learner, and those tested with it (the † rows). The page draws these panels, and
+:func:`picture` sets the same ones below each other for the README and docs. Imports no torch.
 """
 
+import json
 import math
 import textwrap
 from collections.abc import Sequence
+from statistics import median_low
+from typing import Literal
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from cml_bench.evidence.table import Difference, Table
-from cml_bench.evidence.verdict import GAIN, LOSS, UNDECIDED
+from cml_bench.evidence.table import Column, Difference, Table, TableRow
+from cml_bench.figures.outcomes import LOOKS, look
 from cml_bench.figures.style import COLOURS
+from cml_bench.readings import META
 from cml_bench.report.charts import Spec, short
 from cml_bench.report.grids import difference_grid, signed
-from cml_bench.report.summary import NOT_TESTED
 
-GREY = "#767676"  # contrast 4.5 to 1 on the white page, 4.2 on the dark one
-OUTCOMES = {
-    GAIN: (COLOURS[2], "triangle-up"),
-    LOSS: (COLOURS[1], "triangle-down"),
-    UNDECIDED: (GREY, "diamond"),
-    NOT_TESTED: (GREY, "circle"),
+FAR = 5
+"""An interval that reaches more than so many times as far from 0 as the median one is cut."""
+
+WIDTH = 460
+"""Pixels of a panel of :func:`picture`, without its labels; a panel of the page fills its place."""
+
+# In two lines for a phone.
+_TITLES = {
+    "meta": ("Tested without", "the co-learner"),
+    "co": ("Tested with", "the co-learner (†)"),
 }
 
-
-def _unit(table: Table) -> str:
-    """What the axis counts."""
-    return table.rules.gain_unit
+_Line = tuple[TableRow, Column, Difference]
 
 
-# -- a chart of the page
+def panels(table: Table) -> dict[str, Spec]:
+    """``meta`` and ``co``: the charts of the differences that are tested without the co-learner and
+    with it. A family without differences has no chart.
 
-
-def chart(table: Table) -> Spec | None:
-    """A line for each paired difference with its 95 % interval; None without any.
-
-    A difference far beyond the others would squeeze them, so it is named at the edge of the axis.
+    These are the families within which Holm adjusts, and each has an axis of its own.
     """
-    differences = list(table.differences())
-    if not differences:
-        return None
+    families: dict[str, list[tuple[_Line, Spec]]] = {family: [] for family in _TITLES}
     grid = difference_grid(table)
-    low, high = _reach([d for _, _, d in differences])
-    rows = []
-    for (row, column, d), cells in zip(differences, grid.rows, strict=True):
-        value, half = d.paired.diff * d.better, d.paired.half
-        text = signed(value, table.kind)
-        rows.append(
-            {
-                **dict(zip(grid.header, cells, strict=True)),
-                "line": f"{table.compared(row)}\n{table.place(column)}",
-                "value": short(value),
-                "low": None if math.isnan(half) else short(value - half),
-                "high": None if math.isnan(half) else short(value + half),
-                "outcome": d.outcome if d.outcome in OUTCOMES else NOT_TESTED,
-                "left": f"◀ {text}" if value < low else "",
-                "right": f"{text} ▶" if value > high else "",
-            }
-        )
+    for line, cells in zip(table.differences(), grid.rows, strict=True):
+        told = dict(zip(grid.header, cells, strict=True))
+        families["meta" if line[0].reading == META else "co"].append((line, told))
+    return {
+        family: _panel(table, _TITLES[family], lines, grid.header)
+        for family, lines in families.items()
+        if lines
+    }
+
+
+def picture(tables: Sequence[Table]) -> Spec | None:
+    """The panels of all tables below each other, each table under its title where there are
+    several; None without any.
+    """
+    drawn = [(table, list(panels(table).values())) for table in tables]
+    drawn = [(table, specs) for table, specs in drawn if specs]
+    views = []
+    for table, specs in drawn:
+        views += [_heading(table.title)] if len(drawn) > 1 else []
+        views += [{**spec, "width": WIDTH} for spec in specs]
+    apart = {"color": "independent", "shape": "independent"}  # each has a legend of its own
+    return {"vconcat": views, "resolve": {"scale": apart}} if views else None
+
+
+def _panel(
+    table: Table, title: Sequence[str], lines: Sequence[tuple[_Line, Spec]], tooltip: list[str]
+) -> Spec:
+    low, high = reach([d for (_, _, d), _ in lines])
+    rows = [{**told, **_row(table, line, low, high)} for line, told in lines]
+    colour, shape = _outcome(rows, "colour"), _outcome(rows, "shape")
     x = {
         "type": "quantitative",
-        "title": [_unit(table), "95 % t interval"],
+        "title": [table.rules.gain_unit, f"95 % t interval over {table.replicates}"],
+        "axis": {"tickCount": 6},
         "scale": {"domain": [low, high], "nice": False},
     }
     return {
-        "description": f"Paired differences of {table.title}; the table beneath holds the same"
-        " numbers.",
+        "title": {"text": _on_phones(title, " ".join(title)), "frame": "group"},
+        "description": f"Paired differences of {table.title}. {' '.join(title)}. The table beneath"
+        " holds the same numbers.",
         "width": "container",
         "height": 32 * len(rows),
         "data": {"values": rows},
         "encoding": {"y": _lines()},
-        "layer": [_hover(grid.header), *_marks(x, rows), *_beyond()],
+        "layer": [_band(tooltip), *_marks(x, colour, shape), *_cut(colour)],
     }
 
 
-def _reach(differences: Sequence[Difference]) -> tuple[float, float]:
-    """The ends of the axis. Intervals that reach more than five times as far as the median one are
-    not considered.
+def reach(differences: Sequence[Difference]) -> tuple[float, float]:
+    """The ends of the axis, in the unit of an improvement; 0 is between them.
+
+    The rule: how far a difference reaches is the distance from 0 of the farther end of its interval
+    (of the difference itself where it has no interval). The axis holds every interval that reaches
+    at most ``FAR`` times as far as the median one, and every mean difference within that distance.
+    So one outlier does not squeeze the rest, wherever it lies. What is left out is cut, with an
+    arrow at the edge; the number of a mean difference beyond it stands there too. Differences that
+    are exactly 0 do not count for the median, which is the lower one of two in the middle.
     """
-    ends = []
+    spans, values = [], []
     for d in differences:
-        value, half = d.paired.diff * d.better, float(np.nan_to_num(d.paired.half))
-        ends.append((value - half, value + half))
-    far = [max(abs(low), abs(high)) for low, high in ends]
-    limit = 5 * float(np.median(far))
-    kept = [pair for pair, reach in zip(ends, far, strict=True) if reach <= limit] or ends
-    low, high = min(0.0, *(a for a, _ in kept)), max(0.0, *(b for _, b in kept))
-    room = 0.05 * (high - low) or 1.0
-    return short(low - room), short(high + room)
+        value, half = d.paired.diff * d.better, d.paired.half
+        half = 0.0 if math.isnan(half) else half
+        spans.append((value - half, value + half))
+        values.append(value)
+    far = [max(abs(low), abs(high)) for low, high in spans]
+    limit = FAR * median_low([distance for distance in far if distance > 0] or [0.0])
+    ends = [0.0, *(value for value in values if abs(value) <= limit)]
+    ends += [end for span, f in zip(spans, far, strict=True) if f <= limit for end in span]
+    room = 0.05 * (max(ends) - min(ends)) or 1.0
+    return short(min(ends) - room), short(max(ends) + room)
+
+
+def _row(table: Table, line: _Line, low: float, high: float) -> Spec:
+    """What is drawn of a difference, on an axis from ``low`` to ``high``."""
+    row, column, d = line
+    value, half = d.paired.diff * d.better, d.paired.half
+    ends = [value] if math.isnan(half) else [value - half, value + half]
+    text = signed(value, table.kind)
+    return {
+        "line": f"{table.compared(row)}\n{table.place(column)}",
+        "value": short(value),
+        "at": short(min(max(value, low), high)),
+        "low": None if math.isnan(half) else short(ends[0]),
+        "high": None if math.isnan(half) else short(ends[-1]),
+        "outcome": look(d.outcome).name,
+        "cut left": ends[0] < low,
+        "cut right": ends[-1] > high,
+        "left": text if value < low else "",
+        "right": text if value > high else "",
+    }
+
+
+def _on_phones(narrow: object, wide: object) -> Spec:
+    """A value where a panel's place on the page is narrow, and the one elsewhere."""
+    return {"expr": f"containerSize()[0] < 480 ? {json.dumps(narrow)} : {json.dumps(wide)}"}
 
 
 def _lines() -> Spec:
     """The vertical axis: what is compared and where, in two lines of text."""
-    # On a phone the labels are cut shorter, so that there is room for the intervals.
-    limit = {"expr": "containerSize()[0] < 480 ? 125 : 240"}
     axis = {
         "labelExpr": "split(datum.label, '\\n')",
         "domain": False,
         "ticks": False,
-        "labelLimit": limit,
+        "labelLimit": _on_phones(125, 240),  # so that there is room for the intervals
+        "labelOffset": -7,  # the two lines are level with the mark
+        "labelPadding": 16,  # an arrow stands between the label and the axis
     }
     return {"field": "line", "type": "nominal", "sort": None, "title": None, "axis": axis}
 
 
-def _hover(tooltip: list[str]) -> Spec:
-    """A band behind each line. Under the pointer it is visible, and shows the line's numbers."""
-    select = {"type": "point", "on": "pointerover", "clear": "pointerout"}
-    shown = {"param": "row", "empty": False, "value": 0.25}
+def _band(tooltip: list[str]) -> Spec:
+    """A band behind each line, which shows the line's numbers (page.css makes it visible under the
+    pointer).
+    """
     return {
-        "params": [{"name": "row", "select": select}],
-        "mark": {"type": "rect", "color": COLOURS[5], "aria": False},
-        "encoding": {
-            "opacity": {"condition": shown, "value": 0},
-            "tooltip": [{"field": name, "type": "nominal"} for name in tooltip],
+        "mark": {"type": "rect", "color": COLOURS[5], "opacity": 0, "aria": False},
+        "encoding": {"tooltip": [{"field": name, "type": "nominal"} for name in tooltip]},
+    }
+
+
+def _outcome(rows: Sequence[Spec], part: Literal["colour", "shape"]) -> Spec:
+    """The channel of the outcome's colour or shape, with a legend of those that are there."""
+    there = [look for look in LOOKS.values() if look.name in {row["outcome"] for row in rows}]
+    return {
+        "field": "outcome",
+        "type": "nominal",
+        "legend": {"columns": {"expr": "width < 400 ? 2 : 4"}},
+        "scale": {
+            "domain": [look.name for look in there],
+            "range": [getattr(look, part) for look in there],
         },
     }
 
 
-def _marks(x: Spec, rows: list[Spec]) -> list[Spec]:
+def _marks(x: Spec, colour: Spec, shape: Spec) -> list[Spec]:
     """The line at zero, the intervals, and the differences by outcome."""
-    there = [outcome for outcome in OUTCOMES if outcome in {row["outcome"] for row in rows}]
-    colour, shape = (
-        {
-            "field": "outcome",
-            "legend": {"columns": 2},
-            "scale": {"domain": there, "range": [OUTCOMES[o][k] for o in there]},
-        }
-        for k in (0, 1)
-    )
-    still = {"clip": True, "interactive": False}
+    still = {"interactive": False}
     return [
         {
-            "mark": {"type": "rule", "strokeDash": [3, 3]},
+            "data": {"values": [{}]},  # one line, not one for each difference
+            "mark": {"type": "rule", "strokeDash": [3, 3], **still},
             "encoding": {"x": {"datum": 0}, "y": None},
         },
         {
-            "mark": {"type": "rule", "strokeWidth": 2, **still, "aria": False},
+            "mark": {"type": "rule", "strokeWidth": 2, "clip": True, **still, "aria": False},
             "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": colour},
         },
         {
             "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1, **still},
-            "encoding": {"x": {**x, "field": "value"}, "color": colour, "shape": shape},
+            "encoding": {"x": {**x, "field": "at"}, "color": colour, "shape": shape},
         },
     ]
 
 
-def _beyond() -> list[Spec]:
-    """The numbers of differences that lie outside the axis, at its edges."""
-    edge = {"type": "text", "fontSize": 11}
-    return [
-        {
-            "mark": {**edge, "align": "left", "dx": 4},
-            "encoding": {"x": {"value": 0}, "text": {"field": "left"}},
-        },
-        {
-            "mark": {**edge, "align": "right", "dx": -4},
-            "encoding": {"x": {"value": {"expr": "width"}}, "text": {"field": "right"}},
-        },
-    ]
-
-
-# -- a picture
-
-
-def picture(tables: list[Table]) -> Figure | None:
-    """A panel for each table that has paired differences; None without any.
-
-    Panels of one kind of table share an axis. It holds the intervals of the first table and all
-    differences. Intervals of two or three runs may be cut, since they would squeeze all others.
+def _cut(colour: Spec) -> list[Spec]:
+    """An arrow outside the axis where an interval is cut, and the number of a difference that lies
+    there.
     """
-    panels = []
-    for table in tables:
-        lines = [
-            (f"{table.compared(row)}, {table.place(column)}", d)
-            for row, column, d in table.differences()
+    layers: list[Spec] = []
+    edges = {"left": ({"value": 0}, -1), "right": ({"value": {"expr": "width"}}, 1)}
+    for side, (edge, way) in edges.items():
+        arrow = {"type": "point", "filled": True, "opacity": 1, "size": 60, "interactive": False}
+        text = {"type": "text", "fontSize": 11, "interactive": False}
+        layers += [
+            {
+                "transform": [{"filter": f"datum['cut {side}']"}],
+                "mark": {**arrow, "shape": f"triangle-{side}", "xOffset": 10 * way, "aria": False},
+                "encoding": {"x": edge, "color": colour},
+            },
+            {
+                "mark": {**text, "align": side, "dx": -10 * way, "dy": -9},
+                "encoding": {"x": edge, "text": {"field": side}},
+            },
         ]
-        panels += [(table, lines)] if lines else []
-    if not panels:
-        return None
-    heights = [len(lines) for _, lines in panels]
-    figure = Figure(figsize=(7, 0.24 * sum(heights) + 1.1 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False).ravel()
-    scales: dict[str, Axes] = {}
-    for axis, (table, lines) in zip(axes, panels, strict=True):
-        _panel(axis, lines, table)
-        if len(panels) > 1:
-            axis.set_title(textwrap.fill(table.title, 60), fontsize="medium")
-        first = scales.setdefault(table.kind, axis)
-        low, high = first.get_xlim()
-        values, room = [d.paired.diff * d.better for _, d in lines], 0.05 * (high - low)
-        first.set_xlim(
-            min(low, *(v - room for v in values)), max(high, *(v + room for v in values))
-        )
-        if first is not axis:
-            axis.sharex(first)
-    return figure
+    return layers
 
 
-def _panel(axis: Axes, lines: list[tuple[str, Difference]], table: Table) -> None:
-    for y, (_, d) in enumerate(reversed(lines)):
-        # One seed has a half-width of nan, and is drawn grey without a whisker.
-        value, half = d.paired.diff * d.better, d.paired.half
-        colour = COLOURS[2] if value - half > 0 else COLOURS[1] if value + half < 0 else "grey"
-        axis.errorbar(value, y, xerr=half, fmt="o", color=colour, capsize=3, markersize=4)
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(lines)), [label for label, _ in reversed(lines)])
-    axis.set_xlabel(f"{_unit(table)} (95 % t interval over {table.replicates})")
-    axis.margins(y=0.5 / max(len(lines), 1))
+def _heading(title: str) -> Spec:
+    """The title above the panels of a table, in as many lines as it needs."""
+    lines = textwrap.wrap(title, 52)
+    text = {"type": "text", "align": "left", "baseline": "top", "fontSize": 14, "fontWeight": 600}
+    return {
+        "width": WIDTH,
+        "height": 18 * len(lines),
+        "data": {"values": [{}]},
+        "mark": {**text, "lineHeight": 18},
+        "encoding": {"x": {"value": 0}, "y": {"value": 0}, "text": {"value": lines}},
+    }

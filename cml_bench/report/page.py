@@ -22,7 +22,8 @@ from markupsafe import Markup
 import cml_bench
 from cml_bench import texts
 from cml_bench.evidence.table import Table
-from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
+from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, REPRODUCED
+from cml_bench.figures.outcomes import LOOKS
 from cml_bench.records import FINISHED, Record, Store
 from cml_bench.report import charts, forest, forms, grids, summary
 from cml_bench.report.grids import DASH, Grid
@@ -34,10 +35,7 @@ _LOG_LINES = 20
 
 # A sign beside each verdict: it is seen at a glance, and does not depend on colour.
 SIGNS = {
-    GAIN: "▲",
-    LOSS: "▼",
-    UNDECIDED: "◆",
-    summary.NOT_TESTED: "●",
+    **{look.name: look.sign for look in LOOKS.values()},
     REPRODUCED: "✓",
     DIFFERS: "≠",
     CANNOT_TELL: "?",
@@ -112,7 +110,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"told": texts.html, "number": leading_number, "embedded": _embedded}
-    environment.globals |= {"sign": _sign}
+    environment.globals |= {"sign": _sign, "looks": LOOKS}
     return environment
 
 
@@ -197,7 +195,7 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
         "title": table.title,
         "main": main,
         "labels": 2 if table.rules.by_inner_steps else 1,
-        "forest": forest.chart(table),
+        "forest": forest.panels(table),
         "differences": differences if differences.rows else None,
         "beside": beside,
         "explanation": forms.explanation(table),

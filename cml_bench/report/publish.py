@@ -19,9 +19,8 @@ from tabulate import tabulate
 from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
-from cml_bench.figures import style
 from cml_bench.records import Record, Store, write_episodes
-from cml_bench.report import forest, grids, summary, write
+from cml_bench.report import charts, forest, grids, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Study
@@ -73,7 +72,7 @@ def publish(
     write.tables(plan, home, [], out=home)
     write.page(plan, home, out=home)
     if drawn := forest.picture(_tables(plan, home)):
-        write_bytes(home / FOREST, style.encode(drawn, "png"))
+        write_bytes(home / FOREST, charts.png(drawn))
     _fill(Path(root) / README, study, lambda page: brief(plan, home, page))
     _fill(Path(root) / RESULTS, study, lambda page: block(plan, home, page))
 
@@ -140,7 +139,8 @@ def block(plan: Plan, home: Path, page: Path) -> str:
     ]
     differences = (
         "Paired differences",
-        "Improvement is to the right; 95 % t intervals, as in the tables above",
+        "Improvement is to the right; 95 % t intervals, as in the tables above. Colour and shape:"
+        " the outcome after Holm's adjustment",
         FOREST,
     )
     drawn = [(f.title, f.caption, f"figures/{key}.png") for key, f in plan.figures.items()]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from cml_bench.evidence.table import Table
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
+from cml_bench.figures.outcomes import NOT_TESTED, look
 from cml_bench.records import FINISHED, Record
 from cml_bench.report.grids import DASH, numbers
 from cml_bench.spec import RunSpec
@@ -17,7 +18,7 @@ from cml_bench.study.plan import Plan
 from cml_bench.study.status import STATES, State
 from cml_bench.texts import Prose
 
-NOT_TESTED, NOT_JUDGED = "not tested", "not judged"
+NOT_JUDGED = "not judged"
 DIFFERENCES = (GAIN, LOSS, UNDECIDED, NOT_TESTED)
 LEVELS = (REPRODUCED, DIFFERS, CANNOT_TELL, NOT_JUDGED)
 _PLURAL = {GAIN: "gains", LOSS: "losses", DIFFERS: "differ"}
@@ -28,7 +29,7 @@ def tally(tables: Iterable[Table]) -> dict[str, int]:
     counts = dict.fromkeys((*DIFFERENCES, *LEVELS), 0)
     for table in tables:
         for _, _, difference in table.differences():
-            counts[difference.outcome if difference.outcome in DIFFERENCES else NOT_TESTED] += 1
+            counts[look(difference.outcome).name] += 1
         for line in table.beside:
             counts[line.outcome if line.outcome in LEVELS else NOT_JUDGED] += 1
     return counts
