@@ -245,9 +245,7 @@ def _judge(
         _reason(cell.base, line.column, like, plain, runs)[0] if d.testable else d.verdict
     )
     if not line.gain_reason:
-        # Of another setting the paper's gain is another number: ours is tested, and no more.
-        theirs_too = None if claim.not_stated else line.paper_gain
-        line.gain = verdict.gain_verdict(d.paired, d.holm_p, theirs_too)
+        line.gain = verdict.gain_verdict(d.paired, d.holm_p, line.paper_gain)
 
 
 def _reason(
