@@ -131,9 +131,11 @@ def plan(args: Namespace) -> None:
 
     content, where = config.merged(args.config), ", ".join(map(str, args.config))
     if args.out:
+        from cml_bench.evidence import paper
         from cml_bench.study.resolve import resolve  # in this process: cached() starts it for that
 
         resolved = resolve(config.parse(content, where), where)
+        paper.check(resolved)
         files.write_json(args.out, resolved.json_values())
         if not args.json:
             return

@@ -143,6 +143,9 @@ class Content(Part):
     data_differs: str = Field(
         "", description="how the data is not, or may not be, the published one; empty: it is"
     )
+    data_unordered_sha256: str = Field(
+        "", description="of images, in whatever order they stand; empty: not known"
+    )
     created: str
     versions: Versions
     machine: Machine

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cml_bench import registry
-from cml_bench.data import _source
+from cml_bench.data import _source, references
 from cml_bench.data._source import RemoteFile, sha256_of
 from cml_bench.data.episodes import Episodes
 from cml_bench.data.omniglot import Omniglot
@@ -177,6 +177,7 @@ def test_the_real_drawings(real_data, tmp_path):
     data.open(tmp_path, torch.device("cpu"), torch.float32)
     assert data.arrays.images.shape == (32_460, 1, 28, 28)
     assert data.sha256 == DECODED, "pixels, class sizes and split, whatever archive they came in"
+    assert references.repacked(data.data_id, data.unordered_sha256).startswith("repacked copy")
     assert set(data.arrays.sizes.tolist()) == {20}
     ink = 1 - data.arrays.images.mean() / 255
     assert 0.05 < ink < 0.12

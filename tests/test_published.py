@@ -97,15 +97,19 @@ def test_a_co_learner_of_another_kind_is_another_row(tmp_path, cml, reason):
 
 
 @pytest.mark.parametrize(
-    ("gamma", "said_of_it"),
-    [(0.5, "reproduced"), (0.2, "not comparable: cml.gamma 0.2, the paper 0.5")],
+    ("gamma", "said_of_it", "of_the_other_row"),
+    [
+        (0.5, "reproduced", "not the official protocol: cml.gamma 0.5 instead of 1.0"),
+        (1.0, "not comparable: cml.gamma 1.0, the paper 0.5", ""),
+    ],
 )
-def test_an_option_of_the_published_row_is_asked_for(tmp_path, gamma, said_of_it):
+def test_an_option_of_the_published_row_is_asked_for(tmp_path, gamma, said_of_it, of_the_other_row):
     methods = {"maml": {}, "maml+cml": {"options": {"cml": {"gamma": gamma}}}}
     level = {"base": 50.0, "meta": 55.0, "co": 50.0}
     verdicts = said(built(tmp_path, level, methods=methods))
     assert verdicts["MAML + CML†", 1] == said_of_it
-    assert verdicts["MAML + CML", 1] == "reproduced", "for which the paper does not say"
+    other = f"not comparable: {of_the_other_row}" if of_the_other_row else "reproduced"
+    assert verdicts["MAML + CML", 1] == other, "which has no gamma of its own"
 
 
 def test_columns_may_have_a_structure_of_their_own(tmp_path):

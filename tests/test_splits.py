@@ -156,7 +156,7 @@ def test_the_gain_is_judged_on_the_one_split_that_the_paper_has(tmp_path):
     setting = {"data": "sbm", "split": "v1/r7", "backbone": "gcn", "way": 2}
     rows = [
         {"label": "G-Meta", "values": {"1-shot": 60.0}},
-        {"label": "G-Meta + CML", "values": {"1-shot": 64.0}},
+        {"label": "G-Meta + CML", "values": {"1-shot": 64.0}, "structure": {"cml.gamma": 0.2}},
     ]
     source = {
         "title": "T",

@@ -1,4 +1,4 @@
-"""Decoded images: their arrays, their hash, and the header of the file that stores them."""
+"""Decoded images: their arrays, their hashes, and the header of the file that stores them."""
 
 import hashlib
 from typing import BinaryIO, NamedTuple
@@ -54,4 +54,26 @@ def hash_images(arrays: ImageArrays) -> str:
         digest.update(split.encode() + np.asarray(arrays.splits[split], dtype="<i8").tobytes())
     if arrays.group != 1:
         digest.update(f"group {arrays.group}".encode())
+    return digest.hexdigest()
+
+
+def hash_unordered(arrays: ImageArrays) -> str:
+    """SHA-256 (hex) of the same data in whatever order: a digest of each split's multiset of
+    classes, and of each class's multiset of images.
+
+    The order of files, of rows and of classes within a split does not count, and names do not. A
+    changed pixel, an image more or less, an image or a class elsewhere gives another digest. Where
+    images stand in groups, the multiset is one of groups.
+    """
+    each, classes = arrays.group, []
+    for part in np.split(arrays.images, np.cumsum(arrays.sizes, dtype=int)[:-1]):
+        groups = [
+            hashlib.sha256(np.ascontiguousarray(part[first : first + each]).data).digest()
+            for first in range(0, len(part), each)
+        ]
+        classes.append(hashlib.sha256(b"".join(sorted(groups))).digest())
+    digest = hashlib.sha256(repr((arrays.images.shape[1:], each)).encode())
+    for split in sorted(arrays.splits):
+        inside = sorted(classes[number] for number in arrays.splits[split])
+        digest.update(f"{split} {len(inside)} ".encode() + b"".join(inside))
     return digest.hexdigest()

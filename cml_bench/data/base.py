@@ -39,6 +39,7 @@ class DataSet:
     terms = ""  # the terms of use that a user must accept before the data is fetched, with a link
     licence = ""  # a sentence about the licence, shown when the data is fetched
     differs = ""  # how a user's own copy differs, or may differ, from the published data
+    unordered_sha256 = ""  # see ``_arrays.hash_unordered``; empty: not known
     input_shape: tuple[int, ...]
 
     def __init__(self, options: spec.Options):

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cml_bench.data import prepared
+from cml_bench.data import prepared, references
 from cml_bench.data._archives import AGAIN
-from cml_bench.data._arrays import ImageArrays, flaw, hash_images, write_header
+from cml_bench.data._arrays import ImageArrays, flaw, hash_images, hash_unordered, write_header
 from cml_bench.data._source import LocalCopy, digests_of, obtain_all, to_stderr
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import SPLITS, Examples, Picks, Task, draw_picks
@@ -35,6 +35,7 @@ class _Prepared(NamedTuple):
     arrays: Any
     sha256: str
     differs: str
+    unordered: str
 
 
 class ClassSet(DataSet):
@@ -142,7 +143,7 @@ class ClassSet(DataSet):
                 home.rmdir()
                 home.parent.rmdir()
             raise
-        index = {
+        index: dict[str, Any] = {
             "data_id": self.data_id,
             "sizes": arrays.sizes.tolist(),
             "splits": {split: classes.tolist() for split, classes in arrays.splits.items()},
@@ -153,16 +154,14 @@ class ClassSet(DataSet):
             },
             **more,
         }
-        # If a repacked copy has the right numbers, nobody knows whether it is the published data.
+        unordered = index.get("unordered_sha256", "")
+        published = prepared.is_wanted(index, self.edition_digests(), {})
         if "differs" in index:
             index["differs"] = f"not the published data: {index['differs']}"
-        elif not prepared.is_wanted(index, self.edition_digests(), {}):
-            index["differs"] = "an own copy of the data, whose digest is not a published one"
-        if "differs" in index:
-            to_stderr(
-                f"{self.data_id}: {index['differs']}. Its results are not set against published"
-                " ones."
-            )
+        elif not published:
+            index["differs"] = references.told_of_copy(self.data_id, unordered)
+        for line in references.told(self.data_id, unordered, index.get("differs", "")):
+            to_stderr(line)
         write_json(home / "index.json", index)
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "ClassSet":
@@ -175,7 +174,7 @@ class ClassSet(DataSet):
             raise UserError(
                 f"{self.name} is not prepared in {home}: run {self._fetch(home)} first."
             )
-        arrays, digest, self.differs = self._read(home)
+        arrays, digest, self.differs, self.unordered_sha256 = self._read(home)
         self.attach(arrays, device, dtype)
         self._sha256 = digest
         self.smallest_class = int(arrays.sizes.min())  # a user's own copy may have another
@@ -216,7 +215,8 @@ class ClassSet(DataSet):
             problem = f"is damaged ({type(error).__name__}: {error}). Move the folder away"
             again = f"and run {self._fetch(home)}, which makes it anew."
             raise UserError(f"the prepared data in {home} {problem} {again}") from None
-        return _Prepared(arrays, digest, str(index.get("differs", "")))
+        told = (str(index.get(key, "")) for key in ("differs", "unordered_sha256"))
+        return _Prepared(arrays, digest, *told)
 
     def attach(self, arrays: Any, device: torch.device, dtype: torch.dtype) -> None:
         """Use these arrays, on this device. Inputs are given as ``dtype``."""
@@ -299,7 +299,7 @@ class ImageSet(ClassSet):
     def make(
         self, home: Path, paths: dict[str, Path], exact: bool
     ) -> tuple[ImageArrays, dict[str, Any]]:
-        """Write ``images.npy``, one class after another."""
+        """Write ``images.npy``, one class after another, and give the digest without order."""
         sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
         write_bytes(home / "images.npy", lambda file: self._write(file, paths, sizes, exact))
         ends = np.cumsum([len(sizes[split]) for split in SPLITS])
@@ -307,7 +307,8 @@ class ImageSet(ClassSet):
         images = np.load(home / "images.npy", mmap_mode="r")
         differs = self._differs(sizes)
         arrays = ImageArrays(images, np.concatenate(list(sizes.values())), splits, self.group)
-        return arrays, {"differs": differs} if differs else {}
+        more = {"unordered_sha256": hash_unordered(arrays)}
+        return arrays, more | ({"differs": differs} if differs else {})
 
     def _write(
         self, file: BinaryIO, paths: dict[str, Path], sizes: dict[str, list[int]], exact: bool

@@ -35,6 +35,7 @@ def content_of(
         "kind": data.kind,
         "data_sha256": data.sha256,
         "data_differs": data.differs,
+        "data_unordered_sha256": data.unordered_sha256,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             "cml_bench": cml_bench.__version__,

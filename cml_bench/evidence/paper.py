@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from cml_bench import registry
+from cml_bench.data import references
 from cml_bench.errors import UserError, unknown
-from cml_bench.evidence import verdict
+from cml_bench.evidence import not_stated, verdict
+from cml_bench.evidence.not_stated import NotStated, option
 from cml_bench.evidence.table import Beside, Cell, Column, Table, TableRow
 from cml_bench.spec import Model, RunSpec
 from cml_bench.study import strict_yaml
@@ -27,10 +30,13 @@ MEANS = {
 
 
 class PaperSetting(Model):
-    """What the paper's number was measured on; see :class:`cml_bench.evidence.verdict.Setting`."""
+    """What the paper's number was measured on; see :class:`cml_bench.evidence.verdict.Setting`.
+
+    ``split`` may be a list: the paper leaves open which of them it is.
+    """
 
     data: str
-    split: str | None = None
+    split: str | tuple[str, ...] | None = None
     size: int | None = None
     backbone: str | None = None
     way: int
@@ -50,10 +56,7 @@ class PaperRow(Model):
     steps: int | None = Field(None, description="outer steps; none: the table's")
     structure: dict[str, Any] = Field(
         {},
-        description=(
-            "options that make the row, as network.head_blocks. A gamma that is not here is not"
-            " known: any one that was fixed beforehand will do"
-        ),
+        description=("options that make the row, as network.head_blocks"),
     )
     numbers: dict[str, float] = Field(
         {}, description="what else is printed of the row: parameters, sizes"
@@ -80,6 +83,9 @@ class PaperTable(Model):
     )
     rows: tuple[PaperRow, ...]
     errata: tuple[Line, ...] = ()
+    not_stated: tuple[NotStated, ...] = Field(
+        (), description="what holds for this table alone; that of the whole file is added"
+    )
 
 
 class PaperNumbers(Model):
@@ -88,6 +94,16 @@ class PaperNumbers(Model):
     source: Line
     tables: dict[str, PaperTable]
     errata: tuple[str, ...] = ()
+    not_stated: tuple[NotStated, ...] = Field(
+        (), description="settings that the paper leaves open, in every table"
+    )
+
+    def table(self, key: str, path: str) -> PaperTable:
+        """One table with all that the paper leaves open; a UserError if there is none."""
+        if key not in self.tables:
+            raise unknown(f"published table (in {path})", key, self.tables)
+        found = self.tables[key]
+        return found.model_copy(update={"not_stated": self.not_stated + found.not_stated})
 
 
 def read(path: Path | str) -> PaperNumbers:
@@ -102,18 +118,42 @@ def paper_table(table: Table, plan: Plan) -> tuple[str, PaperTable] | None:
     """Name and content of the paper's table that a table's configuration names by ``paper``; None
     if it names none.
     """
-    key, path = plan.tables[table.key].paper, plan.study.published
+    key = plan.tables[table.key].paper
     if not key:
         return None
+    path, numbers = _file(table.key, plan)
+    return f"{key.replace('table', 'Table ')} of {numbers.source}", numbers.table(key, path)
+
+
+def _file(table: str, plan: Plan) -> tuple[str, PaperNumbers]:
+    """Path and content of the file that has the paper's table."""
+    path = plan.study.published
     if not path:
         raise UserError(
-            f"table {table.key} names the published table {key!r}: name their file under"
-            " `published`."
+            f"table {table} names the published table {plan.tables[table].paper!r}: name their file"
+            " under `published`."
         )
-    numbers = read(path)
-    if key not in numbers.tables:
-        raise unknown(f"published table (in {path})", key, numbers.tables)
-    return f"{key.replace('table', 'Table ')} of {numbers.source}", numbers.tables[key]
+    return path, read(path)
+
+
+def check(plan: Plan) -> None:
+    """A UserError, before anything runs, if a table's published one is not there, or if the file
+    names under ``not_stated`` what does not exist. It loads all plug-ins.
+    """
+    named = [(key, table.paper) for key, table in plan.tables.items() if table.paper]
+    if not named:
+        return
+    path, numbers = _file(named[0][0], plan)
+    for _, key in named:
+        for number, item in enumerate(numbers.table(key, path).not_stated):
+            for kind, names, known in (
+                ("data set", item.data, registry.datasets.names()),
+                ("network", item.network, registry.networks.names()),
+                ("method", item.method, registry.method_names()),
+            ):
+                if strange := sorted({*names} - {*known}):
+                    place = f"{kind} (in {path}, not_stated.{number})"
+                    raise unknown(place, strange[0], known)
 
 
 def beside(table: Table, source: PaperTable, plan: Plan) -> list[Beside]:
@@ -177,21 +217,32 @@ def _judge(
 ) -> None:
     """Add the verdicts on level and gain, or why there are none."""
     cell = line.cell
-    line.reason = _reason(cell, line.column, theirs, source, runs)
-    if line.reason:
+    line.reason, claim = _reason(cell, line.column, theirs, source, runs)
+    if line.reason or claim is None:
         return
+    record = next(iter(cell.records.values()))
+    if record.data_differs:
+        line.repacked = references.repacked(record.spec.data_id, record.data_unordered_sha256)
+    line.assumed = [
+        item.assumed(record.spec) for item in _assumed(record.spec, line.column, theirs, source)
+    ]
     seeds = sorted(cell.values)
     line.level = verdict.level_verdict(
-        [cell.values[s] for s in seeds], [cell.scores[s] for s in seeds], line.paper
+        [cell.values[s] for s in seeds],
+        [cell.scores[s] for s in seeds],
+        line.paper,
+        claim.not_stated,
     )
     d = cell.difference
     if d is None or cell.base is None:
         return
-    # The baseline has the network of the row that it is compared with.
-    network = {key: value for key, value in theirs.structure.items() if key.startswith("network.")}
+    # The baseline has the network of the row that it is compared with, and no co-learner.
+    structure = _structure(line.column, theirs, source)
+    network = {key: value for key, value in structure.items() if key.startswith("network.")}
     like = (base or PaperRow(label="")).model_copy(update={"structure": network})
+    plain = source.model_copy(update={"structures": {}})
     line.gain_reason = (
-        _reason(cell.base, line.column, like, source, runs) if d.testable else d.verdict
+        _reason(cell.base, line.column, like, plain, runs)[0] if d.testable else d.verdict
     )
     if not line.gain_reason:
         line.gain = verdict.gain_verdict(d.paired, d.holm_p, line.paper_gain)
@@ -203,11 +254,25 @@ def _reason(
     theirs: PaperRow,
     source: PaperTable,
     runs: dict[str, PlannedRun],
-) -> str:
-    """Why a cell may not be set beside the paper's row; empty: it may."""
+) -> tuple[str, verdict.Claim | None]:
+    """Why a cell may not be set beside the paper's row (empty: it may), and the claim."""
     if not cell.records:
-        return "no run yet"
-    return verdict.comparable(_claim(cell, column, theirs, source, runs)) or ""
+        return "no run yet", None
+    claim = _claim(cell, column, theirs, source, runs)
+    return verdict.comparable(claim) or "", claim
+
+
+def _structure(column: Column, theirs: PaperRow, source: PaperTable) -> dict[str, Any]:
+    """The options that the paper's row and column are made with."""
+    return {**source.structures.get(column.group, {}), **theirs.structure}
+
+
+def _assumed(
+    spec: RunSpec, column: Column, theirs: PaperRow, source: PaperTable
+) -> list[NotStated]:
+    """What the configuration had to assume for a run beside the paper's row."""
+    structure = _structure(column, theirs, source)
+    return [item for item in source.not_stated if item.applies(spec, structure)]
 
 
 def _deviation(
@@ -215,15 +280,18 @@ def _deviation(
 ) -> tuple[str, str]:
     """The protocol, and an option that is not that of the paper's row.
 
-    The protocol is ``official``, or names an option that is not the official one's.
+    The protocol is ``official``, or names an option that is not the official one's. Any value
+    will do of an option that the paper leaves open.
     """
-    structure = {**source.structures.get(column.group, {}), **theirs.structure}
+    structure = _structure(column, theirs, source)
     deviates = {**run.deviates}
     for key, value in structure.items():
-        mine, _ = deviates.pop(key, (_option(spec, key), None))
+        mine, _ = deviates.pop(key, (option(spec, key), None))
         if mine != value:
             return "official", f"{key} {mine}, the paper {value}"
-    deviates.pop("cml.gamma", None)
+    for item in _assumed(spec, column, theirs, source):
+        for key in item.open_options(structure):
+            deviates.pop(key, None)
     for key, (mine, official) in deviates.items():
         return f"{key} {mine} instead of {official}", ""
     asked = run.spec.evaluation.query
@@ -234,14 +302,6 @@ def _deviation(
         if wanted is not None and mine != wanted:
             return "official", f"{what} {mine}, the paper's code {wanted}"
     return "official", ""
-
-
-def _option(spec: RunSpec, key: str) -> Any:
-    """A resolved option by its dotted key; None if it has a default that the record leaves out."""
-    tree: Any = {**spec.options, "network": spec.network.options if spec.network else {}}
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree
 
 
 def _claim(
@@ -255,10 +315,11 @@ def _claim(
     data, split, size = spec.data_id.split("/")[0], *_split_and_size(spec.data_id)
     setting = source.settings.get(column.group) or source.settings[""]
     backbone = spec.network.name if spec.network else None
+    splits = setting.split if isinstance(setting.split, tuple) else (setting.split,)
     mine = verdict.Setting(data, split, size, backbone, spec.steps, spec.way, spec.shot)
     paper = verdict.Setting(
         setting.data,
-        setting.split,
+        split if split in splits else splits[0],
         setting.size,
         setting.backbone,
         theirs.steps or source.steps,
@@ -275,7 +336,11 @@ def _claim(
         gamma_fixed_beforehand=all(run.gamma_named for run in used),
         statuses=tuple(record.status for record in cell.records.values()),
         data_hashes=tuple(record.data_sha256 for record in cell.records.values()),
-        data_differs=tuple(record.data_differs for record in cell.records.values()),
+        data_differs=tuple(
+            "" if references.repacked(r.spec.data_id, r.data_unordered_sha256) else r.data_differs
+            for r in cell.records.values()
+        ),
+        not_stated=tuple(item.what for item in _assumed(spec, column, theirs, source)),
         precisions=tuple(record.spec.precision for record in cell.records.values()),
     )
 
@@ -290,18 +355,12 @@ def _split_and_size(data_id: str) -> tuple[str | None, int | None]:
     return "/".join(names) or None, int(sizes[0][:-2]) if sizes else None
 
 
-def _gammas(table: Table, source: PaperTable) -> list[str]:
-    """The gamma of our rows, where the paper does not say which it used."""
-    rows = {row.label: row for row in source.rows}
-    assumed: dict[float, list[str]] = {}
-    for row in table.results:
-        records = [record for cell in row.cells.values() for record in cell.records.values()]
-        gammas = [record.spec.gamma for record in records if record.spec.gamma is not None]
-        if gammas and row.label in rows and "cml.gamma" not in rows[row.label].structure:
-            assumed.setdefault(gammas[0], []).append(row.label)
+def _repacked(lines: list[Beside]) -> list[str]:
+    """How our copies are known as the published data."""
     return [
-        f"γ = {gamma:g} assumed, since the paper does not say: {', '.join(labels)}."
-        for gamma, labels in assumed.items()
+        f"{text[0].upper()}{text[1:]}: its images are those of the published data by a digest that"
+        " does not depend on the order of files and rows."
+        for text in dict.fromkeys(line.repacked for line in lines if line.repacked)
     ]
 
 
@@ -318,7 +377,8 @@ def sentences(table: Table, name: str, source: PaperTable) -> list[str]:
             "The paper's number is taken as fixed. Reproduced: the 90 % interval of the difference"
             " is within ±1 point; differs: it is outside altogether; else it cannot be told."
         )
-    said += _gammas(table, source)
+    said += not_stated.sentences(lines)
+    said += _repacked(lines)
     copied = {line.copied for line in lines if line.copied}
     if copied:
         said.append(

@@ -171,7 +171,9 @@ class Beside:
     """A cell beside the paper's number and its half-width.
 
     ``paper_gain`` is the paper's number minus that of its baseline. ``reason`` says why there is no
-    verdict at all, ``gain_reason`` why there is one on the level and none on the gain.
+    verdict at all, ``gain_reason`` why there is one on the level and none on the gain. ``assumed``:
+    what the paper does not state, where, and what ours is. ``repacked``: that our data is a
+    repacked copy of the published one.
     """
 
     label: str
@@ -186,11 +188,18 @@ class Beside:
     level: LevelVerdict | None = None
     gain: GainVerdict | None = None
     gain_reason: str = ""
+    assumed: list[str] = field(default_factory=list)
+    repacked: str = ""
 
     @property
     def outcome(self) -> str:
         """The verdict on the level, or why there is none."""
         return self.level.verdict if self.level else self.reason
+
+    @property
+    def told(self) -> str:
+        """The outcome, with what must be known of the data behind a verdict."""
+        return f"{self.outcome} ({self.repacked})" if self.level and self.repacked else self.outcome
 
 
 @dataclass

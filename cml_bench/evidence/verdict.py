@@ -21,6 +21,8 @@ GAIN, LOSS, UNDECIDED = "gain", "loss", "undecided"
 MARGIN = 1.0
 """Points by which a reproduced level may differ from the paper's."""
 
+NOT_STATED = "setting not stated in the paper"
+
 _UNIT_CHECK = 0.01
 
 
@@ -89,7 +91,9 @@ class Claim:
     ``statuses``, ``data_hashes``, ``precisions`` and ``data_differs`` have one entry per seed that
     ran. ``data_differs`` says how a user's own copy is not, or may not be, the published data; an
     entry is empty where the data is the published one. ``other_option`` names an option that the
-    paper's row is made with and ours is not. ``gamma_fixed_beforehand``: the configuration named
+    paper's row is made with and ours is not. ``not_stated`` names what the paper leaves open and
+    the configuration had to assume: it is no reason against a comparison, but no level is judged
+    (:func:`level_verdict`). ``gamma_fixed_beforehand``: the configuration named
     gamma before any result was seen, or there is no co-learner.
     """
 
@@ -102,6 +106,7 @@ class Claim:
     precisions: tuple[str, ...]
     other_option: str = ""
     data_differs: tuple[str, ...] = ()
+    not_stated: tuple[str, ...] = ()
 
     @property
     def finished(self) -> int:
@@ -145,7 +150,12 @@ class LevelVerdict:
         return self.difference + self.half
 
 
-def level_verdict(values_per_seed: ArrayLike, scores: ArrayLike, paper: float) -> LevelVerdict:
+def level_verdict(
+    values_per_seed: ArrayLike,
+    scores: ArrayLike,
+    paper: float,
+    not_stated: Sequence[str] = (),
+) -> LevelVerdict:
     """Whether our level is the paper's, from the 90 % interval of (ours - paper).
 
     ``values_per_seed``, shape (seeds,), are the means over episodes of ``scores``, shape (seeds,
@@ -157,7 +167,8 @@ def level_verdict(values_per_seed: ArrayLike, scores: ArrayLike, paper: float) -
 
     An interval inside +-``MARGIN`` is ``reproduced``, one wholly outside ``differs``, and any other
     ``cannot tell``, so a wide interval is never a reproduction. Below ``MIN_SEEDS`` seeds the
-    verdict says so instead.
+    verdict says so instead. Where settings are ``not_stated`` in the paper, it names them instead:
+    the difference is shown, but whether it is one of the method or of the setting cannot be known.
 
     Raises ``ValueError`` if values and scores disagree, as they do when their units are mixed.
     """
@@ -170,7 +181,11 @@ def level_verdict(values_per_seed: ArrayLike, scores: ArrayLike, paper: float) -
         raise ValueError(f"need a finite number of the paper, got {paper}")
     half = math.hypot(half_seeds, 1.645 * episode_error)
     difference = mean - paper
-    return LevelVerdict(_judge_level(difference, half, n), difference, half, n)
+    if not_stated:
+        verdict = f"{NOT_STATED}: {'; '.join(not_stated)}"
+    else:
+        verdict = _judge_level(difference, half, n)
+    return LevelVerdict(verdict, difference, half, n)
 
 
 @dataclass(frozen=True)

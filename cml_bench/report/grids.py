@@ -170,7 +170,7 @@ def _beside(table: Table) -> Grid:
                 cell_text(line.cell, table.kind),
                 theirs,
                 _interval(line.level.difference, line.level) if line.level else DASH,
-                line.outcome,
+                line.told,
                 *_gain(line),
             ]
         )
