@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 import cml_bench
 from cml_bench import texts
+from cml_bench.evidence import stats
 from cml_bench.evidence.table import Table
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
 from cml_bench.records import FINISHED, Record, Store
@@ -34,8 +35,8 @@ _LOG_LINES = 20
 
 # A sign beside each verdict: it is seen at a glance, and does not depend on colour.
 SIGNS = {
-    GAIN: "▲",
-    LOSS: "▼",
+    GAIN: stats.UP,
+    LOSS: stats.DOWN,
     UNDECIDED: "◆",
     summary.NOT_TESTED: "●",
     REPRODUCED: "✓",
@@ -130,7 +131,7 @@ _NUMBER = re.compile(r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?")
 
 def leading_number(text: str) -> float | None:
     """The number that a cell begins with, by which its column is sorted: the mean of ``73.17 ± 1.35
-    (1.41)**``. None if the cell begins with none.
+    (1.41) ▲▲``. None if the cell begins with none.
     """
     match = _NUMBER.match(text.replace("−", "-"))
     return float(match[0].replace(",", "")) if match else None
