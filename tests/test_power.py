@@ -11,9 +11,12 @@ from cml_bench.__main__ import main
 from cml_bench.errors import UserError
 from cml_bench.evidence import power, stats
 from cml_bench.evidence.build import build
+from cml_bench.records import Store
 from cml_bench.report import write
 from tests.helpers import beside_paper
+from tests.helpers.plans import edited
 from tests.helpers.simulated import finish, study
+from tests.test_splits import planned
 from tests.test_start_up import modules
 
 GAIN = {"base": 50.0, "meta": 55.0, "co": 56.0}
@@ -69,6 +72,37 @@ def test_a_finished_study_gives_its_own_spreads_and_their_median_elsewhere(tmp_p
     other = block(power.told(beside_paper.study(tmp_path / "other"), spreads), 0)
     assert other[0][-1] == f"{effect * np.median(own):.3g}"
     assert other[1][-1] != other[0][-1], "the co-learner's differences vary by another amount"
+
+
+def test_spreads_of_errors_are_those_of_the_same_shot_and_steps(tmp_path):
+    resolved = study(6, "regression")
+    store = finish(resolved, tmp_path, {"base": 4.0, "meta": 3.0, "co": 5.0}, seed_sd=0.1)
+    write.tables(resolved, tmp_path, [])
+    spreads = power.of_study(tmp_path / "simulated")
+    table = build(resolved, store, "table1")
+    for row, column, d in table.differences():
+        assert spreads.of(table, row, column) == pytest.approx(d.per_seed.std(ddof=1))
+    other = edited(resolved, lambda plan: plan["tables"].update(t=plan["tables"].pop("table1")))
+    assert block(power.told(other, spreads), 0)[0][-1] == "–"
+
+
+def test_a_spread_over_class_splits_is_not_taken_for_one_over_seeds(tmp_path):
+    plan = planned(lambda config: config["experiments"]["f"].update(seeds=5))
+    table = build(plan, Store(tmp_path), "t")
+    (row, column), place = (table.rows[1], table.columns[0]), "G-Meta + CML"
+    own = power.Spreads("x", 1.0, 2.0, {power.Place("t", place, column): 3.0})
+    assert spread_lines(own, table, row, column) == (3.0, None)
+    elsewhere = power.Spreads("x", 1.0, 2.0, {power.Place("u", place, column): 3.0})
+    assert spread_lines(elsewhere, table, row, column) == (1.0, 1.0)
+    rows = block(power.told(plan, own), 0)
+    assert [line[1] for line in rows] == ["meta-learner", "meta-learner, one split"]
+    assert rows[1][-2:] == [f"{stats.detectable(5, 2):.2f}", "–"]
+
+
+def spread_lines(spreads, table, row, column):
+    """The spread over class splits and that over the seeds of one; None: not known."""
+    both = [spreads.of(table, row, column, one_split) for one_split in (False, True)]
+    return tuple(None if np.isnan(spread) else spread for spread in both)
 
 
 def test_a_folder_without_tables_or_spreads_is_named(tmp_path):

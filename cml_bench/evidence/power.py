@@ -48,12 +48,17 @@ class Spreads:
     co: float
     places: dict[Place, float] = field(default_factory=dict)
 
-    def of(self, table: Table, row: TableRow, column: Column) -> float:
-        """The spread of a comparison; nan where it is not known."""
+    def of(self, table: Table, row: TableRow, column: Column, one_split: bool = False) -> float:
+        """The spread of a comparison; nan where it is not known.
+
+        A finished study's tables hold spreads over class splits, not over the seeds of one split.
+        """
         other = self.meta if row.reading == "meta" else self.co
-        if table.rules.by_inner_steps:  # errors of other shots and steps are of other sizes
-            other = math.nan
-        return self.places.get(Place(table.key, csv_text(row.label), column), other)
+        known = any(place.table == table.key for place in self.places)
+        if table.rules.by_inner_steps or (one_split and known):
+            other = math.nan  # errors of other shots and steps are of other sizes
+        own = Place(table.key, csv_text(row.label), column)
+        return other if one_split else self.places.get(own, other)
 
 
 def given(points: float) -> Spreads:
@@ -147,7 +152,8 @@ def _lines(plan: Plan, spreads: Spreads) -> list[_Line]:
                     continue
                 n = len(cell.names.keys() & cell.base.names.keys())
                 beside, gain = gains.get((row.label, column), (None, None))
-                one = ", one split" * (cell is row.cells[column].fixed)
+                one_split = cell is row.cells[column].fixed
+                one = ", one split" * one_split
                 lines.append(
                     _Line(
                         key,
@@ -157,7 +163,7 @@ def _lines(plan: Plan, spreads: Spreads) -> list[_Line]:
                         n,
                         size,
                         stats.detectable(n, size) if n >= stats.MIN_SEEDS else math.nan,
-                        spreads.of(table, row, column),
+                        spreads.of(table, row, column, one_split),
                         gain if beside is cell else None,
                     )
                 )
