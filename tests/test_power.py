@@ -1,23 +1,16 @@
 """What a planned study can detect, said by ``plan``."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
-import yaml
 
 from cml_bench.__main__ import main
 from cml_bench.errors import UserError
 from cml_bench.evidence import power, stats
 from cml_bench.evidence.build import build
-from cml_bench.records import Store
 from cml_bench.report import write
 from tests.helpers import beside_paper
 from tests.helpers.plans import edited
 from tests.helpers.simulated import finish, study
-from tests.test_splits import planned
-from tests.test_start_up import modules
 
 GAIN = {"base": 50.0, "meta": 55.0, "co": 56.0}
 
@@ -86,25 +79,6 @@ def test_spreads_of_errors_are_those_of_the_same_shot_and_steps(tmp_path):
     assert block(power.told(other, spreads), 0)[0][-1] == "–"
 
 
-def test_a_spread_over_class_splits_is_not_taken_for_one_over_seeds(tmp_path):
-    plan = planned(lambda config: config["experiments"]["f"].update(seeds=5))
-    table = build(plan, Store(tmp_path), "t")
-    (row, column), place = (table.rows[1], table.columns[0]), "G-Meta + CML"
-    own = power.Spreads("x", 1.0, 2.0, {power.Place("t", place, column): 3.0})
-    assert spread_lines(own, table, row, column) == (3.0, None)
-    elsewhere = power.Spreads("x", 1.0, 2.0, {power.Place("u", place, column): 3.0})
-    assert spread_lines(elsewhere, table, row, column) == (1.0, 1.0)
-    rows = block(power.told(plan, own), 0)
-    assert [line[1] for line in rows] == ["meta-learner", "meta-learner, one split"]
-    assert rows[1][-2:] == [f"{stats.detectable(5, 2):.2f}", "–"]
-
-
-def spread_lines(spreads, table, row, column):
-    """The spread over class splits and that over the seeds of one; None: not known."""
-    both = [spreads.of(table, row, column, one_split) for one_split in (False, True)]
-    return tuple(None if np.isnan(spread) else spread for spread in both)
-
-
 def test_a_folder_without_tables_or_spreads_is_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no tables/\*\.csv in it\. Name the folder of a"):
         power.of_study(tmp_path)
@@ -123,27 +97,6 @@ def test_a_folder_without_tables_or_spreads_is_named(tmp_path):
 
 
 # -- the command
-
-
-def config_of(tmp_path: Path) -> str:
-    config = tmp_path / "config.json"
-    whole = yaml.safe_load((Path(__file__).parent.parent / "configs" / "sinusoid.yaml").read_text())
-    config.write_text(json.dumps(whole | {"results": str(tmp_path / "results")}))
-    return str(config)
-
-
-def test_plan_says_what_can_be_detected_and_loads_no_torch(tmp_path, capfd):
-    plan = ["plan", "--config", config_of(tmp_path), "--calibrate", "0"]
-    assert main(plan) == 0
-    assert "power" not in capfd.readouterr().out
-    loaded = modules(
-        "from cml_bench.__main__ import main\n"
-        f"assert main({[*plan, '--spread', '1.5']!r}) == 0\n"
-        "import sys; assert 'cml_bench.evidence.power' in sys.modules"
-    )
-    assert not {"torch", "cml_bench.study.resolve", "scipy.stats", "pandas"} & loaded
-    assert main([*plan, "--spread", "1.5"]) == 0
-    assert "What can be detected with 80 % power" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def difference_grid(table: Table) -> Grid:
                 f"{row.label} − {row.against}",
                 table.place(column),
                 signed(p.diff, table.kind),
-                (DASH if math.isnan(p.half) else f"{low} to {high}") + _episodes(d, table.kind),
+                DASH if math.isnan(p.half) else f"{low} to {high}{_episodes(d, table.kind)}",
                 str(p.n),
                 stats.p_text(d.holm_p) if d.testable else DASH,
                 number(d.detectable, table.kind) if d.testable else DASH,
