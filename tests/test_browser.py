@@ -159,7 +159,7 @@ def test_a_filter_leaves_rows_that_have_all_its_words(page):
     assert count.text == "1 of 4 rows"
     box.clear()
     box.send_keys("-4")
-    assert {row[6] for row in rows(page, "differences-table1")} == {
+    assert {row[7] for row in rows(page, "differences-table1")} == {
         "▼ loss",
         "● n = 4: shown, not tested",
     }
