@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from cml_bench.command_line import DATA_FOLDER, Commands, argument, mapping, positive
+from cml_bench.command_line import DATA_FOLDER, Commands, amount, argument, mapping, positive
 from cml_bench.errors import UserError
 from cml_bench.spec import NormalisedWith, RunSpec
 from cml_bench.study.plan import Plan, read_plan
@@ -14,6 +14,7 @@ from cml_bench.system.files import read_json
 
 if TYPE_CHECKING:
     from cml_bench.engine.build import Settings
+    from cml_bench.evidence.power import Spreads
 
 COMMANDS = Commands()
 
@@ -105,6 +106,37 @@ def fetch(args: Namespace) -> None:
         print(f"{data.data_id} is ready in {folder}")
 
 
+def spread(own: ArgumentParser) -> None:
+    """How much a paired difference varies over seeds: then the plan says what it can detect."""
+    source = own.add_mutually_exclusive_group()
+    source.add_argument(
+        "--spread",
+        type=amount,
+        metavar="POINTS",
+        help="say what can be detected if paired differences have this standard deviation over"
+        " seeds",
+    )
+    source.add_argument(
+        "--spread-from",
+        type=Path,
+        metavar="FOLDER",
+        help="the same, with the spreads of a finished study, such as results/reference/omniglot",
+    )
+
+
+def _spreads(args: Namespace) -> "Spreads | None":
+    if args.spread is None and args.spread_from is None:
+        return None
+    if args.json or args.out:
+        raise UserError(
+            "what can be detected is said in the printed plan alone: leave out --json and --out, or"
+            " --spread and --spread-from."
+        )
+    from cml_bench.evidence import power
+
+    return power.given(args.spread) if args.spread else power.of_study(args.spread_from)
+
+
 @COMMANDS.command(
     "plan",
     argument(
@@ -123,12 +155,14 @@ def fetch(args: Namespace) -> None:
         metavar="SECONDS",
         help="time outer steps; 0: do not",
     ),
+    spread,
     help="Resolve a configuration into runs, jobs and table cells. Starts nothing.",
 )
 def plan(args: Namespace) -> None:
     from cml_bench.study import config, cost, plan, work
     from cml_bench.system import files, hardware
 
+    spreads = _spreads(args)
     content, where = config.merged(args.config), ", ".join(map(str, args.config))
     if args.out:
         from cml_bench.evidence import paper
@@ -152,6 +186,10 @@ def plan(args: Namespace) -> None:
             rates = calibrate.rates(resolved, args.calibrate, device)
         gpus = 0 if device == "cpu" else len(hardware.gpus())
         print(cost.summary(resolved, gpus if rates is None else int(rates.gpu), rates))
+        if spreads:
+            from cml_bench.evidence import power
+
+            print(f"\n{power.told(resolved, spreads)}")
 
 
 @COMMANDS.command(

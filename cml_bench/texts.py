@@ -130,6 +130,8 @@ _LATEX = {
     "∞": r"$\infty$",
     "·": r"$\cdot$",
     "…": r"\ldots{}",
+    "▲": r"$\bigtriangleup$",
+    "▼": r"$\bigtriangledown$",
     **{letter[0]: rf"$\{letter[1:]}$" for letter in _GREEK.split()},
 }
 _LIGATURE = re.compile(r"-(?=-)|'(?=')")  # LaTeX sets two of these as one other sign

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from cml_bench.errors import UserError
+from cml_bench.evidence.build import build
+from cml_bench.evidence.table import Column
 from cml_bench.report import publish, write
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
@@ -103,10 +105,29 @@ def test_the_brief_block_says_from_where_to_where_with_a_tested_difference(tmp_p
     header, _, *rows = brief_rows(study(seeds=6), tmp_path, {"base": 50, "meta": 53, "co": 54})
     assert header == ["", "n", "1-shot", "5-shot"]
     assert [row[:2] for row in rows] == [["MAML → MAML + CML", "6"], ["MAML → MAML + CML†", "6"]]
-    match = re.fullmatch(r"(\S+) → (\S+) \(\+(\S+) ± \S+, p = \S+\)", rows[0][2])
+    match = re.fullmatch(r"(\S+) → (\S+): \+(\S+) ± \S+ \(\S+\), p < 0.001", rows[0][2])
     base, mine, difference = map(float, match.groups())
     assert (base, mine) == (pytest.approx(50, abs=2), pytest.approx(53, abs=2))
     assert difference == pytest.approx(mine - base, abs=0.011)
+
+
+def test_means_in_the_brief_block_are_over_the_runs_of_the_difference(tmp_path):
+    resolved = study(seeds=7)
+    store = finish(
+        resolved,
+        tmp_path,
+        {"base": 50, "meta": 53, "co": 54},
+        seed_sd=3.0,
+        status=lambda s: "collapsed" if (s.method, s.seed) == ("maml", 3) else "finished",
+    )
+    block = publish.brief(resolved, tmp_path, tmp_path / "README.md")
+    row = build(resolved, store, "table1").rows[1]
+    cell = row.cells[Column(1)]
+    seeds = [0, 1, 2, 4, 5, 6]
+    means = [np.mean([c.values[s] for s in seeds]) for c in (cell.base, cell)]
+    assert abs(means[1] - cell.mean) > 0.01, "the row's own mean has a seventh run"
+    assert f"| {means[0]:.2f} → {means[1]:.2f}: +{means[1] - means[0]:.2f} ± " in block
+    assert "), not tested: seed 3 of MAML collapsed " in block
 
 
 def test_the_brief_block_tests_nothing_below_five_seeds_and_lists_shots_of_a_regression(tmp_path):
@@ -118,7 +139,7 @@ def test_the_brief_block_tests_nothing_below_five_seeds_and_lists_shots_of_a_reg
         f"{shot}-shot: MAML → MAML + {row}" for shot in (1, 5) for row in ("CML", "CML†")
     ]
     assert all(
-        " → " in cell and "(−" in cell and "p =" not in cell for row in rows for cell in row[2:]
+        " → " in cell and ": −" in cell and "p" not in cell for row in rows for cell in row[2:]
     )
 
 
@@ -174,7 +195,7 @@ def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_pat
     publish.publish(resolved, tmp_path / "results", tmp_path / "reference", tmp_path)
     readme, results = (page.read_text() for page in pages)
     assert "6 runs not run: cora.npz of corafull must be fetched by hand" in results
-    assert re.search(r"G → G \+ CML *\| 3 *\| 5\S+ → 5\S+ \(.*\) *\| – *\|", readme)
+    assert re.search(r"G → G \+ CML *\| 3 *\| 5\S+ → 5\S+: .*\) *\| – *\|", readme)
     assert re.search(r"G \+ CML, one split *\| 4 *\| 5\S+ ± ", results), "its series are kept, too"
     assert "Counted as missing" not in results
     file = tmp_path / "data" / "downloads" / "corafull" / "cora.npz"

@@ -41,23 +41,23 @@ def test_simulated_sign_flip_size():
 
 
 def simulated_families(rng, shift, families, size=6, n=5):
-    """Whether differences of ``families`` tables get a star, (families, size).
+    """Whether differences of ``families`` tables get a sign, (families, size).
 
     The first difference of each table is ``shift`` points.
     """
     differences = rng.normal(0, 1, size=(families, size, n))
     differences[:, 0] += shift
     holm = [stats.holm([stats.paired(d, np.zeros(n)).p for d in table]) for table in differences]
-    return np.array([[stats.stars(p) != "" for p in table] for table in holm])
+    return np.array([[stats.signs(p, gain=True) != "" for p in table] for table in holm])
 
 
-def test_simulated_noise_gets_no_star():
+def test_simulated_noise_gets_no_sign():
     starred = simulated_families(np.random.default_rng(4), 0, 1800)
-    # 1 - (1 - 0.05/6)^6 = 0.049 of the tables have any star at all.
+    # 1 - (1 - 0.05/6)^6 = 0.049 of the tables have any sign at all.
     assert starred.any(axis=1).mean() == pytest.approx(0.05, abs=0.01)
 
 
-def test_simulated_five_points_get_a_star():
+def test_simulated_five_points_get_a_sign():
     starred = simulated_families(np.random.default_rng(5), 5, 800)
     assert starred[:, 0].mean() > 0.95
     # Without the true gain, five hypotheses are left at 0.05/5 and so on: a star in at most 5 % of

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cml_bench.errors import UserError
+from cml_bench.evidence import power, stats
 from cml_bench.evidence.build import build
 from cml_bench.records import Store, write_episodes, write_record
 from cml_bench.report import forms
@@ -252,3 +253,22 @@ def table(**changes):
 def test_what_cannot_be_is_refused(change, words):
     with pytest.raises(UserError, match=words):
         planned(change)
+
+
+def test_a_spread_over_class_splits_is_not_taken_for_one_over_seeds(tmp_path):
+    plan = planned(lambda config: config["experiments"]["f"].update(seeds=5))
+    table = build(plan, Store(tmp_path), "t")
+    (row, column), place = (table.rows[1], table.columns[0]), "G-Meta + CML"
+    own = power.Spreads("x", 1.0, 2.0, {power.Place("t", place, column): 3.0})
+    assert spread_lines(own, table, row, column) == (3.0, None)
+    elsewhere = power.Spreads("x", 1.0, 2.0, {power.Place("u", place, column): 3.0})
+    assert spread_lines(elsewhere, table, row, column) == (1.0, 1.0)
+    *_, line = power.told(plan, own).splitlines()
+    assert "meta-learner, one split" in line
+    assert line.split()[-2:] == [f"{stats.detectable(5, 2):.2f}", "–"]
+
+
+def spread_lines(spreads, table, row, column):
+    """The spread over class splits and that over the seeds of one; None: not known."""
+    both = [spreads.of(table, row, column, one_split) for one_split in (False, True)]
+    return tuple(None if np.isnan(spread) else spread for spread in both)

@@ -43,9 +43,16 @@ def test_a_plan_that_is_kept_with_its_counts_is_printed_without_torch(tmp_path):
     config = tmp_path / "config.json"
     whole = yaml.safe_load((ROOT / "configs" / "sinusoid.yaml").read_text())
     config.write_text(json.dumps(whole | {"results": str(tmp_path / "results")}))
-    again = (
-        "from cml_bench.__main__ import main\n"
-        f"assert main(['plan', '--config', {str(config)!r}, '--json']) == 0"
-    )
-    modules(again)
-    assert not {"torch", "cml_bench.study.resolve"} & modules(again)
+
+    def printed(*options: str) -> set[str]:
+        command = ["plan", "--config", str(config), *options]
+        return modules(
+            f"from cml_bench.__main__ import main\nassert main({command!r}) == 0\nprint()"
+        )
+
+    printed("--json")
+    assert not {"torch", "cml_bench.study.resolve"} & printed("--json")
+    detectable = printed("--calibrate", "0", "--spread", "1.5")
+    assert "What can be detected with 80 % power" in "\n".join(detectable)
+    assert "cml_bench.evidence.power" in detectable
+    assert not {"torch", "cml_bench.study.resolve", "scipy.stats", "pandas"} & detectable

@@ -120,7 +120,7 @@ def test_paired_equal_shift_is_not_evidence():
     assert shifted.diff == pytest.approx(1.88)
     assert math.isnan(shifted.half)
     assert math.isnan(shifted.p)
-    assert stats.stars(shifted.p) == ""
+    assert stats.signs(shifted.p, gain=True) == ""
 
 
 # -- a family
@@ -156,19 +156,26 @@ def test_holm_laws(pvalues, random):
 
 
 @pytest.mark.parametrize(
-    ("p", "mark"),
+    ("p", "count"),
+    [(0.0009, 3), (0.001, 2), (0.0099, 2), (0.01, 1), (0.049, 1), (0.05, 0), (math.nan, 0)],
+)
+def test_signs_say_how_sure_and_which_way(p, count):
+    assert stats.signs(p, gain=True) == "▲" * count
+    assert stats.signs(p, gain=False) == "▼" * count
+
+
+@pytest.mark.parametrize(
+    ("p", "text", "equals"),
     [
-        (0.0009, "***"),
-        (0.001, "**"),
-        (0.0099, "**"),
-        (0.01, "*"),
-        (0.049, "*"),
-        (0.05, ""),
-        (math.nan, ""),
+        (0.03124, "0.0312", "p = 0.0312"),
+        (0.001, "0.001", "p = 0.001"),
+        (0.000999, "<0.001", "p < 0.001"),
+        (3.4e-6, "<0.001", "p < 0.001"),
+        (1.0, "1", "p = 1"),
     ],
 )
-def test_stars(p, mark):
-    assert stats.stars(p) == mark
+def test_a_p_below_a_thousandth_has_no_digits(p, text, equals):
+    assert (stats.p_text(p), stats.p_equals(p)) == (text, equals)
 
 
 def test_few_seeds_are_named():
@@ -342,3 +349,36 @@ def test_best_set_needs_five_common_seeds():
     seeds = {name: range(5) for name in scores}
     assert stats.best_set(scores, seeds_by_method=seeds) == {"best", "tied"}
     assert stats.best_set(scores, seeds_by_method={**seeds, "tied": [0, 1, 2, 3, 5]}) == set()
+
+
+# -- power
+
+
+@pytest.mark.parametrize(
+    ("n", "family", "effect"),
+    [(5, 1, 1.68), (5, 8, 2.98), (6, 1, 1.43), (6, 8, 2.34), (10, 1, 1.00), (10, 8, 1.43)],
+)
+def test_detectable_differences(n, family, effect):
+    assert stats.detectable(n, family) == pytest.approx(effect, abs=0.005)
+
+
+@pytest.mark.parametrize(("n", "family"), [(2, 1), (5, 8), (200, 20)])
+def test_a_detectable_difference_has_80_percent_power(n, family):
+    effect, quantile = stats.detectable(n, family), stats.t_quantile(n, 1 - 0.05 / family)
+    power = scipy.stats.nct.sf(quantile, n - 1, effect * math.sqrt(n))
+    assert power == pytest.approx(0.8, abs=1e-4)
+
+
+def test_detectable_differences_are_for_several_seeds():
+    assert math.isnan(stats.detectable(1))
+    with pytest.raises(ValueError, match="at least one member, got 0"):
+        stats.detectable(5, 0)
+
+
+def test_seeds_needed_are_the_fewest_that_detect_a_difference():
+    for difference in (0.3, 1.1, -1.1):
+        n = stats.seeds_needed(difference, 1000, family=4)
+        assert stats.detectable(n, 4) <= abs(difference) < stats.detectable(n - 1, 4)
+    assert stats.seeds_needed(50.0, 1000) == stats.MIN_SEEDS, "fewer are not tested"
+    assert stats.seeds_needed(0.01, 1000) is None
+    assert stats.seeds_needed(0.0, 1000) is None

@@ -72,11 +72,11 @@ def test_holm_is_taken_over_a_tables_meta_differences_and_over_its_co_difference
         assert [family[i].holm_p for i in order] == pytest.approx(want)
 
 
-def test_a_true_gain_gets_stars_and_bold_and_noise_does_not(tmp_path):
+def test_a_true_gain_gets_signs_and_bold_and_noise_does_not(tmp_path):
     gain, noise = (
         table_of(tmp_path / n, level, seeds=8) for n, level in (("gain", GAIN), ("noise", FLAT))
     )
-    assert all(gain.rows[1].cells[c].difference.verdict.startswith("*") for c in gain.columns)
+    assert all(gain.rows[1].cells[c].difference.verdict.startswith("▲") for c in gain.columns)
     assert not any(gain.rows[0].cells[c].bold for c in gain.columns)
     assert all(gain.rows[2].cells[c].bold for c in gain.columns)
     assert all(
@@ -86,22 +86,28 @@ def test_a_true_gain_gets_stars_and_bold_and_noise_does_not(tmp_path):
     assert "none of the 2 differences is significant at 5 %" in noise.notes[0]
     assert any("with probability 1.00" in note for note in gain.notes)
     assert any(
-        "exact sign flips" in note and "p cannot be below 0.00781 here" in note
+        "exact sign flips" in note and "the smallest possible p here: 0.00781." in note
         for note in gain.notes
     )
-    assert any(note.startswith("Stars: ") for note in gain.notes)
+    assert any(
+        note.startswith("▲ a gain, ▼ a loss against its own baseline: ")
+        and "all differences of the meta-learner in this table (2), or all differences of the"
+        " co-learner in this table (2)"
+        in note
+        for note in gain.notes
+    )
     assert any(note.startswith("Bold: ") for note in gain.notes)
-    assert "***" in forms.text(gain).replace("**", "**")
-    assert "*" not in forms.text(noise)
+    assert re.search(r"\(\d\.\d\d\) ▲▲▲ ", forms.text(gain))
+    assert not re.search(r"\) [▲▼]", forms.text(noise))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4])
-def test_below_five_seeds_there_is_no_star_no_bold_and_no_p(tmp_path, seeds):
+def test_below_five_seeds_there_is_no_sign_no_bold_and_no_p(tmp_path, seeds):
     table = table_of(tmp_path, GAIN, seeds=seeds)
     text = forms.text(table) + forms.markdown(table) + forms.latex(table)
     assert f"n = {seeds}: shown, not tested" in text
     assert "p =" not in text
-    assert not re.search(r"\d\)?\*", text)
+    assert not re.search(r"[▲▼]|triangle", text)
     assert not any(cell.bold for _, _, cell in table.cells())
     assert not any("Across the table" in note for note in table.notes)
 
@@ -142,7 +148,7 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
     assert (base.summary.finished, base.summary.total) == (6, 7)
     assert "‡" in grids.cell_text(base, "accuracy")
     assert cml.difference.paired.n == 6
-    assert cml.difference.verdict == "runs missing: not tested"
+    assert cml.difference.verdict == "seed 3 of MAML diverged: not tested"
     assert not base.bold
     lost = table_of(
         tmp_path / "all", GAIN, status=lambda s: "collapsed" if s.method == "maml" else "finished"
@@ -273,9 +279,10 @@ def test_a_cost_is_over_the_runs_that_both_rows_have(tmp_path):
     assert "nan" not in forms.text(table)
 
 
-def test_markdown_shows_stars_as_stars(tmp_path):
-    source = forms.markdown(table_of(tmp_path, GAIN, seeds=8))
-    assert re.search(r"\*\*[\d.]+ ± [\d.]+ \([\d.]+\)\\\*\\\*\\\*\*\*", source)
+def test_markdown_and_latex_show_signs(tmp_path):
+    table = table_of(tmp_path, GAIN, seeds=8)
+    assert re.search(r"\*\*[\d.]+ ± [\d.]+ \([\d.]+\) ▲▲▲\*\*", forms.markdown(table))
+    assert r") $\bigtriangleup$$\bigtriangleup$$\bigtriangleup$" in forms.latex(table)
 
 
 def test_latex_is_well_formed(tmp_path):

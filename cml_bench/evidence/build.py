@@ -8,10 +8,10 @@ import numpy as np
 from cml_bench.content import Engine
 from cml_bench.errors import UserError
 from cml_bench.evidence import paper, stats
-from cml_bench.evidence.notes import not_run, notes
+from cml_bench.evidence.notes import all_runs, not_run, notes
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import cell_summary
-from cml_bench.records import FINISHED, Record, Store
+from cml_bench.records import COLLAPSED, FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.study.plan import Plan
@@ -22,19 +22,16 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.floating]] = {"mean": np.mean, "
 
 def build(plan: Plan, store: Store, key: str) -> Table:
     """The table ``key`` of a plan, from the runs that are finished so far."""
-    config = plan.tables[key]
     reader = _Reader(plan, store)
-    columns = _columns(config, reader)
-    table = Table(
-        key, config.kind, config.title, config.caption, columns, _rows(config, reader, columns), []
-    )
-    _compare(table, config.whole_columns)
+    table = _computed(reader, key)
     _embolden(table)
     told = []
+    if any(_collapsed(cell) or _collapsed(cell.base) for _, _, cell in table.all_cells()):
+        told = all_runs(table, _computed(_Reader(plan, store, (FINISHED, COLLAPSED)), key))
     if named := paper.paper_table(table, plan):
         name, source = named
         table.beside = paper.beside(table, source, plan)
-        told = paper.sentences(table, name, source)
+        told += paper.sentences(table, name, source)
     table.notes = (
         notes(table)
         + told
@@ -42,6 +39,21 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         + [f"Counted as missing: {problem}" for problem in reader.problems]
     )
     return table
+
+
+def _computed(reader: "_Reader", key: str) -> Table:
+    """The table with its cells and tested differences."""
+    config = reader.plan.tables[key]
+    columns = _columns(config, reader)
+    table = Table(
+        key, config.kind, config.title, config.caption, columns, _rows(config, reader, columns), []
+    )
+    _compare(table, config.whole_columns)
+    return table
+
+
+def _collapsed(cell: Cell | None) -> bool:
+    return cell is not None and any(r.status == COLLAPSED for r in cell.records.values())
 
 
 def _rows(config: TableConfig, reader: "_Reader", columns: list[Column]) -> list[TableRow]:
@@ -62,12 +74,12 @@ def _rows(config: TableConfig, reader: "_Reader", columns: list[Column]) -> list
 
 
 class _Reader:
-    """Makes cells from the finished runs of a plan. It reads each record once, and keeps in
-    ``problems`` what is wrong with a file.
+    """Makes cells from the runs of a plan. It reads each record once, and keeps in ``problems``
+    what is wrong with a file. Means are over the runs whose status is ``counted``.
     """
 
-    def __init__(self, plan: Plan, store: Store):
-        self.plan, self.store = plan, store
+    def __init__(self, plan: Plan, store: Store, counted: tuple[str, ...] = (FINISHED,)):
+        self.plan, self.store, self.counted = plan, store, counted
         self.specs = plan.specs
         self.records: dict[tuple[str, str], Record | None] = {}  # by run id and experiment
         self.problems: dict[str, None] = {}  # in order, each once
@@ -94,15 +106,25 @@ class _Reader:
             for i in ids
             if (r := self._record(i, name, experiment)) is not None
         }
-        scores, problems = _scores(records, reading, column, experiment.evaluation.tasks)
+        scores, problems = _scores(
+            records, reading, column, experiment.evaluation.tasks, self.counted
+        )
         self.problems.update(dict.fromkeys(problems.values()))
-        return _cell(ids, {s: r for s, r in records.items() if s not in problems}, scores, column)
+        there = {s: r for s, r in records.items() if s not in problems}
+        cell = _cell(ids, there, scores, column)
+        specs, by_split = [self.specs[i] for i in ids], bool(experiment.splits)
+        cell.names = {_unit(s, experiment): _name(s, by_split) for s in specs}
+        return cell
 
     def _record(self, i: str, name: str, experiment: Experiment) -> Record | None:
         if (i, name) not in self.records:
             record, problem = self.store.usable(self.specs[i])
             asked = _asked(self.specs[i], experiment)
-            if record is not None and record.status == FINISHED and (lacks := record.lacks(asked)):
+            if (
+                record is not None
+                and record.status in self.counted
+                and (lacks := record.lacks(asked))
+            ):
                 record, problem = None, f"runs whose results do not suffice: {lacks}."
             self.records[i, name] = record
             self.problems.update({problem: None} if problem else {})
@@ -122,6 +144,11 @@ def _unit(spec: RunSpec, experiment: Experiment) -> int:
     """
     splits = experiment.splits
     return splits.index(spec.split) if splits and spec.split else spec.seed
+
+
+def _name(spec: RunSpec, by_split: bool) -> str:
+    """What a replication is called: ``split r4``, ``seed 3``."""
+    return f"split {spec.split}" if by_split else f"seed {spec.seed}"
 
 
 def _columns(config: TableConfig, reader: _Reader) -> list[Column]:
@@ -156,14 +183,18 @@ def _label_of(config: TableConfig, run: str | None) -> str | None:
 
 
 def _scores(
-    records: dict[int, Record], reading: str, column: Column, tasks: int
+    records: dict[int, Record],
+    reading: str,
+    column: Column,
+    tasks: int,
+    counted: tuple[str, ...],
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """Seed -> scores of its episodes, shape (tasks,); and seed -> problem where the stored series
     is missing or too short.
     """
     scores: dict[int, np.ndarray] = {}
     problems: dict[int, str] = {}
-    for seed in sorted(seed for seed, record in records.items() if record.status == FINISHED):
+    for seed in sorted(seed for seed, record in records.items() if record.status in counted):
         record = records[seed]
         key = column.series(reading, record.spec.inner_steps)
         try:
@@ -184,45 +215,62 @@ def _cell(
     cell.values = {
         seed: float(STATISTICS[column.statistic](values)) for seed, values in scores.items()
     }
-    statuses = [records[seed].status for seed in seeds]
+    statuses = [FINISHED if seed in scores else records[seed].status for seed in seeds]
     cell.summary = cell_summary([cell.values.get(seed, math.nan) for seed in seeds], statuses)
     if scores and column.statistic == "mean":
         cell.episode_half = stats.episode_half_width(np.stack(list(scores.values())))
     return cell
 
 
-def _compare(table: Table, whole_columns: float) -> None:
-    """Paired differences, and Holm within each family.
+def families(
+    table: Table, whole_columns: float = 1.0
+) -> list[tuple[int, list[tuple[TableRow, Column, Cell]]]]:
+    """The Holm families of a table: the size of each, and its compared cells.
 
     A family has all differences that the whole table is to have (``whole_columns`` times those of a
-    part). So a star of an unfinished table, or of a part, stays when the rest is there.
+    part). So a sign of an unfinished table, or of a part, stays when the rest is there.
     """
-    families: dict[tuple[bool, str, bool], list[Difference | None]] = {}
+    found: dict[tuple[bool, str, bool], list[tuple[TableRow, Column, Cell]]] = {}
     for row, column, cell in table.all_cells():
-        if cell.base is None:
-            continue
-        cell.difference = _difference(cell, cell.base, table.better)
-        # The meta-learner's differences of a table are one family, the co-learner's another. Means
-        # and medians of a regression table answer the same question, so each statistic has its own.
-        # Differences over the seeds of one class split have theirs: they are for the paper's alone.
-        kind = (row.reading == "meta", column.statistic, cell is row.cells[column].fixed)
-        families.setdefault(kind, []).append(cell.difference)
-    for family in families.values():
-        differences = [d for d in family if d is not None]
+        if cell.base is not None:
+            # The meta-learner's differences of a table are one family, the co-learner's another.
+            # Means and medians of a regression table answer the same question, so each statistic
+            # has its own. Differences over the seeds of one class split have theirs: they are for
+            # the paper's alone.
+            kind = (row.reading == "meta", column.statistic, cell is row.cells[column].fixed)
+            found.setdefault(kind, []).append((row, column, cell))
+    return [(round(len(family) * whole_columns), family) for family in found.values()]
+
+
+def _compare(table: Table, whole_columns: float) -> None:
+    """Paired differences, and Holm within each family."""
+    for size, family in families(table, whole_columns):
+        differences = []
+        for row, _, cell in family:
+            if cell.base is not None:
+                cell.difference = _difference(row, cell, cell.base, table.better)
+            if cell.difference is not None:
+                cell.difference.family = size
+                differences.append(cell.difference)
         adjusted = stats.holm(
             [d.paired.p if d.testable else math.nan for d in differences],
-            round(len(family) * whole_columns),
+            size,
         )
         for difference, p in zip(differences, adjusted, strict=True):
             difference.holm_p = float(p)
 
 
-def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
+def _difference(row: TableRow, cell: Cell, base: Cell, better: int) -> Difference | None:
     seeds = sorted(cell.values.keys() & base.values.keys())
     if not seeds:
         return None
     a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
+    missing = "; ".join(
+        part for label, c in ((row.against, base), (row.label, cell)) for part in _lost(label, c)
+    )
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
+    if not missing and cell.names.keys() != base.names.keys():
+        missing = f"{row.label} and {row.against} are to have other runs"
     mixed = mixture([cell, base])
     if any(_rounding(cell.records[seed]) != _rounding(base.records[seed]) for seed in seeds):
         mixed = (
@@ -230,9 +278,37 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
             or "pairs made in different ways (path, device, threads, seeds or tasks at once):"
             " not tested"
         )
+    episodes = math.nan
+    if not math.isnan(cell.episode_half):  # a mean, not a median
+        # Both have the same test episodes, so what an episode adds to both leaves the difference.
+        each = [cell.scores[seed] - base.scores[seed] for seed in seeds]
+        episodes = stats.episode_half_width(np.stack(each))
     return Difference(
-        stats.paired(a, b), np.subtract(a, b), better, complete and not mixed, reason=mixed
+        stats.paired(a, b),
+        np.subtract(a, b),
+        better,
+        complete and not mixed,
+        means=(float(np.mean(b)), float(np.mean(a))),
+        episode_half=episodes,
+        reason=mixed,
+        missing=missing,
     )
+
+
+_NAMED = 3  # runs of a cell that are named; more are counted
+
+
+def _lost(label: str | None, cell: Cell) -> list[str]:
+    """The runs that a cell's mean is to have and has not: ``split r4 of AMM-GNN collapsed``."""
+    by_state: dict[str, list[str]] = {}
+    for seed, name in cell.names.items():
+        if seed not in cell.values:
+            state = cell.records[seed].status if seed in cell.records else "missing"
+            by_state.setdefault(state, []).append(name)
+    return [
+        f"{', '.join(names) if len(names) <= _NAMED else f'{len(names)} runs'} of {label} {state}"
+        for state, names in by_state.items()
+    ]
 
 
 def _rounding(record: Record) -> tuple[Engine, int | None]:

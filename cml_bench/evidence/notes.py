@@ -3,6 +3,7 @@
 Imports no torch.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from cml_bench.evidence import stats
 from cml_bench.evidence.table import Difference, Table, TableRow
+from cml_bench.evidence.verdict import GAIN, LOSS
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
 from cml_bench.texts import Prose
@@ -30,19 +32,12 @@ def notes(table: Table) -> list[str]:
 
 
 def _checks(table: Table) -> list[str]:
-    """What stars and bold type mean, where there are any; the exact sign-flip p of each tested
-    difference.
+    """What signs and bold type mean, where there are any; what could be found; the exact sign-flip
+    p of each tested difference.
     """
     said = []
     if any(cell.difference and cell.difference.testable for _, _, cell in table.cells()):
-        said.append(
-            "Stars: Holm-adjusted p of the paired difference below 0.05 (one), 0.01 (two), 0.001"
-            " (three); the family is the meta-learner's differences of this table, or the"
-            " co-learner's"
-            + "; those of the lines on one split are families of their own"
-            * table.rules.over_splits
-            + "."
-        )
+        said += [_signs(table), *_detectable(table)]
     if any(cell.bold for _, _, cell in table.cells()):
         said.append(
             "Bold: the best of a column, and all whose 95 % interval of the paired difference to it"
@@ -58,19 +53,91 @@ def _checks(table: Table) -> list[str]:
             and len(cell.difference.per_seed) <= stats.MAX_SIGN_FLIPS
         }
         if flips:
+            each = "; ".join(f"{stats.p_equals(f.p)} ({where})" for where, f in flips.items())
             said.append(
-                f"{row.label}, exact sign flips as a check that decides nothing: p = "
-                f"{'; '.join(f'{flip.p:.3g} ({where})' for where, flip in flips.items())}; "
-                f"p cannot be below {_each(flip.smallest for flip in flips.values())} here."
+                f"{row.label}, exact sign flips as a check that decides nothing: {each};"
+                f" the smallest possible p here: {_each(f.smallest for f in flips.values())}."
             )
     return said
 
 
 def _each(limits: Iterable[float]) -> str:
     different = sorted(set(limits))
-    return " or ".join(f"{limit:.3g}" for limit in different) + (
-        ", by the column's n," if len(different) > 1 else ""
+    return " or ".join(dict.fromkeys(map(stats.p_text, different))) + (
+        ", by the column's n" if len(different) > 1 else ""
     )
+
+
+def _signs(table: Table) -> str:
+    """What ▲ and ▼ mean, and which differences are a family."""
+    one, two, three = stats.SIGNIFICANCE
+    families: dict[bool, dict[int, None]] = {}  # by whether it is the meta-learner's
+    for row, _, cell in table.cells():
+        if cell.difference:
+            families.setdefault(row.reading == "meta", {})[cell.difference.family] = None
+    names = {True: "the meta-learner", False: "the co-learner"}
+    sizes = ", or ".join(
+        f"all differences of {names[meta]} in this table ({' or '.join(map(str, families[meta]))})"
+        for meta in sorted(families, reverse=True)
+    )
+    return (
+        f"{stats.UP} a gain, {stats.DOWN} a loss against its own baseline: Holm-adjusted p of the"
+        f" paired difference below {one:g} (one sign), {two:g} (two), {three:g} (three); a family"
+        f" is {sizes}, whatever the rows contrast"
+        + "; those of the lines on one split are families of their own" * table.rules.over_splits
+        + "."
+    )
+
+
+def _detectable(table: Table) -> list[str]:
+    """One note: the true difference that each comparison would have found."""
+    by_row: dict[str, list[str]] = {}
+    for row, column, d in table.differences():
+        if d.testable and not math.isnan(d.detectable):
+            told = f"{d.detectable:.3g} ({table.place(column)})"
+            by_row.setdefault(table.compared(row), []).append(told)
+    if not by_row:
+        return []
+    each = "; ".join(f"{label} {', '.join(told)}" for label, told in by_row.items())
+    return [
+        f"A true difference is found with {100 * stats.POWER:.0f} % power, given n, the spread over"
+        f" {table.replicates} and 0.05 divided by the number in the family, from this size on:"
+        f" {each}. A smaller one may well end undecided."
+    ]
+
+
+def all_runs(table: Table, whole: Table) -> list[str]:
+    """Where the analysis of ``whole``, which counts collapsed runs too, gives another conclusion.
+
+    Both tables have the same rows and columns. Empty where nothing can be tested even so.
+    """
+    pairs = zip(table.all_cells(), whole.all_cells(), strict=True)
+    changed, tested = [], False
+    for (row, column, cell), (_, _, other) in pairs:
+        d, w = cell.difference, other.difference
+        if w is None or not table.compares or column.statistic != "mean":
+            continue
+        tested |= w.testable
+        mine, theirs = ((x.outcome if x else "no run finished") for x in (d, w))
+        if {mine, theirs} & {GAIN, LOSS} and mine != theirs:
+            line = ", one split" * (cell is row.cells[column].fixed)
+            changed.append(
+                f"{row.label} − {row.against} at {table.place(column)}{line}: {theirs},"
+                f" {_numbers(w)}, instead of: {mine}"
+            )
+    if not tested:
+        return []
+    if not changed:
+        return ["With all runs included, also collapsed ones, no gain or loss appears or goes."]
+    return [f"With all runs included, also collapsed ones: {'; '.join(changed)}."]
+
+
+def _numbers(d: Difference) -> str:
+    """``−19.7 ± 9.01 (0.4), p < 0.001, n = 10``."""
+    text = f"{d.paired.diff:+.3g} ± {d.paired.half:.3g}".replace("-", "−")
+    text += "" if math.isnan(d.episode_half) else f" ({d.episode_half:.2g})"
+    text += f", {stats.p_equals(d.holm_p)}" if d.testable else ""
+    return f"{text}, n = {d.paired.n}"
 
 
 def _missing(table: Table) -> list[str]:
@@ -137,10 +204,10 @@ def _tested(row: TableRow, differences: list[Difference]) -> str:
             f"; after Holm's correction {_of(len(starred), len(tested), 'difference')} {verb}"
             f" significant at 5 %{_against(row, starred)}"
         )
-    untested = sorted({d.paired.n for d in differences if not d.testable})
+    untested = dict.fromkeys(d.verdict for d in differences if not d.testable)
     if untested:
         others = "the others: " if tested else ""
-        text += f" ({others}{'; '.join(map(stats.not_tested, untested))})"
+        text += f" ({others}{'; '.join(untested)})"
     return text
 
 

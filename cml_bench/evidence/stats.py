@@ -9,6 +9,7 @@ out). Input that is not finite raises ``ValueError``: the caller leaves out dive
 (``verdict.cell_summary``).
 """
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -27,7 +28,14 @@ RESAMPLES = 2000
 
 _LEVEL = 0.95
 
-_STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+UP, DOWN = "▲", "▼"
+"""The signs of a gain and of a loss, everywhere."""
+
+SIGNIFICANCE = (0.05, 0.01, 0.001)
+"""Adjusted p below which a difference has one sign, two, three."""
+
+POWER = 0.8
+"""The probability with which a difference that is called detectable is found."""
 
 # Equal means over the same thousands of episodes agree to about 1e-15 of their size, and no
 # accuracy is measured to twelve digits. So a smaller spread is rounding, not variance.
@@ -98,9 +106,21 @@ def not_tested(n: int) -> str:
     return f"n = {n}: shown, not tested"
 
 
-def stars(holm_p: float) -> str:
-    """``***``, ``**`` or ``*`` for a Holm-adjusted p below .001, .01 or .05, else nothing."""
-    return next((mark for threshold, mark in _STARS if holm_p < threshold), "")
+def signs(holm_p: float, gain: bool) -> str:
+    """``▲``, ``▲▲`` or ``▲▲▲`` for a gain with a Holm-adjusted p below .05, .01 or .001, as many
+    ``▼`` for a loss; else nothing.
+    """
+    return (UP if gain else DOWN) * sum(holm_p < threshold for threshold in SIGNIFICANCE)
+
+
+def p_text(p: float) -> str:
+    """A p as it is printed: ``0.0312``; ``<0.001`` for all below that."""
+    return "<0.001" if p < 0.001 else f"{p:.3g}"
+
+
+def p_equals(p: float) -> str:
+    """``p = 0.0312``, or ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p_text(p)}"
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -169,6 +189,36 @@ def paired(a: ArrayLike, b: ArrayLike) -> Paired:
 
     t = diff / _standard_error(difference)
     return Paired(diff, half, float(2 * stdtr(n - 1, -abs(t))), n)
+
+
+def detectable(n: int, family: int = 1) -> float:
+    """The true paired difference that ``n`` seeds find with probability ``POWER``, in standard
+    deviations of the difference over seeds.
+
+    Found means that p is below 0.05 / ``family``, which Holm asks of the smallest p of a family. p
+    is that of :func:`paired`, so the power follows from the noncentral t distribution (Cohen 1988,
+    Statistical Power Analysis, chapter 2). A find in the wrong direction has a probability below
+    1e-6 and is left out. nan below two seeds.
+    """
+    if family < 1:
+        raise ValueError(f"a family has at least one member, got {family}")
+    if n < 2:
+        return math.nan
+    from scipy.special import nctdtrinc
+
+    critical = t_quantile(n, 1 - (1 - _LEVEL) / family)
+    return float(nctdtrinc(n - 1, 1 - POWER, critical)) / math.sqrt(n)
+
+
+def seeds_needed(difference: float, most: int, family: int = 1) -> int | None:
+    """The fewest seeds, from ``MIN_SEEDS`` on, that can detect a ``difference``.
+
+    It is given in standard deviations of the difference over seeds; see :func:`detectable`. None
+    if ``most`` seeds do not suffice.
+    """
+    numbers = range(MIN_SEEDS, most + 1)
+    place = bisect.bisect_left(numbers, -abs(difference), key=lambda n: -detectable(n, family))
+    return numbers[place] if place < len(numbers) else None
 
 
 def holm(pvalues: ArrayLike, size: int | None = None) -> NDArray[np.float64]:

@@ -70,16 +70,23 @@ class Column(NamedTuple):
 class Difference:
     """A row minus its baseline, over the seeds that both have.
 
-    ``per_seed`` has shape (seeds,). ``better`` is the sign of an improvement. ``reason`` says why
-    the difference cannot be tested although all runs are there.
+    ``per_seed`` has shape (seeds,), ``means`` are the baseline's and the row's over the same seeds.
+    ``better`` is the sign of an improvement. ``reason`` says why the difference cannot be tested
+    although all runs are there, ``missing`` which runs are not there. ``episode_half`` is the
+    half-width from the test episodes, nan for a median; ``family`` the number of differences that
+    Holm counts.
     """
 
     paired: stats.Paired
     per_seed: np.ndarray
     better: int
     testable: bool
+    means: tuple[float, float] = (math.nan, math.nan)
+    episode_half: float = math.nan
     holm_p: float = math.nan
+    family: int = 1
     reason: str = ""
+    missing: str = ""
 
     @property
     def wins(self) -> bool:
@@ -92,17 +99,29 @@ class Difference:
         return abs(self.paired.diff) > self.paired.half
 
     @property
+    def detectable(self) -> float:
+        """The true difference that would be found with 80 % power, given n, the spread over seeds
+        and the smallest p of the family under Holm; nan without a p.
+        """
+        if math.isnan(self.paired.p):
+            return math.nan
+        return stats.detectable(self.paired.n, self.family) * float(self.per_seed.std(ddof=1))
+
+    @property
+    def lacks_runs(self) -> bool:
+        """Whether runs that are missing are the one reason for no test."""
+        return not self.testable and not self.reason and self.paired.n >= stats.MIN_SEEDS
+
+    @property
     def verdict(self) -> str:
-        """Stars, or why there are none."""
+        """Signs, or why there are none."""
         if self.reason:
             return self.reason
+        if self.lacks_runs:
+            return f"{self.missing}: not tested"
         if not self.testable:
-            return (
-                stats.not_tested(self.paired.n)
-                if self.paired.n < stats.MIN_SEEDS
-                else "runs missing: not tested"
-            )
-        return stats.stars(self.holm_p) or "not significant"
+            return stats.not_tested(self.paired.n)
+        return stats.signs(self.holm_p, self.wins) or "not significant"
 
     @property
     def outcome(self) -> str:
@@ -118,9 +137,9 @@ class Difference:
 class Cell:
     """One result: the runs of a row in a column, the value of each, and what follows from them.
 
-    ``runs`` are the ids that it is to have, ``records`` those that are there by their seed. Seeds
-    that finished have a value, and scores of shape (episodes,). ``summary`` is None while there is
-    no record. ``base`` is the cell of the baseline.
+    ``runs`` are the ids that it is to have, ``records`` those that are there by their seed, and
+    ``names`` what each seed is called. Seeds that finished have a value, and scores of shape
+    (episodes,). ``summary`` is None while there is no record. ``base`` is the cell of the baseline.
 
     In a table over class splits, a split takes the place of a seed: its number is its place in the
     experiment's list. ``fixed`` is then the same result on one class split, over several seeds.
@@ -128,6 +147,7 @@ class Cell:
 
     runs: tuple[str, ...]
     records: dict[int, Record]
+    names: dict[int, str] = field(default_factory=dict)
     values: dict[int, float] = field(default_factory=dict)
     scores: dict[int, np.ndarray] = field(default_factory=dict)
     summary: CellSummary | None = None

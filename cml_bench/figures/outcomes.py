@@ -6,6 +6,7 @@ interval reaches 0. Imports no torch.
 
 from typing import NamedTuple
 
+from cml_bench.evidence import stats
 from cml_bench.evidence.verdict import GAIN, LOSS, UNDECIDED
 from cml_bench.figures.style import COLOURS
 
@@ -27,8 +28,8 @@ class Look(NamedTuple):
 LOOKS = {
     look.name: look
     for look in (
-        Look(GAIN, COLOURS[2], "triangle-up", "▲"),
-        Look(LOSS, COLOURS[1], "triangle-down", "▼"),
+        Look(GAIN, COLOURS[2], "triangle-up", stats.UP),
+        Look(LOSS, COLOURS[1], "triangle-down", stats.DOWN),
         Look(UNDECIDED, _GREY, "diamond", "◆"),
         Look(NOT_TESTED, _GREY, "circle", "●"),
     )

@@ -9,8 +9,8 @@ from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.report.grids import grids
 
 _KEY = (
-    "Mean ± half-width of the 95 % t interval over n {units} (in brackets: half-width from the test"
-    " episodes)"
+    "Mean, or paired difference, ± half-width of the 95 % t interval over n {units} (in brackets:"
+    " half-width from the test episodes)"
 )
 _KEY_ONE = '; "one split": the same over n training seeds on one class split'
 
@@ -114,8 +114,12 @@ def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, 
         out |= {
             "diff": d.paired.diff,
             "diff_half": d.paired.half,
+            "diff_half_episodes": d.episode_half,
+            "pairs": d.paired.n,
             "p": d.paired.p,
             "p_holm": d.holm_p,
+            "family": d.family,
+            "detectable": d.detectable,
         }
         if len(d.per_seed) <= MAX_SIGN_FLIPS:
             flips = sign_flip(d.per_seed)

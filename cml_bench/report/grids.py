@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cml_bench.evidence import stats
 from cml_bench.evidence.table import Beside, Cell, Column, Difference, Table
 from cml_bench.evidence.verdict import GainVerdict, LevelVerdict
 from cml_bench.registry import tables
@@ -41,16 +42,24 @@ def cell_text(cell: Cell, kind: str) -> str:
         text += f" ({number(cell.episode_half, kind)})"
     text += "‡" if cell.summary.marked else ""
     d = cell.difference
-    return text + (d.verdict if d and d.testable and d.holm_p < 0.05 else "")
+    return text + (f" {d.verdict}" if d and d.testable and d.holm_p < 0.05 else "")
 
 
 def difference_text(difference: Difference, kind: str) -> str:
-    """``+2.10 ± 3.00``, and ``, p = 0.0312`` where the difference is tested."""
+    """``+2.10 ± 3.00 (0.41)``, in brackets the half-width from the test episodes; and
+    ``, p = 0.0312`` where the difference is tested.
+    """
     d = difference.paired
     text = signed(d.diff, kind)
     if not math.isnan(d.half):
         text += f" ± {number(d.half, kind)}"
-    return f"{text}, p = {difference.holm_p:.3g}" if difference.testable else text
+    text += _episodes(difference, kind)
+    return f"{text}, {stats.p_equals(difference.holm_p)}" if difference.testable else text
+
+
+def _episodes(d: Difference, kind: str) -> str:
+    """`` (0.41)``: the half-width from the test episodes."""
+    return "" if math.isnan(d.episode_half) else f" ({number(d.episode_half, kind)})"
 
 
 def grids(table: Table) -> list[Grid]:
@@ -136,13 +145,15 @@ def difference_grid(table: Table) -> Grid:
                 f"{row.label} − {row.against}",
                 table.place(column),
                 signed(p.diff, table.kind),
-                DASH if math.isnan(p.half) else f"{low} to {high}",
+                DASH if math.isnan(p.half) else f"{low} to {high}{_episodes(d, table.kind)}",
                 str(p.n),
-                f"{d.holm_p:.3g}" if d.testable else DASH,
+                stats.p_text(d.holm_p) if d.testable else DASH,
+                number(d.detectable, table.kind) if d.testable else DASH,
                 d.outcome,
             ]
         )
-    header = ["comparison", "where", "difference", "95 % interval", "n", "p (Holm)", "verdict"]
+    header = ["comparison", "where", "difference", "95 % interval", "n", "p (Holm)"]
+    header += ["detectable", "verdict"]
     return Grid(f"Paired differences ({table.unit})", header, rows, set())
 
 
@@ -184,7 +195,8 @@ def _gain(line: Beside) -> list[str]:
         return [DASH, theirs, line.gain_reason or DASH]
     inside = {True: ", paper's inside", False: ", paper's outside", None: ""}
     verdict = f"{line.gain.verdict}{inside[line.gain.paper_inside]}"
-    return [_interval(line.cell.difference.paired.diff, line.gain), theirs, verdict]
+    d = line.cell.difference
+    return [_interval(d.paired.diff, line.gain) + _episodes(d, "accuracy"), theirs, verdict]
 
 
 def _interval(value: float, ends: LevelVerdict | GainVerdict) -> str:

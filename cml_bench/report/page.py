@@ -128,9 +128,9 @@ _NUMBER = re.compile(r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?")
 
 def leading_number(text: str) -> float | None:
     """The number that a cell begins with, by which its column is sorted: the mean of ``73.17 ± 1.35
-    (1.41)**``. None if the cell begins with none.
+    (1.41) ▲▲``, the limit of ``<0.001``. None if the cell begins with none.
     """
-    match = _NUMBER.match(text.replace("−", "-"))
+    match = _NUMBER.match(text.replace("−", "-").removeprefix("<"))
     return float(match[0].replace(",", "")) if match else None
 
 

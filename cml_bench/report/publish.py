@@ -227,13 +227,17 @@ def _gains(table: Table) -> list[list[str]]:
 
 
 def _pairs_and_gains(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
-    """The number of pairs, and each column's ``78.16 → 82.03 (+3.88 ± 1.31, p = 0.00167)``."""
+    """The number of pairs, and each column's ``78.16 → 82.03: +3.88 ± 1.31 (0.41), p = 0.00167``.
+
+    The means are over the same runs as the difference.
+    """
 
     def text(cell: Cell) -> str:
-        if cell.difference is None or cell.base is None:
+        if (d := cell.difference) is None:
             return grids.DASH
-        levels = (grids.number(mean, table.kind) for mean in (cell.base.mean, cell.mean))
-        return f"{' → '.join(levels)} ({grids.difference_text(cell.difference, table.kind)})"
+        levels = " → ".join(grids.number(mean, table.kind) for mean in d.means)
+        lost = "" if d.testable or not d.missing else f", not tested: {d.missing}"
+        return f"{levels}: {grids.difference_text(d, table.kind)}{lost}"
 
     cells = [row.cells[column] for column in columns]
     pairs = grids.numbers(cell.difference.paired.n for cell in cells if cell.difference)

@@ -49,7 +49,10 @@ def _differences(tables: list[Table], counts: dict[str, int]) -> str:
         text = f"{tested} paired difference{'s were' if tested > 1 else ' was'} tested: "
         text += ", ".join(counted(counts[name], name) for name in (GAIN, LOSS, UNDECIDED)) + "."
     why = Counter(
-        d.outcome for t in tables for _, _, d in t.differences() if d.outcome not in DIFFERENCES
+        "runs missing: not tested" if d.lacks_runs else d.outcome  # each line names its runs
+        for t in tables
+        for _, _, d in t.differences()
+        if d.outcome not in DIFFERENCES
     )
     if why:
         reasons = "; ".join(
