@@ -76,7 +76,8 @@ def test_the_page_stands_alone(tmp_path):
         "version = {0.1.0}",
     ):
         assert needed in text
-    assert list(specs_in(html)) == ["forest-table1", *(f"curve-1-{k}" for k in (1, 2, 3, 4))]
+    curves = [f"curve-1-{k}" for k in (1, 2, 3, 4)]
+    assert list(specs_in(html)) == ["forest-table1", "progress-table1-1", *curves]
     assert len(html) + len(charts.script()) < 1_000_000
 
 

@@ -218,10 +218,8 @@ def _panel(
         "title": [table.rules.gain_unit, "(validation tasks)"],
         "scale": {"domain": [*domain], "nice": False},
     }
-    colour = _by_shot(shots, COLOURS)
-    told = ["shots", "step", "gain", "low", "high", "n"]
     points = [point for course in lines for point in _points(course)]
-    size = 40 if len(points) <= 20 * len(lines) else 12
+    few = len(points) <= 20 * len(lines)
     return {
         "title": title,
         "description": f"Paired improvement on validation tasks over outer steps, {title}, with"
@@ -229,30 +227,36 @@ def _panel(
         "width": "container",
         "height": 190,
         "data": {"values": points},
-        "encoding": {"x": x, "color": colour},
-        "layer": [
-            {
-                "mark": {"type": "rule", "strokeDash": [3, 3]},
-                "encoding": {"x": None, "y": {"datum": 0, **y}, "color": None},
-            },
-            {
-                "mark": {"type": "area", "opacity": 0.18, "clip": True, "aria": False},
-                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {"y": {**y, "field": "gain"}, "strokeDash": _by_shot(shots, _DASHES)},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": size, "opacity": 1},
-                "encoding": {
-                    "y": {**y, "field": "gain"},
-                    "shape": _by_shot(shots, _SHAPES),
-                    "tooltip": [{"field": name} for name in told],
-                },
-            },
-        ],
+        "encoding": {"x": x, "color": _by_shot(shots, COLOURS)},
+        "layer": _layers(y, shots, size=40 if few else 12),
     }
+
+
+def _layers(y: Spec, shots: Sequence[int], size: int) -> list[Spec]:
+    """The line at zero, the intervals as bands, the means as lines and as points of this size."""
+    told = ("shots", "step", "gain", "low", "high", "n")
+    return [
+        {
+            "mark": {"type": "rule", "strokeDash": [3, 3]},
+            "encoding": {"x": None, "y": {"datum": 0, **y}, "color": None},
+        },
+        {
+            "mark": {"type": "area", "opacity": 0.18, "clip": True, "aria": False},
+            "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 2},
+            "encoding": {"y": {**y, "field": "gain"}, "strokeDash": _by_shot(shots, _DASHES)},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": size, "opacity": 1},
+            "encoding": {
+                "y": {**y, "field": "gain"},
+                "shape": _by_shot(shots, _SHAPES),
+                "tooltip": [{"field": name} for name in told],
+            },
+        },
+    ]
 
 
 def _by_shot(shots: Sequence[int], looks: Sequence[Any]) -> Spec:

@@ -22,7 +22,7 @@ from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.figures import style
 from cml_bench.readings import evaluation_key
 from cml_bench.records import Record, Store, write_episodes
-from cml_bench.report import forest, grids, summary, write
+from cml_bench.report import changes, forest, grids, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Study
@@ -77,6 +77,7 @@ def publish(
         write_bytes(home / FOREST, style.encode(drawn, "png"))
     _fill(Path(root) / README, study, lambda page: brief(plan, home, page))
     _fill(Path(root) / RESULTS, study, lambda page: block(plan, home, page))
+    changes.fill(Path(root) / RESULTS, Path(reference), _fill)
 
 
 def _copy_records(plan: Plan, source: Store, target: Store) -> None:
