@@ -101,12 +101,12 @@ class Course:
             return stats.not_tested(end.n)
         if not self.end_p < 0.05:
             less = self.change is not None and self.change.outcome == changes.SHRINKS
-            return "speed: the gain is not shown at the end" if less else "no gain shown at the end"
+            return "speed: not shown at the end" if less else "no gain shown at the end"
         if end.diff * self.better < 0:
             return "a loss at the end"
         if self.rise is None or self.rise.low > 0 or math.isnan(self.rise.half):
-            return "cannot tell: a gain at the end, and the baseline still improves"
-        return "end: a gain, where the baseline is not shown to improve further"
+            return "cannot tell: baseline still improves"
+        return "end: baseline not shown to improve"
 
 
 class Reached(NamedTuple):

@@ -35,6 +35,7 @@ def sections(tables: Sequence[Table]) -> list[dict[str, Any]]:
                     "title": table.title,
                     "charts": charts(table, drawn),
                     "gains": gain_grid(table, drawn),
+                    "outcomes": outcome_grid(table, drawn),
                     "steps": arrival_grid(table, arrivals(table)),
                     "notes": notes(table, every),
                 }
@@ -56,34 +57,38 @@ def _with_half(value: stats.Paired, kind: str, sign: int = 1) -> str:
 
 
 def gain_grid(table: Table, drawn: Sequence[Course]) -> Grid:
-    """A line for each comparison: its difference at quarters of the training, and what follows."""
-    header = ["comparison", "where", "n", *_QUARTERS]
-    header += [
-        "half minus end",
-        "p (Holm)",
-        "the difference",
-        "baseline's own rise",
-        "speed or end?",
-    ]
+    """A line for each comparison: its difference at quarters of the training."""
     rows = []
     for course in drawn:
         at = [course.near(share) for share in _QUARTERS.values()]
         texts = [
             DASH if s is None else f"{_with_half(course.gains[s], table.kind)} ({s:,})" for s in at
         ]
-        rows.append(
-            [
-                f"{course.row.label} − {course.row.against}",
-                course.column.place,
-                str(len(course.pairs)),
-                *texts,
-                *_changed(course.change, table.kind),
-                _rise(course, table.kind),
-                course.outcome,
-            ]
-        )
+        rows.append([*_compared(course), str(len(course.pairs)), *texts])
     heading = f"Paired differences on validation tasks ({table.unit}; outer step in brackets)"
-    return Grid(heading, header, rows, set())
+    return Grid(heading, ["comparison", "where", "n", *_QUARTERS], rows, set())
+
+
+def outcome_grid(table: Table, drawn: Sequence[Course]) -> Grid:
+    """A line for each comparison: how its difference changes from half of the training to its end,
+    whether the baseline still improves, and what follows.
+    """
+    header = ["comparison", "where", "half minus end", "p (Holm)", "the difference"]
+    header += ["baseline's own rise", "speed or end?"]
+    rows = [
+        [
+            *_compared(course),
+            *_changed(course.change, table.kind),
+            _rise(course, table.kind),
+            course.outcome,
+        ]
+        for course in drawn
+    ]
+    return Grid("Speed or end, on validation tasks (improvements)", header, rows, set())
+
+
+def _compared(course: Course) -> list[str]:
+    return [f"{course.row.label} − {course.row.against}", course.column.place]
 
 
 def _changed(change: Change | None, kind: str) -> list[str]:
@@ -106,6 +111,7 @@ def arrival_grid(table: Table, found: Sequence[Arrival]) -> Grid:
     levels = sorted({v for a in found for v in a.round}, key=lambda v: table.better * v)
     header = ["method", "where", "baseline's final mean", "steps to it", "the baseline's steps"]
     header += [f"steps to {_level(level, table)}" for level in levels]
+    own_rows = {a.row.label for a in found}
     rows = []
     for a in found:
         at_round = [a.round.get(level) for level in levels]
@@ -114,7 +120,9 @@ def arrival_grid(table: Table, found: Sequence[Arrival]) -> Grid:
                 a.row.label,
                 a.column.place,
                 DASH if a.final is None else _level(a.final.level, table, round_one=False),
-                *(_steps(r, table) for r in (a.final, a.base, *at_round)),
+                _steps(a.final, table),
+                _steps(a.base, table, named=a.row.against not in own_rows),
+                *(_steps(r, table) for r in at_round),
             ]
         )
     heading = "Outer steps until a level is first reached in validation: median over runs"
@@ -126,14 +134,17 @@ def _level(level: float, table: Table, round_one: bool = True) -> str:
     return f"{text} %" if table.better > 0 else text
 
 
-def _steps(r: Reached | None, table: Table) -> str:
-    """``300 (7 of 8; not seed 4)``; ``> 400 (0 of 8)`` where half of the runs never get there."""
+def _steps(r: Reached | None, table: Table, named: bool = True) -> str:
+    """``300 (7 of 8; not seed 4)``; ``> 400 (0 of 8)`` where half of the runs never get there.
+
+    ``named``: whether those that never do are named.
+    """
     if r is None or not r.total:
         return DASH
     median = f"{r.median:,.10g}"
     if math.isinf(r.median):
         median = "not by half" if r.trained is None else f"> {r.trained:,}"
-    missed = f"; not {_named(r.never, table)}" if 0 < r.reached < r.total else ""
+    missed = f"; not {_named(r.never, table)}" if named and 0 < r.reached < r.total else ""
     return f"{median} ({r.reached} of {r.total}{missed})"
 
 
@@ -150,7 +161,7 @@ def notes(table: Table, every: Sequence[Course]) -> list[str]:
     """What is left out and why, a sentence for each reason."""
     why: dict[str, list[str]] = {}
     for course in every:
-        line = f"{course.row.label} − {course.row.against}, {course.column.place}"
+        line = ", ".join(_compared(course))
         if course.reason:
             why.setdefault(f"Not shown ({course.reason})", []).append(line)
         if course.left_out:
@@ -267,7 +278,7 @@ def _by_shot(shots: Sequence[int], looks: Sequence[Any]) -> Spec:
         "field": "shots",
         "type": "nominal",
         "scale": {"domain": names, "range": chosen},
-        "legend": {"columns": 4},
+        "legend": {"columns": 4, "symbolOpacity": 1},
     }
 
 
