@@ -67,6 +67,14 @@ def test_the_change_is_the_paired_difference_of_two_gains():
     assert (found.first.mean, found.second.mean) == (6.0, 2.0)
 
 
+def test_the_adjusted_p_decides():
+    one = change.change(dict(enumerate([5, 6, 7, 5, 6.0])), dict(enumerate([3, 5, 7, 2, 4.0])))
+    assert one.paired.p < 0.05
+    assert [c.outcome for c in change.adjusted([one], [0])] == ["shrinks"]
+    assert {c.outcome for c in change.adjusted([one] * 4, [0] * 4)} == {"not shown"}
+    assert {c.outcome for c in change.adjusted([one] * 4, range(4))} == {"shrinks"}
+
+
 @pytest.mark.parametrize(
     ("gain", "outcome"),
     [
