@@ -77,7 +77,8 @@ def test_the_page_stands_alone(tmp_path):
     ):
         assert needed in text
     forests = ["forest-table1-meta", "forest-table1-co"]
-    assert list(specs_in(html)) == [*forests, *(f"curve-1-{k}" for k in (1, 2, 3, 4))]
+    curves = [f"curve-1-{k}" for k in (1, 2, 3, 4)]
+    assert list(specs_in(html)) == [*forests, "progress-table1-1", *curves]
     assert len(html) + len(charts.script()) < 1_000_000
 
 

@@ -220,8 +220,7 @@ def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
     Scores of at most ``least`` and infinite ones are left out, and all but ``most`` of the rest.
     """
     kept = [(s, v) for s, v in zip(curve.steps, curve.scores, strict=True) if least < v < math.inf]
-    if len(kept) > most:
-        kept = [kept[i] for i in np.linspace(0, len(kept) - 1, most).round().astype(int)]
+    kept = thinned(kept, most)
     steps, scores = [s for s, _ in kept], [short(v) for _, v in kept]
     return {
         "method": curve.method,
@@ -230,6 +229,13 @@ def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
         "step": steps,
         "score": scores,
     }
+
+
+def thinned(points: list[Any], most: int) -> list[Any]:
+    """At most so many of the points, evenly spaced, the first and the last among them."""
+    if len(points) <= most:
+        return points
+    return [points[i] for i in np.linspace(0, len(points) - 1, most).round().astype(int)]
 
 
 def short(value: float) -> float:

@@ -20,7 +20,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.records import Record, Store, write_episodes
-from cml_bench.report import charts, forest, grids, summary, write
+from cml_bench.report import changes, charts, forest, grids, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Study
@@ -75,6 +75,7 @@ def publish(
         write_bytes(home / FOREST, charts.png(drawn))
     _fill(Path(root) / README, study, lambda page: brief(plan, home, page))
     _fill(Path(root) / RESULTS, study, lambda page: block(plan, home, page))
+    changes.fill(Path(root) / RESULTS, Path(reference), _fill)
 
 
 def _copy_records(plan: Plan, source: Store, target: Store) -> None:
