@@ -15,6 +15,7 @@ from cml_bench.readings import evaluation_key
 from cml_bench.records import FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
+from cml_bench.study import likes
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig
 
@@ -38,6 +39,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         told = paper.sentences(table, name, source)
     table.notes = (
         notes(table)
+        + likes.sentences(plan, key)
         + told
         + not_run(plan, table)
         + [f"Counted as missing: {problem}" for problem in reader.problems]
@@ -47,7 +49,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
 
 def _rows(config: TableConfig, reader: "_Reader", columns: list[Column]) -> list[TableRow]:
     rows = []
-    for row in config.rows:
+    for row in likes.shown(reader.plan, config):
         cells = {column: reader.cell(config, row.run, row.reading, column) for column in columns}
         if row.against:
             for column in columns:
@@ -56,6 +58,9 @@ def _rows(config: TableConfig, reader: "_Reader", columns: list[Column]) -> list
             cell.fixed = reader.fixed(config, row.run, row.reading, column)
             if cell.fixed and row.against:
                 cell.fixed.base = reader.fixed(config, row.against, "meta", column)
+            for one in (cell, cell.fixed):
+                if one and one.base:
+                    one.untested = likes.reason(reader.plan, row, one.runs, one.base.runs)
         rows.append(
             TableRow(row.label, row.reading, _label_of(config, row.against), cells, row.shown)
         )
@@ -218,7 +223,7 @@ def _difference(cell: Cell, base: Cell, better: int) -> Difference | None:
         return None
     a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
-    mixed = mixture([cell, base])
+    mixed = cell.untested or mixture([cell, base])
     if any(_rounding(cell.records[seed]) != _rounding(base.records[seed]) for seed in seeds):
         mixed = (
             mixed

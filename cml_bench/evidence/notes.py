@@ -137,10 +137,12 @@ def _tested(row: TableRow, differences: list[Difference]) -> str:
             f"; after Holm's correction {_of(len(starred), len(tested), 'difference')} {verb}"
             f" significant at 5 %{_against(row, starred)}"
         )
-    untested = sorted({d.paired.n for d in differences if not d.testable})
+    untested = sorted(
+        {d.reason or stats.not_tested(d.paired.n) for d in differences if not d.testable}
+    )
     if untested:
         others = "the others: " if tested else ""
-        text += f" ({others}{'; '.join(map(stats.not_tested, untested))})"
+        text += f" ({others}{'; '.join(untested)})"
     return text
 
 

@@ -100,7 +100,8 @@ class Cell:
 
     ``runs`` are the ids that it is to have, ``records`` those that are there by their seed. Seeds
     that finished have a value, and scores of shape (episodes,). ``summary`` is None while there is
-    no record. ``base`` is the cell of the baseline.
+    no record. ``base`` is the cell of the baseline, and ``untested`` says why the two are not
+    tested, whatever the runs.
 
     In a table over class splits, a split takes the place of a seed: its number is its place in the
     experiment's list. ``fixed`` is then the same result on one class split, over several seeds.
@@ -113,6 +114,7 @@ class Cell:
     summary: CellSummary | None = None
     episode_half: float = math.nan
     base: "Cell | None" = None
+    untested: str = ""
     fixed: "Cell | None" = None
     difference: Difference | None = None
     bold: bool = False
