@@ -28,7 +28,15 @@ from cml_bench.engine.build import (
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.precision import dtype_of
-from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, leaves, snapshot
+from cml_bench.engine.step import (
+    MetaStep,
+    adam,
+    add_noise,
+    check_colearner,
+    clamp,
+    leaves,
+    snapshot,
+)
 from cml_bench.methods.base import Groups
 from cml_bench.records import write_progress
 from cml_bench.spec import Protocol, RunSpec
@@ -183,6 +191,8 @@ class Training:
         batch = self.begin_step()
         assert self.meta_step is not None  # it is released after the last step only
         scores = self.meta_step(batch)
+        if self.step == 0:
+            check_colearner(self.method, self.groups, self.spec)
         sums = torch.stack([value for values in scores for value in values.values()]).sum(1)
         self.running = sums if self.running is None else self.running.add_(sums)
         self.end_step(len(batch), time.perf_counter() - start)
