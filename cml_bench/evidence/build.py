@@ -15,7 +15,7 @@ from cml_bench.readings import evaluation_key
 from cml_bench.records import FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
-from cml_bench.study import likes
+from cml_bench.study import likes, provenance
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig
 
@@ -40,6 +40,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
     table.notes = (
         notes(table)
         + likes.sentences(plan, key)
+        + provenance.sentences(table.records())
         + told
         + not_run(plan, table)
         + [f"Counted as missing: {problem}" for problem in reader.problems]

@@ -233,6 +233,10 @@ class Table:
             if cell.fixed:
                 yield row, column, cell.fixed
 
+    def records(self) -> list[Record]:
+        """The record of every run that is there; one of several cells is there as often."""
+        return [record for _, _, cell in self.all_cells() for record in cell.records.values()]
+
     def place(self, column: Column) -> str:
         """The title of a column of means, where nothing but means is shown."""
         return column.title(self.kind).removesuffix(", mean")

@@ -140,6 +140,7 @@ class Plan(PlanPart):
     cells: tuple[PlannedCell, ...]
     tables: dict[str, PlannedTable]
     figures: dict[str, Figure]
+    modules: dict[str, tuple[str, ...]] = Field({}, description="see study/provenance.py")
     unlike: Unlike = Field({}, description="see study/likes.py")
     chance: dict[str, dict[str, str]] = Field(
         {}, description="run id -> reading -> why it cannot depend on the support set"

@@ -35,6 +35,7 @@ from cml_bench.study.plan import (
     PlannedTable,
 )
 from cml_bench.study.protocols import Recipe, deviation, protocol, recipe, released_row
+from cml_bench.study.provenance import by_kind
 from cml_bench.study.schema import Experiment, MethodEntry, Study
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def resolve(study: Study, where: str) -> Plan:
             key: PlannedTable.model_validate(dict(table)) for key, table in study.tables.items()
         },
         figures=drawn,
+        modules=by_kind(every.specs.values()),
         unlike=pairs(study, members, every.specs, where),
         chance=by_chance(every.learners),
     )
