@@ -11,12 +11,14 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.methods._template import Template
 from cml_bench.report import forest, write
+from cml_bench.spec import Component
 from cml_bench.study import cost, likes
 from cml_bench.study.config import parse, read
 from cml_bench.study.plan import Plan, read_plan
 from cml_bench.study.resolve import resolve
 from tests.helpers.plans import dumped
 from tests.helpers.simulated import LEVEL, ROWS, experiment, finish
+from tests.helpers.specs import graph_spec, sinusoid_spec
 
 
 def plan(methods: dict, rows: list[dict], **changes) -> Plan:
@@ -115,6 +117,18 @@ OWN = [
 @pytest.mark.parametrize(("run", "entry", "base", "other"), OWN)
 def test_keys_of_the_method_and_the_colearner_may_differ(run, entry, base, other):
     assert plan({run: entry, base: other}, [row(base), row(run, base)]).unlike == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("query", 3), ("precision", "bf16"), ("way", 4), ("shot", 2), ("steps", 7)]
+)
+def test_every_part_of_a_run_is_compared_but_seed_and_class_split(key, value):
+    base = sinusoid_spec(steps=9)
+    assert list(likes.unlike(base.model_copy(update={key: value}), base)) == [key]
+    assert likes.unlike(base.model_copy(update={"seed": 7}), base) == {}
+    graph = graph_spec()
+    other = graph.model_copy(update={"data": Component(name="sbm", options={"split": "r1"})})
+    assert likes.unlike(other, graph) == {}
 
 
 def test_a_methods_usual_inner_steps_are_named_where_the_baseline_has_others():

@@ -276,16 +276,16 @@ def sentences(plan: Plan, key: str) -> list[str]:
         if why := _left_out(plan, table, row):
             said[f"{row.label} is left out: {why}."] = None
             continue
-        name = next((r.label for r in table.rows if r.run == row.against), row.against)
+        base_row = next((r.label for r in table.rows if r.run == row.against), row.against)
         for run, base in _firsts(table, row, plan.members):
             differences = _between(plan, run, base)
-            meant = {key: pair for key, pair in differences.items() if key in row.varies}
-            other = {key: pair for key, pair in differences.items() if key not in row.varies}
+            meant = {name: pair for name, pair in differences.items() if name in row.varies}
+            other = {name: pair for name, pair in differences.items() if name not in row.varies}
             if meant:
-                said[f"{row.label} and {name} differ, as is meant, in {_named(meant)}."] = None
+                said[f"{row.label} and {base_row} differ, as is meant, in {_named(meant)}."] = None
             if other:
                 more = "differ in more than the method and the co-learner"
-                said[f"{row.label} and {name} {more}: {_named(other)}; not tested."] = None
+                said[f"{row.label} and {base_row} {more}: {_named(other)}; not tested."] = None
     return [*said]
 
 
