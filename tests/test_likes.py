@@ -156,14 +156,18 @@ def test_what_a_row_is_meant_to_vary_is_tested_and_still_named(tmp_path):
     assert "FIXED and MAML differ, as is meant, in adapt_norm (no and yes)." in table.notes
 
 
+STRANGE = (
+    "varies names 'outer_lr', in which five and maml do not differ: they differ in inner_steps."
+)
+
+
 @pytest.mark.parametrize(
     ("varies", "against", "said"),
     [
-        (["outer_lr"], "maml", "varies names 'outer_lr', in which five and maml do not differ: they"
-         " differ in inner_steps."),
+        (["outer_lr"], "maml", STRANGE),
         (["inner_steps"], None, "name one under `against`."),
     ],
-)  # fmt: skip
+)
 def test_a_key_that_does_not_vary_is_refused(varies, against, said):
     methods = {"maml": {}, "five": {"method": "maml", "options": {"inner_steps": 5}}}
     with pytest.raises(UserError, match=r"test, t, row 'FIVE'") as error:
