@@ -137,6 +137,22 @@ def publish(args: Namespace) -> None:
 
 
 @COMMANDS.command(
+    "retrain",
+    argument("method", help="x: the runs of x and of x+cml; x+cml: its own alone"),
+    study,
+    argument("--yes", action="store_true", help="move them; without it they are only named"),
+    help="Move a method's runs aside, so that the next start trains them anew. For development.",
+)
+def retrain(args: Namespace) -> None:
+    from cml_bench.study import retrain
+
+    plan, results = _plan_and_results(args)
+    made = retrain.folders(plan, results, args.method)
+    moved = retrain.move(made, results, args.method) if args.yes and made else None
+    print(retrain.text(made, results, args.method, moved))
+
+
+@COMMANDS.command(
     "list",
     argument("kind", choices=("methods", "data", "networks")),
     argument("--json", action="store_true"),

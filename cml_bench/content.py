@@ -132,6 +132,17 @@ class Curves(Part):
         return self.step[-1] if self.step else None
 
 
+class Source(Part):
+    """The source code that made a run: see ``system/sources.py``."""
+
+    commit: str = Field("", description="of the package's checkout; empty: nobody can tell")
+    clean: bool | None = Field(None, description="whether the package was as committed")
+    files: dict[str, str] = Field({}, description="path below the package -> digest of its code")
+    begun: dict[str, str] | None = Field(
+        None, description="the digests with which the training began, where it went on with others"
+    )
+
+
 class Content(Part):
     """The keys of ``record.json``, in the order in which they are written."""
 
@@ -148,6 +159,7 @@ class Content(Part):
     )
     created: str
     versions: Versions
+    source: Source | None = Field(None, description="None in records of earlier versions")
     machine: Machine
     engine: Engine
     memory: Memory | None = None

@@ -28,11 +28,18 @@ A series of results is one reading after some number of inner steps. Its key is 
 there is of ``meta`` and ``co`` only.
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from cml_bench.spec import NormalisedWith, RunSpec
+
+if TYPE_CHECKING:  # for annotations alone: the room stands above this module
+    from cml_bench.methods.base import Method
 
 META, META_LAST, META_SINGLE = "meta", "meta_last", "meta_single"
 CO, CO_LAST, CO_SINGLE = "co", "co_last", "co_single"
 CO_PAIRED, CO_UNPAIRED = "co_paired", "co_unpaired"
+CO_UNADAPTED = "co_unadapted"  # of ``cl``; its name says that nothing adapts
 
 
 def evaluation_key(reading: str, steps: int, normalised_with: NormalisedWith = "task") -> str:
@@ -59,3 +66,22 @@ def readings(spec: RunSpec) -> list[str]:
         names += [CO, CO_LAST, CO_PAIRED, CO_UNPAIRED, *([CO_SINGLE] if single else [])]
         names += [reading.name for reading in method.more_readings]
     return names
+
+
+def by_chance(learners: "Mapping[str, Method | None]") -> dict[str, dict[str, str]]:
+    """Key -> readings of that learner that cannot depend on the support set, with the reason.
+
+    The classes of a task have no order, so a classifier is then at chance by construction.
+    """
+    reason = (
+        "at chance by construction, since the inner loop moves nothing that the co-learner reads"
+    )
+    found: dict[str, dict[str, str]] = {}
+    for key, learner in learners.items():
+        if learner and "co" in learner.heads:
+            usual = (CO, CO_LAST, CO_PAIRED, CO_UNPAIRED, CO_SINGLE)
+            asked = [(name, "co", "meta") for name in usual]
+            asked += [(more.name, more.head, more.inner_loss) for more in learner.more_readings]
+            names = [name for name, head, loss in asked if learner.cannot_adapt(head, loss)]
+            found |= {key: dict.fromkeys(names, reason)} if names else {}
+    return found

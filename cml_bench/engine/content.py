@@ -16,6 +16,7 @@ from cml_bench.engine.device import peak_memory
 from cml_bench.readings import reading_and_steps
 from cml_bench.records import FORMAT
 from cml_bench.spec import Evaluation, RunSpec, canonical
+from cml_bench.study.provenance import source
 from cml_bench.system import allocator
 from cml_bench.system.hardware import processor
 
@@ -44,6 +45,7 @@ def content_of(
             "numpy": np.__version__,
             "safetensors": safetensors.__version__,
         },
+        "source": source(spec).model_dump(mode="json", exclude_unset=True),
         "machine": {
             "system": platform.platform(),
             "processor": processor(),

@@ -152,6 +152,7 @@ def _finish(training: Training) -> Record:
     write_episodes(folder, arrays)
     plain = build_method(spec, training.data, "plain")
     content = content_of(spec, training.engine, training.data, arrays) | {
+        "source": training.source.model_dump(mode="json", exclude_unset=True),
         "status": _status(training),
         "selected": steps,
         "parameters": _parameters(training.method),

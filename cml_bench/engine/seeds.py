@@ -25,7 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.adam import adam
 
 from cml_bench.engine.compiled import PRODUCTS, CompiledStep, Outputs, compiled, constant_free
-from cml_bench.engine.step import clamp
+from cml_bench.engine.step import check_colearner, clamp
 from cml_bench.engine.train import Training
 from cml_bench.methods.base import Groups, Method
 from cml_bench.spec import RunSpec
@@ -98,6 +98,8 @@ class Together:
         outputs = program(*params, *batches)
         for p, grad in zip(params, outputs, strict=False):
             p.grad = grad.contiguous()  # see CompiledStep.gradients
+        if lead.step == 0:
+            check_colearner(lead.method, self._groups, lead.spec)
         if lead.spec.protocol.clamp:
             clamp(lead.method, self._groups, lead.spec.protocol.clamp)
         self._adam(lead)

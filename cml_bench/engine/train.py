@@ -28,10 +28,19 @@ from cml_bench.engine.build import (
 from cml_bench.engine.diagnostics import diagnose
 from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.precision import dtype_of
-from cml_bench.engine.step import MetaStep, adam, add_noise, clamp, leaves, snapshot
+from cml_bench.engine.step import (
+    MetaStep,
+    adam,
+    add_noise,
+    check_colearner,
+    clamp,
+    leaves,
+    snapshot,
+)
 from cml_bench.methods.base import Groups
 from cml_bench.records import write_progress
 from cml_bench.spec import Protocol, RunSpec
+from cml_bench.study.provenance import source
 
 _SAY_SECONDS = 10.0  # least time between two progress lines of a run
 
@@ -70,6 +79,7 @@ class Training:
         self.train_tasks = Episodes(self.data, "train", way, shot, query, seed=spec.seed)
         self.val_tasks = Episodes(self.data, "validation", way, shot, query)
         self.groups: Groups = leaves(self.method.init(spec.seed), self.device, self.dtype)
+        self.source = source(spec)  # now: a file may be edited while this trains
         self.step, self.done_seconds = 0, {"train": 0.0, "validation": 0.0, "diagnostics": 0.0}
         self.best: dict[str, Kept] = {}
         # head -> the members of its ensemble, the best first.
@@ -183,6 +193,8 @@ class Training:
         batch = self.begin_step()
         assert self.meta_step is not None  # it is released after the last step only
         scores = self.meta_step(batch)
+        if self.step == 0:
+            check_colearner(self.method, self.groups, self.spec)
         sums = torch.stack([value for values in scores for value in values.values()]).sum(1)
         self.running = sums if self.running is None else self.running.add_(sums)
         self.end_step(len(batch), time.perf_counter() - start)
@@ -305,6 +317,7 @@ class Training:
         state = {
             "id": self.spec.id,
             "data": self.data.sha256,
+            "source": self.source.model_dump(),
             "step": self.step,
             "groups": snapshot(self.groups),
             "optimizer": self.optimizer.state_dict(),
@@ -321,6 +334,13 @@ class Training:
         }
         checkpoint.save(self.folder, state)
         self._saved = time.monotonic()
+
+    def _resume_source(self, before: dict[str, Any] | None) -> None:
+        """Remember with which source the training began, if that is another one."""
+        begun = before and (before["begun"] or before["files"])
+        if begun and begun != self.source.files:
+            self.source = self.source.model_copy(update={"begun": begun})
+            self.say(f"{self.spec.title}: was begun with other source, and goes on with this")
 
     def _resume(self) -> None:
         state = checkpoint.load(self.folder)
@@ -341,6 +361,7 @@ class Training:
         # The phase is as it was when the checkpoint was written, since diagnostics may follow.
         self.method.at_step(max(self.step - 1, 0))
         self.say(f"{self.spec.title}: resumed at step {self.step}")
+        self._resume_source(state.get("source"))
         if state["engine"] != self._exactly:
             self.say(
                 f"{self.spec.title}: was begun with {state['engine']}, goes on with"

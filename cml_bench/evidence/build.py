@@ -14,6 +14,7 @@ from cml_bench.evidence.verdict import cell_summary
 from cml_bench.records import COLLAPSED, FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
+from cml_bench.study import likes, provenance
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig
 
@@ -34,6 +35,8 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         told += paper.sentences(table, name, source)
     table.notes = (
         notes(table)
+        + likes.sentences(plan, key)
+        + provenance.sentences(table.records())
         + told
         + not_run(plan, table)
         + [f"Counted as missing: {problem}" for problem in reader.problems]
@@ -58,7 +61,7 @@ def _collapsed(cell: Cell | None) -> bool:
 
 def _rows(config: TableConfig, reader: "_Reader", columns: list[Column]) -> list[TableRow]:
     rows = []
-    for row in config.rows:
+    for row in likes.shown(reader.plan, config):
         cells = {column: reader.cell(config, row.run, row.reading, column) for column in columns}
         if row.against:
             for column in columns:
@@ -67,6 +70,9 @@ def _rows(config: TableConfig, reader: "_Reader", columns: list[Column]) -> list
             cell.fixed = reader.fixed(config, row.run, row.reading, column)
             if cell.fixed and row.against:
                 cell.fixed.base = reader.fixed(config, row.against, "meta", column)
+            for one in (cell, cell.fixed):
+                if one and one.base:
+                    one.untested = likes.reason(reader.plan, row, one.runs, one.base.runs)
         rows.append(
             TableRow(row.label, row.reading, _label_of(config, row.against), cells, row.shown)
         )
@@ -271,7 +277,7 @@ def _difference(row: TableRow, cell: Cell, base: Cell, better: int) -> Differenc
     complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
     if not missing and cell.names.keys() != base.names.keys():
         missing = f"{row.label} and {row.against} are to have other runs"
-    mixed = mixture([cell, base])
+    mixed = cell.untested or mixture([cell, base])
     if any(_rounding(cell.records[seed]) != _rounding(base.records[seed]) for seed in seeds):
         mixed = (
             mixed

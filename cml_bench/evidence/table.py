@@ -139,7 +139,8 @@ class Cell:
 
     ``runs`` are the ids that it is to have, ``records`` those that are there by their seed, and
     ``names`` what each seed is called. Seeds that finished have a value, and scores of shape
-    (episodes,). ``summary`` is None while there is no record. ``base`` is the cell of the baseline.
+    (episodes,). ``summary`` is None while there is no record. ``base`` is the cell of the baseline,
+    and ``untested`` says why the two are not tested, whatever the runs.
 
     In a table over class splits, a split takes the place of a seed: its number is its place in the
     experiment's list. ``fixed`` is then the same result on one class split, over several seeds.
@@ -153,6 +154,7 @@ class Cell:
     summary: CellSummary | None = None
     episode_half: float = math.nan
     base: "Cell | None" = None
+    untested: str = ""
     fixed: "Cell | None" = None
     difference: Difference | None = None
     bold: bool = False
@@ -279,6 +281,10 @@ class Table:
             yield row, column, cell
             if cell.fixed:
                 yield row, column, cell.fixed
+
+    def records(self) -> list[Record]:
+        """The record of every run that is there; one of several cells is there as often."""
+        return [record for _, _, cell in self.all_cells() for record in cell.records.values()]
 
     def place(self, column: Column) -> str:
         """The title of a column of means, where nothing but means is shown."""

@@ -198,6 +198,13 @@ class Method:
         fixed = self.network.fixed_names
         return [name for name in self.network.params if self.adapts(name) and name not in fixed]
 
+    def cannot_adapt(self, head: str, loss: str) -> bool:
+        """Whether the inner loop on ``loss`` moves nothing that this head reads.
+
+        Its outputs are then the same for every support set.
+        """
+        return not self.moving(loss)
+
     def start(self, groups: TaskGroups) -> TaskParams:
         """What the inner loop starts from (T, ...)."""
         return groups["base"]

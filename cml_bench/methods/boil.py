@@ -60,10 +60,8 @@ class BOIL(MAML):
         return groups
 
     def adapts(self, name: str) -> bool:
-        """The body, and the head if it has a step of its own."""
-        return super().adapts(name) and (
-            name not in self.network.head_names or self.options.head_lr > 0
-        )
+        """The body, and the head if it has a step of its own; nothing by a step of 0."""
+        return super().adapts(name) and self.step_size(name, 0, {}) > 0
 
     def step_size(self, name: str, step: int, groups: Groups) -> float:
         """alpha for the body, ``head_lr`` for the head."""

@@ -10,6 +10,7 @@ from cml_bench.data.episodes import Examples
 from cml_bench.methods.base import Groups, Reading
 from cml_bench.methods.cooperative import CooperativeOptions, WithCoLearner
 from cml_bench.methods.maml import MAML, MAMLOptions
+from cml_bench.readings import CO_UNADAPTED
 from cml_bench.registry import methods
 from cml_bench.shapes import Inputs, Outputs, PerTask, TaskGroups, TaskParams
 
@@ -63,7 +64,7 @@ class CL(WithCoLearner, MAML):
     more_readings = (
         Reading("both", "best_meta", "both", "meta"),
         Reading("co_fixed", "best_meta", "co", "fixed"),
-        Reading("co_unadapted", "best_meta", "co", "none"),
+        Reading(CO_UNADAPTED, "best_meta", "co", "none"),
     )
 
     def start(self, groups: TaskGroups) -> TaskParams:

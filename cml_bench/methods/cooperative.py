@@ -92,6 +92,12 @@ class WithCoLearner(Method):
         """As the method says; a frozen phi stays."""
         return super().trains(group, name) and not (group == "co" and self.options.cml.frozen)
 
+    def cannot_adapt(self, head: str, loss: str) -> bool:
+        """As the method's. The co-learner does not read theta, and its loss does not move theta."""
+        if head == "co":
+            return self.network.head_names >= set(self.moving(loss))
+        return super().cannot_adapt(head, loss)
+
     def colearner_params(self, groups: TaskGroups, params: TaskParams) -> TaskParams:
         """Phi, which is the same before and after adaptation."""
         return groups["co"]

@@ -15,6 +15,7 @@ from cml_bench.records import FINISHED, Record
 from cml_bench.report.grids import DASH, numbers
 from cml_bench.spec import RunSpec
 from cml_bench.study.plan import Plan
+from cml_bench.study.provenance import commit_of
 from cml_bench.study.status import STATES, State
 from cml_bench.texts import Prose
 
@@ -225,6 +226,7 @@ def provenance(plan: Plan, records: list[Record]) -> list[tuple[str, str]]:
     return [
         ("study", f"{plan.study.study}, plan {plan_id(plan)}"),
         ("cml_bench", values(lambda r: r.versions.cml_bench)),
+        ("commit", values(commit_of)),
         ("torch", values(lambda r: r.versions.torch)),
         ("numpy", values(lambda r: r.versions.numpy)),
         ("python", values(lambda r: r.versions.python)),

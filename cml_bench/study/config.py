@@ -15,7 +15,7 @@ from cml_bench.system.shells import check_path
 
 TARGETS = ("all", "fetch", "train", "trained", "table", "figure", "report")  # rules of the workflow
 # Of the results folder, where each study has a folder too.
-FOLDERS = ("runs", "plans", "done", "logs", "reference")
+FOLDERS = ("runs", "plans", "done", "logs", "reference", "aside")
 _JOINED = ("experiments", "tables", "figures")
 
 

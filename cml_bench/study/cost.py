@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from cml_bench.study import preflight, work
+from cml_bench.study import likes, preflight, work
 from cml_bench.study.plan import Plan, PlannedRun, Work
 
 # Of one core: FLOP/s of Conv4's outer step, and seconds that any step takes at least.
@@ -102,6 +102,7 @@ def summary(plan: Plan, gpus: int = 0, rates: Rates | None = None) -> str:
             f" {len(shared_runs(plan))} runs shared between tables"
         ),
         *_table_lines(plan, gpus > 0, rates),
+        *likes.told(plan),
         (
             f"estimated, for the {len(able)} runs that can start now: {_hours(able, gpus, rates)};"
             f" disk {_bytes(sum(_work(run).bytes for run in able))}; downloads"

@@ -41,6 +41,13 @@ class Row(Model):
     )
     against: str | None = Field(None, description="the baseline's key, for the paired difference")
     shown: bool = Field(True, description="no: the row stands among the paired differences only")
+    varies: tuple[str, ...] = Field(
+        (),
+        description=(
+            "keys in which the row differs from its baseline because that is its point, such as"
+            " inner_steps or protocol.gradient_noise: see study/likes.py"
+        ),
+    )
 
     @property
     def head(self) -> str:

@@ -125,6 +125,8 @@ class PlannedTable(TableConfig):
 Members = dict[
     str, dict[str, dict[int, tuple[str, ...]]]
 ]  # experiment -> method's key -> shot -> run ids
+Differences = dict[str, tuple[Any, Any]]  # dotted key -> values of a row and of its baseline
+Unlike = dict[str, dict[str, Differences]]  # first run of a row -> first of its baseline
 
 
 class Plan(PlanPart):
@@ -138,6 +140,11 @@ class Plan(PlanPart):
     cells: tuple[PlannedCell, ...]
     tables: dict[str, PlannedTable]
     figures: dict[str, Figure]
+    modules: dict[str, tuple[str, ...]] = Field({}, description="see study/provenance.py")
+    unlike: Unlike = Field({}, description="see study/likes.py")
+    chance: dict[str, dict[str, str]] = Field(
+        {}, description="run id -> reading -> why it cannot depend on the support set"
+    )
     path: str = Field("", exclude=True, description="the file that holds it")
 
     @cached_property

@@ -109,7 +109,7 @@ def deviation(
     for prefix, given, model, released in parts:
         wanted = model.read(released, f"preset official of {spec.method}").model_dump(mode="json")
         here = model.read(given, spec.title).model_dump(mode="json")
-        a, b = _flat(here, prefix), _flat(wanted, prefix)
+        a, b = flat(here, prefix), flat(wanted, prefix)
         differences |= {
             key: [a.get(key), b.get(key)]
             for key in sorted(a.keys() | b.keys())
@@ -118,14 +118,12 @@ def deviation(
     return differences
 
 
-def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+def flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Nested options by dotted keys."""
     out: dict[str, Any] = {}
     for key, value in values.items():
         out |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
         )
     return out
 

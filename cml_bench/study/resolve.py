@@ -7,10 +7,10 @@
 import hashlib
 import itertools
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cml_bench.errors import UserError
-from cml_bench.registry import CML
+from cml_bench.readings import by_chance
 from cml_bench.spec import (
     MOST_INNER_STEPS,
     Component,
@@ -23,6 +23,7 @@ from cml_bench.spec import (
 from cml_bench.study import places
 from cml_bench.study.checks import check_names, check_rows, layers, told
 from cml_bench.study.figure_config import FigureConfig
+from cml_bench.study.likes import inherited, pairs
 from cml_bench.study.plan import (
     Job,
     Members,
@@ -34,6 +35,7 @@ from cml_bench.study.plan import (
     PlannedTable,
 )
 from cml_bench.study.protocols import Recipe, deviation, protocol, recipe, released_row
+from cml_bench.study.provenance import by_kind
 from cml_bench.study.schema import Experiment, MethodEntry, Study
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ def resolve(study: Study, where: str) -> Plan:
 
     Equal specs wanted by several experiments are one run; it gets the most demanding evaluation.
     """
-    every = _Runs()
-    jobs = [job for name in study.experiments for job in _of_experiment(study, name, every, where)]
+    every, whole = _Runs(), inherited(study, where)
+    jobs = [job for name in study.experiments for job in _of_experiment(whole, name, every, where)]
     members: Members = {}
     for (name, key, shot), ids in every.wanted.items():
         members.setdefault(name, {}).setdefault(key, {})[shot] = tuple(ids)
@@ -72,6 +74,9 @@ def resolve(study: Study, where: str) -> Plan:
             key: PlannedTable.model_validate(dict(table)) for key, table in study.tables.items()
         },
         figures=drawn,
+        modules=by_kind(every.specs.values()),
+        unlike=pairs(study, members, every.specs, where),
+        chance=by_chance(every.learners),
     )
 
 
@@ -82,13 +87,13 @@ class _Runs:
         self.specs: dict[str, RunSpec] = {}
         self.wanted: RunsOfCells = {}
         self.named: set[str] = set()
-        self._learners: dict[str, Method | None] = {}
+        self.learners: dict[str, Method | None] = {}
 
     def add(self, spec: RunSpec, learner: "Method | None", place: tuple[str, str, int]) -> str:
         """Add a run and give its id. ``place``: the experiment, key and shot that want it."""
         run = spec.id
         self.specs[run] = _most(self.specs[run], spec) if run in self.specs else spec
-        self._learners.setdefault(run, learner)
+        self.learners.setdefault(run, learner)
         cell = self.wanted.setdefault(place, [])
         if run not in cell:
             cell.append(run)
@@ -96,7 +101,7 @@ class _Runs:
 
     def check_starts(self, study: Study) -> None:
         """A UserError for a run whose parameters cannot be initialised."""
-        for run, learner in self._learners.items():
+        for run, learner in self.learners.items():
             try:
                 if learner:
                     learner.check_start()
@@ -122,7 +127,7 @@ def _of_experiment(study: Study, name: str, runs: _Runs, where: str) -> list[lis
             if len(runs.specs) > known:
                 new.append(run)
             options = runs.specs[run].options
-            if "cml" not in options or "gamma" in row.merged("options").get("cml", {}):
+            if "cml" not in options or "gamma" in row.entry.options.get("cml", {}):
                 runs.named.add(run)
     size = experiment.runs_per_job
     return [new[i : i + size] for i in range(0, len(new), size)]
@@ -208,12 +213,6 @@ class _Row(NamedTuple):
     shot: int
     where: str
 
-    def merged(self, field: str) -> dict[str, Any]:
-        """The entry's options of one kind; x+cml starts from those of x."""
-        name = self.key.removesuffix(CML)
-        base = self.experiment.methods.get(name) if self.key.endswith(CML) else None
-        return {**(getattr(base, field) if base else {}), **getattr(self.entry, field)}
-
     @property
     def query(self) -> int:
         """Query examples per class in training and validation."""
@@ -277,7 +276,7 @@ def _training(
     if net is None:
         return _Training(protocol("matched", {}, row.where), 0, 1)
     experiment = row.experiment
-    changed = {**experiment.protocol_options, **row.merged("protocol_options")}
+    changed = {**experiment.protocol_options, **row.entry.protocol_options}
     place = f"{row.where}, protocol_options"
     rows = (released_row(method, net), method.more_recipes)
     steps = next(s for s in (row.entry.steps, experiment.steps, own.steps) if s is not None)
@@ -316,7 +315,7 @@ def _network(
             f" {net.takes}."
         )
     usual = {**own.network, **method.network_defaults}
-    given = {**usual, **row.experiment.network_options, **row.merged("network_options")}
+    given = {**usual, **row.experiment.network_options, **row.entry.network_options}
     place = f"{row.where}, network {row.experiment.network}"
     options = net.Options.read(given, place, places.instead_of(places.NETWORK))
     built = net(options, data.input_shape, data.outputs(row.experiment.way))
@@ -325,7 +324,7 @@ def _network(
 
 
 def _method_options(row: _Row, method: "type[Method]", own: Recipe) -> Options:
-    place, given = f"{row.where}, method {row.key}", {**own.options, **row.merged("options")}
+    place, given = f"{row.where}, method {row.key}", {**own.options, **row.entry.options}
     chosen: Options = method.Options.read(given, place, places.instead_of(places.METHOD))
     if (inner := getattr(chosen, "inner_steps", 0)) > MOST_INNER_STEPS:
         raise UserError(f"{place}: inner_steps can be at most {MOST_INNER_STEPS:,}, not {inner}.")

@@ -42,9 +42,14 @@ class MethodEntry(Model):
     """One row's training: its options, and what differs from the experiment."""
 
     method: str = Field("", description="empty: the entry's own key")
-    options: dict[str, Any] = Field(
-        {}, description="the entry x+cml starts from the options of the entry x"
+    like: str = Field(
+        "",
+        description=(
+            "key of the entry whose options and steps it starts from; empty: x for x+cml, and for"
+            " another entry of a method x+cml the one of x that tables set it against"
+        ),
     )
+    options: dict[str, Any] = {}
     network_options: dict[str, Any] = Field(
         {}, description="what of the network differs in this row"
     )

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from cml_bench.errors import UserError
 from cml_bench.records import Store
-from cml_bench.study import preflight
+from cml_bench.study import preflight, provenance
 from cml_bench.study.plan import Plan, PlannedRun
+from cml_bench.study.provenance import Here
 from cml_bench.system.locks import being_written
 from cml_bench.texts import controls_escaped
 
@@ -29,27 +30,32 @@ STATES = (
 
 
 class State(NamedTuple):
-    """One run's state. ``more`` is for people: step and time left, the path of a log, a reason."""
+    """One run's state. ``more`` is for people: step and time left, the path of a log, a reason.
+
+    ``source`` of a run that has ended is empty if it is of the source that is here, else
+    ``unknown``, or the files that differ.
+    """
 
     run: str
     title: str
     state: str
     more: str = ""
+    source: str = ""
 
 
 def states(plan: Plan, results: Path) -> dict[str, State]:
     """Run id -> its state."""
-    store, reasons = Store(results), preflight.lost(plan, results)
-    return {run.id: _state(run, store, reasons.get(run.id)) for run in plan.runs}
+    store, reasons, here = Store(results), preflight.lost(plan, results), Here(plan)
+    return {run.id: _state(run, store, reasons.get(run.id), here) for run in plan.runs}
 
 
-def _state(run: PlannedRun, store: Store, reason: str | None) -> State:
+def _state(run: PlannedRun, store: Store, reason: str | None, here: Here) -> State:
     folder = store.folder(run.spec)
     record, problem = store.usable(run.spec)
     if problem:
         return State(run.id, run.title, "failed", problem)
     if record is not None and not (lacks := record.lacks(run.spec.evaluation)):
-        return State(run.id, run.title, record.status)
+        return State(run.id, run.title, record.status, source=here.compared(record))
     try:
         if being_written(folder):
             return State(run.id, run.title, "running", _progress(folder))
@@ -103,6 +109,7 @@ def text(plan: Plan, results: Path) -> str:
         f"{key}: {', '.join(f'{n} {state}' for state, n in numbers.items())}"
         for key, numbers in counts(plan, states_of).items()
     ]
+    lines += provenance.told(s.source for s in states_of.values())
     for state in STATES:
         if state not in ("finished", "not run"):
             told = [
