@@ -160,8 +160,10 @@ def test_the_notes_say_trained_minus_untrained_paired_by_seed(tmp_path):
 def test_the_notes_say_where_meta_training_does_not_show(untrained, said, tmp_path):
     plan = planned(content())
     store = finish(plan, tmp_path, LEVEL | {"untrained": untrained})
-    (note,) = [n for n in build(plan, store, "table1").notes if n.startswith("MAML minus untr")]
-    assert said in note
+    notes = [n for n in build(plan, store, "table1").notes if " minus untrained: " in n]
+    assert said in notes[0]
+    assert "+ CML†" in notes[2]
+    assert not any(word in notes[2] for word in ("show", "better")), "another head is read"
 
 
 def test_a_floor_changes_neither_stars_nor_bold(tmp_path):

@@ -42,14 +42,15 @@ def sentences(table: Table, pair: Pair) -> list[str]:
     """The notes of a table with untrained rows: a sentence for each row, and where an untrained
     network reaches the paper's number of a trained one.
     """
-    by_row = {row.label: raises(table, row, pair) for row in table.results}
-    told = [_row(table, label, found) for label, found in by_row.items() if found]
+    by_row = [(row, raises(table, row, pair)) for row in table.results]
+    told = [_row(table, row, found) for row, found in by_row if found]
     if not told:
         return []
     return [
         f"Trained minus untrained ({table.unit}): the same network from the same initial values,"
         " adapted on the same test tasks; paired, with 95 % t intervals over"
-        f" {table.replicates}. They describe: in no family of tests, without a star.",
+        f" {table.replicates}. They describe: in no family of tests, without a star. The untrained"
+        " network is read by the meta-learner's head.",
         *told,
         *_papers(table),
     ]
@@ -65,15 +66,19 @@ def _cells(
         yield trained.fixed, untrained.fixed, f"{place}, one split over seeds"
 
 
-def _row(table: Table, label: str, found: list[Raise]) -> str:
-    """``MAML minus untrained: +46.11 ± 2.10 (1-shot, n = 8).``, and where training does not
-    show.
+def _row(table: Table, row: TableRow, found: list[Raise]) -> str:
+    """``MAML minus untrained: +46.11 ± 2.10 (1-shot, n = 8).``, and where training does not show.
+
+    Of another head than the meta-learner's, as †, there are the numbers alone: the untrained
+    network is read by the meta-learner's head, so the two differ in more than training.
     """
     each = [
         f"{_number(table, one.difference.paired)} ({one.where}, n = {one.difference.paired.n})"
         for one in found
     ]
-    text = f"{label} minus untrained: {'; '.join(each)}."
+    text = f"{row.label} minus untrained: {'; '.join(each)}."
+    if row.reading != "meta":
+        return text
     sure = [one for one in found if not math.isnan(one.difference.paired.half)]
     hidden = [one.where for one in sure if not one.difference.excludes_zero]
     worse = [one.where for one in sure if one.difference.excludes_zero and not one.difference.wins]
