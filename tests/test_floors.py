@@ -254,6 +254,32 @@ def test_a_table_of_costs_says_that_an_untrained_network_costs_no_training(tmp_p
     assert lines["MAML + CML"] == ["1.20×", "1.30×"]
 
 
+def test_where_less_is_better_a_larger_error_is_worse(tmp_path):
+    asked = content(kind="regression")
+    steps = {"tasks": 50, "query": 5, "inner_steps": [0, 1]}
+    sinusoid = {"data": "sinusoid", "network": "mlp", "way": 1, "evaluation": steps}
+    asked["experiments"]["e"] = experiment(50, **sinusoid)
+    plan = planned(asked)
+    level = {"untrained": 2.0, "base": 4.0, "meta": 4.0, "co": 4.0}
+    table = build(plan, finish(plan, tmp_path, level, seed_sd=0.1), "table1")
+    (note,) = [n for n in table.notes if n.startswith("MAML minus untrained")]
+    assert "The untrained network is better, and the interval leaves out 0, at 1-shot, 0 st" in note
+
+
+def test_of_rows_with_one_label_the_shown_one_is_set_beside_the_paper(tmp_path):
+    """Table 4 compares CML with MAML, More-MAML and CL; each of these has its own floor."""
+    asked, published = content(paper="t9", untrained=["maml", "boil"]), tmp_path / "published.yaml"
+    asked["experiments"]["e"]["methods"]["boil"] = {}
+    hidden = {"label": "MAML + CML", "run": "maml+cml", "against": "boil", "shown": False}
+    asked["tables"]["table1"]["rows"] = [*ROWS, {"label": "BOIL", "run": "boil"}, hidden]
+    published.write_text(yaml.safe_dump(PAPER))
+    plan = planned({**asked, "published": str(published)})
+    other = set(plan.members["e"]["boil_untrained"][1])
+    store = finish(plan, tmp_path, LEVEL | {"untrained": 90.0}, only=lambda s: s.id not in other)
+    (note,) = [n for n in build(plan, store, "table1").notes if "reach the paper" in n]
+    assert "MAML + CML at 1-shot" in note
+
+
 @pytest.mark.parametrize(
     "path", ["paper.yaml", "graphs.yaml", "omniglot_study.yaml", "omniglot_methods.yaml"]
 )

@@ -97,7 +97,7 @@ def _row(table: Table, row: TableRow, found: list[Raise]) -> str:
 
 def _papers(table: Table) -> list[str]:
     """Where an untrained network reaches a number that the paper prints of a trained one."""
-    rows = {row.label: row for row in table.rows}
+    rows = {row.label: row for row in table.results}
     reached = []
     for line in table.beside:
         if floor := rows.get(rows[line.label].floor or ""):
