@@ -19,13 +19,13 @@ from tests.helpers.simulated import finish
 ROOT = Path(__file__).parent.parent
 TABLES = sorted((ROOT / "configs" / "tables").glob("*.yaml"))
 RUNS = {
-    "table1": 80,
-    "table2": 80,
-    "table4": 40,
-    "table5": 50,
-    "table7": 40,
-    "table8": 30,
-    "table9": 60,
+    "table1": 140,
+    "table2": 120,
+    "table4": 70,
+    "table5": 60,
+    "table7": 60,
+    "table8": 35,
+    "table9": 90,
 }
 
 
@@ -78,14 +78,46 @@ def test_equal_runs_of_several_tables_are_one(grid):
     assert all(cells(grid, "table8", "MAML")[f"Conv({k})", 1] == base["", 1] for k in range(5))
 
 
+def test_mamlpp_and_sharp_maml_stand_beside_a_maml_of_their_inner_steps(grid):
+    five = [grid.specs[i] for i in cells(grid, "table1", "MAML, five inner steps")["", 1]]
+    assert len(five) == 5
+    sharp = grid.specs[cells(grid, "table1", "Sharp-MAML")["", 1][0]]
+    plusplus = grid.specs[cells(grid, "table1", "MAML++")["", 1][0]]
+    for spec in (*five, sharp, plusplus):
+        assert (spec.inner_steps, spec.inner_rate) == (5, 0.1)
+    assert {spec.options["adapt_norm"] for spec in five} == {False}
+    one = grid.specs[cells(grid, "table1", "MAML")["", 1][0]]
+    assert (five[0].protocol, five[0].steps) == (one.protocol, one.steps), "MAML's own recipe"
+
+
+def test_the_grid_has_figures_3_and_4_on_the_papers_data(grid):
+    assert set(grid.figures) == {"figure2", *(f"figure3{part}" for part in "abcd"), "figure4"}
+    runs = grid.members["mini_figures"]
+    drawn = [grid.specs[i] for of in runs.values() for i in of[5]]
+    assert all(of.keys() == {5} for of in runs.values())
+    assert {(spec.data.name, spec.way, spec.steps) for spec in drawn} == {
+        ("miniimagenet", 5, 30_000)
+    }
+    of_tables = {i for ids in cost.runs_by_table(grid).values() for i in ids}
+    new = [spec for spec in drawn if spec.id not in of_tables]
+    assert len(new) == 5
+    assert all(spec.frozen for spec in new), "the other lines are runs of Tables 1 and 4"
+    lines = [row.run for row in grid.figures["figure3a"].runs]
+    assert "frozen" in lines
+    assert "maml+cml" in lines
+
+
 def test_image_runs_are_official_and_name_their_gamma(grid):
     image = [run for run in grid.runs if run.gpu]
     deviations = {key for run in image for key in run.deviates}
-    assert deviations == {"level", "cml.gamma", "cml.depth", "network.head_blocks"}, (
-        "what makes rows of the tables"
-    )
+    assert deviations == {
+        *("level", "cml.gamma", "cml.depth", "cml.frozen", "network.head_blocks"),
+        *("inner_steps", "inner_lr", "adapt_norm"),
+    }, "what makes rows of the tables and lines of the figures"
     assert all(run.gamma_named for run in image)
-    steps = {run.spec.method.removesuffix("+cml"): run.spec.steps for run in image}
+    steps = {
+        run.spec.method.removesuffix("+cml"): run.spec.steps for run in image if run.spec.steps
+    }
     assert (steps["maml"], steps["mamlpp"], steps["sharp_maml"]) == (30_000, 50_000, 60_000)
     resnet = next(run.spec for run in image if run.spec.network.name == "resnet12")
     assert (resnet.options["inner_lr"], resnet.protocol.outer_lr) == (0.3, 6e-4)
@@ -97,7 +129,7 @@ def test_seeds_and_protocol_are_settable(monkeypatch):
     assert {run.spec.seed for run in changed.runs} == {0, 1, 2}
     assert {len(cell.runs) for cell in changed.cells if not cell.table.startswith("table3")} == {3}
     image = [run.spec for run in changed.runs if run.spec.data.name == "miniimagenet"]
-    assert {spec.steps for spec in image} == {30_000}
+    assert {spec.steps for spec in image} == {0, 30_000}
     assert {spec.protocol.selection for spec in image} == {"joint"}
     clean = resolved({"seeds": 1, "protocol": "clean"})
     assert {run.spec.protocol.selection for run in clean.runs if run.gpu} == {"joint"}
@@ -129,7 +161,7 @@ def test_parts_of_tables_by_name(grid):
     )
     three = targets.restrict(grid, "table1_n3")
     assert {len(cell.runs) for cell in three.cells} == {3}
-    assert len({i for cell in three.cells for i in cell.runs}) == 48
+    assert len({i for cell in three.cells for i in cell.runs}) == 84
     part = targets.restrict(grid, "table2_fc100")
     assert {cell.columns for cell in part.cells} == {"FC100"}
     assert part.tables["table2_fc100"].title.endswith("(Table 2) (fc100)")

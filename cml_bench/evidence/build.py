@@ -7,7 +7,7 @@ import numpy as np
 
 from cml_bench.content import Engine
 from cml_bench.errors import UserError
-from cml_bench.evidence import paper, stats
+from cml_bench.evidence import floors, paper, stats
 from cml_bench.evidence.notes import all_runs, not_run, notes
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import cell_summary
@@ -15,6 +15,7 @@ from cml_bench.records import COLLAPSED, FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
 from cml_bench.study import likes, provenance
+from cml_bench.study.floors import floor_of, key_of
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig
 
@@ -37,6 +38,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         notes(table)
         + likes.sentences(plan, key)
         + provenance.sentences(table.records())
+        + floors.sentences(table, _above_floor)
         + told
         + not_run(plan, table)
         + [f"Counted as missing: {problem}" for problem in reader.problems]
@@ -73,8 +75,17 @@ def _rows(config: TableConfig, reader: "_Reader", columns: list[Column]) -> list
             for one in (cell, cell.fixed):
                 if one and one.base:
                     one.untested = likes.reason(reader.plan, row, one.runs, one.base.runs)
+        floor = floor_of(config, row)
         rows.append(
-            TableRow(row.label, row.reading, _label_of(config, row.against), cells, row.shown)
+            TableRow(
+                row.label,
+                row.reading,
+                _label_of(config, row.against),
+                cells,
+                row.shown,
+                untrained=row.run in map(key_of, config.untrained),
+                floor=_label_of(config, key_of(floor)) if floor else None,
+            )
         )
     return rows
 
@@ -317,6 +328,13 @@ def _lost(label: str | None, cell: Cell) -> list[str]:
     ]
 
 
+def _above_floor(row: TableRow, cell: Cell, untrained: Cell, better: int) -> Difference | None:
+    """Trained minus untrained, unless they are of other data or of another precision. It is not
+    tested, so rounding may differ.
+    """
+    return None if mixture([cell, untrained]) else _difference(row, cell, untrained, better)
+
+
 def _rounding(record: Record) -> tuple[Engine, int | None]:
     """What rounding depends on: the engine (but not which GPU of several), and tasks at once."""
     device = record.engine.device.partition(":")[0]
@@ -341,10 +359,12 @@ def _embolden(table: Table) -> None:
     """Set the best cells of each column in bold, where all its rows are complete.
 
     A row that has one run by design (such as an untrained network) cannot be tested. It is never
-    bold, and where it is ahead of all others, nothing in the column is.
+    bold, and where it is ahead of all others, nothing in the column is. The rows of the key
+    ``untrained`` do not count.
     """
     for column in table.columns:
-        cells = [row.cells[column] for row in table.results]
+        rows = [row for row in table.results if not row.untrained]
+        cells = [row.cells[column] for row in rows]
         rivals = {str(i): cell for i, cell in enumerate(cells) if cell.wanted > 1}
         if (
             not rivals

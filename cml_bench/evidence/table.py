@@ -186,6 +186,8 @@ class TableRow:
     against: str | None
     cells: dict[Column, Cell]
     shown: bool = True  # False: only its paired differences are shown
+    untrained: bool = False  # whether it is the row of an untrained network
+    floor: str | None = None  # label of the row of its untrained network
 
 
 @dataclass

@@ -11,6 +11,7 @@ from cml_bench.readings import readings
 from cml_bench.registry import tables
 from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import FigureConfig, Row
+from cml_bench.study.floors import check_floors
 from cml_bench.study.plan import Members
 from cml_bench.study.schema import Experiment, Study, TableConfig
 
@@ -59,6 +60,7 @@ def check_rows(study: Study, members: Members, specs: dict[str, RunSpec], where:
                 for _, runs in by_shot(name, row):
                     _check_reading(row, readings(runs[0]), f"{where}, {key}")
                     _check_inner_steps(table, name, row, runs[0], f"{where}, {key}")
+    check_floors(study, members, specs, where)
     for key, figure in study.figures.items():
         _check_figure(figure, study.experiments[figure.experiment], f"{where}, {key}")
         for row in figure.runs:

@@ -9,6 +9,7 @@ from cml_bench.errors import UserError
 from cml_bench.registry import tables
 from cml_bench.study import places, strict_yaml
 from cml_bench.study.figure_config import FigureConfig
+from cml_bench.study.floors import with_floors
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig
 from cml_bench.system.paths import expanded
 from cml_bench.system.shells import check_path
@@ -91,7 +92,7 @@ def checked(content: Any, where: str) -> Study:
             f"{where}: a configuration is a mapping of keys to values, not"
             f" {type(content).__name__}."
         )
-    study = Study.read(content, where, places.instead_of())
+    study = with_floors(Study.read(content, where, places.instead_of()), where)
     _check_references(study, where)
     named = {
         k: e if e.protocol else e.model_copy(update={"protocol": study.protocol})

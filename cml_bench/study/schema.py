@@ -134,6 +134,13 @@ class TableConfig(Model):
         (), description="columns of a regression table; empty: all that are evaluated"
     )
     rows: tuple[Row, ...] = Field(min_length=1)
+    untrained: tuple[str, ...] = Field(
+        (),
+        description=(
+            "methods whose untrained network is a row, too: 0 outer steps, adapted on the same test"
+            " tasks; the notes say trained minus untrained"
+        ),
+    )
     paper: str = Field("", description="key of the published table that the cells are set beside")
 
     @model_validator(mode="before")

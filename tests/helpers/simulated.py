@@ -72,9 +72,10 @@ def finish(
 ) -> Store:
     """Write a record of every run, with scores around ``level[reading]``.
 
-    Scores are percent, or squared errors. Seeds differ by ``seed_sd``; the base run and the +CML
-    run of one seed differ alike up to a tenth of it; episodes differ by 10. ``status`` gives a
-    run's status from its specification, ``only`` says which runs are finished.
+    Scores are percent, or squared errors. Runs of no steps may have a level ``untrained``.
+    Seeds differ by ``seed_sd``; the base run and the +CML run of one seed differ alike up to a
+    tenth of it; episodes differ by 10. ``status`` gives a run's status from its specification,
+    ``only`` says which runs are finished.
     """
     store, rng = Store(results), np.random.default_rng(0)
     seed_part = rng.normal(0, seed_sd, 100)
@@ -87,7 +88,8 @@ def finish(
             readings = ("meta", "co") if spec.method.endswith("+cml") else ("meta",)
             for reading in readings:
                 name = "base" if spec.method == "maml" else reading
-                mean = level[name] + seed_part[spec.seed] + rng.normal(0, seed_sd / 10)
+                centre = level[name] if spec.steps else level.get("untrained", level[name])
+                mean = centre + seed_part[spec.seed] + rng.normal(0, seed_sd / 10)
                 arrays |= _arrays(spec, reading, mean, rng)
             write_episodes(folder, arrays)
             write_record(folder, _content(spec, status(spec) if status else "finished"))

@@ -8,6 +8,7 @@ from cml_bench.study.table_kind import TableKind
 
 if TYPE_CHECKING:
     from cml_bench.evidence.table import Table
+    from cml_bench.records import Record
     from cml_bench.report.grids import Grid
 
 
@@ -81,9 +82,14 @@ def costs(table: "Table") -> dict[str, RowCost]:
             train=parameters.train,
             test=at_test,
             relative_seconds=_ratio([(a.seconds.train, b.seconds.train) for a, b in pairs]),
-            relative_flops=_ratio([(a.flops.training, b.flops.training) for a, b in pairs]),
+            relative_flops=_ratio([(_training(a), _training(b)) for a, b in pairs]),
         )
     return of_row
+
+
+def _training(record: "Record") -> float:
+    """FLOPs of a task of each outer step, together."""
+    return record.flops.training * record.spec.steps
 
 
 def _ratio(pairs: list[tuple[float, float]]) -> float:
