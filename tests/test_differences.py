@@ -73,6 +73,16 @@ def test_medians_have_no_part_from_episodes(tmp_path):
     assert math.isnan(halves["median"])
 
 
+def test_a_lower_error_is_a_gain_by_its_sign(tmp_path):
+    resolved = study(5, "regression")
+    store = finish(resolved, tmp_path, {"base": 4.0, "meta": 3.0, "co": 5.0}, seed_sd=0.1)
+    _, meta, co = build(resolved, store, "table1").rows
+    column = Column(1, 0, "mean")
+    assert meta.cells[column].difference.paired.diff < 0
+    assert set(grids.cell_text(meta.cells[column], "regression").split()[-1]) == {"▲"}
+    assert set(grids.cell_text(co.cells[column], "regression").split()[-1]) == {"▼"}
+
+
 # -- runs that are not there
 
 

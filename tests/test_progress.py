@@ -259,6 +259,8 @@ def test_errors_are_to_fall_to_a_level(tmp_path):
     assert course.better * course.gains[50].diff == pytest.approx(0.5)
     (item,) = section.sections([table])
     assert item["charts"][0]["data"]["values"][0]["gain"] > 0, "improvement is upwards"
+    places = [row[1] for row in item["gains"].rows]
+    assert places == ["1-shot", "5-shot"] * 2, "inner steps at test have no curve of their own"
 
 
 # -- the page

@@ -157,7 +157,7 @@ def test_there_is_no_verdict_on_a_gain_that_was_not_tested(tmp_path):
 
 
 def test_a_family_is_that_of_the_whole_table(tmp_path):
-    """A star in a part of a table, or in an unfinished one, is a star of the finished table too."""
+    """A sign in a part of a table, or in an unfinished one, is a sign of the finished table too."""
     resolved = study(tmp_path)
     weak = {"base": 50.0, "meta": 50.12, "co": 50.0}
     store = finish(resolved, tmp_path / "r", weak, 0.3, only=lambda s: s.shot == 1)

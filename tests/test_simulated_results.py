@@ -60,7 +60,7 @@ def test_simulated_noise_gets_no_sign():
 def test_simulated_five_points_get_a_sign():
     starred = simulated_families(np.random.default_rng(5), 5, 800)
     assert starred[:, 0].mean() > 0.95
-    # Without the true gain, five hypotheses are left at 0.05/5 and so on: a star in at most 5 % of
+    # Without the true gain, five hypotheses are left at 0.05/5 and so on: a sign in at most 5 % of
     # the tables.
     assert starred[:, 1:].any(axis=1).mean() <= 0.06
 

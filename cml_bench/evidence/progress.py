@@ -156,12 +156,19 @@ def _names(cell: Cell, units: Iterable[int], table: Table) -> tuple[str, ...]:
     return tuple(str(spec.split if table.rules.over_splits else spec.seed) for spec in specs)
 
 
+def where(column: Column) -> str:
+    """``5-shot``, or ``Omniglot, 5-shot``: a curve belongs to all columns of a shot and group."""
+    return ", ".join(filter(None, (column.group, f"{column.shot}-shot")))
+
+
 def places(table: Table) -> Iterable[tuple[TableRow, Column, Cell]]:
-    """The cells of a table without its further inner steps and statistics, which no curve has."""
+    """The cells of a table, one for each row, group and shot: further inner steps, statistics and
+    evaluations have no curve of their own.
+    """
     seen = set()
     for row, column, cell in table.cells():
-        if (id(row), column.place) not in seen:
-            seen.add((id(row), column.place))
+        if (id(row), where(column)) not in seen:
+            seen.add((id(row), where(column)))
             yield row, column, cell
 
 
@@ -249,7 +256,7 @@ def arrivals(table: Table) -> list[Arrival]:
     of_place: dict[str, list[tuple[TableRow, Column, Cell]]] = {}
     for row, column, cell in places(table) if table.compares else ():
         if row.shown and any(curve(record, row.reading) for record in cell.records.values()):
-            of_place.setdefault(column.place, []).append((row, column, cell))
+            of_place.setdefault(where(column), []).append((row, column, cell))
     found = []
     for entries in of_place.values():
         levels = _round_levels(entries, table)

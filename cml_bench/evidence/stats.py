@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MIN_SEEDS = 5
-"""Fewest seeds for which a star, a bold figure or a verdict is given."""
+"""Fewest seeds for which a sign, a bold figure or a verdict is given."""
 
 MAX_SIGN_FLIPS = 20
 """Largest number of seeds whose sign flips are enumerated (2^19 sums, 4 MB)."""
@@ -102,7 +102,7 @@ class Aggregate(NamedTuple):
 
 
 def not_tested(n: int) -> str:
-    """The text printed in place of a star or verdict where ``n`` is below ``MIN_SEEDS``."""
+    """The text printed in place of a sign or verdict where ``n`` is below ``MIN_SEEDS``."""
     return f"n = {n}: shown, not tested"
 
 
@@ -171,7 +171,7 @@ def paired(a: ArrayLike, b: ArrayLike) -> Paired:
     half-width and p are nan. Where all differences are equal (to twelve digits of the scores) there
     is no spread to test against. If they are all 0, the half-width is 0 and p is 1. The same other
     difference in every seed is far likelier a copied record than evidence: half-width and p are
-    nan, so that it never has a star.
+    nan, so that it never has a sign.
     """
     x, y = _finite(a, 1, "a"), _finite(b, 1, "b")
     if x.shape != y.shape:

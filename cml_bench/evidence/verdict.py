@@ -46,7 +46,7 @@ class CellSummary:
 
     @property
     def testable(self) -> bool:
-        """Whether the cell may carry a star, bold type or a verdict."""
+        """Whether the cell may carry a sign, bold type or a verdict."""
         return not self.marked and self.finished >= stats.MIN_SEEDS
 
 

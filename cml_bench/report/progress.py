@@ -9,7 +9,7 @@ from typing import Any
 
 from cml_bench.evidence import stats
 from cml_bench.evidence.change import Change
-from cml_bench.evidence.progress import Arrival, Course, Reached, arrivals, courses
+from cml_bench.evidence.progress import Arrival, Course, Reached, arrivals, courses, where
 from cml_bench.evidence.table import Table
 from cml_bench.figures.style import COLOURS
 from cml_bench.report.charts import Spec, short, thinned
@@ -88,7 +88,7 @@ def outcome_grid(table: Table, drawn: Sequence[Course]) -> Grid:
 
 
 def _compared(course: Course) -> list[str]:
-    return [f"{course.row.label} − {course.row.against}", course.column.place]
+    return [f"{course.row.label} − {course.row.against}", where(course.column)]
 
 
 def _changed(change: Change | None, kind: str) -> list[str]:
@@ -118,7 +118,7 @@ def arrival_grid(table: Table, found: Sequence[Arrival]) -> Grid:
         rows.append(
             [
                 a.row.label,
-                a.column.place,
+                where(a.column),
                 DASH if a.final is None else _level(a.final.level, table, round_one=False),
                 _steps(a.final, table),
                 _steps(a.base, table, named=a.row.against not in own_rows),
