@@ -105,25 +105,13 @@ def test_results(
     usual = passes(method, models, steps, "best_co" in models)
     co = _co_reading(spec, models)
     planned = [one for how in wanted.normalised_with for one in _normalised(usual, co, how)]
-    placed: dict[int, dict[str, torch.Tensor]] = {}  # groups that models share are placed once
-
-    def here(groups: Groups) -> Groups:
-        for name, params in groups.items():
-            if id(params) not in placed:
-                placed[id(params)] = leaves({name: params}, data.device, data.dtype)[name]
-        return {name: placed[id(params)] for name, params in groups.items()}
-
-    asked = [
-        Asked(
-            [here(member) for member in item.groups],
-            sorted(set(item.readings.values())),
-            item.inner_loss,
-            item.normalised_with,
-        )
-        for item in planned
-    ]
     scored = evaluate_all(
-        method, asked, episodes, wanted.tasks, steps=inner, tasks_at_once=tasks_at_once
+        method,
+        _asked(planned, data),
+        episodes,
+        wanted.tasks,
+        steps=inner,
+        tasks_at_once=tasks_at_once,
     )
     for item, results in zip(planned, scored, strict=True):
         for reading, head in item.readings.items():
@@ -138,6 +126,27 @@ def test_results(
             if (key := evaluation_key(co, k, how)) in arrays
         }
     return arrays
+
+
+def _asked(planned: list[Pass], data: DataSet) -> list[Asked]:
+    """The passes with their models on the data's device; groups that models share go there once."""
+    placed: dict[int, dict[str, torch.Tensor]] = {}
+
+    def here(groups: Groups) -> Groups:
+        for name, params in groups.items():
+            if id(params) not in placed:
+                placed[id(params)] = leaves({name: params}, data.device, data.dtype)[name]
+        return {name: placed[id(params)] for name, params in groups.items()}
+
+    return [
+        Asked(
+            [here(member) for member in item.groups],
+            sorted(set(item.readings.values())),
+            item.inner_loss,
+            item.normalised_with,
+        )
+        for item in planned
+    ]
 
 
 def _co_reading(spec: RunSpec, models: Models) -> str:

@@ -44,8 +44,8 @@ def sections(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 
 def p_text(p: float) -> str:
-    """``0.063``, ``<0.001``; a dash for nan."""
-    return DASH if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.2g}"
+    """As every p is printed; a dash for nan."""
+    return DASH if math.isnan(p) else stats.p_text(p)
 
 
 def _with_half(value: stats.Paired, kind: str, sign: int = 1) -> str:
