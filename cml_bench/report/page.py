@@ -24,7 +24,7 @@ from cml_bench import texts
 from cml_bench.evidence.table import Table
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
 from cml_bench.records import FINISHED, Record, Store
-from cml_bench.report import charts, forest, forms, grids, summary
+from cml_bench.report import charts, claims, forest, forms, grids, summary
 from cml_bench.report.grids import DASH, Grid
 from cml_bench.study.plan import Plan
 from cml_bench.study.status import State, states
@@ -81,6 +81,7 @@ def _html(
             ),
             abstract=summary.sentences(plan, tables, by_run),
             facts=summary.facts(plan),
+            claims=claims.section(plan, store, out),
             tables=[_section(table, out) for table in tables],
             pictures=_pictures(plan, out),
             curves=_learning_curves(plan, records),
