@@ -143,7 +143,7 @@ def publish(args: Namespace) -> None:
     ),
     RESULTS,
     argument("--claims", type=Path, default=Path("configs/reference/claims.yaml")),
-    argument("--publish", action="store_true", help="put the table into docs/results.md, too"),
+    argument("--publish", action="store_true", help="put the table into docs/claims.md, too"),
     default(plan=None),
     help="What the runs made here say of each claim of the paper.",
 )

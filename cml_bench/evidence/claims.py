@@ -1,7 +1,7 @@
 """The paper's claims, one by one, and what the runs made here say of each. Imports no torch.
 
 A claims file (configs/reference/claims.yaml) names for each claim its place in the paper and what
-decides it: rows of tables, or rows of figures, of studies (``deciding.py``). Each gives cells, and
+decides it: rows of tables, or rows of figures, of studies. Each gives cells, and
 each cell has an outcome. The rules, in this order:
 
 * **not run**: no cell has a run.
@@ -24,17 +24,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cml_bench.errors import UserError, unknown
-from cml_bench.evidence.deciding import (
-    AS_CLAIMED,
-    CONTRARY,
-    NOT_RUN,
-    Cell,
-    Gain,
-    NoCost,
-    NoWorse,
-    Source,
-)
+from cml_bench.evidence.deciding import AS_CLAIMED, CONTRARY, NOT_RUN, Cell, Source
 from cml_bench.evidence.deciding_figure import InFigure
+from cml_bench.evidence.deciding_table import Gain, NoCost, NoWorse
 from cml_bench.evidence.verdict import CANNOT_TELL
 from cml_bench.spec import Model
 from cml_bench.study import strict_yaml

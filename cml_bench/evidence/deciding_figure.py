@@ -71,12 +71,12 @@ class InFigure(Deciding):
     def check(self, plan: Plan, where: str) -> None:
         """See :class:`Deciding`."""
         if self.figure not in plan.figures:
-            raise unknown(f"{where}: figure", self.figure, plan.figures)
+            raise unknown(f"figure (in {where})", self.figure, plan.figures)
         figure = plan.figures[self.figure]
         labels = [row.label for row in figure.runs]
         for label in (self.row, *self.against):
             if label not in labels:
-                raise unknown(f"{where}: row of {self.figure}", label, labels)
+                raise unknown(f"row of {self.figure} (in {where})", label, labels)
         if figure.kind not in _MEASURED:
             raise UserError(
                 f"{where}: {self.figure} is of kind {figure.kind}, which measures nothing: name a"
@@ -86,7 +86,7 @@ class InFigure(Deciding):
             raise UserError(f"{where}: {self.figure} is a curve and has no `places`: leave it out.")
         for place in self.places if figure.kind == "tsne" else ():
             if place not in _PANELS:
-                raise unknown(f"{where}: panel of {self.figure}", place, _PANELS)
+                raise unknown(f"panel of {self.figure} (in {where})", place, _PANELS)
 
     def runs(self, plan: Plan) -> list[str]:
         """See :class:`Deciding`."""

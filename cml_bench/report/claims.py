@@ -83,7 +83,7 @@ def grid(claims: Claims, sources: Mapping[str, Source], heading: str) -> Grid:
     return Grid(heading, header, rows, set())
 
 
-def of_study(of: Plan, store: Store, home: Path, path: Path = CLAIMS) -> Grid | None:
+def of_study(of: Plan, store: Store, home: Path, path: Path) -> Grid | None:
     """The claims that a study decides, by itself alone; None if there are none, or no file."""
     if not path.exists():
         return None
@@ -97,7 +97,7 @@ def of_study(of: Plan, store: Store, home: Path, path: Path = CLAIMS) -> Grid | 
 
 def section(of: Plan, store: Store, home: Path) -> dict[str, Any] | None:
     """What a study's page shows of its claims; None if it has none."""
-    shown = of_study(of, store, home)
+    shown = of_study(of, store, home, CLAIMS)
     return {"grid": shown, "explanation": EXPLANATION} if shown else None
 
 
@@ -108,10 +108,10 @@ def text(shown: Grid) -> str:
 
 
 def block(shown: Grid) -> str:
-    """The block of docs/results.md."""
+    """The block of docs/claims.md."""
     header, *rows = ([*map(markdown, row)] for row in (shown.header, *shown.rows))
     table = tabulate(rows, header, "pipe", disable_numparse=True)
-    return f"## {markdown(shown.heading)}\n\n{paragraph(EXPLANATION)}\n\n{table}"
+    return f"{table}\n\n{paragraph(EXPLANATION)}"
 
 
 # -- what stands in the columns

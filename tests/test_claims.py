@@ -1,0 +1,421 @@
+"""The paper's claims: rules, bad files, the shipped file, the pages that show them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cml_bench.errors import UserError
+from cml_bench.evidence import claims as evidence
+from cml_bench.evidence.claims import DOES_NOT_HOLD, HOLDS, Claims
+from cml_bench.evidence.deciding import NOT_RUN
+from cml_bench.evidence.verdict import CANNOT_TELL
+from cml_bench.figures import make
+from cml_bench.records import Store, read_arrays, write_arrays
+from cml_bench.report import claims, page, publish
+from cml_bench.study.config import parse, read
+from cml_bench.study.resolve import resolve
+from tests.helpers.plans import edited
+from tests.helpers.simulated import ROWS, experiment, finish, study
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "configs" / "reference" / "claims.yaml"
+SIZE = {"data": ["glyphs"], "network": "conv4", "steps": {"maml": 100}}
+GAIN = {"kind": "gain", "study": "simulated", "table": "table1", "rows": ["MAML + CML"]}
+GOOD = {"base": 60, "meta": 63, "co": 64}
+
+
+def a_claim(*deciders, **size) -> dict:
+    """The content of a claims file of one claim."""
+    claim = {
+        "claim": "CML gains",
+        "where": "Table 1",
+        "size": {**SIZE, **size},
+        "decided_by": list(deciders),
+    }
+    return {
+        "source": "S",
+        "studies": {"simulated": {"config": "none.yaml"}},
+        "claims": {"gains": claim},
+    }
+
+
+def found(plan, results: Path, *deciders, home: Path | None = None, **size) -> evidence.Finding:
+    """What is found of a claim with these deciders in a simulated study."""
+    file = Claims.read(a_claim(*deciders, **size), "test")
+    evidence.check(file, {"simulated": plan}, "test")
+    source = claims.source(plan, Store(results), home or results)
+    return evidence.find(file.claims["gains"], {"simulated": source})
+
+
+@pytest.mark.parametrize(
+    ("meta", "verdict", "outcomes"),
+    [
+        (63, HOLDS, "2: 2 as claimed"),
+        (57, DOES_NOT_HOLD, "2: 2 the contrary"),
+        (60, CANNOT_TELL, "2: 2 undecided"),
+    ],
+)
+def test_all_cells_as_claimed_hold_one_of_the_contrary_does_not(meta, verdict, outcomes, tmp_path):
+    plan = study(seeds=6)
+    finish(plan, tmp_path, {**GOOD, "meta": meta})
+    finding = found(plan, tmp_path, GAIN)
+    assert (finding.verdict, claims._counts(finding)) == (verdict, outcomes)
+    assert finding.size == evidence.PAPER_SIZE
+
+
+def test_what_is_missing_is_never_evidence_against_a_claim(tmp_path):
+    plan = study(seeds=6)
+    finding = found(plan, tmp_path, GAIN)
+    assert (finding.verdict, finding.size, finding.weakest) == (NOT_RUN, "", None)
+    finish(plan, tmp_path / "half", GOOD, only=lambda spec: spec.shot == 1)
+    half = found(plan, tmp_path / "half", GAIN)
+    assert (half.verdict, claims._counts(half)) == (CANNOT_TELL, "2: 1 as claimed, 1 not run")
+    few = study(seeds=3)
+    finish(few, tmp_path / "few", {**GOOD, "meta": 40})
+    finding = found(few, tmp_path / "few", GAIN)
+    assert finding.verdict == CANNOT_TELL
+    assert "n = 3: shown, not tested" in claims._weakest(finding)
+
+    def status(spec):
+        return "collapsed" if spec.seed == 0 and spec.method == "maml+cml" else "finished"
+
+    finish(plan, tmp_path / "lost", {**GOOD, "meta": 40}, status=status)
+    assert found(plan, tmp_path / "lost", GAIN).verdict == CANNOT_TELL
+
+
+def moved(plan, results: Path, points: int, seeds: int) -> None:
+    """Move the 1-shot results of the first seeds of MAML + CML."""
+    for spec in plan.specs.values():
+        if spec.method == "maml+cml" and spec.shot == 1 and spec.seed < seeds:
+            path = results / "runs" / spec.folder / "episodes.npz"
+            arrays = read_arrays(path, "")
+            write_arrays(
+                path, {k: (v.astype(int) + points).astype(np.uint16) for k, v in arrays.items()}
+            )
+
+
+def test_a_moved_record_moves_the_verdict(tmp_path):
+    plan = study(seeds=6)
+    finish(plan, tmp_path, GOOD)
+    assert found(plan, tmp_path, GAIN).verdict == HOLDS
+    moved(plan, tmp_path, -9, seeds=1)
+    finding = found(plan, tmp_path, GAIN)
+    assert finding.verdict == CANNOT_TELL
+    assert claims._weakest(finding).startswith("MAML + CML − MAML, 1-shot: +1.")
+    moved(plan, tmp_path, -9, seeds=6)
+    finding = found(plan, tmp_path, GAIN)
+    assert (finding.verdict, claims._counts(finding)) == (
+        DOES_NOT_HOLD,
+        "2: 1 as claimed, 1 the contrary",
+    )
+    assert re.match(r"MAML \+ CML − MAML, 1-shot: −.*, p (= 0\.0|<)", claims._weakest(finding))
+
+
+def test_smaller_runs_decide_only_until_one_of_the_papers_size_is_there(tmp_path):
+    config = {
+        "study": "simulated",
+        "seeds": 6,
+        "experiments": {"small": experiment(400), "full": experiment(400, steps=200)},
+        "tables": {
+            name: {"kind": "accuracy", "experiment": name, "title": name, "rows": ROWS}
+            for name in ("small", "full")
+        },
+    }
+    plan = resolve(parse(config, "test"), "test")
+    deciders = [{**GAIN, "table": name} for name in ("full", "small")]
+    size = {"steps": {"maml": 200}}
+    assert found(plan, tmp_path, *deciders, **size).verdict == NOT_RUN
+    finish(plan, tmp_path, GOOD, only=lambda spec: spec.steps == 100)
+    finding = found(plan, tmp_path, *deciders, **size)
+    assert finding.verdict == HOLDS
+    assert finding.size == "below the paper's size: 100 of 200 steps"
+    assert len(finding.every) == 2
+    finish(plan, tmp_path, {**GOOD, "meta": 50}, only=lambda spec: spec.steps == 200)
+    finding = found(plan, tmp_path, *deciders, **size, assumed="200 steps")
+    assert finding.verdict == DOES_NOT_HOLD
+    assert finding.size == "at the paper's size (assumed: 200 steps)"
+    other = found(plan, tmp_path, *deciders, data=["omniglot"], **size)
+    assert other.size == "below the paper's size: glyphs instead of omniglot, 100 of 200 steps"
+    assert other.verdict == DOES_NOT_HOLD, "all smaller studies together"
+    part = found(plan, tmp_path, deciders[0], data=["glyphs", "omniglot"], **size)
+    assert part.size == "below the paper's size: without omniglot"
+
+
+@pytest.mark.parametrize(
+    ("co", "verdict"),
+    [(64, HOLDS), (62.8, HOLDS), (60, DOES_NOT_HOLD), (62, CANNOT_TELL)],
+)
+def test_no_worse_is_judged_against_the_margin(co, verdict, tmp_path):
+    plan = study(seeds=6)
+    finish(plan, tmp_path, {**GOOD, "co": co}, seed_sd=1.0)
+    decider = {**GAIN, "kind": "no_worse", "rows": ["MAML + CML†"], "over": ["MAML + CML"]}
+    finding = found(plan, tmp_path, decider)
+    assert finding.verdict == verdict
+    assert claims._weakest(finding).startswith("MAML + CML† − MAML + CML, ")
+    assert claims._weakest(finding).endswith("(against −1)")
+
+
+def rewritten(plan, results: Path, change) -> None:
+    """Change the content of every record of MAML + CML, by its seed."""
+    for spec in plan.specs.values():
+        if spec.method == "maml+cml":
+            path = results / "runs" / spec.folder / "record.json"
+            content = json.loads(path.read_text())
+            change(content, spec.seed)
+            path.write_text(json.dumps(content))
+
+
+def test_cost_at_test_is_counted_so_that_one_run_of_each_decides(tmp_path):
+    plan = study(seeds=1)
+    decider = {**GAIN, "kind": "no_cost"}
+    assert found(plan, tmp_path, decider).verdict == NOT_RUN
+    finish(plan, tmp_path, GOOD)
+    finding = found(plan, tmp_path, decider)
+    assert finding.verdict == HOLDS
+    assert claims._weakest(finding) == "MAML + CML − MAML, 1-shot: parameters ×1, FLOPs ×1"
+    dagger = found(plan, tmp_path, {**decider, "rows": ["MAML + CML†"]})
+    assert dagger.verdict == DOES_NOT_HOLD
+    assert "parameters ×1.4" in claims._weakest(dagger)
+    rewritten(plan, tmp_path, lambda content, _: content["flops"].pop("adaptation"))
+    finding = found(plan, tmp_path, decider)
+    assert finding.verdict == CANNOT_TELL
+    assert "do not say the FLOPs" in claims._weakest(finding)
+
+
+FIGURE = {"kind": "figure", "study": "simulated", "figure": "f", "row": "CML"}
+
+
+def drawn(seeds: int, kind: str):
+    """A plan with a figure of MAML and MAML + CML."""
+    rows = [{"label": "MAML", "run": "maml"}, {"label": "CML", "run": "maml+cml"}]
+    config = {
+        "study": "simulated",
+        "seeds": seeds,
+        "experiments": {"e": experiment(400, shots=[5])},
+        "figures": {"f": {"kind": kind, "experiment": "e", "title": "F", "runs": rows}},
+    }
+    return resolve(parse(config, "test"), "test")
+
+
+def test_a_curve_counts_by_its_mean_over_the_last_third(tmp_path):
+    plan = drawn(6, "accuracy")
+    decider = {**FIGURE, "against": ["MAML"]}
+    finding = found(plan, tmp_path, decider)
+    assert (finding.verdict, finding.weakest) == (NOT_RUN, None)
+    assert claims._weakest(finding).startswith("f needs a run that is not finished")
+    finish(plan, tmp_path, GOOD)
+    assert found(plan, tmp_path, decider).verdict == CANNOT_TELL, "all curves are alike"
+
+    def end(by: float):
+        def change(content, seed):
+            content["curves"]["validation"]["score_meta"] = [0.2, 0.9, 0.5 + by + seed / 1000]
+
+        return change
+
+    rewritten(plan, tmp_path, end(0.04))
+    finding = found(plan, tmp_path, decider)
+    assert finding.verdict == HOLDS
+    assert claims._weakest(finding).startswith("CML − MAML, 5-shot: +4.25 [+4.")
+    assert found(plan, tmp_path, {**decider, "lower": True}).verdict == DOES_NOT_HOLD
+    rewritten(
+        plan,
+        tmp_path,
+        lambda content, seed: content.update(status="collapsed"[: 9 * (not seed)] or "finished"),
+    )
+    finding = found(plan, tmp_path, decider)
+    assert finding.verdict == CANNOT_TELL
+    assert "runs missing: not tested" in claims._weakest(finding)
+    assert "+4.30" in claims._weakest(finding), "pairs are those of one seed"
+
+
+def test_bars_count_layer_by_layer_from_stored_arrays(tmp_path):
+    plan = drawn(6, "gradients")
+    finish(plan, tmp_path, GOOD)
+    decider = {**FIGURE, "against": ["MAML"]}
+    finding = found(plan, tmp_path, decider)
+    assert finding.verdict == NOT_RUN
+    assert claims._weakest(finding) == "no arrays of f are stored: draw it with `figure`"
+    figure, wanted = plan.figures["f"], make.wanted_runs(plan, "f")
+    shown = make._shown(figure, wanted)
+    seeds = np.arange(6) / 100
+    norms = np.stack([[seeds, seeds], [seeds * 2 + 1, seeds * 3 - 1]]).transpose(0, 2, 1)
+    arrays = {**shown, "layers": np.array(["conv1", "conv2"]), "norms/5": norms}
+    write_arrays(tmp_path / "probes" / "f.npz", arrays)
+    finding = found(plan, tmp_path, decider)
+    assert [cell.name for cell in finding.every] == [
+        f"CML − MAML, 5-shot, {layer}" for layer in ("conv1", "conv2")
+    ]
+    assert finding.verdict == DOES_NOT_HOLD
+    assert "conv2: −0.950 [" in claims._weakest(finding)
+    assert found(plan, tmp_path, {**decider, "places": ["conv1"]}).verdict == HOLDS
+    assert found(plan, tmp_path, FIGURE | {"places": ["conv1"]}).verdict == HOLDS, "above 0"
+    with pytest.raises(UserError, match="unknown place of f of simulated 'conv9'"):
+        found(plan, tmp_path, {**decider, "places": ["conv9"]})
+    other = edited(plan, lambda values: values["figures"]["f"].update(tasks=7))
+    finding = found(other, tmp_path, decider)
+    assert finding.verdict == NOT_RUN
+    assert "is of other runs, readings or tasks" in claims._weakest(finding)
+
+
+BAD = {
+    "table": (
+        {"table": "tabel1"},
+        r"unknown table \(in test, claim gains, study simulated\) 'tabel1'",
+    ),
+    "row": ({"rows": ["MAML + CLM"]}, r"row of table table1 .*'MAML \+ CLM'.*mean 'MAML \+ CML'"),
+    "column": ({"columns": ["2-shot"]}, "column of table table1 .*'2-shot'.*Known: 1-shot, 5-shot"),
+    "no baseline": ({"rows": ["MAML"]}, "row 'MAML' of table table1 is compared with nothing"),
+    "over": ({"over": ["MAML", "MAML"]}, "`over` names 2 rows for the 1 of `rows`"),
+    "over a co-learner": ({"over": ["MAML + CML†"]}, "is no meta-learner's"),
+    "figure": ({**FIGURE, "rows": ..., "table": ...}, "unknown figure .* 'f'. Known: none"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_claim_that_names_what_is_not_there_is_refused_in_one_sentence(name, tmp_path):
+    change, message = BAD[name]
+    decider = {key: value for key, value in {**GAIN, **change}.items() if value is not ...}
+    with pytest.raises(UserError, match=message) as error:
+        found(study(seeds=1), tmp_path, decider)
+    assert "\n" not in str(error.value)
+    assert "claim gains, study simulated" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"row": "CLM"}, "row of f .*'CLM'.*mean 'CML'"),
+        ({"against": ["MAMA"]}, "row of f .*'MAMA'.*mean 'MAML'"),
+        ({"places": ["conv1"]}, "f is a curve and has no `places`"),
+    ],
+)
+def test_a_claim_that_names_no_row_of_its_figure_is_refused(change, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        found(drawn(1, "accuracy"), tmp_path, {**FIGURE, **change})
+
+
+def test_a_panel_that_is_not_there_and_a_figure_that_measures_nothing_are_refused(tmp_path):
+    plan = drawn(1, "tsne")
+    with pytest.raises(UserError, match=r"panel of f .*'aftr'.*mean 'after'"):
+        found(plan, tmp_path, {**FIGURE, "places": ["aftr"]})
+
+
+def test_rows_that_differ_in_more_than_the_method_are_not_set_over_each_other(tmp_path):
+    one = experiment(400)
+    one["methods"] = {**one["methods"], "long": {"method": "maml", "steps": 300}}
+    rows = [*ROWS, {"label": "MAML, long", "run": "long"}]
+    config = {
+        "study": "simulated",
+        "seeds": 1,
+        "experiments": {"e": one},
+        "tables": {"table1": {"kind": "accuracy", "experiment": "e", "title": "T", "rows": rows}},
+    }
+    plan = resolve(parse(config, "test"), "test")
+    with pytest.raises(UserError, match=r"MAML \+ CML and MAML, long differ in steps"):
+        found(plan, tmp_path, {**GAIN, "over": ["MAML, long"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["claims"]["gains"].update(wher="x"), "wher"),
+        (lambda c: c["claims"]["gains"]["decided_by"][0].update(kind="gian"), "gian"),
+        (lambda c: c["claims"]["gains"]["decided_by"][0].update(study="x"), "claim gains.*'x'"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_key(change, message, tmp_path):
+    content = a_claim(dict(GAIN))
+    change(content)
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}.*{message}"):
+        evidence.read(path)
+
+
+def test_a_method_without_steps_of_the_paper_is_refused(tmp_path):
+    with pytest.raises(UserError, match="names no outer steps of maml: add it under `steps`"):
+        found(study(seeds=1), tmp_path, GAIN, steps={"boil": 1})
+
+
+# -- the pages
+
+
+def test_a_studys_page_has_the_claims_that_it_decides_alone(tmp_path, monkeypatch):
+    plan = study(seeds=6)
+    finish(plan, tmp_path, GOOD)
+    path = tmp_path / "claims.yaml"
+    content = a_claim(GAIN)
+    other = {**GAIN, "study": "other"}
+    content["studies"]["other"] = {"config": "other.yaml"}
+    content["claims"]["others"] = {**content["claims"]["gains"], "decided_by": [other]}
+    content["claims"]["both"] = {**content["claims"]["gains"], "decided_by": [GAIN, other]}
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(claims, "CLAIMS", path)
+    html = page.write(plan, tmp_path, tmp_path / "out", []).read_text()
+    assert 'id="claims"' in html
+    assert html.count(">holds</td>") == 2
+    shown = claims.of_study(plan, Store(tmp_path), tmp_path, path)
+    assert [row[5] for row in shown.rows] == [HOLDS, HOLDS]
+    assert shown.rows[0][2] == "simulated: glyphs, 100 steps, n = 6"
+    monkeypatch.setattr(claims, "CLAIMS", tmp_path / "none.yaml")
+    assert 'id="claims"' not in page.write(plan, tmp_path, tmp_path / "out", []).read_text()
+
+
+def test_a_study_that_another_includes_has_the_claims_of_its_tables(tmp_path):
+    content = a_claim({**GAIN, "study": "whole"}, {**GAIN, "study": "whole", "table": "table9"})
+    content["studies"] = {"whole": {"config": "w.yaml", "parts": ["simulated"]}}
+    mine = Claims.read(content, "test").of(study(seeds=1))
+    (decider,) = mine.claims["gains"].decided_by
+    assert (decider.study, decider.table) == ("simulated", "table1")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped claims, and the plans of the studies that they name."""
+    file = evidence.read(SHIPPED)
+    plans = {
+        name: resolve(read(ROOT / study.config), study.config)
+        for name, study in file.studies.items()
+    }
+    return file, plans
+
+
+def test_the_shipped_claims_are_of_the_shipped_configurations(shipped):
+    file, plans = shipped
+    evidence.check(file, plans, SHIPPED)
+    assert {name: plan.study.study for name, plan in plans.items()} == {n: n for n in plans}
+    included = yaml.safe_load((ROOT / file.studies["paper"].config).read_text())["include"]
+    assert [*file.studies["paper"].parts] == [read(ROOT / path).study for path in included]
+    assert "demo" not in plans
+
+
+def test_the_committed_studies_decide_the_claims_as_the_page_says(shipped, monkeypatch):
+    """`python -m cml_bench claims --publish` makes docs/claims.md again."""
+    file, plans = shipped
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(claims.plan, "cached", lambda content, where: plans[content["study"]])
+    shown = claims.grid(file, claims.published(file, SHIPPED), claims.HEADING)
+    verdicts = dict(zip(file.claims, (row[5] for row in shown.rows), strict=True))
+    assert set(verdicts.values()) <= set(evidence.VERDICTS)
+    assert verdicts["any_gamma"] == NOT_RUN
+    text = publish.CLAIMS.read_text()
+    assert publish.between(text, "claims", claims.block(shown)) == text
+    assert claims.block(shown) in text
+
+
+def test_without_its_arrays_a_figures_claim_is_not_run(shipped, tmp_path):
+    file, plans = shipped
+    home = tmp_path / "omniglot"
+    shutil.copytree(ROOT / "results" / "reference" / "omniglot", home)
+    source = claims.source(plans["omniglot"], Store(home), home)
+    claim = file.of(plans["omniglot"]).claims["clearer_clusters"]
+    assert evidence.find(claim, {"omniglot": source}).verdict == HOLDS
+    (home / "probes" / "figure4.npz").unlink()
+    finding = evidence.find(claim, {"omniglot": source})
+    assert finding.verdict == NOT_RUN
+    assert "no arrays of figure4 are stored" in claims._weakest(finding)
