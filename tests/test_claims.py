@@ -142,8 +142,23 @@ def test_smaller_runs_decide_only_until_one_of_the_papers_size_is_there(tmp_path
     other = found(plan, tmp_path, *deciders, data=["omniglot"], **size)
     assert other.size == "below the paper's size: glyphs instead of omniglot, 100 of 200 steps"
     assert other.verdict == DOES_NOT_HOLD, "all smaller studies together"
-    part = found(plan, tmp_path, deciders[0], data=["glyphs", "omniglot"], **size)
-    assert part.size == "below the paper's size: without omniglot"
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"data": ["glyphs", "omniglot"]},
+        {"methods": ["maml", "omniglot"], "steps": {"maml": 100, "omniglot": 100}},
+    ],
+)
+def test_a_claim_holds_only_by_all_methods_and_data_sets_that_it_names(size, tmp_path):
+    plan = study(seeds=6)
+    finish(plan, tmp_path, GOOD)
+    finding = found(plan, tmp_path, GAIN, **size)
+    assert finding.verdict == CANNOT_TELL
+    assert finding.size == "below the paper's size: without omniglot"
+    finish(plan, tmp_path / "worse", {**GOOD, "meta": 57})
+    assert found(plan, tmp_path / "worse", GAIN, **size).verdict == DOES_NOT_HOLD
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ each cell has an outcome. The rules, in this order:
 * **not run**: no cell has a run.
 * **does not hold**: some cell is the contrary of the claim, significant at 5 % after Holm's
   correction.
-* **holds**: every cell is as claimed, significant likewise. A cell that is not run, has too few
-  seeds or misses a run is not.
+* **holds**: every cell is as claimed, significant likewise, and the cells are of every method and
+  data set that the claim names. A cell that is not run, has too few seeds or misses a run is not as
+  claimed. Where other data stand in for the paper's, they stand in for all of it.
 * **cannot tell**: anything else. So a difference that is not significant never speaks against a
   claim, and a claim about several cells never holds by some of them.
 
@@ -16,10 +17,10 @@ Cells at the paper's size decide alone once one of them has a run. Until then al
 decide together, and the size says what is smaller.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -40,11 +41,12 @@ PAPER_SIZE, BELOW = "at the paper's size", "below the paper's size"
 
 
 class Size(Model):
-    """What a claim was made on in the paper. Runs on other data or not on all of it, with another
-    network, fewer filters or fewer outer steps are below its size.
+    """What a claim was made on in the paper. Runs on other data or not on all of it, not of all
+    methods, with another network, fewer filters or fewer outer steps are below its size.
     """
 
     data: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[str, ...] = Field((), description="without +cml, where the claim names several")
     network: str
     steps: dict[str, int] = Field(description="outer steps of each method, without +cml")
     assumed: Line = Field("", description="what of this the paper does not state")
@@ -156,43 +158,54 @@ class Finding:
         return min(contrary or ran, key=lambda pair: pair[1].strength, default=None)
 
 
+class _Part(NamedTuple):
+    """What one of a claim's deciders reads: its study, its runs, and what makes them smaller."""
+
+    study: str
+    runs: list[PlannedRun]
+    smaller: list[str]
+    cells: list[Cell]
+
+
 def find(claim: Claim, sources: Mapping[str, Source]) -> Finding:
     """What the runs say of a claim, by the rules above."""
-    read = []
+    parts = []
     for decider in claim.decided_by:
         source = sources[decider.study]
-        smaller = shortfall(claim.size, _planned(decider.runs(source.plan), source.plan))
-        read.append((decider.study, smaller, decider.cells(source)))
-    full = [part for part in read if not part[1]]
-    smaller_ones = [part for part in read if part[1]]
-    full_ran = any(_ran(cell) for *_, cells in full for cell in cells)
-    deciding = full if full_ran or not smaller_ones else smaller_ones
-    by_study: dict[str, tuple[Cell, ...]] = {}
-    for name, _, cells in deciding:
-        by_study[name] = (*by_study.get(name, ()), *cells)
-    verdict = judge(cell for cells in by_study.values() for cell in cells)
-    return Finding(
-        claim, verdict, _size(claim.size, verdict, [s for _, s, _ in deciding]), by_study
-    )
+        runs = _planned(decider.runs(source.plan), source.plan)
+        smaller = shortfall(claim.size, runs)
+        parts.append(_Part(decider.study, runs, smaller, decider.cells(source)))
+    full = [part for part in parts if not part.smaller]
+    below = [part for part in parts if part.smaller]
+    full_ran = any(_ran(cell) for part in full for cell in part.cells)
+    deciding = full if full_ran or not below else below
+    cells: dict[str, tuple[Cell, ...]] = {}
+    for part in deciding:
+        cells[part.study] = (*cells.get(part.study, ()), *part.cells)
+    lacks = missing(claim.size, [run for part in deciding for run in part.runs])
+    verdict = judge([cell for part in deciding for cell in part.cells], whole=not lacks)
+    smaller = [*lacks, *(text for part in deciding for text in part.smaller)]
+    return Finding(claim, verdict, _size(claim.size, verdict, smaller), cells)
 
 
-def judge(cells: Iterable[Cell]) -> str:
-    """The verdict on a claim from its cells; see the rules above."""
-    cells = list(cells)
+def judge(cells: Sequence[Cell], whole: bool = True) -> str:
+    """The verdict on a claim from its cells; see the rules above. ``whole``: they are of every
+    method and data set that the claim names.
+    """
     if not any(map(_ran, cells)):
         return NOT_RUN
     if any(cell.outcome == CONTRARY for cell in cells):
         return DOES_NOT_HOLD
-    return HOLDS if all(cell.outcome == AS_CLAIMED for cell in cells) else CANNOT_TELL
+    return HOLDS if whole and all(c.outcome == AS_CLAIMED for c in cells) else CANNOT_TELL
 
 
 def shortfall(size: Size, runs: Iterable[PlannedRun]) -> list[str]:
     """What makes runs smaller than the paper's, each thing once; empty: nothing."""
     found: dict[str, None] = {}
-    names: dict[str, None] = {}
     for run in runs:
         spec = run.spec
-        names[spec.data.name] = None
+        if spec.data.name not in size.data:
+            found[f"{spec.data.name} instead of {', '.join(size.data)}"] = None
         if spec.network and spec.network.name != size.network:
             found[f"{spec.network.name} instead of {size.network}"] = None
         if spec.steps < size.steps[_method(run)]:
@@ -200,17 +213,22 @@ def shortfall(size: Size, runs: Iterable[PlannedRun]) -> list[str]:
         mine, theirs = run.deviates.get("network.filters", (0, 0))
         if mine < theirs:
             found[f"{mine} of {theirs} filters"] = None
-    if names.keys() - set(size.data):
-        return [f"{', '.join(names)} instead of {', '.join(size.data)}", *found]
-    missing = [name for name in size.data if name not in names]
-    return [*([f"without {', '.join(missing)}"] if missing else []), *found]
+    return [*found]
 
 
-def _size(size: Size, verdict: str, smaller: list[list[str]]) -> str:
+def missing(size: Size, runs: Sequence[PlannedRun]) -> list[str]:
+    """``without NAME, NAME``: methods and data sets that a claim names and no run has."""
+    data, methods = {run.spec.data.name for run in runs}, set(map(_method, runs))
+    lost = [name for name in size.methods if name not in methods]
+    lost += [name for name in size.data if name not in data and data <= set(size.data)]
+    return [f"without {', '.join(lost)}"] if lost else []
+
+
+def _size(size: Size, verdict: str, smaller: list[str]) -> str:
     if verdict == NOT_RUN:
         return ""
-    if told := dict.fromkeys(text for texts in smaller for text in texts):
-        return f"{BELOW}: {', '.join(told)}"
+    if smaller:
+        return f"{BELOW}: {', '.join(dict.fromkeys(smaller))}"
     return f"{PAPER_SIZE} (assumed: {size.assumed})" if size.assumed else PAPER_SIZE
 
 
