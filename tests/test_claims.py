@@ -9,15 +9,16 @@ import pytest
 
 from cml_bench.errors import UserError
 from cml_bench.evidence import claims as evidence
+from cml_bench.evidence import stats
 from cml_bench.evidence.claims import DOES_NOT_HOLD, HOLDS
-from cml_bench.evidence.deciding import NOT_RUN
-from cml_bench.evidence.verdict import CANNOT_TELL
+from cml_bench.evidence.deciding import CONTRARY, NOT_RUN, Cell
+from cml_bench.evidence.verdict import CANNOT_TELL, UNDECIDED
 from cml_bench.figures import make
 from cml_bench.records import read_arrays, write_arrays
 from cml_bench.report import claims
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests.helpers.claims import FIGURE, GAIN, GOOD, drawn, found
+from tests.helpers.claims import FIGURE, GAIN, GOOD, a_claim, drawn, found
 from tests.helpers.plans import edited
 from tests.helpers.simulated import ROWS, experiment, finish, study
 
@@ -56,6 +57,22 @@ def test_what_is_missing_is_never_evidence_against_a_claim(tmp_path):
 
     finish(plan, tmp_path / "lost", {**GOOD, "meta": 40}, status=status)
     assert found(plan, tmp_path / "lost", GAIN).verdict == CANNOT_TELL
+
+
+def test_the_weakest_cell_is_one_of_the_contrary_where_there_are_any():
+    """A family of its own may leave a larger difference undecided."""
+    pair = stats.Paired(-1.0, 0.5, 0.001, 6)
+    cells = (
+        Cell("far", UNDECIDED, pair._replace(diff=-9.0)),
+        Cell("contrary", CONTRARY, pair),
+        Cell("none", NOT_RUN),
+    )
+    claim = evidence.Claims.read(a_claim(GAIN), "test").claims["gains"]
+    finding = evidence.Finding(claim, evidence.judge(cells), "", {"simulated": cells})
+    assert finding.verdict == DOES_NOT_HOLD
+    assert finding.weakest == ("simulated", cells[1])
+    open_cells = evidence.Finding(claim, CANNOT_TELL, "", {"simulated": cells[::2]})
+    assert open_cells.weakest == ("simulated", cells[0])
 
 
 def moved(plan, results: Path, points: int, seeds: int) -> None:
