@@ -1,6 +1,5 @@
 """The rules by which a claim of the paper is decided, on simulated studies."""
 
-import json
 import re
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from cml_bench.records import read_arrays, write_arrays
 from cml_bench.report import claims
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests.helpers.claims import FIGURE, GAIN, GOOD, a_claim, drawn, found
+from tests.helpers.claims import FIGURE, GAIN, GOOD, a_claim, drawn, found, rewritten
 from tests.helpers.plans import edited
 from tests.helpers.simulated import ROWS, experiment, finish, study
 
@@ -160,16 +159,6 @@ def test_no_worse_is_judged_against_the_margin(co, verdict, tmp_path):
     assert finding.verdict == verdict
     assert claims._weakest(finding).startswith("MAML + CML† − MAML + CML, ")
     assert claims._weakest(finding).endswith("(against −1)")
-
-
-def rewritten(plan, results: Path, change) -> None:
-    """Change the content of every record of MAML + CML, by its seed."""
-    for spec in plan.specs.values():
-        if spec.method == "maml+cml":
-            path = results / "runs" / spec.folder / "record.json"
-            content = json.loads(path.read_text())
-            change(content, spec.seed)
-            path.write_text(json.dumps(content))
 
 
 def test_cost_at_test_is_counted_so_that_one_run_of_each_decides(tmp_path):

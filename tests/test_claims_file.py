@@ -15,7 +15,7 @@ from cml_bench.records import Store
 from cml_bench.report import claims, page, publish
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
-from tests.helpers.claims import FIGURE, GAIN, GOOD, a_claim, drawn, found
+from tests.helpers.claims import FIGURE, GAIN, GOOD, a_claim, drawn, found, rewritten
 from tests.helpers.simulated import ROWS, experiment, finish, study
 
 ROOT = Path(__file__).parent.parent
@@ -122,6 +122,9 @@ def test_a_studys_page_has_the_claims_that_it_decides_alone(tmp_path, monkeypatc
     shown = claims.of_study(plan, Store(tmp_path), tmp_path, path)
     assert [row[5] for row in shown.rows] == [HOLDS, HOLDS]
     assert shown.rows[0][2] == "simulated: glyphs, 100 steps, n = 6"
+    rewritten(plan, tmp_path, lambda content, seed: content.update(commit="1a2b3c4d", clean=False))
+    shown = claims.of_study(plan, Store(tmp_path), tmp_path, path)
+    assert shown.rows[0][2] == "simulated: glyphs, 100 steps, n = 6, commit 1a2b3c4 edited"
     monkeypatch.setattr(claims, "CLAIMS", tmp_path / "none.yaml")
     assert 'id="claims"' not in page.write(plan, tmp_path, tmp_path / "out", []).read_text()
 

@@ -140,10 +140,15 @@ def _n(sizes: set[int]) -> str:
 
 
 def _commits(records: Iterable[Record]) -> str:
-    """The commits that made the records; nothing of those that do not say."""
-    made = {str(getattr(record, "commit", None) or "")[:7] for record in records}
-    known = ", ".join(sorted(made - {""}))
-    return f", commit {known}" if known else ""
+    """The commits that made the records, ``edited`` where the tree was not clean; nothing of those
+    that do not say.
+    """
+    told = {
+        f"{commit[:7]}{' edited' if getattr(record, 'clean', True) is False else ''}"
+        for record in records
+        if (commit := str(getattr(record, "commit", None) or ""))
+    }
+    return f", commit {', '.join(sorted(told))}" if told else ""
 
 
 def _counts(found: Finding) -> str:

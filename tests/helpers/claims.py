@@ -1,5 +1,6 @@
 """Claims files of one claim, and what is found of it in a simulated study."""
 
+import json
 from pathlib import Path
 
 from cml_bench.evidence import claims as evidence
@@ -51,3 +52,13 @@ def drawn(seeds: int, kind: str):
         "figures": {"f": {"kind": kind, "experiment": "e", "title": "F", "runs": rows}},
     }
     return resolve(parse(config, "test"), "test")
+
+
+def rewritten(plan, results: Path, change) -> None:
+    """Change the content of every record of MAML + CML, by its seed."""
+    for spec in plan.specs.values():
+        if spec.method == "maml+cml":
+            path = results / "runs" / spec.folder / "record.json"
+            content = json.loads(path.read_text())
+            change(content, spec.seed)
+            path.write_text(json.dumps(content))
