@@ -149,19 +149,18 @@ def publish(args: Namespace) -> None:
 )
 def claims(args: Namespace) -> None:
     from cml_bench.evidence import claims as evidence
-    from cml_bench.records import Store
-    from cml_bench.report import claims, publish
+    from cml_bench.report import claims, publish, write
 
     read = evidence.read(args.claims)
     if args.config:
         if args.publish:
             raise UserError("--publish is for the claims over every study: leave out --config.")
         plan, results = _plan_and_results(args)
-        shown = claims.of_study(plan, Store(results), results / plan.study.study, args.claims)
-        if shown is None:
-            raise UserError(f"no claim of {args.claims} names a table of {plan.study.study}.")
-    else:
-        shown = claims.grid(read, claims.published(read, args.claims), claims.HEADING)
+        if not (text := write.claims_text(plan, results, args.claims)):
+            raise UserError(f"no claim of {args.claims} is decided by {plan.study.study}.")
+        print(text)
+        return
+    shown = claims.grid(read, claims.published(read, args.claims), claims.HEADING)
     print(claims.text(shown))
     if args.publish:
         publish.show_claims(claims.block(shown))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cml_bench import commands_show
+from cml_bench.__main__ import main
 from cml_bench.errors import UserError
 from cml_bench.evidence import claims as evidence
 from cml_bench.evidence.claims import HOLDS, Claims
@@ -127,6 +129,21 @@ def test_a_studys_page_has_the_claims_that_it_decides_alone(tmp_path, monkeypatc
     assert shown.rows[0][2] == "simulated: glyphs, 100 steps, n = 6, commit 1a2b3c4 edited"
     monkeypatch.setattr(claims, "CLAIMS", tmp_path / "none.yaml")
     assert 'id="claims"' not in page.write(plan, tmp_path, tmp_path / "out", []).read_text()
+
+
+def test_the_command_shows_one_study_from_its_committed_results(shipped, monkeypatch, capsys):
+    _, plans = shipped
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(commands_show, "_resolved", lambda args: plans[args.config[0].stem])
+    arguments = ["claims", "--config", "omniglot", "--results", "results/reference/omniglot"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "not run" not in text.partition("One line a claim")[0], "its figures are found"
+    assert main([*arguments, "--publish"]) == 2
+    assert "leave out --config" in capsys.readouterr().err
+    monkeypatch.setattr(commands_show, "_resolved", lambda args: study(seeds=1))
+    assert main(arguments) == 2
+    assert "claims.yaml is decided by simulated" in capsys.readouterr().err
 
 
 def test_a_study_that_another_includes_has_the_claims_of_its_tables(tmp_path):
