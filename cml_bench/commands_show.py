@@ -153,6 +153,36 @@ def retrain(args: Namespace) -> None:
 
 
 @COMMANDS.command(
+    "claims",
+    argument(
+        "--config", type=Path, nargs="+", help="one study alone; default: every study of the file"
+    ),
+    RESULTS,
+    argument("--claims", type=Path, default=Path("configs/reference/claims.yaml")),
+    argument("--publish", action="store_true", help="put the table into docs/claims.md, too"),
+    default(plan=None),
+    help="What the runs made here say of each claim of the paper.",
+)
+def claims(args: Namespace) -> None:
+    from cml_bench.evidence import claims as evidence
+    from cml_bench.report import claims, publish, write
+
+    read = evidence.read(args.claims)
+    if args.config:
+        if args.publish:
+            raise UserError("--publish is for the claims over every study: leave out --config.")
+        plan, results = _plan_and_results(args)
+        if not (text := write.claims_text(plan, results, args.claims)):
+            raise UserError(f"no claim of {args.claims} is decided by {plan.study.study}.")
+        print(text)
+        return
+    shown = claims.grid(read, claims.published(read, args.claims), claims.HEADING)
+    print(claims.text(shown))
+    if args.publish:
+        publish.show_claims(claims.block(shown))
+
+
+@COMMANDS.command(
     "list",
     argument("kind", choices=("methods", "data", "networks")),
     argument("--json", action="store_true"),

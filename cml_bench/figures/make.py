@@ -70,6 +70,20 @@ def _arrays(plan: Plan, store: Store, key: str, path: Path) -> Arrays:
     return arrays
 
 
+def stored(plan: Plan, store: Store, key: str, path: Path) -> tuple[Arrays, Wanted]:
+    """A figure's arrays without looking at any model, and for each shot the runs of each of its
+    rows, without those that diverged or collapsed.
+
+    They are made from records, or are those kept at ``path``. A UserError says why there are none.
+    """
+    figure, wanted = _finished(plan.figures[key], wanted_runs(plan, key), store, key)
+    if not figure.needs_models:
+        return figure.measured(wanted, store, Path(plan.study.data_dir), key), wanted
+    if not path.exists():
+        raise UserError(f"no arrays of {key} are stored: draw it with `figure`.")
+    return _kept(path, _shown(figure, wanted), key), wanted
+
+
 def _finished(
     figure: FigureConfig, wanted: Wanted, store: Store, key: str
 ) -> tuple[FigureConfig, Wanted]:

@@ -25,7 +25,7 @@ from cml_bench.evidence.table import Table
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, REPRODUCED
 from cml_bench.figures.outcomes import LOOKS
 from cml_bench.records import FINISHED, Record, Store
-from cml_bench.report import charts, forest, forms, grids, progress, summary
+from cml_bench.report import charts, claims, forest, forms, grids, progress, summary
 from cml_bench.report.grids import DASH, Grid
 from cml_bench.study.plan import Plan
 from cml_bench.study.status import State, states
@@ -79,6 +79,7 @@ def _html(
             ),
             abstract=summary.sentences(plan, tables, by_run),
             facts=summary.facts(plan),
+            claims=claims.section(plan, store, out),
             tables=[_section(table, out) for table in tables],
             pictures=_pictures(plan, out),
             progress=progress.sections(tables),

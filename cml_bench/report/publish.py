@@ -29,6 +29,7 @@ from cml_bench.texts import Prose, markdown, paragraph
 
 PUBLISHED = Path("results/reference")
 README, RESULTS, HARDWARE = Path("README.md"), Path("docs/results.md"), Path("docs/hardware.md")
+CLAIMS = Path("docs/claims.md")
 FOREST = "figures/forest.png"
 
 
@@ -262,3 +263,8 @@ def between(text: str, name: str, content: str) -> str:
 def show_plan(path: Path = PUBLISHED / "paper_plan.txt", page: Path = HARDWARE) -> None:
     """Put the stored output of ``plan`` at ``path`` into the page."""
     _fill(page, "plan", lambda _: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```")
+
+
+def show_claims(content: str, page: Path = CLAIMS) -> None:
+    """Put the table of the paper's claims into the page."""
+    _fill(page, "claims", lambda _: content)

@@ -5,7 +5,7 @@ from pathlib import Path
 from cml_bench.evidence.build import build
 from cml_bench.figures import make
 from cml_bench.records import Store
-from cml_bench.report import forms
+from cml_bench.report import claims, forms
 from cml_bench.report import page as pages
 from cml_bench.study.plan import Plan
 from cml_bench.study.targets import expand, restrict
@@ -59,3 +59,9 @@ def _home(plan: Plan, results: Path) -> Path:
 def figures(plan: Plan, results: Path, keys: list[str], out: Path | None = None) -> list[Path]:
     """Draw figures from finished runs, by default into the study's folder."""
     return make.figures(plan, results, keys, out or _home(plan, results))
+
+
+def claims_text(plan: Plan, results: Path, path: Path) -> str:
+    """What a study alone says of a file of claims, for a terminal; empty where it says nothing."""
+    shown = claims.of_study(plan, Store(results), _home(plan, results), path)
+    return claims.text(shown) if shown else ""

@@ -12,6 +12,7 @@ NAMED |= {
     for key, parts in targets.groups(PLAN).items()
 }
 PAPER_NUMBERS = [STUDY.published] if STUDY.published else []
+CLAIMS = [path for path in ["configs/reference/claims.yaml"] if os.path.exists(path)]
 JOB_OF = {run: job for job, content in JOBS.items() for run in content.runs}
 
 

@@ -62,6 +62,7 @@ rule report:
         stamps_of(JOB_OF),
         expand("{out}/tables/{table}.md", out=OUT, table=PLAN.tables),
         expand("{out}/figures/{figure}.png", out=OUT, figure=DRAWN),
+        CLAIMS,
     output:
         page=report(
             REPORT, caption="../report/page.rst", category="Page", labels={"study": STUDY.study}

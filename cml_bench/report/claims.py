@@ -1,0 +1,183 @@
+"""The paper's claims as a table: of a file's studies, or of one study. Imports no torch.
+
+Every word but the claims themselves is made from what evidence/claims.py finds.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from cml_bench.evidence import claims as evidence
+from cml_bench.evidence.claims import Claims, Finding
+from cml_bench.evidence.deciding import OUTCOMES, Cell, Source
+from cml_bench.figures import make
+from cml_bench.records import Record, Store
+from cml_bench.report.grids import DASH, Grid, numbers
+from cml_bench.study import config, plan
+from cml_bench.study.plan import Plan
+from cml_bench.texts import Prose, markdown, paragraph
+
+HEADING = "The paper's claims, one by one"
+CLAIMS = Path("configs/reference/claims.yaml")
+PUBLISHED = Path("results/reference")
+
+_WIDTHS = [34, 14, 30, 20, 34, 14, 24]  # of the columns, in a terminal
+EXPLANATION = Prose(
+    "One line a claim of the paper, with the cells that decide it here. Weakest: the cell that"
+    " speaks least for the claim, in units of its half-width, with its 95 % t interval and its p"
+    " after Holm's correction; the others are in the study's tables and figures. Holds: every cell"
+    " is as claimed, significant at 5 % (a cost, which is counted: no larger than the baseline's)."
+    " Does not hold: some cell is the contrary, significant likewise. Cannot tell: anything else,"
+    " since a difference that is not significant speaks neither for a claim nor against it. Not"
+    " run: no cell has a run. Smaller studies decide only while nothing is run at the paper's size."
+)
+
+
+def source(of: Plan, store: Store, home: Path) -> Source:
+    """A study as claims read it. ``home`` is its folder, with ``probes``."""
+    return Source(
+        of, store, lambda key: make.stored(of, store, key, home / "probes" / f"{key}.npz")
+    )
+
+
+def published(claims: Claims, path: Path) -> dict[str, Source]:
+    """Every study that the claims name, by its name: its committed results under
+    results/reference, or those in its own results folder where none are committed.
+    """
+    plans = {
+        name: plan.cached(config.merged([Path(file.config)]), file.config)
+        for name, file in claims.studies.items()
+    }
+    evidence.check(claims, plans, path)
+    sources = {}
+    for name, of in plans.items():
+        home, results = PUBLISHED / name, Path(of.study.results)
+        if (home / "runs").is_dir():
+            sources[name] = source(of, Store(home), home)
+        else:
+            sources[name] = source(of, Store(results), results / name)
+    return sources
+
+
+def grid(claims: Claims, sources: Mapping[str, Source], heading: str) -> Grid:
+    """A line for each claim."""
+    header = ["claim", "in the paper", "run here", "cells", "weakest", "outcome", "size"]
+    rows = []
+    for claim in claims.claims.values():
+        found = evidence.find(claim, sources)
+        rows.append(
+            [
+                claim.claim,
+                claim.where,
+                _run_here(found) or DASH,
+                _counts(found),
+                _weakest(found),
+                found.verdict,
+                found.size or DASH,
+            ]
+        )
+    return Grid(heading, header, rows, set())
+
+
+def of_study(of: Plan, store: Store, home: Path, path: Path) -> Grid | None:
+    """The claims that a study decides, by itself alone; None if there are none, or no file."""
+    if not path.exists():
+        return None
+    claims = evidence.read(path).of(of)
+    if not claims.claims:
+        return None
+    name = of.study.study
+    evidence.check(claims, {name: of}, path)
+    return grid(claims, {name: source(of, store, home)}, "The paper's claims, by this study alone")
+
+
+def section(of: Plan, store: Store, home: Path) -> dict[str, Any] | None:
+    """What a study's page shows of its claims; None if it has none."""
+    shown = of_study(of, store, home, CLAIMS)
+    return {"grid": shown, "explanation": EXPLANATION} if shown else None
+
+
+def text(shown: Grid) -> str:
+    """For a terminal."""
+    rows = tabulate(shown.rows, shown.header, "grid", disable_numparse=True, maxcolwidths=_WIDTHS)
+    return f"{shown.heading}\n\n{rows}\n\n{EXPLANATION}"
+
+
+def block(shown: Grid) -> str:
+    """The block of docs/claims.md."""
+    header, *rows = ([*map(markdown, row)] for row in (shown.header, *shown.rows))
+    table = tabulate(rows, header, "pipe", disable_numparse=True)
+    return f"{table}\n\n{paragraph(EXPLANATION)}"
+
+
+# -- what stands in the columns
+
+
+def _run_here(found: Finding) -> str:
+    """``omniglot: 5-way, 400 steps, n = 8, commit 1a2b3c4``, for each study with runs."""
+    told = []
+    for name, cells in found.cells.items():
+        records = {r.id: r for cell in cells for r in cell.records}
+        if records:
+            sizes = {cell.paired.n for cell in cells if cell.paired}
+            told.append(f"{name}: {_what(records.values())}{_n(sizes)}{_commits(records.values())}")
+    return "; ".join(told)
+
+
+def _what(records: Iterable[Record]) -> str:
+    specs = [record.spec for record in records]
+    data = ", ".join(dict.fromkeys(spec.data.name for spec in specs))
+    steps = " and ".join(f"{steps:,}" for steps in sorted({spec.steps for spec in specs}))
+    return f"{data}, {steps} steps"
+
+
+def _n(sizes: set[int]) -> str:
+    return f", n = {numbers(sizes)}" if sizes else ""
+
+
+def _commits(records: Iterable[Record]) -> str:
+    """The commits that made the records, ``edited`` where the tree was not clean; nothing of those
+    that do not say.
+    """
+    told = {
+        f"{commit[:7]}{' edited' if getattr(record, 'clean', True) is False else ''}"
+        for record in records
+        if (commit := str(getattr(record, "commit", None) or ""))
+    }
+    return f", commit {', '.join(sorted(told))}" if told else ""
+
+
+def _counts(found: Finding) -> str:
+    """``12: 3 as claimed, 9 undecided``."""
+    counts = Counter(cell.outcome for cell in found.every)
+    told = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])
+    return f"{len(found.every)}: {told}"
+
+
+def _weakest(found: Finding) -> str:
+    """The weakest cell; where nothing is run, why."""
+    if found.weakest is None:
+        reasons = dict.fromkeys(cell.reason for cell in found.every if cell.reason)
+        return "; ".join(reasons) or "runs missing"
+    name, cell = found.weakest
+    study = f"{name}: " if len(found.cells) > 1 else ""
+    return f"{study}{cell.name}: {_number(cell)}{f' ({cell.reason})' if cell.reason else ''}"
+
+
+def _number(cell: Cell) -> str:
+    """``−0.45 [−1.13, +0.23] points, p = 0.799``; with ``against −1`` where p is of that."""
+    if cell.paired is None:
+        return cell.said or DASH
+    mean, low, high = (
+        DASH if math.isnan(value) else f"{value:+.{cell.decimals}f}".replace("-", "−")
+        for value in (cell.paired.diff, cell.paired.low, cell.paired.high)
+    )
+    text = f"{mean} [{low}, {high}] {cell.unit}".rstrip()
+    if math.isnan(cell.p):
+        return text
+    text += ", p < 0.001" if cell.p < 0.001 else f", p = {cell.p:.3g}"
+    return f"{text} (against {cell.null:+g})".replace("-", "−") if cell.null else text
