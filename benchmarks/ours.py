@@ -91,7 +91,7 @@ class CapturedEngine(Engine):
 class _Seed(CompiledEngine):
     """What :class:`Together` needs of a training, with a meta-batch that is made beforehand."""
 
-    spec = SimpleNamespace(protocol=SimpleNamespace(clamp=0.0))
+    spec = SimpleNamespace(title="a benchmark", protocol=SimpleNamespace(clamp=0.0))
     running = None
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float32):

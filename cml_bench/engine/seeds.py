@@ -99,7 +99,7 @@ class Together:
         for p, grad in zip(params, outputs, strict=False):
             p.grad = grad.contiguous()  # see CompiledStep.gradients
         if lead.step == 0:
-            check_colearner(lead.method, self._groups, lead.spec)
+            check_colearner(lead.method, self._groups, lead.spec.title)
         if lead.spec.protocol.clamp:
             clamp(lead.method, self._groups, lead.spec.protocol.clamp)
         self._adam(lead)

@@ -13,7 +13,6 @@ from cml_bench.data.episodes import Task
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Scores
 from cml_bench.registry import CML
-from cml_bench.spec import RunSpec
 
 
 def expand(groups: Groups, tasks: int) -> Groups:
@@ -134,19 +133,20 @@ def clamp(method: Method, groups: Groups, limit: float) -> None:
                 p.grad.clamp_(-limit, limit)
 
 
-def check_colearner(method: Method, groups: Groups, spec: RunSpec) -> None:
+def check_colearner(method: Method, groups: Groups, title: str) -> None:
     """A UserError if the first outer step left phi, which is to learn, without any gradient.
 
     Such a co-learner would stay as it was drawn, and "+0.00" would be printed for it. A frozen one,
     and one of weight 0, are meant to stay.
     """
-    if not spec.gamma or spec.frozen:
+    phi = groups.get("co", {})
+    grads = [p.grad for name, p in phi.items() if method.trains("co", name)]
+    if not grads or not method.head_weight("co"):
         return
-    grads = [p.grad for name, p in groups["co"].items() if method.trains("co", name)]
     if not any(grad is not None and bool((grad != 0).any()) for grad in grads):
-        plain = spec.method.removesuffix(CML)
+        plain = method.name.removesuffix(CML)
         raise UserError(
-            f"{spec.title}: the co-learner got no gradient in the first outer step, so it would"
+            f"{title}: the co-learner got no gradient in the first outer step, so it would"
             f" never learn: the outer loss of {plain} holds no query loss of its own. Train {plain}"
             " without a co-learner, or set options.cml.frozen, or options.cml.gamma to 0."
         )

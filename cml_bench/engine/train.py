@@ -194,7 +194,7 @@ class Training:
         assert self.meta_step is not None  # it is released after the last step only
         scores = self.meta_step(batch)
         if self.step == 0:
-            check_colearner(self.method, self.groups, self.spec)
+            check_colearner(self.method, self.groups, self.spec.title)
         sums = torch.stack([value for values in scores for value in values.values()]).sum(1)
         self.running = sums if self.running is None else self.running.add_(sums)
         self.end_step(len(batch), time.perf_counter() - start)
