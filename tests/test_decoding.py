@@ -291,7 +291,7 @@ def test_numbers_that_bytes_can_hold_are_the_same_data(kind, tmp_path):
         ("glyphs", r"class 0 \(from 0\)"),
     ],
 )
-def test_a_class_of_one_value_or_of_no_image_is_refused_in_every_set(name, called):
+def test_a_class_of_one_value_or_of_no_image_is_refused_in_every_set(name, called, tmp_path):
     data = make(name)
     images = np.random.default_rng(0).integers(0, 256, (4, *data.input_shape), np.uint8)
     flat = [
@@ -306,8 +306,11 @@ def test_a_class_of_one_value_or_of_no_image_is_refused_in_every_set(name, calle
         (images[:0], "there are no images of"),
     ):
         data.classes = lambda paths, case=case: iter([("train", case)])
-        with pytest.raises(UserError, match=said) as caught:
-            data._write(io.BytesIO(), {"x": Path("here.zip")}, {"train": []}, False)
+        with (
+            open(tmp_path / "images.npy", "wb") as file,
+            pytest.raises(UserError, match=said) as caught,
+        ):
+            data._write(file, {"x": Path("here.zip")}, {"train": []}, False)
         assert str(caught.value).startswith("here.zip: ")
         assert re.search(called, str(caught.value))
 

@@ -199,7 +199,10 @@ def test_scores_of_other_validation_tasks_are_not_compared(tmp_path):
                 "kind": "accuracy",
                 "experiment": "e",
                 "title": "T",
-                "rows": simulated.ROWS,
+                "rows": [
+                    {**row, "varies": ["protocol.val_tasks"]} if "against" in row else row
+                    for row in simulated.ROWS
+                ],
             }
         },
     }

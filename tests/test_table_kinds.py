@@ -66,7 +66,9 @@ def test_a_toy_kind_of_one_class_is_planned_built_and_written(toy, tmp_path):
 def test_an_unknown_kind_is_told_the_known_ones(kind):
     with pytest.raises(UserError) as error:
         parse(study(kind=kind), "test")
-    known = "tables.t.kind: Input should be 'accuracy', 'cost', 'regression' or 'splits'"
+    known = (
+        "tables.t.kind: Input should be 'accuracy', 'cost', 'normalised', 'regression' or 'splits'"
+    )
     assert known in str(error.value)
 
 

@@ -143,7 +143,8 @@ def check_colearner(method: Method, groups: Groups, title: str) -> None:
     grads = [p.grad for name, p in phi.items() if method.trains("co", name)]
     if not grads or not method.head_weight("co"):
         return
-    if not any(grad is not None and bool((grad != 0).any()) for grad in grads):
+    # A tensor of the device "meta" has no values: a program is only looked at there.
+    if not any(g is not None and (g.is_meta or bool((g != 0).any())) for g in grads):
         plain = method.name.removesuffix(CML)
         raise UserError(
             f"{title}: the co-learner got no gradient in the first outer step, so it would"
