@@ -38,7 +38,7 @@ def test_table_1_on_miniature_archives(checkout, tmp_path):
     (checkout / "mini.yaml").write_text(yaml.safe_dump(small("configs/tables/table1.yaml") | mine))
     done = snakemake(checkout, config="mini.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert trained(done) == 5, "32 and 8 runs, at most ten a job"
+    assert trained(done) == 8, "56 and 12 runs, at most ten a job"
     records = [
         json.loads(path.read_text())
         for path in (checkout / "results" / "runs").glob("*-mini*/record.json")
