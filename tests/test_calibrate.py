@@ -1,6 +1,7 @@
 """The hours of a study, predicted from a short measurement on this device."""
 
 import pytest
+import torch
 
 from cml_bench.__main__ import main
 from cml_bench.costs import calibrate, estimate
@@ -26,6 +27,20 @@ def test_a_network_that_gains_by_a_gpu_is_timed_and_its_hours_follow(resolved):
     assert seconds == pytest.approx(sum(run.work.flops for run in runs) / rates.flops["conv4 16px"])
     half = rates._replace(flops={"conv4 16px": rates.flops["conv4 16px"] / 2})
     assert cost.hours(runs, False, half) == pytest.approx(2 * cost.hours(runs, False, rates))
+
+
+def test_one_core_is_timed_whatever_the_process_may_use(resolved, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        calibrate, "_flops_per_second", lambda *a: seen.append(torch.get_num_threads()) or 1.0
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        calibrate.rates(resolved, 0.2, "cpu")
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_plan_prints_a_line_for_every_table_and_for_all(tmp_path, capsys):

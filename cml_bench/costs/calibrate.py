@@ -31,12 +31,16 @@ def rates(plan: Plan, seconds: float, device: str = "auto") -> Rates:
     name = resolve_device(device)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     chosen = _commonest(plan)
-    start, measured = time.perf_counter(), {}
-    for key, spec in chosen.items():
-        with computing(spec.precision, name):
-            measured[key] = _flops_per_second(
-                spec, torch.device(name), seconds / len(chosen), plan.study
-            )
+    start, measured, threads = time.perf_counter(), {}, torch.get_num_threads()
+    torch.set_num_threads(1)  # as a training has; two that wait for each other are slower than one
+    try:
+        for key, spec in chosen.items():
+            with computing(spec.precision, name):
+                measured[key] = _flops_per_second(
+                    spec, torch.device(name), seconds / len(chosen), plan.study
+                )
+    finally:
+        torch.set_num_threads(threads)
     title = (
         torch.cuda.get_device_name(name)
         if name.startswith("cuda")
