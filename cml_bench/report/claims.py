@@ -144,9 +144,9 @@ def _commits(records: Iterable[Record]) -> str:
     that do not say.
     """
     told = {
-        f"{commit[:7]}{' edited' if getattr(record, 'clean', True) is False else ''}"
+        f"{made.commit[:7]}{'' if made.clean else ' edited'}"
         for record in records
-        if (commit := str(getattr(record, "commit", None) or ""))
+        if (made := record.source) and made.commit
     }
     return f", commit {', '.join(sorted(told))}" if told else ""
 
