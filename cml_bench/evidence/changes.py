@@ -6,7 +6,7 @@ meta-learner's gains, one for the co-learner's. Imports no torch.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from cml_bench.spec import Model, RunSpec, canonical
 from cml_bench.study import strict_yaml
 from cml_bench.study.figure_config import Positive
 from cml_bench.study.plan import Plan
+from cml_bench.study.protocols import flat
 from cml_bench.texts import Line
 
 FILE = Path("configs/reference/changes.yaml")
@@ -154,15 +155,6 @@ def _cell(table: Table, label: str, shot: int, where: str) -> tuple[TableRow, Ce
 
 def _unlike(a: RunSpec, b: RunSpec) -> tuple[str, ...]:
     """Options in which two runs differ, but for the seed."""
-    x, y = _flat({**canonical(a), "seed": 0}), _flat({**canonical(b), "seed": 0})
+    x, y = (flat({**canonical(spec), "seed": 0}, "") for spec in (a, b))
     keys = [key for key in {**x, **y} if x.get(key) != y.get(key)]
     return tuple(f"{key} {x.get(key, 'default')} / {y.get(key, 'default')}" for key in keys)
-
-
-def _flat(content: dict[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= (
-            _flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-        )
-    return flat

@@ -29,6 +29,7 @@ from cml_bench.evidence.deciding import AS_CLAIMED, CONTRARY, NOT_RUN, Cell, Sou
 from cml_bench.evidence.deciding_figure import InFigure
 from cml_bench.evidence.deciding_table import Gain, NoCost, NoWorse
 from cml_bench.evidence.verdict import CANNOT_TELL
+from cml_bench.registry import CML
 from cml_bench.spec import Model
 from cml_bench.study import strict_yaml
 from cml_bench.study.plan import Plan, PlannedRun
@@ -243,4 +244,4 @@ def _planned(ids: Iterable[str], plan: Plan) -> list[PlannedRun]:
 
 def _method(run: PlannedRun) -> str:
     """The name of the run's method without the co-learner."""
-    return run.spec.method.removesuffix("+cml")
+    return run.spec.method.removesuffix(CML)
