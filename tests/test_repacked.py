@@ -1,14 +1,11 @@
 """A repacked copy is known by a digest of its images that does not depend on their order."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -306,15 +303,3 @@ def test_a_wrong_reference_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(references, "FILE", path)
     with pytest.raises(UserError, match=r"few/v1: unordered_sha256: .*source: "):
         references.references.__wrapped__()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["cifar_fs", "fc100", "vgg_flower"])
-def test_real_images_have_the_reference_digest(real_data, tmp_path, name):
-    rebuild = real_data / "images" / "rebuild.py"
-    subprocess.run([sys.executable, str(rebuild), str(tmp_path)], check=True)
-    files = yaml.safe_load((tmp_path / "real.yaml").read_text())["sources"][name]
-    data = make(name)
-    data.prepare(tmp_path, {file: LocalCopy(**copy) for file, copy in files.items()})
-    index = prepared.index(tmp_path, data.data_id)
-    assert references.repacked(data.data_id, index["unordered_sha256"]) == NOT_YET
