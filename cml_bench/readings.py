@@ -29,7 +29,7 @@ there is of ``meta`` and ``co`` only.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cml_bench.spec import NormalisedWith, RunSpec
 
@@ -47,10 +47,16 @@ def evaluation_key(reading: str, steps: int, normalised_with: NormalisedWith = "
     return f"{reading}@{steps}" + (f",{normalised_with}" if normalised_with != "task" else "")
 
 
+def series(key: str) -> tuple[str, int, NormalisedWith]:
+    """``("co", 1, "one_class")``: the parts of an :func:`evaluation_key`."""
+    reading, _, rest = key.partition("@")
+    steps, _, normalised_with = rest.partition(",")
+    return reading, int(steps), cast(NormalisedWith, normalised_with or "task")
+
+
 def reading_and_steps(key: str) -> tuple[str, int]:
     """``("co_paired", 1)``: the first two parts of an :func:`evaluation_key`."""
-    reading, _, rest = key.partition("@")
-    return reading, int(rest.partition(",")[0])
+    return series(key)[:2]
 
 
 def readings(spec: RunSpec) -> list[str]:

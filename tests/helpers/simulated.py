@@ -92,7 +92,11 @@ def finish(
                 mean = centre + seed_part[spec.seed] + rng.normal(0, seed_sd / 10)
                 arrays |= _arrays(spec, reading, mean, rng)
             write_episodes(folder, arrays)
-            write_record(folder, _content(spec, status(spec) if status else "finished"))
+            content = _content(spec, status(spec) if status else "finished")
+            if content["status"] != "diverged":
+                parts = 1 if content["kind"] == "regression" else ANSWERS
+                content["results"] = {key: float(x.mean()) / parts for key, x in arrays.items()}
+            write_record(folder, content)
     return store
 
 

@@ -1,0 +1,145 @@
+"""Stored runs as data frames, and the paired test of two selections of rows."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cml_bench
+from cml_bench.errors import UserError
+from cml_bench.evidence.build import build
+from cml_bench.records import Store
+from tests.helpers.simulated import LEVEL, finish, study
+
+OMNIGLOT = Path(__file__).parent.parent / "results" / "reference" / "omniglot"
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return study(seeds=6, tasks=20)
+
+
+@pytest.fixture(scope="module")
+def made(plan, tmp_path_factory):
+    """A results folder with six seeds, of which one run of MAML + CML diverged."""
+    folder = tmp_path_factory.mktemp("made")
+    bad = next(s for s in plan.specs.values() if s.method == "maml+cml" and s.seed == 5)
+    finish(plan, folder, LEVEL, status=lambda spec: "diverged" if spec == bad else "finished")
+    return folder
+
+
+def selected(frame, method, shot=1, reading="meta"):
+    return frame[
+        (frame["method"] == method) & (frame["shot"] == shot) & (frame["reading"] == reading)
+    ]
+
+
+def test_a_row_is_a_run_a_reading_and_inner_steps(made, plan):
+    frame = cml_bench.load_records(made)
+    assert set(frame["run"]) == set(plan.specs)
+    assert not frame.duplicated(["run", "reading", "inner_steps", "normalised_with"]).any()
+    diverged = frame[frame["status"] == "diverged"]
+    assert len(diverged) == 1
+    assert diverged["mean"].isna().all()
+    assert (frame[frame["method"] == "maml+cml"]["options.cml.gamma"] == 1).all()
+
+
+def test_means_are_of_the_episodes_in_percent(made):
+    frame, episodes = cml_bench.load_records(made), cml_bench.episodes(made)
+    means = episodes.groupby(["run", "reading", "inner_steps"])["score"].mean()
+    there = frame.dropna(subset="mean").set_index(["run", "reading", "inner_steps"])["mean"]
+    stored = there[there.index.isin(means.index)]
+    assert len(stored) == len(means) > 0
+    np.testing.assert_allclose(stored, means[stored.index], rtol=1e-12)
+    assert episodes["episode"].max() == 19
+    assert (frame["unit"] == "%").all()
+
+
+@pytest.mark.parametrize("reading", ["meta", "co"])
+def test_compare_is_the_paired_test_of_the_table(made, plan, reading):
+    table = build(plan, Store(made), "table1")
+    frame = cml_bench.load_records(made)
+    for row, column, difference in table.differences():
+        if row.reading == reading:
+            ours = selected(frame, "maml+cml", column.shot, reading)
+            base = selected(frame, "maml", column.shot)
+            assert cml_bench.compare(ours, base) == pytest.approx(difference.paired, rel=1e-9)
+
+
+def test_a_selection_of_two_rows_a_seed_is_refused_with_what_they_differ_in(made):
+    frame = cml_bench.load_records(made)
+    both = frame[frame["method"] == "maml+cml"]
+    with pytest.raises(UserError, match=r"a has \d+ rows of seed 0, which differ in .*reading"):
+        cml_bench.compare(both[both["shot"] == 1], selected(frame, "maml"))
+
+
+def test_unlike_rows_are_refused_unless_the_difference_is_meant(made):
+    frame = cml_bench.load_records(made)
+    ours, base = selected(frame, "maml+cml"), selected(frame, "maml")
+    with pytest.raises(UserError, match=r"not of the same test tasks: shot is 5 and 1"):
+        cml_bench.compare(selected(frame, "maml+cml", shot=5), base)
+    longer = ours.assign(steps=200)
+    with pytest.raises(UserError, match=r"differ in steps \(200 and 100\).*`varies`"):
+        cml_bench.compare(longer, base)
+    assert cml_bench.compare(longer, base, ["steps"]) == cml_bench.compare(ours, base)
+    with pytest.raises(UserError, match="there is no column 'stesp'"):
+        cml_bench.compare(ours, base, ["stesp"])
+
+
+def test_rows_without_partner_are_left_out_and_none_at_all_is_said(made):
+    frame = cml_bench.load_records(made)
+    ours, base = selected(frame, "maml+cml", shot=5), selected(frame, "maml", shot=5)
+    assert cml_bench.compare(ours, base[base["seed"] < 3]).n == 3
+    with pytest.raises(UserError, match="share no seed"):
+        cml_bench.compare(ours[ours["seed"] > 3], base[base["seed"] < 3])
+    with pytest.raises(UserError, match="b has no rows"):
+        cml_bench.compare(ours, base[base["seed"] > 9])
+
+
+def test_class_splits_are_the_pairs_where_there_are_several():
+    frame = cml_bench.load_records(OMNIGLOT.parent / "graphs")
+    rows = frame[
+        (frame["data"] == "citeseer")
+        & (frame["shot"] == 1)
+        & (frame["reading"] == "meta")
+        & (frame["protocol.outer_lr"] == 1e-3)
+        & frame["data.split"].str.startswith("r")
+        & (frame["steps"] > 0)
+    ]
+    done = cml_bench.compare(rows[rows["method"] == "gmeta+cml"], rows[rows["method"] == "gmeta"])
+    assert done.n == 10
+
+
+def test_curves_have_a_row_a_step_part_and_head():
+    frame = cml_bench.curves(OMNIGLOT)
+    assert not frame.duplicated(["run", "step", "part", "head"]).any()
+    shown = frame[frame["part"] == "validation"].dropna(subset="score")
+    assert shown.groupby("run")["step"].max().eq(400).all()
+    last = shown[(shown["step"] == 400) & (shown["head"] == "meta")]["score"]
+    assert last.between(20, 100).all()
+
+
+def test_a_folder_without_runs_is_named(tmp_path, made):
+    with pytest.raises(UserError, match=f"{tmp_path} holds no finished run: name a results folder"):
+        cml_bench.load_records(made, tmp_path)
+    with pytest.raises(UserError, match="place must be a path"):
+        cml_bench.load_records(3)
+
+
+def test_one_run_and_its_folder_of_runs_are_places(made, tmp_path):
+    whole = cml_bench.load_records(made)
+    assert whole.equals(cml_bench.load_records(made / "runs"))
+    run = sorted((made / "runs").iterdir())[0]
+    shutil.copytree(run, tmp_path / run.name)
+    assert cml_bench.load_records(tmp_path / run.name)["run"].nunique() == 1
+
+
+def test_frames_need_no_torch():
+    code = (
+        "import sys, cml_bench;"
+        f"cml_bench.load_records({str(OMNIGLOT)!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
