@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from cml_bench.study.resolve import resolve
 from tests.helpers.cases import Case, images
 from tests.helpers.specs import glyph_spec, sinusoid_spec
 
+ROOT = Path(__file__).parent.parent
 WAYS = ("task", "support", "two_classes", "one_class")
 EVALUATION = {"tasks": 6, "query": 5, "normalised_with": WAYS}
 
@@ -149,6 +151,32 @@ def test_vectors_and_nodes_are_refused_before_anything_runs(settings):
     record = run(sinusoid_spec(steps=2, evaluation=Evaluation(tasks=2, query=5)), settings)
     with pytest.raises(UserError, match="normalised_with is for images"):
         extend(record.folder, {"normalised_with": ["one_class"]}, settings)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"run": "pixel_nn"}, "pixel_nn has no network that is tested"),
+        ({"run": "cl", "reading": "both"}, "cl the reading 'both' is not tested"),
+        ({"run": "maml", "reading": "meta_last"}, "maml the reading 'meta_last' is not tested"),
+    ],
+)
+def test_a_row_that_no_stored_model_gives_is_refused_before_anything_runs(row, why):
+    content = study()
+    content["experiments"]["e"]["methods"] |= {"pixel_nn": {}, "cl": {}}
+    content["tables"]["t"]["rows"].append({"label": "Other", **row})
+    told = rf"t, row 'Other': {why} with other queries in the batch \(support, .*leave the row out"
+    with pytest.raises(UserError, match=told):
+        resolve(parse(content, "test"), "test")
+    content["tables"]["t"]["kind"] = "accuracy"
+    assert resolve(parse(content, "test"), "test")
+
+
+def test_a_method_without_a_network_normalises_nothing(settings, tmp_path):
+    committed = next((ROOT / "results" / "reference" / "demo" / "runs").glob("pixel_nn-*"))
+    shutil.copytree(committed, tmp_path / committed.name)
+    with pytest.raises(UserError, match="pixel_nn has no network that normalises queries"):
+        extend(tmp_path / committed.name, {"normalised_with": ["one_class"]}, settings)
 
 
 def test_a_record_without_weights_says_what_it_lacks(settings, tmp_path):

@@ -324,6 +324,11 @@ def extend(
         )
     spec = record.spec.model_copy(update={"evaluation": asked})
     build_data(spec).check_evaluation(asked)
+    if {*wanted.get("normalised_with", ())} - {"task"} and spec.network is None:
+        raise UserError(
+            f"{folder}: {spec.method} has no network that normalises queries: leave out"
+            " normalised_with."
+        )
     refuse_untestable(record, asked)
     if covered(record, spec):
         return record

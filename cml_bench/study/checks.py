@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 
 from cml_bench.errors import UserError, unknown
-from cml_bench.readings import readings
+from cml_bench.readings import CO, META, readings
 from cml_bench.registry import tables
 from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import FigureConfig, Row
@@ -60,6 +60,7 @@ def check_rows(study: Study, members: Members, specs: dict[str, RunSpec], where:
                 for _, runs in by_shot(name, row):
                     _check_reading(row, readings(runs[0]), f"{where}, {key}")
                     _check_inner_steps(table, name, row, runs[0], f"{where}, {key}")
+                    _check_normalised(table, row, runs[0], f"{where}, {key}")
     check_floors(study, members, specs, where)
     for key, figure in study.figures.items():
         _check_figure(figure, study.experiments[figure.experiment], f"{where}, {key}")
@@ -144,4 +145,18 @@ def _check_inner_steps(
             f"{place}, row {row.label!r} shows the results after {missing[0]} inner steps, and its"
             f" runs are evaluated after {known}: add {missing[0]} to evaluation.inner_steps of the"
             f" experiment {experiment!r}."
+        )
+
+
+def _check_normalised(table: TableConfig, row: Row, spec: RunSpec, place: str) -> None:
+    """The runs are tested in each of the ways that the table's columns show."""
+    if not tables.get(table.kind).by_normalisation:
+        return
+    ways = [how for how in spec.evaluation.normalised_with if how != "task"]
+    if ways and (spec.network is None or row.reading not in (META, CO)):
+        why = f"the reading {row.reading!r} is not" if spec.network else "has no network that is"
+        raise UserError(
+            f"{place}, row {row.label!r}: {spec.method} {why} tested with other queries in the"
+            f" batch ({', '.join(ways)}), only the readings meta and co of a network are: leave the"
+            " row out."
         )
