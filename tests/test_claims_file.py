@@ -67,10 +67,18 @@ def test_a_panel_that_is_not_there_and_a_figure_that_measures_nothing_are_refuse
         found(plan, tmp_path, {**FIGURE, "places": ["aftr"]})
 
 
-def test_rows_that_differ_in_more_than_the_method_are_not_set_over_each_other(tmp_path):
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({"steps": 300}, "steps"),
+        ({"options": {"inner_lr": 0.1}}, "inner_lr"),
+        ({"network_options": {"filters": 16}}, "network.filters"),
+    ],
+)
+def test_rows_that_differ_in_more_than_the_method_are_not_set_over_each_other(entry, key, tmp_path):
     one = experiment(400)
-    one["methods"] = {**one["methods"], "long": {"method": "maml", "steps": 300}}
-    rows = [*ROWS, {"label": "MAML, long", "run": "long"}]
+    one["methods"] = {**one["methods"], "other": {"method": "maml", **entry}}
+    rows = [*ROWS, {"label": "MAML, other", "run": "other"}]
     config = {
         "study": "simulated",
         "seeds": 1,
@@ -78,8 +86,8 @@ def test_rows_that_differ_in_more_than_the_method_are_not_set_over_each_other(tm
         "tables": {"table1": {"kind": "accuracy", "experiment": "e", "title": "T", "rows": rows}},
     }
     plan = resolve(parse(config, "test"), "test")
-    with pytest.raises(UserError, match=r"MAML \+ CML and MAML, long differ in steps"):
-        found(plan, tmp_path, {**GAIN, "over": ["MAML, long"]})
+    with pytest.raises(UserError, match=rf"MAML \+ CML and MAML, other differ in {key}, so"):
+        found(plan, tmp_path, {**GAIN, "over": ["MAML, other"]})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,8 +24,10 @@ from cml_bench.evidence.table import Column, Difference, Table, TableRow
 from cml_bench.evidence.verdict import GAIN, LOSS, MARGIN, UNDECIDED
 from cml_bench.records import Record, Store
 from cml_bench.registry import tables
+from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import Row
 from cml_bench.study.plan import Plan
+from cml_bench.study.protocols import flat
 from cml_bench.study.schema import Key
 from cml_bench.texts import Line
 
@@ -88,15 +90,16 @@ class OfTable(Deciding):
             raise UserError(f"{where}: {told}, so a difference says nothing of the methods alone.")
 
     def _unlike(self, plan: Plan) -> str:
-        """What the runs of a pair of ``over`` differ in, beside method, options and network
-        options; empty: nothing.
+        """What the runs of a pair of ``over`` differ in, beside the method, the co-learner and
+        options that one of the two alone has; empty: nothing.
         """
         table, specs = self._without_runs(plan), plan.specs
         for row, column in self._places(table) if self.over else ():
             cell = row.cells[column]
             for a, b in zip(cell.runs, cell.base.runs if cell.base else (), strict=False):
-                for name in _ALIKE:
-                    if getattr(specs[a], name) != getattr(specs[b], name):
+                mine, other = _keys(specs[a]), _keys(specs[b])
+                for name in mine:
+                    if mine[name] != other.get(name, mine[name]):
                         return f"{row.label} and {row.against} differ in {name}"
         return ""
 
@@ -140,6 +143,18 @@ class OfTable(Deciding):
                 for column in _means(table):
                     if not self.columns or table.place(column) in self.columns:
                         yield row, column
+
+
+def _keys(spec: RunSpec) -> dict[str, Any]:
+    """What is compared of two runs, by name: what a method alone has is in one of them alone."""
+    own = {"cml", "inner_lr", "inner_lr_init"}
+    values: dict[str, Any] = {name: getattr(spec, name) for name in _ALIKE}
+    values |= flat({name: v for name, v in spec.options.items() if name not in own}, "")
+    if spec.inner_rate is not None:
+        values["inner_lr"] = spec.inner_rate
+    if spec.network:
+        values |= {"network": spec.network.name, **flat(spec.network.options, "network.")}
+    return values
 
 
 def _means(table: Table) -> list[Column]:
