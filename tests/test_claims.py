@@ -147,6 +147,28 @@ def test_a_claim_holds_only_by_all_methods_and_data_sets_that_it_names(size, tmp
     assert found(plan, tmp_path / "worse", GAIN, **size).verdict == DOES_NOT_HOLD
 
 
+def test_what_is_planned_and_not_run_is_missing_from_the_size(tmp_path):
+    both = {"small": experiment(400), "other": experiment(400, methods={"maml": {}, "fomaml": {}})}
+    rows = [
+        {"label": "MAML", "run": "maml"},
+        {"label": "FOMAML", "run": "fomaml", "against": "maml"},
+    ]
+    tables = {
+        "table1": {"kind": "accuracy", "experiment": "small", "title": "A", "rows": ROWS},
+        "table2": {"kind": "accuracy", "experiment": "other", "title": "B", "rows": rows},
+    }
+    config = {"study": "simulated", "seeds": 6, "experiments": both, "tables": tables}
+    plan = resolve(parse(config, "test"), "test")
+    deciders = [GAIN, {**GAIN, "table": "table2", "rows": ["FOMAML"]}]
+    size = {"steps": {"maml": 100, "fomaml": 100}, "methods": ["maml", "fomaml"]}
+    finish(plan, tmp_path, GOOD, only=lambda spec: spec.method != "fomaml")
+    finding = found(plan, tmp_path, *deciders, **size)
+    assert finding.verdict == CANNOT_TELL
+    assert finding.size == "below the paper's size: without fomaml"
+    finish(plan, tmp_path, GOOD, only=lambda spec: spec.method == "fomaml")
+    assert found(plan, tmp_path, *deciders, **size).size == evidence.PAPER_SIZE
+
+
 @pytest.mark.parametrize(
     ("co", "verdict"),
     [(64, HOLDS), (62.8, HOLDS), (60, DOES_NOT_HOLD), (62, CANNOT_TELL)],

@@ -183,7 +183,9 @@ def find(claim: Claim, sources: Mapping[str, Source]) -> Finding:
     cells: dict[str, tuple[Cell, ...]] = {}
     for part in deciding:
         cells[part.study] = (*cells.get(part.study, ()), *part.cells)
-    lacks = missing(claim.size, [run for part in deciding for run in part.runs])
+    made = {record.id for of_one in cells.values() for cell in of_one for record in cell.records}
+    ran = [run for part in deciding for run in part.runs if run.id in made]
+    lacks = missing(claim.size, ran)
     verdict = judge([cell for part in deciding for cell in part.cells], whole=not lacks)
     smaller = [*lacks, *(text for part in deciding for text in part.smaller)]
     return Finding(claim, verdict, _size(claim.size, verdict, smaller), cells)
@@ -218,7 +220,10 @@ def shortfall(size: Size, runs: Iterable[PlannedRun]) -> list[str]:
 
 
 def missing(size: Size, runs: Sequence[PlannedRun]) -> list[str]:
-    """``without NAME, NAME``: methods and data sets that a claim names and no run has."""
+    """``without NAME, NAME``: methods and data sets that a claim names and no run has.
+
+    ``runs`` are those that were made: what is planned shows nothing.
+    """
     data, methods = {run.spec.data.name for run in runs}, set(map(_method, runs))
     lost = [name for name in size.methods if name not in methods]
     lost += [name for name in size.data if name not in data and data <= set(size.data)]
