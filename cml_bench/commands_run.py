@@ -159,6 +159,7 @@ def _spreads(args: Namespace) -> "Spreads | None":
     help="Resolve a configuration into runs, jobs and table cells. Starts nothing.",
 )
 def plan(args: Namespace) -> None:
+    from cml_bench.evidence import claims
     from cml_bench.study import config, cost, plan, work
     from cml_bench.system import files, hardware
 
@@ -170,11 +171,13 @@ def plan(args: Namespace) -> None:
 
         resolved = resolve(config.parse(content, where), where)
         paper.check(resolved)
+        claims.check_study(resolved)
         files.write_json(args.out, resolved.json_values())
         if not args.json:
             return
     else:
         resolved = plan.cached(content, where)
+        claims.check_study(resolved)  # the file may have been edited since
     resolved = work.counted(resolved)
     if args.json:
         print(json.dumps(resolved.json_values(), indent=1))

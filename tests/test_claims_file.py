@@ -107,6 +107,27 @@ def test_a_bad_file_is_named_with_its_key(change, message, tmp_path):
         evidence.read(path)
 
 
+def test_a_claim_of_a_row_that_is_not_there_stops_the_plan(tmp_path, monkeypatch, capsys):
+    """Not after the training, when the page is written."""
+    monkeypatch.chdir(tmp_path)
+    bad = a_claim({**GAIN, "rows": ["MAML + CLM"]})
+    evidence.FILE.parent.mkdir(parents=True)
+    evidence.FILE.write_text(yaml.safe_dump(bad))
+    table = {"kind": "accuracy", "experiment": "e", "title": "T", "rows": ROWS}
+    experiments = {"e": experiment(40)}
+    mine = {"study": "simulated", "experiments": experiments, "tables": {"table1": table}}
+    Path("my.yaml").write_text(yaml.safe_dump(mine))
+    assert main(["plan", "--config", "my.yaml", "--out", "plan.json"]) == 2
+    assert "claim gains, study simulated) 'MAML + CLM'" in capsys.readouterr().err
+    assert not Path("plan.json").exists()
+    evidence.FILE.write_text(yaml.safe_dump(a_claim(GAIN)))
+    assert main(["plan", "--config", "my.yaml", "--out", "plan.json"]) == 0
+    other = {**mine, "study": "other"}
+    evidence.FILE.write_text(yaml.safe_dump(bad))
+    Path("my.yaml").write_text(yaml.safe_dump(other))
+    assert main(["plan", "--config", "my.yaml", "--out", "plan.json"]) == 0, "not its claims"
+
+
 def test_a_method_without_steps_of_the_paper_is_refused(tmp_path):
     with pytest.raises(UserError, match="names no outer steps of maml: add it under `steps`"):
         found(study(seeds=1), tmp_path, GAIN, steps={"boil": 1})

@@ -38,6 +38,7 @@ from cml_bench.texts import Line
 
 HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
 VERDICTS = (HOLDS, DOES_NOT_HOLD, CANNOT_TELL, NOT_RUN)
+FILE = Path("configs/reference/claims.yaml")
 PAPER_SIZE, BELOW = "at the paper's size", "below the paper's size"
 
 
@@ -129,6 +130,14 @@ def check(claims: Claims, plans: Mapping[str, Plan], path: Path | str) -> None:
                 raise UserError(
                     f"{where}: the size names no outer steps of {missing[0]}: add it under `steps`."
                 )
+
+
+def check_study(plan: Plan, path: Path = FILE) -> None:
+    """:func:`check` of the claims that a study decides, before anything runs; without a file there
+    is nothing to check.
+    """
+    if path.exists():
+        check(read(path).of(plan), {plan.study.study: plan}, path)
 
 
 @dataclass(frozen=True)

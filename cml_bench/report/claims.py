@@ -22,7 +22,7 @@ from cml_bench.study.plan import Plan
 from cml_bench.texts import Prose, markdown, paragraph
 
 HEADING = "The paper's claims, one by one"
-CLAIMS = Path("configs/reference/claims.yaml")
+CLAIMS = evidence.FILE
 PUBLISHED = Path("results/reference")
 
 _WIDTHS = [34, 14, 30, 20, 34, 14, 24]  # of the columns, in a terminal
