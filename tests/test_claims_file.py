@@ -118,7 +118,9 @@ def test_a_claim_of_a_row_that_is_not_there_stops_the_plan(tmp_path, monkeypatch
     mine = {"study": "simulated", "experiments": experiments, "tables": {"table1": table}}
     Path("my.yaml").write_text(yaml.safe_dump(mine))
     assert main(["plan", "--config", "my.yaml", "--out", "plan.json"]) == 2
-    assert "claim gains, study simulated) 'MAML + CLM'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "claim gains, study simulated) 'MAML + CLM'" in said
+    assert "If `study: simulated` is a study of your own, give it another name." in said
     assert not Path("plan.json").exists()
     evidence.FILE.write_text(yaml.safe_dump(a_claim(GAIN)))
     assert main(["plan", "--config", "my.yaml", "--out", "plan.json"]) == 0

@@ -134,10 +134,16 @@ def check(claims: Claims, plans: Mapping[str, Plan], path: Path | str) -> None:
 
 def check_study(plan: Plan, path: Path = FILE) -> None:
     """:func:`check` of the claims that a study decides, before anything runs; without a file there
-    is nothing to check.
+    is nothing to check. A study is known by its name, so one of your own may be taken for another.
     """
     if path.exists():
-        check(read(path).of(plan), {plan.study.study: plan}, path)
+        name, claims = plan.study.study, read(path)
+        try:
+            check(claims.of(plan), {name: plan}, path)
+        except UserError as error:
+            raise UserError(
+                f"{error} If `study: {name}` is a study of your own, give it another name."
+            ) from None
 
 
 @dataclass(frozen=True)
