@@ -25,7 +25,7 @@ from cml_bench.__main__ import COMMANDS
 from cml_bench.report import publish
 from cml_bench.study import config, schema, targets
 from cml_bench.study.resolve import resolve
-from tests.helpers.documents import worked_examples
+from tests.helpers.documents import anchor, worked_examples
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,11 +48,6 @@ def commands(page: Path, program: str) -> list[str]:
     inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
     parts = [part for line in (*lines, *inline) for part in line.split(" && ")]
     return [part for part in parts if f"{part} ".startswith(f"{program} ")]
-
-
-def anchor(heading: str) -> str:
-    """The fragment of GitHub's link to a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @by_name
