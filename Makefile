@@ -6,6 +6,7 @@
 # make study SHARD=1/4  train one part of configs/omniglot_study.yaml and commit its records
 # make plan        measure here what configs/paper.yaml costs, and write it into docs/hardware.md
 # make benchmark   compare the engine's speed with other libraries (on an idle machine)
+# make docs        build the documentation as a site, site/index.html; a dead link is an error
 # make traces      (re)generate the golden traces of new or changed methods
 # TORCH_INDEX=URL  take torch from this index (the CPU wheels are 0.7 GB instead of 5.5 GB)
 # ARGS=WORDS       further arguments for pytest or the benchmark
@@ -32,12 +33,13 @@ RUN := $(call q,BIN)/python -m
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint \
-	format traces clean
+	format docs traces clean
 setup: $(VENV)/.ready
 
+NEEDS_PYTHON = @[ -n $(call q,PYTHON) ] || { echo "error: Python 3.11, 3.12 or 3.13 is needed;" \
+	"none found on PATH. Set PYTHON=/path/to/python3.11"; exit 1; }
 $(VENV)/.ready: requirements.txt pyproject.toml
-	@[ -n $(call q,PYTHON) ] || { echo "error: Python 3.11, 3.12 or 3.13 is needed; none found" \
-		"on PATH. Set PYTHON=/path/to/python3.11"; exit 1; }
+	$(NEEDS_PYTHON)
 	@echo setting up $(call q,VENV) "with $$($(call q,PYTHON) --version)" \
 		"(torch with CUDA: 5.5 GB; see TORCH_INDEX)"
 	$(call q,PYTHON) -m venv $(call q,VENV)
@@ -121,6 +123,17 @@ format: setup
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 	$(RUN) snakefmt Snakefile workflow
+
+# The site needs no torch, so it has an environment of its own. ARGS: options of mkdocs build.
+DOCS := .venv-docs
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(call q,DOCS)/bin/python -m mkdocs build --strict $(ARGS)
+
+$(DOCS)/.ready: requirements-docs.txt
+	$(NEEDS_PYTHON)
+	$(call q,PYTHON) -m venv $(call q,DOCS)
+	$(call q,DOCS)/bin/python -m pip install --quiet -r requirements-docs.txt
+	@touch $(call q,@)
 
 traces: setup
 	$(TEST_ENV) $(RUN) tests.make_traces

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ class Command(NamedTuple):
 
     name: str
     help: str
+    example: str  # one or several lines to type, shown by ``--help``
     arguments: tuple[Declare, ...]
     run: Run
 
@@ -23,26 +25,48 @@ class Command(NamedTuple):
 class Commands(list[Command]):
     """The commands of one module, in the order of ``--help``."""
 
-    def command(self, name: str, *arguments: Declare, help: str) -> Callable[[Run], Run]:
+    def command(
+        self, name: str, *arguments: Declare, help: str, example: str
+    ) -> Callable[[Run], Run]:
         """Decorator of the function that runs the command."""
 
         def add(run: Run) -> Run:
-            self.append(Command(name, help, arguments, run))
+            self.append(Command(name, help, example, arguments, run))
             return run
 
         return add
 
 
 def parser(description: str | None, commands: Iterable[Command]) -> argparse.ArgumentParser:
-    """The parser of all commands. What it returns has the chosen command's function as ``run``."""
+    """The parser of all commands.
+
+    What it returns has the chosen command's function as ``run``, and as ``parser`` the parser
+    itself, which ``completion`` reads.
+    """
     whole = argparse.ArgumentParser(prog="cml_bench", description=description)
     parsers = whole.add_subparsers(required=True, metavar="command")
     for command in commands:
-        own = parsers.add_parser(command.name, help=command.help, description=command.help)
-        own.set_defaults(run=command.run)
+        title = "examples:" if "\n" in command.example else "example:"
+        own = parsers.add_parser(
+            command.name,
+            help=command.help,
+            description=command.help,
+            epilog=f"{title}\n{textwrap.indent(command.example, '  ')}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps an example's lines
+        )
+        own.set_defaults(run=command.run, parser=whole)
         for declare in command.arguments:
             declare(own)
     return whole
+
+
+def parsers(whole: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
+    """The parser of each command."""
+    return next(
+        action.choices.values()
+        for action in whole._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
 
 
 # -- declarations of arguments --

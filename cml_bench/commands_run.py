@@ -1,12 +1,13 @@
 """Commands that make records: prepare data, plan, train, evaluate."""
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from cml_bench.command_line import DATA_FOLDER, Commands, amount, argument, mapping, positive
-from cml_bench.errors import UserError
+from cml_bench.errors import UserError, unknown
 from cml_bench.spec import NormalisedWith, RunSpec
 from cml_bench.study.plan import Plan, read_plan
 from cml_bench.study.schema import Study
@@ -15,8 +16,10 @@ from cml_bench.system.files import read_json
 if TYPE_CHECKING:
     from cml_bench.engine.build import Settings
     from cml_bench.evidence.power import Spreads
+    from cml_bench.study.cost import Rates
 
 COMMANDS = Commands()
+_TIMED_SECONDS = 60.0
 
 
 def engine(own: ArgumentParser) -> None:
@@ -64,13 +67,23 @@ def _of(study: Study | None, name: str) -> Any:
     return Study.model_fields[name].get_default() if study is None else getattr(study, name)
 
 
+def study_of_data(own: ArgumentParser) -> None:
+    """The study whose data is wanted, if it is one's."""
+    source = own.add_mutually_exclusive_group()
+    source.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        help="configuration files: all data of their study, with its own copies of files",
+    )
+    source.add_argument("--plan", type=Path, help="the same of a resolved plan")
+
+
 @COMMANDS.command(
     "fetch",
-    argument("data", nargs="+", help="names, see `list data`"),
-    argument("--options", type=mapping, default={}, help="the data set's options as JSON"),
-    argument(
-        "--plan", type=Path, help="a resolved plan, for its folder and its own copies of files"
-    ),
+    argument("data", nargs="*", help="names, see `list data`; default: all of the study"),
+    argument("--options", type=mapping, help="the data set's options as JSON"),
+    study_of_data,
     argument("--stamp", type=Path, help="file to write when it is ready"),
     argument(
         "--acknowledge",
@@ -80,30 +93,80 @@ def _of(study: Study | None, name: str) -> Any:
     ),
     DATA_FOLDER,
     help="Get and prepare data sets.",
+    example="""\
+python -m cml_bench fetch omniglot
+python -m cml_bench fetch --config configs/paper.yaml --acknowledge miniimagenet""",
 )
 def fetch(args: Namespace) -> None:
+    plan = _plan_of(args)
+    wanted, missing = _wanted(args, plan), []
+    # One that cannot be had (terms of use, a file to be fetched by hand) does not keep others away.
+    for name, options in wanted:
+        try:
+            _fetch(name, options, args, plan.study if plan else None)
+        except UserError as error:
+            if len(wanted) == 1:
+                raise
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            missing.append(name)
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(wanted)} data sets are not ready, for the reasons above:"
+            f" {', '.join(missing)}."
+        )
+
+
+def _plan_of(args: Namespace) -> Plan | None:
+    """The plan of ``--plan`` or ``--config``; None without either."""
+    if args.config:
+        from cml_bench.study import config, plan
+
+        return plan.cached(config.merged(args.config), ", ".join(map(str, args.config)))
+    return read_plan(args.plan) if args.plan else None
+
+
+def _wanted(args: Namespace, plan: Plan | None) -> list[tuple[str, dict[str, Any]]]:
+    """Names and options of the data sets to fetch. Without ``--options`` a study has its own."""
+    if args.options is not None and not args.data:
+        raise UserError("--options are those of a data set: name it, as `fetch glyphs --options`.")
+    if plan is None and not args.data:
+        raise UserError("name data sets (see `list data`), or a study's by --config FILE.")
+    if plan is None or args.options is not None:
+        return [(name, args.options or {}) for name in args.data]
+    own = {name: [d.options for d in plan.data if d.name == name] for name in args.data}
+    for name, options in own.items():
+        if not options:
+            raise unknown(
+                f"data set of the study {plan.study.study}", name, {d.name for d in plan.data}
+            )
+    return [
+        (data.name, data.options)
+        for data in plan.data
+        if (data.name in own if own else data.prepares)
+    ]
+
+
+def _fetch(name: str, options: dict[str, Any], args: Namespace, study: Study | None) -> None:
     from cml_bench import registry
     from cml_bench.data import prepared
     from cml_bench.system import files
 
-    study = read_plan(args.plan).study if args.plan else None
-    for name in args.data:
-        cls = registry.datasets.get(name)
-        data = cls(cls.Options.read(args.options, f"data set {name}"))
-        folder = args.data_dir or Path(_of(study, "data_dir"))
-        if cls.terms and name not in [*_of(study, "acknowledged"), *args.acknowledge]:
-            raise UserError(
-                f"{name} has terms of use: read {cls.terms}. If you accept them, add {name} to"
-                f" `acknowledged` in the configuration, or --acknowledge {name} here."
-            )
-        data.prepare(folder, _of(study, "sources").get(name, {}))
-        if args.stamp:
-            # The stamp holds digests, so rules that depend on it run again only if data changes.
-            index = prepared.index(folder, data.data_id)
-            files.write_json(
-                args.stamp, {key: index.get(key) for key in ("data_id", "sha256", "files")}
-            )
-        print(f"{data.data_id} is ready in {folder}")
+    cls = registry.datasets.get(name)
+    data = cls(cls.Options.read(options, f"data set {name}"))
+    folder = args.data_dir or Path(_of(study, "data_dir"))
+    if cls.terms and name not in [*_of(study, "acknowledged"), *args.acknowledge]:
+        raise UserError(
+            f"{name} has terms of use: read {cls.terms}. If you accept them, add {name} to"
+            f" `acknowledged` in the configuration, or --acknowledge {name} here."
+        )
+    data.prepare(folder, _of(study, "sources").get(name, {}))
+    if args.stamp:
+        # The stamp holds digests, so rules that depend on it run again only if data changes.
+        index = prepared.index(folder, data.data_id)
+        files.write_json(
+            args.stamp, {key: index.get(key) for key in ("data_id", "sha256", "files")}
+        )
+    print(f"{data.data_id} is ready in {folder}")
 
 
 def spread(own: ArgumentParser) -> None:
@@ -151,12 +214,12 @@ def _spreads(args: Namespace) -> "Spreads | None":
     argument(
         "--calibrate",
         type=float,
-        default=60.0,
         metavar="SECONDS",
-        help="time outer steps; 0: do not",
+        help="time outer steps; 0: do not; default: 60, or 0 for a study of less than an hour",
     ),
     spread,
     help="Resolve a configuration into runs, jobs and table cells. Starts nothing.",
+    example="python -m cml_bench plan --config configs/sinusoid.yaml",
 )
 def plan(args: Namespace) -> None:
     from cml_bench.evidence import claims
@@ -182,17 +245,28 @@ def plan(args: Namespace) -> None:
     if args.json:
         print(json.dumps(resolved.json_values(), indent=1))
     else:
-        device, rates = resolved.study.device, None
-        if args.calibrate > 0:
-            from cml_bench.costs import calibrate  # imports torch
-
-            rates = calibrate.rates(resolved, args.calibrate, device)
-        gpus = 0 if device == "cpu" else len(hardware.gpus())
+        gpus = 0 if resolved.study.device == "cpu" else len(hardware.gpus())
+        rates = _rates(resolved, args.calibrate, gpus > 0)
         print(cost.summary(resolved, gpus if rates is None else int(rates.gpu), rates))
         if spreads:
             from cml_bench.evidence import power
 
             print(f"\n{power.told(resolved, spreads)}")
+
+
+def _rates(plan: Plan, seconds: float | None, gpu: bool) -> "Rates | None":
+    """What this device computes in a second; None where nothing is to be timed."""
+    from cml_bench.study import cost
+
+    if seconds is None:
+        seconds = _TIMED_SECONDS if cost.is_worth_timing(plan, gpu) else 0
+    if seconds <= 0:
+        return None
+    from cml_bench.costs import calibrate  # imports torch
+
+    return calibrate.rates(
+        plan, seconds, plan.study.device, lambda text: print(text, file=sys.stderr, flush=True)
+    )
 
 
 @COMMANDS.command(
@@ -202,6 +276,7 @@ def plan(args: Namespace) -> None:
     argument("--stamp", type=Path, help="file to write when every run is stored"),
     engine,
     help="Train and evaluate one run, or the runs of one job of a plan.",
+    example="python -m cml_bench train results/runs/RUN/record.json",
 )
 def train(args: Namespace) -> None:
     from cml_bench.engine.jobs import run_all
@@ -255,6 +330,7 @@ def _specs_of_job(plan: Plan, args: Namespace) -> list[RunSpec]:
     argument("--replace", action="store_true", help="replace results of another number of queries"),
     engine,
     help="Evaluate a stored run further: more test tasks, queries, inner steps, ways to normalise.",
+    example="python -m cml_bench evaluate results/runs/RUN --tasks 1000 --inner-steps 1 5",
 )
 def evaluate(args: Namespace) -> None:
     from cml_bench.engine.run import extend

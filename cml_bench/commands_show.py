@@ -1,15 +1,20 @@
 """Commands that show what there is: results of finished runs, and what can be run."""
 
 import json
-from argparse import Namespace
+import shutil
+from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
+from cml_bench import command_line
 from cml_bench.command_line import RESULTS, Commands, argument, default, mapping, positive, study
 from cml_bench.errors import UserError
+from cml_bench.study import offers
 from cml_bench.study.plan import Plan, read_plan
 
 COMMANDS = Commands()
+# Arguments that are names of plug-ins: their destination -> the kind of ``list``.
+_NAMED = {"data": "data", "method": "methods", "network": "networks"}
 
 
 def _resolved(args: Namespace) -> Plan:
@@ -35,6 +40,7 @@ def _plan_and_results(args: Namespace) -> tuple[Plan, Path]:
     argument("tables", nargs="*", help="keys; default: all of the study"),
     study,
     help="Render tables from whatever runs are finished.",
+    example="python -m cml_bench table table1 --config configs/demo.yaml",
 )
 def table(args: Namespace) -> None:
     from cml_bench.report import write
@@ -50,6 +56,7 @@ def table(args: Namespace) -> None:
     "report",
     study,
     help="Write the study's page from whatever runs are finished, and print its tables.",
+    example="python -m cml_bench report --config configs/demo.yaml",
 )
 def report(args: Namespace) -> None:
     from cml_bench.report import write
@@ -67,6 +74,7 @@ def report(args: Namespace) -> None:
     argument("figures", nargs="*", help="keys; default: all of the study"),
     study,
     help="Draw figures from stored runs.",
+    example="python -m cml_bench figure figure2 --config configs/demo.yaml",
 )
 def figure(args: Namespace) -> None:
     from cml_bench.report import write
@@ -86,6 +94,7 @@ def figure(args: Namespace) -> None:
     argument("--seeds", type=positive, help="seeds 0..N-1 instead of the configuration's"),
     default(plan=None),
     help="Compare the finished runs of a configuration with committed references.",
+    example="python -m cml_bench check --results results/gate",
 )
 def check(args: Namespace) -> None:
     from cml_bench.evidence import gate
@@ -110,6 +119,7 @@ def check(args: Namespace) -> None:
     study,
     argument("--json", action="store_true", help="the state of every run, as JSON"),
     help="How far a study is: finished, running, failed and missing runs per table.",
+    example="python -m cml_bench status --config configs/demo.yaml",
 )
 def status(args: Namespace) -> None:
     from cml_bench.study import status
@@ -129,6 +139,7 @@ def status(args: Namespace) -> None:
         "--partial", action="store_true", help="copy what is finished; leave tables and pages alone"
     ),
     help="Copy a study's records to results/reference, its tables into docs and README.",
+    example="python -m cml_bench publish --config configs/omniglot_study.yaml",
 )
 def publish(args: Namespace) -> None:
     from cml_bench.report.publish import publish
@@ -142,6 +153,7 @@ def publish(args: Namespace) -> None:
     study,
     argument("--yes", action="store_true", help="move them; without it they are only named"),
     help="Move a method's runs aside, so that the next start trains them anew. For development.",
+    example="python -m cml_bench retrain maml --config configs/demo.yaml",
 )
 def retrain(args: Namespace) -> None:
     from cml_bench.study import retrain
@@ -162,6 +174,7 @@ def retrain(args: Namespace) -> None:
     argument("--publish", action="store_true", help="put the table into docs/claims.md, too"),
     default(plan=None),
     help="What the runs made here say of each claim of the paper.",
+    example="python -m cml_bench claims --config configs/demo.yaml",
 )
 def claims(args: Namespace) -> None:
     from cml_bench.evidence import claims as evidence
@@ -184,25 +197,22 @@ def claims(args: Namespace) -> None:
 
 @COMMANDS.command(
     "list",
-    argument("kind", choices=("methods", "data", "networks")),
-    argument("--json", action="store_true"),
-    help="Names of methods, data sets or networks.",
+    argument("kind", choices=offers.KINDS),
+    argument("--json", action="store_true", help="the names alone"),
+    help="Methods, data sets or networks: what each is, and its options.",
+    example="python -m cml_bench list methods",
 )
 def names(args: Namespace) -> None:
-    from cml_bench import registry
-
-    known = {
-        "methods": registry.method_names,
-        "data": registry.datasets.names,
-        "networks": registry.networks.names,
-    }[args.kind]()
-    print(json.dumps(known) if args.json else "\n".join(known))
+    if args.json:
+        print(json.dumps(offers.names(args.kind)))
+    else:
+        print(offers.text(args.kind, shutil.get_terminal_size((100, 24)).columns))
 
 
 @COMMANDS.command(
     "describe",
     *(argument(f"--{name}", required=True) for name in ("method", "network", "data")),
-    argument("--way", type=int, required=True),
+    argument("--way", type=int, help="classes of a task; needed unless the data has none"),
     argument("--shot", type=int, required=True),
     argument("--query", type=int, default=15),
     *(
@@ -211,6 +221,9 @@ def names(args: Namespace) -> None:
     ),
     argument("--json", action="store_true"),
     help="Parameters and FLOPs of a method on a network and data set.",
+    example="""\
+python -m cml_bench describe --method maml+cml --network conv4 --data glyphs --way 5 --shot 1
+python -m cml_bench describe --method maml --network mlp --data sinusoid --shot 10""",
 )
 def describe(args: Namespace) -> None:
     from cml_bench.costs.describe import describe
@@ -230,11 +243,31 @@ def describe(args: Namespace) -> None:
         print(json.dumps(asdict(description), indent=1))
         return
     parameters = description.parameters
-    print(
-        f"{args.method} with {args.network} on {description.data}, {args.way}-way {args.shot}-shot"
-    )
+    way = f"{description.way}-way " if description.way > 1 else ""
+    print(f"{args.method} with {args.network} on {description.data}, {way}{args.shot}-shot")
     print(f"  parameters in training {parameters.training:,}")
     for head, size in parameters.test.items():
         print(f"  parameters at test, head {head}: {size:,}")
     for name, value in description.flops.items():
         print(f"  MFLOP per task, {name}: {value / 1e6:,.1f}")
+
+
+@COMMANDS.command(
+    "completion",
+    argument("shell", choices=("bash", "zsh", "fish")),
+    help="Print a script by which a shell completes the commands and options of cml-bench.",
+    example="""\
+python -m cml_bench completion bash > ~/.local/share/bash-completion/completions/cml-bench""",
+)
+def completion(args: Namespace) -> None:
+    import shtab
+
+    whole: ArgumentParser = args.parser
+    whole.prog = "cml-bench"  # the command that pip installs; a shell completes no `python -m`
+    for own in command_line.parsers(whole):
+        for action in own._actions:
+            if action.type is Path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif action.dest in _NAMED:
+                action.choices = offers.names(_NAMED[action.dest])
+    print(shtab.complete(whole, args.shell))

@@ -1,11 +1,14 @@
 """The hours of a study, predicted from a short measurement on this device."""
 
+import json
+
 import pytest
 import torch
 
 from cml_bench.__main__ import main
 from cml_bench.costs import calibrate, estimate
 from cml_bench.study import cost
+from cml_bench.study import plan as study_plan
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers.checkouts import CONFIG
@@ -48,7 +51,8 @@ def test_plan_prints_a_line_for_every_table_and_for_all(tmp_path, capsys):
 
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     assert main(["plan", "--config", str(tmp_path / "tiny.yaml"), "--calibrate", "0.1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
     rows = {
         line.split()[0]: line.split()
         for line in lines
@@ -60,3 +64,27 @@ def test_plan_prints_a_line_for_every_table_and_for_all(tmp_path, capsys):
         ["9", "0"],
     ]
     assert any("measured in" in line and "conv4 16px" in line for line in lines)
+    first, rate = shown.err.splitlines()
+    assert first.startswith("timing outer steps on ")
+    assert first.endswith("s, to tell hours (--calibrate 0: no timing)")
+    assert rate.startswith("  conv4 16px: ")
+
+
+def test_a_study_is_timed_only_where_its_hours_are_hours(resolved, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(calibrate, "rates", lambda *given: pytest.fail("it was timed"))
+    monkeypatch.setattr(study_plan, "cached", lambda *given: resolved)
+    (tmp_path / "tiny.yaml").write_text(json.dumps(CONFIG))
+    assert main(["plan", "--config", str(tmp_path / "tiny.yaml")]) == 0
+    assert "from FLOPs at" in capsys.readouterr().out
+
+    def longer(runs):
+        """The study with these runs alone, and more work."""
+        longer = [run.model_copy(update={"work": work}) for run in runs]
+        return resolved.model_copy(update={"runs": tuple(longer)})
+
+    work = resolved.runs[0].work.model_copy(update={"flops": 10**15})
+    assert not cost.is_worth_timing(resolved, False)
+    assert cost.is_worth_timing(longer(resolved.runs), False)
+    assert not cost.is_worth_timing(longer(run for run in resolved.runs if not run.gpu), False), (
+        "the sinusoid's network is not timed"
+    )

@@ -25,7 +25,7 @@ from cml_bench.__main__ import COMMANDS
 from cml_bench.report import publish
 from cml_bench.study import config, schema, targets
 from cml_bench.study.resolve import resolve
-from tests.helpers.documents import worked_examples
+from tests.helpers.documents import anchor, worked_examples
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,11 +50,6 @@ def commands(page: Path, program: str) -> list[str]:
     return [part for part in parts if f"{part} ".startswith(f"{program} ")]
 
 
-def anchor(heading: str) -> str:
-    """The fragment of GitHub's link to a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
 @by_name
 def test_relative_links_and_pictures_are_there(page):
     links = [unquote(link) for link in re.findall(r"\]\(([^)\s]+)\)", prose(page))]
@@ -76,7 +71,7 @@ def test_every_command_of_the_package_is_one_that_it_takes(page):
     """Sub-commands and options are parsed as on the command line; nothing is run."""
     parser = command_line.parser("", COMMANDS)
     for command in commands(page, "python -m cml_bench"):
-        words = shlex.split(command)[3:]
+        words = shlex.split(command.partition(" > ")[0])[3:]
         if words[1:]:
             parser.parse_args(words)
         else:  # a command without words, such as `python -m cml_bench plan`

@@ -129,6 +129,17 @@ def test_an_environment_is_made_in_such_a_folder_by_such_a_python(folder, tmp_pa
     assert (folder / ".venv" / ".ready").exists()
 
 
+def test_the_site_has_an_environment_of_its_own(folder, tmp_path):
+    (folder / "requirements-docs.txt").touch()
+    done, calls = make(folder, "docs", PYTHON=str(tmp_path / "own python's" / "python3"))
+    assert done.returncode == 0, done.stderr
+    assert calls == [
+        ["python3", "-m", "venv", ".venv-docs"],
+        ["python", "-m", "pip", "install", "--quiet", "-r", "requirements-docs.txt"],
+        ["python", "-m", "mkdocs", "build", "--strict"],
+    ]
+
+
 def test_a_folder_that_make_cannot_take_is_refused(folder):
     done, calls = make(folder, "setup", VENV="my venv")
     assert done.returncode != 0
@@ -149,5 +160,5 @@ def test_no_recipe_calls_a_script_of_the_environment_by_name():
     assert [
         line
         for line in recipes
-        if re.search(r"\$\((VENV|BIN|PYTHON|CORES|STUDY|LOCAL|SHARD|PLAN|PEERS)\)", line)
+        if re.search(r"\$\((VENV|BIN|PYTHON|CORES|STUDY|LOCAL|SHARD|PLAN|PEERS|DOCS)\)", line)
     ] == []

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +38,17 @@ def test_a_plan_for_a_file_loads_neither_the_engine_nor_the_compiler(tmp_path):
     assert out.exists()
     assert "cml_bench.methods.maml" in loaded
     assert not {"cml_bench.engine", "cml_bench.costs", "torch._inductor"} & loaded
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "--help"], ["completion", "--help"]])
+def test_help_loads_nothing_that_computes(words):
+    loaded = modules(
+        "from cml_bench.__main__ import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit as stop: assert not stop.code\n"
+    )
+    assert "cml_bench.commands_show" in loaded
+    assert not {"torch", "scipy", "pandas", "matplotlib", "snakemake", "shtab"} & loaded
 
 
 def test_a_plan_that_is_kept_with_its_counts_is_printed_without_torch(tmp_path):

@@ -1,6 +1,7 @@
 """How fast this device trains: it is timed on random data, so that a plan can say hours."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -21,16 +22,32 @@ from cml_bench.system.hardware import processor
 _LEAST_STEPS = 2
 
 
-def rates(plan: Plan, seconds: float, device: str = "auto") -> Rates:
+def rates(
+    plan: Plan,
+    seconds: float,
+    device: str = "auto",
+    report: Callable[[str], None] = lambda text: None,
+) -> Rates:
     """FLOP/s of outer steps on ``device``, by network and size of its inputs.
 
-    This takes about ``seconds`` in all. Of each such workload the plan's commonest method is timed,
-    which is MAML or its +CML version in every table, and the rate serves the others. Networks that
-    spend their time on starting operations are left out (see ``Network.small``).
+    This takes about ``seconds`` in all; ``report`` gets a line before, and one for each rate. Of
+    each such workload the plan's commonest method is timed, which is MAML or its +CML version in
+    every table, and the rate serves the others. Networks that spend their time on starting
+    operations are left out (see ``Network.small``).
     """
     name = resolve_device(device)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    title = (
+        torch.cuda.get_device_name(name)
+        if name.startswith("cuda")
+        else f"one core of {processor()}"
+    )
     chosen = _commonest(plan)
+    if chosen:
+        report(
+            f"timing outer steps on {title} for about {seconds:.0f} s, to tell hours"
+            " (--calibrate 0: no timing)"
+        )
     start, measured, threads = time.perf_counter(), {}, torch.get_num_threads()
     torch.set_num_threads(1)  # as a training has; two that wait for each other are slower than one
     try:
@@ -39,13 +56,9 @@ def rates(plan: Plan, seconds: float, device: str = "auto") -> Rates:
                 measured[key] = _flops_per_second(
                     spec, torch.device(name), seconds / len(chosen), plan.study
                 )
+            report(f"  {key}: {measured[key] / 1e9:,.0f} GFLOP/s")
     finally:
         torch.set_num_threads(threads)
-    title = (
-        torch.cuda.get_device_name(name)
-        if name.startswith("cuda")
-        else f"one core of {processor()}"
-    )
     return Rates(title, name.startswith("cuda"), time.perf_counter() - start, measured)
 
 

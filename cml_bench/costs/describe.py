@@ -42,19 +42,25 @@ def describe(
     method: str,
     network: str,
     data: str,
-    way: int,
+    way: int | None,
     shot: int,
     query: int = 15,
     options: dict[str, Any] | None = None,
     network_options: dict[str, Any] | None = None,
     data_options: dict[str, Any] | None = None,
 ) -> Description:
-    """Count parameters and FLOPs. A UserError for names and options that do not exist or do not
-    fit each other.
+    """Count parameters and FLOPs.
+
+    ``way`` None is for data without classes. A UserError for names and options that do not exist or
+    do not fit each other, and for a missing way.
     """
     data_class, net_class = registry.datasets.get(data), registry.networks.get(network)
     cls = registry.method(method)
     source = data_class(data_class.Options.read(data_options or {}, f"data set {data}"))
+    if way is None:
+        if source.kind == "classification":
+            raise UserError(f"{data} has classes: give --way, the number of classes of a task.")
+        way = 1  # a task is one function
     source.check("test", way, shot, query)
     net = _network(net_class, {**cls.network_defaults, **(network_options or {})}, source, way)
     if not cls.learns:

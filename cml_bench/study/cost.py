@@ -55,6 +55,15 @@ def hours(runs: Sequence[PlannedRun], gpu: bool, rates: Rates | None = None) -> 
     return seconds / 3600
 
 
+def is_worth_timing(plan: Plan, gpu: bool) -> bool:
+    """Whether timing this device would tell more than the round rates do.
+
+    It would not for a study that ends within the hour, nor for networks that are not timed.
+    """
+    timed = any(run.gpu for run in plan.runs)
+    return timed and hours(plan.runs, gpu) >= 1
+
+
 def downloads(plan: Plan, data_ids: set[str] | None = None) -> int:
     """Bytes that must still be fetched, for all data sets or for some."""
     folder, missing = Path(plan.study.data_dir), dict[Path, int]()

@@ -11,3 +11,8 @@ def worked_examples() -> dict[str, str]:
     text = (ROOT / "docs" / "extending.md").read_text()
     pattern = r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```"
     return dict(re.findall(pattern, text, flags=re.MULTILINE | re.DOTALL))
+
+
+def anchor(heading: str) -> str:
+    """The fragment of GitHub's link to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
