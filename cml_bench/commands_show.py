@@ -148,6 +148,34 @@ def publish(args: Namespace) -> None:
 
 
 @COMMANDS.command(
+    "records",
+    argument("places", type=Path, nargs="+", help="results folders, or folders of runs"),
+    argument("--csv", type=Path, help="file to write; default: print it"),
+    argument("--parquet", type=Path, help="file to write; needs pyarrow"),
+    help="Finished runs as one table: a row a run, reading and number of inner steps.",
+    example="python -m cml_bench records results --csv runs.csv",
+)
+def records(args: Namespace) -> None:
+    from io import BytesIO
+
+    from cml_bench.evidence import frames
+    from cml_bench.system.files import write_bytes
+
+    frame = frames.runs(args.places)
+    if args.parquet:
+        content = BytesIO()
+        try:
+            frame.to_parquet(content, index=False)
+        except ImportError:
+            raise UserError("parquet needs pyarrow: pip install pyarrow, or take --csv.") from None
+        write_bytes(args.parquet, content.getvalue())
+    if args.csv:
+        write_bytes(args.csv, frame.to_csv(index=False).encode())
+    elif not args.parquet:
+        print(frame.to_csv(index=False), end="")
+
+
+@COMMANDS.command(
     "retrain",
     argument("method", help="x: the runs of x and of x+cml; x+cml: its own alone"),
     study,

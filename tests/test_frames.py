@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cml_bench
+from cml_bench.__main__ import main
 from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.records import Store
@@ -135,6 +136,25 @@ def test_one_run_and_its_folder_of_runs_are_places(made, tmp_path):
     run = sorted((made / "runs").iterdir())[0]
     shutil.copytree(run, tmp_path / run.name)
     assert cml_bench.load_records(tmp_path / run.name)["run"].nunique() == 1
+
+
+def test_the_command_writes_the_same_rows(made, tmp_path, capsys):
+    frame = cml_bench.load_records(made)
+    assert main(["records", str(made), "--csv", str(tmp_path / "runs.csv")]) == 0
+    assert (tmp_path / "runs.csv").read_text() == frame.to_csv(index=False)
+    assert main(["records", str(made)]) == 0
+    assert capsys.readouterr().out == frame.to_csv(index=False)
+    assert main(["records", str(tmp_path)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_parquet_without_its_library_is_said_and_leaves_no_file(
+    made, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["records", str(made), "--parquet", str(tmp_path / "runs.parquet")]) == 2
+    assert "pip install pyarrow, or take --csv" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_need_no_torch():
