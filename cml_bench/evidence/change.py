@@ -19,13 +19,19 @@ class Change(NamedTuple):
 
     Gains are in the unit of the scores, and an improvement is positive. ``paired`` is the first
     gain minus the second with its 95 % t interval and p. ``holm_p`` is that p, adjusted within its
-    family; nan where nothing is tested.
+    family; nan where nothing is tested. ``family`` is the number of changes in it.
     """
 
     first: stats.Interval
     second: stats.Interval
     paired: stats.Paired
     holm_p: float = math.nan
+    family: int = 1
+
+    @property
+    def detectable(self) -> float:
+        """The true change that would be found with 80 % power; nan where nothing is tested."""
+        return math.nan if math.isnan(self.holm_p) else self.paired.detectable(self.family)
 
     @property
     def outcome(self) -> str:
@@ -66,7 +72,7 @@ def adjusted(changes: Sequence[Change], families: Iterable[object]) -> list[Chan
     for family in dict.fromkeys(named):
         members = [i for i, name in enumerate(named) if name == family]
         for i, p in zip(members, holm([done[i].paired for i in members]), strict=True):
-            done[i] = done[i]._replace(holm_p=p)
+            done[i] = done[i]._replace(holm_p=p, family=len(members))
     return done
 
 

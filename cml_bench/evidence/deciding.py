@@ -35,7 +35,8 @@ class Cell:
 
     ``outcome`` is one of ``OUTCOMES``; ``reason`` says why it is not tested or not run. ``paired``
     is the difference with its 95 % interval, None where there is none, and ``p`` its p after Holm's
-    correction, from the test against ``null``. ``better`` is the sign that is claimed, ``said`` the
+    correction, from the test against ``null``, and ``detectable`` the true difference that the test
+    would find with 80 % power. ``better`` is the sign that is claimed, ``said`` the
     number in words where it is no difference of means. ``records`` are those behind it.
     """
 
@@ -43,6 +44,7 @@ class Cell:
     outcome: str
     paired: stats.Paired | None = None
     p: float = math.nan
+    detectable: float = math.nan
     null: float = 0.0
     better: int = 1
     decimals: int = 2
@@ -99,10 +101,13 @@ class Deciding(Model):
 
 
 class Judged(NamedTuple):
-    """The outcome of a test, and its p after Holm's correction."""
+    """The outcome of a test, its p after Holm's correction, and the true difference that the test
+    would find with 80 % power.
+    """
 
     outcome: str
     p: float
+    detectable: float
 
 
 def tested(samples: Sequence[np.ndarray | None], sign: int) -> list[Judged | None]:
@@ -115,7 +120,9 @@ def tested(samples: Sequence[np.ndarray | None], sign: int) -> list[Judged | Non
     ]
     adjusted = stats.holm([pair.p if pair else math.nan for pair in pairs], len(samples))
     return [
-        Judged(_outcome(pair.diff * sign, float(p)), float(p)) if pair else None
+        Judged(_outcome(pair.diff * sign, float(p)), float(p), pair.detectable(len(samples)))
+        if pair
+        else None
         for pair, p in zip(pairs, adjusted, strict=True)
     ]
 

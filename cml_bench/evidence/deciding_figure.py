@@ -132,8 +132,11 @@ class InFigure(Deciding):
                 for place in self._of(values):
                     name = [f"{self.row}{against}", f"{shot}-shot", *([place] if place else [])]
                     sample = _sample(values[place], base[place] if base else None)
+                    there = np.isfinite(sample)
                     records = tuple(record for record in found if record)
-                    yield _Pair(", ".join(name), sample, whole, records)
+                    yield _Pair(
+                        ", ".join(name), sample[there], whole and bool(there.all()), records
+                    )
 
     def _of(self, values: _Values) -> list[str]:
         """The places that are read."""
@@ -148,12 +151,13 @@ class InFigure(Deciding):
         if not n:
             return Cell(pair.name, NOT_RUN)
         short = n < stats.MIN_SEEDS
-        reason = stats.not_tested(n) if short else "runs missing: not tested"
+        reason = stats.not_tested(n) if short else "runs or values missing: not tested"
         return Cell(
             pair.name,
             judged.outcome if judged else NOT_TESTED,
             paired=stats.paired(pair.sample, np.zeros(n)),
             p=judged.p if judged else np.nan,
+            detectable=judged.detectable if judged else np.nan,
             better=self._sign,
             decimals=decimals,
             unit=unit,
@@ -163,12 +167,11 @@ class InFigure(Deciding):
 
 
 def _sample(mine: dict[_Unit, float], base: dict[_Unit, float] | None) -> np.ndarray:
-    """The differences, or the values where there is no base, of replications that have one:
-    (seeds,).
+    """The differences, or the values where there is no base, of replications that have a row here:
+    (seeds,), nan where nothing was measured.
     """
     units = [u for u in mine if base is None or u in base]
-    x = np.array([mine[u] - (base[u] if base is not None else 0.0) for u in units])
-    return np.asarray(x[np.isfinite(x)])
+    return np.array([mine[u] - (base[u] if base is not None else 0.0) for u in units])
 
 
 def _values(

@@ -191,7 +191,9 @@ class _Differences(OfTable):
     def _judged(self, differences: Sequence[Difference | None]) -> list[Judged | None]:
         """Outcome and p of each difference; None where it is not tested."""
         return [
-            Judged(_OF_DIFFERENCE[d.outcome], d.holm_p) if d and _is_tested(d) else None
+            Judged(_OF_DIFFERENCE[d.outcome], d.holm_p, d.detectable)
+            if d and _is_tested(d)
+            else None
             for d in differences
         ]
 
@@ -209,6 +211,7 @@ def _cell(table: Table, row: TableRow, column: Column, judged: Judged | None, nu
         judged.outcome if judged else NOT_TESTED,
         paired=d.paired,
         p=judged.p if judged else math.nan,
+        detectable=judged.detectable if judged else math.nan,
         null=d.better * null,
         better=d.better,
         decimals=tables.get(table.kind).decimals,

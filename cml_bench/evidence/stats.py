@@ -74,6 +74,15 @@ class Paired(NamedTuple):
     def high(self) -> float:
         return self.diff + self.half
 
+    def detectable(self, family: int) -> float:
+        """The true difference that ``n`` seeds with this spread find, as in :func:`detectable`; nan
+        without a p.
+        """
+        if math.isnan(self.p):
+            return math.nan
+        deviation = self.half * math.sqrt(self.n) / t_quantile(self.n, 0.95)
+        return detectable(self.n, family) * deviation
+
 
 class SignFlip(NamedTuple):
     """Exact sign-flip p and the smallest value it can take with this many seeds."""

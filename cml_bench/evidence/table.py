@@ -103,9 +103,7 @@ class Difference:
         """The true difference that would be found with 80 % power, given n, the spread over seeds
         and the smallest p of the family under Holm; nan without a p.
         """
-        if math.isnan(self.paired.p):
-            return math.nan
-        return stats.detectable(self.paired.n, self.family) * float(self.per_seed.std(ddof=1))
+        return self.paired.detectable(self.family)
 
     @property
     def lacks_runs(self) -> bool:

@@ -14,7 +14,7 @@ from cml_bench.evidence import changes, stats
 from cml_bench.evidence.change import FALLS, GROWS, NOT_SHOWN, RISES, SHRINKS
 from cml_bench.evidence.changes import Tested
 from cml_bench.registry import tables
-from cml_bench.report.grids import number, signed
+from cml_bench.report.grids import DASH, number, signed
 from cml_bench.report.progress import p_text
 from cml_bench.study import config
 from cml_bench.study.plan import Plan, cached
@@ -85,7 +85,8 @@ def _plus_minus(value: float, half: float, kind: str) -> str:
 
 
 def _table(found: Sequence[Tested]) -> str:
-    header = ["", "where", "first", "second", "first − second", "n", "p", "p (Holm)", "the gain"]
+    header = ["", "where", "first", "second", "first − second", "n"]
+    header += ["p", "p (Holm)", "detectable", "the gain"]
     rows = [
         [
             f"{line.row} − {line.against}",
@@ -96,12 +97,18 @@ def _table(found: Sequence[Tested]) -> str:
             str(line.change.paired.n),
             p_text(line.change.paired.p),
             p_text(line.change.holm_p),
+            _detectable(line),
             line.change.outcome,
         ]
         for line in found
     ]
     cells = [[*map(markdown, row)] for row in (header, *rows)]
     return tabulate(cells, "firstrow", "pipe", disable_numparse=True)
+
+
+def _detectable(line: Tested) -> str:
+    value = line.change.detectable
+    return DASH if math.isnan(value) else number(value, line.kind)
 
 
 def _explained(found: Sequence[Tested]) -> str:
@@ -113,7 +120,8 @@ def _explained(found: Sequence[Tested]) -> str:
     text = (
         f"Test results ({unit.split(';')[0]}), each gain over the n seeds that both places have,"
         " with 95 % t intervals; the change is paired by seeds. Holm's families: the lines without"
-        " and those with the co-learner at test."
+        " and those with the co-learner at test. Detectable: the true change that is found with"
+        f" {100 * stats.POWER:.0f} % power."
     )
     return f"{text} What differs: {markdown('; '.join(unlike))}." if unlike else text
 

@@ -169,7 +169,7 @@ def _weakest(found: Finding) -> str:
 
 
 def _number(cell: Cell) -> str:
-    """``−0.45 [−1.13, +0.23] points, p = 0.799``; with ``against −1`` where p is of that."""
+    """``−0.45 [−1.13, +0.23] points, p = 0.799, detectable 1.32``; ``(against −1)`` after such a p."""
     if cell.paired is None:
         return cell.said or DASH
     mean, low, high = (
@@ -180,4 +180,8 @@ def _number(cell: Cell) -> str:
     if math.isnan(cell.p):
         return text
     text += ", p < 0.001" if cell.p < 0.001 else f", p = {cell.p:.3g}"
-    return f"{text} (against {cell.null:+g})".replace("-", "−") if cell.null else text
+    if cell.null:
+        text += f" (against {cell.null:+g})".replace("-", "−")
+    if math.isnan(cell.detectable):
+        return text
+    return f"{text}, detectable {cell.detectable:.{cell.decimals}f}"

@@ -73,7 +73,8 @@ def outcome_grid(table: Table, drawn: Sequence[Course]) -> Grid:
     """A line for each comparison: how its difference changes from half of the training to its end,
     whether the baseline still improves, and what follows.
     """
-    header = ["comparison", "where", "half minus end", "p (Holm)", "the difference"]
+    header = ["comparison", "where", "half minus end", "p (Holm)", "detectable"]
+    header += ["the difference"]
     header += ["baseline's own rise", "speed or end?"]
     rows = [
         [
@@ -92,10 +93,13 @@ def _compared(course: Course) -> list[str]:
 
 
 def _changed(change: Change | None, kind: str) -> list[str]:
-    """How much the gain falls from half to the end, the adjusted p and the outcome."""
+    """How much the gain falls from half to the end, the adjusted p, the change that would be found
+    with 80 % power, and the outcome.
+    """
     if change is None:
-        return [DASH] * 3
-    return [_with_half(change.paired, kind), p_text(change.holm_p), change.outcome]
+        return [DASH] * 4
+    least = DASH if math.isnan(change.detectable) else number(change.detectable, kind)
+    return [_with_half(change.paired, kind), p_text(change.holm_p), least, change.outcome]
 
 
 def _rise(course: Course, kind: str) -> str:
