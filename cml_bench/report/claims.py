@@ -169,7 +169,7 @@ def _weakest(found: Finding) -> str:
 
 
 def _number(cell: Cell) -> str:
-    """``−0.45 [−1.13, +0.23] points, p = 0.799, detectable 1.32``; ``(against −1)`` after such a p."""
+    """``−0.45 [−1.13, +0.23] points, p = 0.799, detectable 1.32``."""
     if cell.paired is None:
         return cell.said or DASH
     mean, low, high = (
