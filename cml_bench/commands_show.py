@@ -128,7 +128,7 @@ def status(args: Namespace) -> None:
     argument(
         "--partial", action="store_true", help="copy what is finished; leave tables and pages alone"
     ),
-    help="Copy a study's records to results/reference, its tables into docs and README.",
+    help="Copy a study's records to results/reference, its tables into docs/results.md.",
 )
 def publish(args: Namespace) -> None:
     from cml_bench.report.publish import publish
@@ -159,7 +159,9 @@ def retrain(args: Namespace) -> None:
     ),
     RESULTS,
     argument("--claims", type=Path, default=Path("configs/reference/claims.yaml")),
-    argument("--publish", action="store_true", help="put the table into docs/claims.md, too"),
+    argument(
+        "--publish", action="store_true", help="put the table into docs/claims.md and the README"
+    ),
     default(plan=None),
     help="What the runs made here say of each claim of the paper.",
 )
@@ -179,7 +181,7 @@ def claims(args: Namespace) -> None:
     shown = claims.grid(read, claims.published(read, args.claims), claims.HEADING)
     print(claims.text(shown))
     if args.publish:
-        publish.show_claims(claims.block(shown))
+        publish.show_claims(claims.block(shown), claims.brief(shown))
 
 
 @COMMANDS.command(
