@@ -169,10 +169,12 @@ def test_the_readme_is_short_and_its_first_screen_says_what_holds():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 120
     first = "\n".join(lines[:60])
-    pictures = ("](docs/heads.svg)", "docs/page.png", "](results/reference/")
+    pictures = ("docs/heads.svg", "docs/page.png", "/figures/forest.png")
     wanted = ("make demo", "make test", "<!-- claims:begin", "What † gains with", *pictures)
     assert [text for text in wanted if text not in first] == []
     assert (ROOT / "docs" / "page.png").stat().st_size < 150_000
+    for source in re.findall(r'src="([^"]+)"', first):
+        assert (ROOT / source).exists(), source
 
 
 def test_what_a_first_start_leaves_out_is_said_with_the_numbers_of_the_plan(monkeypatch):
