@@ -135,8 +135,8 @@ def block(plan: Plan, home: Path, page: Path) -> str:
     ]
     differences = (
         "Paired differences",
-        "Improvement is to the right; 95 % t intervals, as in the tables above. Colour and shape:"
-        " the outcome after Holm's adjustment",
+        "Improvement is to the right. The 95 % t intervals are those of the tables above. Colour"
+        " and shape show the outcome after Holm's adjustment",
         FOREST,
     )
     drawn = [(f.title, f.caption, f"figures/{key}.png") for key, f in plan.figures.items()]
