@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, scaling, show, startup
+from benchmarks import hours, measure, scaling, show, startup
 from benchmarks.measure import INSTALLED
 from benchmarks.workloads import QUICK, WORKLOADS
 from cml_bench.errors import UserError
@@ -25,6 +25,7 @@ GRAPHS = RESULTS.with_name("graphs.json")
 STARTUP = RESULTS.with_name("startup.json")
 PAGE = Path(__file__).parent / "README.md"
 README = measure.ROOT / "README.md"
+REPRODUCE = measure.ROOT / "docs" / "reproduce.md"
 _IDLE = 0.3  # the most load of an idle machine
 _SIZES = (10, 100, 700)
 
@@ -116,9 +117,11 @@ def shown(args: argparse.Namespace) -> None:
     scaling.draw(results["rows"], args.out.with_suffix(".png"))
     text = show.markdown(results)
     if args.page:
+        gpu = json.loads(GPU.read_text(encoding="utf-8"))
         show.into(PAGE, text)
-        show.into(README, show.brief(results), show.BRIEF)
-        show.into(PAGE, show.gpu(json.loads(GPU.read_text(encoding="utf-8"))), show.GPU)
+        show.into(README, show.brief(results, gpu), show.BRIEF)
+        show.into(PAGE, show.gpu(gpu), show.GPU)
+        show.into(REPRODUCE, f"{hours.paper(RESULTS.parent)}\n", show.HOURS)
         show.into(PAGE, show.graphs(json.loads(GRAPHS.read_text(encoding="utf-8"))), show.GRAPHS)
         show.into(PAGE, show.startup(json.loads(STARTUP.read_text(encoding="utf-8"))), show.STARTUP)
     else:
@@ -137,7 +140,9 @@ def main() -> None:
         )
         if work is shown:
             command.add_argument(
-                "--page", action="store_true", help="put the tables into benchmarks/README.md"
+                "--page",
+                action="store_true",
+                help="put the tables into both READMEs and docs/reproduce.md",
             )
             continue
         command.add_argument("--quick", action="store_true", help="sizes that only try the harness")

@@ -13,7 +13,12 @@ BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end 
 BRIEF = ("<!-- speed: made by `python -m benchmarks show` -->", "<!-- end of speed -->")
 GPU = ("<!-- gpu: made by `python -m benchmarks show` -->", "<!-- end of gpu -->")
 GRAPHS = ("<!-- graphs: made by `python -m benchmarks show` -->", "<!-- end of graphs -->")
+HOURS = ("<!-- hours: made by `python -m benchmarks show` -->", "<!-- end of hours -->")
 STARTUP = ("<!-- startup: made by `python -m benchmarks show` -->", "<!-- end of startup -->")
+
+_SINUSOID = "sinusoid, 25 tasks, compiled: times faster"
+_CONV4 = "Conv4-64 84x84 5-shot: times faster"
+_GPU_ROW = "Conv4-64 84x84 5-shot, 1 step, MAML+CML"
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -150,11 +155,23 @@ def _targets(results: dict[str, Any]) -> str:
     return _table(body, ["", "measured", "floor", "aim", "reached"])
 
 
-def brief(results: dict[str, Any]) -> str:
-    """The targets alone, for the README."""
-    machine, said = results["machine"], results["provisional"]
-    where = f"{results['date']}, commit {results['commit']}, {machine['processor']}, one thread"
-    return f"{_targets(results)}\n\n{where}{f' ({said})' if said else ''}.\n"
+def brief(speed: dict[str, Any], gpu: dict[str, Any]) -> str:
+    """Three rows for the README, from ``speed.json`` and ``gpu.json``."""
+    reached = {target["target"]: target["measured"] for target in targets(speed["rows"])}
+    core, card = (results["machine"]["processor"] for results in (speed, gpu))
+    on_gpu = next(
+        row["times_faster"]
+        for row in gpu["rows"]
+        if (row["workload"], row["implementation"]) == (_GPU_ROW, "engine, captured")
+    )
+    rows = [
+        [f"sinusoid, 25 tasks, a core of {core}", reached[_SINUSOID]],
+        [f"Conv4, 84×84, 5-shot, a core of {core}", reached[_CONV4]],
+        [f"Conv4, 84×84, 5-shot, {card}", on_gpu],
+    ]
+    said = f" ({speed['provisional']})" if speed["provisional"] else ""
+    head = ["an outer step", f"times faster than {WAY}{said}"]
+    return _table([[title, _number(value)] for title, value in rows], head) + "\n"
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -138,7 +138,7 @@ def status(args: Namespace) -> None:
     argument(
         "--partial", action="store_true", help="copy what is finished; leave tables and pages alone"
     ),
-    help="Copy a study's records to results/reference, its tables into docs and README.",
+    help="Copy a study's records to results/reference, its tables into docs/results.md.",
     example="python -m cml_bench publish --config configs/omniglot_study.yaml",
 )
 def publish(args: Namespace) -> None:
@@ -199,7 +199,9 @@ def retrain(args: Namespace) -> None:
     ),
     RESULTS,
     argument("--claims", type=Path, default=Path("configs/reference/claims.yaml")),
-    argument("--publish", action="store_true", help="put the table into docs/claims.md, too"),
+    argument(
+        "--publish", action="store_true", help="put the table into docs/claims.md and the README"
+    ),
     default(plan=None),
     help="What the runs made here say of each claim of the paper.",
     example="python -m cml_bench claims --config configs/demo.yaml",
@@ -220,7 +222,7 @@ def claims(args: Namespace) -> None:
     shown = claims.grid(read, claims.published(read, args.claims), claims.HEADING)
     print(claims.text(shown))
     if args.publish:
-        publish.show_claims(claims.block(shown))
+        publish.show_claims(claims.block(shown), claims.brief(shown))
 
 
 @COMMANDS.command(

@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import measure, show
+from benchmarks import hours, measure, show
 from benchmarks.workloads import PACKAGES, RATES, WAY, WORKLOADS
 from cml_bench.engine import compiled, seeds
 from cml_bench.errors import UserError
+from cml_bench.study import cost
 from tests.helpers.peers import CASES, gradients, made
 
+RESULTS = measure.ROOT / "benchmarks" / "results"
 OURS = ("official way", WAY, "plain loop", "engine, plain", "engine, fast")
 
 
@@ -158,17 +160,39 @@ def test_a_page_keeps_what_stands_around_the_results(tmp_path):
         ("benchmarks/README.md", (show.BEGIN, show.END), "speed.json", show.markdown),
         ("benchmarks/README.md", show.GRAPHS, "graphs.json", show.graphs),
         ("benchmarks/README.md", show.GPU, "gpu.json", show.gpu),
-        ("README.md", show.BRIEF, "speed.json", show.brief),
     ],
 )
 def test_pages_show_the_committed_results(page, marks, file, form):
+    assert shown(page, marks) == form(committed(file)).strip()
+
+
+def committed(file: str) -> dict:
+    return json.loads((RESULTS / file).read_text())
+
+
+def shown(page: str, marks: tuple[str, str]) -> str:
     _, begin, rest = (measure.ROOT / page).read_text().partition(marks[0])
-    shown = rest.partition(marks[1])[0].strip()
     assert begin
-    assert (
-        shown
-        == form(json.loads((measure.ROOT / "benchmarks" / "results" / file).read_text())).strip()
-    )
+    return rest.partition(marks[1])[0].strip()
+
+
+def test_the_readme_shows_three_rows():
+    made = show.brief(committed("speed.json"), committed("gpu.json")).strip()
+    assert shown("README.md", show.BRIEF) == made
+    assert len(made.splitlines()) == 2 + 3
+
+
+def test_a_plan_takes_the_rates_that_were_measured_on_the_slower_gpu():
+    rates = [hours.rates(committed(file)) for file in hours.MEASURED.values()]
+    slower = {key: min(each[key] for each in rates) for key in rates[0]}
+    assert pytest.approx(slower, rel=0.03) == cost.GPU_FLOPS
+
+
+@pytest.mark.slow
+def test_the_hours_of_the_papers_tables_are_those_of_the_committed_rates(monkeypatch):
+    """Counting the FLOPs of every kind of run takes a minute."""
+    monkeypatch.chdir(measure.ROOT)
+    assert shown("docs/reproduce.md", show.HOURS) == hours.paper(RESULTS)
 
 
 def test_the_table_of_graphs_says_what_is_missed_and_by_how_much():

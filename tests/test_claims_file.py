@@ -15,6 +15,7 @@ from cml_bench.evidence.claims import HOLDS, Claims
 from cml_bench.evidence.deciding import NOT_RUN
 from cml_bench.records import Store
 from cml_bench.report import claims, page, publish
+from cml_bench.report.grids import Grid
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
 from tests.helpers.claims import FIGURE, GAIN, GOOD, a_claim, drawn, found, rewritten
@@ -170,7 +171,7 @@ def test_the_command_shows_one_study_from_its_committed_results(shipped, monkeyp
     arguments = ["claims", "--config", "omniglot", "--results", "results/reference/omniglot"]
     assert main(arguments) == 0
     text = capsys.readouterr().out
-    assert "not run" not in text.partition("One line a claim")[0], "its figures are found"
+    assert "not run" not in text.partition("Each line is a claim")[0], "its figures are found"
     assert main([*arguments, "--publish"]) == 2
     assert "leave out --config" in capsys.readouterr().err
     monkeypatch.setattr(commands_show, "_resolved", lambda args: study(seeds=1))
@@ -218,6 +219,26 @@ def test_the_committed_studies_decide_the_claims_as_the_page_says(shipped, monke
     text = publish.CLAIMS.read_text()
     assert publish.between(text, "claims", claims.block(shown)) == text
     assert claims.block(shown) in text
+    readme, brief = publish.README.read_text(), claims.brief(shown)
+    assert publish.between(readme, "claims", brief) == readme
+    assert brief in readme
+
+
+def test_the_readmes_table_has_those_that_hold_first_and_names_the_rest_below():
+    header = ["claim", "in the paper", "run here", "cells", "weakest", "outcome", "size"]
+    rows = [
+        ["A.", "Table 1", "r", "2: 2 undecided", "w", "cannot tell", "below the paper's size: x"],
+        ["B.", "Table 2", "–", "2: 2 not run", "w", NOT_RUN, "–"],
+        ["C*.", "Table 3", "r", "1: 1 as claimed", "w", HOLDS, "at the paper's size (assumed: y)"],
+    ]
+    said, table, lost = claims.brief(Grid("h", header, rows, set())).split("\n\n")
+    assert said == ("**Of 3 claims, 1 holds here, 0 do not hold, 1 cannot be told, 1 is not run.**")
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert cells == [
+        [r"C\*.", "**holds**", "1: 1 as claimed", "the paper's"],
+        ["A.", "**cannot tell**", "2: 2 undecided", "smaller"],
+    ]
+    assert lost == "Not run: the claims of Table 2."
 
 
 def test_without_its_arrays_a_figures_claim_is_not_run(shipped, tmp_path):

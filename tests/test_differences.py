@@ -104,7 +104,7 @@ def test_failed_runs_are_named_as_the_reason(lost, reason, tmp_path):
     d = row.cells[ONE].difference
     assert d.verdict == d.outcome == f"{reason}: not tested"
     assert f"MAML + CML − MAML ({reason}: not tested)" in forms.text(table)
-    assert any(f"(the others: {reason}: not tested)." in note for note in table.notes)
+    assert any(f" 1 difference has no verdict ({reason}: not tested)." in n for n in table.notes)
     assert summary.tally([table])["not tested"] == 2
     told = summary.sentences(resolved, [table], {})[0]
     assert "2 more differences have no verdict (runs missing: not tested)." in told
@@ -127,7 +127,7 @@ def with_failures(tmp_path, *failed, level=GAIN, state="collapsed", seeds=7):
 
 
 def included(table) -> list[str]:
-    return [note for note in table.notes if note.startswith("With all runs included")]
+    return [note for note in table.notes if "collapsed runs are counted, too" in note]
 
 
 def test_the_analysis_of_all_runs_is_shown_where_a_conclusion_differs(tmp_path):
@@ -137,11 +137,11 @@ def test_the_analysis_of_all_runs_is_shown_where_a_conclusion_differs(tmp_path):
     )
     (note,) = included(table)
     assert note.startswith(
-        "With all runs included, also collapsed ones: MAML + CML − MAML at 1-shot: gain,"
-        f" +{d.diff:.3g} ± {d.half:.3g} ("
+        "What changes if collapsed runs are counted, too: MAML + CML − MAML at 1-shot becomes gain"
+        f" (+{d.diff:.3g} ± {d.half:.3g} ("
     )
-    assert ", p < 0.001, n = 7, instead of: seed 3 of MAML collapsed: not tested; " in note
-    assert "MAML + CML† − MAML at 1-shot: gain, " in note
+    assert ", p < 0.001, n = 7), without them: seed 3 of MAML collapsed: not tested; " in note
+    assert "MAML + CML† − MAML at 1-shot becomes gain (" in note
     assert "5-shot" not in note, "its conclusion is the same"
     assert note in forms.text(table)
     assert not table.rows[1].cells[ONE].difference.testable, "it decides nothing"
@@ -151,7 +151,7 @@ def test_the_analysis_of_all_runs_is_said_to_agree_where_it_does(tmp_path):
     flat = {"base": 50.0, "meta": 50.0, "co": 50.0}
     table, _ = with_failures(tmp_path, ("maml", 3), level=flat)
     assert included(table) == [
-        "With all runs included, also collapsed ones, no gain or loss appears or goes."
+        "No gain or loss appears or goes if collapsed runs are counted, too."
     ]
 
 
@@ -179,8 +179,8 @@ def test_every_p_has_the_detectable_difference_beside_it(tmp_path):
     assert line["detectable"] == pytest.approx(d.detectable)
     assert (line["family"], line["pairs"]) == (2, 6)
     assert line["diff_half_episodes"] == pytest.approx(d.episode_half)
-    (note,) = (note for note in table.notes if note.startswith("A true difference is found with"))
-    assert "is found with 80 % power" in note
+    (note,) = (note for note in table.notes if note.startswith("The smallest true difference"))
+    assert "that is found with 80 % power: " in note
     assert f"MAML + CML {d.detectable:.3g} (1-shot), " in note
 
 

@@ -20,8 +20,10 @@ import pytest
 import yaml
 
 import cml_bench
+from benchmarks import hours
 from cml_bench import command_line
 from cml_bench.__main__ import COMMANDS
+from cml_bench.evidence import stats
 from cml_bench.report import publish
 from cml_bench.study import config, schema, targets
 from cml_bench.study.resolve import resolve
@@ -141,10 +143,9 @@ def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
     assert targets_seen >= {"table1", "table2_cifar_fs", "cifar_fs"}
 
 
-@pytest.mark.parametrize("page", [publish.README, publish.RESULTS], ids=str)
-def test_published_studies_stand_on_both_pages_and_the_others_are_empty(page):
+def test_published_studies_stand_on_the_page_and_the_others_are_empty():
     """The content of the blocks is compared in test_publish.py."""
-    text = (ROOT / page).read_text()
+    text = (ROOT / publish.RESULTS).read_text()
     studies = {path.parent.name for path in (ROOT / publish.PUBLISHED).glob("*/report.html")}
     blocks = dict(
         re.findall(r"<!-- (\w+):begin[^\n]*-->\n(.*?)<!-- \1:end -->", text, flags=re.DOTALL)
@@ -158,13 +159,40 @@ def test_published_studies_stand_on_both_pages_and_the_others_are_empty(page):
     }
 
 
-def test_the_readme_is_short_and_its_first_screen_has_commands_and_a_picture():
-    """The published results on the page do not count."""
-    text = (ROOT / "README.md").read_text()
-    written = re.sub(r"<!-- (\w+):begin.*?<!-- \1:end -->\n", "", text, flags=re.DOTALL)
-    assert len(written.splitlines()) <= 120
-    first = "\n".join(text.splitlines()[:24])
-    assert all(wanted in first for wanted in ("make demo", "make test", "](results/reference/"))
+def test_the_readme_is_short_and_its_first_screen_says_what_holds():
+    """What is generated counts, too."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    first = "\n".join(lines[:60])
+    pictures = ("docs/heads.svg", "docs/page.png", "/figures/forest.png")
+    wanted = ("make demo", "make test", "<!-- claims:begin", "What † gains with", *pictures)
+    assert [text for text in wanted if text not in first] == []
+    assert (ROOT / "docs" / "page.png").stat().st_size < 150_000
+    for source in re.findall(r'src="([^"]+)"', first):
+        assert (ROOT / source).exists(), source
+
+
+def test_what_a_first_start_leaves_out_is_said_with_the_numbers_of_the_plan(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = resolve(config.read(hours.STUDY), hours.STUDY)
+    left = hours.waiting(plan)
+    assert set(left) == {"miniimagenet", "corafull"}
+    each = (f"{left['miniimagenet']} of MiniImagenet", f"{left['corafull']} of CoraFull")
+    start, readme = (
+        " ".join((ROOT / page).read_text().partition("\n## The")[0].split())
+        for page in ("docs/reproduce.md", "README.md")
+    )
+    assert f"leaves out {sum(left.values())} of {len(plan.runs):,} runs" in start
+    assert all(text in start for text in each)
+    assert f"leaves out {each[0].replace(' of', ' runs of')} and {each[1]}." in readme
+
+
+def test_the_glossary_has_every_sign_and_is_linked():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    signs = (*"ψθφγ±‡", "CML†", "CL⋆", stats.UP, stats.DOWN, "(c)")
+    assert [sign for sign in signs if sign not in text] == []
+    for page in ("README.md", "docs/results.md", "docs/evidence.md", "docs/claims.md"):
+        assert "glossary.md)" in (ROOT / page).read_text(), page
 
 
 @by_name

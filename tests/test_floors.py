@@ -153,8 +153,8 @@ def test_the_notes_say_trained_minus_untrained_paired_by_seed(tmp_path):
 @pytest.mark.parametrize(
     ("untrained", "said"),
     [
-        (60.0, "does not show, since the interval reaches 0, at 1-shot; 5-shot."),
-        (70.0, "The untrained network is better, and the interval leaves out 0, at 1-shot; 5"),
+        (60.0, "does not show where the interval reaches 0: 1-shot; 5-shot."),
+        (70.0, "The untrained network is better where the interval is on its side of 0: 1-shot; 5"),
     ],
 )
 def test_the_notes_say_where_meta_training_does_not_show(untrained, said, tmp_path):
@@ -263,7 +263,7 @@ def test_where_less_is_better_a_larger_error_is_worse(tmp_path):
     level = {"untrained": 2.0, "base": 4.0, "meta": 4.0, "co": 4.0}
     table = build(plan, finish(plan, tmp_path, level, seed_sd=0.1), "table1")
     (note,) = [n for n in table.notes if n.startswith("MAML minus untrained")]
-    assert "The untrained network is better, and the interval leaves out 0, at 1-shot, 0 st" in note
+    assert "The untrained network is better where the interval is on its side of 0: 1-shot" in note
 
 
 def test_of_rows_with_one_label_the_shown_one_is_set_beside_the_paper(tmp_path):

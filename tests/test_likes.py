@@ -152,7 +152,7 @@ def test_what_a_row_is_meant_to_vary_is_tested_and_still_named(tmp_path):
     table = build(resolved, finish(resolved, tmp_path, LEVEL), "t")
     (difference,) = [d for _, _, d in table.differences()]
     assert (difference.testable, difference.reason) == (True, "")
-    assert "FIXED and MAML differ, as is meant, in adapt_norm (no and yes)." in table.notes
+    assert "FIXED and MAML differ on purpose in adapt_norm (no and yes)." in table.notes
 
 
 STRANGE = (
@@ -233,7 +233,7 @@ def test_no_shipped_table_has_an_unlike_pair(name):
     """What differs is meant: the row says so under ``varies``."""
     path = f"configs/{name}.yaml"
     said = likes.told(resolve(read(path), path))
-    meant = "omniglot: MAML + Gaussian noise and MAML differ, as is meant, in protocol."
+    meant = "omniglot: MAML + Gaussian noise and MAML differ on purpose in protocol."
     assert [line.startswith(meant) for line in said] == [True] * (name == "omniglot_study")
 
 

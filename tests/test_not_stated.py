@@ -56,10 +56,10 @@ def test_the_difference_is_shown_and_the_level_is_not_judged(tmp_path):
     assert "−0.07 [−0.30, +0.17]" in row
     counts = summary.tally([table])
     assert (counts["reproduced"], counts["differs"], counts["not judged"]) == (0, 0, 5)
-    told = [note for note in table.notes if note.startswith("Not stated in the paper")]
+    told = [note for note in table.notes if note.startswith("The paper does not state")]
     assert told == [
-        "Not stated in the paper and assumed here, so that no level is judged: W (section 4 names"
-        " it alone); rows: MAML, MAML + CML."
+        "The paper does not state a setting, which is assumed here: W (section 4 names it alone)."
+        " So no level is judged of MAML, MAML + CML."
     ]
 
 

@@ -222,7 +222,7 @@ def test_records_with_and_without_source_in_one_table_are_told(tmp_path):
     records = [store.read(spec) for spec in resolved.specs.values()]
     sourced(edited(resolved, lambda plan: plan.update(runs=plan["runs"][:4])), store)
     records = [store.read(spec) for spec in resolved.specs.values()]
-    assert provenance.sentences(records) == ["16 of 20 runs do not say of which source they are."]
+    assert provenance.sentences(records) == ["16 of 20 runs do not say which code made them."]
     assert provenance.commit_of(records[-1]) == "unknown"
 
 

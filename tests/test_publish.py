@@ -1,4 +1,4 @@
-"""The committed results: records, tables and the blocks of README.md and docs agree."""
+"""The committed results: records, tables and the blocks of docs/results.md agree."""
 
 import re
 import shutil
@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from cml_bench.errors import UserError
-from cml_bench.evidence.build import build
-from cml_bench.evidence.table import Column
 from cml_bench.report import publish, write
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
@@ -30,7 +28,7 @@ def published_studies() -> list[str]:
 
 @pytest.mark.parametrize("name", published_studies())
 def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
-    """The tables and the pages' blocks are made again from the committed records, and equal."""
+    """The tables and the page's block are made again from the committed records, and equal."""
     monkeypatch.chdir(ROOT)
     configs = (read(path) for path in Path("configs").glob("*.yaml"))
     resolved = resolve(next(config for config in configs if config.study == name), name)
@@ -41,48 +39,42 @@ def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
             assert (tmp_path / "tables" / f"{key}.{kind}").read_text() == (
                 home / "tables" / f"{key}.{kind}"
             ).read_text()
-    for page, content in ((publish.README, publish.brief), (publish.RESULTS, publish.block)):
-        text = page.read_text()
-        assert publish.between(text, name, content(resolved, home, page)) == text, (
-            f"publish {name} again: {page}"
-        )
-        assert content(resolved, home, page) in text
+    text, block = publish.RESULTS.read_text(), publish.block(resolved, home, publish.RESULTS)
+    assert publish.between(text, name, block) == text, f"publish {name} again"
+    assert block in text
 
 
 MARKED = "# Title\n<!-- simulated:begin (how) -->\nold\n<!-- simulated:end -->\nrest\n"
 
 
 @pytest.fixture
-def pages(tmp_path):
-    """Copies of README.md and docs/results.md with an empty study between their markers."""
-    paths = [tmp_path / page for page in (publish.README, publish.RESULTS)]
-    for page in paths:
-        page.parent.mkdir(exist_ok=True)
-        page.write_text(MARKED)
-    return paths
+def page(tmp_path):
+    """A copy of docs/results.md with an empty study between its markers."""
+    page = tmp_path / publish.RESULTS
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(MARKED)
+    return page
 
 
-def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
+def test_publishing_copies_records_and_fills_the_block(tmp_path, page):
     resolved = study(seeds=3)
     finish(resolved, tmp_path / "results", {"base": 50, "meta": 53, "co": 54})
     reference = tmp_path / "reference"
+    (tmp_path / publish.README).write_text(MARKED)
     publish.publish(resolved, tmp_path / "results", reference, tmp_path)
-    texts = [page.read_text() for page in pages]
-    for text, level in zip(texts, ("###", "##"), strict=True):
-        assert "old" not in text
-        assert text.startswith(
-            f"# Title\n<!-- simulated:begin (how) -->\n{level} A 100 % made-up study\n"
-        )
-        assert text.endswith("<!-- simulated:end -->\nrest\n")
-    assert "[records](reference/simulated)" in texts[0]
-    assert "(docs/results.md#a-100--made-up-study)" in texts[0]
-    assert "![Paired differences](../reference/simulated/figures/forest.png)" in texts[1]
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("# Title\n<!-- simulated:begin (how) -->\n## A 100 % made-up study\n")
+    assert text.endswith("<!-- simulated:end -->\nrest\n")
+    assert "records in [`" in text
+    assert "![Paired differences](../reference/simulated/figures/forest.png)" in text
+    assert (tmp_path / publish.README).read_text() == MARKED, "studies are told on their page alone"
     assert (reference / "simulated" / "figures" / "forest.png").read_bytes().startswith(b"\x89PNG")
-    assert "### T & U" in texts[1]
+    assert "### T & U" in text
     assert len(list((reference / "simulated" / "runs").glob("*/record.json"))) == 12
     assert not list(reference.rglob("*.safetensors"))
     publish.publish(resolved, tmp_path / "gone", reference, tmp_path)
-    assert [page.read_text() for page in pages] == texts, "the committed records alone are enough"
+    assert page.read_text() == text, "the committed records alone are enough"
     fewer = study(seeds=2)
     publish.publish(fewer, tmp_path / "gone", reference, tmp_path)
     assert len(list((reference / "simulated" / "runs").iterdir())) == 8, (
@@ -90,63 +82,10 @@ def test_publishing_copies_records_and_fills_the_blocks(tmp_path, pages):
     )
 
 
-def brief_rows(resolved, tmp_path, level) -> list[list[str]]:
-    """The cells of the table in the README's block."""
-    finish(resolved, tmp_path, level, seed_sd=0.1)
-    lines = publish.brief(resolved, tmp_path, tmp_path / "README.md").splitlines()
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in lines
-        if line.startswith("|")
-    ]
-
-
-def test_the_brief_block_says_from_where_to_where_with_a_tested_difference(tmp_path):
-    header, _, *rows = brief_rows(study(seeds=6), tmp_path, {"base": 50, "meta": 53, "co": 54})
-    assert header == ["", "n", "1-shot", "5-shot"]
-    assert [row[:2] for row in rows] == [["MAML → MAML + CML", "6"], ["MAML → MAML + CML†", "6"]]
-    match = re.fullmatch(r"(\S+) → (\S+): \+(\S+) ± \S+ \(\S+\), p < 0.001", rows[0][2])
-    base, mine, difference = map(float, match.groups())
-    assert (base, mine) == (pytest.approx(50, abs=2), pytest.approx(53, abs=2))
-    assert difference == pytest.approx(mine - base, abs=0.011)
-
-
-def test_means_in_the_brief_block_are_over_the_runs_of_the_difference(tmp_path):
-    resolved = study(seeds=7)
-    store = finish(
-        resolved,
-        tmp_path,
-        {"base": 50, "meta": 53, "co": 54},
-        seed_sd=3.0,
-        status=lambda s: "collapsed" if (s.method, s.seed) == ("maml", 3) else "finished",
-    )
-    block = publish.brief(resolved, tmp_path, tmp_path / "README.md")
-    row = build(resolved, store, "table1").rows[1]
-    cell = row.cells[Column(1)]
-    seeds = [0, 1, 2, 4, 5, 6]
-    means = [np.mean([c.values[s] for s in seeds]) for c in (cell.base, cell)]
-    assert abs(means[1] - cell.mean) > 0.01, "the row's own mean has a seventh run"
-    assert f"| {means[0]:.2f} → {means[1]:.2f}: +{means[1] - means[0]:.2f} ± " in block
-    assert "), not tested: seed 3 of MAML collapsed " in block
-
-
-def test_the_brief_block_tests_nothing_below_five_seeds_and_lists_shots_of_a_regression(tmp_path):
-    header, _, *rows = brief_rows(
-        study(seeds=3, kind="regression"), tmp_path, {"base": 2, "meta": 1, "co": 1.5}
-    )
-    assert header == ["", "n", "0 steps", "1 step"], "means only"
-    assert [row[0] for row in rows] == [
-        f"{shot}-shot: MAML → MAML + {row}" for shot in (1, 5) for row in ("CML", "CML†")
-    ]
-    assert all(
-        " → " in cell and ": −" in cell and "p" not in cell for row in rows for cell in row[2:]
-    )
-
-
-def test_publishing_an_unfinished_study_is_refused(tmp_path, pages):
+def test_publishing_an_unfinished_study_is_refused(tmp_path, page):
     with pytest.raises(UserError, match="12 runs are in neither"):
         publish.publish(study(seeds=3), tmp_path, tmp_path / "reference", tmp_path)
-    assert [page.read_text() for page in pages] == [MARKED] * 2
+    assert page.read_text() == MARKED
 
 
 def two_graphs(data_dir: Path) -> dict:
@@ -183,7 +122,7 @@ def two_graphs(data_dir: Path) -> dict:
     return resolve(parse(config, "test"), "test")
 
 
-def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_path, pages):
+def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_path, page):
     """As with CoraFull in Table 3, the pages say what was not run."""
     resolved = two_graphs(tmp_path / "data")
     finish(
@@ -193,9 +132,9 @@ def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_pat
         only=lambda spec: spec.data.name == "sbm",
     )
     publish.publish(resolved, tmp_path / "results", tmp_path / "reference", tmp_path)
-    readme, results = (page.read_text() for page in pages)
+    results = page.read_text()
     assert "6 runs not run: cora.npz of corafull must be fetched by hand" in results
-    assert re.search(r"G → G \+ CML *\| 3 *\| 5\S+ → 5\S+: .*\) *\| – *\|", readme)
+    assert re.search(r"G \+ CML *\| 3 *\| 5\S+ ± .*\) *\| – *\|", results)
     assert re.search(r"G \+ CML, one split *\| 4 *\| 5\S+ ± ", results), "its series are kept, too"
     assert "Counted as missing" not in results
     file = tmp_path / "data" / "downloads" / "corafull" / "cora.npz"

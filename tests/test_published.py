@@ -49,7 +49,7 @@ def test_levels_gains_and_rows_of_another_structure(tmp_path):
     assert lines["MAML + CML", 1].paper_gain == pytest.approx(4.8)
     assert lines["MAML", 1].gain is None
     assert lines["MAML + CML†", 1].level is None, "no difference to the paper either"
-    assert "(c): D (E et al.)" in " ".join(table.notes)
+    assert "did not run: D (E et al.)." in " ".join(table.notes)
     assert "reproduced (2 of 5); differs (2 of 5); not comparable: cml.gamma" in " ".join(
         table.notes
     )

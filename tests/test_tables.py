@@ -82,21 +82,22 @@ def test_a_true_gain_gets_signs_and_bold_and_noise_does_not(tmp_path):
     assert all(
         noise.rows[1].cells[c].difference.verdict == "not significant" for c in noise.columns
     )
-    assert "after Holm's correction both differences are significant" in gain.notes[0]
-    assert "none of the 2 differences is significant at 5 %" in noise.notes[0]
+    assert "After Holm's correction at 5 %, both differences are gains." in gain.notes[0]
+    assert "After Holm's correction at 5 %, both differences are undecided." in noise.notes[0]
     assert any("with probability 1.00" in note for note in gain.notes)
     assert any(
-        "exact sign flips" in note and "the smallest possible p here: 0.00781." in note
+        "exact sign flips" in note and "The smallest possible p here is 0.00781." in note
         for note in gain.notes
     )
     assert any(
-        note.startswith("▲ a gain, ▼ a loss against its own baseline: ")
-        and "all differences of the meta-learner in this table (2), or all differences of the"
-        " co-learner in this table (2)"
-        in note
+        note.startswith("▲ is a gain on the row's own baseline, ▼ a loss. ")
+        and note.endswith(
+            "Two Holm families are in this table: all differences of the meta-learner (2) and all"
+            " differences of the co-learner (2)."
+        )
         for note in gain.notes
     )
-    assert any(note.startswith("Bold: ") for note in gain.notes)
+    assert any(note.startswith("Bold is ") for note in gain.notes)
     assert re.search(r"\(\d\.\d\d\) ▲▲▲ ", forms.text(gain))
     assert not re.search(r"\) [▲▼]", forms.text(noise))
 
@@ -127,7 +128,7 @@ def test_a_table_renders_from_whatever_is_finished(tmp_path):
     assert cell.difference.paired.n == 2
     assert not cell.difference.testable
     missing = (
-        "17 of 20 runs are made and evaluated as asked; missing: MAML + CML at 5-shot (3), MAML +"
+        "17 of 20 runs are made and evaluated as asked. Missing: MAML + CML at 5-shot (3), MAML +"
         " CML†"
     )
     assert any(missing in note for note in table.notes)
@@ -164,20 +165,17 @@ def test_a_diverged_run_stays_marked_and_takes_the_verdict_away(tmp_path):
 
 def test_a_loss_is_said_in_words(tmp_path):
     table = table_of(tmp_path, {"base": 55, "meta": 50, "co": 56}, seeds=3)
-    assert table.notes[0].startswith(
-        "MAML + CML is above MAML in none of the 2 columns (not: 1-shot; 5-shot); "
-    )
-    assert (
-        "leaves out 0 in both columns (against MAML + CML) (n = 3: shown, not tested)."
-        in table.notes[0]
-    )
-    assert table.notes[1].startswith("MAML + CML† is above MAML in both columns; ")
-    assert "against" not in table.notes[1]
+    assert table.notes[:2] == [
+        "MAML + CML is above MAML in none of the 2 columns. No difference has a verdict (n = 3:"
+        " shown, not tested).",
+        "MAML + CML† is above MAML in both columns. No difference has a verdict (n = 3: shown, not"
+        " tested).",
+    ]
 
 
 def test_a_significant_loss_is_not_read_as_a_gain(tmp_path):
     table = table_of(tmp_path, {"base": 55, "meta": 50, "co": 56}, seeds=6)
-    assert table.notes[0].endswith("both differences are significant at 5 % (against MAML + CML).")
+    assert table.notes[0].endswith("After Holm's correction at 5 %, both differences are losses.")
 
 
 def test_bold_never_goes_to_a_row_behind_one_that_was_left_out(tmp_path):

@@ -48,10 +48,10 @@ def sentences(table: Table, pair: Pair) -> list[str]:
     if not told:
         return []
     return [
-        f"Trained minus untrained ({table.unit}): the same network from the same initial values,"
-        " adapted on the same test tasks; paired, with 95 % t intervals over"
-        f" {table.replicates}. They describe: in no family of tests, without a star. The untrained"
-        " network is read by the meta-learner's head.",
+        f"Trained minus untrained ({table.unit}) is what training adds. Both networks start from"
+        " the same values and adapt on the same test tasks. The differences are paired, with 95 % t"
+        f" intervals over {table.replicates}. They are in no family of tests and have no sign. The"
+        " untrained network is read by the meta-learner's head.",
         *told,
         *_papers(table),
     ]
@@ -85,12 +85,12 @@ def _row(table: Table, row: TableRow, found: list[Raise]) -> str:
     worse = [one.where for one in sure if one.difference.excludes_zero and not one.difference.wins]
     if hidden:
         text += (
-            " Meta-training itself does not show, since the interval reaches 0, at"
+            " Meta-training itself does not show where the interval reaches 0:"
             f" {'; '.join(hidden)}."
         )
     if worse:
         text += (
-            " The untrained network is better, and the interval leaves out 0, at"
+            " The untrained network is better where the interval is on its side of 0:"
             f" {'; '.join(worse)}."
         )
     return text
@@ -110,8 +110,8 @@ def _papers(table: Table) -> list[str]:
     if not reached:
         return []
     return [
-        "Untrained networks here reach the paper's numbers of trained ones (in brackets: untrained"
-        f" here, and the paper's) in {len(reached)} of {len(table.beside)} cells:"
+        f"Untrained networks reach the paper's number of a trained one in {len(reached)} of"
+        f" {len(table.beside)} cells (in brackets: untrained here, and the paper's):"
         f" {'; '.join(reached)}."
     ]
 

@@ -81,7 +81,7 @@ def sentences(lines: Iterable[Beside]) -> list[str]:
         for text in line.assumed:
             rows.setdefault(text, {})[line.label] = None
     return [
-        f"Not stated in the paper and assumed here, so that no level is judged: {text}; rows:"
-        f" {', '.join(labels)}."
+        f"The paper does not state a setting, which is assumed here: {text}. So no level is judged"
+        f" of {', '.join(labels)}."
         for text, labels in rows.items()
     ]

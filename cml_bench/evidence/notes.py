@@ -11,10 +11,15 @@ import numpy as np
 
 from cml_bench.evidence import stats
 from cml_bench.evidence.table import Difference, Table, TableRow
-from cml_bench.evidence.verdict import GAIN, LOSS
+from cml_bench.evidence.verdict import GAIN, LOSS, UNDECIDED
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
 from cml_bench.texts import Prose
+
+_BOOTSTRAP = (
+    "Intervals across the table are from a bootstrap over whole seeds, stratified by column. They"
+    " illustrate and decide nothing."
+)
 
 
 def notes(table: Table) -> list[str]:
@@ -22,27 +27,32 @@ def notes(table: Table) -> list[str]:
     said = []
     if table.compares:
         said += [sentence for row in table.rows if (sentence := _comparison(table, row))]
-        said += [sentence for row in table.rows if (sentence := _aggregate(table, row))]
+        if whole := [sentence for row in table.rows if (sentence := _aggregate(table, row))]:
+            said += [*whole, _BOOTSTRAP]
     summaries = [cell.summary for _, _, cell in table.all_cells() if cell.summary]
     said += [
-        f"A mean over fewer runs than were started is marked with ‡: {note}."
+        f"‡ marks a mean over fewer runs than were started: {note}."
         for note in sorted({summary.note for summary in summaries if summary.marked})
     ]
     return said + _checks(table) + _missing(table)
 
 
 def _checks(table: Table) -> list[str]:
-    """What signs and bold type mean, where there are any; what could be found; the exact sign-flip
-    p of each tested difference.
-    """
+    """What signs and bold type mean, where there are any; what could be found; sign flips."""
     said = []
     if any(cell.difference and cell.difference.testable for _, _, cell in table.cells()):
         said += [_signs(table), *_detectable(table)]
     if any(cell.bold for _, _, cell in table.cells()):
         said.append(
-            "Bold: the best of a column, and all whose 95 % interval of the paired difference to it"
-            " reaches 0."
+            "Bold is the best of a column, and every row whose paired difference to the best has a"
+            " 95 % interval that reaches 0."
         )
+    return said + _sign_flips(table)
+
+
+def _sign_flips(table: Table) -> list[str]:
+    """The exact sign-flip p of each tested difference, a note for each row."""
+    said = []
     for row in table.rows if table.compares else ():
         flips = {
             table.place(c): stats.sign_flip(cell.difference.per_seed)
@@ -55,10 +65,10 @@ def _checks(table: Table) -> list[str]:
         if flips:
             each = "; ".join(f"{stats.p_equals(f.p)} ({where})" for where, f in flips.items())
             said.append(
-                f"{row.label}, exact sign flips as a check that decides nothing: {each};"
-                f" the smallest possible p here: {_each(f.smallest for f in flips.values())}."
+                f"{row.label} by exact sign flips: {each}. The smallest possible p here is"
+                f" {_each(f.smallest for f in flips.values())}."
             )
-    return said
+    return [*said, "Sign flips are a check and decide nothing."] if said else []
 
 
 def _each(limits: Iterable[float]) -> str:
@@ -75,17 +85,18 @@ def _signs(table: Table) -> str:
     for row, _, cell in table.cells():
         if cell.difference:
             families.setdefault(row.reading == "meta", {})[cell.difference.family] = None
-    names = {True: "the meta-learner", False: "the co-learner"}
-    sizes = ", or ".join(
-        f"all differences of {names[meta]} in this table ({' or '.join(map(str, families[meta]))})"
+    names = {True: "meta-learner", False: "co-learner"}
+    sizes = " and ".join(
+        f"all differences of the {names[meta]} ({' or '.join(map(str, families[meta]))})"
         for meta in sorted(families, reverse=True)
     )
+    count = "Two Holm families are" if len(families) > 1 else "One Holm family is"
     return (
-        f"{stats.UP} a gain, {stats.DOWN} a loss against its own baseline: Holm-adjusted p of the"
-        f" paired difference below {one:g} (one sign), {two:g} (two), {three:g} (three); a family"
-        f" is {sizes}, whatever the rows contrast"
-        + "; those of the lines on one split are families of their own" * table.rules.over_splits
-        + "."
+        f"{stats.UP} is a gain on the row's own baseline, {stats.DOWN} a loss. One sign means that"
+        f" the Holm-adjusted p of the paired difference is below {one:g}, two below {two:g}, three"
+        f" below {three:g}. {count} in this table: {sizes}."
+        + " Differences on one split are families of their own."
+        * table.rules.over_splits
     )
 
 
@@ -100,9 +111,9 @@ def _detectable(table: Table) -> list[str]:
         return []
     each = "; ".join(f"{label} {', '.join(told)}" for label, told in by_row.items())
     return [
-        f"A true difference is found with {100 * stats.POWER:.0f} % power, given n, the spread over"
-        f" {table.replicates} and 0.05 divided by the number in the family, from this size on:"
-        f" {each}. A smaller one may well end undecided."
+        f"The smallest true difference that is found with {100 * stats.POWER:.0f} % power: {each}."
+        f" It follows from n, the spread over {table.replicates} and 0.05 divided by the number in"
+        " the family. A smaller one may well end undecided."
     ]
 
 
@@ -122,14 +133,14 @@ def all_runs(table: Table, whole: Table) -> list[str]:
         if {mine, theirs} & {GAIN, LOSS} and mine != theirs:
             line = ", one split" * (cell is row.cells[column].fixed)
             changed.append(
-                f"{row.label} − {row.against} at {table.place(column)}{line}: {theirs},"
-                f" {_numbers(w)}, instead of: {mine}"
+                f"{row.label} − {row.against} at {table.place(column)}{line} becomes {theirs}"
+                f" ({_numbers(w)}), without them: {mine}"
             )
     if not tested:
         return []
     if not changed:
-        return ["With all runs included, also collapsed ones, no gain or loss appears or goes."]
-    return [f"With all runs included, also collapsed ones: {'; '.join(changed)}."]
+        return ["No gain or loss appears or goes if collapsed runs are counted, too."]
+    return [f"What changes if collapsed runs are counted, too: {'; '.join(changed)}."]
 
 
 def _numbers(d: Difference) -> str:
@@ -150,7 +161,7 @@ def _missing(table: Table) -> list[str]:
         gaps[row.label, column.place] += cell.wanted - len(cell.records)
     places = ", ".join(f"{label} at {place} ({n})" for (label, place), n in gaps.items() if n)
     return [
-        f"{len(there)} of {len(wanted)} runs are made and evaluated as asked; missing: {places}."
+        f"{len(there)} of {len(wanted)} runs are made and evaluated as asked. Missing: {places}."
     ]
 
 
@@ -169,64 +180,60 @@ def not_run(plan: Plan, table: Table) -> list[str]:
 
 
 def _comparison(table: Table, row: TableRow) -> str:
-    """In how many columns a row is ahead of its baseline, and how sure that is; empty where it has
-    no difference.
+    """In how many columns a row is ahead of its baseline, and what came of the tests; empty where
+    it has no difference.
     """
     differences = {
-        column: cell.difference
+        table.place(column): cell.difference
         for column, cell in row.cells.items()
         if cell.difference and column.statistic == "mean"
     }
     if not differences:
         return ""
     side = "below" if table.better < 0 else "above"
-    ahead, n = [d for d in differences.values() if d.wins], len(differences)
-    text = f"{row.label} is {side} {row.against} in {_of(len(ahead), n, 'column')}"
-    behind = [table.place(column) for column, d in differences.items() if not d.wins]
-    if behind:
-        text += f" (not: {'; '.join(behind)})"
-    clear = [d for d in differences.values() if d.excludes_zero]
-    text += (
-        "; the 95 % interval of the paired difference leaves out 0 in"
-        f" {_of(len(clear), n, 'column')}{_against(row, clear)}"
-    )
-    return f"{text}{_tested(row, [*differences.values()])}."
+    ahead = [place for place, d in differences.items() if d.wins]
+    text = f"{row.label} is {side} {row.against} in {_of(len(ahead), len(differences), 'column')}"
+    if 0 < len(ahead) < len(differences):
+        text += f": {'; '.join(ahead)}"
+    return f"{text}.{_tested(differences)}"
 
 
-def _tested(row: TableRow, differences: list[Difference]) -> str:
-    """How many of a row's differences are significant, and which are not tested."""
-    text = ""
-    tested = [d for d in differences if d.testable]
-    if tested:
-        starred = [d for d in tested if d.holm_p < 0.05]
-        verb = "are" if len(starred) > 1 else "is"
-        text += (
-            f"; after Holm's correction {_of(len(starred), len(tested), 'difference')} {verb}"
-            f" significant at 5 %{_against(row, starred)}"
-        )
-    untested = dict.fromkeys(d.verdict for d in differences if not d.testable)
+def _tested(differences: dict[str, Difference]) -> str:
+    """How many of a row's differences, by place, have each outcome, and which are not tested."""
+    text, tested = "", {place: d for place, d in differences.items() if d.testable}
+    parts: list[str] = []
+    for outcome, plural in ((GAIN, "gains"), (LOSS, "losses"), (UNDECIDED, UNDECIDED)):
+        places = [place for place, d in tested.items() if d.outcome == outcome]
+        if not places:
+            continue
+        count = str(len(places)) if parts else _counted(len(places), len(tested))
+        one = outcome if outcome == UNDECIDED else f"a {outcome}"
+        told = f"{count} is {one}" if len(places) == 1 else f"{count} are {plural}"
+        some = outcome != UNDECIDED and len(places) < len(tested)
+        parts.append(f"{told} ({'; '.join(places)})" if some else told)
+    if parts:
+        text = f" After Holm's correction at 5 %, {', '.join(parts)}."
+    untested = [d.verdict for d in differences.values() if not d.testable]
     if untested:
-        others = "the others: " if tested else ""
-        text += f" ({others}{'; '.join(untested)})"
+        none = len(untested) == len(differences) > 1
+        count = "no difference" if none else _counted(len(untested), len(differences))
+        has = "has" if none or len(untested) == 1 else "have"
+        why = "; ".join(dict.fromkeys(untested))
+        text += f" {count.capitalize()} {has} {'a' if none else 'no'} verdict ({why})."
     return text
 
 
-def _against(row: TableRow, differences: list[Difference]) -> str:
-    """How many of these clear differences are losses; empty: none. An interval may leave out 0 on
-    either side.
-    """
-    losses = sum(not d.wins for d in differences)
-    return (
-        f" ({'' if losses == len(differences) else f'{losses} of them '}against {row.label})"
-        if losses
-        else ""
-    )
+def _counted(k: int, n: int) -> str:
+    """``the difference``, ``both differences``, ``1 difference``, ``3 differences``."""
+    if k == n:
+        return {1: "the difference", 2: "both differences"}.get(n, f"all {n} differences")
+    return f"{k} difference{'s' * (k > 1)}"
 
 
 def _of(k: int, n: int, noun: str) -> str:
     """``2 of 4 columns``, ``both columns``, ``none of the 3 columns``."""
     if n == 1:
-        return f"{k} of 1 {noun}"
+        return f"the one {noun}" if k else f"none of 1 {noun}"
     if k == n:
         return f"both {noun}s" if n == 2 else f"all {n} {noun}s"
     return f"none of the {n} {noun}s" if k == 0 else f"{k} of {n} {noun}s"
@@ -252,9 +259,9 @@ def _aggregate(table: Table, row: TableRow) -> str:
     )
     whole = stats.aggregate(a, b, seed=0)
     p, d = whole.improvement, whole.iqm_difference
+    told = f"{d.value:.3g} [{d.low:.3g}, {d.high:.3g}]".replace("-", "−")
     return (
         f"Across the table, a run of {row.label} beats one of {row.against} with probability"
-        f" {p.value:.2f} [{p.low:.2f}, {p.high:.2f}]; interquartile mean of the improvement"
-        f" {d.value:.3g} [{d.low:.3g}, {d.high:.3g}] (bootstrap over whole seeds, stratified by"
-        " column; illustrates, decides nothing)."
+        f" {p.value:.2f} [{p.low:.2f}, {p.high:.2f}]. The interquartile mean of the improvement is"
+        f" {told}."
     )

@@ -371,18 +371,19 @@ def sentences(table: Table, name: str, source: PaperTable) -> list[str]:
         return []
     counts = Counter(line.outcome for line in lines)
     told = "; ".join(f"{outcome} ({count} of {len(lines)})" for outcome, count in counts.items())
-    said = [f"Beside {name}: {told}."]
+    said = [f"Verdicts beside {name}: {told}."]
     if any(line.level for line in lines):
         said.append(
-            "The paper's number is taken as fixed. Reproduced: the 90 % interval of the difference"
-            " is within ±1 point; differs: it is outside altogether; else it cannot be told."
+            "The paper's number is taken as fixed. Reproduced means that the 90 % interval of the"
+            " difference is within ±1 point, and differs that it is outside altogether. Anything"
+            " else cannot be told."
         )
     said += not_stated.sentences(lines)
     said += _repacked(lines)
     copied = {line.copied for line in lines if line.copied}
     if copied:
         said.append(
-            "Rows that the paper copied from elsewhere and did not run are marked (c):"
+            "(c) marks a row that the paper copied from elsewhere and did not run:"
             f" {'; '.join(copied)}."
         )
     kinds = dict.fromkeys(line.plus_minus for line in lines if line.paper_half is not None)

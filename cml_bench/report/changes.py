@@ -118,10 +118,10 @@ def _explained(found: Sequence[Tested]) -> str:
         f"{line.first} / {line.second}: {', '.join(line.unlike)}" for line in found if line.unlike
     )
     text = (
-        f"Test results ({unit.split(';')[0]}), each gain over the n seeds that both places have,"
-        " with 95 % t intervals; the change is paired by seeds. Holm's families: the lines without"
-        " and those with the co-learner at test. Detectable: the true change that is found with"
-        f" {100 * stats.POWER:.0f} % power."
+        f"Each gain is one of test results ({unit.split(';')[0]}), over the n seeds that both"
+        " places have, with its 95 % t interval. The change is paired by seeds. Holm's families are"
+        " the lines without the co-learner at test and those with it."
+        f" Detectable: the true change that is found with {100 * stats.POWER:.0f} % power."
     )
     return f"{text} What differs: {markdown('; '.join(unlike))}." if unlike else text
 

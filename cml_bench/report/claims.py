@@ -13,7 +13,8 @@ from tabulate import tabulate
 
 from cml_bench.evidence import claims as evidence
 from cml_bench.evidence.claims import Claims, Finding
-from cml_bench.evidence.deciding import OUTCOMES, Cell, Source
+from cml_bench.evidence.deciding import NOT_RUN, OUTCOMES, Cell, Source
+from cml_bench.evidence.verdict import CANNOT_TELL
 from cml_bench.figures import make
 from cml_bench.records import Record, Store
 from cml_bench.report.grids import DASH, Grid, numbers
@@ -25,15 +26,23 @@ HEADING = "The paper's claims, one by one"
 CLAIMS = evidence.FILE
 PUBLISHED = Path("results/reference")
 
+_WHERE, _CELLS, _OUTCOME = 1, 3, 5  # columns of the grid
+_SAID = {  # of one claim and of several, in the order of the README
+    evidence.HOLDS: ("holds here", "hold here"),
+    evidence.DOES_NOT_HOLD: ("does not hold", "do not hold"),
+    CANNOT_TELL: ("cannot be told", "cannot be told"),
+    NOT_RUN: ("is not run", "are not run"),
+}
 _WIDTHS = [34, 14, 30, 20, 34, 14, 24]  # of the columns, in a terminal
 EXPLANATION = Prose(
-    "One line a claim of the paper, with the cells that decide it here. Weakest: the cell that"
-    " speaks least for the claim, in units of its half-width, with its 95 % t interval and its p"
-    " after Holm's correction; the others are in the study's tables and figures. Holds: every cell"
-    " is as claimed, significant at 5 % (a cost, which is counted: no larger than the baseline's)."
-    " Does not hold: some cell is the contrary, significant likewise. Cannot tell: anything else,"
-    " since a difference that is not significant speaks neither for a claim nor against it. Not"
-    " run: no cell has a run. Smaller studies decide only while nothing is run at the paper's size."
+    "Each line is a claim of the paper, with the cells that decide it here. The weakest cell speaks"
+    " least for the claim, in units of its half-width. It comes with its 95 % t interval and its p"
+    " after Holm's correction. The other cells are in the study's tables and figures. A claim holds"
+    " if every cell is as claimed, and significant at 5 %. A cost is counted, and is as claimed if"
+    " it is no larger than the baseline's. A claim does not hold if some cell is significantly the"
+    " contrary. Anything else cannot be told: a difference that is not significant speaks neither"
+    " for a claim nor against it. A claim is not run if no cell has a run. Smaller studies decide"
+    " only while nothing is run at the paper's size."
 )
 
 
@@ -112,6 +121,33 @@ def block(shown: Grid) -> str:
     header, *rows = ([*map(markdown, row)] for row in (shown.header, *shown.rows))
     table = tabulate(rows, header, "pipe", disable_numparse=True)
     return f"{table}\n\n{paragraph(EXPLANATION)}"
+
+
+def brief(shown: Grid) -> str:
+    """The block of the README: each claim with its outcome, those that hold first."""
+    verdicts = [row[_OUTCOME] for row in shown.rows]
+    told = ", ".join(
+        f"{(count := verdicts.count(name))} {said[count != 1]}" for name, said in _SAID.items()
+    )
+    rows = [
+        [markdown(row[0]), f"**{name}**", row[_CELLS], _size_in_brief(row[-1])]
+        for name in _SAID
+        for row in shown.rows
+        if row[_OUTCOME] == name != NOT_RUN
+    ]
+    header = ["the paper's claim", "here", "cells", "size"]
+    parts = [
+        f"**Of {len(verdicts)} claims, {told}.**",
+        tabulate(rows, header, "pipe", disable_numparse=True),
+    ]
+    lost = [row[_WHERE] for row in shown.rows if row[_OUTCOME] == NOT_RUN]
+    if lost:
+        parts.append(f"Not run: the claims of {markdown('; '.join(lost))}.")
+    return "\n\n".join(parts)
+
+
+def _size_in_brief(size: str) -> str:
+    return "smaller" if size.startswith(evidence.BELOW) else "the paper's"
 
 
 # -- what stands in the columns

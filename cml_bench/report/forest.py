@@ -2,7 +2,7 @@
 
 A table has a panel for each family of its differences (:func:`panels`): those tested without the
 co-learner, and those tested with it (the † rows). The page draws these panels, and
-:func:`picture` sets the same ones below each other for the README and docs. Imports no torch.
+:func:`picture` sets the same ones below each other for README and docs. Imports no torch.
 """
 
 import json

@@ -9,10 +9,10 @@ from cml_bench.evidence.table import Cell, Column, Table, TableRow
 from cml_bench.report.grids import grids
 
 _KEY = (
-    "Mean, or paired difference, ± half-width of the 95 % t interval over n {units} (in brackets:"
-    " half-width from the test episodes)"
+    "A cell is a mean, or a paired difference, ± the half-width of its 95 % t interval over n"
+    " {units}. The half-width from the test episodes is in brackets"
 )
-_KEY_ONE = '; "one split": the same over n training seeds on one class split'
+_KEY_ONE = '. "One split" is the same over n training seeds on one class split'
 
 
 def explanation(table: Table) -> texts.Prose:

@@ -1,12 +1,10 @@
 """To publish a study is to commit its results: records under ``results/reference``, and pages.
 
-``docs/results.md`` has all tables and pictures of a study, ``README.md`` its paired differences,
-each between the study's markers (``<!-- NAME:begin ... -->``, ``<!-- NAME:end -->``). A person
-publishes by a command, after looking at the results; no rule of the workflow does. Imports no
-torch.
+``docs/results.md`` has all tables and pictures of a study between the study's markers
+(``<!-- NAME:begin ... -->``, ``<!-- NAME:end -->``). A person publishes by a command, after looking
+at the results; no rule of the workflow does. Imports no torch.
 """
 
-import html
 import os
 import re
 import shutil
@@ -14,16 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from tabulate import tabulate
-
 from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
-from cml_bench.evidence.table import Cell, Column, Table, TableRow
+from cml_bench.evidence.table import Table
 from cml_bench.records import Record, Store, write_episodes
-from cml_bench.report import changes, charts, forest, grids, summary, write
+from cml_bench.report import changes, charts, forest, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
-from cml_bench.study.schema import Study
 from cml_bench.system.files import write_bytes, write_text
 from cml_bench.texts import Prose, markdown, paragraph
 
@@ -40,12 +35,12 @@ def publish(
     root: Path = Path(),
     partial: bool = False,
 ) -> None:
-    """Copy a study's finished records and figures, render its tables, and fill its blocks of the
-    pages.
+    """Copy a study's finished records and figures, render its tables, and fill its block of
+    docs/results.md.
 
     Models are not copied. Of the test episodes, only the series that the study's tables show are;
-    a record has the means of all. ``root`` is the folder of README.md and docs. ``partial`` copies
-    what is finished while the rest still runs, and leaves the pages alone.
+    a record has the means of all. ``root`` is the folder of docs. ``partial`` copies what is
+    finished while the rest still runs, and leaves the page alone.
 
     Runs that the configuration no longer has are removed from ``reference``. Other records that are
     missing from ``results`` stay there, so that tables can be made from the committed records.
@@ -74,7 +69,6 @@ def publish(
     write.page(plan, home, out=home)
     if drawn := forest.picture(_tables(plan, home)):
         write_bytes(home / FOREST, charts.png(drawn))
-    _fill(Path(root) / README, study, lambda page: brief(plan, home, page))
     _fill(Path(root) / RESULTS, study, lambda page: block(plan, home, page))
     changes.fill(Path(root) / RESULTS, Path(reference), _fill)
 
@@ -135,14 +129,14 @@ def block(plan: Plan, home: Path, page: Path) -> str:
     from.
     """
     study = plan.study
-    parts = [f"## {markdown(_title(plan.study))}", paragraph(Prose(study.summary.strip()))]
+    parts = [f"## {markdown(study.title or study.study)}", paragraph(Prose(study.summary.strip()))]
     parts += [
         (home / "tables" / f"{key}.md").read_text(encoding="utf-8").strip() for key in plan.tables
     ]
     differences = (
         "Paired differences",
-        "Improvement is to the right; 95 % t intervals, as in the tables above. Colour and shape:"
-        " the outcome after Holm's adjustment",
+        "Improvement is to the right. The 95 % t intervals are those of the tables above. Colour"
+        " and shape show the outcome after Holm's adjustment",
         FOREST,
     )
     drawn = [(f.title, f.caption, f"figures/{key}.png") for key, f in plan.figures.items()]
@@ -172,80 +166,6 @@ def _provenance(runs: list[Record]) -> str:
     return f"{len(runs)} runs of {made}, {', '.join(torches)}, {'; '.join(machines)}"
 
 
-def brief(plan: Plan, home: Path, page: Path) -> str:
-    """The block of the README: the paired differences of each table, and links to the rest."""
-    parts = [f"### {markdown(_title(plan.study))}"]
-    for table in _tables(plan, home):
-        if table.compares and (rows := _gains(table)):
-            sign = " A negative difference is better." if table.better < 0 else ""
-            said = f"**{markdown(table.title)}.** {markdown(Prose(table.caption.strip()))}{sign}"
-            rows = [[*map(markdown, row)] for row in rows]
-            parts += [said.strip(), tabulate(rows, "firstrow", "pipe", disable_numparse=True)]
-    results = page.parent / RESULTS
-    parts.append(
-        f"{markdown(_provenance(Store(home).all()))}. "
-        f"[All results]({_link(results, page)}#{_anchor(results, plan.study)}),"
-        f" [report.html]({_link(home / 'report.html', page)}), [records]({_link(home, page)})."
-    )
-    return "\n\n".join(parts)
-
-
-def _title(study: Study) -> str:
-    return study.title or study.study
-
-
-def _anchor(page: Path, study: Study) -> str:
-    """The anchor of the study's heading as GitHub makes it, with a number where headings before it
-    have the same one.
-    """
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    before, marker, _ = text.partition(f"\n<!-- {study.study}:begin")
-    headings = re.findall(r"^#{1,6} (.*)", before, flags=re.MULTILINE) if marker else []
-    mine = _slug(_title(study))
-    before_it = [_slug(html.unescape(heading)) for heading in headings].count(mine)
-    return f"{mine}-{before_it}" if before_it else mine
-
-
-def _slug(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def _gains(table: Table) -> list[list[str]]:
-    """A header, and a line for each comparison (in a regression table for each shot, too); nothing
-    where nothing is compared.
-    """
-    columns = [column for column in table.columns if column.statistic == "mean"]
-    blocks, titles = {"": columns}, [column.title(table.kind) for column in columns]
-    if table.rules.by_inner_steps:
-        blocks = {f"{shot}-shot: ": block for shot, block in grids.by_shot(columns).items()}
-        titles = [column.inner for column in next(iter(blocks.values()))]
-    lines = [
-        [f"{place}{row.against} → {row.label}", *_pairs_and_gains(table, row, shown)]
-        for place, shown in blocks.items()
-        for row in table.rows
-        if any(row.cells[column].difference for column in shown)
-    ]
-    return [["", "n", *titles], *lines] if lines else []
-
-
-def _pairs_and_gains(table: Table, row: TableRow, columns: list[Column]) -> list[str]:
-    """The number of pairs, and each column's ``78.16 → 82.03: +3.88 ± 1.31 (0.41), p = 0.00167``.
-
-    The means are over the same runs as the difference.
-    """
-
-    def text(cell: Cell) -> str:
-        if (d := cell.difference) is None:
-            return grids.DASH
-        levels = " → ".join(grids.number(mean, table.kind) for mean in d.means)
-        lost = "" if d.testable or not d.missing else f", not tested: {d.missing}"
-        return f"{levels}: {grids.difference_text(d, table.kind)}{lost}"
-
-    cells = [row.cells[column] for column in columns]
-    pairs = grids.numbers(cell.difference.paired.n for cell in cells if cell.difference)
-    return [pairs, *map(text, cells)]
-
-
 def _fill(page: Path, name: str, content: Callable[[Path], str]) -> None:
     """Write ``content(page)`` between the page's markers of ``name``, if there is such a page."""
     if page.exists():
@@ -265,6 +185,10 @@ def show_plan(path: Path = PUBLISHED / "paper_plan.txt", page: Path = HARDWARE) 
     _fill(page, "plan", lambda _: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```")
 
 
-def show_claims(content: str, page: Path = CLAIMS) -> None:
-    """Put the table of the paper's claims into the page."""
-    _fill(page, "claims", lambda _: content)
+def show_claims(content: str, brief: str, root: Path = Path()) -> None:
+    """Put the table of the paper's claims into docs/claims.md, and its short form into the README.
+
+    ``root`` is their folder.
+    """
+    _fill(Path(root) / CLAIMS, "claims", lambda _: content)
+    _fill(Path(root) / README, "claims", lambda _: brief)

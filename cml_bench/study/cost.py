@@ -1,11 +1,11 @@
 """What a study costs: hours, disk and downloads of its tables. Imports no torch.
 
 Hours are counted FLOPs divided by a round rate. The rate of a core was measured on a slow server
-CPU, the rate of a GPU is assumed, and the text says so. Such hours tell hours from weeks, no more.
+CPU, those of a GPU on an H100, and the text says so. Such hours tell hours from weeks, no more.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,14 @@ from cml_bench.study.plan import Plan, PlannedRun, Work
 
 # Of one core: FLOP/s of Conv4's outer step, and seconds that any step takes at least.
 CPU_FLOPS, CPU_STEP = 40e9, 0.0015
-GPU_FLOPS, GPU_STEP = 2e12, 0.01  # assumed
+# Of one GPU, by workload and whether there are several inner steps: FLOP/s of whole outer steps on
+# the slower GPU of benchmarks/results, an H100. The rest were not timed and take the slowest rate.
+GPU_FLOPS = {
+    ("conv4 84px", False): 10.7e12,
+    ("conv4 84px", True): 5.8e12,
+    ("conv4 28px", False): 3.9e12,
+    ("conv4 28px", True): 2.1e12,
+}
 
 
 class Rates(NamedTuple):
@@ -40,6 +47,23 @@ def _work(run: PlannedRun) -> Work:
     return run.work
 
 
+def timed_on_gpu(run: PlannedRun) -> tuple[str, bool]:
+    """What a rate of ``GPU_FLOPS`` is valid for. Inner steps follow each other, so a step with
+    several of them keeps a GPU less busy.
+    """
+    return workload(run), run.spec.inner_steps > 1
+
+
+def gpu_hours(runs: Sequence[PlannedRun], flops: Mapping[tuple[str, bool], float]) -> float:
+    """Hours of one GPU at these rates in FLOP/s, which are keyed as ``GPU_FLOPS`` is."""
+
+    def rate(run: PlannedRun) -> float:
+        timed = timed_on_gpu(run)
+        return flops.get(timed) or min(value for key, value in flops.items() if key[1] == timed[1])
+
+    return sum(_work(run).flops / rate(run) for run in runs) / 3600
+
+
 def hours(runs: Sequence[PlannedRun], gpu: bool, rates: Rates | None = None) -> float:
     """Hours of one core, or of one GPU for the runs that gain by it. Measured rates count first."""
     seconds = 0.0
@@ -48,10 +72,10 @@ def hours(runs: Sequence[PlannedRun], gpu: bool, rates: Rates | None = None) -> 
         if rates and run.gpu and workload(run) in rates.flops:
             seconds += flops / rates.flops[workload(run)]
             continue
-        fast = gpu and run.gpu
-        seconds += flops / (GPU_FLOPS if fast else CPU_FLOPS) + steps * (
-            GPU_STEP if fast else CPU_STEP
-        )
+        if gpu and run.gpu:
+            seconds += 3600 * gpu_hours([run], GPU_FLOPS)
+        else:
+            seconds += flops / CPU_FLOPS + steps * CPU_STEP
     return seconds / 3600
 
 
@@ -157,7 +181,9 @@ def _hours(runs: Sequence[PlannedRun], gpus: int, rates: Rates | None = None) ->
     on_cpu = [run for run in runs if not (run.gpu and gpus)]
     parts = [f"{hours(on_gpu, True, rates):,.1f} h of one GPU"] if on_gpu else []
     parts += [f"{hours(on_cpu, False, rates):,.1f} h of one CPU core"] if on_cpu else []
-    how = f"from FLOPs at {CPU_FLOPS:.0e}/s a core, {GPU_FLOPS:.0e}/s a GPU"
+    how = f"from FLOPs at {CPU_FLOPS:.0e}/s a core"
+    if on_gpu:
+        how += f", {min(GPU_FLOPS.values()):.1e} to {max(GPU_FLOPS.values()):.1e}/s a GPU, an H100"
     if rates:
         each = ", ".join(f"{key} {value / 1e9:,.0f}" for key, value in rates.flops.items())
         how = (

@@ -282,10 +282,12 @@ def sentences(plan: Plan, key: str) -> list[str]:
             meant = {name: pair for name, pair in differences.items() if name in row.varies}
             other = {name: pair for name, pair in differences.items() if name not in row.varies}
             if meant:
-                said[f"{row.label} and {base_row} differ, as is meant, in {_named(meant)}."] = None
+                said[f"{row.label} and {base_row} differ on purpose in {_named(meant)}."] = None
             if other:
                 more = "differ in more than the method and the co-learner"
-                said[f"{row.label} and {base_row} {more}: {_named(other)}; not tested."] = None
+                said[
+                    f"{row.label} and {base_row} {more}: {_named(other)}. They are not tested."
+                ] = None
     return [*said]
 
 

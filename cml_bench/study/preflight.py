@@ -24,9 +24,11 @@ def blocked(plan: Plan) -> dict[str, str]:
             continue
         name, own = item.name, study.sources.get(item.name, {})
         if item.terms and name not in study.acknowledged:
+            names = ", ".join((*study.acknowledged, name))
             reasons[item.data_id] = (
                 f"the terms of use of {name} are not acknowledged: read {item.terms}, then add"
-                f" {name} to `acknowledged` in the configuration"
+                f" `acknowledged: [{names}]` to the configuration, or start Snakemake with"
+                f' `--config "acknowledged=[{names}]"`'
             )
             continue
         by_hand = [file for file in item.files if file.manual and file.name not in own]

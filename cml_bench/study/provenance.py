@@ -105,7 +105,7 @@ def sentences(records: Iterable[Record]) -> list[str]:
         return []
     said = []
     if missing := len(every) - len(known):
-        said.append(f"{missing} of {len(every)} runs do not say of which source they are.")
+        said.append(f"{missing} of {len(every)} runs do not say which code made them.")
     digests: dict[str, Counter[str]] = {}
     for made in known:
         for files in (made.files, made.begun or {}):
