@@ -19,7 +19,14 @@ from snakemake_interface_logger_plugins.common import LogEvent
 if TYPE_CHECKING:
     from cml_bench.study.view import Poller, View
 
-_TOLD = ("Nothing to be done", "Will exit after finishing")  # of Snakemake's remarks
+# Of Snakemake's remarks; the last three are all that --report, --unlock and --lint say.
+_TOLD = (
+    "Nothing to be done",
+    "Will exit after finishing",
+    "Report created",
+    "Unlocked",
+    "Congratulations",
+)
 _JOBS = {  # rule -> what its jobs make
     "fetch": "data sets",
     "train": "trainings",

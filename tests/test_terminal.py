@@ -275,6 +275,8 @@ def test_snakemakes_remarks_are_left_out_and_its_warnings_are_said(tmp_path, cap
     ):
         made.emit(item)
     said = capsys.readouterr().err.splitlines()
+    made.emit(record("Unlocked working directory."))
+    assert capsys.readouterr().err == "Unlocked working directory.\n"
     assert said[:3] == [
         "jobs to do: data sets 1, trainings 4",
         "warning: a disk is slow",
