@@ -68,13 +68,13 @@ test-gpu: setup
 # If a training fails, the check still runs and lists its cells as offenders.
 gate: setup
 	rm -rf results/gate
-	failed=0; $(RUN) snakemake --quiet all --cores=$(call q,CORES) \
+	failed=0; $(RUN) snakemake --cores=$(call q,CORES) \
 		--configfile configs/ci.yaml --config results=results/gate || failed=1; \
 		$(RUN) cml_bench check --results results/gate && exit $$failed
 
 gate-reference: setup
 	rm -rf results/gate
-	$(RUN) snakemake --quiet all --cores=$(call q,CORES) --configfile configs/ci.yaml \
+	$(RUN) snakemake --cores=$(call q,CORES) --configfile configs/ci.yaml \
 		--config results=results/gate seeds=10
 	$(RUN) cml_bench check --results results/gate --seeds 10 --update
 

@@ -1,7 +1,6 @@
 # Reads the plan of a configuration, includes the rules and names the targets.
 # This file decides what runs; cml_bench decides how it runs.
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from cml_bench import texts
 from cml_bench.errors import UserError
 from cml_bench.study import plan as planning
 from cml_bench.study import cost, preflight, strict_yaml, targets, work
-from cml_bench.system import allocator, hardware, shells, utf8
+from cml_bench.system import allocator, hardware, shells, stops, utf8
 
 min_version("9.27")
 
@@ -102,6 +101,7 @@ workflow.global_resources.setdefault("gpu_slots", max(1, len(GPUS) * STUDY.runs_
 
 include: "workflow/rules/internals.smk"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/terminal.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
@@ -118,8 +118,8 @@ localrules:
     report,
 
 
-# This rule has no output, so it runs at every start: the terminal shows the tables even if there
-# was nothing left to do.
+# This rule has no output, so it runs at every start: the study's end, with the tables, is shown
+# even if there was nothing left to do.
 rule all:
     default_target: True
     input:
@@ -130,7 +130,7 @@ rule all:
     conda:
         "environment.yml"
     shell:
-        "cat -- {input.text:q} 2> {log:q}"
+        ": > {log:q}"
 
 
 onstart:
@@ -141,22 +141,18 @@ onstart:
         )
     if on_cluster():
         refuse_names_for_cluster()
-    print(cost.summary(PLAN, len(GPUS) or on_cluster()), flush=True)
     if (
         STUDY.gpu == "expected"
         and not (GPUS or on_cluster() or STUDY.allow_cpu)
         and planned_gpu_jobs()
     ):
         raise WorkflowError(cost.refusal(PLAN))
+    begin()
+
+
+onsuccess:
+    end_finished()
 
 
 onerror:
-    print(
-        "Some runs failed; the tables below hold what is finished."
-        " Start again to go on where it stopped.",
-        flush=True,
-    )
-    for command in ("status", "report"):
-        subprocess.run(
-            [PYTHON, "-m", "cml_bench", command, f"--plan={PLAN_FILE}", f"--results={RESULTS}"]
-        )
+    end_stopped() if stops.asked.is_set() else end_failed()

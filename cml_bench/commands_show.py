@@ -64,9 +64,9 @@ def report(args: Namespace) -> None:
 
     plan, results = _plan_and_results(args)
     with files.said_if_denied("the page"):
-        write.page(plan, results)
+        path = write.page(plan, results)
     print(write.text(plan, results, []))
-    print("\n".join(f"  {path}" for path in write.files(plan, results)))
+    print(f"Open {path}")
 
 
 @COMMANDS.command(
@@ -118,6 +118,11 @@ def check(args: Namespace) -> None:
     "status",
     study,
     argument("--json", action="store_true", help="the state of every run, as JSON"),
+    argument(
+        "--watch",
+        action="store_true",
+        help="show a study that is running until it ends, as it goes",
+    ),
     help="How far a study is: finished, running, failed and missing runs per table.",
     example="python -m cml_bench status --config configs/demo.yaml",
 )
@@ -125,7 +130,15 @@ def status(args: Namespace) -> None:
     from cml_bench.study import status
 
     plan, results = _plan_and_results(args)
-    if args.json:
+    if args.watch:
+        if args.json:
+            raise UserError("--watch is for people: leave out --json, or --watch.")
+        from rich.console import Console
+
+        from cml_bench.study import view
+
+        view.follow(plan, results, Console(highlight=False))
+    elif args.json:
         states = [state._asdict() for state in status.states(plan, results).values()]
         print(json.dumps(states, indent=1))
     else:

@@ -26,12 +26,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cml_bench.content import Content
 from cml_bench.errors import UserError
+from cml_bench.readings import CO, META, reading_and_steps
 from cml_bench.spec import Evaluation, RunSpec, explain
-from cml_bench.system.files import write_bytes, write_json
+from cml_bench.system.files import write_bytes, write_json, write_text
+from cml_bench.texts import score
 
 FORMAT = 1
 _AGAIN = "Move the folder away and start again: the run is then trained anew."
@@ -101,6 +103,25 @@ class Record(Content):
     def scale(self) -> float:
         """100 for accuracies, which are shown in percent; 1 for squared errors."""
         return 100.0 if self.kind == "classification" else 1.0
+
+    @property
+    def told(self) -> str:
+        """The test results of the method's own inner steps, in one line for a terminal:
+        ``test 52.1 %, co-learner 50.3 %``. Empty if there are none.
+        """
+        shown = []
+        for reading, name in ((META, "test"), (CO, "co-learner")):
+            keys = [
+                key
+                for key in self.results
+                if reading_and_steps(key)[0] == reading and "," not in key
+            ]
+            if keys:
+                steps = [reading_and_steps(key)[1] for key in keys]
+                own = self.spec.inner_steps
+                key = keys[steps.index(own if own in steps else max(steps))]
+                shown.append(f"{name} {score(self.results[key], self.kind)}")
+        return ", ".join(shown)
 
     def lacks(self, wanted: Evaluation) -> str:
         """Which of the wanted test results are not stored, as a clause; empty: none, or the run has
@@ -291,9 +312,35 @@ def write_record(folder: Path, content: dict[str, Any]) -> Record:
     return _typed(folder / "record.json")
 
 
-def write_progress(folder: Path, progress: dict[str, Any]) -> None:
-    """Write ``progress.json`` for ``status``: step, steps, loss and seconds left of a training."""
-    write_json(folder / "progress.json", progress)
+class Progress(BaseModel):
+    """How far a training is, in ``progress.json``, for ``status`` and the terminal.
+
+    ``loss``: of the meta-learner in training. ``left``: seconds, None if the pace is not known yet.
+    ``validation``: the meta-learner's scores so far; by ``kind``, accuracies in [0, 1] or squared
+    errors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    step: int
+    steps: int
+    loss: float | None = None
+    left: int | None = None
+    validation: tuple[float | None, ...] = ()
+    kind: str = "classification"
+
+
+def write_progress(folder: Path, progress: Progress) -> None:
+    """Write ``progress.json``."""
+    write_text(folder / "progress.json", progress.model_dump_json())
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """What ``progress.json`` says; None if it is not there yet, or damaged."""
+    try:
+        return Progress.model_validate_json((folder / "progress.json").read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def forget_progress(folder: Path) -> None:

@@ -308,6 +308,21 @@ class RunSpec(Model):
         return self.options.get("inner_lr", self.options.get("inner_lr_init"))
 
     @property
+    def control(self) -> str:
+        """What a run is a control of, in a few words; empty if it is no control."""
+        cml = self.options.get("cml", {})
+        if self.network is None:
+            return "nothing is learned"
+        if self.steps == 0:
+            return "untrained"
+        if cml.get("frozen"):
+            return "frozen co-learner"
+        if cml.get("norm", "own") != "own":
+            return f"co-learner with norm {cml['norm']}"
+        noise = self.protocol.gradient_noise
+        return f"gradient noise {noise:g}" if noise else ""
+
+    @property
     def split(self) -> str | None:
         """The class split, where the data set has several."""
         return self.data.options.get("split")
@@ -321,10 +336,11 @@ class RunSpec(Model):
     def title(self) -> str:
         """For people: ``maml+cml on glyphs, 5-way 1-shot, seed 0``.
 
-        A class split follows the data set: ``... on sbm, split r1, ...``.
+        A class split follows the data set: ``... on sbm, split r1, ...``. A control is named as
+        such: ``... seed 0 (control: untrained)``.
         """
         split = "" if self.split is None else f", split {self.split}"
         return (
             f"{self.method} on {self.data.name}{split}, {self.way}-way {self.shot}-shot, seed"
-            f" {self.seed}"
+            f" {self.seed}{f' (control: {self.control})' if self.control else ''}"
         )

@@ -48,6 +48,19 @@ def controls_escaped(text: str) -> str:
     )
 
 
+def duration(seconds: float) -> str:
+    """``2:05`` (minutes and seconds), from an hour on ``3 h 10 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def score(value: float, kind: str) -> str:
+    """A result of one run: an accuracy in [0, 1] in percent, or a squared error."""
+    return f"{100 * value:.1f} %" if kind == "classification" else f"MSE {value:.3f}"
+
+
 def _flat(text: str) -> str:
     """The text without line breaks: in every form but HTML they begin a new row or paragraph."""
     return re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", text)

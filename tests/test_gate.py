@@ -157,7 +157,7 @@ def test_make_gate_checks_even_when_a_training_failed(trained, tmp_path):
     (programs / "python").chmod(0o755)
     (tmp_path / ".venv" / ".ready").touch()
     done = subprocess.run(["make", "gate", "CORES=1"], cwd=tmp_path, capture_output=True, text=True)
-    assert "called -m snakemake --quiet all" in done.stdout
+    assert "called -m snakemake --cores=1" in done.stdout
     assert "called -m cml_bench check" in done.stdout
     assert done.returncode != 0, "the offenders decide"
 

@@ -22,7 +22,7 @@ from cml_bench.engine.build import Settings
 from cml_bench.engine.jobs import run_all
 from cml_bench.engine.run import extend, run
 from cml_bench.errors import UserError
-from cml_bench.records import Store, write_progress
+from cml_bench.records import Progress, Store, write_progress
 from cml_bench.study import status
 from cml_bench.system import locks
 from cml_bench.system.hardware import claim
@@ -185,7 +185,7 @@ def begun(tmp_path):
         with run_lock(folder):
             pass
     (first / "checkpoint-a.pt").write_bytes(b"x")
-    write_progress(first, {"step": 7, "steps": 9, "loss": None, "left": None})
+    write_progress(first, Progress(step=7, steps=9))
     return resolved, first, second
 
 

@@ -181,7 +181,7 @@ def test_a_job_that_is_cut_off_goes_on_and_one_that_fails_is_told_with_its_log(c
     assert snakemake.returncode != 0
     assert "no GPU is visible" not in said, "not refused at the start"
     assert f"the study expects a GPU, and torch {torch.__version__} sees none on" in said
-    assert re.search(r"^Logfile cut/logs/train-\w+\.log:$", said, re.MULTILINE)
+    assert re.search(r"^its log, cut/logs/train-\w+\.log:$", said, re.MULTILINE)
     assert "SLURM status is: 'CANCELLED'" in said
     states = sorted((job["JobState"], job.get("TresPerJob")) for job in jobs_of(said).values())
     assert states == [("CANCELLED", None), ("COMPLETED", None), ("FAILED", GPU), ("FAILED", GPU)]

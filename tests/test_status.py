@@ -6,7 +6,7 @@ import pytest
 
 from cml_bench.__main__ import main
 from cml_bench.costs import estimate
-from cml_bench.records import write_failure, write_progress
+from cml_bench.records import Progress, write_failure, write_progress
 from cml_bench.report import write
 from cml_bench.study import cost, preflight, status
 from cml_bench.system.locks import run_lock
@@ -26,12 +26,10 @@ def mixed(tmp_path):
     others = [r.spec for r in resolved.runs if r.spec.shot == 5]
     for spec in others[:4]:
         store.folder(spec).mkdir()
-    write_progress(
-        store.folder(others[0]), {"step": 1200, "steps": 30000, "loss": 0.5, "left": 3725}
-    )
+    write_progress(store.folder(others[0]), Progress(step=1200, steps=30000, loss=0.5, left=3725))
     write_failure(store.folder(others[1]), "Traceback\nRuntimeError: out of memory\n")
     (store.folder(others[2]) / "checkpoint-a.pt").write_bytes(b"x")
-    write_progress(store.folder(others[2]), {"step": 7, "steps": 9, "loss": None, "left": None})
+    write_progress(store.folder(others[2]), Progress(step=7, steps=9, left=60))
     (store.folder(others[3]) / "record.json").write_text("{")
     return resolved, store, others, tmp_path
 
@@ -42,7 +40,10 @@ def test_every_state_is_told_with_what_a_person_needs(mixed):
         states = status.states(resolved, results)
         text = status.text(resolved, results)
     told = {spec.id: (states[spec.id].state, states[spec.id].more) for spec in others}
-    assert told[others[0].id] == ("running", "step 1,200 of 30,000, loss 0.500, about 62:05 left")
+    assert told[others[0].id] == (
+        "running",
+        "step 1,200 of 30,000, loss 0.500, about 1 h 02 min left",
+    )
     assert told[others[1].id][0] == "failed"
     assert "RuntimeError: out of memory (see " in told[others[1].id][1]
     assert told[others[2].id] == ("interrupted", "step 7 of 9; goes on from its checkpoint")

@@ -45,7 +45,8 @@ def test_every_room_says_what_it_is_for():
 
 def source_files() -> list[Path]:
     """Every file of code: the package, benchmarks, tests and the workflow."""
-    folders = (PACKAGE, ROOT / "benchmarks", ROOT / "tests")
+    logger = ROOT / "snakemake_logger_plugin_cml_bench"
+    folders = (PACKAGE, logger, ROOT / "benchmarks", ROOT / "tests")
     python = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     return [*python, *sorted((ROOT / "workflow").rglob("*.smk")), ROOT / "Snakefile"]
 

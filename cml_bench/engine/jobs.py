@@ -21,7 +21,6 @@ from cml_bench.engine.run import run, stages
 from cml_bench.engine.seeds import Together, fits
 from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
-from cml_bench.readings import CO, META, reading_and_steps
 from cml_bench.records import Record, Store, write_failure
 from cml_bench.spec import RunSpec
 from cml_bench.system.files import write_json
@@ -38,15 +37,8 @@ def run_all(specs: list[RunSpec], settings: Settings, stamp: Path | None = None)
             failed.append(_explain(spec, settings, ended))
             continue
         done[spec.id] = ended.status
-        results = ended.results.items()
-        shown = "  ".join(
-            f"{key} {value:.4f}"
-            for key, value in results
-            if reading_and_steps(key)[0] in (META, CO)
-        )
-        settings.report(
-            f"run {number} of {len(specs)} {ended.status}: {spec.title}  test: {shown or 'none'}"
-        )
+        told = f": {ended.told}" if ended.told else ""
+        settings.report(f"run {number} of {len(specs)} {ended.status}: {spec.title}{told}")
         if ended.status == "diverged" and stamp is None:
             # With a stamp the study goes on, and its tables say so.
             failed.append(_diverged(ended))
@@ -117,7 +109,7 @@ def _made_together(
                 yield spec, first
         if begun:
             settings.report(
-                f"{len(specs)} seeds in one program: {specs[0].title.rpartition(',')[0]}"
+                f"{len(specs)} seeds in one program: {specs[0].title.rpartition(', seed ')[0]}"
             )
         trainings = {place: training for place, (_, _, training) in begun.items()}
         for place, problem in Together(trainings, len(specs)).run():

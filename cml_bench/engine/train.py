@@ -38,9 +38,10 @@ from cml_bench.engine.step import (
     snapshot,
 )
 from cml_bench.methods.base import Groups
-from cml_bench.records import write_progress
+from cml_bench.records import Progress, write_progress
 from cml_bench.spec import Protocol, RunSpec
 from cml_bench.study.provenance import source
+from cml_bench.texts import duration, score
 
 _SAY_SECONDS = 10.0  # least time between two progress lines of a run
 
@@ -94,7 +95,8 @@ class Training:
         self.meta_step: MetaStep | None = None
         self._new_optimizer()
         self._started = self._saved = time.monotonic()
-        self._start_step, self._said = 0, 0.0
+        self._start_step, self._said, self._told = 0, 0.0, self._started
+        self._loss: float | None = None  # of the last validation
 
     @property
     def engine(self) -> Engine:
@@ -168,6 +170,8 @@ class Training:
             ):
                 self._new_optimizer()
             yield
+            if time.monotonic() - self._told >= _SAY_SECONDS:
+                self._tell_progress()
             if self._overdue():
                 self._save()
 
@@ -291,25 +295,38 @@ class Training:
         return {"step": self.step, "score": score, "groups": snapshot(self.groups)}
 
     def _say_progress(self, train: dict[str, float], val: dict[str, float]) -> None:
-        left, seconds, self._said = "", None, time.monotonic()
-        if self.step > self._start_step:
-            pace = (time.monotonic() - self._started) / (self.step - self._start_step)
-            seconds = round(pace * (self.spec.steps - self.step))
-            left = f"  {seconds // 60}:{seconds % 60:02d} left"
-        loss_shown = f"  loss {train['loss_meta']:.3f}" if train else ""
-        score = val["score_meta"]
-        shown = (
-            f"val {100 * score:.1f} %"
-            if self.method.kind == "classification"
-            else f"val MSE {score:.3f}"
-        )
+        self._said = time.monotonic()
+        loss = f"  loss {train['loss_meta']:.3f}" if train else ""
+        left = f"  {duration(seconds)} left" if (seconds := self._left()) else ""
         self.say(
-            f"{self.spec.title}: step {self.step}/{self.spec.steps}{loss_shown}  {shown}{left}"
+            f"{self.spec.title}: step {self.step}/{self.spec.steps}{loss}"
+            f"  val {score(val['score_meta'], self.method.kind)}{left}"
         )
-        finite = train and not self.diverged
-        loss = train["loss_meta"] if finite else None
-        progress = {"step": self.step, "steps": self.spec.steps, "loss": loss, "left": seconds}
-        write_progress(self.folder, progress)
+        self._loss = train["loss_meta"] if train and not self.diverged else None
+        self._tell_progress()
+
+    def _left(self) -> int | None:
+        """Seconds to the last step at the pace so far; None if nothing was trained yet."""
+        if self.step == self._start_step:
+            return None
+        pace = (time.monotonic() - self._started) / (self.step - self._start_step)
+        return round(pace * (self.spec.steps - self.step))
+
+    def _tell_progress(self) -> None:
+        """Write ``progress.json``; between two validations, with the loss of the last one."""
+        self._told = time.monotonic()
+        scores = tuple(self.curves["validation"].get("score_meta", ()))
+        write_progress(
+            self.folder,
+            Progress(
+                step=self.step,
+                steps=self.spec.steps,
+                loss=self._loss,
+                left=self._left(),
+                validation=scores,
+                kind=self.method.kind,
+            ),
+        )
 
     # -- checkpoints --
 

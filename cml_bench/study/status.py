@@ -3,18 +3,17 @@
 Imports no torch, and starts nothing.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from cml_bench.errors import UserError
-from cml_bench.records import Store
+from cml_bench.records import Store, read_progress
 from cml_bench.study import preflight, provenance
 from cml_bench.study.plan import Plan, PlannedRun
 from cml_bench.study.provenance import Here
 from cml_bench.system.locks import being_written
-from cml_bench.texts import controls_escaped
+from cml_bench.texts import controls_escaped, duration
 
 # In the order in which they are shown.
 STATES = (
@@ -46,10 +45,11 @@ class State(NamedTuple):
 def states(plan: Plan, results: Path) -> dict[str, State]:
     """Run id -> its state."""
     store, reasons, here = Store(results), preflight.lost(plan, results), Here(plan)
-    return {run.id: _state(run, store, reasons.get(run.id), here) for run in plan.runs}
+    return {run.id: state(run, store, reasons.get(run.id), here) for run in plan.runs}
 
 
-def _state(run: PlannedRun, store: Store, reason: str | None, here: Here) -> State:
+def state(run: PlannedRun, store: Store, reason: str | None, here: Here) -> State:
+    """One run's state. ``reason``: why it cannot start, of :func:`preflight.lost`."""
     folder = store.folder(run.spec)
     record, problem = store.usable(run.spec)
     if problem:
@@ -74,20 +74,19 @@ def _state(run: PlannedRun, store: Store, reason: str | None, here: Here) -> Sta
         )
     if any(folder.glob("checkpoint-*.pt")):
         more = hidden or "goes on from its checkpoint"
-        return State(run.id, run.title, "interrupted", f"{_progress(folder)}; {more}")
+        return State(run.id, run.title, "interrupted", f"{_progress(folder, ended=True)}; {more}")
     more = f"{lacks}; the next start tests the stored model further" if record else hidden
     return State(run.id, run.title, "not run" if reason else "missing", reason or more)
 
 
-def _progress(folder: Path) -> str:
-    try:
-        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        step, steps, loss, left = (progress[key] for key in ("step", "steps", "loss", "left"))
-        text = f"step {step:,} of {steps:,}"
-        text += "" if loss is None else f", loss {loss:.3f}"
-        return text + ("" if left is None else f", about {left // 60}:{left % 60:02d} left")
-    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or damaged: it says nothing
+def _progress(folder: Path, ended: bool = False) -> str:
+    progress = read_progress(folder)
+    if progress is None:
         return "starting"
+    text = f"step {progress.step:,} of {progress.steps:,}"
+    text += "" if progress.loss is None else f", loss {progress.loss:.3f}"
+    left = "" if ended or not progress.left else f", about {duration(progress.left)} left"
+    return text + left
 
 
 def counts(plan: Plan, states_of: dict[str, State]) -> dict[str, dict[str, int]]:

@@ -7,12 +7,12 @@ has it, and ``nK`` every table with K seeds. Imports no torch.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 from cml_bench.errors import UserError, unknown
 from cml_bench.registry import tables
-from cml_bench.study.plan import Plan, PlannedCell
+from cml_bench.study.plan import Plan, PlannedCell, PlannedTable
 from cml_bench.study.schema import ColumnGroup, TableConfig
 
 _PART = re.compile(r"(figure\d+)[a-z]")
@@ -183,3 +183,43 @@ def expand(plan: Plan, names: list[str]) -> list[str]:
     """
     several = groups(plan)
     return [part for name in names for part in several.get(name, [name])] or list(plan.tables)
+
+
+def focused(plan: Plan, tables: Sequence[str], figures: Sequence[str]) -> Plan:
+    """The plan of these tables, parts of tables and figures alone: their runs, jobs and data."""
+    kept: dict[str, PlannedTable] = {}
+    cells: list[PlannedCell] = []
+    for name in tables:
+        part = restrict(plan, name)
+        kept[name] = part.tables[name]
+        cells += [cell for cell in part.cells if cell.table == name]
+    drawn = {key: plan.figures[key] for key in figures}
+    runs = {run for cell in cells for run in cell.needs}
+    runs |= {run for key in drawn for run in runs_of_figure(plan, key)}
+    return with_runs(plan, runs).model_copy(
+        update={"tables": kept, "cells": tuple(cells), "figures": drawn}
+    )
+
+
+def with_runs(plan: Plan, runs: Set[str]) -> Plan:
+    """The plan with these runs alone, with their jobs and data, and without tables and figures."""
+    own = tuple(run for run in plan.runs if run.id in runs)
+    used = {run.spec.data_id for run in own}
+    return plan.model_copy(
+        update={
+            "runs": own,
+            "jobs": tuple(job for job in plan.jobs if runs & {*job.runs}),
+            "data": tuple(item for item in plan.data if item.data_id in used),
+            "tables": {},
+            "cells": (),
+            "figures": {},
+        }
+    )
+
+
+def runs_of_figure(plan: Plan, key: str) -> list[str]:
+    """The ids of the runs that a figure shows."""
+    figure = plan.figures[key]
+    methods = plan.members[figure.experiment]
+    shown = [methods[row.run] for row in figure.runs]
+    return [run for shots in shown for shot in figure.shots or shots for run in shots[shot]]

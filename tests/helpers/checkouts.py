@@ -93,7 +93,9 @@ def snakemake(folder: Path, *args: str, config: str = "tiny.yaml") -> subprocess
 
 def trained(done: subprocess.CompletedProcess) -> int:
     """The number of train jobs that Snakemake counted."""
-    match = re.search(r"^train\s+(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+    said = done.stdout + done.stderr
+    dry = re.search(r"^train\s+(\d+)$", said, flags=re.MULTILINE)
+    match = dry or re.search(r"^jobs to do: .*?trainings (\d+)", said, flags=re.MULTILINE)
     return int(match[1]) if match else 0
 
 

@@ -53,19 +53,12 @@ def stamps_of_table(wildcards):
     return stamps_of(run for cell in cells if cell.table == wildcards.table for run in cell.needs)
 
 
-def runs_of_figure(key):
-    figure = PLAN.figures[key]
-    methods = PLAN.members[figure.experiment]
-    shown = [methods[row.run] for row in figure.runs]
-    return [run for shots in shown for shot in figure.shots or shots for run in shots[shot]]
-
-
 def stamps_of_figure(wildcards):
-    return stamps_of(runs_of_figure(wildcards.figure))
+    return stamps_of(targets.runs_of_figure(PLAN, wildcards.figure))
 
 
 # A figure whose runs cannot be made here is left out, so that the page can be written.
-DRAWN = [key for key in PLAN.figures if JOB_OF.keys() >= set(runs_of_figure(key))]
+DRAWN = [key for key in PLAN.figures if JOB_OF.keys() >= set(targets.runs_of_figure(PLAN, key))]
 
 
 def titled(kind, key):

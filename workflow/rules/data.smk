@@ -27,4 +27,4 @@ rule fetch:
         "preparing data set {wildcards.data}"
     shell:
         "{params.python:q} -m cml_bench fetch {params.name:q} --options={params.options:q}"
-        ' --plan="$CML_BENCH_PLAN" --stamp={output:q} 2>&1 | tee -- {log:q}'
+        ' --plan="$CML_BENCH_PLAN" --stamp={output:q}' + LOGGED

@@ -43,6 +43,7 @@ rule table:
             category="Tables",
             labels=lambda wildcards: titled("table", wildcards.table),
         ),
+        text=f"{OUT}/tables/{{table}}.txt",
     log:
         f"{RESULTS}/logs/{STUDY.study}-{{table}}.log",
     conda:
@@ -54,7 +55,7 @@ rule table:
         "rendering {wildcards.table}"
     shell:
         "{params.python:q} -m cml_bench table {wildcards.table:q} --plan={params.plan:q}"
-        " > {log:q} 2>&1"
+        " > {output.text:q} 2> {log:q}"
 
 
 rule report:
@@ -91,3 +92,10 @@ for key, made in NAMED.items():
             f"{key}"
         input:
             made,
+        log:
+            f"{RESULTS}/logs/all-{STUDY.study}-{key}.log",
+        localrule: True
+        conda:
+            "../../environment.yml"
+        shell:
+            ": > {log:q}"

@@ -33,7 +33,7 @@ rule train:
     shell:
         "{params.python:q} -m cml_bench train --job={wildcards.job:q}"
         " --stamp={output:q} --threads={threads}"
-        ' -- "$CML_BENCH_PLAN" 2>&1 | tee -- {log:q}'
+        ' -- "$CML_BENCH_PLAN"' + LOGGED
 
 
 # `snakemake trained` trains every run of the study, or of the shard, and makes no tables.
