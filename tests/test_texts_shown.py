@@ -23,7 +23,7 @@ from cml_bench.figures.kinds.cosine import CosineFigure
 from cml_bench.figures.kinds.curves import CurvesFigure
 from cml_bench.figures.kinds.gradients import GradientsFigure
 from cml_bench.records import Store
-from cml_bench.report import charts, forest, page, write
+from cml_bench.report import charts, cite, forest, write
 from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, study
 from tests.helpers.checkouts import ROOT
 from tests.helpers.pages import specs_in, written
@@ -121,9 +121,9 @@ def test_rows_of_one_label_are_told_apart_by_their_baselines():
 def test_bibtex(awkward):
     resolved, _, _ = awkward
     renamed = edited(resolved, lambda plan: plan["study"].update(study="my_study"))
-    note = re.search(r"note    = \{Study (.*), plan", page._harness(renamed))[1]
+    note = re.search(r"note    = \{Study (.*), plan", cite.harness(renamed))[1]
     assert note == r"my\_study"
-    assert r"{cml\_bench: a " in page._harness(resolved)
+    assert r"{cml\_bench: a " in cite.harness(resolved)
 
 
 # -- pictures

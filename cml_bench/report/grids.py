@@ -22,6 +22,14 @@ class Grid:
     bold: set[tuple[int, int]]
 
 
+def columns(grid: Grid, names: list[str]) -> Grid:
+    """The grid with these columns in this order."""
+    places = [grid.header.index(name) for name in names]
+    rows = [[row[place] for place in places] for row in grid.rows]
+    bold = {(i, places.index(j)) for i, j in grid.bold if j in places}
+    return Grid(grid.heading, [*names], rows, bold)
+
+
 def number(value: float, kind: str) -> str:
     """Two decimals for percentages, three for errors; a dash for nan."""
     if math.isnan(value):
