@@ -75,7 +75,7 @@ def grids(table: Table) -> list[Grid]:
     blocks = [table.rules.grid(table)]
     if table.compares and (differences := _differences(table)).rows:
         blocks.append(differences)
-    return [*blocks, _beside(table)] if table.beside else blocks
+    return [*blocks, beside_grid(table)] if table.beside else blocks
 
 
 def numbers(values: Iterable[float]) -> str:
@@ -165,7 +165,7 @@ def difference_grid(table: Table) -> Grid:
     return Grid(f"Paired differences ({table.unit})", header, rows, set())
 
 
-def _beside(table: Table) -> Grid:
+def beside_grid(table: Table) -> Grid:
     """A line for each cell that the paper has too."""
     header = [
         "",

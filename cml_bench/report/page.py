@@ -22,6 +22,7 @@ from cml_bench.evidence.table import Table
 from cml_bench.figures.outcomes import LOOKS
 from cml_bench.records import FINISHED, Store
 from cml_bench.report import (
+    beside,
     charts,
     cite,
     claims,
@@ -136,14 +137,11 @@ def _table_links(key: str, out: Path) -> list[tuple[str, str]]:
 
 def _section(table: Table, out: Path) -> dict[str, Any]:
     """A table, its differences as a chart and as lines, and its cells beside the paper's."""
-    main, *others = grids.grids(table)
+    main = grids.grids(table)[0]
     if table.rules.by_inner_steps:
         main = replace(main, header=["shots", "method", *main.header[2:]])
     else:
         main = replace(main, header=["method", *main.header[1:]])
-    beside = None
-    if table.beside:
-        beside = replace(others[-1], header=["method", "where", *others[-1].header[2:]])
     differences = grids.difference_grid(table)
     counts = summary.tally([table])
     return {
@@ -153,7 +151,7 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
         "labels": 2 if table.rules.by_inner_steps else 1,
         "forest": forest.panels(table),
         "differences": differences if differences.rows else None,
-        "beside": beside,
+        "beside": beside.section(table),
         "explanation": forms.explanation(table),
         "notes": table.notes,
         "links": _table_links(table.key, out),
