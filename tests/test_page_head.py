@@ -6,9 +6,10 @@ import yaml
 
 from cml_bench.evidence.build import build
 from cml_bench.records import Store
-from cml_bench.report import claims, summary
+from cml_bench.report import claims, key, publish, summary
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
+from tests.helpers.checkouts import ROOT
 from tests.helpers.pages import LEVEL, written
 from tests.helpers.simulated import experiment, finish, study
 
@@ -67,3 +68,41 @@ def test_claims_come_first(tmp_path, monkeypatch):
     told = re.search(r'<td class="label words" data-label="outcome">(.*?)</td>', html)[1]
     assert told.endswith("</span> holds")
     assert '<li class="holds"><b>1</b>' in html
+
+
+def test_every_sign_has_its_meaning_on_hover():
+    told = str(key.hinted("82.03 ± 1.31 (0.41)‡ ▼▼"))
+    assert re.sub(r"<[^>]+>", "", told) == "82.03 ± 1.31 (0.41)‡ ▼▼"
+    hints = dict(
+        (sign, meaning) for meaning, sign in re.findall(r'<abbr title="([^"]+)">(.*?)</abbr>', told)
+    )
+    assert list(hints) == ["±", "(0.41)", "‡", "▼▼"]
+    assert hints["▼▼"] == "a loss, adjusted p &lt; 0.01"
+    assert str(key.hinted("<b> & more")) == "&lt;b&gt; &amp; more"
+    assert "Holm" in str(key.heading("p (Holm)"))
+    assert key.heading("gain [95 %]").startswith("<abbr")
+    assert key.heading("where") == "where"
+    assert key.heading("mean") == "mean", "its last letter is no n"
+
+
+def test_the_key_has_the_signs_that_occur_with_links_to_parts_of_the_docs():
+    found = key.entries(["MAML + CML†", "53.00 ± 1.00"], ["method", "n"], ROOT / "results" / "s")
+    assert [line["sign"] for line in found] == ["†", "±", "n"]
+    assert found[0]["link"] == "../../docs/protocols.md#what-cml-means"
+    for entry in key.KEY:
+        name, _, anchor = entry.docs.partition("#")
+        headings = re.findall(r"^#+ (.*)", (ROOT / "docs" / name).read_text(), flags=re.MULTILINE)
+        assert anchor in {publish._slug(heading) for heading in headings}
+
+
+def test_a_page_outside_the_checkout_has_the_key_without_links(tmp_path):
+    resolved = study(seeds=3)
+    finish(resolved, tmp_path, LEVEL)
+    html = written(resolved, tmp_path)
+    part = re.search(r'<details id="key" open>(.*?)</details>', html, flags=re.DOTALL)[1]
+    assert "<dt>†</dt>" in part
+    assert "<dt>▲</dt>" not in part, "three seeds are not tested"
+    assert "href" not in part
+    assert (
+        html.index("<h2>Abstract</h2>") < html.index('id="key"') < html.index('id="results-table1"')
+    )

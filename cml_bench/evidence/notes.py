@@ -7,9 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-import numpy as np
-
-from cml_bench.evidence import stats
+from cml_bench.evidence import profiles, stats
 from cml_bench.evidence.table import Difference, Table, TableRow
 from cml_bench.evidence.verdict import GAIN, LOSS
 from cml_bench.study import preflight
@@ -40,8 +38,8 @@ def _checks(table: Table) -> list[str]:
         said += [_signs(table), *_detectable(table)]
     if any(cell.bold for _, _, cell in table.cells()):
         said.append(
-            "Bold: the best of a column, and all whose 95 % interval of the paired difference to it"
-            " reaches 0."
+            "Bold: the best of a column among rows that may be compared, and all whose 95 %"
+            " interval of the paired difference to it reaches 0."
         )
     for row in table.rows if table.compares else ():
         flips = {
@@ -236,21 +234,9 @@ def _aggregate(table: Table, row: TableRow) -> str:
     """A row against its baseline over the whole table; empty unless every column can be tested
     with the same seeds, since whole seeds are resampled.
     """
-    pairs, testable = [], True
-    for column in table.columns:
-        cell = row.cells[column]
-        if column.statistic == "mean" and cell.difference and cell.base:
-            pairs.append((cell, cell.base))
-            testable &= cell.difference.testable
-    # Table 3's G-Meta has fewer class splits on one graph.
-    same_seeds = len({tuple(sorted(cell.values)) for cell, _ in pairs}) == 1
-    if len(pairs) < 2 or not testable or not same_seeds:
+    whole = profiles.aggregated(table, row)
+    if whole is None:
         return ""
-    a, b = (
-        table.better * np.array([[cell.values[s] for s in sorted(cell.values)] for cell in cells])
-        for cells in zip(*pairs, strict=True)
-    )
-    whole = stats.aggregate(a, b, seed=0)
     p, d = whole.improvement, whole.iqm_difference
     return (
         f"Across the table, a run of {row.label} beats one of {row.against} with probability"

@@ -5,7 +5,6 @@ co-learner, and those tested with it (the † rows). The page draws these panels
 :func:`picture` sets the same ones below each other for the README and docs. Imports no torch.
 """
 
-import json
 import math
 import textwrap
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from cml_bench.evidence.table import Column, Difference, Table, TableRow
 from cml_bench.figures.outcomes import LOOKS, NOT_TESTED, look
 from cml_bench.figures.style import COLOURS
 from cml_bench.readings import META
-from cml_bench.report.charts import Spec, short
+from cml_bench.report.charts import Spec, on_phones, short
 from cml_bench.report.grids import beside_grid, difference_grid, signed
 
 FAR = 5
@@ -92,7 +91,7 @@ def _of_rows(
         "scale": {"domain": [*ends], "nice": False},
     }
     return {
-        "title": {"text": _on_phones(title, " ".join(title)), "frame": "group"},
+        "title": {"text": on_phones(title, " ".join(title)), "frame": "group"},
         "description": f"Paired differences of {table.title}. {' '.join(title)}. The table beneath"
         " holds the same numbers.",
         "width": "container",
@@ -178,18 +177,13 @@ def _row(table: Table, line: _Line, low: float, high: float) -> Spec:
     }
 
 
-def _on_phones(narrow: object, wide: object) -> Spec:
-    """A value where a panel's place on the page is narrow, and the one elsewhere."""
-    return {"expr": f"containerSize()[0] < 480 ? {json.dumps(narrow)} : {json.dumps(wide)}"}
-
-
 def _lines() -> Spec:
     """The vertical axis: what is compared and where, in two lines of text."""
     axis = {
         "labelExpr": "split(datum.label, '\\n')",
         "domain": False,
         "ticks": False,
-        "labelLimit": _on_phones(125, 240),  # so that there is room for the intervals
+        "labelLimit": on_phones(125, 240),  # so that there is room for the intervals
         "labelOffset": -7,  # the two lines are level with the mark
         "labelPadding": 16,  # an arrow stands between the label and the axis
     }

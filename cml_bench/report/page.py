@@ -29,7 +29,9 @@ from cml_bench.report import (
     forest,
     forms,
     grids,
+    key,
     learning,
+    overview,
     progress,
     runs,
     signs,
@@ -39,9 +41,13 @@ from cml_bench.study.plan import Plan
 from cml_bench.study.status import State, states
 from cml_bench.system.files import write_text
 
+_RECORDS = "records.csv"
+
 
 def write(plan: Plan, results: Path, out: Path, tables: list[Table]) -> Path:
-    """Write ``report.html`` to ``out``; it links the tables and figures that are there."""
+    """Write ``report.html`` and ``records.csv`` to ``out``; the page links the files that are
+    there.
+    """
     path = out / "report.html"
     write_text(path, _html(plan, Store(results), states(plan, results), out, tables))
     return path
@@ -50,42 +56,68 @@ def write(plan: Plan, results: Path, out: Path, tables: list[Table]) -> Path:
 def _html(
     plan: Plan, store: Store, by_run: dict[str, State], out: Path, tables: list[Table]
 ) -> str:
-    study, specs = plan.study, plan.specs
-    usable = {i: store.usable(spec)[0] for i, spec in specs.items()}
-    records = {i: record for i, record in usable.items() if record is not None}
+    content = _content(plan, store, by_run, out, tables)
+    shown = _grids(content)
+    cells = (cell for grid in shown for row in grid.rows for cell in row)
+    names = (name for grid in shown for name in grid.header)
     return (
         _environment()
         .get_template("report.html")
         .render(
-            title=study.title or study.study,
-            summary=texts.Prose(study.summary),
-            tiles=signs.groups(
-                summary.contrasts(plan, tables),
-                summary.tally(tables),
-                (sum(record.status == FINISHED for record in records.values()), len(specs)),
-            ),
-            abstract=summary.sentences(plan, tables, by_run),
-            facts=summary.facts(plan),
-            claims=claims.section(plan, store, out),
-            tables=[_section(table, out) for table in tables],
-            pictures=_pictures(plan, out),
-            progress=progress.sections(tables),
-            curves=learning.sections(plan, records),
-            costs=runs.costs(plan, records),
-            failures=[
-                runs.failure(state, store.folder(specs[i]))
-                for i, state in by_run.items()
-                if state.state in runs.FAILED
-            ],
-            provenance=summary.provenance(plan, list(records.values())),
-            runs=runs.listed(records),
-            cite={"paper": cite.PAPER, "harness": cite.harness(plan)},
-            downloads=_downloads(plan, out),
+            **content,
+            key=key.entries(cells, names, out),
             config=charts.CONFIG,
             library=charts.script(),
             versions=charts.versions(),
             version=cml_bench.__version__,
         )
+    )
+
+
+def _content(
+    plan: Plan, store: Store, by_run: dict[str, State], out: Path, tables: list[Table]
+) -> dict[str, Any]:
+    """What the template shows of a study, by name."""
+    study, specs = plan.study, plan.specs
+    usable = {i: store.usable(spec)[0] for i, spec in specs.items()}
+    records = {i: record for i, record in usable.items() if record is not None}
+    if records:
+        write_text(out / _RECORDS, runs.csv(records))
+    finished = sum(record.status == FINISHED for record in records.values())
+    return {
+        "title": study.title or study.study,
+        "summary": texts.Prose(study.summary),
+        "tiles": signs.groups(
+            summary.contrasts(plan, tables), summary.tally(tables), (finished, len(specs))
+        ),
+        "abstract": summary.sentences(plan, tables, by_run),
+        "facts": summary.facts(plan),
+        "claims": claims.section(plan, store, out),
+        "tables": [_section(plan, table, out) for table in tables],
+        "pictures": _pictures(plan, out),
+        "progress": progress.sections(tables),
+        "curves": learning.sections(plan, records),
+        "costs": runs.costs(plan, records),
+        "failures": [
+            runs.failure(state, store.folder(specs[i]))
+            for i, state in by_run.items()
+            if state.state in runs.FAILED
+        ],
+        "provenance": summary.provenance(plan, list(records.values())),
+        "runs": runs.listed(records),
+        "cite": {"paper": cite.PAPER, "harness": cite.harness(plan, [*records.values()])},
+        "downloads": _downloads(plan, out),
+    }
+
+
+def _grids(content: Any) -> list[grids.Grid]:
+    """Every grid in the page's content, however deep."""
+    if isinstance(content, grids.Grid):
+        return [content]
+    if isinstance(content, dict):
+        content = list(content.values())
+    return (
+        [found for part in content for found in _grids(part)] if isinstance(content, list) else []
     )
 
 
@@ -99,6 +131,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"told": texts.html, "number": leading_number, "embedded": _embedded}
+    environment.filters |= {"hinted": key.hinted, "heading": key.heading}
     environment.globals |= {"sign": signs.sign, "looks": LOOKS}
     return environment
 
@@ -128,14 +161,14 @@ def _existing(out: Path, names: list[str]) -> list[tuple[str, str]]:
     return [(name.rsplit(".", 1)[1], name) for name in names if (out / name).exists()]
 
 
-def _table_links(key: str, out: Path) -> list[tuple[str, str]]:
-    return _existing(out, [f"tables/{key}.{kind}" for kind in ("csv", "tex", "md")])
+def _table_links(table: str, out: Path) -> list[tuple[str, str]]:
+    return _existing(out, [f"tables/{table}.{kind}" for kind in ("csv", "tex", "md")])
 
 
 # -- sections
 
 
-def _section(table: Table, out: Path) -> dict[str, Any]:
+def _section(plan: Plan, table: Table, out: Path) -> dict[str, Any]:
     """A table, its differences as a chart and as lines, and its cells beside the paper's."""
     main = grids.grids(table)[0]
     if table.rules.by_inner_steps:
@@ -151,6 +184,7 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
         "labels": 2 if table.rules.by_inner_steps else 1,
         "forest": forest.panels(table),
         "differences": differences if differences.rows else None,
+        "overview": overview.section(plan, table),
         "beside": beside.section(table),
         "explanation": forms.explanation(table),
         "notes": table.notes,
@@ -165,17 +199,17 @@ def _section(table: Table, out: Path) -> dict[str, Any]:
 
 def _pictures(plan: Plan, out: Path) -> list[dict[str, Any]]:
     pictures = []
-    for key, figure in plan.figures.items():
-        path = out / "figures" / f"{key}.png"
+    for name, figure in plan.figures.items():
+        path = out / "figures" / f"{name}.png"
         if path.exists():
-            links = _existing(out, [f"figures/{key}.{kind}" for kind in ("svg", "pdf")])
+            links = _existing(out, [f"figures/{name}.{kind}" for kind in ("svg", "pdf")])
             source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
             caption = texts.Prose(figure.caption)
             pictures.append(
                 {
                     "title": figure.title,
                     "caption": caption,
-                    "key": key,
+                    "key": name,
                     "src": source,
                     "links": links,
                 }
@@ -185,10 +219,11 @@ def _pictures(plan: Plan, out: Path) -> list[dict[str, Any]]:
 
 def _downloads(plan: Plan, out: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """Title and links of every table and figure that can be downloaded."""
-    files = [(table.title, _table_links(key, out)) for key, table in plan.tables.items()]
+    files = [(table.title, _table_links(name, out)) for name, table in plan.tables.items()]
     kinds = ("png", "svg", "pdf")
     files += [
-        (figure.title, _existing(out, [f"figures/{key}.{kind}" for kind in kinds]))
-        for key, figure in plan.figures.items()
+        (figure.title, _existing(out, [f"figures/{name}.{kind}" for kind in kinds]))
+        for name, figure in plan.figures.items()
     ]
+    files.append(("All records of runs, a line for each result", _existing(out, [_RECORDS])))
     return [(title, links) for title, links in files if links]

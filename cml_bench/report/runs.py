@@ -1,6 +1,8 @@
 """What a study's runs cost, which they are, and which failed: for the page. Imports no torch."""
 
+import io
 import math
+from csv import writer
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import numpy as np
 from cml_bench import texts
 from cml_bench.records import Record
 from cml_bench.report.grids import DASH, Grid
-from cml_bench.report.learning import labels
+from cml_bench.report.learning import labels, titles
 from cml_bench.study.plan import Plan
+from cml_bench.study.provenance import commit_of
 from cml_bench.study.status import State
 
 _LOG_LINES = 20
@@ -31,13 +34,13 @@ def costs(plan: Plan, records: dict[str, Record]) -> Grid:
         "parameters",
         "peak memory, MB",
     ]
-    names, rows = labels(plan), []
+    names, named, rows = labels(plan), titles(plan), []
     for name, methods in plan.members.items():
         for key, by_shot in methods.items():
             for shot, ids in sorted(by_shot.items()):
                 here = [records[i] for i in ids if i in records]
                 if here:
-                    rows.append([names[name, key], name, str(shot), *_cost(here)])
+                    rows.append([names[name, key], named[name], str(shot), *_cost(here)])
     return Grid("Cost of each method, mean over its runs; memory: the largest", header, rows, set())
 
 
@@ -113,3 +116,26 @@ def listed(records: dict[str, Record]) -> Grid:
             ]
         )
     return Grid("All runs", header, rows, set())
+
+
+_COLUMNS = ("folder", "id", "method", "network", "data", "way", "shot", "seed", "steps", "status")
+_MORE = ("commit", "created", "training_seconds", "series", "mean", "unit")
+
+
+def csv(records: dict[str, Record]) -> str:
+    """All records as one CSV: a line for each series of test results of a run (one line without
+    any). The mean is over its test episodes, in percent or as a squared error.
+    """
+    lines: list[list[object]] = [[*_COLUMNS, *_MORE]]
+    for record in records.values():
+        s = record.spec
+        run = [record.folder.name, s.id, s.method, s.network.name if s.network else "", s.data_id]
+        run += [str(value) for value in (s.way, s.shot, s.seed, s.steps)]
+        run += [record.status, commit_of(record), record.created, f"{record.seconds.train:.6g}"]
+        unit = "percent" if record.kind == "classification" else "squared error"
+        for series, mean in record.results.items() or [("", None)]:
+            value = "" if mean is None else f"{record.scale * mean:.8g}"
+            lines.append([*run, series, value, unit])
+    text = io.StringIO()
+    writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
