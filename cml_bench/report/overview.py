@@ -13,12 +13,10 @@ from cml_bench.evidence.profiles import Improvement, Profile
 from cml_bench.evidence.table import Table
 from cml_bench.figures import style
 from cml_bench.figures.style import COLOURS
-from cml_bench.readings import META
 from cml_bench.report.charts import Spec, short
 from cml_bench.study.plan import Plan
 
-_DASHES = ([1, 0], [6, 2], [8, 2, 2, 2])  # of a colour that comes again
-_OTHER_READING = [2, 2]  # of a † row, which has its method's colour
+_DASHES = ([1, 0], [2, 2], [6, 2], [8, 2, 2, 2])
 
 
 def section(plan: Plan, table: Table) -> list[Spec]:
@@ -29,15 +27,15 @@ def section(plan: Plan, table: Table) -> list[Spec]:
 
 
 def _looks(plan: Plan, table: Table) -> dict[str, tuple[str, list[int]]]:
-    """Label of a row -> its colour, that of its method in all charts, and its dashes."""
+    """Label of a row -> its colour, that of its method in all charts, and its dashes, which
+    differ where a colour comes again.
+    """
     order, looks = style.order(plan), {}
-    for row in plan.tables[table.key].rows:
+    runs = [row.run for row in plan.tables[table.key].rows]
+    for place, row in enumerate(plan.tables[table.key].rows):
         number = order.index(row.run)
-        dashes = _DASHES[number // len(COLOURS) % len(_DASHES)]
-        looks[row.label] = (
-            COLOURS[number % len(COLOURS)],
-            dashes if row.reading == META else _OTHER_READING,
-        )
+        again = number // len(COLOURS) + runs[:place].count(row.run)
+        looks[row.label] = (COLOURS[number % len(COLOURS)], _DASHES[again % len(_DASHES)])
     return looks
 
 
