@@ -172,18 +172,23 @@ def test_a_filter_leaves_rows_that_have_all_its_words(page):
 
 def test_every_chart_is_drawn(page):
     charts = page.find_elements(By.CSS_SELECTOR, ".chart")
-    assert len(charts) == 2 + 1 + 4, "differences, gains over steps, learning curves"
+    assert len(charts) == 2 + 1 + 1 + 4, "differences, profile, gains over steps, learning curves"
     for chart in charts:
         assert chart.find_element(By.CSS_SELECTOR, "svg.marks").is_displayed()
         described = chart.find_element(By.CSS_SELECTOR, "[role=graphics-document]").get_attribute(
             "aria-label"
         )
-        kinds = ("Paired differences of T & U", "Paired improvement on valid", "Learning curves, ")
+        kinds = (
+            "Paired differences of T & U",
+            "Performance profile of T & U",
+            "Paired improvement on valid",
+            "Learning curves, ",
+        )
         assert described.startswith(kinds)
         assert chart.size["width"] > 300
     points = charts[0].find_elements(By.CSS_SELECTOR, "g.mark-symbol.role-mark path")
     assert len(points) == 2
-    lines = charts[5].find_elements(By.CSS_SELECTOR, "g.mark-line.role-mark path")
+    lines = charts[6].find_elements(By.CSS_SELECTOR, "g.mark-line.role-mark path")
     assert len(lines) == 2, "the mean of each method"
 
 
