@@ -104,7 +104,8 @@ def test_the_page_says_nothing_to_the_console_and_asks_nobody(browser, address):
         m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"
     ]
     assert address in asked, "requests are seen at all"
-    assert [url for url in asked if url != address and not url.startswith("data:")] == []
+    own = ("data:", "chrome://resources/")  # such as the browser's icons of a search field
+    assert [url for url in asked if url != address and not url.startswith(own)] == []
     blocked = browser.execute_async_script(
         "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('sent'), error =>"
         " done(`${error}`));"
@@ -171,19 +172,24 @@ def test_a_filter_leaves_rows_that_have_all_its_words(page):
 
 def test_every_chart_is_drawn(page):
     charts = page.find_elements(By.CSS_SELECTOR, ".chart")
-    assert len(charts) == 2 + 1 + 4, "differences, gains over steps, learning curves"
+    assert len(charts) == 2 + 1 + 1 + 4, "differences, profile, gains over steps, learning curves"
     for chart in charts:
         assert chart.find_element(By.CSS_SELECTOR, "svg.marks").is_displayed()
         described = chart.find_element(By.CSS_SELECTOR, "[role=graphics-document]").get_attribute(
             "aria-label"
         )
-        kinds = ("Paired differences of T & U", "Paired improvement on valid", "Learning curves, ")
+        kinds = (
+            "Paired differences of T & U",
+            "Performance profile of T & U",
+            "Paired improvement on valid",
+            "Learning curves, ",
+        )
         assert described.startswith(kinds)
         assert chart.size["width"] > 300
     points = charts[0].find_elements(By.CSS_SELECTOR, "g.mark-symbol.role-mark path")
     assert len(points) == 2
-    lines = charts[5].find_elements(By.CSS_SELECTOR, "g.mark-line.role-mark path")
-    assert len(lines) == 2 * 5 + 2, "a line for each run, and for the mean of each method"
+    lines = charts[6].find_elements(By.CSS_SELECTOR, "g.mark-line.role-mark path")
+    assert len(lines) == 2, "the mean of each method"
 
 
 def tooltip(page, element) -> dict[str, str]:
@@ -195,9 +201,34 @@ def tooltip(page, element) -> dict[str, str]:
     return {key.removesuffix(":"): value for key, value in cells}
 
 
+def curve_lines(page, chart) -> list:
+    return page.find_elements(By.CSS_SELECTOR, f"#{chart} g.mark-line.role-mark path")
+
+
+def test_single_runs_are_shown_by_a_toggle_and_one_method_by_its_legend(page):
+    assert len(curve_lines(page, "curve-1-3")) == 2
+    axis = page.find_element(By.CSS_SELECTOR, "#curve-1-3 g.role-axis").get_attribute("aria-label")
+    toggle = page.find_element(By.ID, "single-runs")
+    toggle.click()
+    WebDriverWait(page, 5).until(lambda b: len(curve_lines(b, "curve-1-3")) == 2 * 5 + 2)
+    again = page.find_element(By.CSS_SELECTOR, "#curve-1-3 g.role-axis").get_attribute("aria-label")
+    assert again == axis, "runs do not move the axes"
+    toggle.click()
+    WebDriverWait(page, 5).until(lambda b: len(curve_lines(b, "curve-1-3")) == 2)
+    name = page.find_elements(By.CSS_SELECTOR, "#curve-1-3 .role-legend-label text")[0]
+    ActionChains(page).move_to_element(name).click().perform()
+
+    def shown(b):
+        return [float(line.get_attribute("opacity") or 1) for line in curve_lines(b, "curve-1-3")]
+
+    WebDriverWait(page, 5).until(
+        lambda b: sorted(value > 0.5 for value in shown(b)) == [False, True]
+    )
+
+
 def test_pointing_at_a_curve_tells_run_step_and_score(page):
     points = page.find_elements(By.CSS_SELECTOR, "#curve-1-3 g.mark-symbol.role-mark path")
-    assert len(points) == 12 * 3
+    assert len(points) == 2 * 3, "of the means"
     assert tooltip(page, points[-1]) == {
         "method": "MAML + CML <i>",
         "seed": "mean of 5",
@@ -229,8 +260,8 @@ def test_a_phone_shows_it_without_sideways_scrolling(page, address):
     ]
     wide = page.find_element(By.CSS_SELECTOR, ".wide:has(#differences-table1)")
     assert page.execute_script(
-        "return arguments[0].scrollWidth > arguments[0].clientWidth", wide
-    ), "inside its box"
+        "return arguments[0].scrollWidth <= arguments[0].clientWidth", wide
+    ), "each row is a card"
     for chart in page.find_elements(By.CSS_SELECTOR, ".chart svg.marks"):
         assert 200 < chart.rect["width"] <= 360
 

@@ -13,7 +13,7 @@ from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Difference
 from cml_bench.figures.outcomes import LOOKS, look
 from cml_bench.records import Store
-from cml_bench.report import charts, forest, page, publish
+from cml_bench.report import charts, forest, page, publish, signs
 from tests.helpers.pages import LEVEL, specs_in, written
 from tests.helpers.plans import edited
 from tests.helpers.processes import loaded
@@ -75,7 +75,7 @@ def test_the_page_has_the_colours_and_signs_of_the_charts():
     css = page._environment().get_template("page.css").render()
     for name, looks in LOOKS.items():
         assert f"--{name.replace(' ', '-')}: {looks.colour};" in css
-        assert page._mark(name) == (looks.sign, name.replace(" ", "-"))
+        assert signs.mark(name) == (looks.sign, name.replace(" ", "-"))
 
 
 # -- panels

@@ -237,6 +237,36 @@ def test_no_shipped_table_has_an_unlike_pair(name):
     assert [line.startswith(meant) for line in said] == [True] * (name == "omniglot_study")
 
 
+# -- bold type
+
+
+def bold(resolved: Plan, root) -> list[str]:
+    """Labels of the rows that have a bold cell."""
+    table = build(resolved, finish(resolved, root, LEVEL), "t")
+    return [row.label for row, _, cell in table.cells() if cell.bold]
+
+
+def test_bold_type_compares_rows_that_are_alike(tmp_path):
+    """BOIL has other steps than both MAML rows: the best is bold among these two."""
+    methods = {"maml": {}, "maml+cml": {}, "boil": {"steps": 50}}
+    rows = [row("maml"), row("maml+cml", "maml"), row("boil")]
+    assert bold(plan(methods, rows), tmp_path / "a") == ["MAML+CML"]
+    twin = {**methods, "more": {"method": "boil", "steps": 50}}
+    both = bold(plan(twin, [*rows, row("more")]), tmp_path / "b")
+    assert both[0] == "MAML+CML"
+    assert {*both[1:]} <= {"BOIL", "MORE"}, "two groups, each with its own best"
+
+
+def test_a_row_whose_point_is_a_key_is_alike(tmp_path):
+    methods = {"maml": {}, "noise": {"method": "maml", "protocol_options": {"gradient_noise": 1}}}
+    varied = row("noise", "maml", varies=["protocol.gradient_noise"])
+    resolved = plan(methods, [row("maml"), varied])
+    runs = tuple(resolved.members["e"][key][1][0] for key in ("maml", "noise"))
+    plain, other = resolved.tables["t"].rows
+    assert likes.alike(resolved, (plain, other), runs)
+    assert not likes.alike(resolved, (plain, other.model_copy(update={"varies": ()})), runs)
+
+
 # -- readings at chance by construction
 
 
@@ -261,6 +291,29 @@ def test_a_reading_at_chance_by_construction_is_left_out_with_its_reason(anil, t
     )
     assert left in table.notes
     assert f"t: {left}" in likes.told(resolved)
+
+
+def test_a_figure_leaves_it_out_with_its_reason(anil):
+    lines = [row("anil+cml"), row("anil+cml", label="†", reading="co")]
+    figure = {
+        "kind": "accuracy",
+        "experiment": "e",
+        "title": "F",
+        "caption": "Seen.",
+        "runs": lines,
+    }
+    content = {
+        "study": "likes",
+        "experiments": {"e": experiment(400, methods={"anil": {}, "anil+cml": {}}, shots=[1])},
+        "tables": {},
+        "figures": {"f": figure},
+    }
+    drawn = resolve(parse(content, "test"), "test").figures["f"]
+    assert [line.label for line in drawn.runs] == ["ANIL+CML"]
+    assert "Seen. † is left out: at chance by construction, since" in drawn.caption
+    figure["runs"] = lines[1:]
+    with pytest.raises(UserError, match="test, f: no line is left: each is at chance by construct"):
+        resolve(parse(content, "test"), "test")
 
 
 @pytest.mark.parametrize("reading", ["co", "co_paired", "co_unpaired", "co_last", "co_eq9"])

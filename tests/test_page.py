@@ -9,8 +9,17 @@ from html.parser import HTMLParser
 import pytest
 
 from cml_bench.evidence.build import build
-from cml_bench.records import write_record
-from cml_bench.report import charts, forest, grids, page, summary, write
+from cml_bench.records import Store, write_record
+from cml_bench.report import (
+    charts,
+    forest,
+    grids,
+    learning,
+    page,
+    runs,
+    summary,
+    write,
+)
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.study.status import states
@@ -55,7 +64,7 @@ def test_the_page_stands_alone(tmp_path):
     resolved = study(seeds=3)
     finish(resolved, tmp_path, LEVEL)
     html = written(resolved, tmp_path)
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|tables/|#)""", html), (
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|tables/|records\.csv|#)""", html), (
         "nothing is loaded from elsewhere"
     )
     assert "http:" not in html
@@ -136,8 +145,6 @@ def test_the_page_tells_methods_of_different_recipes_apart():
 
 
 def told(resolved, root) -> list[str]:
-    from cml_bench.records import Store
-
     tables = [build(resolved, Store(root), key) for key in resolved.tables]
     return summary.sentences(resolved, tables, states(resolved, root))
 
@@ -148,19 +155,23 @@ def test_the_abstract_counts_what_the_tables_say(tmp_path):
     table = build(resolved, store, "table1")
     verdicts = [row[-1] for row in grids.difference_grid(table).rows]
     assert verdicts == ["undecided", "gain", "loss", "loss"]
-    first, methods, runs = told(resolved, tmp_path)
-    assert first == "4 paired differences were tested: 1 gain, 2 losses, 1 undecided."
+    first, methods, finished = told(resolved, tmp_path)
+    assert first == (
+        "4 paired differences were tested. CML: 1 gain, 0 losses, 1 undecided. CML†: 0 gains,"
+        " 2 losses, 0 undecided."
+    )
     assert (
         methods
         == "Methods: maml, maml+cml; data: glyphs; protocol: matched; γ = 1; n = 5 training seeds."
     )
-    assert runs == "20 of 20 runs are finished."
+    assert finished == "20 of 20 runs are finished."
     html = written(resolved, tmp_path)
     assert (
         '<li class="loss"><b>2</b> <span class="sign loss" aria-hidden="true">▼</span> losses</li>'
         in html
     )
     assert '<li class="undecided"><b>1</b>' in html
+    assert re.findall(r"<h3>(.*?) <small>", html) == ["CML", "CML†", "Runs"]
     assert "not-tested" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
 
 
@@ -187,7 +198,7 @@ def test_untested_differences_are_no_verdicts(tmp_path):
         == "4 paired differences have no verdict (n = 3: shown, not tested)."
     )
     html = written(resolved, tmp_path)
-    assert '<li class="not-tested"><b>4</b>' in html
+    assert html.count('<li class="not-tested"><b>2</b>') == 2, "of CML and of CML†"
     assert '<li class="gain">' not in html, "nothing was tested, so no count of gains"
     assert (
         '<span class="sign not-tested" aria-hidden="true">●</span> n = 3: shown, not tested</td>'
@@ -255,7 +266,7 @@ def test_runs_that_failed_are_told_with_the_ends_of_their_logs(tmp_path):
 
 def costs(resolved, store) -> list[dict[str, str]]:
     records = {run.id: store.read(run.spec) for run in resolved.runs}
-    grid = page._costs(resolved, {i: r for i, r in records.items() if r})
+    grid = runs.costs(resolved, {i: r for i, r in records.items() if r})
     return [dict(zip(grid.header, row, strict=True)) for row in grid.rows]
 
 
@@ -278,8 +289,8 @@ def test_cost_of_each_method(tmp_path):
     assert cml["training, MFLOP a task"] == "0.0"
     assert cml["parameters"] == "1,500"
     assert {line["peak memory, MB"] for line in lines} == {"–"}, "records of before have none"
-    runs = [store.read(run.spec) for run in resolved.runs]
-    for peak, record in enumerate(r for r in runs if r.spec.method == "maml" and r.spec.shot == 1):
+    made = [store.read(run.spec) for run in resolved.runs]
+    for peak, record in enumerate(r for r in made if r.spec.method == "maml" and r.spec.shot == 1):
         write_record(
             record.folder,
             record.content | {"memory": {"peak": 10**6 * (peak + 7), "of": "process"}},
@@ -324,7 +335,7 @@ def test_cells_are_sorted_by_the_number_they_begin_with(text, value):
 
 def test_methods_of_equal_labels_are_told_by_their_keys(tmp_path):
     resolved = labelled(study(seeds=2), lambda _: "The same")
-    assert page._labels(resolved) == {("e", "maml"): "maml", ("e", "maml+cml"): "maml+cml"}
+    assert learning.labels(resolved) == {("e", "maml"): "maml", ("e", "maml+cml"): "maml+cml"}
 
 
 def test_ids_on_the_page_are_of_one_element_each(tmp_path):

@@ -9,9 +9,11 @@ import vl_convert
 
 from cml_bench.figures import style
 from cml_bench.figures.outcomes import LOOKS
-from cml_bench.report import charts, page
+from cml_bench.report import charts, learning, page
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
 from tests.helpers.pages import LEVEL, specs_in, written
-from tests.helpers.simulated import finish, study
+from tests.helpers.simulated import experiment, finish, study
 
 
 def drawn(spec: dict) -> str:
@@ -58,7 +60,7 @@ def test_the_mean_curve_is_over_steps_that_all_runs_have():
 def test_long_curves_are_thinned_from_the_first_step_to_the_last():
     steps = list(range(0, 7001, 7))
     curve = charts.Curve("m", "0", steps, np.linspace(0, 1, len(steps)).tolist())
-    (line,) = charts.learning([curve], ["m"], "t", "classification", 40)["data"]["values"]
+    (line,) = charts.learning([curve], {"m": 0}, "t", "classification", 40)["data"]["values"]
     assert (len(line["step"]), line["step"][0], line["step"][-1]) == (40, 0, 7000)
     assert len(line["score"]) == 40
 
@@ -66,7 +68,7 @@ def test_long_curves_are_thinned_from_the_first_step_to_the_last():
 @pytest.mark.parametrize(("kind", "steps"), [("classification", [0, 20]), ("regression", [20])])
 def test_scores_that_an_axis_cannot_show_are_left_out(kind, steps):
     curve = charts.Curve("m", "0", [0, 10, 20, 30], [0.0, math.nan, 2.0, math.inf])
-    (line,) = charts.learning([curve], ["m"], "t", kind, 40)["data"]["values"]
+    (line,) = charts.learning([curve], {"m": 0}, "t", kind, 40)["data"]["values"]
     assert line["step"] == steps
 
 
@@ -88,7 +90,7 @@ def test_a_study_of_many_runs_has_a_page_of_bounded_size():
         charts.Curve("m", str(s), steps, np.random.default_rng(s).random(300).tolist())
         for s in range(800)
     ]
-    spec = charts.learning(curves, ["m"], "t", "classification", charts.MOST_POINTS // (2 * 800))
+    spec = charts.learning(curves, {"m": 0}, "t", "classification", charts.MOST_POINTS // (2 * 800))
     assert len(json.dumps(spec, separators=(",", ":"))) < 300_000
 
 
@@ -106,3 +108,38 @@ def test_verdicts_stand_out_from_a_light_page_and_from_a_dark_one(background):
     for look in LOOKS.values():
         a, b = sorted((luminance(look.colour), luminance(background)))
         assert (b + 0.05) / (a + 0.05) >= 3, "WCAG 2, 1.4.11"
+
+
+def test_the_mean_has_its_interval_and_a_logarithmic_axis_cuts_it():
+    curves = [charts.Curve("m", str(k), [0, 10], [1.0, v]) for k, v in enumerate((2.0, 4.0, 9.0))]
+    spec = charts.learning(curves, {"m": 4}, "t", "classification", 40)
+    *_, mean = spec["data"]["values"]
+    assert (mean["seed"], mean["score"]) == ("mean of 3", [1.0, 5.0])
+    assert mean["high"] == pytest.approx([1.0, 5 + 4.3027 * 3.6056 / math.sqrt(3)], rel=1e-4)
+    assert mean["low"][1] == pytest.approx(5 - 4.3027 * 3.6056 / math.sqrt(3), rel=1e-4)
+    assert spec["encoding"]["color"]["scale"]["range"] == [style.COLOURS[4]]
+    assert spec["encoding"]["y"]["scale"]["domain"] == [mean["low"][1], mean["high"][1]]
+    *_, mean = charts.learning(curves, {"m": 0}, "t", "regression", 40)["data"]["values"]
+    assert mean["low"] == [1.0, 1.0], "the lowest score of a run"
+
+
+def test_a_method_has_one_colour_in_all_experiments():
+    content = {
+        "study": "s",
+        "seeds": 1,
+        "experiments": {
+            "first": experiment(400, methods={"maml": {}, "boil": {}}),
+            "second": experiment(400, methods={"boil": {}, "maml+cml": {}}),
+        },
+        "tables": {
+            "t": {
+                "kind": "accuracy",
+                "experiment": "first",
+                "title": "One",
+                "rows": [{"label": "MAML", "run": "maml"}, {"label": "BOIL", "run": "boil"}],
+            }
+        },
+    }
+    plan = resolve(parse(content, "test"), "test")
+    assert style.order(plan) == ["maml", "boil", "maml+cml"]
+    assert learning.titles(plan) == {"first": "One", "second": "second"}

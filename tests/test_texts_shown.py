@@ -23,7 +23,7 @@ from cml_bench.figures.kinds.cosine import CosineFigure
 from cml_bench.figures.kinds.curves import CurvesFigure
 from cml_bench.figures.kinds.gradients import GradientsFigure
 from cml_bench.records import Store
-from cml_bench.report import charts, forest, page, write
+from cml_bench.report import charts, cite, forest, write
 from tests.helpers.awkward import BASE, CAPTION, GROUP, LABELS, LEVEL, SHOWN, TITLE, study
 from tests.helpers.checkouts import ROOT
 from tests.helpers.pages import specs_in, written
@@ -67,7 +67,9 @@ def test_the_page_has_every_label_and_no_element_more(awkward, tmp_path):
     )
     finish(plain, tmp_path, LEVEL)
     write.figures(plain, tmp_path, [])
-    assert page.tags == Page(written(plain, tmp_path)).tags
+    other = Page(written(plain, tmp_path))
+    signs = {"abbr", "div", "dt", "dd"}  # a label may hold signs, which have hints and a key
+    assert all(page.tags[tag] == other.tags[tag] for tag in {*page.tags, *other.tags} - signs)
     assert page.ids == Page(html.replace(TITLE, "T")).ids
     assert len(set(page.ids)) == len(page.ids)
     assert page.texts["h1"] == page.texts["title"] == [TITLE]
@@ -121,9 +123,9 @@ def test_rows_of_one_label_are_told_apart_by_their_baselines():
 def test_bibtex(awkward):
     resolved, _, _ = awkward
     renamed = edited(resolved, lambda plan: plan["study"].update(study="my_study"))
-    note = re.search(r"note    = \{Study (.*), plan", page._harness(renamed))[1]
+    note = re.search(r"note    = \{Study (.*), plan", cite.harness(renamed, []))[1]
     assert note == r"my\_study"
-    assert r"{cml\_bench: a " in page._harness(resolved)
+    assert r"{cml\_bench: a " in cite.harness(resolved, [])
 
 
 # -- pictures

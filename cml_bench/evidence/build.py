@@ -8,8 +8,9 @@ import numpy as np
 from cml_bench.content import Engine
 from cml_bench.errors import UserError
 from cml_bench.evidence import floors, paper, stats
+from cml_bench.evidence.bold import embolden
 from cml_bench.evidence.notes import all_runs, not_run, notes
-from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
+from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow, mixture
 from cml_bench.evidence.verdict import cell_summary
 from cml_bench.records import COLLAPSED, FINISHED, Record, Store
 from cml_bench.registry import tables
@@ -26,7 +27,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
     """The table ``key`` of a plan, from the runs that are finished so far."""
     reader = _Reader(plan, store)
     table = _computed(reader, key)
-    _embolden(table)
+    embolden(plan, table)
     told = []
     if any(_collapsed(cell) or _collapsed(cell.base) for _, _, cell in table.all_cells()):
         told = all_runs(table, _computed(_Reader(plan, store, (FINISHED, COLLAPSED)), key))
@@ -339,48 +340,3 @@ def _rounding(record: Record) -> tuple[Engine, int | None]:
     """What rounding depends on: the engine (but not which GPU of several), and tasks at once."""
     device = record.engine.device.partition(":")[0]
     return record.engine.model_copy(update={"device": device}), record.tasks_at_once
-
-
-def mixture(cells: list[Cell]) -> str:
-    """Why cells cannot be compared with each other; empty: they can. The reasons are other data
-    under one name, and another precision.
-    """
-    hashes: dict[str, set[str]] = {}
-    precisions = set()
-    for record in (record for cell in cells for record in cell.records.values()):
-        hashes.setdefault(record.spec.data_id, set()).add(record.data_sha256)
-        precisions.add(record.spec.precision)
-    if any(len(of_one_name) > 1 for of_one_name in hashes.values()):
-        return "runs on different data: not tested"
-    return "runs of different precision: not tested" if len(precisions) > 1 else ""
-
-
-def _embolden(table: Table) -> None:
-    """Set the best cells of each column in bold, where all its rows are complete.
-
-    A row that has one run by design (such as an untrained network) cannot be tested. It is never
-    bold, and where it is ahead of all others, nothing in the column is. The rows of the key
-    ``untrained`` do not count.
-    """
-    for column in table.columns:
-        rows = [row for row in table.results if not row.untrained]
-        cells = [row.cells[column] for row in rows]
-        rivals = {str(i): cell for i, cell in enumerate(cells) if cell.wanted > 1}
-        if (
-            not rivals
-            or not all(cell.complete for cell in rivals.values())
-            or mixture(list(rivals.values()))
-        ):
-            continue
-        best = max(table.better * cell.mean for cell in rivals.values())
-        if any(
-            table.better * value > best
-            for cell in cells
-            if cell.wanted == 1
-            for value in cell.values.values()
-        ):
-            continue
-        scores = {name: list(cell.values.values()) for name, cell in rivals.items()}
-        seeds = {name: list(cell.values) for name, cell in rivals.items()}
-        for name in stats.best_set(scores, table.better > 0, seeds):
-            rivals[name].bold = True

@@ -7,9 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-import numpy as np
-
-from cml_bench.evidence import stats
+from cml_bench.evidence import profiles, stats
 from cml_bench.evidence.table import Difference, Table, TableRow
 from cml_bench.evidence.verdict import GAIN, LOSS, UNDECIDED
 from cml_bench.study import preflight
@@ -44,8 +42,8 @@ def _checks(table: Table) -> list[str]:
         said += [_signs(table), *_detectable(table)]
     if any(cell.bold for _, _, cell in table.cells()):
         said.append(
-            "Bold is the best of a column, and every row whose paired difference to the best has a"
-            " 95 % interval that reaches 0."
+            "Bold is the best of a column among rows that may be compared, and every such row whose"
+            " paired difference to the best has a 95 % interval that reaches 0."
         )
     return said + _sign_flips(table)
 
@@ -243,21 +241,9 @@ def _aggregate(table: Table, row: TableRow) -> str:
     """A row against its baseline over the whole table; empty unless every column can be tested
     with the same seeds, since whole seeds are resampled.
     """
-    pairs, testable = [], True
-    for column in table.columns:
-        cell = row.cells[column]
-        if column.statistic == "mean" and cell.difference and cell.base:
-            pairs.append((cell, cell.base))
-            testable &= cell.difference.testable
-    # Table 3's G-Meta has fewer class splits on one graph.
-    same_seeds = len({tuple(sorted(cell.values)) for cell, _ in pairs}) == 1
-    if len(pairs) < 2 or not testable or not same_seeds:
+    whole = profiles.aggregated(table, row)
+    if whole is None:
         return ""
-    a, b = (
-        table.better * np.array([[cell.values[s] for s in sorted(cell.values)] for cell in cells])
-        for cells in zip(*pairs, strict=True)
-    )
-    whole = stats.aggregate(a, b, seed=0)
     p, d = whole.improvement, whole.iqm_difference
     told = f"{d.value:.3g} [{d.low:.3g}, {d.high:.3g}]".replace("-", "−")
     return (

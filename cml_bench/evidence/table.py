@@ -5,7 +5,7 @@ without a finished run is a dash, so a table can be made while a study still run
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -300,3 +300,17 @@ class Table:
         for row, column, cell in self.cells() if self.compares else ():
             if cell.difference and column.statistic == "mean":
                 yield row, column, cell.difference
+
+
+def mixture(cells: Sequence[Cell]) -> str:
+    """Why cells cannot be compared with each other; empty: they can. The reasons are other data
+    under one name, and another precision.
+    """
+    hashes: dict[str, set[str]] = {}
+    precisions = set()
+    for record in (record for cell in cells for record in cell.records.values()):
+        hashes.setdefault(record.spec.data_id, set()).add(record.data_sha256)
+        precisions.add(record.spec.precision)
+    if any(len(of_one_name) > 1 for of_one_name in hashes.values()):
+        return "runs on different data: not tested"
+    return "runs of different precision: not tested" if len(precisions) > 1 else ""

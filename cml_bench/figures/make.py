@@ -25,8 +25,7 @@ def figures(plan: Plan, results: Path, keys: list[str], out: Path) -> list[Path]
         if key not in plan.figures:
             raise unknown("figure", key, plan.figures)
         figure = plan.figures[key]
-        # A method has one colour in all figures of its experiment.
-        styles = _styles(list(plan.members[figure.experiment]), [row.run for row in figure.runs])
+        styles = _styles(style.order(plan), [row.run for row in figure.runs])
         arrays = _arrays(plan, Store(results), key, out / "probes" / f"{key}.npz")
         picture = figure.drawn(arrays, styles)
         for kind in ("png", "svg", "pdf"):

@@ -10,6 +10,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cml_bench.study.plan import Plan
+
 # Okabe and Ito's palette: told apart with every common colour-vision deficiency, and in grey by
 # lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -17,6 +19,13 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 matplotlib.rcParams.update({"svg.hashsalt": "cml_bench", "font.size": 9, "axes.spines.top": False})
 matplotlib.rcParams.update({"axes.spines.right": False, "svg.fonttype": "path"})
 matplotlib.rcParams["text.parse_math"] = False  # a label's `$` and `_` mean themselves
+
+
+def order(plan: Plan) -> list[str]:
+    """The keys of a study's methods, each once: a key's place is the number of its style, the same
+    in all charts and figures of the study.
+    """
+    return list(dict.fromkeys(key for methods in plan.members.values() for key in methods))
 
 
 def line_style(k: int) -> dict[str, Any]:

@@ -7,12 +7,14 @@ on paper. Series differ by dashes and shapes too, never by colour alone. Imports
 
 import functools
 import io
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from cml_bench.evidence import stats
 from cml_bench.figures.style import COLOURS
 from cml_bench.records import Record
 
@@ -21,6 +23,7 @@ Spec = dict[str, Any]
 MOST_POINTS = 20_000
 """Points of all learning curves of a page: more would make it large and slow to draw."""
 
+_FAINT = 0.06  # opacity of a line that is not chosen in the legend
 _DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2])
 _TEXT = {
     "labelColor": "currentColor",
@@ -122,59 +125,89 @@ def mean(group: Sequence[Curve]) -> Curve:
     return Curve(group[0].method, f"mean of {len(group)}", steps, means)
 
 
-def learning(
-    runs: Sequence[Curve], methods: Sequence[str], title: str, kind: str, most: int
-) -> Spec:
-    """One line a run, and a thick one for the mean over the runs of a method.
-
-    ``methods`` are all that have a colour in this experiment. ``kind``: classification or
-    regression; errors fall by orders of magnitude, so their axis is logarithmic. ``most``: points
-    of a line.
+def spread(group: Sequence[Curve], steps: Sequence[int]) -> list[float]:
+    """The half-width of the 95 % t interval over the runs of one method at each of these steps,
+    where all of them have a score.
     """
-    score = "accuracy, %"
+    at = [dict(zip(curve.steps, curve.scores, strict=True)) for curve in group]
+    return [stats.t_interval([scores[step] for scores in at]).half for step in steps]
+
+
+def learning(
+    runs: Sequence[Curve], styles: Mapping[str, int], title: str, kind: str, most: int
+) -> Spec:
+    """The mean over the runs of each method with its 95 % t interval. Single runs are shown while
+    the signal ``runs`` is true, and one method where its entry in the legend is clicked.
+
+    ``styles`` are the methods with a colour in this experiment, and the number of each one's style.
+    ``kind``: classification or regression; errors fall by orders of magnitude, so their axis is
+    logarithmic. ``most``: points of a line.
+    """
+    score, least = "accuracy, %", -1.0
     scale: Spec = {"zero": False}
-    least = -1.0
     if kind == "regression":
         score, scale = "squared error", {"type": "log", "nice": False}
         least = 0.0  # which has no logarithm
-    grouped = [[c for c in runs if c.method == name] for name in methods]
-    thick = [mean(group) for group in grouped if len(group) > 1]
+    groups = [group for name in styles if len(group := [c for c in runs if c.method == name]) > 1]
+    lines = [_line(curve, most, least) for curve in runs]
+    lowest = min((v for line in lines for v in line["score"]), default=least)
+    lines += [_mean_line(group, most, least, lowest) for group in groups]
+    # Given, since hidden runs have no extent, and so that the axes stay when they are shown.
     x = {
         "field": "step",
         "type": "quantitative",
         "title": "outer step",
         "axis": {"tickCount": 5, "grid": False},
+        "scale": {"domain": _ends(lines, "step"), "nice": False},
     }
+    scale["domain"] = _ends(lines, "score", "low", "high")
     y = {"field": "score", "type": "quantitative", "title": score, "scale": scale}
     return {
         "title": title,
-        "description": f"Learning curves, {title}: {score} over outer steps, a line for each run.",
+        "description": f"Learning curves, {title}: {score} over outer steps, mean and 95 % t"
+        " interval of each method.",
         "width": "container",
         "height": 230,
-        "data": {"values": [_line(c, most, c in thick, least) for c in (*runs, *thick)]},
-        "transform": [{"flatten": ["step", "score"]}],
-        "encoding": {"x": x, "y": y, **_series(methods)},
+        # Pixels of an entry of the legend: page.js makes as many columns as there is room for.
+        "usermeta": {"entry": 7 * max(map(len, styles), default=0) + 44},
+        "params": [{"name": "runs", "value": not groups}],
+        "data": {"values": lines},
+        "encoding": {"x": x, "y": y, **_series(styles)},
         "layer": [
-            _lines(mean=False, strong=not thick),
-            *([_lines(mean=True, strong=True)] if thick else []),
+            *([_band()] if groups else []),
+            _lines(mean=False, strong=not groups),
+            *([_lines(mean=True, strong=True)] if groups else []),
             _hover(),
         ],
     }
 
 
-def _series(methods: Sequence[str]) -> Spec:
+def _ends(lines: Iterable[Spec], *names: str) -> list[float]:
+    """The least and the largest value of these lists of the lines; 0 and 1 without any."""
+    values = [value for line in lines for name in names for value in line.get(name, ())]
+    values = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    return [min(values), max(values)]
+
+
+def on_phones(narrow: object, wide: object) -> Spec:
+    """A value where a chart's place on the page is narrow, and the one elsewhere."""
+    return {"expr": f"containerSize()[0] < 480 ? {json.dumps(narrow)} : {json.dumps(wide)}"}
+
+
+def _series(styles: Mapping[str, int]) -> Spec:
     """A method's colour and dashes. As in the figures, every colour is used once before the dashes
     change. Here, two methods next to each other have different dashes, too.
     """
-    colours = [COLOURS[k % len(COLOURS)] for k in range(len(methods))]
-    dashes = [_DASHES[(k + k // len(COLOURS)) % len(_DASHES)] for k in range(len(methods))]
-    legend = {"symbolType": "stroke", "columns": {"expr": "max(1, floor(width / 150))"}}
+    every = styles.values()
+    colours = [COLOURS[k % len(COLOURS)] for k in every]
+    dashes = [_DASHES[(k + k // len(COLOURS)) % len(_DASHES)] for k in every]
+    legend = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 2.5}
     shared = {"field": "method", "type": "nominal"}
     return {
-        "color": {**shared, "scale": {"domain": list(methods), "range": colours}, "legend": legend},
+        "color": {**shared, "scale": {"domain": list(styles), "range": colours}, "legend": legend},
         "strokeDash": {
             **shared,
-            "scale": {"domain": list(methods), "range": dashes},
+            "scale": {"domain": list(styles), "range": dashes},
             "legend": legend,
         },
     }
@@ -183,14 +216,35 @@ def _series(methods: Sequence[str]) -> Spec:
 def _lines(mean: bool, strong: bool) -> Spec:
     over = {"param": "run", "empty": False}
     return {
-        "transform": [{"filter": "datum.mean" if mean else "!datum.mean"}],
+        "transform": _shown("datum.mean" if mean else "!datum.mean && runs"),
         "mark": {"type": "line", "interactive": False, "aria": strong},
         "encoding": {
             "detail": {"field": "seed"},
-            "opacity": {"condition": {**over, "value": 1}, "value": 1 if strong else 0.55},
+            "opacity": {
+                "condition": {"param": "method", "value": 1 if strong else 0.55},
+                "value": _FAINT,
+            },
             "strokeWidth": {"condition": {**over, "value": 3}, "value": 2.5 if strong else 1},
         },
     }
+
+
+def _band() -> Spec:
+    return {
+        "transform": _shown("datum.mean", "low", "high"),
+        "mark": {"type": "area", "interactive": False, "aria": False, "strokeWidth": 0},
+        "encoding": {
+            "y": {"field": "low", "type": "quantitative"},
+            "y2": {"field": "high"},
+            "strokeDash": None,
+            "opacity": {"condition": {"param": "method", "value": 0.18}, "value": 0},
+        },
+    }
+
+
+def _shown(test: str, *more: str) -> list[Spec]:
+    """The points of those lines that pass a test."""
+    return [{"filter": test}, {"flatten": ["step", "score", *more]}]
 
 
 def _hover() -> Spec:
@@ -201,9 +255,14 @@ def _hover() -> Spec:
         "on": "pointerover",
         "clear": "pointerout",
     }
+    chosen = {"type": "point", "fields": ["method"]}
     told = ("method", "seed", "step", "score")
     return {
-        "params": [{"name": "run", "select": select}],
+        "params": [
+            {"name": "run", "select": select},
+            {"name": "method", "select": chosen, "bind": "legend"},
+        ],
+        "transform": _shown("datum.mean || runs"),
         "mark": {"type": "point", "size": 90, "opacity": 0, "filled": True, "aria": False},
         "encoding": {
             "strokeDash": None,
@@ -214,7 +273,7 @@ def _hover() -> Spec:
     }
 
 
-def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
+def _line(curve: Curve, most: int, least: float) -> Spec:
     """A curve as one entry of the data: lists of steps and scores, which Vega-Lite unrolls.
 
     Scores of at most ``least`` and infinite ones are left out, and all but ``most`` of the rest.
@@ -225,10 +284,21 @@ def _line(curve: Curve, most: int, mean: bool, least: float) -> Spec:
     return {
         "method": curve.method,
         "seed": curve.seed,
-        "mean": mean,
+        "mean": False,
         "step": steps,
         "score": scores,
     }
+
+
+def _mean_line(group: Sequence[Curve], most: int, least: float, lowest: float) -> Spec:
+    """As :func:`_line`, with the ends of the interval. On a logarithmic axis (``least`` 0) a lower
+    end is cut at the ``lowest`` score of the chart, since it may be no positive number.
+    """
+    line = _line(mean(group), most, least)
+    halves = spread(group, line["step"])
+    ends = [(v - half, v + half) for v, half in zip(line["score"], halves, strict=True)]
+    low = [short(max(end, lowest) if least == 0 else end) for end, _ in ends]
+    return {**line, "mean": True, "low": low, "high": [short(end) for _, end in ends]}
 
 
 def thinned(points: list[Any], most: int) -> list[Any]:

@@ -17,7 +17,8 @@ from cml_bench.evidence.deciding import NOT_RUN, OUTCOMES, Cell, Source
 from cml_bench.evidence.verdict import CANNOT_TELL
 from cml_bench.figures import make
 from cml_bench.records import Record, Store
-from cml_bench.report.grids import DASH, Grid, numbers
+from cml_bench.report import signs
+from cml_bench.report.grids import DASH, Grid, columns, numbers
 from cml_bench.study import config, plan
 from cml_bench.study.plan import Plan
 from cml_bench.texts import Prose, markdown, paragraph
@@ -106,8 +107,17 @@ def of_study(of: Plan, store: Store, home: Path, path: Path) -> Grid | None:
 
 def section(of: Plan, store: Store, home: Path) -> dict[str, Any] | None:
     """What a study's page shows of its claims; None if it has none."""
-    shown = of_study(of, store, home, CLAIMS)
-    return {"grid": shown, "explanation": EXPLANATION} if shown else None
+    found = of_study(of, store, home, CLAIMS)
+    if found is None:
+        return None
+    order = ["claim", "outcome", "weakest", "cells", "run here", "size", "in the paper"]
+    shown = columns(found, order)
+    outcomes = [row[order.index("outcome")] for row in shown.rows]
+    return {
+        "grid": shown,
+        "explanation": EXPLANATION,
+        "tiles": signs.claims(outcomes, evidence.VERDICTS),
+    }
 
 
 def text(shown: Grid) -> str:

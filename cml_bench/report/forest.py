@@ -5,7 +5,6 @@ co-learner, and those tested with it (the † rows). The page draws these panels
 :func:`picture` sets the same ones below each other for README and docs. Imports no torch.
 """
 
-import json
 import math
 import textwrap
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ from statistics import median_low
 from typing import Literal
 
 from cml_bench.evidence.table import Column, Difference, Table, TableRow
-from cml_bench.figures.outcomes import LOOKS, look
+from cml_bench.figures.outcomes import LOOKS, NOT_TESTED, look
 from cml_bench.figures.style import COLOURS
 from cml_bench.readings import META
-from cml_bench.report.charts import Spec, short
-from cml_bench.report.grids import difference_grid, signed
+from cml_bench.report.charts import Spec, on_phones, short
+from cml_bench.report.grids import beside_grid, difference_grid, signed
 
 FAR = 5
 """An interval that reaches more than so many times as far from 0 as the median one is cut."""
@@ -71,15 +70,28 @@ def _panel(
 ) -> Spec:
     low, high = reach([d for (_, _, d), _ in lines])
     rows = [{**told, **_row(table, line, low, high)} for line, told in lines]
+    return _of_rows(table, title, rows, (low, high), {name: name for name in tooltip})
+
+
+def _of_rows(
+    table: Table,
+    title: Sequence[str],
+    rows: list[Spec],
+    ends: tuple[float, float],
+    tooltip: dict[str, str],
+) -> Spec:
+    """A panel with a line for each of these rows, on an axis with these ends. ``tooltip``: what is
+    shown under the pointer, field -> title.
+    """
     colour, shape = _outcome(rows, "colour"), _outcome(rows, "shape")
     x = {
         "type": "quantitative",
         "title": [table.rules.gain_unit, f"95 % t interval over {table.replicates}"],
         "axis": {"tickCount": 6},
-        "scale": {"domain": [low, high], "nice": False},
+        "scale": {"domain": [*ends], "nice": False},
     }
     return {
-        "title": {"text": _on_phones(title, " ".join(title)), "frame": "group"},
+        "title": {"text": on_phones(title, " ".join(title)), "frame": "group"},
         "description": f"Paired differences of {table.title}. {' '.join(title)}. The table beneath"
         " holds the same numbers.",
         "width": "container",
@@ -88,6 +100,37 @@ def _panel(
         "encoding": {"y": _lines()},
         "layer": [_band(tooltip), *_marks(x, colour, shape), *_cut(colour)],
     }
+
+
+def beside_paper(table: Table) -> Spec | None:
+    """Our gains with their intervals, and the paper's gain of each as a ring on the same line; None
+    where no row has both.
+    """
+    grid = beside_grid(table)
+    tooltip = {f"told {k}": name for k, name in enumerate(grid.header[2:])}
+    rows, lines = [], []
+    for line, cells in zip(table.beside, grid.rows, strict=True):
+        d, row = line.cell.difference, next(r for r in table.rows if r.label == line.label)
+        if d is not None and line.paper_gain is not None:
+            told = dict(zip(tooltip, cells[2:], strict=True))
+            lines.append((told, (row, line.column, d), line))
+    if not lines:
+        return None
+    low, high = reach([d for _, (_, _, d), _ in lines])
+    theirs = [short(d.better * (line.paper_gain or 0.0)) for _, (_, _, d), line in lines]
+    room = 0.05 * (high - low)
+    low, high = min([low, *(v - room for v in theirs)]), max([high, *(v + room for v in theirs)])
+    for (told, drawn, line), paper in zip(lines, theirs, strict=True):
+        outcome = look(line.gain.verdict if line.gain else NOT_TESTED).name
+        rows.append({**told, **_row(table, drawn, low, high), "outcome": outcome, "theirs": paper})
+    title = "Our gains (filled) and the paper's (rings)"
+    panel = _of_rows(table, [title], rows, (low, high), tooltip)
+    panel["description"] = f"{title} of {table.title}. The table beneath holds the same numbers."
+    ring = {"type": "point", "filled": False, "size": 110, "strokeWidth": 1.6, "opacity": 1}
+    still = {"shape": "circle", "color": "currentColor", "interactive": False, "aria": False}
+    x = {"type": "quantitative", "field": "theirs"}
+    panel["layer"].append({"mark": {**ring, **still}, "encoding": {"x": x}})
+    return panel
 
 
 def reach(differences: Sequence[Difference]) -> tuple[float, float]:
@@ -134,31 +177,31 @@ def _row(table: Table, line: _Line, low: float, high: float) -> Spec:
     }
 
 
-def _on_phones(narrow: object, wide: object) -> Spec:
-    """A value where a panel's place on the page is narrow, and the one elsewhere."""
-    return {"expr": f"containerSize()[0] < 480 ? {json.dumps(narrow)} : {json.dumps(wide)}"}
-
-
 def _lines() -> Spec:
     """The vertical axis: what is compared and where, in two lines of text."""
     axis = {
         "labelExpr": "split(datum.label, '\\n')",
         "domain": False,
         "ticks": False,
-        "labelLimit": _on_phones(125, 240),  # so that there is room for the intervals
+        "labelLimit": on_phones(125, 240),  # so that there is room for the intervals
         "labelOffset": -7,  # the two lines are level with the mark
         "labelPadding": 16,  # an arrow stands between the label and the axis
     }
     return {"field": "line", "type": "nominal", "sort": None, "title": None, "axis": axis}
 
 
-def _band(tooltip: list[str]) -> Spec:
+def _band(tooltip: dict[str, str]) -> Spec:
     """A band behind each line, which shows the line's numbers (page.css makes it visible under the
     pointer).
     """
     return {
         "mark": {"type": "rect", "color": COLOURS[5], "opacity": 0, "aria": False},
-        "encoding": {"tooltip": [{"field": name, "type": "nominal"} for name in tooltip]},
+        "encoding": {
+            "tooltip": [
+                {"field": field, "title": title, "type": "nominal"}
+                for field, title in tooltip.items()
+            ]
+        },
     }
 
 

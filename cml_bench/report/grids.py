@@ -22,6 +22,14 @@ class Grid:
     bold: set[tuple[int, int]]
 
 
+def columns(grid: Grid, names: list[str]) -> Grid:
+    """The grid with these columns in this order."""
+    places = [grid.header.index(name) for name in names]
+    rows = [[row[place] for place in places] for row in grid.rows]
+    bold = {(i, places.index(j)) for i, j in grid.bold if j in places}
+    return Grid(grid.heading, [*names], rows, bold)
+
+
 def number(value: float, kind: str) -> str:
     """Two decimals for percentages, three for errors; a dash for nan."""
     if math.isnan(value):
@@ -67,7 +75,7 @@ def grids(table: Table) -> list[Grid]:
     blocks = [table.rules.grid(table)]
     if table.compares and (differences := _differences(table)).rows:
         blocks.append(differences)
-    return [*blocks, _beside(table)] if table.beside else blocks
+    return [*blocks, beside_grid(table)] if table.beside else blocks
 
 
 def numbers(values: Iterable[float]) -> str:
@@ -157,7 +165,7 @@ def difference_grid(table: Table) -> Grid:
     return Grid(f"Paired differences ({table.unit})", header, rows, set())
 
 
-def _beside(table: Table) -> Grid:
+def beside_grid(table: Table) -> Grid:
     """A line for each cell that the paper has too."""
     header = [
         "",

@@ -12,7 +12,7 @@ from cml_bench.evidence.change import Change
 from cml_bench.evidence.progress import Arrival, Course, Reached, arrivals, courses, where
 from cml_bench.evidence.table import Table
 from cml_bench.figures.style import COLOURS
-from cml_bench.report.charts import Spec, short, thinned
+from cml_bench.report.charts import Spec, on_phones, short, thinned
 from cml_bench.report.grids import DASH, Grid, number, signed
 
 MOST_STEPS = 60
@@ -187,13 +187,13 @@ def charts(table: Table, drawn: Sequence[Course]) -> list[Spec]:
     """
     shots = sorted({course.column.shot for course in drawn})
     domain = _reach(drawn)
-    panels: dict[tuple[str, str], list[Course]] = {}
+    panels: dict[tuple[str, str, str], list[Course]] = {}
     for course in drawn:
-        title = f"{course.row.label} − {course.row.against}"
-        panels.setdefault((title, course.column.group), []).append(course)
+        parts = (f"{course.row.label} −", course.row.against or "", course.column.group)
+        panels.setdefault(parts, []).append(course)
     return [
-        _panel(", ".join(filter(None, key)), lines, shots, domain, table)
-        for key, lines in panels.items()
+        _panel((row, ", ".join(filter(None, rest))), lines, shots, domain, table)
+        for (row, *rest), lines in panels.items()
     ]
 
 
@@ -215,7 +215,7 @@ def _reach(drawn: Sequence[Course]) -> tuple[float, float]:
 
 
 def _panel(
-    title: str,
+    title: tuple[str, str],
     lines: Sequence[Course],
     shots: Sequence[int],
     domain: tuple[float, float],
@@ -236,9 +236,9 @@ def _panel(
     points = [point for course in lines for point in _points(course)]
     few = len(points) <= 20 * len(lines)
     return {
-        "title": title,
-        "description": f"Paired improvement on validation tasks over outer steps, {title}, with"
-        " 95 % t intervals over seeds.",
+        "title": {"text": on_phones(title, " ".join(title))},
+        "description": "Paired improvement on validation tasks over outer steps,"
+        f" {' '.join(title)}, with 95 % t intervals over seeds.",
         "width": "container",
         "height": 190,
         "data": {"values": points},

@@ -8,10 +8,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from cml_bench.evidence.table import Table
+from cml_bench.evidence.table import Cell, Table, TableRow
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
 from cml_bench.figures.outcomes import NOT_TESTED, look
+from cml_bench.readings import META
 from cml_bench.records import FINISHED, Record
+from cml_bench.registry import CML
 from cml_bench.report.grids import DASH, numbers
 from cml_bench.spec import RunSpec
 from cml_bench.study.plan import Plan
@@ -22,6 +24,12 @@ from cml_bench.texts import Prose
 NOT_JUDGED = "not judged"
 DIFFERENCES = (GAIN, LOSS, UNDECIDED, NOT_TESTED)
 LEVELS = (REPRODUCED, DIFFERS, CANNOT_TELL, NOT_JUDGED)
+CONTRASTS = {
+    "CML": "tested without the co-learner, against its own method",
+    "CML†": "tested with the co-learner, against its own method",
+    "Other contrasts": "methods and controls against another row",
+}
+"""What a paired difference is of, and what that means."""
 _PLURAL = {GAIN: "gains", LOSS: "losses", DIFFERS: "differ"}
 
 
@@ -36,19 +44,45 @@ def tally(tables: Iterable[Table]) -> dict[str, int]:
     return counts
 
 
+def contrasts(plan: Plan, tables: Iterable[Table]) -> dict[str, dict[str, int]]:
+    """Which of :data:`CONTRASTS` the tables have, and how many differences of each outcome."""
+    found = {name: dict.fromkeys(DIFFERENCES, 0) for name in CONTRASTS}
+    for table in tables:
+        for row, column, difference in table.differences():
+            found[_contrast(plan, row, row.cells[column])][look(difference.outcome).name] += 1
+    return {name: counts for name, counts in found.items() if any(counts.values())}
+
+
+def _contrast(plan: Plan, row: TableRow, cell: Cell) -> str:
+    """A frozen co-learner is a control, so it is not counted as CML."""
+    run, base = (plan.specs[one.runs[0]] for one in (cell, cell.base) if one)
+    cml, co, other = CONTRASTS
+    if run.method != base.method + CML or run.frozen:
+        return other
+    return cml if row.reading == META else co
+
+
 def sentences(plan: Plan, tables: list[Table], states: dict[str, State]) -> list[str]:
     """The abstract: what came of the comparisons, what was run and how, what is missing."""
     counts = tally(tables)
-    said = [_differences(tables, counts), _levels(tables, counts), _what(plan), *_runs(states)]
+    said = [
+        _differences(plan, tables, counts),
+        _levels(tables, counts),
+        _what(plan),
+        *_runs(states),
+    ]
     return [sentence for sentence in said if sentence]
 
 
-def _differences(tables: list[Table], counts: dict[str, int]) -> str:
+def _differences(plan: Plan, tables: list[Table], counts: dict[str, int]) -> str:
     tested = sum(counts[name] for name in (GAIN, LOSS, UNDECIDED))
     text = ""
     if tested:
-        text = f"{tested} paired difference{'s were' if tested > 1 else ' was'} tested: "
-        text += ", ".join(counted(counts[name], name) for name in (GAIN, LOSS, UNDECIDED)) + "."
+        text = f"{tested} paired difference{'s were' if tested > 1 else ' was'} tested."
+        for name, of in contrasts(plan, tables).items():
+            if any(of[outcome] for outcome in (GAIN, LOSS, UNDECIDED)):
+                told = ", ".join(counted(of[o], o) for o in (GAIN, LOSS, UNDECIDED))
+                text += f" {name}: {told}."
     why = Counter(
         "runs missing: not tested" if d.lacks_runs else d.outcome  # each line names its runs
         for t in tables

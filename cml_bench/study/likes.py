@@ -18,6 +18,7 @@ the very point of a row (``MAML, five inner steps`` against ``MAML``), the row n
 ``varies``; it is then named below the table, and tested. Imports no torch.
 """
 
+import itertools
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +27,7 @@ from cml_bench.errors import UserError, unknown
 from cml_bench.readings import CO_UNADAPTED
 from cml_bench.registry import CML
 from cml_bench.spec import Protocol, RunSpec, canonical
-from cml_bench.study.figure_config import Row
+from cml_bench.study.figure_config import FigureConfig, Row
 from cml_bench.study.plan import Differences, Members, Plan, Unlike
 from cml_bench.study.protocols import flat
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig
@@ -145,6 +146,20 @@ def unlike(row: RunSpec, base: RunSpec) -> Differences:
     }
 
 
+def unlike_rows(study: Study, members: Members, specs: Mapping[str, RunSpec]) -> Unlike:
+    """How any two rows of one table are unlike; see :attr:`Plan.unlike_rows`."""
+    found: Unlike = {}
+    for table in study.tables.values():
+        for a, b in itertools.combinations(table.rows, 2):
+            for name in table.experiments:
+                mine, other = members[name][a.run], members[name][b.run]
+                for shot in mine:
+                    one, two = specs[mine[shot][0]], specs[other[shot][0]]
+                    if one.id != two.id and (differences := unlike(one, two)):
+                        found.setdefault(one.id, {})[two.id] = differences
+    return found
+
+
 def _compared(spec: RunSpec) -> dict[str, Any]:
     """Every key that is compared, with its value or default."""
     from cml_bench import registry
@@ -245,6 +260,16 @@ def reason(plan: Plan, row: Row, runs: tuple[str, ...], base: tuple[str, ...]) -
     return f"unlike in {', '.join(other)}: not tested" if other else ""
 
 
+def alike(plan: Plan, rows: tuple[Row, Row], runs: tuple[str, str]) -> bool:
+    """Whether two rows of a table may be set against each other, by the rule of this module.
+
+    ``runs``: the first run of each. What a row names under ``varies`` is its point.
+    """
+    one, two = runs
+    found = plan.unlike_rows.get(one, {}).get(two, {}) | plan.unlike_rows.get(two, {}).get(one, {})
+    return not {*found} - {*rows[0].varies, *rows[1].varies}
+
+
 def _between(plan: Plan, run: str, base: str) -> Differences:
     return plan.unlike.get(run, {}).get(base, {})
 
@@ -264,6 +289,29 @@ def _left_out(plan: Plan, table: TableConfig, row: Row) -> str:
     runs = [plan.members[name][row.run] for name in table.experiments]
     reasons = [plan.chance.get(ids[0], {}).get(row.reading) for by in runs for ids in by.values()]
     return next((reason for reason in reasons if reason), "")
+
+
+def in_figure(
+    figure: FigureConfig, members: Members, chance: Mapping[str, Mapping[str, str]], place: str
+) -> FigureConfig:
+    """The figure without lines whose reading is at chance by construction; its caption says why.
+
+    ``chance`` is that of the plan. A UserError that begins with ``place`` if no line is left.
+    """
+    why: dict[str, str] = {}
+    kept = []
+    for row in figure.runs:
+        runs = [ids[0] for ids in members[figure.experiment][row.run].values()]
+        reasons = [chance.get(run, {}).get(row.reading) for run in runs]
+        if reason := next((one for one in reasons if one), ""):
+            why[row.label] = reason
+        else:
+            kept.append(row)
+    if not kept:
+        raise UserError(f"{place}: no line is left: each is {next(iter(why.values()))}.")
+    said = " ".join(f"{label} is left out: {reason}." for label, reason in why.items())
+    caption = f"{figure.caption} {said}".strip()
+    return figure.model_copy(update={"runs": tuple(kept), "caption": caption}) if why else figure
 
 
 def sentences(plan: Plan, key: str) -> list[str]:

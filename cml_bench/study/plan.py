@@ -142,6 +142,7 @@ class Plan(PlanPart):
     figures: dict[str, Figure]
     modules: dict[str, tuple[str, ...]] = Field({}, description="see study/provenance.py")
     unlike: Unlike = Field({}, description="see study/likes.py")
+    unlike_rows: Unlike = Field({}, description="the same of any two rows of one table")
     chance: dict[str, dict[str, str]] = Field(
         {}, description="run id -> reading -> why it cannot depend on the support set"
     )

@@ -23,7 +23,7 @@ from cml_bench.spec import (
 from cml_bench.study import places
 from cml_bench.study.checks import check_names, check_rows, layers, told
 from cml_bench.study.figure_config import FigureConfig
-from cml_bench.study.likes import inherited, pairs
+from cml_bench.study.likes import in_figure, inherited, pairs, unlike_rows
 from cml_bench.study.plan import (
     Job,
     Members,
@@ -59,8 +59,9 @@ def resolve(study: Study, where: str) -> Plan:
     check_names(study, where)
     check_rows(study, members, every.specs, where)
     every.check_starts(study)
-    drawn = {}
-    for key, figure in study.figures.items():
+    drawn, chance = {}, by_chance(every.learners)
+    for key, asked in study.figures.items():
+        figure = in_figure(asked, members, chance, f"{where}, {key}")
         of_splits = bool(study.experiments[figure.experiment].splits)
         drawn[key] = _figure(figure, of_splits, _first(figure, members, every.specs))
     return Plan(
@@ -76,7 +77,8 @@ def resolve(study: Study, where: str) -> Plan:
         figures=drawn,
         modules=by_kind(every.specs.values()),
         unlike=pairs(study, members, every.specs, where),
-        chance=by_chance(every.learners),
+        unlike_rows=unlike_rows(study, members, every.specs),
+        chance=chance,
     )
 
 

@@ -62,11 +62,27 @@
     if (table.tBodies[0].rows.length > 2) filterable(table);
   }
 
+  // Single runs of learning curves: shown in all charts at once.
+  const curves = [], singles = document.getElementById("single-runs");
+  const single = view => view.signal("runs", singles.checked).runAsync();
+  if (singles) singles.addEventListener("change", () => curves.forEach(single));
+
+  // As many columns as there is room for. As an expression of the chart's width they would come too late for its height.
+  function fitted(config, box, entry) {
+    const columns = Math.max(1, Math.floor((box.clientWidth - 70) / entry));
+    return { ...config, legend: { ...config.legend, columns } };
+  }
+
   async function draw(box, config) {
     const spec = JSON.parse(box.querySelector("script").textContent);
+    if (spec.usermeta) config = fitted(config, box, spec.usermeta.entry);
     const actions = { export: true, source: false, compiled: false, editor: false };
     try {
-      await vegaEmbed(box, spec, { mode: "vega-lite", renderer: "svg", config, actions, downloadFileName: box.id });
+      const drawn = await vegaEmbed(box, spec, { mode: "vega-lite", renderer: "svg", config, actions, downloadFileName: box.id });
+      if (box.closest("#curves")) {
+        curves.push(drawn.view);
+        if (singles.checked) single(drawn.view);
+      }
     } catch (error) {
       box.textContent = `This chart cannot be drawn: ${error}`;
     }

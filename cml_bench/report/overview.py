@@ -1,0 +1,152 @@
+"""A table at one look, for its page: performance profiles and probabilities of improvement.
+
+``evidence/profiles.py`` has the definitions. Imports no torch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cml_bench.evidence import profiles
+from cml_bench.evidence.profiles import Improvement, Profile
+from cml_bench.evidence.table import Table
+from cml_bench.figures import style
+from cml_bench.figures.style import COLOURS
+from cml_bench.report.charts import Spec, short
+from cml_bench.study.plan import Plan
+
+_DASHES = ([1, 0], [2, 2], [6, 2], [8, 2, 2, 2])
+
+
+def section(plan: Plan, table: Table) -> list[Spec]:
+    """The charts of a table that has several columns; empty for any other."""
+    found, better = profiles.profiles(table), profiles.improvements(table)
+    charts = [_profile(found, _looks(plan, table), table.title)] if found else []
+    return charts + ([_improvement(better, table.title)] if better else [])
+
+
+def _looks(plan: Plan, table: Table) -> dict[str, tuple[str, list[int]]]:
+    """Label of a row -> its colour, that of its method in all charts, and its dashes, which
+    differ where a colour comes again.
+    """
+    order, looks = style.order(plan), {}
+    runs = [row.run for row in plan.tables[table.key].rows]
+    for place, row in enumerate(plan.tables[table.key].rows):
+        number = order.index(row.run)
+        again = number // len(COLOURS) + runs[:place].count(row.run)
+        looks[row.label] = (COLOURS[number % len(COLOURS)], _DASHES[again % len(_DASHES)])
+    return looks
+
+
+def _profile(found: Sequence[Profile], looks: dict[str, tuple[str, list[int]]], title: str) -> Spec:
+    names = [one.label for one in found]
+    shared: Spec = {"field": "method", "type": "nominal"}
+    legend = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 2.5}
+    channels = {
+        channel: {
+            **shared,
+            "legend": legend,
+            "scale": {"domain": names, "range": [looks[name][k] for name in names]},
+        }
+        for k, channel in enumerate(("color", "strokeDash"))
+    }
+    ends = [float(found[0].levels[0]), float(found[0].levels[-1])]
+    x = {"field": "score", "type": "quantitative", "title": "accuracy, %"}
+    y = {"type": "quantitative", "scale": {"domain": [0, 1]}, "title": "share of runs above it"}
+    chosen = {"type": "point", "fields": ["method"]}
+    step = {"interpolate": "step-after", "clip": True}
+    return {
+        "title": "Performance profile",
+        "description": f"Performance profile of {title}: the share of runs above each accuracy.",
+        "width": "container",
+        "height": 230,
+        "usermeta": {"entry": 7 * max(map(len, names)) + 44},
+        "data": {"values": [_curve(one) for one in found]},
+        "transform": [{"flatten": ["score", "share", "low", "high"]}],
+        "encoding": {"x": {**x, "scale": {"domain": ends, "nice": False}}, **channels},
+        "layer": [
+            {
+                "mark": {"type": "area", "strokeWidth": 0, "aria": False, **step},
+                "encoding": {
+                    "y": {**y, "field": "low"},
+                    "y2": {"field": "high"},
+                    "strokeDash": None,
+                    "opacity": {"condition": {"param": "row", "value": 0.12}, "value": 0},
+                },
+            },
+            {
+                "params": [{"name": "row", "select": chosen, "bind": "legend"}],
+                "mark": {"type": "line", "strokeWidth": 2, **step},
+                "encoding": {
+                    "y": {**y, "field": "share"},
+                    "opacity": {"condition": {"param": "row", "value": 1}, "value": 0.06},
+                },
+            },
+        ],
+    }
+
+
+def _curve(one: Profile) -> Spec:
+    names = {"score": one.levels, "share": one.share, "low": one.low, "high": one.high}
+    values: dict[str, Any] = {
+        name: [short(float(v)) if np.isfinite(v) else None for v in of]
+        for name, of in names.items()
+    }
+    return {"method": one.label, **values}
+
+
+def _improvement(found: Sequence[Improvement], title: str) -> Spec:
+    rows = [_beaten(one) for one in found]
+    x = {"type": "quantitative", "title": "probability of improvement"}
+    axis = {"labelExpr": "split(datum.label, '\\n')", "labelLimit": 200, "labelOffset": -7}
+    still = {"interactive": False}
+    return {
+        "title": "Probability of improvement",
+        "description": f"Probability of improvement of {title}: that a run of a row beats a run of"
+        " its baseline.",
+        "width": "container",
+        "height": 32 * len(rows),
+        "data": {"values": rows},
+        "encoding": {
+            "y": {
+                "field": "line",
+                "type": "nominal",
+                "sort": None,
+                "title": None,
+                "axis": {**axis, "domain": False, "ticks": False},
+            },
+            "tooltip": [{"field": name} for name in ("probability", "cells", "seeds")],
+        },
+        "layer": [
+            {
+                "data": {"values": [{}]},
+                "mark": {"type": "rule", "strokeDash": [3, 3], **still},
+                "encoding": {"x": {"datum": 0.5, **x}, "y": None, "tooltip": None},
+            },
+            {
+                "mark": {"type": "rule", "strokeWidth": 2, "color": COLOURS[0]},
+                "encoding": {
+                    "x": {**x, "field": "low", "scale": {"domain": [0, 1]}},
+                    "x2": {"field": "high"},
+                },
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+                "encoding": {"x": {**x, "field": "value"}, "color": {"value": COLOURS[0]}},
+            },
+        ],
+    }
+
+
+def _beaten(one: Improvement) -> Spec:
+    p = one.whole.improvement
+    return {
+        "line": f"{one.label}\nover {one.against}",
+        "value": short(p.value),
+        "low": short(p.low),
+        "high": short(p.high),
+        "probability": f"{p.value:.2f} [{p.low:.2f}, {p.high:.2f}]",
+        "cells": one.whole.cells,
+        "seeds": one.whole.seeds,
+    }
