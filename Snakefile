@@ -146,6 +146,7 @@ onstart:
         and not (GPUS or on_cluster() or STUDY.allow_cpu)
         and planned_gpu_jobs()
     ):
+        print(cost.summary(PLAN), file=sys.stderr)
         raise WorkflowError(cost.refusal(PLAN))
     begin()
 

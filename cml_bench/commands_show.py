@@ -63,10 +63,12 @@ def report(args: Namespace) -> None:
     from cml_bench.system import files
 
     plan, results = _plan_and_results(args)
+    path = None
     with files.said_if_denied("the page"):
         path = write.page(plan, results)
     print(write.text(plan, results, []))
-    print(f"Open {path}")
+    if path:
+        print(f"Open {path}")
 
 
 @COMMANDS.command(

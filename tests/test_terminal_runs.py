@@ -83,8 +83,8 @@ def test_a_target_in_a_pipe_has_a_line_an_event_its_cost_and_its_table(checkout)
 
 
 def test_ctrl_c_on_a_terminal_ends_with_three_lines_and_the_same_command_goes_on(checkout):
-    config = {**changed(steps=100_000), "study": "stopped", "results": "stopped", "seeds": 1}
-    config["experiments"]["sinusoid"]["protocol_options"]["val_every"] = 50_000
+    config = {**changed(steps=2_000_000), "study": "stopped", "results": "stopped", "seeds": 1}
+    config["experiments"]["sinusoid"]["protocol_options"]["val_every"] = 1_000_000
     (checkout / "stopped.yaml").write_text(yaml.safe_dump(config))
     code, shown, after = on_a_terminal(checkout, "stopped.yaml", stop_at="1 running")
     assert code != 0

@@ -153,7 +153,7 @@ def test_a_gpu_gets_one_training_at_a_time_whatever_other_flags_say(checkout, fl
     }
     config["experiments"].pop("sinusoid")
     config["tables"].pop("sinusoid")
-    done = start(checkout, config, *flags, CML_BENCH_GPUS="1")
+    done = start(checkout, config, "--verbose", *flags, CML_BENCH_GPUS="1")
     assert done.returncode == 0, done.stderr[-2000:]
     assert most_at_once(done) == places
 
