@@ -10,7 +10,7 @@ import yaml
 
 from cml_bench import command_line, registry
 from cml_bench.__main__ import COMMANDS, main
-from cml_bench.methods import _template
+from cml_bench.methods.base import Method
 from cml_bench.study import offers, plan
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
@@ -73,7 +73,12 @@ def test_what_a_co_learner_adds_is_told_once():
 
 def test_a_plug_in_is_explained_by_its_class_where_its_file_does_not_name_it():
     assert offers.explanation(registry.methods.get("maml")).startswith("model-agnostic")
-    assert offers.explanation(_template.Template) == _template.Template.__doc__.splitlines()[0]
+
+    class Plugged(Method):
+        """Adapts by a rule of its own."""
+
+    Plugged.__module__ = "builtins"  # whose first line does not name it
+    assert offers.explanation(Plugged) == "Adapts by a rule of its own."
 
 
 def test_describe_asks_for_no_way_where_the_data_has_none(capsys):

@@ -90,7 +90,9 @@ def test_fetch_names_a_damaged_archive_and_leaves_nothing(tmp_path, capsys):
     (tmp_path / "plan.json").write_text(dumped(resolved))
     stamp = tmp_path / "data" / "ready.json"
     text = said(
-        capsys, "fetch", "omniglot", "--plan", str(tmp_path / "plan.json"), "--stamp", str(stamp)
+        capsys,
+        *("fetch", "omniglot", "--options", "{}"),
+        *("--plan", str(tmp_path / "plan.json"), "--stamp", str(stamp)),
     )
     assert f"{tmp_path / 'images_background.zip'} is damaged (BadZipFile" in text
     assert not [path for path in (tmp_path / "data").rglob("*.*") if path.name != ".lock"]

@@ -130,7 +130,7 @@ def test_intervals_are_over_splits_and_the_second_line_over_seeds(tmp_path):
         "G-Meta + CML − G-Meta",
     ):
         assert words in text
-    assert '"one split": the same' in text
+    assert '"One split" is the same over n training seeds' in text
     assert "missing" not in text
     part = build(restrict(plan, "t_n2"), Store(tmp_path), "t_n2")
     assert sorted(part.rows[0].cells[part.columns[0]].values) == [0, 1]
@@ -145,7 +145,7 @@ def test_a_table_without_a_second_line_does_not_explain_one(tmp_path):
     plan = planned(change)
     record(plan, tmp_path, lambda spec: 60.0)
     text = forms.text(build(plan, Store(tmp_path), "t"))
-    assert "over n class splits (in brackets" in text
+    assert "over n class splits. The half-width from the test episodes is in brackets." in text
     assert "one split" not in text
 
 

@@ -12,7 +12,6 @@ from cml_bench.evidence.table import Column
 from cml_bench.records import write_failure
 from cml_bench.report import forest, forms, publish, write
 from cml_bench.study import status
-from cml_bench.study.schema import Study
 from tests.helpers.awkward import BASE, GROUP, LABELS, LEVEL, SHOWN, TITLE, study
 from tests.helpers.pages import written
 from tests.helpers.simulated import finish
@@ -108,20 +107,17 @@ def pages_of(content: str) -> str:
     return f"# A\n<!-- simulated:begin -->\n{content}\n<!-- simulated:end -->\nrest\n"
 
 
-def test_readme_and_docs(awkward, tmp_path, monkeypatch):
+def test_results_page(awkward, tmp_path, monkeypatch):
     monkeypatch.setattr(forest, "picture", lambda tables: None)  # drawing so many lines takes long
     resolved, root, _ = awkward
-    pages = [tmp_path / page for page in (publish.README, publish.RESULTS)]
-    for page in pages:
-        page.parent.mkdir(exist_ok=True)
-        page.write_text(pages_of("old"), encoding="utf-8")
+    page = tmp_path / publish.RESULTS
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(pages_of("old"), encoding="utf-8")
     publish.publish(resolved, root, tmp_path / "my (own) records", tmp_path)
-    readme, results = (page.read_text(encoding="utf-8") for page in pages)
-    for text in (readme, results):
-        assert publish.between(text, "simulated", "new") == pages_of("new"), (
-            "a marker within a text is none"
-        )
-    assert markdown_read(readme.splitlines()[2].removeprefix("### ")) == TITLE
+    results = page.read_text(encoding="utf-8")
+    assert publish.between(results, "simulated", "new") == pages_of("new"), (
+        "a marker within a text is none"
+    )
     assert markdown_read(results.splitlines()[2].removeprefix("## ")) == TITLE
     (picture,) = (line for line in results.splitlines() if line.startswith("!["))
     alt, place = re.fullmatch(r"!\[(.*)\]\((.*)\)", picture).groups()
@@ -132,29 +128,12 @@ def test_readme_and_docs(awkward, tmp_path, monkeypatch):
     assert [
         line for line in results.splitlines() if line.startswith(f"{texts.markdown(TITLE)}. - C ")
     ], "its caption"
-    assert [markdown_read(row[0]) for row in pipe_rows(readme)[2:]] == [
-        f"{BASE} → {label}" for label in LABELS
-    ]
-    links = re.findall(r"\]\(([^)]*)\)", readme)
-    assert links[-1] == "my%20%28own%29%20records/simulated"
 
 
 @pytest.mark.parametrize("said", ["`<!-- a:end -->`", "- <!-- a:end -->", "x <!-- a:begin -->"])
 def test_markers_within_a_line_are_none(said):
     text = f"<!-- a:begin -->\n{said}\nmore\n<!-- a:end -->\nrest\n"
     assert publish.between(text, "a", "new") == "<!-- a:begin -->\nnew\n<!-- a:end -->\nrest\n"
-
-
-def test_titles_that_differ_in_special_characters_have_anchors_of_their_own(tmp_path):
-    page = tmp_path / "results.md"
-    titles = {"a": "C*", "b": "C#", "c": "C & <D>", "d": "C & D", "e": "a_b"}
-    studies = [Study.model_construct(study=name, title=title) for name, title in titles.items()]
-    blocks = (
-        f"<!-- {study.study}:begin -->\n## {texts.markdown(study.title)}\n" for study in studies
-    )
-    page.write_text("# Results\n" + "".join(blocks), encoding="utf-8")
-    assert [publish._anchor(page, one) for one in studies] == ["c", "c-1", "c--d", "c--d-1", "a_b"]
-    assert publish._anchor(tmp_path / "none.md", studies[1]) == "c"
 
 
 # -- LaTeX: a reader that knows the commands of texts alone
