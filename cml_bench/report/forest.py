@@ -87,7 +87,8 @@ def _of_rows(
     x = {
         "type": "quantitative",
         "title": [table.rules.gain_unit, f"95 % t interval over {table.replicates}"],
-        "axis": {"tickCount": 6},
+        # On phones the title reaches to the left, below the labels, where there is room.
+        "axis": {"tickCount": on_phones(4, 6), "titleAnchor": on_phones("end", "middle")},
         "scale": {"domain": [*ends], "nice": False},
     }
     return {
@@ -183,7 +184,8 @@ def _lines() -> Spec:
         "labelExpr": "split(datum.label, '\\n')",
         "domain": False,
         "ticks": False,
-        "labelLimit": on_phones(125, 240),  # so that there is room for the intervals
+        "labelFontSize": on_phones(9, 11),
+        "labelLimit": on_phones(170, 240),  # so that there is room for the intervals
         "labelOffset": -7,  # the two lines are level with the mark
         "labelPadding": 16,  # an arrow stands between the label and the axis
     }
