@@ -49,7 +49,7 @@ KEY = (
     Entry("±", "±", "half-width of the 95 % t interval over n seeds or class splits", _CELL),
     Entry("(0.41)", r"\(\d+\.\d+\)", "half-width from the test episodes", _CELL),
     Entry("▲", f"{stats.UP}+", "a gain: adjusted p < 0.05; two signs: 0.01; three: 0.001", _TEST),
-    Entry("▼", f"{stats.DOWN}+", "a loss, with as many signs as a gain has", _TEST),
+    Entry("▼", f"{stats.DOWN}+", "a loss: adjusted p < 0.05; two signs: 0.01; three: 0.001", _TEST),
     Entry("◆", "undecided", "tested, and not significant at 5 % after Holm's correction", _TEST),
     Entry("‡", "‡", "the mean of fewer runs than were started", "evidence.md#runs-that-fail"),
     Entry("(c)", r"\(c\)", "copied by the paper's authors from another paper", _PAPER),
