@@ -124,9 +124,11 @@ def beside_paper(table: Table) -> Spec | None:
     for (told, drawn, line), paper in zip(lines, theirs, strict=True):
         outcome = look(line.gain.verdict if line.gain else NOT_TESTED).name
         rows.append({**told, **_row(table, drawn, low, high), "outcome": outcome, "theirs": paper})
-    title = "Our gains (filled) and the paper's (rings)"
-    panel = _of_rows(table, [title], rows, (low, high), tooltip)
-    panel["description"] = f"{title} of {table.title}. The table beneath holds the same numbers."
+    title = ["Our gains (filled)", "and the paper's (rings)"]
+    panel = _of_rows(table, title, rows, (low, high), tooltip)
+    panel["description"] = (
+        f"{' '.join(title)} of {table.title}. The table beneath holds the same numbers."
+    )
     ring = {"type": "point", "filled": False, "size": 110, "strokeWidth": 1.6, "opacity": 1}
     still = {"shape": "circle", "color": "currentColor", "interactive": False, "aria": False}
     x = {"type": "quantitative", "field": "theirs"}
