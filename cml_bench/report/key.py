@@ -51,6 +51,12 @@ KEY = (
     Entry("▲", f"{stats.UP}+", "a gain: adjusted p < 0.05; two signs: 0.01; three: 0.001", _TEST),
     Entry("▼", f"{stats.DOWN}+", "a loss: adjusted p < 0.05; two signs: 0.01; three: 0.001", _TEST),
     Entry("◆", "undecided", "tested, and not significant at 5 % after Holm's correction", _TEST),
+    Entry(
+        "paper's outside",
+        r"paper's (?:in|out)side",
+        "the paper's gain lies outside of our 95 % interval; inside: within it",
+        _PAPER,
+    ),
     Entry("‡", "‡", "the mean of fewer runs than were started", "evidence.md#runs-that-fail"),
     Entry("(c)", r"\(c\)", "copied by the paper's authors from another paper", _PAPER),
     Entry(DASH, f"^{DASH}$", "no such number: no run, or nothing to compare", "evidence.md#a-cell"),
