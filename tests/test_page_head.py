@@ -6,9 +6,10 @@ import yaml
 
 from cml_bench.evidence.build import build
 from cml_bench.records import Store
-from cml_bench.report import claims, key, publish, summary
+from cml_bench.report import claims, key, summary
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
+from tests.helpers import documents
 from tests.helpers.checkouts import ROOT
 from tests.helpers.pages import LEVEL, written
 from tests.helpers.simulated import experiment, finish, study
@@ -93,7 +94,7 @@ def test_the_key_has_the_signs_that_occur_with_links_to_parts_of_the_docs():
     for entry in key.KEY:
         name, _, anchor = entry.docs.partition("#")
         headings = re.findall(r"^#+ (.*)", (ROOT / "docs" / name).read_text(), flags=re.MULTILINE)
-        assert anchor in {publish._slug(heading) for heading in headings}
+        assert anchor in {documents.anchor(heading) for heading in headings}
 
 
 def test_a_page_outside_the_checkout_has_the_key_without_links(tmp_path):
