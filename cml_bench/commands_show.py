@@ -126,7 +126,8 @@ def check(args: Namespace) -> None:
         help="show a study that is running until it ends, as it goes",
     ),
     help="How far a study is: finished, running, failed and missing runs per table.",
-    example="python -m cml_bench status --config configs/demo.yaml",
+    example="python -m cml_bench status --config configs/demo.yaml\n"
+    "python -m cml_bench status --watch --config configs/demo.yaml",
 )
 def status(args: Namespace) -> None:
     from cml_bench.study import status

@@ -231,11 +231,16 @@ def test_the_readmes_table_has_those_that_hold_first_and_names_the_rest_below():
         ["B.", "Table 2", "–", "2: 2 not run", "w", NOT_RUN, "–"],
         ["C*.", "Table 3", "r", "1: 1 as claimed", "w", HOLDS, "at the paper's size (assumed: y)"],
     ]
+    rows.append(["D.", evidence.BEYOND, "r", "1: 1 as claimed", "w", HOLDS, rows[0][-1]])
     said, table, lost = claims.brief(Grid("h", header, rows, set())).split("\n\n")
-    assert said == ("**Of 3 claims, 1 holds here, 0 do not hold, 1 cannot be told, 1 is not run.**")
+    assert said == (
+        "**Of the paper's 3 claims, 1 holds here, 0 do not hold, 1 cannot be told, 1 is not run.**"
+        " Of 1 claims beyond the paper, 1 holds here."
+    )
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     assert cells == [
         [r"C\*.", "**holds**", "1: 1 as claimed", "the paper's"],
+        ["D.", "**holds**", "1: 1 as claimed", "smaller"],
         ["A.", "**cannot tell**", "2: 2 undecided", "smaller"],
     ]
     assert lost == "Not run: the claims of Table 2."

@@ -79,6 +79,7 @@ def test_every_sign_has_its_meaning_on_hover():
     )
     assert list(hints) == ["±", "(0.41)", "‡", "▼▼"]
     assert hints["▼▼"] == "a loss, adjusted p &lt; 0.01"
+    assert "our 95 % interval" in key.hinted("undecided, paper's inside")
     assert str(key.hinted("<b> & more")) == "&lt;b&gt; &amp; more"
     assert "Holm" in str(key.heading("p (Holm)"))
     assert key.heading("gain [95 %]").startswith("<abbr")

@@ -8,6 +8,7 @@ from cml_bench.evidence import profiles, stats
 from cml_bench.evidence.build import build
 from cml_bench.figures import style
 from cml_bench.report import charts, overview
+from tests.helpers.pages import written
 from tests.helpers.simulated import finish, study
 
 LEVEL = {"base": 50, "meta": 53, "co": 46}
@@ -70,3 +71,12 @@ def test_few_seeds_and_errors_have_no_profile_or_improvement(tmp_path):
     errors = study(seeds=5, kind="regression")
     table = build(errors, finish(errors, tmp_path / "errors", LEVEL), "table1")
     assert profiles.profiles(table) == []
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "regression"])
+def test_a_page_explains_the_charts_that_it_has(tmp_path, kind):
+    resolved = study(seeds=5, kind=kind)
+    finish(resolved, tmp_path, LEVEL)
+    html = written(resolved, tmp_path)
+    assert "A probability of improvement is" in html
+    assert ("A performance profile is" in html) == (kind == "accuracy")

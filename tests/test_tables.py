@@ -10,6 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from cml_bench.errors import UserError
+from cml_bench.evidence import notes
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Column
 from cml_bench.records import Store, write_record
@@ -171,6 +172,14 @@ def test_a_loss_is_said_in_words(tmp_path):
         "MAML + CML† is above MAML in both columns. No difference has a verdict (n = 3: shown, not"
         " tested).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "of", "said"),
+    [(0, 1, "no column"), (1, 1, "the one column"), (0, 3, "none of the 3 columns")],
+)
+def test_columns_are_counted_in_words(ahead, of, said):
+    assert notes._columns(ahead, of) == said
 
 
 def test_a_significant_loss_is_not_read_as_a_gain(tmp_path):

@@ -74,6 +74,10 @@ def test_a_watch_tells_what_happens_to_runs_and_nothing_of_before(begun, tmp_pat
     assert events["finished"].startswith(f"finished: {second.title}")
     assert "out of memory (see " in events["failed"]
     assert summary(watch) == "2 of 4 runs done, 1 failed"
+    watch.left = 0.4
+    assert summary(watch) == "2 of 4 runs done, 1 failed", "0:00 is no time to wait"
+    watch.left = 65
+    assert summary(watch) == "2 of 4 runs done, 1 failed, about 1:05 left"
     assert not watch.over
 
 

@@ -40,6 +40,7 @@ HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
 VERDICTS = (HOLDS, DOES_NOT_HOLD, CANNOT_TELL, NOT_RUN)
 FILE = Path("configs/reference/claims.yaml")
 PAPER_SIZE, BELOW = "at the paper's size", "below the paper's size"
+BEYOND = "not asserted there"  # in place of a claim's place in the paper
 
 
 class Size(Model):

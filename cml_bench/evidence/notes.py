@@ -190,7 +190,7 @@ def _comparison(table: Table, row: TableRow) -> str:
         return ""
     side = "below" if table.better < 0 else "above"
     ahead = [place for place, d in differences.items() if d.wins]
-    text = f"{row.label} is {side} {row.against} in {_of(len(ahead), len(differences), 'column')}"
+    text = f"{row.label} is {side} {row.against} in {_columns(len(ahead), len(differences))}"
     if 0 < len(ahead) < len(differences):
         text += f": {'; '.join(ahead)}"
     return f"{text}.{_tested(differences)}"
@@ -228,13 +228,13 @@ def _counted(k: int, n: int) -> str:
     return f"{k} difference{'s' * (k > 1)}"
 
 
-def _of(k: int, n: int, noun: str) -> str:
-    """``2 of 4 columns``, ``both columns``, ``none of the 3 columns``."""
+def _columns(k: int, n: int) -> str:
+    """``2 of 4 columns``, ``both columns``, ``none of the 3 columns``, ``no column``."""
     if n == 1:
-        return f"the one {noun}" if k else f"none of 1 {noun}"
+        return "the one column" if k else "no column"
     if k == n:
-        return f"both {noun}s" if n == 2 else f"all {n} {noun}s"
-    return f"none of the {n} {noun}s" if k == 0 else f"{k} of {n} {noun}s"
+        return "both columns" if n == 2 else f"all {n} columns"
+    return f"none of the {n} columns" if k == 0 else f"{k} of {n} columns"
 
 
 def _aggregate(table: Table, row: TableRow) -> str:

@@ -5,7 +5,7 @@ Every word but the claims themselves is made from what evidence/claims.py finds.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,15 @@ _SAID = {  # of one claim and of several, in the order of the README
 }
 _WIDTHS = [34, 14, 30, 20, 34, 14, 24]  # of the columns, in a terminal
 EXPLANATION = Prose(
-    "Each line is a claim of the paper, with the cells that decide it here. The weakest cell speaks"
-    " least for the claim, in units of its half-width. It comes with its 95 % t interval and its p"
-    " after Holm's correction. The other cells are in the study's tables and figures. A claim holds"
-    " if every cell is as claimed, and significant at 5 %. A cost is counted, and is as claimed if"
-    " it is no larger than the baseline's. A claim does not hold if some cell is significantly the"
-    " contrary. Anything else cannot be told: a difference that is not significant speaks neither"
-    " for a claim nor against it. A claim is not run if no cell has a run. Smaller studies decide"
-    " only while nothing is run at the paper's size."
+    "Each line is a claim of the paper, unless it begins with 'Beyond the paper', with the cells"
+    " that decide it here. The weakest cell speaks least for the claim, in units of its half-width."
+    " It comes with its 95 % t interval and its p after Holm's correction. The other cells are in"
+    " the study's tables and figures. A claim holds if every cell is as claimed, and significant at"
+    " 5 %. A cost is counted, and is as claimed if it is no larger than the baseline's. A claim"
+    " does not hold if some cell is significantly the contrary. Anything else cannot be told: a"
+    " difference that is not significant speaks neither for a claim nor against it. A claim is not"
+    " run if no cell has a run. Smaller studies decide only while nothing is run at the paper's"
+    " size."
 )
 
 
@@ -135,25 +136,30 @@ def block(shown: Grid) -> str:
 
 def brief(shown: Grid) -> str:
     """The block of the README: each claim with its outcome, those that hold first."""
-    verdicts = [row[_OUTCOME] for row in shown.rows]
-    told = ", ".join(
-        f"{(count := verdicts.count(name))} {said[count != 1]}" for name, said in _SAID.items()
-    )
+    paper = [row[_OUTCOME] for row in shown.rows if row[_WHERE] != evidence.BEYOND]
+    beyond = [row[_OUTCOME] for row in shown.rows if row[_WHERE] == evidence.BEYOND]
+    said = f"**Of the paper's {len(paper)} claims, {_told(paper, _SAID)}.**"
+    if beyond:
+        there = [name for name in _SAID if name in beyond]
+        said += f" Of {len(beyond)} claims beyond the paper, {_told(beyond, there)}."
     rows = [
         [markdown(row[0]), f"**{name}**", row[_CELLS], _size_in_brief(row[-1])]
         for name in _SAID
         for row in shown.rows
         if row[_OUTCOME] == name != NOT_RUN
     ]
-    header = ["the paper's claim", "here", "cells", "size"]
-    parts = [
-        f"**Of {len(verdicts)} claims, {told}.**",
-        tabulate(rows, header, "pipe", disable_numparse=True),
-    ]
+    header = ["claim", "here", "cells", "size"]
+    parts = [said, tabulate(rows, header, "pipe", disable_numparse=True)]
     lost = [row[_WHERE] for row in shown.rows if row[_OUTCOME] == NOT_RUN]
     if lost:
         parts.append(f"Not run: the claims of {markdown('; '.join(lost))}.")
     return "\n\n".join(parts)
+
+
+def _told(verdicts: Sequence[str], names: Iterable[str]) -> str:
+    """``1 holds here, 2 cannot be told``."""
+    counts = {name: verdicts.count(name) for name in names}
+    return ", ".join(f"{count} {_SAID[name][count != 1]}" for name, count in counts.items())
 
 
 def _size_in_brief(size: str) -> str:

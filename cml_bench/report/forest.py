@@ -87,7 +87,8 @@ def _of_rows(
     x = {
         "type": "quantitative",
         "title": [table.rules.gain_unit, f"95 % t interval over {table.replicates}"],
-        "axis": {"tickCount": 6},
+        # On phones the title reaches to the left, below the labels, where there is room.
+        "axis": {"tickCount": on_phones(4, 6), "titleAnchor": on_phones("end", "middle")},
         "scale": {"domain": [*ends], "nice": False},
     }
     return {
@@ -123,9 +124,11 @@ def beside_paper(table: Table) -> Spec | None:
     for (told, drawn, line), paper in zip(lines, theirs, strict=True):
         outcome = look(line.gain.verdict if line.gain else NOT_TESTED).name
         rows.append({**told, **_row(table, drawn, low, high), "outcome": outcome, "theirs": paper})
-    title = "Our gains (filled) and the paper's (rings)"
-    panel = _of_rows(table, [title], rows, (low, high), tooltip)
-    panel["description"] = f"{title} of {table.title}. The table beneath holds the same numbers."
+    title = ["Our gains (filled)", "and the paper's (rings)"]
+    panel = _of_rows(table, title, rows, (low, high), tooltip)
+    panel["description"] = (
+        f"{' '.join(title)} of {table.title}. The table beneath holds the same numbers."
+    )
     ring = {"type": "point", "filled": False, "size": 110, "strokeWidth": 1.6, "opacity": 1}
     still = {"shape": "circle", "color": "currentColor", "interactive": False, "aria": False}
     x = {"type": "quantitative", "field": "theirs"}
@@ -183,7 +186,8 @@ def _lines() -> Spec:
         "labelExpr": "split(datum.label, '\\n')",
         "domain": False,
         "ticks": False,
-        "labelLimit": on_phones(125, 240),  # so that there is room for the intervals
+        "labelFontSize": on_phones(9, 11),
+        "labelLimit": on_phones(170, 240),  # so that there is room for the intervals
         "labelOffset": -7,  # the two lines are level with the mark
         "labelPadding": 16,  # an arrow stands between the label and the axis
     }

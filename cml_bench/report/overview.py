@@ -13,7 +13,7 @@ from cml_bench.evidence.profiles import Improvement, Profile
 from cml_bench.evidence.table import Table
 from cml_bench.figures import style
 from cml_bench.figures.style import COLOURS
-from cml_bench.report.charts import Spec, short
+from cml_bench.report.charts import Spec, on_phones, short
 from cml_bench.study.plan import Plan
 
 _DASHES = ([1, 0], [2, 2], [6, 2], [8, 2, 2, 2])
@@ -98,7 +98,8 @@ def _curve(one: Profile) -> Spec:
 
 def _improvement(found: Sequence[Improvement], title: str) -> Spec:
     rows = [_beaten(one) for one in found]
-    x = {"type": "quantitative", "title": "probability of improvement"}
+    ticks = {"tickCount": on_phones(2, 5), "format": ".1f"}
+    x = {"type": "quantitative", "title": "probability of improvement", "axis": ticks}
     axis = {"labelExpr": "split(datum.label, '\\n')", "labelLimit": 200, "labelOffset": -7}
     still = {"interactive": False}
     return {

@@ -64,7 +64,7 @@ def summary(watch: Watch) -> str:
     counts, total = watch.counts, len(watch.plan.runs) - watch.counts["not run"]
     parts = [f"{watch.ended} of {total} runs done"]
     parts += [f"{counts[s]} {s}" for s in ("running", "interrupted", "failed") if counts[s]]
-    if watch.left:
+    if watch.left and round(watch.left):  # less than a second is no time to wait
         parts.append(f"about {duration(watch.left)} left")
     return ", ".join(parts)
 
