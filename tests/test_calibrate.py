@@ -88,3 +88,10 @@ def test_a_study_is_timed_only_where_its_hours_are_hours(resolved, tmp_path, mon
     assert not cost.is_worth_timing(longer(run for run in resolved.runs if not run.gpu), False), (
         "the sinusoid's network is not timed"
     )
+
+
+@pytest.mark.parametrize(
+    ("hours", "shown"), [(1203.44, "1,203.4 h"), (1.0, "1.0 h"), (0.5, "30 min"), (1e-4, "1 min")]
+)
+def test_a_study_of_minutes_is_told_in_minutes(hours, shown):
+    assert cost._long(hours) == shown

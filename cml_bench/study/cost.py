@@ -4,6 +4,7 @@ Hours are counted FLOPs divided by a round rate. The rate of a core was measured
 CPU, those of a GPU on an H100, and the text says so. Such hours tell hours from weeks, no more.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -158,7 +159,7 @@ def _table_lines(plan: Plan, gpu: bool, rates: Rates | None) -> list[str]:
                 key,
                 len(runs),
                 len(ids & shared),
-                f"{hours(runs, gpu, rates):,.1f}",
+                _number(hours(runs, gpu, rates)),
                 _bytes(sum(_work(run).bytes for run in runs)),
                 _bytes(downloads(plan, data)),
             ]
@@ -176,11 +177,21 @@ def _table_lines(plan: Plan, gpu: bool, rates: Rates | None) -> list[str]:
     ]
 
 
+def _number(hours: float) -> str:
+    """``1,203.4`` from an hour on, ``0.21`` below."""
+    return f"{hours:,.1f}" if hours >= 1 else f"{hours:.2g}"
+
+
+def _long(hours: float) -> str:
+    """``1,203.4 h`` from an hour on, ``13 min`` below."""
+    return f"{hours:,.1f} h" if hours >= 1 else f"{math.ceil(60 * hours)} min"
+
+
 def _hours(runs: Sequence[PlannedRun], gpus: int, rates: Rates | None = None) -> str:
     on_gpu = [run for run in runs if run.gpu and gpus]
     on_cpu = [run for run in runs if not (run.gpu and gpus)]
-    parts = [f"{hours(on_gpu, True, rates):,.1f} h of one GPU"] if on_gpu else []
-    parts += [f"{hours(on_cpu, False, rates):,.1f} h of one CPU core"] if on_cpu else []
+    parts = [f"{_long(hours(on_gpu, True, rates))} of one GPU"] if on_gpu else []
+    parts += [f"{_long(hours(on_cpu, False, rates))} of one CPU core"] if on_cpu else []
     how = f"from FLOPs at {CPU_FLOPS:.0e}/s a core"
     if on_gpu:
         how += f", {min(GPU_FLOPS.values()):.1e} to {max(GPU_FLOPS.values()):.1e}/s a GPU, an H100"
