@@ -14,8 +14,10 @@ from cml_bench.engine.normalisation import query_outputs
 from cml_bench.engine.run import extend, reevaluate, run
 from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
+from cml_bench.evidence import power
 from cml_bench.evidence.build import build
 from cml_bench.records import Store, read
+from cml_bench.report import write
 from cml_bench.spec import Evaluation
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
@@ -143,6 +145,16 @@ def test_a_table_has_a_column_for_each_way(settings):
         assert row.cells[column].mean == pytest.approx(100 * np.mean(mine))
         diff = row.cells[column].difference.paired.diff
         assert diff == pytest.approx(100 * (np.mean(mine) - np.mean(base)))
+    write.tables(plan, settings.results, [])
+    spreads = power.of_study(settings.results / "s")
+    own = {
+        (row.label, column): (spreads.of(table, row, column), d.per_seed.std(ddof=1))
+        for row, column, d in table.differences()
+        if np.ptp(d.per_seed)
+    }
+    assert len(own) > 1
+    for found, expected in own.values():
+        assert found == pytest.approx(expected)
 
 
 def test_vectors_and_nodes_are_refused_before_anything_runs(settings):

@@ -10,7 +10,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence import power, stats
 from cml_bench.evidence.build import build
 from cml_bench.records import Store, write_episodes, write_record
-from cml_bench.report import forms
+from cml_bench.report import forms, write
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from cml_bench.study.targets import restrict
@@ -263,9 +263,22 @@ def test_a_spread_over_class_splits_is_not_taken_for_one_over_seeds(tmp_path):
     assert spread_lines(own, table, row, column) == (3.0, None)
     elsewhere = power.Spreads("x", 1.0, 2.0, {power.Place("u", place, column): 3.0})
     assert spread_lines(elsewhere, table, row, column) == (1.0, 1.0)
+    both = {**own.places, power.Place("t", place, column, one_split=True): 0.5}
+    assert spread_lines(power.Spreads("x", 1.0, 2.0, both), table, row, column) == (3.0, 0.5)
     *_, line = power.told(plan, own).splitlines()
     assert "meta-learner, one split" in line
     assert line.split()[-2:] == [f"{stats.detectable(5, 2):.2f}", "–"]
+
+
+def test_a_finished_study_gives_its_spread_over_splits_and_over_the_seeds_of_one(tmp_path):
+    plan = planned()
+    record(plan, tmp_path, lambda spec: 50 + 4 * (spec.data_id == "sbm/v1/r7"))
+    write.tables(plan, tmp_path, [])
+    table, spreads = build(plan, Store(tmp_path), "t"), power.of_study(tmp_path / "graphs")
+    for column, cell in table.rows[1].cells.items():
+        expected = [d.per_seed.std(ddof=1) for d in (cell.difference, cell.fixed.difference)]
+        assert len({*expected}) == 2
+        assert spread_lines(spreads, table, table.rows[1], column) == pytest.approx(expected)
 
 
 def spread_lines(spreads, table, row, column):

@@ -9,7 +9,7 @@ from cml_bench.content import Engine
 from cml_bench.errors import UserError
 from cml_bench.evidence import floors, paper, stats
 from cml_bench.evidence.bold import embolden
-from cml_bench.evidence.notes import all_runs, not_run, notes
+from cml_bench.evidence.notes import all_runs, checks, findings, not_run
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow, mixture
 from cml_bench.evidence.verdict import cell_summary
 from cml_bench.records import COLLAPSED, FINISHED, Record, Store
@@ -35,8 +35,9 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         name, source = named
         table.beside = paper.beside(table, source, plan)
         told += paper.sentences(table, name, source)
-    table.notes = (
-        notes(table)
+    table.checks = checks(table)
+    table.findings = (
+        findings(table)
         + likes.sentences(plan, key)
         + provenance.sentences(table.records())
         + floors.sentences(table, _above_floor)
@@ -52,7 +53,7 @@ def _computed(reader: "_Reader", key: str) -> Table:
     config = reader.plan.tables[key]
     columns = _columns(config, reader)
     table = Table(
-        key, config.kind, config.title, config.caption, columns, _rows(config, reader, columns), []
+        key, config.kind, config.title, config.caption, columns, _rows(config, reader, columns)
     )
     _compare(table, config.whole_columns)
     return table

@@ -20,23 +20,23 @@ _BOOTSTRAP = (
 )
 
 
-def notes(table: Table) -> list[str]:
+def findings(table: Table) -> list[str]:
     """What holds in a table and what does not, and what is missing: a sentence each."""
     said = []
     if table.compares:
         said += [sentence for row in table.rows if (sentence := _comparison(table, row))]
-        if whole := [sentence for row in table.rows if (sentence := _aggregate(table, row))]:
-            said += [*whole, _BOOTSTRAP]
     summaries = [cell.summary for _, _, cell in table.all_cells() if cell.summary]
     said += [
         f"‡ marks a mean over fewer runs than were started: {note}."
         for note in sorted({summary.note for summary in summaries if summary.marked})
     ]
-    return said + _checks(table) + _missing(table)
+    return said + _missing(table)
 
 
-def _checks(table: Table) -> list[str]:
-    """What signs and bold type mean, where there are any; what could be found; sign flips."""
+def checks(table: Table) -> list[str]:
+    """How a table was tested: what signs and bold type mean, where there are any; what could be
+    found; what other tests say.
+    """
     said = []
     if any(cell.difference and cell.difference.testable for _, _, cell in table.cells()):
         said += [_signs(table), *_detectable(table)]
@@ -45,12 +45,15 @@ def _checks(table: Table) -> list[str]:
             "Bold is the best of a column among rows that may be compared, and every such row whose"
             " paired difference to the best has a 95 % interval that reaches 0."
         )
-    return said + _sign_flips(table)
+    said += _sign_flips(table)
+    if whole := [told for row in table.rows if table.compares and (told := _aggregate(table, row))]:
+        said += [*whole, _BOOTSTRAP]
+    return said
 
 
 def _sign_flips(table: Table) -> list[str]:
-    """The exact sign-flip p of each tested difference, a note for each row."""
-    said = []
+    """One note: the exact sign-flip p of each tested difference, and the smallest there can be."""
+    told, smallest = [], []
     for row in table.rows if table.compares else ():
         flips = {
             table.place(c): stats.sign_flip(cell.difference.per_seed)
@@ -61,18 +64,21 @@ def _sign_flips(table: Table) -> list[str]:
             and len(cell.difference.per_seed) <= stats.MAX_SIGN_FLIPS
         }
         if flips:
-            each = "; ".join(f"{stats.p_equals(f.p)} ({where})" for where, f in flips.items())
-            said.append(
-                f"{row.label} by exact sign flips: {each}. The smallest possible p here is"
-                f" {_each(f.smallest for f in flips.values())}."
-            )
-    return [*said, "Sign flips are a check and decide nothing."] if said else []
+            each = ", ".join(f"{stats.p_equals(f.p)} ({where})" for where, f in flips.items())
+            told.append(f"{table.compared(row)} {each}")
+            smallest += [f.smallest for f in flips.values()]
+    if not told:
+        return []
+    return [
+        "Exact sign flips are a check and decide nothing. The smallest possible p is"
+        f" {_each(smallest)}. They give: {'; '.join(told)}."
+    ]
 
 
 def _each(limits: Iterable[float]) -> str:
     different = sorted(set(limits))
     return " or ".join(dict.fromkeys(map(stats.p_text, different))) + (
-        ", by the column's n" if len(different) > 1 else ""
+        ", by a difference's n" if len(different) > 1 else ""
     )
 
 

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tabulate import tabulate
 
@@ -19,6 +19,7 @@ from cml_bench.evidence import stats
 from cml_bench.evidence.build import build, families
 from cml_bench.evidence.table import Column, Table, TableRow
 from cml_bench.records import Store
+from cml_bench.spec import NormalisedWith
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import MAX_SEEDS
 from cml_bench.texts import csv as csv_text
@@ -33,6 +34,7 @@ class Place(NamedTuple):
     table: str
     row: str
     column: Column
+    one_split: bool = False  # over the seeds of one class split, in a table over class splits
 
 
 @dataclass
@@ -51,14 +53,14 @@ class Spreads:
     def of(self, table: Table, row: TableRow, column: Column, one_split: bool = False) -> float:
         """The spread of a comparison; nan where it is not known.
 
-        A finished study's tables hold spreads over class splits, not over the seeds of one split.
+        A spread over class splits is never taken for one over the seeds of one split.
         """
         other = self.meta if row.reading == "meta" else self.co
         known = any(place.table == table.key for place in self.places)
         if table.rules.by_inner_steps or (one_split and known):
             other = math.nan  # errors of other shots and steps are of other sizes
-        own = Place(table.key, csv_text(row.label), column)
-        return other if one_split else self.places.get(own, other)
+        own = Place(table.key, csv_text(row.label), column, one_split)
+        return self.places.get(own, other)
 
 
 def given(points: float) -> Spreads:
@@ -89,7 +91,7 @@ def of_study(folder: Path) -> Spreads:
         known = [
             sd
             for place, (sd, meta) in found.items()
-            if meta is of_meta and place.column.steps is None
+            if meta is of_meta and place.column.steps is None and not place.one_split
         ]
         return statistics.median(known) if known else math.nan
 
@@ -115,8 +117,13 @@ def _rows(path: Path) -> Iterator[tuple[Place, float, bool]]:
                 n, half = int(float(line["pairs"] or 0)), float(line["diff_half"] or "nan")
                 steps = int(float(line["inner_steps"])) if line["inner_steps"] else None
                 column = Column(
-                    int(line["shot"]), steps, line["statistic"], line.get("columns") or ""
+                    int(line["shot"]),
+                    steps,
+                    line["statistic"],
+                    line.get("columns") or "",
+                    cast("NormalisedWith | None", line.get("normalised_with") or None),
                 )
+                place = Place(line["table"], line["row"], column, line.get("one_split") == "True")
             except (TypeError, ValueError) as error:
                 raise UserError(
                     f"{path}, line {reader.line_num}, is damaged ({error}): make the tables anew"
@@ -124,7 +131,7 @@ def _rows(path: Path) -> Iterator[tuple[Place, float, bool]]:
                 ) from None
             if n > 1 and half > 0 and column.statistic == "mean":
                 sd = half * math.sqrt(n) / stats.t_quantile(n, 0.95)
-                yield Place(line["table"], line["row"], column), sd, line["reading"] == "meta"
+                yield place, sd, line["reading"] == "meta"
 
 
 class _Line(NamedTuple):

@@ -234,7 +234,8 @@ class Table:
     caption: str
     columns: list[Column]
     rows: list[TableRow]
-    notes: list[str]
+    findings: list[str] = field(default_factory=list)  # what holds, and what limits it
+    checks: list[str] = field(default_factory=list)  # how it was tested
     beside: list[Beside] = field(default_factory=list)
 
     @property
@@ -268,6 +269,11 @@ class Table:
     def results(self) -> list[TableRow]:
         """The rows that are shown with their results."""
         return [row for row in self.rows if row.shown]
+
+    @property
+    def notes(self) -> list[str]:
+        """All sentences below the table: first what holds, then how it was tested."""
+        return self.findings + self.checks
 
     def cells(self) -> Iterator[tuple[TableRow, Column, Cell]]:
         """Every cell with its row and column."""

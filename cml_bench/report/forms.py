@@ -12,6 +12,7 @@ _KEY = (
     "A cell is a mean, or a paired difference, ± the half-width of its 95 % t interval over n"
     " {units}. The half-width from the test episodes is in brackets"
 )
+CHECKS = "Signs, tests and checks"  # the heading of the second list of notes
 _KEY_ONE = '. "One split" is the same over n training seeds on one class split'
 
 
@@ -51,8 +52,12 @@ def markdown(table: Table) -> str:
         heading = texts.markdown(grid.heading)
         heading = f"### {heading}" if place == 0 else f"{heading}:"
         parts += [heading, "", frame.to_markdown(index=False, disable_numparse=True), ""]
-    notes = (f"* {texts.paragraph(note)}" for note in table.notes)
-    return "\n".join([*parts, texts.paragraph(explanation(table)), "", *notes, ""])
+    parts += [texts.paragraph(explanation(table)), ""]
+    for heading, notes in (("", table.findings), (CHECKS, table.checks)):
+        if notes:
+            parts += [f"{heading}:", ""] if heading else []
+            parts += [*(f"* {texts.paragraph(note)}" for note in notes), ""]
+    return "\n".join(parts)
 
 
 _TEX_WIDTH = 80  # characters of a row that fit a page in small type
@@ -86,8 +91,12 @@ def latex(table: Table) -> str:
 
 
 def long_form(table: Table) -> pd.DataFrame:
-    """One row a cell, with numbers alone: for further analysis."""
-    return pd.DataFrame([_flat(table, row, column, cell) for row, column, cell in table.cells()])
+    """One row a cell, with numbers alone: for further analysis. In a table over class splits, a
+    result on one split has a row of its own, with ``one_split`` true.
+    """
+    return pd.DataFrame(
+        [_flat(table, row, column, cell) for row, column, cell in table.all_cells()]
+    )
 
 
 def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, Any]:
@@ -96,6 +105,7 @@ def _flat(table: Table, row: TableRow, column: Column, cell: Cell) -> dict[str, 
         "row": row.label,
         "reading": row.reading,
         **({"columns": column.group} if column.group else {}),
+        **({"one_split": cell is row.cells[column].fixed} if table.rules.over_splits else {}),
         "shot": column.shot,
         "inner_steps": column.steps,
         **({"normalised_with": how} if (how := column.normalised_with) else {}),

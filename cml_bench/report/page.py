@@ -42,6 +42,7 @@ from cml_bench.study.status import State, states
 from cml_bench.system.files import write_text
 
 _RECORDS = "records.csv"
+_SHORT = 6  # a list of fewer notes is open at first
 
 
 def write(plan: Plan, results: Path, out: Path, tables: list[Table]) -> Path:
@@ -187,7 +188,14 @@ def _section(plan: Plan, table: Table, out: Path) -> dict[str, Any]:
         "overview": overview.section(plan, table),
         "beside": beside.section(table),
         "explanation": forms.explanation(table),
-        "notes": table.notes,
+        "folds": [
+            {"title": title, "notes": notes, "open": len(notes) < _SHORT}
+            for title, notes in (
+                ("What holds, and what limits it", table.findings),
+                (forms.CHECKS, table.checks),
+            )
+            if notes
+        ],
         "links": _table_links(table.key, out),
         "counts": [
             (*signs.mark(name), summary.counted(count, name))
