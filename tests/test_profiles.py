@@ -57,6 +57,7 @@ def test_a_table_of_several_columns_has_both_charts(tmp_path):
         "MAML + CML\nover MAML",
         "MAML + CML†\nover MAML",
     ]
+    assert [row["colour"] for row in improvement["data"]["values"]] == colours[1:]
     better, worse = (row["value"] for row in improvement["data"]["values"])
     assert better > 0.9
     assert worse < 0.1

@@ -11,6 +11,7 @@ import vl_convert
 
 from cml_bench.evidence import progress, stats
 from cml_bench.evidence.build import build
+from cml_bench.figures import style
 from cml_bench.report import charts
 from cml_bench.report import progress as section
 from cml_bench.study.config import parse
@@ -143,7 +144,7 @@ def test_a_study_without_any_curve_has_no_section(tmp_path):
     table = build(resolved, store, "table1")
     assert {c.reason for c in progress.courses(table)} == {"no validation curve stored"}
     assert progress.arrivals(table) == []
-    assert section.sections([table]) == []
+    assert section.sections(resolved, [table]) == []
     assert 'id="progress"' not in written(resolved, tmp_path)
 
 
@@ -175,7 +176,7 @@ def test_few_seeds_are_shown_and_not_tested(tmp_path, seeds):
     course = courses(table)[META]
     assert course.outcome == f"n = {seeds}: shown, not tested"
     assert math.isnan(course.end_p)
-    (item,) = section.sections([table])
+    (item,) = section.sections(resolved, [table])
     for spec in item["charts"]:
         assert "<svg" in vl_convert.vegalite_to_svg(spec | {"width": 400}, config=charts.CONFIG)
     points = item["charts"][0]["data"]["values"]
@@ -254,7 +255,7 @@ def test_errors_are_to_fall_to_a_level(tmp_path):
         better = 0.5 if "+cml" in spec.method else 1.0
         return {0: 400.0, 50: 100 * better, 100: 30 * better}
 
-    table = made(tmp_path, scores, kind="regression")[2]
+    resolved, _, table = made(tmp_path, scores, kind="regression")
     found = arrivals(table)
     assert found["MAML", 1].final.level == pytest.approx(0.3)
     assert found[META].final.median == 100
@@ -262,7 +263,7 @@ def test_errors_are_to_fall_to_a_level(tmp_path):
     assert [r.median for r in found[META].round.values()] == [50, 50, 100]
     course = courses(table)[META]
     assert course.better * course.gains[50].diff == pytest.approx(0.5)
-    (item,) = section.sections([table])
+    (item,) = section.sections(resolved, [table])
     assert item["charts"][0]["data"]["values"][0]["gain"] > 0, "improvement is upwards"
     places = [row[1] for row in item["gains"].rows]
     assert places == ["1-shot", "5-shot"] * 2, "inner steps at test have no curve of their own"
@@ -288,9 +289,12 @@ def test_the_page_says_that_validation_tasks_are_no_test_tasks(tmp_path):
 
 
 def test_charts_of_a_table_share_an_axis_that_holds_every_mean(tmp_path):
-    (item,) = section.sections([made(tmp_path, gains(0, 6, 2))[2]])
+    resolved, _, table = made(tmp_path, gains(0, 6, 2))
+    (item,) = section.sections(resolved, [table])
     domains = {
         tuple(spec["layer"][2]["encoding"]["y"]["scale"]["domain"]) for spec in item["charts"]
     }
     ((low, high),) = domains
     assert low < 0 < 12 < high
+    colours = {spec["encoding"]["color"]["value"] for spec in item["charts"]}
+    assert colours == {style.COLOURS[1]}, "that of MAML + CML, in all charts of the study"

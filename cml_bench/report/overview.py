@@ -22,21 +22,22 @@ _DASHES = ([1, 0], [2, 2], [6, 2], [8, 2, 2, 2])
 def section(plan: Plan, table: Table) -> list[Spec]:
     """The charts of a table that has several columns; empty for any other."""
     found, better = profiles.profiles(table), profiles.improvements(table)
-    charts = [_profile(found, _looks(plan, table), table.title)] if found else []
-    return charts + ([_improvement(better, table.title)] if better else [])
+    own = looks(plan, table)
+    charts = [_profile(found, own, table.title)] if found else []
+    return charts + ([_improvement(better, own, table.title)] if better else [])
 
 
-def _looks(plan: Plan, table: Table) -> dict[str, tuple[str, list[int]]]:
+def looks(plan: Plan, table: Table) -> dict[str, tuple[str, list[int]]]:
     """Label of a row -> its colour, that of its method in all charts, and its dashes, which
     differ where a colour comes again.
     """
-    order, looks = style.order(plan), {}
+    order, found = style.order(plan), {}
     runs = [row.run for row in plan.tables[table.key].rows]
     for place, row in enumerate(plan.tables[table.key].rows):
         number = order.index(row.run)
         again = number // len(COLOURS) + runs[:place].count(row.run)
-        looks[row.label] = (COLOURS[number % len(COLOURS)], _DASHES[again % len(_DASHES)])
-    return looks
+        found[row.label] = (COLOURS[number % len(COLOURS)], _DASHES[again % len(_DASHES)])
+    return found
 
 
 def _profile(found: Sequence[Profile], looks: dict[str, tuple[str, list[int]]], title: str) -> Spec:
@@ -96,8 +97,11 @@ def _curve(one: Profile) -> Spec:
     return {"method": one.label, **values}
 
 
-def _improvement(found: Sequence[Improvement], title: str) -> Spec:
-    rows = [_beaten(one) for one in found]
+def _improvement(
+    found: Sequence[Improvement], looks: dict[str, tuple[str, list[int]]], title: str
+) -> Spec:
+    rows = [{**_beaten(one), "colour": looks[one.label][0]} for one in found]
+    colour = {"field": "colour", "type": "nominal", "scale": None}
     ticks = {"tickCount": on_phones(2, 5), "format": ".1f"}
     x = {"type": "quantitative", "title": "probability of improvement", "axis": ticks}
     axis = {"labelExpr": "split(datum.label, '\\n')", "labelLimit": 200, "labelOffset": -7}
@@ -126,15 +130,16 @@ def _improvement(found: Sequence[Improvement], title: str) -> Spec:
                 "encoding": {"x": {"datum": 0.5, **x}, "y": None, "tooltip": None},
             },
             {
-                "mark": {"type": "rule", "strokeWidth": 2, "color": COLOURS[0]},
+                "mark": {"type": "rule", "strokeWidth": 2},
                 "encoding": {
+                    "color": colour,
                     "x": {**x, "field": "low", "scale": {"domain": [0, 1]}},
                     "x2": {"field": "high"},
                 },
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
-                "encoding": {"x": {**x, "field": "value"}, "color": {"value": COLOURS[0]}},
+                "encoding": {"x": {**x, "field": "value"}, "color": colour},
             },
         ],
     }

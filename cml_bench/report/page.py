@@ -96,7 +96,7 @@ def _content(
         "claims": claims.section(plan, store, out),
         "tables": [_section(plan, table, out) for table in tables],
         "pictures": _pictures(plan, out),
-        "progress": progress.sections(tables),
+        "progress": progress.sections(plan, tables),
         "curves": learning.sections(plan, records),
         "costs": runs.costs(plan, records),
         "failures": [

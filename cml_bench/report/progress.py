@@ -4,16 +4,17 @@ All numbers are of validation tasks; ``evidence/progress.py`` makes them. Import
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cml_bench.evidence import stats
 from cml_bench.evidence.change import Change
 from cml_bench.evidence.progress import Arrival, Course, Reached, arrivals, courses, where
 from cml_bench.evidence.table import Table
-from cml_bench.figures.style import COLOURS
+from cml_bench.report import overview
 from cml_bench.report.charts import Spec, on_phones, short, thinned
 from cml_bench.report.grids import DASH, Grid, number, signed
+from cml_bench.study.plan import Plan
 
 MOST_STEPS = 60
 """Outer steps that a chart of gains shows of one comparison."""
@@ -23,7 +24,7 @@ _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down
 _DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2])
 
 
-def sections(tables: Sequence[Table]) -> list[dict[str, Any]]:
+def sections(plan: Plan, tables: Sequence[Table]) -> list[dict[str, Any]]:
     """What the page shows of each table whose comparisons have validation curves."""
     found = []
     for table in tables:
@@ -33,7 +34,7 @@ def sections(tables: Sequence[Table]) -> list[dict[str, Any]]:
                 {
                     "key": table.key,
                     "title": table.title,
-                    "charts": charts(table, drawn),
+                    "charts": charts(table, drawn, overview.looks(plan, table)),
                     "gains": gain_grid(table, drawn),
                     "outcomes": outcome_grid(table, drawn),
                     "steps": arrival_grid(table, arrivals(table)),
@@ -181,9 +182,12 @@ def notes(table: Table, every: Sequence[Course]) -> list[str]:
 # -- charts
 
 
-def charts(table: Table, drawn: Sequence[Course]) -> list[Spec]:
+def charts(
+    table: Table, drawn: Sequence[Course], looks: Mapping[str, tuple[str, list[int]]]
+) -> list[Spec]:
     """A chart for each comparison and group of columns: improvement over outer steps, a line with
-    its 95 % t interval for each shot. The charts of a table share the vertical axis.
+    its 95 % t interval for each shot. The charts of a table share the vertical axis, and each has
+    the colour that its row's method has in all charts (``looks``, by the row's label).
     """
     shots = sorted({course.column.shot for course in drawn})
     domain = _reach(drawn)
@@ -192,7 +196,14 @@ def charts(table: Table, drawn: Sequence[Course]) -> list[Spec]:
         parts = (f"{course.row.label} −", course.row.against or "", course.column.group)
         panels.setdefault(parts, []).append(course)
     return [
-        _panel((row, ", ".join(filter(None, rest))), lines, shots, domain, table)
+        _panel(
+            (row, ", ".join(filter(None, rest))),
+            lines,
+            shots,
+            domain,
+            table,
+            looks[lines[0].row.label][0],
+        )
         for (row, *rest), lines in panels.items()
     ]
 
@@ -220,6 +231,7 @@ def _panel(
     shots: Sequence[int],
     domain: tuple[float, float],
     table: Table,
+    colour: str,
 ) -> Spec:
     x = {
         "field": "step",
@@ -242,7 +254,7 @@ def _panel(
         "width": "container",
         "height": 190,
         "data": {"values": points},
-        "encoding": {"x": x, "color": _by_shot(shots, COLOURS)},
+        "encoding": {"x": x, "color": {"value": colour}},
         "layer": _layers(y, shots, size=40 if few else 12),
     }
 
