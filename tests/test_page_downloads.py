@@ -1,7 +1,8 @@
 """What a page gives to take along: how to cite the study, and its records as one file."""
 
-import csv
+import pandas as pd
 
+from cml_bench import load_records
 from cml_bench.records import write_record
 from cml_bench.report import cite, summary
 from tests.helpers.pages import LEVEL, written
@@ -23,6 +24,10 @@ def test_the_citation_names_authors_year_version_plan_and_commit(tmp_path):
     note = f"Study simulated, plan {summary.plan_id(resolved)}, commit {COMMIT[:12]}"
     assert f"  note    = {{{note}}}\n}}" in told
     assert told.count("{") == told.count("}")
+    older = store.read(resolved.runs[1].spec)
+    mixed = cite.harness(resolved, [store.read(resolved.runs[0].spec), older])
+    assert f"commit {COMMIT[:12]} (some runs name none)" in mixed
+    assert "commit" not in cite.harness(resolved, [older])
 
 
 def test_all_records_are_one_file_beside_the_page(tmp_path):
@@ -32,13 +37,14 @@ def test_all_records_are_one_file_beside_the_page(tmp_path):
     write_record(record.folder, record.content | {"results": {"meta@1": 0.5, "meta_last@1": 0.25}})
     html = written(resolved, tmp_path)
     assert '<a href="records.csv" download>CSV</a>' in html
-    with (tmp_path / "simulated" / "records.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    others = [store.read(run.spec) for run in resolved.runs[1:]]
-    assert len(lines) == 2 + sum(len(other.results) for other in others), "a line for each result"
-    mine = [line for line in lines if line["id"] == record.id]
-    assert [(line["series"], line["mean"], line["unit"]) for line in mine] == [
-        ("meta@1", "50", "percent"),
-        ("meta_last@1", "25", "percent"),
-    ]
-    assert {line["status"] for line in lines} == {"finished"}
+    frame = pd.read_csv(tmp_path / "simulated" / "records.csv")
+    assert len(frame) == 2 + sum(len(store.read(run.spec).results) for run in resolved.runs[1:])
+    mine = frame[frame["run"] == record.id].set_index("reading")
+    assert [*mine.index] == ["meta", "meta_last"]
+    assert mine["mean"]["meta_last"] == 25
+    assert {*mine["unit"]} == {"%"}
+    assert {*mine["folder"]} == {record.folder.name}, "no path of this machine"
+    assert {*frame["status"]} == {"finished"}
+    read = load_records(tmp_path)
+    assert {*read.columns} == {*frame.columns}, "one table, whoever writes it"
+    assert {*read["run"]} == {*frame["run"]}

@@ -31,7 +31,12 @@ def runs(places: Iterable[Path]) -> pd.DataFrame:
     ``mean`` is in ``unit``: percent, or squared error. Options are columns named as in a
     configuration (``options.cml.gamma``, ``protocol.meta_batch``); empty where a run has none.
     """
-    return _frame(_results, places)
+    return of(_records(places))
+
+
+def of(records: Iterable[Record]) -> pd.DataFrame:
+    """The frame that :func:`runs` gives of these records."""
+    return pd.DataFrame([row for record in records for row in _results(record)])
 
 
 def curves(places: Iterable[Path]) -> pd.DataFrame:

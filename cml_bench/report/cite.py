@@ -7,7 +7,7 @@ from cml_bench import texts
 from cml_bench.records import Record
 from cml_bench.report import summary
 from cml_bench.study.plan import Plan
-from cml_bench.study.provenance import commit_of
+from cml_bench.study.provenance import UNKNOWN, commit_of
 
 PAPER = """@inproceedings{shin2024cml,
   title     = {Cooperative Meta-Learning with Gradient Augmentation},
@@ -25,8 +25,11 @@ def harness(plan: Plan, records: Sequence[Record]) -> str:
     what is known of the plan alone.
     """
     name = texts.latex("cml_bench")
-    commits = sorted({commit_of(record) for record in records})
-    told = f", commit {texts.latex(', '.join(commits))}" if commits else ""
+    made = {commit_of(record) for record in records}
+    commits = ", ".join(sorted(made - {UNKNOWN}))
+    told = f", commit {texts.latex(commits)}" if commits else ""
+    if commits and UNKNOWN in made:
+        told += " (some runs name none)"
     fields = {
         "title": f"{name}: a benchmark-reproduction harness for Cooperative Meta-Learning",
         "author": f"{{The {name} authors}}",

@@ -130,7 +130,8 @@ def arrival_grid(table: Table, found: Sequence[Arrival]) -> Grid:
                 *(_steps(r, table) for r in at_round),
             ]
         )
-    heading = "Outer steps until a level is first reached in validation: median over runs"
+    what = "an accuracy" if table.better > 0 else "an error"
+    heading = f"Outer steps until {what} is first reached in validation: median over runs"
     return Grid(heading, header, rows, set())
 
 

@@ -1,19 +1,17 @@
 """What a study's runs cost, which they are, and which failed: for the page. Imports no torch."""
 
-import io
 import math
-from csv import writer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cml_bench import texts
+from cml_bench.evidence import frames
 from cml_bench.records import Record
 from cml_bench.report.grids import DASH, Grid
 from cml_bench.report.learning import labels, titles
 from cml_bench.study.plan import Plan
-from cml_bench.study.provenance import commit_of
 from cml_bench.study.status import State
 
 _LOG_LINES = 20
@@ -118,24 +116,10 @@ def listed(records: dict[str, Record]) -> Grid:
     return Grid("All runs", header, rows, set())
 
 
-_COLUMNS = ("folder", "id", "method", "network", "data", "way", "shot", "seed", "steps", "status")
-_MORE = ("commit", "created", "training_seconds", "series", "mean", "unit")
-
-
 def csv(records: dict[str, Record]) -> str:
-    """All records as one CSV: a line for each series of test results of a run (one line without
-    any). The mean is over its test episodes, in percent or as a squared error.
+    """All records as one CSV: the frame that ``cml_bench.load_records`` gives of them, with the
+    names of the runs' folders.
     """
-    lines: list[list[object]] = [[*_COLUMNS, *_MORE]]
-    for record in records.values():
-        s = record.spec
-        run = [record.folder.name, s.id, s.method, s.network.name if s.network else "", s.data_id]
-        run += [str(value) for value in (s.way, s.shot, s.seed, s.steps)]
-        run += [record.status, commit_of(record), record.created, f"{record.seconds.train:.6g}"]
-        unit = "percent" if record.kind == "classification" else "squared error"
-        for series, mean in record.results.items() or [("", None)]:
-            value = "" if mean is None else f"{record.scale * mean:.8g}"
-            lines.append([*run, series, value, unit])
-    text = io.StringIO()
-    writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
+    frame = frames.of(records.values())
+    frame["folder"] = [Path(folder).name for folder in frame["folder"]]
+    return frame.to_csv(index=False, float_format="%.8g")
