@@ -90,12 +90,17 @@ RESULTS = argument("--results", type=Path, help="default: the configuration's")
 
 def study(own: argparse.ArgumentParser) -> None:
     """The study that a command is about: configuration files or a plan, and its results."""
-    source = own.add_mutually_exclusive_group(required=True)
+    configured(own, required=True)
+    RESULTS(own)
+
+
+def configured(own: argparse.ArgumentParser, required: bool = False) -> None:
+    """A study by its configuration files or its plan."""
+    source = own.add_mutually_exclusive_group(required=required)
     source.add_argument(
         "--config", type=Path, nargs="+", help="configuration files, joined as by Snakemake"
     )
     source.add_argument("--plan", type=Path, help="a resolved plan")
-    RESULTS(own)
 
 
 # -- types of arguments --

@@ -6,7 +6,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from cml_bench.command_line import DATA_FOLDER, Commands, amount, argument, mapping, positive
+from cml_bench.command_line import (
+    DATA_FOLDER,
+    Commands,
+    amount,
+    argument,
+    configured,
+    mapping,
+    positive,
+)
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import NormalisedWith, RunSpec
 from cml_bench.study.plan import Plan, read_plan
@@ -67,23 +75,11 @@ def _of(study: Study | None, name: str) -> Any:
     return Study.model_fields[name].get_default() if study is None else getattr(study, name)
 
 
-def study_of_data(own: ArgumentParser) -> None:
-    """The study whose data is wanted, if it is one's."""
-    source = own.add_mutually_exclusive_group()
-    source.add_argument(
-        "--config",
-        type=Path,
-        nargs="+",
-        help="configuration files: all data of their study, with its own copies of files",
-    )
-    source.add_argument("--plan", type=Path, help="the same of a resolved plan")
-
-
 @COMMANDS.command(
     "fetch",
-    argument("data", nargs="*", help="names, see `list data`; default: all of the study"),
+    argument("data", nargs="*", help="names, see `list data`; default: all data of the study"),
     argument("--options", type=mapping, help="the data set's options as JSON"),
-    study_of_data,
+    configured,
     argument("--stamp", type=Path, help="file to write when it is ready"),
     argument(
         "--acknowledge",

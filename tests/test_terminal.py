@@ -13,6 +13,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from cml_bench.records import Progress, Store, write_failure, write_progress
 from cml_bench.study import cost, endings, targets, view, watching
+from cml_bench.study.plan import Work
 from cml_bench.study.view import View, by_job, sparkline, summary
 from cml_bench.study.watching import Row, Watch
 from cml_bench.system import stops
@@ -105,6 +106,13 @@ def test_the_time_left_for_all_is_that_of_the_pace_so_far(begun, tmp_path, monke
         write_progress(folder, Progress(step=50, steps=100))
         watch.poll()
     assert watch.left == pytest.approx(150.0), "half a run took 30 s, and two and a half are left"
+
+
+def test_a_tiny_runs_start_counts_as_time(begun):
+    tiny, twice = (Work(steps=n, flops=0, bytes=0) for n in (10, 20))
+    runs = [begun[0].runs[0].model_copy(update={"work": work}) for work in (tiny, twice)]
+    one, two = map(watching._weight, runs)
+    assert 1 < two / one < 1.1, "twice the steps are hardly more time"
 
 
 # -- what is shown

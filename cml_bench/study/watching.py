@@ -21,6 +21,7 @@ from cml_bench.system.locks import being_written, try_lock
 from cml_bench.texts import controls_escaped, duration, score
 
 _PACE_SECONDS = 10.0  # a shorter time says too little of the pace
+_START_HOURS = 10 / 3600  # from a job's start to its first step: benchmarks/results/startup.json
 
 
 class Event(NamedTuple):
@@ -156,7 +157,9 @@ class Watch:
 
 def _weight(run: PlannedRun) -> float:
     """How much of the study's time a run takes, in any unit."""
-    return cost.hours([run], gpu=False) if run.work is not None else 1.0 + run.spec.steps
+    if run.work is None:
+        return 1.0 + run.spec.steps
+    return _START_HOURS + cost.hours([run], gpu=False)
 
 
 # -- whether a study is going on --
