@@ -1,6 +1,6 @@
 # make demo        set up and run the main job on embedded data
 # make test        set up and run the fast tests;  make test-all: the slow ones too
-# make lint        ruff, snakefmt, mypy, import-linter, snakemake --lint
+# make lint        ruff, snakefmt, mypy, import-linter, snakemake --lint;  make lint-slow: docs, too
 # make gate        train configs/ci.yaml anew and compare with the committed references
 # make gate-reference  make new references from 10 seeds, and print what changed
 # make study SHARD=1/4  train one part of configs/omniglot_study.yaml and commit its records
@@ -32,7 +32,7 @@ RUN := $(call q,BIN)/python -m
 # and the results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint \
+.PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint lint-slow \
 	format docs traces clean
 setup: $(VENV)/.ready
 
