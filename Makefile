@@ -119,6 +119,9 @@ lint: setup
 		--no-cache
 	$(RUN) snakemake --lint
 
+# Its slow part needs an environment of its own, .venv-docs.
+lint-slow: lint docs
+
 format: setup
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .

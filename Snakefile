@@ -47,9 +47,6 @@ if workflow.is_main_process:
         raise WorkflowError(str(error))
     PLAN_FILE = PLAN.path
     AGAIN = preflight.lost_jobs(PLAN) | {item.key for item in preflight.other_data(PLAN)}
-    # Said here, since `onstart` does not run in a dry run, nor when there is nothing to do.
-    for line in [*preflight.told_of_data(PLAN), *preflight.told_of_lost(preflight.lost(PLAN))]:
-        print(line, file=sys.stderr)
 else:
     PLAN_FILE = os.environ["CML_BENCH_PLAN"]
     PLAN = planning.read_plan(Path(PLAN_FILE))

@@ -2,11 +2,13 @@
 
 import re
 
+import pytest
 import yaml
 
 from cml_bench.evidence.build import build
+from cml_bench.evidence.verdict import GAIN, LOSS
 from cml_bench.records import Store
-from cml_bench.report import claims, key, summary
+from cml_bench.report import claims, key, signs, summary
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers import documents
@@ -67,8 +69,9 @@ def test_claims_come_first(tmp_path, monkeypatch):
     sections = re.findall(r'<section id="([^"]+)">', html)
     assert sections[:2] == ["claims", "abstract"]
     told = re.search(r'<td class="label words" data-label="outcome">(.*?)</td>', html)[1]
-    assert told.endswith("</span> holds")
-    assert '<li class="holds"><b>1</b>' in html
+    meaning = "every cell is as claimed, significant at 5 %"
+    assert told.endswith(f'</span> <abbr title="{meaning}">holds</abbr>')
+    assert f'<li class="holds" title="{meaning}"><b>1</b>' in html
 
 
 def test_every_sign_has_its_meaning_on_hover():
@@ -85,6 +88,12 @@ def test_every_sign_has_its_meaning_on_hover():
     assert key.heading("gain [95 %]").startswith("<abbr")
     assert key.heading("where") == "where"
     assert key.heading("mean") == "mean", "its last letter is no n"
+
+
+@pytest.mark.parametrize("name", signs.SIGNS)
+def test_every_outcome_has_its_meaning_on_hover(name):
+    assert key.outcome(signs.mark(name)[1]) or name in (GAIN, LOSS), name
+    assert name in (GAIN, LOSS) or str(key.hinted(name)).startswith("<abbr"), name
 
 
 def test_the_key_has_the_signs_that_occur_with_links_to_parts_of_the_docs():

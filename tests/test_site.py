@@ -34,6 +34,22 @@ hooks = loaded()
 PAGES = [*hooks.PAGES, *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
+class Links(HTMLParser):
+    """Relative addresses and ids of a page."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.links, self.ids = set[str](), set[str]()
+        self.feed(page.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for key, value in attrs:
+            if key == "id":
+                self.ids.add(value)
+            elif key in ("href", "src") and value and not re.match(r"[a-z]+:|//", value):
+                self.links.add(unquote(value))
+
+
 # -- links; these tests need no package of the site
 
 
@@ -110,6 +126,19 @@ def test_only_relative_links_outside_code_are_changed():
     )
 
 
+@pytest.mark.parametrize("address", ["", ADDRESS], ids=["from disk", "published"])
+def test_a_copied_page_leads_to_copies_and_to_pages_of_the_site(address, tmp_path):
+    path = "results/reference/demo/report.html"
+    (page := tmp_path / "report.html").write_text(hooks.report(path, address))
+    beside = hooks.reports([path])[path]
+    there = {link.partition("#")[0] for link in Links(page).links} - {""}
+    assert "../../../evidence.html" in there
+    for link in there - {f"../../../{name[:-3]}.html" for name in os.listdir(ROOT / "docs")}:
+        target = os.path.normpath(f"results/reference/demo/{link}")
+        assert target in beside, link
+        assert hooks.is_copied(target, address), link
+
+
 def test_a_new_page_is_shown_without_an_edit():
     order = hooks.order({"index.md", "usage.md", "new.md", "claims.md"})
     assert order == [
@@ -177,22 +206,6 @@ def built(home: Path, out: Path, address: str = "") -> subprocess.CompletedProce
     )
 
 
-class Links(HTMLParser):
-    """Relative addresses and ids of a page."""
-
-    def __init__(self, page: Path):
-        super().__init__()
-        self.links, self.ids = set[str](), set[str]()
-        self.feed(page.read_text("utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for key, value in attrs:
-            if key == "id":
-                self.ids.add(value)
-            elif key in ("href", "src") and value and not re.match(r"[a-z]+:|//", value):
-                self.links.add(unquote(value))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["", ADDRESS], ids=["from disk", "published"])
 def test_the_site_is_built_and_has_no_dead_link(address, tmp_path):
@@ -207,6 +220,14 @@ def test_the_site_is_built_and_has_no_dead_link(address, tmp_path):
             assert target.exists(), f"{page.name}: {link}"
             if fragment and target in pages:
                 assert fragment in pages[target].ids, f"{page.name}: {link}"
+    copied = sorted((tmp_path / "results").rglob("*.html"))
+    assert len(copied) > 3
+    for page in copied:
+        for link in Links(page).links:
+            path, _, fragment = link.partition("#")
+            assert not path or (page.parent / path).exists(), f"{page}: {link}"
+            target = (page.parent / path).resolve()
+            assert not path or target not in pages or fragment in pages[target].ids, link
     reference = (tmp_path / "reference.html").read_text("utf-8")
     assert "Open a finished run" in reference
     assert ":func:<code>" not in reference

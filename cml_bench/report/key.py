@@ -32,10 +32,11 @@ class Entry(NamedTuple):
 
 
 _P = dict(enumerate(stats.SIGNIFICANCE, 1))
-_CELL, _TEST, _PAPER = (
+_CELL, _TEST, _PAPER, _CLAIMS = (
     "evidence.md#a-cell",
     "evidence.md#a-comparison",
     "evidence.md#beside-the-paper",
+    "claims.md#how-to-read-it",
 )
 KEY = (
     Entry("CML", r"CML(?!†)", "trained with a co-learner, tested without", "protocols.md#methods"),
@@ -70,9 +71,35 @@ KEY = (
         True,
     ),
     Entry("[90 %]", r"\[90 %\]", "90 % interval, by which a level is judged", _PAPER, True),
+    Entry("cells", "cells", "the comparisons that decide a claim, by outcome", _CLAIMS, True),
+    Entry("weakest", "weakest", "the cell that speaks least for the claim", _CLAIMS, True),
+    Entry("size", "size", "how large the runs are beside the paper's", _CLAIMS, True),
+    Entry("level", "level", "our number beside the paper's number", _PAPER, True),
+    Entry(
+        "half minus end",
+        "half minus end",
+        "the difference at half of the steps minus that at the end",
+        "evidence.md#speed-or-end",
+        True,
+    ),
     Entry("[95 %]", r"\[95 %\]", "95 % t interval over seeds or class splits", _TEST, True),
 )
-_SHOWN = [entry for entry in KEY if entry.sign not in ("CML", "◆", DASH)]
+# The outcomes, which have a sign beside them (signs.py).
+OUTCOMES = (
+    Entry("✓ holds", "^holds$", "every cell is as claimed, significant at 5 %", _CLAIMS),
+    Entry("✕ does not hold", "^does not hold$", "some cell is significantly the contrary", _CLAIMS),
+    Entry("? cannot tell", "^cannot tell", "neither is shown: the data decide nothing", _CLAIMS),
+    Entry("○ not run", "^not run$", "no run that could decide it is made here", _CLAIMS),
+    Entry("✓ reproduced", "^reproduced", "within one point of the paper's number", _PAPER),
+    Entry("≠ differs", "^differs", "more than one point from the paper's number", _PAPER),
+    Entry("○ not judged", "^(?:not judged|setting not)", "no verdict: see why", _PAPER),
+    Entry("● not tested", "not tested", "no verdict: too few seeds, or runs are missing", _TEST),
+)
+KEY += OUTCOMES
+_SHOWN = [entry for entry in KEY if entry.sign != "CML"]  # it is in most labels
+_OUTCOMES = {e.sign.partition(" ")[2].replace(" ", "-"): e.meaning for e in OUTCOMES} | {
+    e.pattern: e.meaning for e in KEY if e.sign == "◆"
+}
 _IN_CELL = re.compile("|".join(f"({e.pattern})" for e in _SHOWN if not e.heading))
 _MEANINGS = [entry.meaning for entry in _SHOWN if not entry.heading]
 
@@ -85,6 +112,11 @@ def hinted(text: str) -> Markup:
         parts += [escape(text[end : match.start()]), _abbr(match[0], meaning)]
         end = match.end()
     return Markup("").join([*parts, escape(text[end:])])
+
+
+def outcome(name: str) -> str:
+    """What an outcome means, by its CSS class (:func:`signs.mark`); empty for any other text."""
+    return _OUTCOMES.get(name, "")
 
 
 def heading(text: str) -> Markup:

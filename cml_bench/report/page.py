@@ -132,7 +132,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"told": texts.html, "number": leading_number, "embedded": _embedded}
-    environment.filters |= {"hinted": key.hinted, "heading": key.heading}
+    environment.filters |= {"hinted": key.hinted, "heading": key.heading, "outcome": key.outcome}
     environment.globals |= {"sign": signs.sign, "looks": LOOKS}
     return environment
 

@@ -8,7 +8,7 @@ repository, whose address is ``repo_url``; without an address the file is copied
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
@@ -29,12 +29,14 @@ SECTIONS = {
     "Build on it": ("extending", "reference", "architecture", "benchmarks", "fixtures"),
     "The project": ("contributing", "changelog"),
 }
-COPIED = (".png", ".svg", ".html", ".pdf")
+COPIED = (".png", ".svg", ".html", ".pdf", ".csv", ".tex")
 # A code block or code in a line, which stay as they are; or the address of a link or picture.
 _LINK = re.compile(
     r"(?P<code>^```.*?^```|`[^`\n]+`)|(?P<before>\]\(|\b(?:src|srcset|href)=\")(?P<to>[^)\s\"]+)",
     re.MULTILINE | re.DOTALL,
 )
+# A relative address in HTML; an address in a script's template has a brace.
+_HREF = re.compile(r"""(?P<before>\b(?:href|src)=")(?P<to>(?![a-z]+:)[^"#{}\s][^"{}\s]*)(?=")""")
 _LOG = logging.getLogger("mkdocs.hooks.site")  # a warning ends a strict build
 _NOWHERE = "nowhere:"
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr):(<code>)~?")
@@ -78,7 +80,7 @@ def is_of_docs(path: str) -> bool:
 
 def is_copied(path: str, address: str) -> bool:
     """Whether the site gets a copy of a file that a page links to."""
-    if path in PAGES or is_of_docs(path):
+    if path in PAGES or is_of_docs(path) or path.endswith(".md"):
         return False
     return (ROOT / path).is_file() and (path.endswith(COPIED) or not address)
 
@@ -100,6 +102,30 @@ def led(link: str, page: str, here: str, address: str) -> str:
     if there := place(path, address):
         return quote(os.path.relpath(there, PurePosixPath(here).parent)) + fragment
     return f"{address}/blob/HEAD/{quote(path)}{fragment}" if address else _NOWHERE + path
+
+
+def reports(paths: Iterable[str]) -> dict[str, set[str]]:
+    """The copied HTML pages among these paths -> the paths to which they link."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        if path.endswith(".html"):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            found[path] = {target(match["to"], path)[0] for match in _HREF.finditer(text)}
+    return found
+
+
+def report(path: str, address: str) -> str:
+    """A copied HTML page with its links as they are on the site."""
+
+    def one(match: re.Match[str]) -> str:
+        there = led(match["to"], path, path, address)
+        if there.startswith(_NOWHERE):  # a table in Markdown, which is no page of the site
+            return f"{match['before']}#"
+        if not there.startswith(address or _NOWHERE):
+            there = re.sub(r"\.md(?=#|$)", ".html", there)
+        return match["before"] + there
+
+    return _HREF.sub(one, (ROOT / path).read_text(encoding="utf-8"))
 
 
 def order(pages: set[str]) -> list[Any]:
@@ -124,8 +150,13 @@ def on_files(files: Any, config: Any) -> Any:
     sources = [f"docs/{file.src_uri}" for file in files.documentation_pages()] + list(PAGES)
     for path, uri in PAGES.items():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
-    for path in sorted(set().union(*map(links, sources))):
-        if is_copied(path, address):
+    linked = {path for path in set().union(*map(links, sources)) if is_copied(path, address)}
+    pages = reports(linked)
+    beside = {path for path in set().union(*pages.values()) if is_copied(path, address)}
+    for path in sorted(linked | beside):
+        if path in pages:
+            files.append(File.generated(config, path, content=report(path, address)))
+        else:
             files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     config.nav = order({file.src_uri for file in files.documentation_pages()})
     return files

@@ -12,21 +12,37 @@ LOGGED = " 2>&1 | tee -- {log:q}" if workflow.output_settings.verbose else " > {
 GOING_ON = contextlib.ExitStack()
 
 
+def asked_of(names):
+    """The tables and the figures that these targets name. One that names neither has none."""
+    named = [name for name in names if name in NAMED]
+    tables = [part for name in named for part in targets.expand(PLAN, [name])]
+    figures = [key for name in named for key in targets.expand_figures(PLAN, [name])]
+    return [key for key in tables if key in targets.parts(PLAN)], [
+        key for key in figures if key in PLAN.figures
+    ]
+
+
 def asked():
     """The names of the tables and figures that were asked for; None: the whole study.
 
     A target that is neither, as `trained`, has none.
     """
     names = [rule.name for rule in workflow.dag.targetrules]
-    if "all" in names:
-        return None
-    tables = [part for name in names if name in NAMED for part in targets.expand(PLAN, [name])]
-    figures = [
-        key for name in names if name in NAMED for key in targets.expand_figures(PLAN, [name])
-    ]
-    return [key for key in tables if key in targets.parts(PLAN)], [
-        key for key in figures if key in PLAN.figures
-    ]
+    return None if "all" in names else asked_of(names)
+
+
+def say_what_is_left_out():
+    """To standard error, when the rules are read: `onstart` does not run in a dry run, nor when
+    there is nothing to do. The targets are not known yet, but for what the command line names.
+    """
+    names = asked_of(sys.argv[1:])
+    plan = targets.focused(PLAN, *names) if any(names) else PLAN
+    for line in [*preflight.told_of_data(plan), *preflight.told_of_lost(preflight.lost(plan))]:
+        print(line, file=sys.stderr)
+
+
+if workflow.is_main_process:
+    say_what_is_left_out()
 
 
 def plan_of_target():
