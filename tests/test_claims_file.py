@@ -236,6 +236,7 @@ def test_the_readmes_table_has_those_that_hold_first_and_names_the_rest_below():
     assert said == (
         "**Of the paper's 3 claims, 1 holds here, 0 do not hold, 1 cannot be told, 1 is not run.**"
         " Of 1 claims beyond the paper, 1 holds here."
+        " The paper's first: A. Here: **cannot tell** (2: 2 undecided)."
     )
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     assert cells == [

@@ -142,6 +142,10 @@ def brief(shown: Grid) -> str:
     if beyond:
         there = [name for name in _SAID if name in beyond]
         said += f" Of {len(beyond)} claims beyond the paper, {_told(beyond, there)}."
+    if paper:
+        first = next(row for row in shown.rows if row[_WHERE] != evidence.BEYOND)
+        said += f" The paper's first: {markdown(first[0])} Here: **{first[_OUTCOME]}**"
+        said += f" ({first[_CELLS]})."
     rows = [
         [markdown(row[0]), f"**{name}**", row[_CELLS], _size_in_brief(row[-1])]
         for name in _SAID

@@ -90,13 +90,8 @@ def _differences(plan: Plan, tables: list[Table], counts: dict[str, int]) -> str
         if d.outcome not in DIFFERENCES
     )
     if why:
-        reasons = "; ".join(
-            f"{reason}: {k}" if len(why) > 1 else reason for reason, k in why.items()
-        )
         text += f" {counts[NOT_TESTED]}{' more' if tested else ' paired'} "
-        text += (
-            f"difference{'s have' if counts[NOT_TESTED] > 1 else ' has'} no verdict ({reasons})."
-        )
+        text += f"difference{'s have' if counts[NOT_TESTED] > 1 else ' has'} no verdict{_why(why)}."
     return text.strip()
 
 
@@ -108,12 +103,14 @@ def _levels(tables: list[Table], counts: dict[str, int]) -> str:
     reasons = Counter(
         line.outcome for t in tables for line in t.beside if line.outcome not in LEVELS
     )
-    why = (
-        f" ({'; '.join(f'{reason}: {k}' for reason, k in reasons.most_common())})"
-        if reasons
-        else ""
-    )
-    return f"{every} level{'s' * (every > 1)} beside the paper's: {told}{why}."
+    return f"{every} level{'s' * (every > 1)} beside the paper's: {told}{_why(reasons)}."
+
+
+def _why(reasons: Counter[str]) -> str:
+    """`` (reason)``; of several with their counts, ``: 6 (reason), 2 (reason)``."""
+    if len(reasons) < 2:
+        return "".join(f" ({reason})" for reason in reasons)
+    return ": " + ", ".join(f"{k} ({reason})" for reason, k in reasons.most_common())
 
 
 def counted(count: int, name: str) -> str:
