@@ -219,6 +219,8 @@ def test_the_committed_studies_decide_the_claims_as_the_page_says(shipped, monke
     text = publish.CLAIMS.read_text()
     assert publish.between(text, "claims", claims.block(shown)) == text
     assert claims.block(shown) in text
+    assert "Omniglot instead of MiniImagenet" in text
+    assert not {"miniimagenet", "mamlpp", "cifar_fs"} & {*re.findall(r"\w+", claims.block(shown))}
     readme, brief = publish.README.read_text(), claims.brief(shown)
     assert publish.between(readme, "claims", brief) == readme
     assert brief in readme

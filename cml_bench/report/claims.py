@@ -4,6 +4,7 @@ Every word but the claims themselves is made from what evidence/claims.py finds.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -84,11 +85,11 @@ def grid(claims: Claims, sources: Mapping[str, Source], heading: str) -> Grid:
             [
                 claim.claim,
                 claim.where,
-                _run_here(found) or DASH,
+                _run_here(found, claims.names) or DASH,
                 _counts(found),
                 _weakest(found),
                 found.verdict,
-                found.size or DASH,
+                _named(found.size, claims.names) or DASH,
             ]
         )
     return Grid(heading, header, rows, set())
@@ -173,14 +174,20 @@ def _size_in_brief(size: str) -> str:
 # -- what stands in the columns
 
 
-def _run_here(found: Finding) -> str:
+def _named(text: str, names: Mapping[str, str]) -> str:
+    """The text with the names of methods, data sets and networks in place of their keys."""
+    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
+
+
+def _run_here(found: Finding, names: Mapping[str, str]) -> str:
     """``omniglot: 5-way, 400 steps, n = 8, commit 1a2b3c4``, for each study with runs."""
     told = []
     for name, cells in found.cells.items():
         records = {r.id: r for cell in cells for r in cell.records}
         if records:
             sizes = {cell.paired.n for cell in cells if cell.paired}
-            told.append(f"{name}: {_what(records.values())}{_n(sizes)}{_commits(records.values())}")
+            what = _named(_what(records.values()), names)
+            told.append(f"{name}: {what}{_n(sizes)}{_commits(records.values())}")
     return "; ".join(told)
 
 
