@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -247,3 +248,28 @@ def test_without_normalisation_the_co_learner_sees_each_query_alone():
 def test_a_control_is_for_conv4():
     with pytest.raises(UserError, match=r"mlp: cml.norm none is for conv4 alone"):
         Case(net="mlp", cml={"norm": "none"})
+
+
+def test_the_words_on_the_study_are_those_of_its_committed_table():
+    home = ROOT / "results" / "reference" / "omniglot_normalisation"
+    frame = pd.read_csv(home / "tables" / "normalisation.csv")
+    mine = frame[(frame["row"] == "MAML + CML†")].set_index(["normalised_with", "shot"])
+
+    def told(way: str, shot: int, sign: str = "+") -> str:
+        assert mine["p_holm"][way, shot] < 0.05
+        return f"{mine['diff'][way, shot]:{sign}.1f}".replace("-", "−")
+
+    readme, results = (
+        " ".join((ROOT / page).read_text("utf-8").split())
+        for page in ("README.md", "docs/results.md")
+    )
+    one = {way: told(way, 1) for way in WAYS}
+    assert (
+        f"{one['task']} points with all queries in a batch, {one['support']} with the support set"
+        f" and one query, {one['two_classes']} with queries of two classes, {one['one_class']} with"
+    ) in readme
+    both = {way: [told(way, shot, "").lstrip("−") for shot in (1, 5)] for way in WAYS}
+    assert "above MAML by {} points (1-shot) and {} (5-shot)".format(*both["task"]) in results
+    assert "by {} and {} with the support set".format(*both["support"]) in results
+    assert "two classes it is {} and {} points below".format(*both["two_classes"]) in results
+    assert "of one class {} and {}.".format(*both["one_class"]) in results
