@@ -185,6 +185,7 @@ def test_runs_that_were_made_elsewhere_are_told_with_what_cannot_be_had_of_them(
         "tested on less than is asked for: 4 runs of these; 2 can be tested further without"
         " training, 2 cannot, for want of weights" in lines
     )
+    assert "already there: 8 of these runs; the other 2 take" in cost.summary(estimate.add(asked))
     (tmp_path / "done").mkdir()
     for job in asked.jobs:
         (tmp_path / "done" / f"{job.id}.json").write_text("{}")
