@@ -173,7 +173,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: Path | bytes) -> Member:
         file = stack.enter_context(
             content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
         )
-        target = stack.enter_context(archive.open(member, "w", force_zip64=True))
+        target = stack.enter_context(archive.open(member, mode="w", force_zip64=True))
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
