@@ -39,14 +39,27 @@ def _plan_and_results(args: Namespace) -> tuple[Plan, Path]:
     "table",
     argument("tables", nargs="*", help="keys; default: all of the study"),
     study,
+    argument(
+        "--part",
+        choices=("results", "differences", "cost"),
+        help="print this part alone, and write no file",
+    ),
+    argument("--form", choices=("text", "markdown", "latex"), help="of a part; default: text"),
     help="Render tables from whatever runs are finished.",
-    example="python -m cml_bench table table1 --config configs/demo.yaml",
+    example="""\
+python -m cml_bench table table1 --config configs/demo.yaml
+python -m cml_bench table table1 --config configs/demo.yaml --part differences --form latex""",
 )
 def table(args: Namespace) -> None:
     from cml_bench.report import write
     from cml_bench.system import files
 
+    if args.form and not args.part:
+        raise UserError("--form is of one part: name it by --part results, differences or cost.")
     plan, results = _plan_and_results(args)
+    if args.part:
+        print(write.part(plan, results, args.tables, args.part, args.form or "text"))
+        return
     with files.said_if_denied("the files of the tables"):
         write.tables(plan, results, args.tables)
     print(write.text(plan, results, args.tables))
@@ -168,8 +181,11 @@ def publish(args: Namespace) -> None:
     argument("places", type=Path, nargs="+", help="results folders, or folders of runs"),
     argument("--csv", type=Path, help="file to write; default: print it"),
     argument("--parquet", type=Path, help="file to write; needs pyarrow"),
+    argument("--episodes", action="store_true", help="a row for each test episode, too"),
     help="Finished runs as one table: a row a run, reading and number of inner steps.",
-    example="python -m cml_bench records results --csv runs.csv",
+    example="""\
+python -m cml_bench records results --csv runs.csv
+python -m cml_bench records results/reference/demo --episodes --csv episodes.csv""",
 )
 def records(args: Namespace) -> None:
     from io import BytesIO
@@ -177,7 +193,7 @@ def records(args: Namespace) -> None:
     from cml_bench.evidence import frames
     from cml_bench.system.files import write_bytes
 
-    frame = frames.runs(args.places)
+    frame = frames.episodes(args.places) if args.episodes else frames.runs(args.places)
     if args.parquet:
         content = BytesIO()
         try:

@@ -19,7 +19,8 @@ ROOT = {
 }
 OTHERS = "errors"
 TOP = {
-    f"cml_bench.{name}" for name in ("__main__", "commands_run", "commands_show", "command_line")
+    f"cml_bench.{name}"
+    for name in ("__main__", "commands_run", "commands_share", "commands_show", "command_line")
 }
 
 

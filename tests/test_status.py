@@ -167,3 +167,26 @@ def test_a_record_with_fewer_tasks_than_asked_and_no_weights_is_not_called_finis
         asked, tmp_path, []
     )
     assert {state.state for state in status.states(made, tmp_path).values()} == {"finished"}
+
+
+def test_runs_that_were_made_elsewhere_are_told_with_what_cannot_be_had_of_them(tmp_path):
+    asked, made = study(seeds=3, tasks=500), study(seeds=3, tasks=400)
+    store = finish(asked, tmp_path, LEVEL, only=lambda s: s.shot == 1)
+    finish(made, tmp_path, LEVEL, only=lambda s: s.shot == 5 and s.seed > 0)
+    weights = [run for run in asked.runs if run.spec.seed == 1]
+    for run in weights:
+        (store.folder(run.spec) / "model.safetensors").write_bytes(b"")
+    asked = edited(asked, lambda plan: plan["study"].update(results=str(tmp_path)))
+    lines = status.text(asked, tmp_path).splitlines()
+    assert "all runs: 6 finished, 4 missing, 2 not run" in lines
+    assert "already there: 10 runs that no start of this study made; none is trained again" in lines
+    assert "without weights: 4 runs of these, which cannot be tested further" in lines
+    assert (
+        "tested on less than is asked for: 4 runs of these; 2 can be tested further without"
+        " training, 2 cannot, for want of weights" in lines
+    )
+    assert "already there: 8 of these runs; the other 2 take" in cost.summary(estimate.add(asked))
+    (tmp_path / "done").mkdir()
+    for job in asked.jobs:
+        (tmp_path / "done" / f"{job.id}.json").write_text("{}")
+    assert "already there" not in status.text(asked, tmp_path), "a start of this study made them"

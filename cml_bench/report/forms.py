@@ -1,12 +1,14 @@
 """The forms of a table: text for the terminal, Markdown, LaTeX, CSV. Imports no torch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
 from cml_bench import texts
 from cml_bench.evidence.table import Cell, Column, Table, TableRow
-from cml_bench.report.grids import grids
+from cml_bench.report.grids import Grid, difference_grid, grids
+from cml_bench.report.kinds.cost import cost_grid
 
 _KEY = (
     "A cell is a mean, or a paired difference, ± the half-width of its 95 % t interval over n"
@@ -24,40 +26,76 @@ def explanation(table: Table) -> texts.Prose:
     return texts.Prose(f"{table.caption} {key}.".strip())
 
 
+# What can be asked for alone: name -> the block, and what its caption says behind the title.
+PARTS: dict[str, tuple[Callable[[Table], Grid], str]] = {
+    "results": (lambda table: table.rules.grid(table), ""),
+    "differences": (
+        difference_grid,
+        "Paired differences ({unit}), with 95 % t intervals over n {units}, and in brackets the"
+        " half-width from the test episodes; p is adjusted by Holm's procedure, and detectable is"
+        " the difference that is found with 80 % power",
+    ),
+    "cost": (
+        cost_grid,
+        "Parameters in training and at test, and FLOPs and time of training relative to the row's"
+        " baseline",
+    ),
+}
+
+
+def part(table: Table, name: str, form: str) -> str:
+    """One block of a table: ``name`` of :data:`PARTS`, ``form`` text, markdown or latex. Empty if
+    the table has no line of it.
+    """
+    grid_of, told = PARTS[name]
+    grid = grid_of(table)
+    if not grid.rows:
+        return ""
+    if grid.heading != table.title:
+        grid.heading = f"{table.title}: {grid.heading[0].lower()}{grid.heading[1:]}"
+    if form == "text":
+        return "\n".join(_lines(grid))
+    if form == "markdown":
+        return "\n".join(_markdown(grid, f"### {texts.markdown(grid.heading)}"))
+    told = told.format(unit=table.unit, units=table.replicates)
+    about = texts.latex(texts.Prose(f"{told}.")) if told else texts.latex(explanation(table))
+    return _latex(table, [grid], about, f"-{name}")
+
+
 def text(table: Table) -> str:
     """For a terminal."""
-    parts = []
-    for grid in grids(table):
-        frame = pd.DataFrame(grid.rows, columns=grid.header)
-        parts += [
-            grid.heading,
-            frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True),
-            "",
-        ]
+    parts = [line for grid in grids(table) for line in _lines(grid)]
     return "\n".join([*parts, explanation(table), *table.notes])
+
+
+def _lines(grid: Grid) -> list[str]:
+    frame = pd.DataFrame(grid.rows, columns=grid.header)
+    lines = frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
+    return [grid.heading, lines, ""]
 
 
 def markdown(table: Table) -> str:
     """With headings, ready for a README."""
     parts = []
     for place, grid in enumerate(grids(table)):
-        header, *plain = (
-            [texts.markdown(value) for value in row] for row in (grid.header, *grid.rows)
-        )
-        rows = [
-            [f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)]
-            for i, row in enumerate(plain)
-        ]
-        frame = pd.DataFrame(rows, columns=header)
         heading = texts.markdown(grid.heading)
-        heading = f"### {heading}" if place == 0 else f"{heading}:"
-        parts += [heading, "", frame.to_markdown(index=False, disable_numparse=True), ""]
+        parts += _markdown(grid, f"### {heading}" if place == 0 else f"{heading}:")
     parts += [texts.paragraph(explanation(table)), ""]
     for heading, notes in (("", table.findings), (CHECKS, table.checks)):
         if notes:
             parts += [f"{heading}:", ""] if heading else []
             parts += [*(f"* {texts.paragraph(note)}" for note in notes), ""]
     return "\n".join(parts)
+
+
+def _markdown(grid: Grid, heading: str) -> list[str]:
+    header, *plain = ([texts.markdown(value) for value in row] for row in (grid.header, *grid.rows))
+    rows = [
+        [f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)]
+        for i, row in enumerate(plain)
+    ]
+    frame = pd.DataFrame(rows, columns=header)
+    return [heading, "", frame.to_markdown(index=False, disable_numparse=True), ""]
 
 
 _TEX_WIDTH = 80  # characters of a row that fit a page in small type
@@ -67,10 +105,14 @@ def latex(table: Table) -> str:
     """A table environment. It needs the packages booktabs and graphicx, which fits a wide table to
     the page.
     """
+    return _latex(table, grids(table), texts.latex(explanation(table)))
+
+
+def _latex(table: Table, blocks: list[Grid], about: str, suffix: str = "") -> str:
     lines = [r"\begin{table}", r"\centering", r"\small"]
-    lines.append(rf"\caption{{{texts.latex(table.title)}. {texts.latex(explanation(table))}}}")
-    lines.append(rf"\label{{tab:{table.key.replace('_', '-')}}}")
-    for grid in grids(table):
+    lines.append(rf"\caption{{{texts.latex(table.title)}. {about}}}")
+    lines.append(rf"\label{{tab:{table.key.replace('_', '-')}{suffix}}}")
+    for grid in blocks:
         left = 2 if grid.header[1] == "" else 1
         wide = max(len(" ".join(row)) for row in [grid.header, *grid.rows]) > _TEX_WIDTH
         lines += [r"\resizebox{\textwidth}{!}{"] if wide else []

@@ -1,8 +1,11 @@
 """A study's tables, figures and page, from the runs that are finished so far. Imports no torch."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
+from cml_bench.evidence.table import Table
 from cml_bench.figures import make
 from cml_bench.records import Store
 from cml_bench.report import claims, forms
@@ -26,8 +29,25 @@ def tables(plan: Plan, results: Path, keys: list[str], out: Path | None = None) 
 
 def text(plan: Plan, results: Path, keys: list[str]) -> str:
     """Tables for a terminal."""
-    built = (build(restrict(plan, key), Store(results), key) for key in expand(plan, keys))
-    return "\n".join(f"{forms.text(table)}\n" for table in built)
+    return "\n".join(f"{forms.text(table)}\n" for table in _built(plan, results, keys))
+
+
+def _built(plan: Plan, results: Path, keys: list[str]) -> Iterator[Table]:
+    return (build(restrict(plan, key), Store(results), key) for key in expand(plan, keys))
+
+
+def part(plan: Plan, results: Path, keys: list[str], name: str, form: str) -> str:
+    """One part of these tables, as :func:`cml_bench.report.forms.part`.
+
+    A UserError if none of them has a line of it.
+    """
+    shown = [forms.part(table, name, form) for table in _built(plan, results, keys)]
+    if not any(shown):
+        raise UserError(
+            f"{', '.join(keys) or plan.study.study} has no {name}: no row is set `against` another"
+            " whose runs are finished."
+        )
+    return "\n".join(filter(None, shown))
 
 
 def page(plan: Plan, results: Path, out: Path | None = None) -> Path:

@@ -16,7 +16,7 @@ from cml_bench.system.shells import check_path
 
 TARGETS = ("all", "fetch", "train", "trained", "table", "figure", "report")  # rules of the workflow
 # Of the results folder, where each study has a folder too.
-FOLDERS = ("runs", "plans", "done", "logs", "reference", "aside")
+FOLDERS = ("runs", "plans", "done", "logs", "reference", "aside", "imported")
 _JOINED = ("experiments", "tables", "figures")
 
 

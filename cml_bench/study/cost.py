@@ -144,7 +144,22 @@ def summary(plan: Plan, gpus: int = 0, rates: Rates | None = None) -> str:
             f" {', '.join(dict.fromkeys(item.name for item in plan.data))})"
         ),
     ]
+    lines += _already_there(plan, able, gpus, rates)
     return "\n".join([*lines, *preflight.told_of_data(plan), *preflight.told_of_lost(unable)])
+
+
+def _already_there(
+    plan: Plan, able: Sequence[PlannedRun], gpus: int, rates: Rates | None
+) -> list[str]:
+    """How many runs have a record, by this study or by others, and what the rest takes."""
+    folder = Path(plan.study.results) / "runs"
+    left = [run for run in able if not (folder / run.folder / "record.json").exists()]
+    if len(left) == len(able):
+        return []
+    return [
+        f"already there: {len(able) - len(left)} of these runs; the other {len(left)} take"
+        f" {_hours(left, gpus, rates)}"
+    ]
 
 
 def _table_lines(plan: Plan, gpu: bool, rates: Rates | None) -> list[str]:

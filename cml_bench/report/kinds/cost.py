@@ -28,27 +28,33 @@ class Cost(TableKind):
         """A line for each row: parameters, accuracies, and what training costs."""
         from cml_bench.report import grids
 
-        by_row = costs(table)
-        header = [
-            "",
-            "parameters, training",
-            "parameters, test",
-            *(column.title(table.kind) for column in table.columns),
-            "training FLOPs",
-            "training time",
-        ]
+        cost = cost_grid(table)
+        titles = [column.title(table.kind) for column in table.columns]
         rows = []
-        for row in table.results:
-            counts, relative = [grids.DASH] * 2, [grids.DASH] * 2
-            if cost := by_row.get(row.label):
-                counts = [f"{cost.train:,}", f"{cost.test:,}"]
-                ratios = (cost.relative_flops, cost.relative_seconds)
-                relative = [
-                    grids.DASH if math.isnan(ratio) else f"{ratio:.2f}×" for ratio in ratios
-                ]
+        for row, line in zip(table.results, cost.rows, strict=True):
             texts = [grids.cell_text(row.cells[column], table.kind) for column in table.columns]
-            rows.append([row.label, *counts, *texts, *relative])
+            rows.append([*line[:3], *texts, *line[3:]])
+        header = [*cost.header[:3], *titles, *cost.header[3:]]
         return grids.Grid(table.title, header, rows, grids.bold(table, 3))
+
+
+def cost_grid(table: "Table") -> "Grid":
+    """A line for each row of a table of any kind: parameters, and what training costs relative to
+    the row's baseline.
+    """
+    from cml_bench.report import grids
+
+    by_row = costs(table)
+    header = ["", "parameters, training", "parameters, test", "training FLOPs", "training time"]
+    rows = []
+    for row in table.results:
+        texts = [grids.DASH] * 4
+        if cost := by_row.get(row.label):
+            ratios = (cost.relative_flops, cost.relative_seconds)
+            texts = [f"{cost.train:,}", f"{cost.test:,}"]
+            texts += [grids.DASH if math.isnan(ratio) else f"{ratio:.2f}×" for ratio in ratios]
+        rows.append([row.label, *texts])
+    return grids.Grid("Parameters and cost of training", header, rows, set())
 
 
 class RowCost(NamedTuple):
