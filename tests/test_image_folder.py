@@ -1,15 +1,19 @@
 """``image_folder``: a user's own images. Content identifies them, not the place or the names."""
 
+import importlib
 import itertools
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import cml_bench
+from cml_bench import registry
 from cml_bench.data.loader import EpisodeLoader, open_data
 from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
@@ -18,6 +22,7 @@ from cml_bench.study import plan
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers import own_images
+from tests.helpers.checkouts import ROOT
 from tests.helpers.own_images import classes, lists, picture
 
 EIGHT = {f"c{number}": 4 + number for number in range(8)}
@@ -107,7 +112,7 @@ def test_a_prepared_set_needs_no_folder(split_folders, tmp_path):
     opened(split_folders, tmp_path, **FOLDERS)
     shutil.rmtree(split_folders)
     again = planned(split_folders, tmp_path, **FOLDERS)
-    assert again.runs == whole.runs
+    assert again.runs[0].id == whole.runs[0].id
     settings = Settings(
         results=tmp_path / "results", data_dir=tmp_path / "data", report=lambda text: None
     )
@@ -137,7 +142,7 @@ def test_what_changes_in_the_folder_makes_a_new_plan(split_folders, tmp_path, mo
     content = own_images.study(split_folders, tmp_path, **FOLDERS)
     one, two = plan.cached(content, "t"), plan.cached(content, "t")
     assert len(made) == 1
-    assert one.runs == two.runs
+    assert one.runs[0].id == two.runs[0].id
     picture(split_folders / "test" / "g" / "more.png", 5)
     assert plan.cached(content, "t").runs[0].id != one.runs[0].id
     monkeypatch.setenv("PLACE", str(split_folders))
@@ -226,7 +231,7 @@ def test_classes_that_are_too_small_are_left_out_and_told(root, tmp_path, capsys
 
 def test_any_number_of_classes_is_split_whole(tmp_path):
     classes(tmp_path / "one", {"a": 1})
-    with pytest.raises(UserError, match="the validation split has 0 classes"):
+    with pytest.raises(UserError, match="way 2 is impossible, the train split has 1 classes"):
         planned(tmp_path / "one", tmp_path)
 
 
@@ -318,3 +323,36 @@ def test_damaged_arrays_are_made_anew(split_folders, tmp_path):
     file.write_bytes(content)
     again = opened(split_folders, tmp_path, **FOLDERS)
     assert again.open(tmp_path / "data", torch.device("cpu"), torch.float32).sha256
+
+
+def blocks(language):
+    """The code blocks of the section in docs/data.md."""
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    section = text[text.index("## Your own images") : text.index("## Terms of use")]
+    return re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
+
+
+def test_the_study_in_the_docs_is_whole(tmp_path):
+    classes(tmp_path / "birds", dict.fromkeys("abcdefghijklmnopqrstuvwxy", 20))
+    (text,) = blocks("yaml")
+    assert "~/birds" in text
+    content = yaml.safe_load(text.replace("~/birds", str(tmp_path / "birds")))
+    whole = resolve(parse(content, "birds.yaml"), "birds.yaml")
+    assert len(whole.runs) == 20
+    assert len(whole.cells) == 4
+
+
+def test_the_plug_in_of_the_docs_wraps_a_set_of_torchvision(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 16, 16), np.uint8)
+    source = [(Image.fromarray(x), i % 10) for i, x in enumerate(noise)]
+    monkeypatch.setattr("torchvision.datasets.USPS", lambda folder, download: source)
+    monkeypatch.setattr(registry.datasets, "_entries", dict(registry.datasets._entries))
+    (text,) = blocks("python")
+    assert len(text[text.index("@") :].splitlines()) <= 10
+    (tmp_path / "usps_plug_in.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("usps_plug_in")
+    data = open_data("usps", tmp_path / "data")
+    assert data.class_counts == {"train": 4, "validation": 3, "test": 3}
+    assert {x.tobytes() for x in data.arrays.images} == {x.tobytes() for x in noise}
+    data.check("test", 3, 1, 2)
