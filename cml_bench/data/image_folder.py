@@ -166,9 +166,14 @@ class ImageFolder(ImageSet):
     def _known(self, folder: Path) -> bool:
         """Whether the set is prepared; its classes are then taken from there."""
         index = prepared.index(folder, self.data_id) if self.options.sha256 else {}
-        if index.get("content") != self.options.sha256 or not self.options.sha256:
+        if not index or index.get("content") != self.options.sha256:
             return False
-        self._count({split: [(n, c) for n, c in index["counts"][split]] for split in SPLITS})
+        try:
+            self._count(
+                {split: [(n, int(c)) for n, c in index["counts"][split]] for split in SPLITS}
+            )
+        except (KeyError, TypeError, ValueError):  # damaged
+            return False
         return True
 
     def _last(self, folder: Path) -> str:
