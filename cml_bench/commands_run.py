@@ -16,9 +16,11 @@ from cml_bench.command_line import (
     positive,
 )
 from cml_bench.errors import UserError, unknown
+from cml_bench.registry import PATHS
 from cml_bench.spec import NormalisedWith, RunSpec
 from cml_bench.study.plan import Plan, read_plan
 from cml_bench.study.schema import Study
+from cml_bench.system import paths
 from cml_bench.system.files import read_json
 
 if TYPE_CHECKING:
@@ -128,7 +130,10 @@ def _wanted(args: Namespace, plan: Plan | None) -> list[tuple[str, dict[str, Any
     if plan is None and not args.data:
         raise UserError("name data sets (see `list data`), or a study's by --config FILE.")
     if plan is None or args.options is not None:
-        return [(name, args.options or {}) for name in args.data]
+        options = args.options or {}
+        if plan is None:  # the paths of a plan are expanded already
+            options = paths.expanded_in(options, PATHS, "--options: ")
+        return [(name, options) for name in args.data]
     own = {name: [d.options for d in plan.data if d.name == name] for name in args.data}
     for name, options in own.items():
         if not options:

@@ -32,10 +32,17 @@ CML = "+cml"
 PlugIn = TypeVar("PlugIn")
 Class = TypeVar("Class", bound=type[Any])  # so that a decorated class keeps its own type
 
+# Options of a data set that are paths of the user. They are expanded where a configuration is read,
+# and what changes below them makes a new plan. A class declares them left out of the run's id.
+PATHS = ("root", "lists")
+
 # Titles, tables and plans read these options by name. Of each: the type that they rely on, and
 # what the option is.
 _RESERVED: dict[str, dict[str, tuple[type, str]]] = {
-    "data set": {"split": (str, "the class split, a word")},
+    "data set": {
+        "split": (str, "the class split, a word"),
+        **dict.fromkeys(PATHS, (str, "a folder of the user, a path")),
+    },
     "method": {
         "cml": (BaseModel, "the options of a co-learner, with gamma"),
         "inner_steps": (int, "the number of inner steps, a whole number"),

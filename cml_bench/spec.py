@@ -20,6 +20,7 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic.fields import FieldInfo
 
 from cml_bench.errors import UserError
 
@@ -69,7 +70,7 @@ def canonical(model: BaseModel) -> dict[str, Any]:
     out = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        extra = _extra(field)
         if extra.get("left_out") or ("added_with" in extra and value == extra["added_with"]):
             continue
         if isinstance(value, BaseModel):
@@ -78,6 +79,16 @@ def canonical(model: BaseModel) -> dict[str, Any]:
             value = [canonical(v) if isinstance(v, BaseModel) else v for v in value]
         out[name] = value
     return out
+
+
+def left_out(model: BaseModel) -> dict[str, Any]:
+    """The fields that the canonical JSON never has, as paths of this machine."""
+    fields = type(model).model_fields.items()
+    return {name: getattr(model, name) for name, field in fields if _extra(field).get("left_out")}
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 class Options(Model):
@@ -116,10 +127,19 @@ def explain(
 
 
 class Component(Model):
-    """A network or data set by name, with a value for each of its options."""
+    """A network or data set by name, with a value for each of its options.
+
+    ``paths``: options that say where data is. They do not change it, so ids and records lack them.
+    """
 
     name: str = Field(pattern=NAME)
     options: dict[str, Any] = {}
+    paths: dict[str, Any] = Field({}, json_schema_extra={"left_out": True})
+
+    @classmethod
+    def of(cls, name: str, options: Options) -> Self:
+        """The component with these options."""
+        return cls(name=name, options=canonical(options), paths=left_out(options))
 
 
 class Protocol(Model):

@@ -6,6 +6,7 @@ still refused whole: no publisher made it. Files that operating systems leave be
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -136,7 +137,7 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     seen = set()
     for name, file in content:
         plain = PurePosixPath(name.replace("\\", "/"))
-        if not plain.parts or any(map(_is_system, plain.parts)):
+        if not plain.parts or any(map(is_system, plain.parts)):
             continue
         shown = escaped(str(plain))
         if shown in seen:
@@ -145,7 +146,22 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         yield shown, file
 
 
-def _is_system(name: str) -> bool:
+def state(folder: str) -> str:
+    """What changes with the files below a folder: their names, sizes and times. Nothing is read.
+
+    Empty if the folder is not there, or cannot be looked at: who reads it says why.
+    """
+    digest = hashlib.sha256()
+    try:
+        for file in files_of(Path(folder)):
+            about = file.stat()
+            digest.update(ascii((str(file), about.st_size, about.st_mtime_ns)).encode())
+    except (OSError, ValueError, UserError):
+        return ""
+    return digest.hexdigest()
+
+
+def is_system(name: str) -> bool:
     """Whether a name is a hidden file or one of a system: ``._a.png`` and ``.DS_Store`` (macOS),
     ``Thumbs.db`` (Windows), ``@eaDir`` (Synology).
     """

@@ -62,6 +62,19 @@ def decode(
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
+def check_picture(content: bytes, where: str) -> None:
+    """A UserError if a file's content is no picture, without decoding its pixels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about its size too, which `decode` tells
+        try:
+            _opened(content)
+        except Exception as error:  # Pillow raises all sorts on what is no picture
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"{where} is no picture ({said}): move it out of the folder, or mend it."
+            ) from None
+
+
 def _opened(content: bytes) -> "Image":
     from PIL import Image, UnidentifiedImageError
 

@@ -52,6 +52,13 @@ class DataSet:
         """
         raise NotImplementedError
 
+    def look(self, folder: Path) -> None:
+        """Find out what only the user's files tell: the data's id and its classes.
+
+        It comes before anything else is asked. ``folder``: the data folder, where the data may be
+        prepared already. Most sets know all this by themselves.
+        """
+
     @classmethod
     def edition(cls, own: Iterable[str], downloads: Path | None = None) -> tuple[RemoteFile, ...]:
         """The files to take: all of one edition.

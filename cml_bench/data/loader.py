@@ -39,6 +39,7 @@ def open_data(
     what is wrong with an argument.
     """
     cls = registry.datasets.get(given.word(name, "the name of a data set"))
+    options = paths.expanded_in(options, registry.PATHS, "")
     data = cls(cls.Options.read(options, f"data set {name}"))
     folder = paths.given(folder, "folder")
     target = folder, given.device(device), torch.float32

@@ -53,8 +53,13 @@ def index(root: Path | str, data_id: str) -> dict[str, Any]:
 
     Empty if there are no arrays, or if the file is damaged.
     """
+    return read(home(root, data_id) / "index.json")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of an ``index.json``; empty as in :func:`index`."""
     try:
-        content = json.loads((home(root, data_id) / "index.json").read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -93,13 +93,18 @@ class ClassSet(DataSet):
             raise UserError(
                 f"{self.name}: way {way} is impossible, the {split} split has {classes} classes."
             )
-        room = self.smallest_class - shot * self.group
-        if query > room or shot * self.group > self.smallest_class:
+        smallest, named = self.smallest(split)
+        room = smallest - shot * self.group
+        if query > room or shot * self.group > smallest:
             raise UserError(
                 f"{self.name}: {shot} support and {query} query {self.examples} of one class are"
-                f" impossible, its smallest class has {self.smallest_class} {self.examples} in"
-                f" groups of {self.group}. Lower shot or query."
+                f" impossible, {named} has {smallest} {self.examples} in groups of {self.group}."
+                " Lower shot or query."
             )
+
+    def smallest(self, split: str) -> tuple[int, str]:
+        """How many examples the class has that limits episodes of the split, and its name."""
+        return self.smallest_class, "its smallest class"
 
     def folder(self, root: Path) -> Path:
         """The folder of the prepared arrays, under the data folder ``root``."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cml_bench.errors import UserError
-from cml_bench.registry import tables
+from cml_bench.registry import PATHS, tables
 from cml_bench.study import places, strict_yaml
 from cml_bench.study.figure_config import FigureConfig
 from cml_bench.study.floors import with_floors
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig
-from cml_bench.system.paths import expanded
+from cml_bench.system.paths import expanded, expanded_in
 from cml_bench.system.shells import check_path
 
 TARGETS = ("all", "fetch", "train", "trained", "table", "figure", "report")  # rules of the workflow
@@ -82,7 +82,19 @@ def _expanded(study: Study, where: str) -> Study:
     folders = {key: there(getattr(study, key), key) for key in ("results", "data_dir", "published")}
     for key, path in folders.items():
         check_path(path, f"{where}: {key}")
-    return study.model_copy(update={**folders, "sources": sources})
+    experiments = {
+        name: experiment.model_copy(
+            update={
+                "data_options": expanded_in(
+                    experiment.data_options,
+                    PATHS,
+                    f"{where}: experiments.{name}.data_options.",
+                )
+            }
+        )
+        for name, experiment in study.experiments.items()
+    }
+    return study.model_copy(update={**folders, "sources": sources, "experiments": experiments})
 
 
 def checked(content: Any, where: str) -> Study:

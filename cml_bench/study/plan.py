@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
+from cml_bench.data import _archives as archives
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec, canonical, explain
 from cml_bench.study.config import checked, included, parse, serialised
@@ -246,6 +247,8 @@ def cached(content: dict[str, Any], where: str) -> Plan:
     text = serialised(content, where)
     # The folders too: $SCRATCH may mean another one than when this was planned before.
     folders = ascii((study.results, study.data_dir, study.published, study.sources))
+    # A plan names the user's own images by their content: see data/image_folder.py.
+    folders += "".join(archives.state(path) for path in study.own_folders())
     digest = hashlib.sha256(f"{source_hash()}\n{text}\n{folders}".encode()).hexdigest()[:16]
     path = Path(study.results) / "plans" / f"{study.study}-{digest}.json"
     known = _known(path)

@@ -7,6 +7,7 @@
 import hashlib
 import itertools
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cml_bench.errors import UserError
@@ -242,8 +243,8 @@ def _spec(row: _Row, seed: int) -> tuple[RunSpec, "Method | None"]:
         method=method.name,
         version=method.version,
         options=canonical(chosen),
-        network=_component(row.experiment.network, learner.network.options) if learner else None,
-        data=_component(row.experiment.data, data.options),
+        network=Component.of(row.experiment.network, learner.network.options) if learner else None,
+        data=Component.of(row.experiment.data, data.options),
         data_id=data.data_id,
         protocol=training.protocol,
         way=row.experiment.way,
@@ -258,10 +259,6 @@ def _spec(row: _Row, seed: int) -> tuple[RunSpec, "Method | None"]:
         least = min(spec.query, spec.evaluation.query)
         learner.check_task(spec.way * (spec.shot + least))
     return spec, learner
-
-
-def _component(name: str, options: Options) -> Component:
-    return Component(name=name, options=canonical(options))
 
 
 class _Training(NamedTuple):
@@ -298,8 +295,9 @@ def _data_set(row: _Row) -> "DataSet":
     from cml_bench import registry
 
     cls, place = registry.datasets.get(row.experiment.data), f"data set {row.experiment.data}"
-    options = row.experiment.data_options
-    data = cls(cls.Options.read(options, f"{row.where}, {place}", places.instead_of(places.DATA)))
+    options, belongs = row.experiment.data_options, places.instead_of(places.DATA)
+    data = cls(cls.Options.read(options, f"{row.where}, {place}", belongs))
+    data.look(Path(row.study.data_dir))
     data.check("train", row.experiment.way, row.shot, row.query)
     data.check("validation", row.experiment.way, row.shot, row.query)
     data.check("test", row.experiment.way, row.shot, row.evaluation.query)
@@ -377,7 +375,7 @@ def _data(specs: dict[str, RunSpec], study: Study) -> tuple[PlannedData, ...]:
                 for file in cls.edition(study.sources.get(spec.data.name, ()))
             ),
             name=spec.data.name,
-            options=spec.data.options,
+            options={**spec.data.options, **spec.data.paths},
         )
     return tuple(planned[key] for key in sorted(planned))
 

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticKnownError
 
 from cml_bench.data.prepared import Folder, LocalCopy
-from cml_bench.registry import tables
+from cml_bench.registry import PATHS, tables
 from cml_bench.spec import MOST_STEPS, NAME, Evaluation, Model, Precision
 from cml_bench.study.figure_config import Figure, Positive, Row, Seed
 from cml_bench.texts import Line
@@ -239,3 +239,9 @@ class Study(Model):
             " by one"
         ),
     )
+
+    def own_folders(self) -> list[str]:
+        """The folders of images of the user's own that experiments name."""
+        options = [experiment.data_options for experiment in self.experiments.values()]
+        named = [own.get(key) for own in options for key in PATHS]
+        return sorted({path for path in named if isinstance(path, str) and path})

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 from argparse import Namespace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ def expanded(text: str, named: str) -> str:
             " that name itself is written with its full path)."
         )
     return path
+
+
+def expanded_in(options: Mapping[str, Any], keys: Iterable[str], named: str) -> dict[str, Any]:
+    """The options with the paths under these keys :func:`expanded`. Whatever is no text stays.
+
+    ``named`` stands before the key in the message.
+    """
+    paths = {key: options[key] for key in keys if isinstance(options.get(key), str)}
+    return {**options, **{key: expanded(path, f"{named}{key}") for key, path in paths.items()}}
 
 
 def given(path: Any, named: str) -> Path:

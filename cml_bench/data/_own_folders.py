@@ -1,0 +1,267 @@
+"""Finds the classes of a user's own folder of images, and what identifies them.
+
+The images stand in a folder for each class. The split of the classes is drawn by shares, is that of
+three lists (.csv, as MiniImagenet has them), or is that of the folders train, val and test. What
+identifies the set does not depend on names: it is the SHA-256 of each split's multiset of classes,
+where a class is a multiset of files. Classes and files stand in an order that follows from the same
+digests, so equal sets give equal episodes.
+"""
+
+import csv
+import functools
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from cml_bench import seeding
+from cml_bench.data._archives import escaped, files_of, is_system
+from cml_bench.data._images import check_picture
+from cml_bench.data.episodes import SPLITS
+from cml_bench.errors import UserError
+
+# The names of split folders and lists.
+_NAMES = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
+_SPLIT = {name: split for split, names in _NAMES.items() for name in names}
+_SHOWN = 3
+
+Files = dict[str, list[str]]  # class -> names of its files, from the root on
+
+
+class OwnClass(NamedTuple):
+    """A class. ``files``: SHA-256 (hex) and path of each, in the order of the digests."""
+
+    name: str
+    files: tuple[tuple[str, Path], ...]
+
+
+class Found(NamedTuple):
+    """What a folder holds. ``left_out``: classes with fewer images than asked for."""
+
+    splits: dict[str, tuple[OwnClass, ...]]
+    sha256: str
+    left_out: tuple[str, ...]
+
+
+class Asked(NamedTuple):
+    """How a folder is read. ``shares``: of train, validation and test, if classes are drawn."""
+
+    root: str
+    split_by: str
+    lists: str
+    shares: tuple[float, float, float]
+    split_seed: int
+    least_images: int
+
+
+@functools.lru_cache(maxsize=8)
+def found(asked: Asked, state: str) -> Found:
+    """The classes of each split. A UserError for a folder that cannot be taken.
+
+    ``state`` changes with the files (``_archives.state``), so that they are read once a process.
+    """
+    root = Path(asked.root)
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder: `root` names the folder of the images.")
+    try:
+        files = list(_files(root))
+        if not files:
+            raise UserError(f"{root} holds no files: `root` names a folder of images.")
+        if asked.split_by == "folders":
+            splits = _by_folders(root, files)
+        elif asked.split_by == "csv":
+            splits = _by_lists(root, Path(asked.lists or root), files)
+        else:
+            splits = {"": _by_class(root, files)}
+        splits, left_out = _large_enough(splits, asked.least_images, root)
+        if asked.split_by == "shares":
+            splits = _drawn(splits[""], asked)
+        told = {split: _ordered(root, splits[split]) for split in SPLITS}
+    except OSError as error:
+        raise UserError(f"{error.filename or root} cannot be read ({error.strerror}).") from None
+    return Found(told, _digest(told), left_out)
+
+
+def _files(root: Path) -> Iterator[str]:
+    """The names of all files from the root on, without hidden ones and those of systems."""
+    for file in files_of(root):
+        name = file.relative_to(root)
+        if not any(map(is_system, name.parts)):
+            yield name.as_posix()
+
+
+# ---- the split
+
+
+def _by_class(root: Path, files: Iterable[str]) -> Files:
+    """Class -> its files. Files beside the folders of classes are not looked at."""
+    classes: Files = {}
+    for name in files:
+        folder, slash, _ = name.partition("/")
+        if slash:
+            classes.setdefault(folder, []).append(name)
+    if not classes:
+        raise UserError(f"{root} holds files and no folders: a folder for each class is wanted.")
+    if set(classes) <= set(_SPLIT):
+        raise UserError(
+            f"{root} holds the folders {', '.join(sorted(classes))}, which are splits: set"
+            " `split_by: folders`."
+        )
+    return classes
+
+
+def _by_folders(root: Path, files: Iterable[str]) -> dict[str, Files]:
+    """The classes below the folders train, val and test."""
+    splits: dict[str, Files] = {split: {} for split in SPLITS}
+    place: dict[str, str] = {}
+    for name in files:
+        folder, *inner = name.split("/")
+        if folder not in _SPLIT or len(inner) < 2:
+            continue
+        if place.setdefault(inner[0], folder) != folder:
+            raise _in_two(root, inner[0], place[inner[0]], folder)
+        splits[_SPLIT[folder]].setdefault(inner[0], []).append(name)
+    for split, names in _NAMES.items():
+        if not splits[split]:
+            raise UserError(
+                f"{root} has no folder {' or '.join(names[:2])} with a folder for each class:"
+                f" `split_by: folders` takes the {split} split from it."
+            )
+    return splits
+
+
+def _by_lists(root: Path, lists: Path, files: Iterable[str]) -> dict[str, Files]:
+    """The classes of train.csv, val.csv and test.csv, with the columns filename and label."""
+    by_name: dict[str, list[str]] = {}
+    for name in files:
+        by_name.setdefault(PurePosixPath(name).name, []).append(name)
+    splits: dict[str, Files] = {}
+    place: dict[str, Path] = {}
+    taken: set[str] = set()
+    for split, names in _NAMES.items():
+        every = [lists / f"{name}.csv" for name in names]
+        path = next((path for path in every if path.is_file()), None)
+        if path is None:
+            raise UserError(
+                f"{every[0]} is not there: `split_by: csv` takes the {split} split from it"
+                " (columns filename and label). `lists` names the folder of the lists."
+            )
+        splits[split] = {}
+        for where, filename, label in _lines(path):
+            file = _file_of(filename, by_name, where, root)
+            if file in taken:
+                raise UserError(f"{where} names {file}, which was named before: name it once.")
+            taken.add(file)
+            if place.setdefault(label, path) != path:
+                raise _in_two(root, label, place[label].name, path.name)
+            splits[split].setdefault(label, []).append(file)
+    return splits
+
+
+def _in_two(root: Path, name: str, one: str, other: str) -> UserError:
+    return UserError(
+        f"{root}: the class {escaped(name)!r} is in two splits, {one} and {other}: it may be in"
+        " one."
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Place, filename and label of each line of a list."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        if not {"filename", "label"} <= set(table.fieldnames or ()):
+            said = escaped(", ".join(table.fieldnames or ("none",)))
+            raise UserError(f"{path} has the columns {said}: filename and label are wanted.")
+        for line in table:
+            where = f"{path}, line {table.line_num}"
+            if not line["filename"] or not line["label"]:
+                raise UserError(f"{where} lacks a filename or a label: give both.")
+            yield where, line["filename"], line["label"]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no list in UTF-8 ({error}): save it as one.") from None
+
+
+def _file_of(name: str, by_name: Mapping[str, list[str]], where: str, root: Path) -> str:
+    """The file that a list calls ``name``. It may stand in further folders of the root."""
+    namesakes = by_name.get(PurePosixPath(name).name, [])
+    exact = [file for file in namesakes if f"/{file}".endswith(f"/{name}")]
+    meant = [file for file in exact if file == name] or exact or namesakes
+    if len(meant) != 1:
+        said = f"is {' and '.join(meant[:2])}" if meant else "is not there"
+        raise UserError(
+            f"{where} names {escaped(name)!r}, which {said} in {root}: write its path from there."
+        )
+    return meant[0]
+
+
+def _large_enough(
+    splits: dict[str, Files], least: int, root: Path
+) -> tuple[dict[str, Files], tuple[str, ...]]:
+    """The classes with at least ``least`` images, and the names of the others."""
+    kept = {
+        split: {name: files for name, files in classes.items() if len(files) >= least}
+        for split, classes in splits.items()
+    }
+    small = [name for split in splits for name in splits[split] if name not in kept[split]]
+    if not any(kept.values()):
+        raise UserError(
+            f"{root}: no class has `least_images: {least}`; the largest has"
+            f" {max(len(files) for of in splits.values() for files in of.values())}. Lower it."
+        )
+    return kept, tuple(sorted(small))
+
+
+def _drawn(classes: Files, asked: Asked) -> dict[str, Files]:
+    """Each class at random in one split; the same names and seed give the same split."""
+    names = sorted(classes)
+    key = seeding.key("image_folder", "split", asked.split_seed)
+    order = seeding.smallest(seeding.words(key, 0, 1, len(names))[0], len(names))
+    train = round(asked.shares[0] * len(names))
+    last = round((asked.shares[0] + asked.shares[1]) * len(names))
+    ends = {"train": (0, train), "validation": (train, last), "test": (last, len(names))}
+    return {
+        split: {names[number]: classes[names[number]] for number in order[first:end]}
+        for split, (first, end) in ends.items()
+    }
+
+
+# ---- the content
+
+
+def _ordered(root: Path, classes: Files) -> tuple[OwnClass, ...]:
+    """The classes of a split with the digests of their files, in the order of the digests."""
+    every = []
+    for name, files in classes.items():
+        digests = sorted((_sha256(root / file), root / file) for file in files)
+        every.append(OwnClass(escaped(name), tuple(digests)))
+    return tuple(sorted(every, key=_class_digest))
+
+
+def _sha256(path: Path) -> str:
+    content = path.read_bytes()
+    check_picture(content, escaped(str(path)))
+    return hashlib.sha256(content).hexdigest()
+
+
+def _class_digest(own: OwnClass) -> str:
+    return hashlib.sha256("".join(digest for digest, _ in own.files).encode()).hexdigest()
+
+
+def _digest(splits: Mapping[str, tuple[OwnClass, ...]]) -> str:
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        digest.update(f"{split} {len(splits[split])} ".encode())
+        digest.update("".join(map(_class_digest, splits[split])).encode())
+    return digest.hexdigest()
+
+
+def told_left_out(found: Found, least: int) -> str:
+    """A line about the classes that are left out; empty: none are."""
+    if not found.left_out:
+        return ""
+    some = ", ".join(map(escaped, found.left_out[:_SHOWN])) + ", …" * (len(found.left_out) > _SHOWN)
+    number = len(found.left_out)
+    are = "classes" if number > 1 else "class"
+    return f"{number} {are} with fewer than {least} images left out: {some}"

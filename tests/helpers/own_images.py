@@ -1,0 +1,53 @@
+"""Writes small folders of images, as a user has them, and configurations that read them."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SPLITS = {"train": 3, "val": 2, "test": 2}  # folder of the split -> its classes
+
+
+def picture(path: Path, seed: int) -> None:
+    """A colour picture of 20x18 pixels, which differs with the seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (18, 20, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def classes(root: Path, counts: dict[str, int], first: int = 0) -> None:
+    """A folder for each class with so many pictures; ``first``: the seed of the first of them."""
+    for number, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            picture(root / name / f"p{i}.png", first + 100 * number + i)
+
+
+def lists(root: Path, labels: dict[str, list[str]]) -> None:
+    """The list of each split: all pictures of these class folders, labelled by the folder."""
+    for split, names in labels.items():
+        rows = [f"{file.name},{n}" for n in names for file in sorted((root / n).iterdir())]
+        (root / f"{split}.csv").write_text("\n".join(["filename,label", *rows, ""]))
+
+
+def study(root: Path, home: Path, **options) -> dict:
+    """A configuration of one MAML run at 2-way 1-shot on the folder."""
+    experiment = {
+        "data": "image_folder",
+        "data_options": {"root": str(root), "size": 16, **options},
+        "network": "conv4",
+        "network_options": {"filters": 4},
+        "way": 2,
+        "shots": [1],
+        "query": 2,
+        "steps": 2,
+        "protocol_options": {"val_every": 2, "val_tasks": 2},
+        "evaluation": {"tasks": 3, "query": 2},
+        "methods": {"maml": {}},
+    }
+    return {
+        "study": "own",
+        "seeds": 1,
+        "results": str(home / "results"),
+        "data_dir": str(home / "data"),
+        "experiments": {"e": experiment},
+    }
