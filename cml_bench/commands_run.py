@@ -6,7 +6,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from cml_bench.command_line import DATA_FOLDER, Commands, amount, argument, mapping, positive
+from cml_bench.command_line import (
+    DATA_FOLDER,
+    PLUGINS,
+    Commands,
+    amount,
+    argument,
+    mapping,
+    positive,
+)
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import NormalisedWith, RunSpec
 from cml_bench.study.plan import Plan, read_plan
@@ -35,6 +43,7 @@ def engine(own: ArgumentParser) -> None:
         choices=("auto", "fast", "plain", "compiled", "captured"),
         help="equal computations; default: the plan's, or auto",
     )
+    PLUGINS(own)
     own.add_argument("--diagnostics", choices=("on", "off"), default="on")
     own.add_argument("--checkpoint-seconds", type=float, default=60.0)
 
@@ -92,6 +101,7 @@ def study_of_data(own: ArgumentParser) -> None:
         help="data sets whose terms of use you have read and accept",
     ),
     DATA_FOLDER,
+    PLUGINS,
     help="Get and prepare data sets.",
     example="""\
 python -m cml_bench fetch omniglot

@@ -7,9 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cml_bench import command_line
-from cml_bench.command_line import RESULTS, Commands, argument, default, mapping, positive, study
+from cml_bench.command_line import (
+    PLUGINS,
+    RESULTS,
+    Commands,
+    argument,
+    default,
+    mapping,
+    positive,
+    study,
+)
 from cml_bench.errors import UserError
-from cml_bench.study import offers
+from cml_bench.study import new, offers
 from cml_bench.study.plan import Plan, read_plan
 
 COMMANDS = Commands()
@@ -245,14 +254,33 @@ def claims(args: Namespace) -> None:
     "list",
     argument("kind", choices=offers.KINDS),
     argument("--json", action="store_true", help="the names alone"),
+    PLUGINS,
     help="Methods, data sets or networks: what each is, and its options.",
-    example="python -m cml_bench list methods",
+    example="python -m cml_bench list methods\npython -m cml_bench list methods --plugins mine",
 )
 def names(args: Namespace) -> None:
     if args.json:
         print(json.dumps(offers.names(args.kind)))
     else:
         print(offers.text(args.kind, shutil.get_terminal_size((100, 24)).columns))
+
+
+@COMMANDS.command(
+    "new",
+    argument("kind", choices=new.KINDS),
+    argument("name", help="a-z, 0-9 and _; the file is called NAME.py"),
+    argument("--folder", type=Path, default=Path(), help="default: the working folder"),
+    PLUGINS,
+    help="Write a file with which a method, data set or network of your own begins.",
+    example="python -m cml_bench new method mymethod --folder mine",
+)
+def begin(args: Namespace) -> None:
+    path = new.write(args.kind, args.name, args.folder)
+    known = path if args.folder == Path() else args.folder
+    print(
+        f"{path} works as it is: change what is marked (1), (2), ... In a configuration it is known"
+        f" by\n  plugins: [{known}]"
+    )
 
 
 @COMMANDS.command(
@@ -266,6 +294,7 @@ def names(args: Namespace) -> None:
         for name in ("options", "network-options", "data-options")
     ),
     argument("--json", action="store_true"),
+    PLUGINS,
     help="Parameters and FLOPs of a method on a network and data set.",
     example="""\
 python -m cml_bench describe --method maml+cml --network conv4 --data glyphs --way 5 --shot 1
