@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cml_bench import command_line
 from cml_bench.command_line import (
+    DATA_FOLDER,
     PLUGINS,
     RESULTS,
     Commands,
@@ -96,7 +97,15 @@ def figure(args: Namespace) -> None:
 
 @COMMANDS.command(
     "check",
-    argument("--config", type=Path, nargs="+", default=[Path("configs/ci.yaml")]),
+    argument("name", nargs="?", help="a method, data set or network; default: check finished runs"),
+    argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        help="default: configs/ci.yaml; with a name, the file whose plug-ins have it",
+    ),
+    PLUGINS,
+    DATA_FOLDER,
     RESULTS,
     argument("--reference", type=Path, default=Path("configs/reference/ci.json")),
     argument(
@@ -104,12 +113,16 @@ def figure(args: Namespace) -> None:
     ),
     argument("--seeds", type=positive, help="seeds 0..N-1 instead of the configuration's"),
     default(plan=None),
-    help="Compare the finished runs of a configuration with committed references.",
-    example="python -m cml_bench check --results results/gate",
+    help="Try what a method, data set or network must hold; or finished runs against references.",
+    example="python -m cml_bench check maml\npython -m cml_bench check --results results/gate",
 )
 def check(args: Namespace) -> None:
     from cml_bench.evidence import gate
 
+    if args.name:
+        _check_laws(args)
+        return
+    args.config = args.config or [Path("configs/ci.yaml")]
     plan, results = _plan_and_results(args)
     if args.update:
         print("\n".join(gate.update(plan, results, args.reference)))
@@ -123,6 +136,22 @@ def check(args: Namespace) -> None:
             " change that did it; if it is meant, run `make gate-reference` and commit what moved,"
             " with the reason."
         )
+
+
+def _check_laws(args: Namespace) -> None:
+    """Print each law of a method, data set or network as it is tried."""
+    from cml_bench.checks import check
+
+    if args.config:
+        from cml_bench.study import config
+
+        config.parse(config.merged(args.config), ", ".join(map(str, args.config)))
+    failed = 0
+    for outcome in check.check(args.name, args.data_dir or Path("data")):
+        print(check.text(outcome), flush=True)
+        failed += bool(outcome.said and not outcome.left_out)
+    if failed:
+        raise UserError(f"{failed} of the checks of {args.name} fail: see above.")
 
 
 @COMMANDS.command(
@@ -267,7 +296,7 @@ def names(args: Namespace) -> None:
 
 @COMMANDS.command(
     "new",
-    argument("kind", choices=new.KINDS),
+    argument("kind", choices=tuple(new.KINDS)),
     argument("name", help="a-z, 0-9 and _; the file is called NAME.py"),
     argument("--folder", type=Path, default=Path(), help="default: the working folder"),
     PLUGINS,
@@ -276,11 +305,10 @@ def names(args: Namespace) -> None:
 )
 def begin(args: Namespace) -> None:
     path = new.write(args.kind, args.name, args.folder)
-    known = path if args.folder == Path() else args.folder
-    print(
-        f"{path} works as it is: change what is marked (1), (2), ... In a configuration it is known"
-        f" by\n  plugins: [{known}]"
-    )
+    print(f"{path} works as it is: change what is marked (1), (2), ...")
+    if not path.resolve().is_relative_to(new.PACKAGE):
+        named = path if args.folder == Path() else args.folder
+        print(f"A configuration knows it by\n  plugins: [{named}]")
 
 
 @COMMANDS.command(

@@ -95,7 +95,7 @@ def load() -> None:
             _import(module)
         except (Exception, SystemExit) as error:  # a script may end with sys.exit()
             told = _told(module)
-            said = f"the plug-in {told} cannot be imported: {_cause(error)}. Correct it."
+            said = f"the plug-in {told} cannot be imported: {cause(error)}. Correct it."
             _forget(module)
             if isinstance(error, UserError):
                 raise
@@ -150,8 +150,11 @@ def _told(module: str) -> str:
     return f"{module} (an entry point {GROUP} of an installed package)"
 
 
-def _cause(error: BaseException) -> str:
-    """``NameError in mine/a.py, line 3: name 'x' is not defined``."""
+def cause(error: BaseException) -> str:
+    """An error with the last place of a plug-in that it went through, if there is one.
+
+    ``NameError in mine/a.py, line 3: name 'x' is not defined``.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         place, text = f" in {shown(Path(error.filename))}, line {error.lineno}", error.msg
     else:
