@@ -46,6 +46,7 @@ class Subject:
         path: str = "plain",
         network_options: dict[str, Any] | None = None,
         cml: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
     ):
         cls, net = registry.method(method), registry.networks.get(network)
         self.data, self.way = data, way_of(data)
@@ -57,10 +58,12 @@ class Subject:
             path,
         )
         built.bind(data)
-        given: dict[str, Any] = {"cml": cml or {}} if "cml" in cls.Options.model_fields else {}
+        given: dict[str, Any] = {"cml": cml} if cml else {}
         if data.kind == "regression" and "inner_lr" in cls.Options.model_fields:
             given["inner_lr"] = 0.05
-        self.method = cls(cls.Options.read(given, f"method {method}"), built, data.kind)
+        self.method = cls(
+            cls.Options.read(given | (options or {}), f"method {method}"), built, data.kind
+        )
         self.groups: Groups = leaves(self.method.init(3), CPU, torch.float64)
         self._move()
 
