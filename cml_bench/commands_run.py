@@ -1,8 +1,9 @@
 """Commands that make records: prepare data, plan, train, evaluate."""
 
 import json
+import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import REMAINDER, ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -177,6 +178,25 @@ def _fetch(name: str, options: dict[str, Any], args: Namespace, study: Study | N
             args.stamp, {key: index.get(key) for key in ("data_id", "sha256", "files")}
         )
     print(f"{data.data_id} is ready in {folder}")
+
+
+@COMMANDS.command(
+    "run",
+    argument("config", type=Path, help="a configuration file"),
+    argument(
+        "rest",
+        nargs=REMAINDER,
+        help="targets and options of Snakemake; without --cores N all cores are used",
+    ),
+    help="Run a study by Snakemake in the working folder, wherever the package is installed.",
+    example="python -m cml_bench run configs/demo.yaml --cores 2 table1",
+)
+def start(args: Namespace) -> None:
+    from cml_bench.system import workflow
+
+    words = workflow.command(args.config, args.rest)
+    # Snakemake takes the place of this process, so that Ctrl-C and exit codes are its own.
+    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *words])
 
 
 def spread(own: ArgumentParser) -> None:

@@ -102,7 +102,8 @@ def _exact(make: laws.Make, name: str) -> Outcome:
         return Outcome(named, "its class says that it is not", left_out=True)
     fields = cls.Options.model_fields
     second = {"first_order": False} if "first_order" in fields else {}
-    if second and fields["first_order"].annotation is not bool:
+    fixed = second and fields["first_order"].annotation is not bool
+    if fixed or cls.second_order is False:  # a property is neither
         return Outcome(named, "it is of first order", left_out=True)
     return _tried(named, laws.gradient_is_exact, functools.partial(make, options=second), name)
 
