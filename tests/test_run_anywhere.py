@@ -53,7 +53,7 @@ def test_a_configuration_that_is_not_here_may_be_the_packages(capsys):
 def test_without_a_clone_the_installation_is_asked(monkeypatch, tmp_path):
     monkeypatch.setattr(workflow, "CLONE", tmp_path)
     monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
-    with pytest.raises(UserError, match="the workflow is missing: there is neither .* Install"):
+    with pytest.raises(UserError, match=r"the workflow is missing: there is neither .* Install"):
         workflow.snakefile()
 
     class Installed(type(Path())):
