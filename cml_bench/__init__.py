@@ -2,7 +2,8 @@
 
 ``cml_bench.load(run)`` opens a finished run as a learner that adapts and predicts.
 ``load_records``, ``curves`` and ``episodes`` give finished runs as pandas data frames, and
-``compare`` is the paired test of the tables on rows of such a frame.
+``compare`` is the paired test of the tables on rows of such a frame. ``use_plugins`` makes methods,
+data sets and networks in files of your own known.
 """
 
 import os
@@ -18,7 +19,27 @@ if TYPE_CHECKING:
     from cml_bench.evidence.stats import Paired
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "curves", "episodes", "load", "load_records"]
+__all__ = [
+    "__version__",
+    "compare",
+    "curves",
+    "episodes",
+    "load",
+    "load_records",
+    "use_plugins",
+]
+
+
+def use_plugins(*paths: str | os.PathLike[str]) -> None:
+    """Make the methods, data sets and networks in these files and folders known to this process.
+
+    As ``plugins`` in a configuration does for a study: a run of such a method needs it before
+    ``load``. ``~`` and ``$NAME`` are expanded. A UserError for a path that is no plug-in.
+    """
+    from cml_bench import plugins
+    from cml_bench.system.paths import given
+
+    plugins.use([given(path, "plugins") for path in paths], "use_plugins")
 
 
 def load(

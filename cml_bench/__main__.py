@@ -3,7 +3,7 @@
 import os
 import sys
 
-from cml_bench import command_line, commands_run, commands_share, commands_show
+from cml_bench import command_line, commands_run, commands_share, commands_show, plugins
 from cml_bench.errors import UserError
 from cml_bench.system import paths, utf8
 
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     args = command_line.parser(__doc__, COMMANDS).parse_args(argv)
     try:
         paths.from_command_line(args)
+        plugins.use(getattr(args, "plugins", ()), "--plugins")
         args.run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

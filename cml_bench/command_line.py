@@ -85,6 +85,13 @@ def default(**values: Any) -> Declare:
 DATA_FOLDER = argument(
     "--data-dir", type=Path, help="where data sets are kept; default: the plan's, or data"
 )
+PLUGINS = argument(
+    "--plugins",
+    type=Path,
+    nargs="+",
+    default=[],
+    help="files and folders of your own methods, data sets and networks",
+)
 RESULTS = argument("--results", type=Path, help="default: the configuration's")
 
 

@@ -1,13 +1,15 @@
 """Commands that make records: prepare data, plan, train, evaluate."""
 
 import json
+import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import REMAINDER, ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from cml_bench.command_line import (
     DATA_FOLDER,
+    PLUGINS,
     Commands,
     amount,
     argument,
@@ -45,6 +47,7 @@ def engine(own: ArgumentParser) -> None:
         choices=("auto", "fast", "plain", "compiled", "captured"),
         help="equal computations; default: the plan's, or auto",
     )
+    PLUGINS(own)
     own.add_argument("--diagnostics", choices=("on", "off"), default="on")
     own.add_argument("--checkpoint-seconds", type=float, default=60.0)
 
@@ -90,6 +93,7 @@ def _of(study: Study | None, name: str) -> Any:
         help="data sets whose terms of use you have read and accept",
     ),
     DATA_FOLDER,
+    PLUGINS,
     help="Get and prepare data sets.",
     example="""\
 python -m cml_bench fetch omniglot
@@ -168,6 +172,25 @@ def _fetch(name: str, options: dict[str, Any], args: Namespace, study: Study | N
             args.stamp, {key: index.get(key) for key in ("data_id", "sha256", "files")}
         )
     print(f"{data.data_id} is ready in {folder}")
+
+
+@COMMANDS.command(
+    "run",
+    argument("config", type=Path, help="a configuration file"),
+    argument(
+        "rest",
+        nargs=REMAINDER,
+        help="targets and options of Snakemake; without --cores N all cores are used",
+    ),
+    help="Run a study by Snakemake in the working folder, wherever the package is installed.",
+    example="python -m cml_bench run configs/demo.yaml --cores 2 table1",
+)
+def start(args: Namespace) -> None:
+    from cml_bench.system import workflow
+
+    words = workflow.command(args.config, args.rest)
+    # Snakemake takes the place of this process, so that Ctrl-C and exit codes are its own.
+    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *words])
 
 
 def spread(own: ArgumentParser) -> None:

@@ -7,9 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cml_bench import command_line
-from cml_bench.command_line import RESULTS, Commands, argument, default, mapping, positive, study
+from cml_bench.command_line import (
+    DATA_FOLDER,
+    PLUGINS,
+    RESULTS,
+    Commands,
+    argument,
+    default,
+    mapping,
+    positive,
+    study,
+)
 from cml_bench.errors import UserError
-from cml_bench.study import offers
+from cml_bench.study import new, offers
 from cml_bench.study.plan import Plan, read_plan
 
 COMMANDS = Commands()
@@ -100,7 +110,15 @@ def figure(args: Namespace) -> None:
 
 @COMMANDS.command(
     "check",
-    argument("--config", type=Path, nargs="+", default=[Path("configs/ci.yaml")]),
+    argument("name", nargs="?", help="a method, data set or network; default: check finished runs"),
+    argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        help="default: configs/ci.yaml; with a name, the file whose plug-ins have it",
+    ),
+    PLUGINS,
+    DATA_FOLDER,
     RESULTS,
     argument("--reference", type=Path, default=Path("configs/reference/ci.json")),
     argument(
@@ -108,12 +126,16 @@ def figure(args: Namespace) -> None:
     ),
     argument("--seeds", type=positive, help="seeds 0..N-1 instead of the configuration's"),
     default(plan=None),
-    help="Compare the finished runs of a configuration with committed references.",
-    example="python -m cml_bench check --results results/gate",
+    help="Try what a method, data set or network must hold; or finished runs against references.",
+    example="python -m cml_bench check maml\npython -m cml_bench check --results results/gate",
 )
 def check(args: Namespace) -> None:
     from cml_bench.evidence import gate
 
+    if args.name:
+        _check_laws(args)
+        return
+    args.config = args.config or [Path("configs/ci.yaml")]
     plan, results = _plan_and_results(args)
     if args.update:
         print("\n".join(gate.update(plan, results, args.reference)))
@@ -127,6 +149,22 @@ def check(args: Namespace) -> None:
             " change that did it; if it is meant, run `make gate-reference` and commit what moved,"
             " with the reason."
         )
+
+
+def _check_laws(args: Namespace) -> None:
+    """Print each law of a method, data set or network as it is tried."""
+    from cml_bench.checks import check
+
+    if args.config:
+        from cml_bench.study import config
+
+        config.parse(config.merged(args.config), ", ".join(map(str, args.config)))
+    failed = 0
+    for outcome in check.check(args.name, args.data_dir or Path("data")):
+        print(check.text(outcome), flush=True)
+        failed += bool(outcome.said and not outcome.left_out)
+    if failed:
+        raise UserError(f"{failed} of the checks of {args.name} fail: see above.")
 
 
 @COMMANDS.command(
@@ -261,14 +299,32 @@ def claims(args: Namespace) -> None:
     "list",
     argument("kind", choices=offers.KINDS),
     argument("--json", action="store_true", help="the names alone"),
+    PLUGINS,
     help="Methods, data sets or networks: what each is, and its options.",
-    example="python -m cml_bench list methods",
+    example="python -m cml_bench list methods\npython -m cml_bench list methods --plugins mine",
 )
 def names(args: Namespace) -> None:
     if args.json:
         print(json.dumps(offers.names(args.kind)))
     else:
         print(offers.text(args.kind, shutil.get_terminal_size((100, 24)).columns))
+
+
+@COMMANDS.command(
+    "new",
+    argument("kind", choices=tuple(new.KINDS)),
+    argument("name", help="a-z, 0-9 and _; the file is called NAME.py"),
+    argument("--folder", type=Path, default=Path(), help="default: the working folder"),
+    PLUGINS,
+    help="Write a file with which a method, data set or network of your own begins.",
+    example="python -m cml_bench new method mymethod --folder mine",
+)
+def begin(args: Namespace) -> None:
+    path = new.write(args.kind, args.name, args.folder)
+    print(f"{path} works as it is: change what is marked (1), (2), ...")
+    if not path.resolve().is_relative_to(new.PACKAGE):
+        named = path if args.folder == Path() else args.folder
+        print(f"A configuration knows it by\n  plugins: [{named}]")
 
 
 @COMMANDS.command(
@@ -282,6 +338,7 @@ def names(args: Namespace) -> None:
         for name in ("options", "network-options", "data-options")
     ),
     argument("--json", action="store_true"),
+    PLUGINS,
     help="Parameters and FLOPs of a method on a network and data set.",
     example="""\
 python -m cml_bench describe --method maml+cml --network conv4 --data glyphs --way 5 --shot 1

@@ -137,7 +137,7 @@ class Source(Part):
 
     commit: str = Field("", description="of the package's checkout; empty: nobody can tell")
     clean: bool | None = Field(None, description="whether the package was as committed")
-    files: dict[str, str] = Field({}, description="path below the package -> digest of its code")
+    files: dict[str, str] = Field({}, description="see files_of of system/sources.py")
     begun: dict[str, str] | None = Field(
         None, description="the digests with which the training began, where it went on with others"
     )

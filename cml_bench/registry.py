@@ -1,6 +1,7 @@
 """Methods, data sets, networks, kinds of figures and tables: one file each, found by scanning.
 
-A file registers its class with ``@methods.register("name")``. ``maml+cml`` has no file:
+A file registers its class with ``@methods.register("name")``. Methods, data sets and networks may
+also stand in files of users' own: see :mod:`cml_bench.plugins`. ``maml+cml`` has no file:
 ``cooperative.py`` registers a function that makes it from the class of ``maml``, and so for every
 method that accepts a co-learner.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from cml_bench import plugins
 from cml_bench.errors import UserError, unknown
 from cml_bench.spec import NAME
 
@@ -55,10 +57,12 @@ _RESERVED: dict[str, dict[str, tuple[type, str]]] = {
 class Registry(Generic[PlugIn]):
     """The classes of one kind of plug-in, by name; their folder is imported at the first
     look-up.
+
+    ``outside``: users may have classes of this kind in files of their own.
     """
 
-    def __init__(self, kind: str, package: str):
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, package: str, outside: bool = False):
+        self.kind, self.package, self.outside = kind, package, outside
         self._entries: dict[str, type[PlugIn]] = {}
         self._scanned = False
 
@@ -76,10 +80,7 @@ class Registry(Generic[PlugIn]):
                 cls.__module__,
                 cls.__qualname__,
             ):
-                raise UserError(
-                    f"two files register the {self.kind} {name!r}: {other.__module__} and"
-                    f" {cls.__module__}. Rename one of them."
-                )
+                raise _twice(f"{self.kind} {name!r}", other, cls)
             cls.name = name
             self._entries[name] = cls
             return cls
@@ -90,7 +91,12 @@ class Registry(Generic[PlugIn]):
         """A UserError for a name that cannot be a folder's, and for an option of a reserved name
         and another type.
         """
-        place = f"{cls.__module__}: the {self.kind} {name!r}"
+        place = f"{plugins.file_of(cls.__module__)}: the {self.kind} {name!r}"
+        if not self.outside and plugins.is_plugin(cls.__module__):
+            raise UserError(
+                f"{place} cannot be a plug-in, which are methods, data sets and networks: put its"
+                f" file into {self.package.replace('.', '/')}."
+            )
         if not re.fullmatch(NAME, name):
             raise UserError(
                 f"{place} cannot be called so: folders are, so use a-z, 0-9 and _. Rename it."
@@ -110,6 +116,8 @@ class Registry(Generic[PlugIn]):
                 if not module.name.startswith("_"):
                     importlib.import_module(f"{self.package}.{module.name}")
             self._scanned = True
+        if self.outside:
+            plugins.load()
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -122,6 +130,19 @@ class Registry(Generic[PlugIn]):
         if name not in self._entries:
             raise unknown(self.kind, name, self.names())
         return self._entries[name]
+
+
+def _twice(named: str, first: type[Any], second: type[Any]) -> UserError:
+    """The error for two classes of one name."""
+    files = [plugins.file_of(cls.__module__) for cls in (first, second)]
+    if files[0] == files[1]:
+        return UserError(
+            f"{files[0]} registers the {named} twice. If another file imports it by the folder's"
+            " name, import it with a dot: from .file import ..."
+        )
+    return UserError(
+        f"two files register the {named}: {files[0]} and {files[1]}. Rename one of them."
+    )
 
 
 def _is(annotation: Any, kind: type) -> bool:
@@ -155,9 +176,9 @@ def wraps(suffix: str) -> Callable[["MethodMaker"], "MethodMaker"]:
     return add
 
 
-methods: "Registry[Method]" = Registry("method", "cml_bench.methods")
-networks: "Registry[Network]" = Registry("network", "cml_bench.networks")
-datasets: "Registry[DataSet]" = Registry("data set", "cml_bench.data")
+methods: "Registry[Method]" = Registry("method", "cml_bench.methods", outside=True)
+networks: "Registry[Network]" = Registry("network", "cml_bench.networks", outside=True)
+datasets: "Registry[DataSet]" = Registry("data set", "cml_bench.data", outside=True)
 figures: "Registry[FigureConfig]" = Registry("kind of figure", "cml_bench.figures.kinds")
 tables: "Registry[TableKind]" = Registry("kind of table", "cml_bench.report.kinds")
 

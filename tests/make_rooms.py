@@ -15,6 +15,7 @@ ROOT = {
     "records": "runs",
     "content": "runs",
     "registry": "runs",
+    "plugins": "runs",
     "readings": "runs",
 }
 OTHERS = "errors"

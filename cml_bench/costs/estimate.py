@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from cml_bench import plugins
 from cml_bench.engine.build import build_data, build_method
 from cml_bench.engine.flops import task_flops
 from cml_bench.errors import UserError
@@ -57,6 +58,7 @@ def main() -> int:
     """Count the work of a plan that another process has resolved. Returns the exit code."""
     plan = Plan.model_validate_json(sys.stdin.buffer.read())
     try:
+        plugins.use(plan.study.plugins, plan.study.study)
         counted = counts(plan, work.cache_of(plan))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

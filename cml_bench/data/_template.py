@@ -1,6 +1,6 @@
-"""Template of a set of images: copy it to ``data/NAME.py`` and change what is marked (1)-(5).
+"""``template``: images to start from; change what is marked (1)-(5), and this line.
 
-The template draws its own images. A real set lists its ``files`` (see ``data/omniglot.py``). They
+The example draws its own images. A real set lists its ``files`` (see ``data/omniglot.py``). They
 are fetched and verified, and ``build`` gets their paths. For regression and generated tasks see
 ``data/sinusoid.py``.
 """

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cml_bench import registry
+from cml_bench import plugins, registry
 from cml_bench.data import given
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import Examples, Task
@@ -220,6 +220,7 @@ def load(
     """
     record = _found(run, results)
     folder, spec = record.folder, record.spec
+    plugins.check_known(record.source.files if record.source else (), folder)
     if not registry.method(spec.method).learns:
         raise UserError(f"{folder}: {spec.method} learns nothing, so there is no model to load.")
     data, device, dtype = build_data(spec), torch.device("cpu"), dtype_of(spec.precision)

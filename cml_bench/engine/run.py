@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from cml_bench import registry
+from cml_bench import plugins, registry
 from cml_bench.content import Engine
 from cml_bench.data.episodes import Episodes
 from cml_bench.engine import checkpoint
@@ -313,6 +313,7 @@ def extend(
     record = read(folder)
     if record is None:
         raise UserError(f"{folder} holds no finished run (no record.json).")
+    plugins.check_known(record.source.files if record.source else (), folder)
     check_data_of(record, settings.data_dir)
     old = record.evaluation
     asked = Evaluation.read({**old.model_dump(), **wanted}, "evaluation")

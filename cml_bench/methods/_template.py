@@ -1,6 +1,4 @@
-"""Template of a method: copy it to ``methods/NAME.py``.
-
-Rename what is marked (1)-(4), then run ``make traces``.
+"""``template``: a method to start from; change what is marked (1)-(4), and this line.
 
 The example adapts the head alone and leaves the features as they are (ANIL; Raghu et al. 2020,
 section 4).

@@ -1,4 +1,4 @@
-"""Template of a network: copy to ``networks/NAME.py``, rename what is marked (1)-(4).
+"""``template``: a network to start from; change what is marked (1)-(4), and this line.
 
 The example is one convolutional block and a linear layer. Functions receive parameters with a
 leading task axis (T, ...). Use ``linear`` and ``block`` of ``networks/base.py`` for them, or read

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cml_bench import plugins
 from cml_bench.errors import UserError
 from cml_bench.registry import PATHS, tables
 from cml_bench.study import places, strict_yaml
 from cml_bench.study.figure_config import FigureConfig
 from cml_bench.study.floors import with_floors
-from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig
+from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig, one_or_several
 from cml_bench.system.paths import expanded, expanded_in
 from cml_bench.system.shells import check_path
 
@@ -21,8 +22,8 @@ _JOINED = ("experiments", "tables", "figures")
 
 
 def included(content: Any, where: str) -> Any:
-    """A configuration with the experiments, tables and figures of the files that it lists under
-    ``include``.
+    """A configuration with the experiments, tables, figures and plug-ins of the files that it lists
+    under ``include``.
 
     Paths are from the working folder. Everything else (study, seeds, sources) is the including
     file's own. A UserError names a file that is not there, and a name that two files give.
@@ -52,14 +53,29 @@ def included(content: Any, where: str) -> Any:
                 )
             if mine or more:
                 whole[key] = {**mine, **more}
+        _add_plugins(whole, part)
     return whole
 
 
+def _add_plugins(whole: dict[str, Any], part: Any) -> None:
+    """Those of an included file too, without which its experiments mean nothing."""
+    if not isinstance(part, dict) or "plugins" not in part:
+        return
+    own, more = (one_or_several(side.get("plugins", [])) for side in (whole, part))
+    if not isinstance(own, list) or not isinstance(more, list):
+        whole["plugins"] = own if isinstance(more, list) else more  # refused, as one of the whole
+        return
+    whole["plugins"] = [*own, *(path for path in more if path not in own)]
+
+
 def parse(content: Any, where: str) -> Study:
-    """Check a configuration and expand its paths; a UserError names the file and every offending
-    key.
+    """Check a configuration, expand its paths and note its plug-ins.
+
+    A UserError names the file and every offending key.
     """
-    return _expanded(checked(content, where), where)
+    study = _expanded(checked(content, where), where)
+    plugins.use(study.plugins, f"{where}: plugins")
+    return study
 
 
 def _expanded(study: Study, where: str) -> Study:
@@ -94,7 +110,9 @@ def _expanded(study: Study, where: str) -> Study:
         )
         for name, experiment in study.experiments.items()
     }
-    return study.model_copy(update={**folders, "sources": sources, "experiments": experiments})
+    own = tuple(there(path, "plugins") for path in study.plugins)
+    new = {**folders, "sources": sources, "plugins": own, "experiments": experiments}
+    return study.model_copy(update=new)
 
 
 def checked(content: Any, where: str) -> Study:

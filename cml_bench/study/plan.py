@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
+from cml_bench import plugins
 from cml_bench.data import _archives as archives
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec, canonical, explain
@@ -184,6 +185,7 @@ def read_plan(path: Path) -> Plan:
         raise UserError(
             f"{path} is no resolved plan ({str(error).removesuffix('.')}): {way_out}."
         ) from None
+    plugins.use(plan.study.plugins, str(path))
     return plan.model_copy(update={"path": str(path)})
 
 
@@ -224,8 +226,8 @@ def _problem(error: ValidationError) -> str:
 
 
 def source_hash() -> str:
-    """SHA-256 over the package's Python and JSON files."""
-    return hash_of([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.json")])
+    """SHA-256 over the package's Python and JSON files, and with plug-ins over theirs."""
+    return hash_of([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.json")]) + plugins.source_hash()
 
 
 def hash_of(paths: Iterable[Path]) -> str:

@@ -21,6 +21,11 @@ def _counted(value: Any) -> Any:
     return tuple(range(value))
 
 
+def one_or_several(value: Any) -> Any:
+    """``plugins: mine`` means [mine]."""
+    return [value] if isinstance(value, str) else value
+
+
 def _table_kind(name: str) -> str:
     """A name of a kind of table, else pydantic's error of a choice."""
     if name not in tables.names():
@@ -182,6 +187,12 @@ class Study(Model):
     figures: dict[Key, Figure] = {}
     published: str = Field(
         "", description="file of published numbers that tables with a `paper` key are set beside"
+    )
+    plugins: Annotated[tuple[Folder, ...], BeforeValidator(one_or_several)] = Field(
+        (),
+        description=(
+            "files and folders of your own methods, data sets and networks, from the working folder"
+        ),
     )
     results: Folder = Field("results", description="folder for everything that is made")
     data_dir: Folder = Field("data", description="folder for data sets")

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cml_bench import plugins
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec
 from cml_bench.study.plan import PACKAGE, Plan, PlannedRun, Work, hash_of
@@ -69,7 +70,7 @@ def _code() -> list[str]:
     rooms = [path for room in _ROOMS for path in (PACKAGE / room).iterdir()]
     paths = [path for path in rooms if path.suffix in (".py", ".json")]
     source = hash_of([*paths, *(PACKAGE / name for name in _MODULES)])
-    return [source, importlib.metadata.version("torch")]
+    return [source + plugins.source_hash(), importlib.metadata.version("torch")]
 
 
 def cache_of(plan: Plan) -> Path:

@@ -12,35 +12,42 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
+# How the names of a plug-in's modules begin -> its file or folder; filled by cml_bench/plugins.py.
+PLUGINS: dict[str, Path] = {}
+IN_RECORDS = "plugins/"  # how the names of plug-ins' files begin in records
 _ROOMS = ("methods", "networks", "data")
 _DIGITS = 16
 _GIT_SECONDS = 20
 
 
 def modules_of(classes: Iterable[type]) -> tuple[str, ...]:
-    """Names of the package's modules in which these classes and their bases stand."""
+    """Names of the package's and of plug-ins' modules in which these classes and their bases
+    stand.
+    """
     names = {base.__module__ for cls in classes for base in cls.__mro__}
-    return tuple(sorted(name for name in names if name.startswith("cml_bench.")))
+    return tuple(sorted(name for name in names if _is_ours(name)))
 
 
 def files_of(modules: Iterable[str]) -> dict[str, str]:
-    """Path below the package -> digest, of these modules and what they import.
+    """Path below the package, or ``plugins/`` and path from a plug-in's own name on -> digest, of
+    these modules and what they import.
 
     Counted are methods, networks, data sets and the drawing of numbers (``seeding.py``), and of
     each its code: comments, docstrings and layout do not matter. Left out are files of data whose
     names begin with ``_``: they fetch and decode, and what comes out has a digest of its own in the
     record. So are specification and recipes, which the record holds resolved, and the engine: its
-    paths are tested to be equal, and the commit tells it.
+    paths are tested to be equal, and the commit tells it. Of a plug-in every file counts.
     """
     found: dict[str, str] = {}
-    due = [_path(name) for name in modules]
+    due = list(modules)
     while due:
-        path = due.pop()
-        name = path.relative_to(PACKAGE).as_posix()
-        if name not in found and _counts(path):
+        module = due.pop()
+        path, name = _path(module)
+        if name and name not in found:
             code = _code(path)
             found[name] = hashlib.sha256(ast.unparse(code).encode()).hexdigest()[:_DIGITS]
-            due += [_path(imported) for imported in _imports(code)]
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            due += _imports(code, package)
     return dict(sorted(found.items()))
 
 
@@ -50,8 +57,29 @@ def loaded(modules: tuple[str, ...]) -> dict[str, str]:
     return files_of(modules)
 
 
-def _path(module: str) -> Path:
-    return PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+def plugin_of(module: str) -> tuple[Path, list[str]] | None:
+    """The file or folder of a module's plug-in, and the names below it; None: it is of none."""
+    parts = module.split(".")
+    for end in range(len(parts), 0, -1):
+        if root := PLUGINS.get(".".join(parts[:end])):
+            return root, parts[end:]
+    return None
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith("cml_bench.") or plugin_of(module) is not None
+
+
+def _path(module: str) -> tuple[Path, str]:
+    """The file of a module, and its name in records; an empty name: it does not count."""
+    if found := plugin_of(module):
+        root, parts = found
+        path = root.joinpath(*parts)
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        name = path.relative_to(root.parent).as_posix()
+        return path, IN_RECORDS + name if path.is_file() else ""
+    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return path, path.relative_to(PACKAGE).as_posix() if _counts(path) else ""
 
 
 def _counts(path: Path) -> bool:
@@ -77,14 +105,16 @@ def _for_types(part: ast.stmt) -> bool:
     return isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING"
 
 
-def _imports(code: ast.Module) -> Iterator[str]:
-    """Names of the package that a file imports; some are of classes, not of modules."""
+def _imports(code: ast.Module, package: str) -> Iterator[str]:
+    """What a file of this package imports of ours; some names are of classes, not of modules."""
     for node in ast.walk(code):
         if isinstance(node, ast.ImportFrom):
-            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
         else:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        yield from (name for name in names if name.startswith("cml_bench."))
+        yield from (name for name in names if _is_ours(name))
 
 
 @functools.cache

@@ -1,0 +1,46 @@
+"""Where the workflow stands: in the clone, or where an installation has put it."""
+
+import importlib.metadata
+from pathlib import Path
+
+from cml_bench.errors import UserError
+
+CLONE = Path(__file__).parent.parent.parent
+_INSTALLED = "share/cml_bench/Snakefile"  # see data-files in pyproject.toml
+
+
+def snakefile() -> Path:
+    """The Snakefile. Rules and profiles are beside it. A UserError if there is none."""
+    if (found := CLONE / "Snakefile").is_file():
+        return found
+    try:
+        files = importlib.metadata.files("cml_bench") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.as_posix().endswith(_INSTALLED) and (path := Path(str(file.locate()))).is_file():
+            return path.resolve()
+    raise UserError(
+        f"the workflow is missing: there is neither {found} nor an installed {_INSTALLED}. Install"
+        " cml_bench anew, or run snakemake in a clone."
+    )
+
+
+def command(config: Path, rest: list[str]) -> list[str]:
+    """The arguments of ``python -m snakemake`` for this configuration file.
+
+    A file that is not in the working folder is looked for beside the Snakefile, where
+    ``configs/demo.yaml`` is. ``rest``: targets and options of Snakemake, which come last, so that
+    they count. A UserError for a file that is in neither place.
+    """
+    found = snakefile()
+    shipped = found.parent / config
+    if not config.is_file() and not shipped.is_file():
+        raise UserError(f"there is no configuration file {config}, here or in {found.parent}.")
+    return [
+        f"--snakefile={found}",
+        f"--workflow-profile={found.parent / 'profiles' / 'default'}",
+        f"--configfile={config if config.is_file() else shipped}",
+        "--cores=all",
+        *rest,
+    ]
