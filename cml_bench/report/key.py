@@ -38,7 +38,7 @@ _CELL, _TEST, _PAPER, _CLAIMS = (
     "evidence.md#beside-the-paper",
     "claims.md#how-to-read-it",
 )
-KEY = (
+KEY: tuple[Entry, ...] = (
     Entry("CML", r"CML(?!†)", "trained with a co-learner, tested without", "protocols.md#methods"),
     Entry(
         "†",
