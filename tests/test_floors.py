@@ -281,12 +281,19 @@ def test_of_rows_with_one_label_the_shown_one_is_set_beside_the_paper(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["paper.yaml", "graphs.yaml", "omniglot_study.yaml", "omniglot_methods.yaml"]
+    "path",
+    [
+        "paper.yaml",
+        "graphs.yaml",
+        "omniglot_study.yaml",
+        "omniglot_methods.yaml",
+        "omniglot_normalisation.yaml",
+    ],
 )
 def test_every_table_of_accuracies_has_its_floors(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     study = config.read(Path("configs") / path)
-    tables = {key: t for key, t in study.tables.items() if t.kind in LIKE_TABLES}
+    tables = {key: t for key, t in study.tables.items() if t.kind in (*LIKE_TABLES, "normalised")}
     assert tables
     for key, table in tables.items():
         floors = {f"{method}_untrained" for method in table.untrained}

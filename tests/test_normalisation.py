@@ -158,6 +158,18 @@ def test_a_table_has_a_column_for_each_way(settings):
         assert found == pytest.approx(expected)
 
 
+def test_a_table_of_the_usual_way_says_so_where_the_co_learner_is_read(settings):
+    def told(**changes):
+        content = study() | {"seeds": 1}
+        content["experiments"]["e"]["evaluation"] = {"tasks": 6, "query": 5}
+        content["tables"]["t"] |= {"kind": "accuracy", **changes}
+        notes = build(resolve(parse(content, "test"), "test"), Store(settings.results), "t").notes
+        return [note for note in notes if note.startswith("† is read with all queries of a task")]
+
+    assert len(told()) == 1
+    assert not told(rows=[{"label": "MAML", "run": "maml"}])
+
+
 def test_vectors_and_nodes_are_refused_before_anything_runs(settings):
     with pytest.raises(UserError, match=r"sinusoid: evaluation.normalised_with is for images"):
         resolve(parse(study("sinusoid", "mlp"), "test"), "test")

@@ -9,7 +9,7 @@ from cml_bench.content import Engine
 from cml_bench.errors import UserError
 from cml_bench.evidence import floors, paper, stats
 from cml_bench.evidence.bold import embolden
-from cml_bench.evidence.notes import all_runs, checks, findings, not_run
+from cml_bench.evidence.notes import all_runs, batches, checks, findings, not_run
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow, mixture
 from cml_bench.evidence.verdict import cell_summary
 from cml_bench.records import COLLAPSED, FINISHED, Record, Store
@@ -38,6 +38,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
     table.checks = checks(table)
     table.findings = (
         findings(table)
+        + batches(plan, table)
         + likes.sentences(plan, key)
         + provenance.sentences(table.records())
         + floors.sentences(table, _above_floor)

@@ -121,6 +121,22 @@ def _detectable(table: Table) -> list[str]:
     ]
 
 
+def batches(plan: Plan, table: Table) -> list[str]:
+    """One note where the co-learner of a network for images is read: its accuracy is that with all
+    queries of a task in a batch. A table with several ways of normalising shows the others.
+    """
+    here = {run.id: run for run in plan.runs}
+    read = [i for row, _, cell in table.cells() if row.reading != "meta" for i in cell.runs]
+    several = any(column.normalised_with for column in table.columns)
+    # Networks of images are those that gain by a GPU; they alone have batch-norm.
+    if several or not any(here[i].gpu for i in read):
+        return []
+    return [
+        "† is read with all queries of a task in one batch, as many of each class. With other"
+        " batches it may lose where it gains here (docs/evidence.md, Equal what?)."
+    ]
+
+
 def all_runs(table: Table, whole: Table) -> list[str]:
     """Where the analysis of ``whole``, which counts collapsed runs too, gives another conclusion.
 

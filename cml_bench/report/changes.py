@@ -75,8 +75,8 @@ def _numbers(line: Tested) -> str:
     text += _plus_minus(c.paired.diff, c.paired.half, line.kind)
     if c.paired.n < stats.MIN_SEEDS:
         return f"{text}, n = {c.paired.n}"
-    p = p_text(c.paired.p)
-    return f"{text}, p {p if p.startswith('<') else f'= {p}'}, after Holm {p_text(c.holm_p)}"
+    holm = stats.p_equals(c.holm_p).removeprefix("p ").removeprefix("= ")
+    return f"{text}, {stats.p_equals(c.paired.p)}, after Holm {holm}"
 
 
 def _plus_minus(value: float, half: float, kind: str) -> str:

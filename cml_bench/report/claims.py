@@ -203,15 +203,18 @@ def _n(sizes: set[int]) -> str:
 
 
 def _commits(records: Iterable[Record]) -> str:
-    """The commits that made the records, ``edited`` where the tree was not clean; nothing of those
-    that do not say.
+    """The commits that made the records, ``edited`` where the tree was not clean, and how many
+    records name none.
     """
+    records = [*records]
     told = {
         f"{made.commit[:7]}{'' if made.clean else ' edited'}"
         for record in records
         if (made := record.source) and made.commit
     }
-    return f", commit {', '.join(sorted(told))}" if told else ""
+    unnamed = sum(not (record.source and record.source.commit) for record in records)
+    some = f" in {unnamed} of {len(records)} runs" * bool(told)
+    return f", commit {', '.join(sorted(told) + [f'unknown{some}'] * bool(unnamed))}"
 
 
 def _counts(found: Finding) -> str:

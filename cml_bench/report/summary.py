@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from cml_bench.data import references
 from cml_bench.evidence.table import Cell, Table, TableRow
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
 from cml_bench.figures.outcomes import NOT_TESTED, look
@@ -276,7 +277,10 @@ def _engine(record: Record) -> str:
 
 def _data(record: Record) -> str:
     text = f"{record.spec.data_id}: SHA-256 {record.data_sha256[:16]}…"
-    return f"{text} ({record.data_differs})" if record.data_differs else text
+    if not record.data_differs:
+        return text
+    copy = references.repacked(record.spec.data_id, record.data_unordered_sha256)
+    return f"{text} ({copy or record.data_differs})"
 
 
 def computing_time(records: list[Record]) -> str:
