@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+import vl_convert
 
 from cml_bench.engine.evaluate import ready
 from cml_bench.engine.normalisation import query_outputs
@@ -17,9 +18,12 @@ from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.evidence import power
 from cml_bench.evidence.build import build
+from cml_bench.figures.outcomes import LOOKS
 from cml_bench.records import Store, read
-from cml_bench.report import write
+from cml_bench.report import batches as by_batch
+from cml_bench.report import charts, write
 from cml_bench.spec import Evaluation
+from cml_bench.study import config
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers.cases import Case, images
@@ -146,6 +150,14 @@ def test_a_table_has_a_column_for_each_way(settings):
         assert row.cells[column].mean == pytest.approx(100 * np.mean(mine))
         diff = row.cells[column].difference.paired.diff
         assert diff == pytest.approx(100 * (np.mean(mine) - np.mean(base)))
+    drawn = by_batch.panels(table)
+    assert [spec["title"]["text"] for spec in drawn] == [["MAML + CML† −", "MAML"]]
+    points = {point["way"]: point for point in drawn[0]["data"]["values"]}
+    assert [points[way]["gain"] for way in ("all queries", "one class")] == pytest.approx(
+        [table.rows[1].cells[table.columns[k]].difference.paired.diff for k in (0, 3)], abs=1e-3
+    )
+    assert {point["outcome"] for point in points.values()} == {"not tested"}, "two seeds"
+    assert "<svg" in vl_convert.vegalite_to_svg(by_batch.picture([table]), config=charts.CONFIG)
     write.tables(plan, settings.results, [])
     spreads = power.of_study(settings.results / "s")
     own = {
@@ -260,6 +272,21 @@ def test_without_normalisation_the_co_learner_sees_each_query_alone():
 def test_a_control_is_for_conv4():
     with pytest.raises(UserError, match=r"mlp: cml.norm none is for conv4 alone"):
         Case(net="mlp", cml={"norm": "none"})
+
+
+def test_the_panels_of_several_comparisons_have_one_scale_of_outcomes():
+    """Beside each other they share it, so with scales of their own colours would be mixed up."""
+    path = "configs/omniglot_normalisation.yaml"
+    plan = resolve(config.read(ROOT / path), path)
+    home = ROOT / "results" / "reference" / "omniglot_normalisation"
+    drawn = by_batch.panels(build(plan, Store(home), "normalisation"))
+    assert len(drawn) == 8
+    for channel, part in (("color", "colour"), ("shape", "shape")):
+        (scale,) = {json.dumps(spec["layer"][3]["encoding"][channel]["scale"]) for spec in drawn}
+        scale = json.loads(scale)
+        assert dict(zip(scale["domain"], scale["range"], strict=True)) == {
+            name: getattr(LOOKS[name], part) for name in ("gain", "loss", "undecided")
+        }
 
 
 def test_the_words_on_the_study_are_those_of_its_committed_table():

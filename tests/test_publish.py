@@ -265,3 +265,8 @@ def test_a_picture_of_a_figure_that_is_gone_goes_too(drawn, tmp_path):
         "forest.png",
     ]
     assert [path.name for path in (tmp_path / "tiny" / "probes").iterdir()] == ["figure2.npz"]
+
+
+def test_no_copy_of_tables_lies_beside_the_published_ones():
+    found = sorted((ROOT / "results" / "reference").glob("*/*/tables"))
+    assert not found, "only STUDY/tables is made anew by `publish`"

@@ -83,7 +83,7 @@ def _of_rows(
     """A panel with a line for each of these rows, on an axis with these ends. ``tooltip``: what is
     shown under the pointer, field -> title.
     """
-    colour, shape = _outcome(rows, "colour"), _outcome(rows, "shape")
+    colour, shape = outcome_channel(rows, "colour"), outcome_channel(rows, "shape")
     x = {
         "type": "quantitative",
         "title": [table.rules.gain_unit, f"95 % t interval over {table.replicates}"],
@@ -209,7 +209,7 @@ def _band(tooltip: dict[str, str]) -> Spec:
     }
 
 
-def _outcome(rows: Sequence[Spec], part: Literal["colour", "shape"]) -> Spec:
+def outcome_channel(rows: Sequence[Spec], part: Literal["colour", "shape"]) -> Spec:
     """The channel of the outcome's colour or shape, with a legend of those that are there."""
     there = [look for look in LOOKS.values() if look.name in {row["outcome"] for row in rows}]
     return {

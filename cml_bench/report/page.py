@@ -22,6 +22,7 @@ from cml_bench.evidence.table import Table
 from cml_bench.figures.outcomes import LOOKS
 from cml_bench.records import FINISHED, Store
 from cml_bench.report import (
+    batches,
     beside,
     charts,
     cite,
@@ -184,6 +185,7 @@ def _section(plan: Plan, table: Table, out: Path) -> dict[str, Any]:
         "main": main,
         "labels": 2 if table.rules.by_inner_steps else 1,
         "forest": forest.panels(table),
+        "batches": batches.panels(table),
         "differences": differences if differences.rows else None,
         "overview": overview.section(plan, table),
         "beside": beside.section(table),

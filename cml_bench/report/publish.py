@@ -16,7 +16,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Table
 from cml_bench.records import Record, Store, write_episodes
-from cml_bench.report import changes, charts, forest, summary, write
+from cml_bench.report import batches, changes, charts, forest, summary, write
 from cml_bench.study import preflight
 from cml_bench.study.plan import Plan
 from cml_bench.system.files import write_bytes, write_text
@@ -26,6 +26,7 @@ PUBLISHED = Path("results/reference")
 README, RESULTS, HARDWARE = Path("README.md"), Path("docs/results.md"), Path("docs/hardware.md")
 CLAIMS = Path("docs/claims.md")
 FOREST = "figures/forest.png"
+BATCHES = "figures/batches.png"
 
 
 def publish(
@@ -67,8 +68,10 @@ def publish(
     _copy_figures(plan, Path(results) / study, home)
     write.tables(plan, home, [], out=home)
     write.page(plan, home, out=home)
-    if drawn := forest.picture(_tables(plan, home)):
-        write_bytes(home / FOREST, charts.png(drawn))
+    tables = _tables(plan, home)
+    for name, drawn in ((BATCHES, batches.picture(tables)), (FOREST, forest.picture(tables))):
+        if drawn:
+            write_bytes(home / name, charts.png(drawn))
     _fill(Path(root) / RESULTS, study, lambda page: block(plan, home, page))
     changes.fill(Path(root) / RESULTS, Path(reference), _fill)
 
@@ -139,11 +142,16 @@ def block(plan: Plan, home: Path, page: Path) -> str:
         " and shape show the outcome after Holm's adjustment",
         FOREST,
     )
+    by_batch = (
+        "Gains by what normalises a query",
+        "Improvement is upwards; colour and shape are the outcome, as below",
+        BATCHES,
+    )
     drawn = [(f.title, f.caption, f"figures/{key}.png") for key, f in plan.figures.items()]
     parts += [
         f"![{markdown(title, link=True)}]({_link(home / name, page)})\n\n"
         f"{paragraph(title)}. {markdown(Prose(caption.removesuffix('.')))}."
-        for title, caption, name in (differences, *drawn)
+        for title, caption, name in (by_batch, differences, *drawn)
         if (home / name).exists()
     ]
     runs = Store(home).all()
