@@ -15,8 +15,8 @@ from cml_bench.methods.maml import MAML
 from cml_bench.networks.mlp import MLP, MLPOptions
 from tests.helpers.cases import said
 
-# One of each kind, of images and of nodes. The tests of methods, networks and data try the same laws
-# on everything that the package has.
+# One of each kind, of images and of nodes. The tests of methods, networks and data try the same
+# laws on everything that the package has.
 NAMES = ("more_maml", "gmeta", "conv4", "sbm")
 
 
