@@ -32,8 +32,8 @@ RUN := $(call q,BIN)/python -m
 # and the results do not depend on the machine.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint lint-slow \
-	format docs traces clean
+.PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint \
+	lint-slow format docs traces clean
 setup: $(VENV)/.ready
 
 NEEDS_PYTHON = @[ -n $(call q,PYTHON) ] || { echo "error: Python 3.11, 3.12 or 3.13 is needed;" \

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import first_run, hours, measure, scaling, show, startup
+from benchmarks import hours, measure, scaling, show, startup
 from benchmarks.measure import INSTALLED
 from benchmarks.workloads import QUICK, WORKLOADS
 from cml_bench.errors import UserError
@@ -20,7 +20,6 @@ from cml_bench.system import allocator, hardware, paths, utf8
 from cml_bench.system.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
-FIRST = RESULTS.with_name("first_run.json")
 GPU = RESULTS.with_name("gpu.json")
 GRAPHS = RESULTS.with_name("graphs.json")
 STARTUP = RESULTS.with_name("startup.json")
@@ -107,15 +106,6 @@ def run(args: argparse.Namespace) -> None:
     keep(rows, doubts=())
 
 
-def first(args: argparse.Namespace) -> None:
-    """Time `make setup`, `make demo` and `make test` in a fresh clone, on an idle machine."""
-    context = _context(args)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = first_run.measure(Path(folder), lambda text: print(text, flush=True))
-    context["machine"]["load_after"] = round(os.getloadavg()[0], 2)
-    write_json(args.out, {**context, "rows": rows}, indent=1)
-
-
 def shown(args: argparse.Namespace) -> None:
     """Draw the picture beside the results; print the tables, or put them into
     benchmarks/README.md.
@@ -130,8 +120,6 @@ def shown(args: argparse.Namespace) -> None:
         gpu = json.loads(GPU.read_text(encoding="utf-8"))
         show.into(PAGE, text)
         show.into(README, show.brief(results, gpu), show.BRIEF)
-        began = json.loads(FIRST.read_text(encoding="utf-8"))
-        show.into(README, show.first(began), show.FIRST)
         show.into(PAGE, show.gpu(gpu), show.GPU)
         show.into(REPRODUCE, f"{hours.paper(RESULTS.parent)}\n", show.HOURS)
         show.into(PAGE, show.graphs(json.loads(GRAPHS.read_text(encoding="utf-8"))), show.GRAPHS)
@@ -144,15 +132,12 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for name, work in (("run", run), ("first", first), ("show", shown)):
+    for name, work in (("run", run), ("show", shown)):
         command = commands.add_parser(name, help=work.__doc__)
-        command.set_defaults(work=work, quick=False)
-        out = FIRST if work is first else RESULTS
+        command.set_defaults(work=work)
         command.add_argument(
-            "--out", type=Path, default=out, help="the results file (default: %(default)s)"
+            "--out", type=Path, default=RESULTS, help="the results file (default: %(default)s)"
         )
-        if work is first:
-            continue
         if work is shown:
             command.add_argument(
                 "--page",

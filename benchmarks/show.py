@@ -1,6 +1,5 @@
 """The results as Markdown. Imports no torch."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from cml_bench.system.files import write_text
 
 BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end of results -->"
 BRIEF = ("<!-- speed: made by `python -m benchmarks show` -->", "<!-- end of speed -->")
-FIRST = ("<!-- first run: made by `python -m benchmarks show` -->", "<!-- end of first run -->")
 GPU = ("<!-- gpu: made by `python -m benchmarks show` -->", "<!-- end of gpu -->")
 GRAPHS = ("<!-- graphs: made by `python -m benchmarks show` -->", "<!-- end of graphs -->")
 HOURS = ("<!-- hours: made by `python -m benchmarks show` -->", "<!-- end of hours -->")
@@ -174,27 +172,6 @@ def brief(speed: dict[str, Any], gpu: dict[str, Any]) -> str:
     said = f" ({speed['provisional']})" if speed["provisional"] else ""
     head = ["an outer step", f"times faster than {WAY}{said}"]
     return _table([[title, _number(value)] for title, value in rows], head) + "\n"
-
-
-def first(results: dict[str, Any]) -> str:
-    """How to begin, for the README, with the times of ``first_run.json``."""
-    rows = {row["target"]: row for row in results["rows"]}
-    minutes = {target: math.ceil(row["minutes"]) for target, row in rows.items()}
-    said = f" ({results['provisional']})" if results["provisional"] else ""
-    machine = results["machine"]
-    return "\n".join(
-        [
-            "```sh",
-            f"make demo     # {minutes['demo']} minutes: the main job on embedded data, no GPU",
-            f"make test     # {minutes['test']} minutes: the fast tests",
-            "```",
-            "",
-            f"The first of them sets up `.venv` in {minutes['setup']} minutes more (without"
-            f" downloads), and takes {rows['setup']['bytes'] / 1e9:.1f} GB of disk.",
-            f"Measured on {machine['cores']} cores of {machine['processor']}{said}.",
-            "",
-        ]
-    )
 
 
 def markdown(results: dict[str, Any]) -> str:

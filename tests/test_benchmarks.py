@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import first_run, hours, measure, show
+from benchmarks import hours, measure, show
 from benchmarks.workloads import PACKAGES, RATES, WAY, WORKLOADS
 from cml_bench.engine import compiled, seeds
 from cml_bench.errors import UserError
@@ -186,26 +186,6 @@ def test_a_plan_takes_the_rates_that_were_measured_on_the_slower_gpu():
     rates = [hours.rates(committed(file)) for file in hours.MEASURED.values()]
     slower = {key: min(each[key] for each in rates) for key in rates[0]}
     assert pytest.approx(slower, rel=0.03) == cost.GPU_FLOPS
-
-
-@pytest.mark.slow
-def test_the_readme_tells_how_long_the_first_run_takes():
-    """A slow test: the fast ones are timed before the file exists."""
-    assert shown("README.md", show.FIRST) == show.first(committed("first_run.json")).strip()
-    assert [row["target"] for row in committed("first_run.json")["rows"]] == [*first_run.TARGETS]
-
-
-def test_a_first_run_that_fails_shows_the_end_of_its_output(monkeypatch, tmp_path):
-    (tmp_path / "clone").mkdir()
-    (tmp_path / "clone" / "Makefile").write_text("setup:\n\t@echo no index; exit 3\n")
-    plain = subprocess.run
-
-    def run(command, **options):
-        return None if command[0] == "git" else plain(command, **options)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(UserError, match=r"`make setup` failed in a fresh clone:\nno index"):
-        first_run.measure(tmp_path, print)
 
 
 @pytest.mark.slow

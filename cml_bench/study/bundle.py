@@ -198,7 +198,7 @@ def read_in(path: Path, results: Path) -> Imported:
         for name, member in contents.files.items():
             inside = name if name.startswith("runs/") else f"{IMPORTED}/{home}/{name}"
             _extract(archive, name, member, stage / inside, path)
-        (stage / IMPORTED / home / _LIST).write_bytes(archive.read(_LIST))
+        write_bytes(stage / IMPORTED / home / _LIST, archive.read(_LIST))
         folders = sorted((stage / "runs").iterdir())
         records = [_checked(folder, path) for folder in folders]
         there = [record for record in records if _is_there(record, results)]
