@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from argparse import REMAINDER, ArgumentParser, Namespace
 from pathlib import Path
@@ -189,6 +190,7 @@ def start(args: Namespace) -> None:
     from cml_bench.system import workflow
 
     words = workflow.command(args.config, args.rest)
+    os.environ["CML_BENCH_COMMAND"] = shlex.join(["cml-bench", "run", str(args.config), *args.rest])
     # Snakemake takes the place of this process, so that Ctrl-C and exit codes are its own.
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *words])
 

@@ -12,6 +12,7 @@ import yaml
 import cml_bench
 from cml_bench import plugins, registry
 from cml_bench.__main__ import main
+from cml_bench.costs import estimate
 from cml_bench.errors import UserError
 from cml_bench.records import Store
 from cml_bench.study import config, new, plan, provenance
@@ -253,6 +254,14 @@ def test_a_plug_in_that_cannot_be_used_is_one_sentence(files, paths, message):
     with pytest.raises(UserError, match=message) as caught:
         known()
     assert "\n" not in str(caught.value)
+
+
+def test_an_outer_step_that_fails_is_one_sentence_before_anything_is_trained(mine):
+    text = METHOD + "\n    def outer_loss(self, groups, task):\n        raise KeyError('psi')\n"
+    (mine / "headonly.py").write_text(text)
+    with pytest.raises(UserError, match=r"one outer step fails: KeyError in mine/headonly") as told:
+        estimate.counts(resolved())
+    assert "\n" not in str(told.value)
 
 
 def test_a_file_that_is_imported_under_two_names_is_told_how(monkeypatch):

@@ -30,9 +30,11 @@ def elsewhere(tmp_path, monkeypatch) -> Path:
 
 def test_snakemake_takes_the_place_of_the_command(monkeypatch):
     started = []
+    monkeypatch.setenv("CML_BENCH_COMMAND", "")  # so that it is put back
     monkeypatch.setattr(os, "execv", lambda program, words: started.append(words))
     assert main(["run", "mine.yaml", "--cores", "2", "table1", "-n"]) == 0
     (words,) = started
+    assert os.environ["CML_BENCH_COMMAND"] == "cml-bench run mine.yaml --cores 2 table1 -n"
     assert words[:3] == [sys.executable, "-m", "snakemake"]
     assert words[3] == f"--snakefile={ROOT / 'Snakefile'}"
     assert words[4:6] == [

@@ -223,12 +223,16 @@ def test_ctrl_c_ends_with_three_lines(begun, tmp_path):
         store.folder(run.spec).mkdir()
         write_progress(store.folder(run.spec), Progress(step=7, steps=9))
     (store.folder(resolved.runs[1].spec) / "checkpoint-a.pt").write_bytes(b"x")
-    arguments = ["--configfile", "my file.yaml"]
-    assert endings.stopped(resolved, tmp_path, arguments).splitlines() == [
+    command = "cml-bench run 'my file.yaml'"
+    assert endings.stopped(resolved, tmp_path, command).splitlines() == [
         "Finished: 1 of 4 runs.",
         "Interrupted: 1 run with a checkpoint and 1 run without one.",
-        "The same command goes on from there: snakemake --configfile 'my file.yaml'",
+        "The same command goes on from there: cml-bench run 'my file.yaml'",
     ]
+    (store.folder(resolved.runs[1].spec) / "checkpoint-a.pt").unlink()
+    assert "Interrupted: 2 runs without a checkpoint." in endings.stopped(
+        resolved, tmp_path, command
+    )
 
 
 def test_the_end_of_a_failing_study_names_each_failure(begun, tmp_path):

@@ -36,6 +36,11 @@ def counts(plan: Plan, cache: Path | None = None) -> dict[str, work.Counts]:
                 known = _count(run.spec)
             except UserError as error:
                 raise UserError(f"study {plan.study.study}, {run.title}: {error}") from None
+            except Exception as error:  # of a plug-in, whose code is its author's
+                raise UserError(
+                    f"study {plan.study.study}, {run.title}: one outer step fails:"
+                    f" {plugins.cause(error)}. Correct it; `python -m cml_bench check` says more."
+                ) from error
             if cache:
                 work.keep(cache, of, known)
         counted[of] = known

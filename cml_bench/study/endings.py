@@ -3,8 +3,6 @@
 Imports no torch.
 """
 
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from cml_bench.records import STATUSES
@@ -36,10 +34,10 @@ def failed(plan: Plan, results: Path) -> str:
     return controls_escaped("\n".join(lines))
 
 
-def stopped(plan: Plan, results: Path, arguments: Sequence[str]) -> str:
+def stopped(plan: Plan, results: Path, command: str) -> str:
     """Three lines after Ctrl-C: what is finished, what is interrupted, how it goes on.
 
-    ``arguments``: those that Snakemake was started with.
+    ``command``: that which the user gave.
     """
     states = status.states(plan, results)
     done = sum(state.state in STATUSES for state in states.values())
@@ -51,12 +49,12 @@ def stopped(plan: Plan, results: Path, arguments: Sequence[str]) -> str:
         if run not in kept and (results / "runs" / run.folder / "progress.json").exists()
     ]
     parts = [f"{_runs(len(kept))} with a checkpoint"] * bool(kept)
-    parts += [f"{_runs(len(anew))} without one"] * bool(anew)
+    parts += [f"{_runs(len(anew))} without {'one' if kept else 'a checkpoint'}"] * bool(anew)
     return "\n".join(
         [
             f"Finished: {done} of {_runs(len(plan.runs))}.",
             f"Interrupted: {' and '.join(parts) or 'no run'}.",
-            f"The same command goes on from there: snakemake {shlex.join(arguments)}",
+            f"The same command goes on from there: {command}",
         ]
     )
 

@@ -1,6 +1,7 @@
 # What is said at the start and at the end of a study. All between is said by the logger that
 # profiles/default names, snakemake_logger_plugin_cml_bench, to which this file speaks by records.
 import contextlib
+import shlex
 import subprocess
 
 from snakemake.logging import logger
@@ -58,10 +59,13 @@ def plan_of_target():
 def begin():
     stops.notice()
     GOING_ON.enter_context(watching.marked(Path(OUT)))
-    plan = plan_of_target()
+    try:
+        plan = work.counted(plan_of_target())
+    except UserError as error:  # a plug-in whose outer step fails
+        raise WorkflowError(str(error))
     logger.info(
         cost.summary(plan, len(GPUS) or on_cluster()),
-        extra={"cml_bench": "start", "plan": work.counted(plan), "results": RESULTS},
+        extra={"cml_bench": "start", "plan": plan, "results": RESULTS},
     )
 
 
@@ -90,7 +94,9 @@ def end_finished():
 
 
 def end_stopped():
-    say_end(endings.stopped(plan_of_target(), Path(RESULTS), sys.argv[1:]))
+    mine = shlex.join(["snakemake", *sys.argv[1:]])
+    given = os.environ.get("CML_BENCH_COMMAND", mine)  # by `cml-bench run`
+    say_end(endings.stopped(plan_of_target(), Path(RESULTS), given))
 
 
 def end_failed():
