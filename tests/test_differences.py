@@ -44,7 +44,9 @@ def test_the_episodes_part_of_a_difference_is_paired_by_episode(tmp_path):
     d = table.rows[1].cells[ONE].difference
     each = (scores_of(store, "maml+cml") - scores_of(store, "maml")).mean(axis=0)
     assert d.episode_half == pytest.approx(1.96 * each.std(ddof=1) / math.sqrt(400))
-    shown = f"± {d.paired.half:.2f} ({d.episode_half:.2f}), p < 0.001"
+    shown = (
+        f"± {d.paired.half:.2f} ({d.episode_half:.2f}), p < 0.001, detectable {d.detectable:.2f}"
+    )
     assert grids.difference_text(d, "accuracy").endswith(shown)
     assert shown in forms.text(table)
     (line, *_) = grids.difference_grid(table).rows
@@ -179,9 +181,11 @@ def test_every_p_has_the_detectable_difference_beside_it(tmp_path):
     assert line["detectable"] == pytest.approx(d.detectable)
     assert (line["family"], line["pairs"]) == (2, 6)
     assert line["diff_half_episodes"] == pytest.approx(d.episode_half)
-    (note,) = (note for note in table.notes if note.startswith("The smallest true difference"))
-    assert "that is found with 80 % power: " in note
-    assert f"MAML + CML {d.detectable:.3g} (1-shot), " in note
+    shown = grids.difference_text(d, table.kind)
+    assert shown.endswith(f"{stats.p_equals(d.holm_p)}, detectable {d.detectable:.2f}")
+    assert shown in forms.text(table)
+    (note,) = (note for note in table.notes if note.startswith("Detectable, beside each p"))
+    assert "found with 80 % power" in note
 
 
 def test_nothing_is_detectable_without_a_test(tmp_path):

@@ -105,19 +105,13 @@ def _signs(table: Table) -> str:
 
 
 def _detectable(table: Table) -> list[str]:
-    """One note: the true difference that each comparison would have found."""
-    by_row: dict[str, list[str]] = {}
-    for row, column, d in table.differences():
-        if d.testable and not math.isnan(d.detectable):
-            told = f"{d.detectable:.3g} ({table.place(column)})"
-            by_row.setdefault(table.compared(row), []).append(told)
-    if not by_row:
+    """One note: what the number beside each p is."""
+    if all(math.isnan(d.detectable) for _, _, d in table.differences() if d.testable):
         return []
-    each = "; ".join(f"{label} {', '.join(told)}" for label, told in by_row.items())
     return [
-        f"The smallest true difference that is found with {100 * stats.POWER:.0f} % power: {each}."
-        f" It follows from n, the spread over {table.replicates} and 0.05 divided by the number in"
-        " the family. A smaller one may well end undecided."
+        "Detectable, beside each p: the smallest true difference that is found with"
+        f" {100 * stats.POWER:.0f} % power. It follows from n, the spread over {table.replicates}"
+        " and 0.05 divided by the number in the family. A smaller one may well end undecided."
     ]
 
 

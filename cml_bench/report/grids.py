@@ -55,14 +55,18 @@ def cell_text(cell: Cell, kind: str) -> str:
 
 def difference_text(difference: Difference, kind: str) -> str:
     """``+2.10 ± 3.00 (0.41)``, in brackets the half-width from the test episodes; and
-    ``, p = 0.0312`` where the difference is tested.
+    ``, p = 0.0312, detectable 4.20`` where the difference is tested.
     """
     d = difference.paired
     text = signed(d.diff, kind)
     if not math.isnan(d.half):
         text += f" ± {number(d.half, kind)}"
     text += _episodes(difference, kind)
-    return f"{text}, {stats.p_equals(difference.holm_p)}" if difference.testable else text
+    if not difference.testable:
+        return text
+    text += f", {stats.p_equals(difference.holm_p)}"
+    least = difference.detectable
+    return text if math.isnan(least) else f"{text}, detectable {number(least, kind)}"
 
 
 def _episodes(d: Difference, kind: str) -> str:
