@@ -60,7 +60,7 @@ def _ends(lines: Sequence[_Line]) -> list[float]:
 def _panel(
     table: Table, lines: Sequence[_Line], ends: list[float], looks: tuple[Spec, Spec]
 ) -> Spec:
-    (colour, shape), row = looks, lines[0][0]
+    row = lines[0][0]
     points = [_point(line) for line in lines]
     title = [f"{row.label} −", row.against or ""]
     shots = list(dict.fromkeys(point["shots"] for point in points))
@@ -71,6 +71,23 @@ def _panel(
         "title": "in a batch with a query",
         "axis": {"labelAngle": on_phones(-40, -25), "domain": False, "ticks": False},
     }
+    return {
+        "title": {"text": title},
+        "description": f"Paired improvement by what normalises a query, {' '.join(title)}, with"
+        " 95 % t intervals. The table beneath holds the same numbers.",
+        "width": "container",
+        "height": 190,
+        "data": {"values": points},
+        "encoding": {"x": x},
+        "layer": _layers(table, shots, ends, looks),
+    }
+
+
+def _layers(
+    table: Table, shots: Sequence[str], ends: list[float], looks: tuple[Spec, Spec]
+) -> list[Spec]:
+    """The line at zero, a line for each shot, the intervals and the means by outcome."""
+    colour, shape = looks
     y = {
         "type": "quantitative",
         "title": table.rules.gain_unit,
@@ -83,39 +100,30 @@ def _panel(
     }
     told = [{"field": name} for name in ("shots", "way", "gain", "interval", "outcome")]
     still = {"interactive": False, "aria": False}
-    return {
-        "title": {"text": title},
-        "description": f"Paired improvement by what normalises a query, {' '.join(title)}, with"
-        " 95 % t intervals. The table beneath holds the same numbers.",
-        "width": "container",
-        "height": 190,
-        "data": {"values": points},
-        "encoding": {"x": x},
-        "layer": [
-            {
-                "data": {"values": [{}]},
-                "mark": {"type": "rule", "strokeDash": [3, 3], **still},
-                "encoding": {"x": None, "y": {"datum": 0, **y}},
+    return [
+        {
+            "data": {"values": [{}]},
+            "mark": {"type": "rule", "strokeDash": [3, 3], **still},
+            "encoding": {"x": None, "y": {"datum": 0, **y}},
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 1, "color": "currentColor", **still},
+            "encoding": {"y": {**y, "field": "gain"}, "strokeDash": dash},
+        },
+        {
+            "mark": {"type": "rule", "strokeWidth": 2, **still},
+            "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+            "encoding": {
+                "y": {**y, "field": "gain"},
+                "color": colour,
+                "shape": shape,
+                "tooltip": told,
             },
-            {
-                "mark": {"type": "line", "strokeWidth": 1, "color": "currentColor", **still},
-                "encoding": {"y": {**y, "field": "gain"}, "strokeDash": dash},
-            },
-            {
-                "mark": {"type": "rule", "strokeWidth": 2, **still},
-                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
-                "encoding": {
-                    "y": {**y, "field": "gain"},
-                    "color": colour,
-                    "shape": shape,
-                    "tooltip": told,
-                },
-            },
-        ],
-    }
+        },
+    ]
 
 
 def _point(line: _Line) -> Spec:
