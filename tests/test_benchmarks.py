@@ -130,7 +130,7 @@ def check_rows(rows: dict[tuple[str, str], dict]) -> None:
 def test_a_quick_run_and_its_page(tmp_path):
     out = tmp_path / "speed.json"
     options = ["--quick", "--scaling", "--startup", "--repeats", "1", "--out", str(out)]
-    only = ["sinusoid*", "Conv4-64 28x28*", "evaluation*", "episodes, *"]
+    only = ["Conv4-64 28x28*", "evaluation*", "episodes, *"]  # a sinusoid is compiled for minutes
     benchmark("run", *options, "--only", *only)
     results = json.loads(out.read_text())
     check_rows({(row["workload"], row["implementation"]): row for row in results["rows"]})
