@@ -137,7 +137,7 @@ def test_a_job_killed_in_its_third_run_keeps_two_and_goes_on_in_the_third(
         if path.is_file()
     }
     again = start(tmp_path, resolved)
-    assert again.wait(timeout=120) == 0
+    assert again.wait(timeout=600) == 0
     assert set(json.loads((tmp_path / "done.json").read_text())["runs"]) == {
         item.id for item in resolved.runs
     }

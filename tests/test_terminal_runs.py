@@ -1,6 +1,7 @@
 """Snakemake on a small study as a user sees it: in a pipe, on a terminal, at Ctrl-C."""
 
 import fcntl
+import math
 import os
 import pty
 import re
@@ -24,7 +25,7 @@ CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def on_a_terminal(folder: Path, config: str, stop_at: str = "") -> tuple[int, str, str]:
     """The exit code of Snakemake on a terminal of 100 columns, and what it showed before and after
-    Ctrl-C, which is pressed when ``stop_at`` is shown.
+    Ctrl-C, which is pressed when ``stop_at`` is shown, and once more after 90 seconds.
     """
     main, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
@@ -38,7 +39,7 @@ def on_a_terminal(folder: Path, config: str, stop_at: str = "") -> tuple[int, st
         preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
     )
     os.close(other)
-    seen, before, end = b"", b"", time.monotonic() + 300
+    seen, before, end, pressed = b"", b"", time.monotonic() + 900, math.inf
     while time.monotonic() < end:
         if select.select([main], [], [], 0.5)[0]:
             try:
@@ -46,10 +47,14 @@ def on_a_terminal(folder: Path, config: str, stop_at: str = "") -> tuple[int, st
             except OSError:  # its last process has closed the terminal
                 break
         if stop_at and not before and stop_at in CONTROLS.sub("", seen.decode(errors="replace")):
-            before = seen
+            before, pressed = seen, time.monotonic()
+            os.write(main, b"\x03")
+        if time.monotonic() > pressed + 90:  # a job that was about to start has not heard it
+            pressed = math.inf
             os.write(main, b"\x03")
     else:
         process.kill()
+        pytest.fail(seen[-3000:].decode(errors="replace"))
     os.close(main)
     code = process.wait()
     texts = [
