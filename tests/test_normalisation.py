@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import vl_convert
 
+from cml_bench import load_records
 from cml_bench.engine.evaluate import ready
 from cml_bench.engine.normalisation import query_outputs
 from cml_bench.engine.run import extend, reevaluate, run
@@ -312,3 +313,31 @@ def test_the_words_on_the_study_are_those_of_its_committed_table():
     assert "by {} and {} with the support set".format(*both["support"]) in results
     assert "two classes it is {} and {} points below".format(*both["two_classes"]) in results
     assert "of one class {} and {}.".format(*both["one_class"]) in results
+    boil = frame[frame["row"] == "BOIL + CML†"].set_index(["normalised_with", "shot"])
+    gains, losses = boil.loc["task"], boil.loc[["two_classes", "one_class"]]
+    assert max(gains["p_holm"].max(), losses["p_holm"].max()) < 0.05
+    assert "gains {:.1f} and {:.1f} with all queries".format(*gains["diff"]) in results
+    assert f"loses {-losses['diff'].max():.1f} to {-losses['diff'].min():.1f} with" in results
+    assert {f"{p:.4f}" for p in boil.loc["support"]["p_holm"]} == {"0.0502"}
+    assert "are not (p = 0.0502)" in results
+    controls = frame[frame["row"].str.contains("CML†, φ")].set_index("normalised_with")["diff"]
+    one_class = -controls["one_class"]
+    assert f"by {one_class.min():.1f} to {one_class.max():.1f} points" in results
+    assert controls["two_classes"].min() > 0, "no longer below MAML"
+    plain = frame[frame["row"] == "MAML"].set_index(["normalised_with", "shot"])["mean"]
+    assert f"from {plain['task', 1]:.1f} to {plain['one_class', 1]:.1f} %" in results
+
+
+def test_two_trainings_of_one_run_differ_by_as_much_as_is_told():
+    """The studies share ids: settings and seeds are the same, the tasks at once are not."""
+    first, second = (
+        load_records(ROOT / "results" / "reference" / name)
+        for name in ("omniglot", "omniglot_normalisation")
+    )
+    keys = ["run", "reading", "inner_steps"]
+    second = second[second["normalised_with"].fillna("task") == "task"]
+    both = first[first["steps"] > 0].merge(second, on=keys)
+    apart = (both["mean_x"] - both["mean_y"])[both["reading"] == "meta"]
+    assert len(apart) == 64
+    results = " ".join((ROOT / "docs/results.md").read_text("utf-8").split())
+    assert f"moves single runs by up to {apart.abs().max():.1f} points" in results

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def on_a_terminal(folder: Path, config: str, stop_at: str = "") -> tuple[int, st
             pressed = math.inf
             os.write(main, b"\x03")
     else:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with its trainings
         pytest.fail(seen[-3000:].decode(errors="replace"))
     os.close(main)
     code = process.wait()
