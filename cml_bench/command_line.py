@@ -85,6 +85,13 @@ def default(**values: Any) -> Declare:
 DATA_FOLDER = argument(
     "--data-dir", type=Path, help="where data sets are kept; default: the plan's, or data"
 )
+CONFIG = argument(
+    "--config",
+    required=True,
+    type=Path,
+    nargs="+",
+    help="configuration files, joined as by Snakemake",
+)
 PLUGINS = argument(
     "--plugins",
     type=Path,

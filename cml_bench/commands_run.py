@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from cml_bench.command_line import (
+    CONFIG,
     DATA_FOLDER,
     PLUGINS,
     Commands,
@@ -228,13 +229,7 @@ def _spreads(args: Namespace) -> "Spreads | None":
 
 @COMMANDS.command(
     "plan",
-    argument(
-        "--config",
-        required=True,
-        type=Path,
-        nargs="+",
-        help="configuration files, joined as by Snakemake",
-    ),
+    CONFIG,
     argument("--out", type=Path, help="write the plan to this file"),
     argument("--json", action="store_true", help="print the plan as JSON"),
     argument(

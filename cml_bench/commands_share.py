@@ -3,16 +3,14 @@
 from argparse import Namespace
 from pathlib import Path
 
-from cml_bench.command_line import RESULTS, Commands, argument
+from cml_bench.command_line import CONFIG, RESULTS, Commands, argument
 
 COMMANDS = Commands()
 
 
 @COMMANDS.command(
     "export",
-    argument(
-        "--config", type=Path, nargs="+", required=True, help="configuration files of the study"
-    ),
+    CONFIG,
     RESULTS,
     argument("--out", type=Path, required=True, help="file to write, such as study.zip"),
     argument("--weights", action="store_true", help="the models, too"),

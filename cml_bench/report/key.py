@@ -38,7 +38,18 @@ _CELL, _TEST, _PAPER, _CLAIMS = (
     "evidence.md#beside-the-paper",
     "claims.md#how-to-read-it",
 )
-KEY: tuple[Entry, ...] = (
+# The outcomes, which have a sign beside them (signs.py).
+OUTCOMES = (
+    Entry("✓ holds", "^holds$", "every cell is as claimed, significant at 5 %", _CLAIMS),
+    Entry("✕ does not hold", "^does not hold$", "some cell is significantly the contrary", _CLAIMS),
+    Entry("? cannot tell", "^cannot tell", "neither is shown: the data decide nothing", _CLAIMS),
+    Entry("○ not run", "^not run$", "no run that could decide it is made here", _CLAIMS),
+    Entry("✓ reproduced", "^reproduced", "within one point of the paper's number", _PAPER),
+    Entry("≠ differs", "^differs", "more than one point from the paper's number", _PAPER),
+    Entry("○ not judged", "^(?:not judged|setting not)", "no verdict: see why", _PAPER),
+    Entry("● not tested", "not tested", "no verdict: too few seeds, or runs are missing", _TEST),
+)
+KEY = (
     Entry("CML", r"CML(?!†)", "trained with a co-learner, tested without", "protocols.md#methods"),
     Entry(
         "†",
@@ -83,19 +94,8 @@ KEY: tuple[Entry, ...] = (
         True,
     ),
     Entry("[95 %]", r"\[95 %\]", "95 % t interval over seeds or class splits", _TEST, True),
+    *OUTCOMES,
 )
-# The outcomes, which have a sign beside them (signs.py).
-OUTCOMES = (
-    Entry("✓ holds", "^holds$", "every cell is as claimed, significant at 5 %", _CLAIMS),
-    Entry("✕ does not hold", "^does not hold$", "some cell is significantly the contrary", _CLAIMS),
-    Entry("? cannot tell", "^cannot tell", "neither is shown: the data decide nothing", _CLAIMS),
-    Entry("○ not run", "^not run$", "no run that could decide it is made here", _CLAIMS),
-    Entry("✓ reproduced", "^reproduced", "within one point of the paper's number", _PAPER),
-    Entry("≠ differs", "^differs", "more than one point from the paper's number", _PAPER),
-    Entry("○ not judged", "^(?:not judged|setting not)", "no verdict: see why", _PAPER),
-    Entry("● not tested", "not tested", "no verdict: too few seeds, or runs are missing", _TEST),
-)
-KEY += OUTCOMES
 _SHOWN = [entry for entry in KEY if entry.sign != "CML"]  # it is in most labels
 _OUTCOMES = {e.sign.partition(" ")[2].replace(" ", "-"): e.meaning for e in OUTCOMES} | {
     e.pattern: e.meaning for e in KEY if e.sign == "◆"
