@@ -132,7 +132,7 @@ def test_a_copied_page_leads_to_copies_and_to_pages_of_the_site(address, tmp_pat
     (page := tmp_path / "report.html").write_text(hooks.report(path, address))
     beside = hooks.reports([path])[path]
     there = {link.partition("#")[0] for link in Links(page).links} - {""}
-    assert "../../../evidence.html" in there
+    assert {"../../../evidence.html", "records.csv", "tables/table1.csv"} <= there
     for link in there - {f"../../../{name[:-3]}.html" for name in os.listdir(ROOT / "docs")}:
         target = os.path.normpath(f"results/reference/demo/{link}")
         assert target in beside, link
