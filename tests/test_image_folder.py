@@ -281,7 +281,11 @@ def _dangling(root):
         (None, {**FOLDERS, "least_images": 10}, "no class has `least_images: 10`; .* has 9"),
         (None, {"shares": {"trian": 0.6}}, "unknown key 'shares.trian'"),
         (None, {"shares": {"train": 0.9}}, "the shares add up to 1.26: they must add up to 1"),
-        (None, {"split_by": "hand"}, "split_by: Input should be 'shares', 'csv' or 'folders'"),
+        (
+            None,
+            {"split_by": "hand"},
+            "split_by: Input should be 'shares', 'csv', 'folders' or 'class",
+        ),
         (None, {"root": ""}, "name the folder of your images as `root`"),
         (None, {"root": "nowhere"}, "there is no folder nowhere, and .*prepared has nothing"),
         (None, {**FOLDERS, "sha256": "0" * 64}, "holds other images than those asked for"),

@@ -1,22 +1,24 @@
 """Finds the classes of a user's own folder of images, and what identifies them.
 
-The images stand in a folder for each class. The split of the classes is drawn by shares, is that of
-three lists (.csv, as MiniImagenet has them), or is that of the folders train, val and test. What
-identifies the set does not depend on names: it is the SHA-256 of each split's multiset of classes,
-where a class is a multiset of files. Classes and files stand in an order that follows from the same
-digests, so equal sets give equal episodes.
+The images stand in a folder for each class, or in a copy of a set of Hugging Face's. The split of
+the classes is drawn by shares, is that of three lists of files (.csv, as MiniImagenet has them), of
+one list of classes, or of the folders train, val and test. What identifies the set does not depend
+on names: it is the SHA-256 of each split's multiset of classes, where a class is a multiset of
+files. Classes and files stand in an order that follows from the same digests, so equal sets give
+equal episodes.
 """
 
 import csv
 import functools
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cml_bench import seeding
-from cml_bench.data._archives import escaped, files_of, is_system
+from cml_bench.data import _hugging_face, class_lists
+from cml_bench.data._archives import escaped, files_of, is_system, state
 from cml_bench.data._images import check_picture
 from cml_bench.data.episodes import SPLITS
 from cml_bench.errors import UserError
@@ -26,14 +28,24 @@ _NAMES = {"train": ("train",), "validation": ("val", "validation", "valid"), "te
 _SPLIT = {name: split for split, names in _NAMES.items() for name in names}
 _SHOWN = 3
 
+
+class Source(Protocol):
+    """Where the bytes of an image are: a path, or a row of a table. Its text is for messages."""
+
+    def read_bytes(self) -> bytes:
+        """The file of the image."""
+        ...
+
+
 Files = dict[str, list[str]]  # class -> names of its files, from the root on
+Sources = Mapping[str, Sequence[Source]]  # class -> its images
 
 
 class OwnClass(NamedTuple):
-    """A class. ``files``: SHA-256 (hex) and path of each, in the order of the digests."""
+    """A class. ``files``: SHA-256 (hex) and place of each, in the order of the digests."""
 
     name: str
-    files: tuple[tuple[str, Path], ...]
+    files: tuple[tuple[str, Source], ...]
 
 
 class Found(NamedTuple):
@@ -45,9 +57,14 @@ class Found(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """How a folder is read. ``shares``: of train, validation and test, if classes are drawn."""
+    """How a folder is read. ``shares``: of train, validation and test, if classes are drawn.
+
+    ``label``: the column of the classes, if the folder is a copy of a set of Hugging Face's.
+    """
 
     root: str
+    reads: str
+    label: str
     split_by: str
     lists: str
     shares: tuple[float, float, float]
@@ -65,22 +82,66 @@ def found(asked: Asked, state: str) -> Found:
     if not root.is_dir():
         raise UserError(f"{root} is no folder: `root` names the folder of the images.")
     try:
-        files = list(_files(root))
-        if not files:
-            raise UserError(f"{root} holds no files: `root` names a folder of images.")
-        if asked.split_by == "folders":
-            splits = _by_folders(root, files)
-        elif asked.split_by == "csv":
-            splits = _by_lists(root, Path(asked.lists or root), files)
-        else:
-            splits = {"": _by_class(root, files)}
+        splits = (
+            _of_hugging_face(root, asked)
+            if asked.reads == "hugging_face"
+            else _of_folder(root, asked)
+        )
+        if asked.split_by == "classes":
+            lists = class_lists.path_of(asked.lists)
+            splits = class_lists.chosen(splits[""], class_lists.read(lists), lists, root)
         splits, left_out = _large_enough(splits, asked.least_images, root)
         if asked.split_by == "shares":
             splits = _drawn(splits[""], asked)
-        told = {split: _ordered(root, splits[split]) for split in SPLITS}
+        told = {split: _ordered(splits[split]) for split in SPLITS}
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read ({error.strerror}).") from None
     return Found(told, _digest(told), left_out)
+
+
+def changes_with(asked: Asked) -> str:
+    """What changes if the folder or its lists do: the ``state`` of :func:`found`."""
+    if asked.split_by == "classes":
+        lists = class_lists.path_of(asked.lists)
+        return state(asked.root) + lists.read_text(encoding="utf-8", errors="replace")
+    return state(asked.root) + (state(asked.lists) if asked.lists else "")
+
+
+def _of_folder(root: Path, asked: Asked) -> Mapping[str, Sources]:
+    """The classes of each split; if the split is not that of the files, all under ""."""
+    files = list(_files(root))
+    if not files:
+        raise UserError(f"{root} holds no files: `root` names a folder of images.")
+    if asked.split_by == "folders":
+        splits = _by_folders(root, files)
+    elif asked.split_by == "csv":
+        splits = _by_lists(root, Path(asked.lists or root), files)
+    else:
+        splits = {"": _by_class(root, files)}
+    return {
+        split: {name: [root / file for file in of_class] for name, of_class in classes.items()}
+        for split, classes in splits.items()
+    }
+
+
+def _of_hugging_face(root: Path, asked: Asked) -> Mapping[str, Sources]:
+    """The same of a copy of a set of Hugging Face's, whose splits are in place of the folders."""
+    if asked.split_by == "csv":
+        raise UserError("`split_by: csv` names files: with `reads: hugging_face` use classes.")
+    splits: dict[str, dict[str, list[Source]]] = {}
+    place: dict[str, str] = {}
+    for its_split, name, row in _hugging_face.rows(root, asked.label):
+        split = ""
+        if asked.split_by == "folders":
+            if its_split not in _SPLIT:
+                continue
+            split = _SPLIT[its_split]
+            if place.setdefault(name, its_split) != its_split:
+                raise _in_two(root, name, place[name], its_split)
+        splits.setdefault(split, {}).setdefault(name, []).append(row)
+    if missing := [s for s in ([""] if asked.split_by != "folders" else SPLITS) if s not in splits]:
+        raise UserError(f"{root} has no rows of a split {missing[0]}".rstrip() + ".")
+    return splits
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -197,10 +258,10 @@ def _file_of(name: str, by_name: Mapping[str, list[str]], where: str, root: Path
 
 
 def _large_enough(
-    splits: dict[str, Files], least: int, root: Path
-) -> tuple[dict[str, Files], tuple[str, ...]]:
+    splits: Mapping[str, Sources], least: int, root: Path
+) -> tuple[dict[str, Sources], tuple[str, ...]]:
     """The classes with at least ``least`` images, and the names of the others."""
-    kept = {
+    kept: dict[str, Sources] = {
         split: {name: files for name, files in classes.items() if len(files) >= least}
         for split, classes in splits.items()
     }
@@ -213,7 +274,7 @@ def _large_enough(
     return kept, tuple(sorted(small))
 
 
-def _drawn(classes: Files, asked: Asked) -> dict[str, Files]:
+def _drawn(classes: Sources, asked: Asked) -> dict[str, Sources]:
     """Each class at random in one split; the same names and seed give the same split."""
     names = sorted(classes)
     key = seeding.key("image_folder", "split", asked.split_seed)
@@ -230,18 +291,18 @@ def _drawn(classes: Files, asked: Asked) -> dict[str, Files]:
 # ---- the content
 
 
-def _ordered(root: Path, classes: Files) -> tuple[OwnClass, ...]:
+def _ordered(classes: Sources) -> tuple[OwnClass, ...]:
     """The classes of a split with the digests of their files, in the order of the digests."""
     every = []
     for name, files in classes.items():
-        digests = sorted((_sha256(root / file), root / file) for file in files)
+        digests = sorted(((_sha256(file), file) for file in files), key=lambda of: of[0])
         every.append(OwnClass(escaped(name), tuple(digests)))
     return tuple(sorted(every, key=_class_digest))
 
 
-def _sha256(path: Path) -> str:
-    content = path.read_bytes()
-    check_picture(content, escaped(str(path)))
+def _sha256(source: Source) -> str:
+    content = source.read_bytes()
+    check_picture(content, escaped(str(source)))
     return hashlib.sha256(content).hexdigest()
 
 

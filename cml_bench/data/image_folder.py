@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from cml_bench.data import prepared
-from cml_bench.data._archives import state
+from cml_bench.data import class_lists, prepared
 from cml_bench.data._images import decode
-from cml_bench.data._own_folders import Asked, Found, found, told_left_out
+from cml_bench.data._own_folders import Asked, Found, Source, changes_with, found, told_left_out
 from cml_bench.data._source import LocalCopy, to_stderr
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import SPLITS
@@ -55,11 +54,25 @@ class ImageFolderOptions(Options):
     resampling: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = Field(
         "bilinear", description="Pillow's filter for the change of size"
     )
-    split_by: Literal["shares", "csv", "folders"] = Field(
+    reads: Literal["folders", "hugging_face"] = Field(
+        "folders",
+        json_schema_extra={"left_out": True},
+        description=(
+            "folders: files below root; hugging_face: root is a copy of a set of Hugging Face's hub"
+            " (parquet, imagefolder or arrow)"
+        ),
+    )
+    label: str = Field(
+        "label",
+        json_schema_extra={"left_out": True},
+        description="of `reads: hugging_face`: the column of the classes",
+    )
+    split_by: Literal["shares", "csv", "folders", "classes"] = Field(
         "shares",
         description=(
             "shares: root/CLASS/*.jpg, classes drawn; csv: train.csv, val.csv, test.csv with the"
-            " columns filename and label; folders: root/train/CLASS/*.jpg, root/val, root/test"
+            " columns filename and label; folders: root/train/CLASS/*.jpg, root/val, root/test;"
+            " classes: root/CLASS/*.jpg, and `lists` names the classes of each split"
         ),
     )
     shares: Shares = Field(Shares(), description="of `split_by: shares`")
@@ -69,7 +82,10 @@ class ImageFolderOptions(Options):
     lists: str = Field(
         "",
         json_schema_extra={"left_out": True},
-        description="of `split_by: csv`: the folder of the lists; empty: root",
+        description=(
+            "of `split_by: csv`: the folder of the lists; empty: root. Of `split_by: classes`: a"
+            f" JSON file, or one of {', '.join(class_lists.shipped())}"
+        ),
     )
     least_images: int = Field(1, ge=1, description="classes with fewer images are left out")
     sha256: str = Field(
@@ -140,9 +156,12 @@ class ImageFolder(ImageSet):
     def _read_folder(self) -> None:
         own = self.options
         shares = (own.shares.train, own.shares.validation, own.shares.test)
-        asked = Asked(own.root, own.split_by, own.lists, shares, own.split_seed, own.least_images)
+        asked = Asked(
+            *(own.root, own.reads, own.label, own.split_by, own.lists),
+            *(shares, own.split_seed, own.least_images),
+        )
         try:
-            self._found = found(asked, state(own.root) + (state(own.lists) if own.lists else ""))
+            self._found = found(asked, changes_with(asked))
         except UserError as error:
             raise UserError(f"image_folder: {error}") from None
         if own.sha256 not in ("", self._found.sha256):
@@ -188,7 +207,11 @@ class ImageFolder(ImageSet):
     def _asked(self) -> dict[str, Any]:
         """All options but the digest, with full paths."""
         asked = self.options.model_dump(mode="json", exclude={"sha256"})
-        paths = {key: os.path.abspath(asked[key]) for key in ("root", "lists") if asked[key]}
+        paths = {
+            key: os.path.abspath(asked[key])
+            for key in ("root", "lists")
+            if asked[key] and not class_lists.is_shipped(asked[key])
+        }
         return asked | paths
 
     def check(self, split: str, way: int, shot: int, query: int) -> None:
@@ -229,18 +252,18 @@ class ImageFolder(ImageSet):
             for one in self._found.splits[split]:
                 yield split, np.stack([self._decoded(*file) for file in one.files])
 
-    def _decoded(self, sha256: str, path: Path) -> np.ndarray:
+    def _decoded(self, sha256: str, source: Source) -> np.ndarray:
         try:
-            content = path.read_bytes()
+            content = source.read_bytes()
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise UserError(f"{path} was changed just now: start again.")
+                raise UserError(f"{source} was changed just now: start again.")
             own, channels = self.options, self.input_shape[0]
-            return decode(content, str(path), channels, own.size, own.resampling.upper())
+            return decode(content, str(source), channels, own.size, own.resampling.upper())
         except (UserError, MemoryError):
             raise
         except Exception as error:  # Pillow raises all sorts on damaged bytes
             raise UserError(
-                f"{path} cannot be decoded ({' '.join(str(error).split())}): mend it, or move it"
+                f"{source} cannot be decoded ({' '.join(str(error).split())}): mend it, or move it"
                 " out of the folder."
             ) from None
 
