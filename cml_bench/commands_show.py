@@ -125,6 +125,11 @@ def figure(args: Namespace) -> None:
         "--update", action="store_true", help="make these runs the reference and print what moved"
     ),
     argument("--seeds", type=positive, help="seeds 0..N-1 instead of the configuration's"),
+    argument(
+        "--accept",
+        action="store_true",
+        help="with the name of a plug-in: keep its golden trace beside it, if all else holds",
+    ),
     default(plan=None),
     help="Try what a method, data set or network must hold; or finished runs against references.",
     example="python -m cml_bench check maml\npython -m cml_bench check --results results/gate",
@@ -160,7 +165,8 @@ def _check_laws(args: Namespace) -> None:
 
         config.parse(config.merged(args.config), ", ".join(map(str, args.config)))
     failed = 0
-    for outcome in check.check(args.name, args.data_dir or Path("data")):
+    home = args.data_dir or Path("data")
+    for outcome in check.check(args.name, home, args.accept, workflow=True):
         print(check.text(outcome), flush=True)
         failed += bool(outcome.said and not outcome.left_out)
     if failed:

@@ -7,20 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cml_bench import plugins, registry
-from cml_bench.checks import laws
+from cml_bench.checks import laws, trace
 from cml_bench.checks.subject import Subject, opened, way_of
+from cml_bench.checks.tiny import Place, Study, by_workflow, in_process
 from cml_bench.data.base import DataSet
-from cml_bench.engine.build import Settings
-from cml_bench.engine.learner import load
-from cml_bench.engine.run import run
 from cml_bench.errors import UserError, unknown
 from cml_bench.registry import CML
 from cml_bench.study import offers
-from cml_bench.study.config import parse
-from cml_bench.study.resolve import resolve
+from cml_bench.system.files import write_json
 
-# What a method is tried on: network, its options, data, its options.
-Place = tuple[str, dict[str, Any], str, dict[str, Any]]
 _PLACES: dict[str, Place] = {  # by what the network takes
     "images": ("conv4", {"filters": 4}, "glyphs", {"size": 16}),
     "vectors": ("mlp", {"hidden": (7, 7)}, "sinusoid", {}),
@@ -38,11 +33,15 @@ class Outcome(NamedTuple):
     left_out: bool = False
 
 
-def check(name: str, data_dir: Path) -> Iterator[Outcome]:
+def check(
+    name: str, data_dir: Path, accept: bool = False, workflow: bool = False
+) -> Iterator[Outcome]:
     """Try the laws of every method, data set and network of this name, one after another.
 
     Files that are fetched are looked for in ``data_dir``; everything else is made in a temporary
-    folder. A UserError for a name that nothing has, and for data that is not prepared.
+    folder. ``accept``: where all laws hold, keep the golden trace of a plug-in as it is now.
+    ``workflow``: make the tiny study by Snakemake, with its tables. A UserError for a name that
+    nothing has, and for data that is not prepared.
     """
     kinds = {"methods": _of_method, "networks": _of_network, "data": _of_data}
     known = {
@@ -57,13 +56,73 @@ def check(name: str, data_dir: Path) -> Iterator[Outcome]:
     for kind, names in known.items():
         if name in names:
             with tempfile.TemporaryDirectory() as folder:
-                yield from kinds[kind](name, Path(folder), data_dir)
+                study, failed = by_workflow if workflow else in_process, False
+                for outcome in kinds[kind](name, Path(folder), data_dir, study):
+                    failed |= bool(outcome.said and not outcome.left_out)
+                    yield outcome
+                yield _golden(kind, name, Path(folder), data_dir, accept, failed)
 
 
 def text(outcome: Outcome) -> str:
     """A line for the terminal."""
     word = "left out" if outcome.left_out else "FAILS" if outcome.said else "holds"
     return f"{word:10s}{outcome.law}{': ' if outcome.said else ''}{outcome.said}"
+
+
+def _golden(
+    kind: str, name: str, folder: Path, data_dir: Path, accept: bool, failed: bool
+) -> Outcome:
+    """What became of the golden trace: held, kept, or left out with the reason."""
+    named = "golden trace"
+    known: dict[str, registry.Registry[Any]] = {
+        "methods": registry.methods,
+        "networks": registry.networks,
+        "data": registry.datasets,
+    }
+    cls: type[Any] = known[kind].get(name)
+    path = trace.path_of(cls, name)
+    if path is None or (kind == "methods" and not cls.learns):
+        why = "the tests of the project hold it" if path is None else "it does not learn"
+        return Outcome(named, why, left_out=True)
+    if accept and failed:
+        return Outcome(named, "it is not kept, since other checks fail", left_out=True)
+    if not accept and not path.exists():
+        return Outcome(named, f"there is none: --accept keeps it in {path}", left_out=True)
+
+    def held() -> None:
+        now = _trace(kind, name, folder, data_dir)
+        if accept:
+            write_json(path, now, indent=1)
+        trace.hold(now, path)
+
+    return _tried(f"{named}{' is kept' if accept else ''}", held)
+
+
+def _trace(kind: str, name: str, folder: Path, data_dir: Path) -> trace.Trace:
+    if kind == "data":
+        files = registry.datasets.get(name).files
+        data = _prepared(name, data_dir) if files else opened(name, folder)
+        return trace.of_data(data, way_of(data))
+    if kind == "methods":
+        place = _PLACES[registry.methods.get(name).needs or "images"]
+        return trace.of_method(_subjects(place, folder), name)
+    method = _METHODS[registry.networks.get(name).takes]
+    return trace.of_method(_subjects(_place_of(name), folder), method)
+
+
+def _subjects(place: Place, folder: Path) -> laws.Make:
+    network, options, data, data_options = place
+    source = opened(data, folder, data_options)
+    return functools.partial(Subject, network=network, data=source, network_options=options)
+
+
+def _place_of(network: str) -> Place:
+    """What a network is tried on."""
+    cls = registry.networks.get(network)
+    _, _, data, options = _PLACES[cls.takes]
+    if cls.takes == "images":
+        options = {"size": max(16, cls.smallest)}
+    return network, {}, data, options
 
 
 def _tried(named: str, law: Callable[..., None], *arguments: Any) -> Outcome:
@@ -76,23 +135,22 @@ def _tried(named: str, law: Callable[..., None], *arguments: Any) -> Outcome:
     return Outcome(named)
 
 
-def _of_method(name: str, folder: Path, data_dir: Path) -> Iterator[Outcome]:
+def _of_method(name: str, folder: Path, data_dir: Path, study: Study) -> Iterator[Outcome]:
     cls = registry.methods.get(name)
     yield _tried("it says what it is", _is_told, cls)
     takes = cls.needs or "images"
-    network, options, data, data_options = _PLACES[takes]
     if cls.learns:
-        source = opened(data, folder, data_options)
-        make = functools.partial(Subject, network=network, data=source, network_options=options)
-        smooth = make
+        make = smooth = _subjects(_PLACES[takes], folder)
         if takes == "images":
             waves = opened("sinusoid", folder)
             smooth = functools.partial(Subject, network="mlp", data=waves, network_options=_SMOOTH)
         yield _tried("tasks do not meet", laws.tasks_do_not_meet, make, name)
         yield _tried("fast and plain path are equal", laws.paths_are_equal, make, name)
         yield _exact(smooth, name)
+        if cls.reference:
+            yield _tried("it equals its reference", laws.equals_its_reference, make, name)
         yield from _with_colearner(make, name)
-    yield _tried("a tiny study", _tiny, name, _PLACES[takes], folder)
+    yield _tried("a tiny study", study, name, _PLACES[takes], folder)
 
 
 def _exact(make: laws.Make, name: str) -> Outcome:
@@ -121,13 +179,11 @@ def _with_colearner(make: laws.Make, name: str) -> Iterator[Outcome]:
         yield _tried(apart, laws.phi_stays_apart, make, name)
 
 
-def _of_network(name: str, folder: Path, data_dir: Path) -> Iterator[Outcome]:
+def _of_network(name: str, folder: Path, data_dir: Path, study: Study) -> Iterator[Outcome]:
     cls = registry.networks.get(name)
     yield _tried("it says what it is", _is_told, cls)
-    method, (_, _, data, options) = _METHODS[cls.takes], _PLACES[cls.takes]
-    if cls.takes == "images":
-        options = {"size": max(16, cls.smallest)}
-    make = functools.partial(Subject, network=name, data=opened(data, folder, options))
+    method, place = _METHODS[cls.takes], _place_of(name)
+    make = _subjects(place, folder)
     yield _tried("shapes are as it says", laws.shapes_are_told, make, method)
     yield _tried("tasks do not meet", laws.tasks_do_not_meet, make, method)
     yield _tried("fast and plain path are equal", laws.paths_are_equal, make, method)
@@ -135,10 +191,10 @@ def _of_network(name: str, folder: Path, data_dir: Path) -> Iterator[Outcome]:
     named = "a co-learner of any depth learns"
     yield _tried(named, laws.colearner_has_any_depth, make, method + CML)
     yield from _with_colearner(make, method)
-    yield _tried("a tiny study", _tiny, method, (name, {}, data, options), folder)
+    yield _tried("a tiny study", study, method, place, folder)
 
 
-def _of_data(name: str, folder: Path, data_dir: Path) -> Iterator[Outcome]:
+def _of_data(name: str, folder: Path, data_dir: Path, study: Study) -> Iterator[Outcome]:
     cls = registry.datasets.get(name)
     yield _tried("it says what it is", _is_told, cls)
     home = data_dir if cls.files else folder
@@ -156,7 +212,7 @@ def _of_data(name: str, folder: Path, data_dir: Path) -> Iterator[Outcome]:
         yield Outcome("a tiny study", f"its images are too small for {network}", left_out=True)
         return
     place: Place = (network, options, name, {})
-    yield _tried("a tiny study", _tiny, _METHODS[takes], place, folder, home)
+    yield _tried("a tiny study", study, _METHODS[takes], place, folder, home)
 
 
 def _prepared(name: str, folder: Path) -> DataSet:
@@ -175,39 +231,3 @@ def _is_told(cls: type[Any]) -> None:
         if not field.description:
             raise laws.Broken(f"the option {option} has no description")
     cls.Options()
-
-
-def _tiny(
-    method: str,
-    place: Place,
-    folder: Path,
-    data_dir: Path | None = None,
-) -> None:
-    """Plan and make a run of four steps of the method, and of it with a co-learner; reopen them."""
-    network, network_options, data, data_options = place
-    cls, source = registry.method(method), registry.datasets.get(data)
-    pair = [method, *([method + CML] if cls.learns and cls.accepts_colearner else [])]
-    experiment = {
-        "data": data,
-        "data_options": data_options,
-        "network": network,
-        "network_options": network_options,
-        "way": way_of(source(source.Options.read(data_options, data))),
-        "shots": [2],
-        "query": 2,
-        "steps": 4,
-        "protocol_options": {"val_every": 2, "val_tasks": 2},
-        "evaluation": {"tasks": 4, "query": 2},
-        "methods": {name: {} for name in pair},
-    }
-    study = {"study": "check", "seeds": 1, "experiments": {"tiny": experiment}}
-    where, home = "a tiny study", data_dir or folder
-    settings = Settings(
-        results=folder / "results", data_dir=home, path="fast", report=lambda line: None
-    )
-    for spec in resolve(parse(study, where), where).specs.values():
-        record = run(spec, settings)
-        if not record.results:
-            raise laws.Broken(f"the run of {spec.method} has no results: it diverged")
-        if cls.learns:
-            load(record.folder, settings.results, home)

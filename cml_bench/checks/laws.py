@@ -95,6 +95,27 @@ def gradient_is_exact(make: Make, name: str) -> None:
     )
 
 
+def equals_its_reference(make: Make, name: str) -> None:
+    """The outer loss and its gradient are those of the method's own plain ``reference``."""
+    subject = make(name)
+    task, reference = subject.tasks(), subject.method.reference
+    assert reference is not None, "it is tried where there is one"
+    _, grads = subject.gradients(task)
+    own = {key: torch.zeros_like(value) for key, value in grads.items()}
+    names = [(group, name) for group, params in subject.groups.items() for name in params]
+    for number in range(len(task)):
+        groups = expand(subject.groups, 1)
+        loss = reference(groups, task.part(number, number + 1))
+        _must(loss.shape == (), f"its reference gives {tuple(loss.shape)} and not one number")
+        parts = torch.autograd.grad(
+            loss, [subject.groups[g][n] for g, n in names], materialize_grads=True
+        )
+        for key, part in zip(names, parts, strict=True):
+            own[key] += part / len(task)
+    share, where = furthest(grads, own)
+    _must(share < _EQUAL, f"its outer gradient of {where} is not that of its reference")
+
+
 def gamma_zero_is_the_baseline(make: Make, name: str) -> None:
     """With gamma 0, x+cml and x have the same parameters after three outer steps, bit for bit."""
     ends = []

@@ -119,6 +119,9 @@ class Method:
     network_defaults: dict[str, Any] = {}  # options of the network that belong to the method
     more_readings: tuple[Reading, ...] = ()  # besides those of every method: cml_bench/readings.py
     needs: str | None = None  # what its network must take (see Network.takes); None: anything
+    # A method's own plain way to the outer loss of one task, which `check NAME` compares: from its
+    # groups and a batch of one task, both with T = 1, to a tensor without dimensions.
+    reference: Callable[[TaskGroups, Task], Tensor] | None = None
     seed = 0  # of the training; a method's own draws depend on it and on the outer step alone
     # Everything of the method that depends on the outer step: see at_step. Within a phase the
     # engine repeats what it has compiled or recorded once. So nothing else may depend on the step:

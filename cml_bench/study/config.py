@@ -14,6 +14,7 @@ from cml_bench.study.floors import with_floors
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig, one_or_several
 from cml_bench.system.paths import expanded, expanded_in
 from cml_bench.system.shells import check_path
+from cml_bench.system.workflow import here_or_shipped
 
 TARGETS = ("all", "fetch", "train", "trained", "table", "figure", "report")  # rules of the workflow
 # Of the results folder, where each study has a folder too.
@@ -25,7 +26,8 @@ def included(content: Any, where: str) -> Any:
     """A configuration with the experiments, tables, figures and plug-ins of the files that it lists
     under ``include``.
 
-    Paths are from the working folder. Everything else (study, seeds, sources) is the including
+    Paths are from the working folder; a file under ``configs`` that is not there is the project's
+    own. Everything else (study, seeds, sources) is the including
     file's own. A UserError names a file that is not there, and a name that two files give.
     """
     if not isinstance(content, dict) or "include" not in content:
@@ -39,7 +41,7 @@ def included(content: Any, where: str) -> Any:
             raise UserError(
                 f"{where}: include lists configuration files, such as [configs/tables/table1.yaml]."
             )
-        part = _yaml(Path(expanded(path, f"{where}: include")))
+        part = _yaml(Path(here_or_shipped(expanded(path, f"{where}: include"))))
         for key in _JOINED:
             mine, more = (
                 side.get(key) or {} if isinstance(side, dict) else {} for side in (whole, part)
@@ -110,7 +112,8 @@ def _expanded(study: Study, where: str) -> Study:
         )
         for name, experiment in study.experiments.items()
     }
-    own = tuple(there(path, "plugins") for path in study.plugins)
+    folders["published"] = here_or_shipped(folders["published"])
+    own = tuple(here_or_shipped(there(path, "plugins")) for path in study.plugins)
     new = {**folders, "sources": sources, "plugins": own, "experiments": experiments}
     return study.model_copy(update=new)
 

@@ -1,5 +1,6 @@
 """Where the workflow stands: in the clone, or where an installation has put it."""
 
+import contextlib
 import importlib.metadata
 from pathlib import Path
 
@@ -26,6 +27,20 @@ def snakefile() -> Path:
     )
 
 
+def here_or_shipped(path: str) -> str:
+    """The path itself, or that of the project's own file of this name, if nothing is here.
+
+    So ``configs/tables/table1.yaml`` is found from every folder. Only names below ``configs`` are
+    looked for.
+    """
+    if not path.startswith("configs/") or Path(path).exists():
+        return path
+    with contextlib.suppress(UserError):
+        if (shipped := snakefile().parent / path).exists():
+            return str(shipped)
+    return path
+
+
 def command(config: Path, rest: list[str]) -> list[str]:
     """The arguments of ``python -m snakemake`` for this configuration file.
 
@@ -34,13 +49,13 @@ def command(config: Path, rest: list[str]) -> list[str]:
     they count. A UserError for a file that is in neither place.
     """
     found = snakefile()
-    shipped = found.parent / config
-    if not config.is_file() and not shipped.is_file():
+    there = Path(here_or_shipped(config.as_posix()))
+    if not there.is_file():
         raise UserError(f"there is no configuration file {config}, here or in {found.parent}.")
     return [
         f"--snakefile={found}",
         f"--workflow-profile={found.parent / 'profiles' / 'default'}",
-        f"--configfile={config if config.is_file() else shipped}",
+        f"--configfile={there}",
         "--cores=all",
         *rest,
     ]
