@@ -12,7 +12,7 @@ from cml_bench.checks import check, laws, tiny
 from cml_bench.checks.subject import Subject, opened
 from cml_bench.study import config
 from tests.helpers.checkouts import ROOT
-from tests.test_outside import METHOD, alone, mine  # noqa: F401
+from tests.helpers.outside import METHOD, alone, mine  # noqa: F401
 
 REFERENCE = """
     def reference(self, groups, task):

@@ -1,4 +1,5 @@
 """Methods, data sets and networks in files of users' own, outside the package."""
+# ruff: noqa: F811 (fixtures are imported)
 
 import json
 import os
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 import cml_bench
-from cml_bench import plugins, registry
+from cml_bench import registry
 from cml_bench.__main__ import main
 from cml_bench.costs import estimate
 from cml_bench.errors import UserError
@@ -19,26 +20,9 @@ from cml_bench.study import config, new, plan, provenance
 from cml_bench.study.resolve import resolve
 from cml_bench.system import sources
 from tests.helpers.cases import said
+from tests.helpers.outside import METHOD, SHARED, alone, forget, mine  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
-METHOD = """
-from cml_bench.methods.maml import MAML, MAMLOptions
-from cml_bench.registry import methods
-from ._shared import is_head
-
-
-class Options(MAMLOptions):
-    pass
-
-
-@methods.register("headonly")
-class HeadOnly(MAML):
-    Options = Options
-
-    def adapts(self, name):
-        return is_head(self, name)
-"""
-SHARED = "def is_head(method, name):\n    return name in method.network.head_names\n"
 STUDY = {
     "study": "outside",
     "plugins": ["mine"],
@@ -58,36 +42,6 @@ STUDY = {
         }
     },
 }
-
-
-def forget(name: str) -> None:
-    for module in [m for m in sys.modules if m.split(".")[0] == name]:
-        del sys.modules[module]
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """No plug-ins at the start, and none left; the working folder is empty."""
-    for known in (registry.methods, registry.datasets, registry.networks):
-        known.names()  # scanned before it is copied
-        monkeypatch.setattr(known, "_entries", dict(known._entries))
-    monkeypatch.setattr(sources, "PLUGINS", {})
-    monkeypatch.setattr(plugins, "_due", [])
-    monkeypatch.chdir(tmp_path)
-    yield
-    forget("cml_bench_plugins")
-    sources.loaded.cache_clear()
-
-
-@pytest.fixture
-def mine(tmp_path) -> Path:
-    """A folder with a method, its helper, a data set and a network."""
-    folder = tmp_path / "mine"
-    new.write("data", "blobs", folder)
-    new.write("network", "shallow", folder)
-    (folder / "headonly.py").write_text(METHOD)
-    (folder / "_shared.py").write_text(SHARED)
-    return folder
 
 
 def resolved(content: dict = STUDY) -> plan.Plan:

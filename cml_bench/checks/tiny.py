@@ -50,7 +50,9 @@ def by_workflow(method: str, place: Place, folder: Path, data_dir: Path | None =
         content["plugins"] = plugins
     write_text(file, yaml.safe_dump(content))
     command = [sys.executable, "-m", "cml_bench", "run", str(file), "--cores", "1"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         lines = done.stderr.split("\n")
         first = next((i for i, line in enumerate(lines) if "error" in line.lower()), 0)
