@@ -24,7 +24,11 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.floating]] = {"mean": np.mean, "
 
 
 def build(plan: Plan, store: Store, key: str) -> Table:
-    """The table ``key`` of a plan, from the runs that are finished so far."""
+    """The table ``key`` of a plan, from the runs that are finished so far.
+
+    A plan with sweeps is to be :func:`cml_bench.study.selection.narrowed` before.
+    """
+    assert plan.whole or not plan.sweeps, "what is selected is not known in this plan"
     reader = _Reader(plan, store)
     table = _computed(reader, key)
     embolden(plan, table)

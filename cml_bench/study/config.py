@@ -12,6 +12,7 @@ from cml_bench.study import places, strict_yaml
 from cml_bench.study.figure_config import FigureConfig
 from cml_bench.study.floors import with_floors
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig, one_or_several
+from cml_bench.study.sweeps import with_sweeps
 from cml_bench.system.paths import expanded, expanded_in
 from cml_bench.system.shells import check_path
 
@@ -122,7 +123,8 @@ def checked(content: Any, where: str) -> Study:
             f"{where}: a configuration is a mapping of keys to values, not"
             f" {type(content).__name__}."
         )
-    study = with_floors(Study.read(content, where, places.instead_of()), where)
+    read = Study.read(content, where, places.instead_of())
+    study = with_sweeps(with_floors(read, where), where)
     _check_references(study, where)
     named = {
         k: e if e.protocol else e.model_copy(update={"protocol": study.protocol})

@@ -118,6 +118,28 @@ class PlannedCell(PlanPart):
         return self.runs + (self.against or ())
 
 
+class PlannedSetting(PlanPart):
+    """A setting of a sweep. ``values``: option -> value. ``tried``: ids of the runs with the seeds
+    of the selection; ``tuned``: with those of the report, which are made if it is selected.
+    """
+
+    values: dict[str, Any]
+    tried: tuple[str, ...]
+    tuned: tuple[str, ...]
+
+
+class PlannedSweep(PlanPart):
+    """The settings in which a method of an experiment is tried at a number of shots. ``drawn``: in
+    words, how they were chosen.
+    """
+
+    experiment: str
+    method: str
+    shot: int
+    drawn: str
+    settings: tuple[PlannedSetting, ...]
+
+
 class PlannedTable(TableConfig):
     """A table, or a part of one: the whole has ``whole_columns`` times as many columns."""
 
@@ -147,6 +169,12 @@ class Plan(PlanPart):
     unlike_rows: Unlike = Field({}, description="the same of any two rows of one table")
     chance: dict[str, dict[str, str]] = Field(
         {}, description="run id -> reading -> why it cannot depend on the support set"
+    )
+    sweeps: tuple[PlannedSweep, ...] = Field((), description="see study/selection.py")
+    whole: "Plan | None" = Field(
+        None,
+        exclude=True,
+        description="of a plan with what is selected so far: the plan with every setting",
     )
     path: str = Field("", exclude=True, description="the file that holds it")
 
@@ -219,6 +247,25 @@ def _problem(error: ValidationError) -> str:
     if {"spec", "study", "tables", "figures"} & set(outer):
         return explain(error, "plan")
     return f"it has no {last!r}" if first["type"] == "missing" else "its parts are of other kinds"
+
+
+def cells_of(study: Study, members: Members) -> tuple[PlannedCell, ...]:
+    """What every cell of the study's tables needs."""
+    return tuple(
+        PlannedCell(
+            table=key,
+            row=row.label,
+            columns=group.title,
+            shot=shot,
+            reading=row.reading,
+            tasks=study.experiments[name].evaluation.tasks,
+            runs=members[name][row.run][shot],
+            against=members[name][row.against][shot] if row.against else None,
+        )
+        for key, table in study.tables.items()
+        for row, group, name in table.places()
+        for shot in group.shots or study.experiments[name].shots
+    )
 
 
 # -- cache
