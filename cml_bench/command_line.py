@@ -92,6 +92,13 @@ CONFIG = argument(
     nargs="+",
     help="configuration files, joined as by Snakemake",
 )
+SET = argument(
+    "--set",
+    nargs="+",
+    default=[],
+    metavar="OPTION=VALUE",
+    help="EXPERIMENT.METHOD.OPTION=VALUE sets an option; several values, with commas, are a sweep",
+)
 PLUGINS = argument(
     "--plugins",
     type=Path,
@@ -115,6 +122,7 @@ def configured(own: argparse.ArgumentParser, required: bool = False) -> None:
         "--config", type=Path, nargs="+", help="configuration files, joined as by Snakemake"
     )
     source.add_argument("--plan", type=Path, help="a resolved plan")
+    SET(own)
 
 
 # -- types of arguments --

@@ -19,7 +19,8 @@ from cml_bench.command_line import (
     study,
 )
 from cml_bench.errors import UserError
-from cml_bench.study import new, offers
+from cml_bench.records import Store
+from cml_bench.study import new, offers, selection
 from cml_bench.study.plan import Plan, read_plan
 
 COMMANDS = Commands()
@@ -33,7 +34,10 @@ def _resolved(args: Namespace) -> Plan:
 
     from cml_bench.study import config, plan
 
-    content, where = config.merged(args.config), ", ".join(map(str, args.config))
+    content, where = (
+        config.merged(args.config, getattr(args, "set", ())),
+        ", ".join(map(str, args.config)),
+    )
     config.parse(content, where)
     if getattr(args, "seeds", None):
         content["seeds"] = args.seeds
@@ -42,7 +46,8 @@ def _resolved(args: Namespace) -> Plan:
 
 def _plan_and_results(args: Namespace) -> tuple[Plan, Path]:
     plan = _resolved(args)
-    return plan, args.results or Path(plan.study.results)
+    results = args.results or Path(plan.study.results)
+    return selection.narrowed(plan, Store(results)), results
 
 
 @COMMANDS.command(

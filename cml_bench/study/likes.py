@@ -354,7 +354,11 @@ def sentences(plan: Plan, key: str) -> list[str]:
             meant = {name: pair for name, pair in differences.items() if name in row.varies}
             other = {name: pair for name, pair in differences.items() if name not in row.varies}
             if meant:
-                how = "in what was selected for each:" if sweeps_of(plan, row.run) else "on purpose in"
+                how = (
+                    "in what was selected for each:"
+                    if sweeps_of(plan, row.run)
+                    else "on purpose in"
+                )
                 said[f"{row.label} and {base_row} differ {how} {_named(meant)}."] = None
             if other:
                 more = "differ in more than the method and the co-learner"

@@ -12,10 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
@@ -23,7 +23,7 @@ from cml_bench import plugins
 from cml_bench.data import _archives as archives
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec, canonical, explain
-from cml_bench.study.config import checked, included, parse, serialised
+from cml_bench.study.config import checked, complete, parse, serialised
 from cml_bench.study.figure_config import Figure
 from cml_bench.study.schema import Study, TableConfig
 from cml_bench.system.files import DENIED, read_json, write_json
@@ -178,6 +178,12 @@ class Plan(PlanPart):
     )
     path: str = Field("", exclude=True, description="the file that holds it")
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other parts; its ``specs`` are those of its own runs."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("specs", None)  # what was cached of these runs
+        return copied
+
     @cached_property
     def specs(self) -> dict[str, RunSpec]:
         """Run id -> its specification."""
@@ -291,7 +297,7 @@ def cached(content: dict[str, Any], where: str) -> Plan:
     ``plan.path`` is the file. It never changes, so a job reads the plan that it was started with,
     whatever is planned beside it. Where nothing can be written there is no file, but still a plan.
     """
-    content = included(content, where)
+    content = complete(content, where)
     study = parse(content, where)
     text = serialised(content, where)
     # The folders too: $SCRATCH may mean another one than when this was planned before.

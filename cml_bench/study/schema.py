@@ -111,9 +111,9 @@ class Sweep(Model):
     )
     seed: Seed = Field(0, description="of random settings")
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_counted_above)] = Field(
-        3,
+        tuple(range(MAX_SEEDS, MAX_SEEDS + 3)),
         min_length=1,
-        description="of the selection; a number: so many from 1000 on, which no report has",
+        description="of the selection; a number: so many from 1000 on, which no counted report has",
     )
 
 

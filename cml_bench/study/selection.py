@@ -267,7 +267,9 @@ def _rows(plan: Plan, table: PlannedTable, absent: Mapping[str, set[str]]) -> tu
 
 def _of(plan: Plan, members: Members, more: Collection[str]) -> Plan:
     """The plan with the runs of these members and ``more``, and the jobs and data that they need."""
-    shots = (ids for keys in members.values() for by_shot in keys.values() for ids in by_shot.values())
+    shots = (
+        ids for keys in members.values() for by_shot in keys.values() for ids in by_shot.values()
+    )
     used = {*more, *itertools.chain.from_iterable(shots)}
     runs = tuple(run for run in plan.runs if run.id in used)
     data = {run.spec.data_id for run in runs}
@@ -279,6 +281,54 @@ def _of(plan: Plan, members: Members, more: Collection[str]) -> Plan:
             "data": tuple(item for item in plan.data if item.data_id in data),
         }
     )
+
+
+def text(values: Mapping[str, Any]) -> str:
+    """``inner_lr 0.1, protocol.outer_lr 0.001``."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def budget(sweep: PlannedSweep) -> str:
+    """``sweep of maml in omniglot, 1-shot: a grid of 9 settings, 3 seeds each, 27 runs``."""
+    number, seeds = len(sweep.settings), len(sweep.settings[0].tried)
+    return (
+        f"sweep of {sweep.method} in {sweep.experiment}, {sweep.shot}-shot: {sweep.drawn}, {seeds}"
+        f" seed{'s' * (seeds > 1)} each, {number * seeds} runs"
+    )
+
+
+def outcome(one: Selected) -> str:
+    """``selected: inner_lr 0.1``, or why nothing is."""
+    if one.chosen is None:
+        return f"nothing is selected: {one.reason}"
+    return f"selected: {text(one.tried[one.chosen].values)}"
+
+
+def content(plan: Plan, found: Collection[Selected]) -> dict[str, Any]:
+    """All settings and the selected ones as plain values, for a file."""
+    return {
+        "study": plan.study.study,
+        "rule": RULE,
+        "sweeps": [
+            {
+                "experiment": one.sweep.experiment,
+                "method": one.sweep.method,
+                "shot": one.sweep.shot,
+                "selected": None if one.chosen is None else one.tried[one.chosen].values,
+                "settings": [
+                    {
+                        "values": tried.values,
+                        "validation": {str(seed): score for seed, score in tried.scores.items()},
+                        "mean": None if math.isnan(tried.mean) else tried.mean,
+                        "diverged": list(tried.diverged),
+                        "seconds": round(tried.seconds, 3),
+                    }
+                    for tried in one.tried
+                ],
+            }
+            for one in found
+        ],
+    }
 
 
 # -- what rows of selected settings are

@@ -11,7 +11,7 @@ runs. Each row of a table that shows x gets a row ``x, tuned`` beside it.
 import itertools
 import re
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from cml_bench import seeding
 from cml_bench.errors import UserError, unknown
@@ -67,15 +67,15 @@ def settings(sweep: Sweep, method: str) -> list[Setting]:
     """
     options = sweep.methods[method]
     if sweep.draw == "grid":
-        listed = [[_plain(value) for value in values] for values in options.values()]
-        return [
-            dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*listed)
-        ]
+        listed = [[_plain(v) for v in values] for values in options.values() if _is_list(values)]
+        return [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*listed)]
     found: list[Setting] = []
     for number in range(100 * sweep.draw):
         if len(found) == sweep.draw:
             break
-        setting = {name: _drawn(sweep.seed, name, values, number) for name, values in options.items()}
+        setting = {
+            name: _drawn(sweep.seed, name, values, number) for name, values in options.items()
+        }
         if setting not in found:
             found.append(setting)
     return found
@@ -89,6 +89,10 @@ def _plain(value: Word) -> Word:
         except ValueError:
             return value
     return value
+
+
+def _is_list(values: tuple[Word, ...] | Range) -> TypeGuard[tuple[Word, ...]]:
+    return isinstance(values, tuple)
 
 
 def _drawn(seed: int, option: str, values: tuple[Word, ...] | Range, number: int) -> Word:
@@ -185,13 +189,9 @@ def _check(sweep: Sweep, method: str, place: str) -> None:
 def _entries(sweep: Sweep, method: str, entry: MethodEntry) -> Iterator[tuple[str, MethodEntry]]:
     """The entries of a method's settings; ``x_tuned`` is that of the first."""
     for number, setting in enumerate(settings(sweep, method), 1):
-        changes: dict[str, dict[str, Any]] = {}
+        changes: dict[str, Any] = {}
         for name, value in setting.items():
-            first, _, rest = name.partition(".")
-            if rest and first in _FIELDS:
-                changes.setdefault(_FIELDS[first], {})[rest] = value
-            else:
-                _put(changes.setdefault("options", {}), name, value)
+            put(changes, name, value)
         tuned = MethodEntry.model_validate(
             {"method": entry.method or method, "like": method, "seeds": entry.seeds, **changes}
         )
@@ -204,19 +204,24 @@ def _entries(sweep: Sweep, method: str, entry: MethodEntry) -> Iterator[tuple[st
         yield tuned_entry(method, number), tuned
 
 
-def _put(options: dict[str, Any], name: str, value: Word) -> None:
-    """Set a nested option by its dotted name."""
-    *outer, last = name.split(".")
-    for part in outer:
-        options = options.setdefault(part, {})
-    options[last] = value
+def put(entry: dict[str, Any], option: str, value: Any) -> None:
+    """Set an option of a method's entry by its dotted name, as ``cml.gamma``."""
+    first, _, rest = option.partition(".")
+    path = [_FIELDS[first], rest] if rest and first in _FIELDS else ["options", *option.split(".")]
+    for part in path[:-1]:
+        if not isinstance(entry.get(part), dict):
+            entry[part] = {}
+        entry = entry[part]
+    entry[path[-1]] = value
 
 
 def _rows(table: TableConfig, swept: dict[str, list[str]]) -> list[Row]:
     """The rows of selected settings that a table lacks, beside its rows as published."""
     if not {*table.experiments} <= swept.keys():
         return []
-    methods = [m for m in swept[table.experiments[0]] if all(m in swept[e] for e in table.experiments)]
+    methods = [
+        m for m in swept[table.experiments[0]] if all(m in swept[e] for e in table.experiments)
+    ]
     there = {(row.run, row.reading) for row in table.rows}
     return [
         row.model_copy(

@@ -26,18 +26,23 @@ def snakefile() -> Path:
     )
 
 
-def command(config: Path, rest: list[str]) -> list[str]:
+def command(config: Path, rest: list[str], assignments: list[str] | None = None) -> list[str]:
     """The arguments of ``python -m snakemake`` for this configuration file.
 
     A file that is not in the working folder is looked for beside the Snakefile, where
     ``configs/demo.yaml`` is. ``rest``: targets and options of Snakemake, which come last, so that
-    they count. A UserError for a file that is in neither place.
+    they count. ``assignments``: those of ``--set``. A UserError for a file that is in neither place.
     """
     found = snakefile()
     shipped = found.parent / config
     if not config.is_file() and not shipped.is_file():
         raise UserError(f"there is no configuration file {config}, here or in {found.parent}.")
+    given = [f"set={' '.join(assignments)}"] if assignments else []
+    if given and "--config" in rest:  # Snakemake takes the last one alone
+        place = rest.index("--config") + 1
+        rest, given = [*rest[:place], *given, *rest[place:]], []
     return [
+        *(["--config", *given] if given else []),
         f"--snakefile={found}",
         f"--workflow-profile={found.parent / 'profiles' / 'default'}",
         f"--configfile={config if config.is_file() else shipped}",
