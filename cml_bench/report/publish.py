@@ -16,7 +16,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Table
 from cml_bench.records import Record, Store, write_episodes
-from cml_bench.report import batches, changes, charts, forest, summary, write
+from cml_bench.report import batches, changes, charts, forest, summary, sweeps, write
 from cml_bench.study import preflight, selection
 from cml_bench.study.plan import Plan
 from cml_bench.system.files import write_bytes, write_text
@@ -156,6 +156,7 @@ def block(plan: Plan, home: Path, page: Path) -> str:
         for title, caption, name in (by_batch, differences, *drawn)
         if (home / name).exists()
     ]
+    parts.append(sweeps.markdown(plan, Store(home)))
     runs = Store(home).all()
     parts.append(
         f"{markdown(_provenance(runs))}; records in [`{home.as_posix()}`]({_link(home, page)}),"

@@ -115,7 +115,7 @@ class Selected(NamedTuple):
         return sum(round(one.mean, _DIGITS) == best for one in self.tried)
 
     def edges(self) -> dict[str, str]:
-        """Option -> ``smallest`` or ``largest``, where the selected value is that of those tried."""
+        """Option -> ``smallest`` or ``largest``: its selected value is that of all tried ones."""
         if self.chosen is None:
             return {}
         found = {}
@@ -200,8 +200,9 @@ def _reason(tried: tuple[Tried, ...], records: Mapping[str, Record]) -> str:
 def narrowed(plan: Plan, store: Store) -> Plan:
     """The plan with the runs of the selected settings alone, among those of the report.
 
-    The runs of the selection are no member of an experiment there: only ``sweeps`` names them. In an experiment with a sweep of which nothing is selected yet, it has none of these runs, and
-    no row or line that shows them.
+    The runs of the selection are no member of an experiment there: ``sweeps`` alone names them. An
+    experiment of which nothing is selected yet has none of the report's, and no row or line that
+    shows them.
     """
     plan = plan.whole or plan
     if not plan.sweeps:
@@ -266,11 +267,10 @@ def _rows(plan: Plan, table: PlannedTable, absent: Mapping[str, set[str]]) -> tu
 
 
 def _of(plan: Plan, members: Members, more: Collection[str]) -> Plan:
-    """The plan with the runs of these members and ``more``, and the jobs and data that they need."""
-    shots = (
-        ids for keys in members.values() for by_shot in keys.values() for ids in by_shot.values()
-    )
-    used = {*more, *itertools.chain.from_iterable(shots)}
+    """The plan with the runs of these members and ``more``, with their jobs and data."""
+    by_shot = itertools.chain.from_iterable(keys.values() for keys in members.values())
+    ids = itertools.chain.from_iterable(shots.values() for shots in by_shot)
+    used = {*more, *itertools.chain.from_iterable(ids)}
     runs = tuple(run for run in plan.runs if run.id in used)
     data = {run.spec.data_id for run in runs}
     return plan.model_copy(

@@ -11,7 +11,7 @@ runs. Each row of a table that shows x gets a row ``x, tuned`` beside it.
 import itertools
 import re
 from collections.abc import Collection, Iterator
-from typing import Any, TypeGuard
+from typing import Any
 
 from cml_bench import seeding
 from cml_bench.errors import UserError, unknown
@@ -67,7 +67,9 @@ def settings(sweep: Sweep, method: str) -> list[Setting]:
     """
     options = sweep.methods[method]
     if sweep.draw == "grid":
-        listed = [[_plain(v) for v in values] for values in options.values() if _is_list(values)]
+        listed = [
+            [_plain(v) for v in values] for values in options.values() if isinstance(values, tuple)
+        ]
         return [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*listed)]
     found: list[Setting] = []
     for number in range(100 * sweep.draw):
@@ -89,10 +91,6 @@ def _plain(value: Word) -> Word:
         except ValueError:
             return value
     return value
-
-
-def _is_list(values: tuple[Word, ...] | Range) -> TypeGuard[tuple[Word, ...]]:
-    return isinstance(values, tuple)
 
 
 def _drawn(seed: int, option: str, values: tuple[Word, ...] | Range, number: int) -> Word:
@@ -136,8 +134,8 @@ def _expanded(experiment: Experiment, study: Study, place: str) -> Experiment:
         return experiment
     if experiment.splits:
         raise UserError(
-            f"{place}: settings are selected over seeds, and this experiment has class splits: sweep"
-            " an experiment with seeds."
+            f"{place}: settings are selected over seeds, and this experiment has class splits: put"
+            " the sweep into one with seeds."
         )
     methods = dict(experiment.methods)
     for method in sweep.methods:
@@ -181,8 +179,8 @@ def _check(sweep: Sweep, method: str, place: str) -> None:
         )
     if number > MOST_SETTINGS:
         raise UserError(
-            f"{place} has {number:,} settings: at most {MOST_SETTINGS:,} can be tried, so list fewer"
-            " values, or set `draw` to a number."
+            f"{place} has {number:,} settings, and at most {MOST_SETTINGS:,} can be tried: list"
+            " fewer values, or set `draw` to a number."
         )
 
 

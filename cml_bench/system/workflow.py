@@ -31,7 +31,8 @@ def command(config: Path, rest: list[str], assignments: list[str] | None = None)
 
     A file that is not in the working folder is looked for beside the Snakefile, where
     ``configs/demo.yaml`` is. ``rest``: targets and options of Snakemake, which come last, so that
-    they count. ``assignments``: those of ``--set``. A UserError for a file that is in neither place.
+    they count. ``assignments``: those of ``--set``. A UserError for a file that is in neither
+    place.
     """
     found = snakefile()
     shipped = found.parent / config
