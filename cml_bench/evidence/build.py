@@ -15,7 +15,7 @@ from cml_bench.evidence.verdict import cell_summary
 from cml_bench.records import COLLAPSED, FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
-from cml_bench.study import likes, provenance
+from cml_bench.study import likes, provenance, selection
 from cml_bench.study.floors import floor_of, key_of
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig
@@ -43,6 +43,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
     table.findings = (
         findings(table)
         + batches(plan, table)
+        + selection.sentences(plan, store, key)
         + likes.sentences(plan, key)
         + provenance.sentences(table.records())
         + floors.sentences(table, _above_floor)

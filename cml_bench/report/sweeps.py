@@ -39,7 +39,7 @@ class Section:
 def sections(plan: Plan, store: Store) -> list[Section]:
     """A section for each sweep of a plan, with what its records say so far."""
     found = selection.selections(plan, store)
-    return [_section(one, f"{one.sweep.method}-{one.sweep.shot}") for one in found]
+    return [_section(one, str(place)) for place, one in enumerate(found, 1)]
 
 
 def notes(plan: Plan, store: Store) -> list[str]:
@@ -145,10 +145,8 @@ def _notes(one: Selected) -> list[str]:
     budget = selection.budget(one.sweep)
     said = f"{budget[0].upper()}{budget[1:]}"
     if done := runs - sum(len(tried.missing) for tried in one.tried):
-        said += (
-            f" ({seconds:,.0f} s on {one.device} with one training each, {seconds / done:,.1f} s"
-        )
-        said += " a run)"
+        unit = "GPU-seconds" if "cuda" in one.device else "core-seconds"
+        said += f" ({seconds:,.0f} {unit}, {seconds / done:,.1f} a run)"
     notes = [f"{said}; {selection.outcome(one)}."]
     if lost := [tried for tried in one.tried if tried.diverged]:
         notes.append(f"Cannot be selected, since a run diverged: {_named(lost)}.")

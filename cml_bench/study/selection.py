@@ -19,6 +19,7 @@ import statistics
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from cml_bench.readings import META
 from cml_bench.records import DIVERGED, Record, Store
 from cml_bench.study.figure_config import Row
 from cml_bench.study.plan import (
@@ -70,7 +71,7 @@ class Tried(NamedTuple):
     """A setting and what its runs say of it.
 
     ``scores``: seed -> score on validation tasks, in percent, or as a squared error. ``diverged``,
-    ``missing``: titles of runs. ``seconds``: of all its runs, whatever the device.
+    ``missing``: titles of runs. ``seconds``: of all its runs, of a GPU or of one core.
     """
 
     values: dict[str, Any]
@@ -169,8 +170,14 @@ def _tried(
         scores,
         tuple(r.spec.title for r in there if r.status == DIVERGED or _score(r) is None),
         tuple(titles[run] for run in setting.tried if run not in records),
-        sum(sum(record.seconds.parts().values()) for record in there),
+        sum(_seconds(record) for record in there),
     )
+
+
+def _seconds(record: Record) -> float:
+    """Of a GPU, or of one core."""
+    engine, seconds = record.engine, sum(record.seconds.parts().values())
+    return seconds if engine.device.startswith("cuda") else seconds * engine.threads
 
 
 def _score(record: Record) -> float | None:
@@ -343,6 +350,28 @@ def swept_options(plan: Plan, key: str | None) -> list[str]:
     """The options in which such a row may differ from others, by their names in study/likes.py."""
     options = [name for sweep in sweeps_of(plan, key) for name in sweep.settings[0].values]
     return [re.sub(r"^inner_lr_init$", "inner_lr", name) for name in dict.fromkeys(options)]
+
+
+def sentences(plan: Plan, store: Store, key: str) -> list[str]:
+    """How the rows of selected settings in a table came to be, a sentence for each shot."""
+    table, said = plan.tables[key], list[str]()
+    for one in selections(plan, store):
+        if one.chosen is None or one.sweep.experiment not in table.experiments:
+            continue
+        runs, number = plan.members[one.sweep.experiment], len(one.tried)
+        setting, seeds = one.sweep.settings[one.chosen], len(one.sweep.settings[0].tried)
+        published = {*runs[one.sweep.method][one.sweep.shot]} & {*setting.tuned}
+        edge = " and ".join(f"the {end} {name} of all" for name, end in one.edges().items())
+        said += [
+            f"{row.label}, {one.sweep.shot}-shot: {text(setting.values)}"
+            f"{', as published' if published else ''}, selected by validation tasks among"
+            f" {number} settings with {seeds} seed{'s' * (seeds > 1)} each, which are not those of"
+            " this table."
+            + (f" It has {edge}, so a better setting may lie beyond." if edge else "")
+            for row in table.rows
+            if row.run == tuned_of(one.sweep.method) and row.reading == META
+        ]
+    return said
 
 
 def unequal(plan: Plan, key: str, against: str | None) -> str:
