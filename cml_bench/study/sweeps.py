@@ -13,6 +13,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from pydantic import BaseModel
+
 from cml_bench import seeding
 from cml_bench.errors import UserError, unknown
 from cml_bench.study.figure_config import Row
@@ -258,11 +260,11 @@ def check_options(study: Study, where: str) -> None:
                     raise unknown(place, option, near)
 
 
-def names(model: Any) -> Iterator[str]:
+def names(model: type[BaseModel]) -> Iterator[str]:
     """The dotted names of a model's options."""
     for name, field in model.model_fields.items():
-        value = field.get_default(call_default_factory=True)
-        if hasattr(value, "model_fields"):
+        value = field.get_default()
+        if isinstance(value, BaseModel):
             yield from (f"{name}.{inner}" for inner in names(type(value)))
         else:
             yield name
