@@ -113,8 +113,7 @@ def test_a_diverged_setting_is_named_and_never_selected(plan, tmp_path):
     assert (one.chosen, one.reason) == (None, "every setting has a run that diverged")
 
 
-def test_nothing_is_selected_while_a_run_is_missing_and_that_is_named(tmp_path):
-    plan = planned({**content(), "results": str(tmp_path)})
+def test_nothing_is_selected_while_a_run_is_missing_and_that_is_named(plan, tmp_path):
     store = finished(plan, tmp_path, {"maml": A, "maml+cml": A})
     lost = plan.sweeps[0].settings[2].tried[0]
     (store.folder(plan.specs[lost]) / "record.json").unlink()
@@ -131,9 +130,18 @@ def test_nothing_is_selected_while_a_run_is_missing_and_that_is_named(tmp_path):
     assert narrow.specs.keys() == tried_ids(plan) | {
         run for key in ("maml", "maml+cml") for run in plan.members["e"][key][1]
     }
-    said = cost.summary(narrow)
-    assert "12 runs; nothing is selected: 1 of 12 runs are not finished" in said
-    assert "to follow, of selected settings: up to 10 runs" in said
+
+
+def test_the_plan_says_the_budget_and_what_is_to_follow(tmp_path):
+    swept = {"seeds": 2, "methods": {"maml": {"inner_lr": [0.1, 0.5]}}}
+    plan = planned({**content(swept), "results": str(tmp_path)})
+    said = cost.summary(selection.narrowed(plan, Store(tmp_path)))
+    assert "a grid of 2 settings, 2 seeds each, 4 runs; nothing is selected: 4 of 4 runs" in said
+    assert "to follow, of selected settings: up to 5 runs" in said
+    finished(plan, tmp_path, {"maml": {"inner_lr": 0.1}})
+    said = cost.summary(selection.narrowed(plan, Store(tmp_path)))
+    assert "4 runs; selected: inner_lr 0.1\n" in said
+    assert "to follow" not in said
 
 
 def test_a_setting_at_the_edge_is_told_in_words(plan, tmp_path):

@@ -171,7 +171,7 @@ def _check(sweep: Sweep, method: str, place: str) -> None:
                     f"{place}: {name} has a range, and a grid needs a list of values; for random"
                     " settings set `draw` to their number."
                 )
-        elif not values or len({str(_plain(value)) for value in values}) < len(values):
+        elif not values or _alike(values):
             raise UserError(f"{place}: {name} needs distinct values, at least one.")
     number = len(settings(sweep, method))
     if sweep.draw != "grid" and number < sweep.draw:
@@ -184,6 +184,12 @@ def _check(sweep: Sweep, method: str, place: str) -> None:
             f"{place} has {number:,} settings, and at most {MOST_SETTINGS:,} can be tried: list"
             " fewer values, or set `draw` to a number."
         )
+
+
+def _alike(values: tuple[Word, ...]) -> bool:
+    """Whether two of the values mean the same: true is not 1."""
+    plain = [_plain(value) for value in values]
+    return len({(isinstance(value, bool), value) for value in plain}) < len(plain)
 
 
 def _entries(sweep: Sweep, method: str, entry: MethodEntry) -> Iterator[tuple[str, MethodEntry]]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cml_bench.errors import UserError
 from cml_bench.records import DIVERGED, STATUSES, Progress, Store, read_progress
-from cml_bench.study import cost, preflight, selection, status, work
+from cml_bench.study import cost, preflight, selection, status
 from cml_bench.study.plan import Job, Plan, PlannedRun
 from cml_bench.study.provenance import Here
 from cml_bench.system.locks import being_written, try_lock
@@ -107,14 +107,18 @@ class Watch:
 
     def _select(self) -> None:
         """Watch the runs of selected settings, too, as soon as all that decides has ended."""
-        tried = [i for sweep in self.plan.sweeps for one in sweep.settings for i in one.tried]
-        if not tried or any(
-            i not in self._states or self._states[i].state not in STATUSES for i in tried
-        ):
+        settings = [setting for sweep in self.plan.sweeps for setting in sweep.settings]
+        states = [self._states.get(run) for setting in settings for run in setting.tried]
+        if not states or not all(state and state.state in STATUSES for state in states):
             return
         plan = selection.narrowed(self.plan, self.store)
         if len(plan.runs) > len(self.plan.runs):
-            self.plan = work.counted(plan)
+            known = {run.id: run.work for run in self.plan.runs}
+            for setting in settings:  # but for the test, a setting costs the same with any seed
+                for run in setting.tuned:
+                    known.setdefault(run, known.get(setting.tried[0]))
+            runs = tuple(run.model_copy(update={"work": known[run.id]}) for run in plan.runs)
+            self.plan = plan.model_copy(update={"runs": runs})
             self._reasons, self._here = preflight.lost(self.plan, self.results), Here(self.plan)
             self._jobs = {run: job for job in self.plan.jobs for run in job.runs}
             self._weights = {run.id: _weight(run) for run in self.plan.runs}
