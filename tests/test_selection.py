@@ -119,7 +119,8 @@ def test_nothing_is_selected_while_a_run_is_missing_and_that_is_named(plan, tmp_
     (store.folder(plan.specs[lost]) / "record.json").unlink()
     one, other = selection.selections(plan, store)
     assert one.chosen is None
-    assert one.reason == f"1 of 12 runs are not finished ({plan.specs[lost].title})"
+    named = "inner_lr 0.5, protocol.outer_lr 0.001, seed 1000"
+    assert one.reason == f"1 of 12 runs are not finished ({named})"
     assert other.chosen is not None
     narrow = selection.narrowed(plan, store)
     assert [row.label for row in narrow.tables["table1"].rows] == [
@@ -137,6 +138,9 @@ def test_the_plan_says_the_budget_and_what_is_to_follow(tmp_path):
     plan = planned({**content(swept), "results": str(tmp_path)})
     said = cost.summary(selection.narrowed(plan, Store(tmp_path)))
     assert "a grid of 2 settings, 2 seeds each, 4 runs; nothing is selected: 4 of 4 runs" in said
+    titles = [run.title for run in plan.runs]
+    assert len(set(titles)) == len(titles), "each run is told from the others"
+    assert "maml on glyphs, 5-way 1-shot, seed 1000 (inner_lr 0.1)" in titles
     assert "to follow, of selected settings: up to 5 runs" in said
     finished(plan, tmp_path, {"maml": {"inner_lr": 0.1}})
     said = cost.summary(selection.narrowed(plan, Store(tmp_path)))

@@ -9,13 +9,13 @@ from cml_bench.content import Engine
 from cml_bench.errors import UserError
 from cml_bench.evidence import floors, paper, stats
 from cml_bench.evidence.bold import embolden
-from cml_bench.evidence.notes import all_runs, batches, checks, findings, not_run
+from cml_bench.evidence.notes import all_runs, batches, checks, findings, not_run, selected
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow, mixture
 from cml_bench.evidence.verdict import cell_summary
 from cml_bench.records import COLLAPSED, FINISHED, Record, Store
 from cml_bench.registry import tables
 from cml_bench.spec import Evaluation, RunSpec
-from cml_bench.study import likes, provenance, selection
+from cml_bench.study import likes, provenance
 from cml_bench.study.floors import floor_of, key_of
 from cml_bench.study.plan import Plan
 from cml_bench.study.schema import Experiment, TableConfig
@@ -43,7 +43,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
     table.findings = (
         findings(table)
         + batches(plan, table)
-        + selection.sentences(plan, store, key)
+        + selected(plan, store, key)
         + likes.sentences(plan, key)
         + provenance.sentences(table.records())
         + floors.sentences(table, _above_floor)

@@ -62,6 +62,8 @@ def resolve(study: Study, where: str) -> Plan:
     check_rows(study, members, every.specs, where)
     every.check_starts(study)
     drawn, chance = {}, by_chance(every.learners)
+    swept = selection.planned(study, members)
+    settings = selection.titles(swept)
     for key, asked in study.figures.items():
         figure = in_figure(asked, members, chance, f"{where}, {key}")
         of_splits = bool(study.experiments[figure.experiment].splits)
@@ -69,7 +71,10 @@ def resolve(study: Study, where: str) -> Plan:
     return Plan(
         members=members,
         study=study,
-        runs=tuple(_run(run, spec, run in every.named) for run, spec in every.specs.items()),
+        runs=tuple(
+            _run(run, spec, run in every.named, settings.get(run, ""))
+            for run, spec in every.specs.items()
+        ),
         jobs=tuple(_job(runs, every.specs) for runs in jobs),
         data=_data(every.specs, study),
         cells=cells_of(study, members),
@@ -81,7 +86,7 @@ def resolve(study: Study, where: str) -> Plan:
         unlike=pairs(study, members, every.specs, where),
         unlike_rows=unlike_rows(study, members, every.specs),
         chance=chance,
-        sweeps=selection.planned(study, members),
+        sweeps=swept,
     )
 
 
@@ -165,7 +170,7 @@ def _figure(figure: FigureConfig, splits: bool, spec: RunSpec) -> FigureConfig:
     return figure.model_copy(update={"caption": caption})
 
 
-def _run(run: str, spec: RunSpec, named: bool) -> PlannedRun:
+def _run(run: str, spec: RunSpec, named: bool, setting: str) -> PlannedRun:
     from cml_bench import registry
 
     method = registry.method(spec.method)
@@ -173,7 +178,7 @@ def _run(run: str, spec: RunSpec, named: bool) -> PlannedRun:
     return PlannedRun(
         id=run,
         folder=spec.folder,
-        title=spec.title,
+        title=f"{spec.title} ({setting})" if setting else spec.title,
         deviates=deviation(spec, method, net),
         gamma_named=named,
         gpu=_gains_by_gpu(spec),

@@ -19,8 +19,8 @@ import statistics
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from cml_bench.readings import META
 from cml_bench.records import DIVERGED, Record, Store
+from cml_bench.spec import RunSpec
 from cml_bench.study.figure_config import Row
 from cml_bench.study.plan import (
     Members,
@@ -64,6 +64,16 @@ def planned(study: Study, members: Members) -> tuple[PlannedSweep, ...]:
     return tuple(found)
 
 
+def titles(sweeps: Collection[PlannedSweep]) -> dict[str, str]:
+    """Run id -> the setting that a run is of, for its title."""
+    return {
+        run: text(setting.values)
+        for sweep in sweeps
+        for setting in sweep.settings
+        for run in (*setting.tried, *setting.tuned)
+    }
+
+
 # -- the selection
 
 
@@ -71,7 +81,7 @@ class Tried(NamedTuple):
     """A setting and what its runs say of it.
 
     ``scores``: seed -> score on validation tasks, in percent, or as a squared error. ``diverged``,
-    ``missing``: titles of runs. ``seconds``: of all its runs, of a GPU or of one core.
+    ``missing``: names of runs. ``seconds``: of all its runs, of a GPU or of one core.
     """
 
     values: dict[str, Any]
@@ -138,16 +148,15 @@ def selections(plan: Plan, store: Store) -> list[Selected]:
             record, _ = store.usable(specs[run])
             if record is not None:
                 records[run] = record
-        titles = {run: specs[run].title for one in sweep.settings for run in one.tried}
-        found.append(select(sweep, records, titles))
+        found.append(select(sweep, records, specs))
     return found
 
 
 def select(
-    sweep: PlannedSweep, records: Mapping[str, Record], titles: Mapping[str, str]
+    sweep: PlannedSweep, records: Mapping[str, Record], specs: Mapping[str, RunSpec]
 ) -> Selected:
     """The setting that the records of a sweep select, by the rule of this module."""
-    tried = tuple(_tried(setting, records, titles) for setting in sweep.settings)
+    tried = tuple(_tried(setting, records, specs) for setting in sweep.settings)
     kinds = {record.kind for record in records.values()}
     kind = next(iter(kinds), "classification")
     better = -1 if kind == "regression" else 1
@@ -161,7 +170,7 @@ def select(
 
 
 def _tried(
-    setting: PlannedSetting, records: Mapping[str, Record], titles: Mapping[str, str]
+    setting: PlannedSetting, records: Mapping[str, Record], specs: Mapping[str, RunSpec]
 ) -> Tried:
     there = [records[run] for run in setting.tried if run in records]
     scores = {r.spec.seed: value for r in there if (value := _score(r)) is not None}
@@ -169,7 +178,11 @@ def _tried(
         setting.values,
         scores,
         tuple(r.spec.title for r in there if r.status == DIVERGED or _score(r) is None),
-        tuple(titles[run] for run in setting.tried if run not in records),
+        tuple(
+            f"{text(setting.values)}, seed {specs[run].seed}"
+            for run in setting.tried
+            if run not in records
+        ),
         sum(_seconds(record) for record in there),
     )
 
@@ -190,10 +203,11 @@ def _score(record: Record) -> float | None:
 
 def _reason(tried: tuple[Tried, ...], records: Mapping[str, Record]) -> str:
     """Why nothing can be selected; empty: it can."""
-    missing = [title for one in tried for title in one.missing]
+    missing = [run for one in tried for run in one.missing]
     if missing:
         named = "; ".join(missing[:_NAMED]) + "; …" * (len(missing) > _NAMED)
-        return f"{len(missing)} of {len(missing) + len(records)} runs are not finished ({named})"
+        told = f"{len(missing)} of {len(missing) + len(records)} runs are not finished"
+        return f"{told} ({named})" if records else told
     if len({record.data_sha256 for record in records.values()}) > 1:
         return "its runs are of different data"
     if all(one.diverged for one in tried):
@@ -350,28 +364,6 @@ def swept_options(plan: Plan, key: str | None) -> list[str]:
     """The options in which such a row may differ from others, by their names in study/likes.py."""
     options = [name for sweep in sweeps_of(plan, key) for name in sweep.settings[0].values]
     return [re.sub(r"^inner_lr_init$", "inner_lr", name) for name in dict.fromkeys(options)]
-
-
-def sentences(plan: Plan, store: Store, key: str) -> list[str]:
-    """How the rows of selected settings in a table came to be, a sentence for each shot."""
-    table, said = plan.tables[key], list[str]()
-    for one in selections(plan, store):
-        if one.chosen is None or one.sweep.experiment not in table.experiments:
-            continue
-        runs, number = plan.members[one.sweep.experiment], len(one.tried)
-        setting, seeds = one.sweep.settings[one.chosen], len(one.sweep.settings[0].tried)
-        published = {*runs[one.sweep.method][one.sweep.shot]} & {*setting.tuned}
-        edge = " and ".join(f"the {end} {name} of all" for name, end in one.edges().items())
-        said += [
-            f"{row.label}, {one.sweep.shot}-shot: {text(setting.values)}"
-            f"{', as published' if published else ''}, selected by validation tasks among"
-            f" {number} settings with {seeds} seed{'s' * (seeds > 1)} each, which are not those of"
-            " this table."
-            + (f" It has {edge}, so a better setting may lie beyond." if edge else "")
-            for row in table.rows
-            if row.run == tuned_of(one.sweep.method) and row.reading == META
-        ]
-    return said
 
 
 def unequal(plan: Plan, key: str, against: str | None) -> str:
