@@ -18,6 +18,7 @@ from cml_bench.command_line import (
     argument,
     configured,
     mapping,
+    planned,
     positive,
 )
 from cml_bench.errors import UserError, unknown
@@ -123,11 +124,7 @@ def fetch(args: Namespace) -> None:
 
 def _plan_of(args: Namespace) -> Plan | None:
     """The plan of ``--plan`` or ``--config``; None without either."""
-    if args.config:
-        from cml_bench.study import config, plan
-
-        return plan.cached(config.merged(args.config, args.set), ", ".join(map(str, args.config)))
-    return read_plan(args.plan) if args.plan else None
+    return planned(args) if args.config or args.plan else None
 
 
 def _wanted(args: Namespace, plan: Plan | None) -> list[tuple[str, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from cml_bench.command_line import Commands, argument, study
+from cml_bench.command_line import Commands, argument, planned, study
 from cml_bench.errors import UserError
 
 COMMANDS = Commands()
@@ -18,20 +18,14 @@ COMMANDS = Commands()
 )
 def select(args: Namespace) -> None:
     from cml_bench.records import Store
-    from cml_bench.study import config, plan, selection
+    from cml_bench.study import selection
     from cml_bench.system import files
 
-    if args.config:
-        content, where = config.merged(args.config, args.set), ", ".join(map(str, args.config))
-        resolved = plan.cached(content, where)
-    else:
-        resolved = plan.read_plan(args.plan)
+    resolved = planned(args)
     found = selection.selections(resolved, Store(args.results or resolved.study.results))
     if not found:
         raise UserError(f"the study {resolved.study.study} has no `sweep`: nothing is selected.")
     for one in found:
         print(f"{selection.budget(one.sweep)}; {selection.outcome(one)}")
     if args.out:
-        if waiting := next((one for one in found if one.chosen is None), None):
-            raise UserError(f"{selection.budget(waiting.sweep)}; {waiting.reason}.")
         files.write_json(args.out, selection.content(resolved, found))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cml_bench.__main__ import main
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Column
 from cml_bench.records import Store
@@ -269,3 +270,26 @@ def test_less_is_better_where_a_score_is_an_error(tmp_path):
     assert chosen(plan, tmp_path)["maml"] == {"inner_lr": 0.1}
     (one,) = told.sections(plan, Store(tmp_path))
     assert one.grid.rows[0] == ["0.1", "0.500, SD 0.000 ✓"]
+
+
+def test_the_command_prints_the_selection_and_writes_every_setting(plan, tmp_path, capsys):
+    (tmp_path / "plan.json").write_text(json.dumps(plan.json_values()))
+    out, folders = tmp_path / "selected.json", [f"--results={tmp_path}"]
+    command = ["select", f"--plan={tmp_path / 'plan.json'}", f"--out={out}", *folders]
+    assert main(command) == 0
+    kept = json.loads(out.read_text())["sweeps"][0]
+    assert (kept["selected"], kept["reason"]) == (None, "12 of 12 runs are not finished")
+    finished(plan, tmp_path, {"maml": A, "maml+cml": B})
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "12 runs; selected: inner_lr 1.0, protocol.outer_lr 0.001" in capsys.readouterr().out
+    kept = json.loads(out.read_text())["sweeps"][0]
+    (best,) = [one for one in kept["settings"] if one["values"] == A]
+    assert (best["mean"], best["validation"]) == (60.0, {"1000": 60.0, "1001": 60.0})
+    assert main([*command, "--set", "e.maml.inner_lr=1"]) == 2
+    assert "--set changes a configuration, and --plan has none" in capsys.readouterr().err
+    without = content()
+    del without["experiments"]["e"]["sweep"]
+    (tmp_path / "plan.json").write_text(json.dumps(planned(without).json_values()))
+    assert main(command) == 2
+    assert "the study s has no `sweep`: nothing is selected." in capsys.readouterr().err

@@ -336,6 +336,7 @@ def content(plan: Plan, found: Collection[Selected]) -> dict[str, Any]:
                 "method": one.sweep.method,
                 "shot": one.sweep.shot,
                 "selected": None if one.chosen is None else one.tried[one.chosen].values,
+                "reason": one.reason,
                 "settings": [
                     {
                         "values": tried.values,
