@@ -1,5 +1,5 @@
-# Selects a setting of each sweep when all runs of the selection have ended. A checkpoint: which runs
-# of the report are made is known only then.
+# Selects a setting of each sweep when all runs of the selection have ended. It is a checkpoint:
+# only then is known which runs of the report are made.
 TRIED = [run for sweep in PLAN.sweeps for one in sweep.settings for run in one.tried]
 
 
