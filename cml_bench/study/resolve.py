@@ -137,7 +137,9 @@ def _of_experiment(study: Study, name: str, runs: _Runs, where: str) -> list[lis
                 run = runs.add(spec, learner, (name, key, shot))
             if len(runs.specs) > known:
                 # The runs of a setting are made if it is selected, so they have jobs of their own.
-                new.setdefault(f"{key} {shot}" if key in settings else "", []).append(run)
+                # So have those of the selection: a sweep leaves all other jobs as they are.
+                lot = f"{key} {shot}" if key in settings else "" if entry.tested else "tried"
+                new.setdefault(lot, []).append(run)
             options = runs.specs[run].options
             if "cml" not in options or "gamma" in row.entry.options.get("cml", {}):
                 runs.named.add(run)
