@@ -128,6 +128,13 @@ def test_a_sweep_that_cannot_be_is_refused_in_one_sentence(asked, message):
     assert "\n" not in str(caught.value)
 
 
+def test_what_a_table_shows_must_be_tested_in_every_setting():
+    asked = content(sweep(methods={"maml": {"inner_steps": [1, 2]}}))
+    asked["experiments"]["e"]["evaluation"]["inner_steps"] = [1]
+    with pytest.raises(UserError, match="row 'MAML, tuned' shows the results after 2 inner steps"):
+        planned(asked)
+
+
 def test_class_splits_cannot_be_swept():
     asked = content(splits=["r0"], data="sbm", network="gcn", way=2, seeds=[0])
     with pytest.raises(UserError, match="selected over seeds, and this experiment has class split"):
