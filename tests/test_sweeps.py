@@ -114,6 +114,15 @@ def test_a_job_never_trains_a_setting_beside_another():
             sweep(methods={"maml": {"inner_lr": {"low": 2, "high": 1}}}, draw=2),
             "low must be below high",
         ),
+        (
+            sweep(methods={"maml": {"inner_lr": 0.5}}),
+            r"maml\.inner_lr: Value error, needs a list of values, such as .* \(got 0\.5\)",
+        ),
+        (sweep(methods={"maml": {"inner_lr": [[1]]}}), "inner_lr: Value error, needs a list"),
+        (
+            sweep(methods={"maml": {"inner_lr": {"low": 1}}}, draw=2),
+            r"methods\.maml\.inner_lr\.high: Field required",
+        ),
         (sweep(draw=7), "sweep of maml has 6 different settings, and 7 are to be drawn"),
         (sweep(seeds=[4, 9]), "the seed 4 is of the selection and of the report"),
         (sweep(seeds=0), r"sweep\.seeds: .*at least 1"),

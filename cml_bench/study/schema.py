@@ -1,5 +1,6 @@
 """The keys of a configuration file, and the values that each may have. Imports no torch."""
 
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -94,12 +95,34 @@ class Range(Model):
         return self
 
 
+def _values(value: Any) -> Any:
+    """A list of numbers and words, or a range. One error for both, in the words of neither type."""
+    if isinstance(value, Range):
+        return value
+    if isinstance(value, dict):
+        return Range.model_validate(value)
+    plain = isinstance(value, list | tuple) and all(
+        one is None
+        or isinstance(one, bool | int | str)
+        or (isinstance(one, float) and isfinite(one))
+        for one in value
+    )
+    if not plain:
+        raise ValueError(
+            "needs a list of values, such as [0.1, 0.5], or a range, such as {low: 0.01, high: 1}"
+        )
+    return tuple(value)
+
+
+Values = Annotated[tuple[Word, ...] | Range, BeforeValidator(_values)]
+
+
 class Sweep(Model):
     """Settings of an experiment's methods, of which one is selected by validation: see
     study/selection.py.
     """
 
-    methods: dict[MethodKey, dict[str, tuple[Word, ...] | Range]] = Field(
+    methods: dict[MethodKey, dict[str, Values]] = Field(
         min_length=1,
         description=(
             "method's key -> option -> values; the options of the method as inner_lr or cml.gamma,"
