@@ -10,7 +10,8 @@ from snakemake.utils import min_version
 from cml_bench import texts
 from cml_bench.errors import UserError
 from cml_bench.study import plan as planning
-from cml_bench.study import cost, preflight, strict_yaml, targets, work
+from cml_bench.records import Store
+from cml_bench.study import cost, preflight, selection, strict_yaml, targets, work
 from cml_bench.system import allocator, hardware, shells, stops, utf8
 
 min_version("9.27")
@@ -82,6 +83,11 @@ wildcard_constraints:
     figure="[^/]+",
 
 
+def selected():
+    """The plan with the settings that the records select now; that of a study without sweeps."""
+    return selection.narrowed(PLAN, Store(RESULTS))
+
+
 # Two kinds of runs are left out, and the tables say why: those whose data cannot be had here, and
 # those whose record has lost both results and weights. All others go on.
 BLOCKED, LOST = preflight.blocked(PLAN), preflight.lost(PLAN).keys()
@@ -101,6 +107,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/terminal.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/select.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -110,6 +117,7 @@ localrules:
     all,
     trained,
     fetch,
+    select,
     table,
     figure,
     report,
@@ -143,8 +151,8 @@ onstart:
         and not (GPUS or on_cluster() or STUDY.allow_cpu)
         and planned_gpu_jobs()
     ):
-        print(cost.summary(PLAN), file=sys.stderr)
-        raise WorkflowError(cost.refusal(PLAN))
+        print(cost.summary(selected()), file=sys.stderr)
+        raise WorkflowError(cost.refusal(selected()))
     begin()
 
 

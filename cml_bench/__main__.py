@@ -3,11 +3,23 @@
 import os
 import sys
 
-from cml_bench import command_line, commands_run, commands_share, commands_show, plugins
+from cml_bench import (
+    command_line,
+    commands_run,
+    commands_select,
+    commands_share,
+    commands_show,
+    plugins,
+)
 from cml_bench.errors import UserError
 from cml_bench.system import paths, utf8
 
-COMMANDS = (*commands_run.COMMANDS, *commands_show.COMMANDS, *commands_share.COMMANDS)
+COMMANDS = (
+    *commands_run.COMMANDS,
+    *commands_select.COMMANDS,
+    *commands_show.COMMANDS,
+    *commands_share.COMMANDS,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,12 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cml_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from cml_bench.study.plan import Plan
 
 Declare = Callable[[argparse.ArgumentParser], object]
 Run = Callable[[argparse.Namespace], None]
@@ -92,6 +97,13 @@ CONFIG = argument(
     nargs="+",
     help="configuration files, joined as by Snakemake",
 )
+SET = argument(
+    "--set",
+    nargs="+",
+    default=[],
+    metavar="OPTION=VALUE",
+    help="EXPERIMENT.METHOD.OPTION=VALUE sets an option; several values, with commas, are a sweep",
+)
 PLUGINS = argument(
     "--plugins",
     type=Path,
@@ -115,6 +127,24 @@ def configured(own: argparse.ArgumentParser, required: bool = False) -> None:
         "--config", type=Path, nargs="+", help="configuration files, joined as by Snakemake"
     )
     source.add_argument("--plan", type=Path, help="a resolved plan")
+    SET(own)
+
+
+def planned(args: argparse.Namespace) -> "Plan":
+    """The plan of ``--plan``, or of ``--config`` with ``--set`` and ``--seeds``."""
+    from cml_bench.study import config, plan
+
+    assignments = getattr(args, "set", ())
+    if args.plan:
+        if assignments:
+            raise UserError("--set changes a configuration, and --plan has none: give --config.")
+        return plan.read_plan(args.plan)
+    content = config.merged(args.config, assignments)
+    where = ", ".join(map(str, args.config))
+    config.parse(content, where)
+    if getattr(args, "seeds", None):
+        content["seeds"] = args.seeds
+    return plan.cached(content, where)
 
 
 # -- types of arguments --

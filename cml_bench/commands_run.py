@@ -12,11 +12,13 @@ from cml_bench.command_line import (
     CONFIG,
     DATA_FOLDER,
     PLUGINS,
+    SET,
     Commands,
     amount,
     argument,
     configured,
     mapping,
+    planned,
     positive,
 )
 from cml_bench.errors import UserError, unknown
@@ -122,11 +124,7 @@ def fetch(args: Namespace) -> None:
 
 def _plan_of(args: Namespace) -> Plan | None:
     """The plan of ``--plan`` or ``--config``; None without either."""
-    if args.config:
-        from cml_bench.study import config, plan
-
-        return plan.cached(config.merged(args.config), ", ".join(map(str, args.config)))
-    return read_plan(args.plan) if args.plan else None
+    return planned(args) if args.config or args.plan else None
 
 
 def _wanted(args: Namespace, plan: Plan | None) -> list[tuple[str, dict[str, Any]]]:
@@ -182,18 +180,33 @@ def _fetch(name: str, options: dict[str, Any], args: Namespace, study: Study | N
     argument(
         "rest",
         nargs=REMAINDER,
-        help="targets and options of Snakemake; without --cores N all cores are used",
+        help="targets and options of Snakemake, and --set as for `plan`; without --cores N all"
+        " cores are used",
     ),
     help="Run a study by Snakemake in the working folder, wherever the package is installed.",
-    example="python -m cml_bench run configs/demo.yaml --cores 2 table1",
+    example="""\
+python -m cml_bench run configs/demo.yaml --cores 2 table1
+python -m cml_bench run configs/demo.yaml --set glyphs.maml.inner_lr=0.1,0.5""",
 )
 def start(args: Namespace) -> None:
     from cml_bench.system import workflow
 
-    words = workflow.command(args.config, args.rest)
+    words = workflow.command(args.config, *_assignments(args.rest))
     os.environ["CML_BENCH_COMMAND"] = shlex.join(["cml-bench", "run", str(args.config), *args.rest])
     # Snakemake takes the place of this process, so that Ctrl-C and exit codes are its own.
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *words])
+
+
+def _assignments(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words without ``--set`` and what follows it, and these assignments."""
+    rest, found, inside = [], list[str](), False
+    for word in words:
+        inside = word == "--set" or (inside and not word.startswith("-") and "=" in word)
+        if not inside:
+            rest.append(word)
+        elif word != "--set":
+            found.append(word)
+    return rest, found
 
 
 def spread(own: ArgumentParser) -> None:
@@ -230,6 +243,7 @@ def _spreads(args: Namespace) -> "Spreads | None":
 @COMMANDS.command(
     "plan",
     CONFIG,
+    SET,
     argument("--out", type=Path, help="write the plan to this file"),
     argument("--json", action="store_true", help="print the plan as JSON"),
     argument(
@@ -244,28 +258,32 @@ def _spreads(args: Namespace) -> "Spreads | None":
 )
 def plan(args: Namespace) -> None:
     from cml_bench.evidence import claims
-    from cml_bench.study import config, cost, plan, work
+    from cml_bench.records import Store
+    from cml_bench.study import config, cost, plan, selection, work
     from cml_bench.system import files, hardware
 
     spreads = _spreads(args)
-    content, where = config.merged(args.config), ", ".join(map(str, args.config))
+    content, where = config.merged(args.config, args.set), ", ".join(map(str, args.config))
     if args.out:
         from cml_bench.evidence import paper
         from cml_bench.study.resolve import resolve  # in this process: cached() starts it for that
 
         resolved = resolve(config.parse(content, where), where)
         paper.check(resolved)
-        claims.check_study(resolved)
+        claims.check_study(selection.narrowed(resolved, Store(resolved.study.results)))
         files.write_json(args.out, resolved.json_values())
         if not args.json:
             return
     else:
         resolved = plan.cached(content, where)
-        claims.check_study(resolved)  # the file may have been edited since
-    resolved = work.counted(resolved)
+        # The file may have been edited since.
+        claims.check_study(selection.narrowed(resolved, Store(resolved.study.results)))
     if args.json:
+        resolved = work.counted(resolved)
         print(json.dumps(resolved.json_values(), indent=1))
     else:
+        store = Store(resolved.study.results)
+        resolved = work.counted(selection.narrowed(resolved, store))
         gpus = 0 if resolved.study.device == "cpu" else len(hardware.gpus())
         rates = _rates(resolved, args.calibrate, gpus > 0)
         print(cost.summary(resolved, gpus if rates is None else int(rates.gpu), rates))

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from cml_bench.command_line import CONFIG, RESULTS, Commands, argument
+from cml_bench.command_line import CONFIG, RESULTS, SET, Commands, argument
 
 COMMANDS = Commands()
 
@@ -11,6 +11,7 @@ COMMANDS = Commands()
 @COMMANDS.command(
     "export",
     CONFIG,
+    SET,
     RESULTS,
     argument("--out", type=Path, required=True, help="file to write, such as study.zip"),
     argument("--weights", action="store_true", help="the models, too"),
@@ -18,11 +19,13 @@ COMMANDS = Commands()
     example="python -m cml_bench export --config configs/demo.yaml --out demo.zip",
 )
 def export(args: Namespace) -> None:
-    from cml_bench.study import bundle, config, plan
+    from cml_bench.records import Store
+    from cml_bench.study import bundle, config, plan, selection
 
-    content, where = config.merged(args.config), ", ".join(map(str, args.config))
+    content, where = config.merged(args.config, args.set), ", ".join(map(str, args.config))
     resolved = plan.cached(content, where)
     results = args.results or Path(resolved.study.results)
+    resolved = selection.narrowed(resolved, Store(results))
     made = bundle.write(resolved, content, results, args.out, args.weights)
     left = f" ({made.left} more are not finished)" if made.left else ""
     kind = "with" if args.weights else "without"

@@ -15,34 +15,24 @@ from cml_bench.command_line import (
     argument,
     default,
     mapping,
+    planned,
     positive,
     study,
 )
 from cml_bench.errors import UserError
-from cml_bench.study import new, offers
-from cml_bench.study.plan import Plan, read_plan
+from cml_bench.records import Store
+from cml_bench.study import new, offers, selection
+from cml_bench.study.plan import Plan
 
 COMMANDS = Commands()
 # Arguments that are names of plug-ins: their destination -> the kind of ``list``.
 _NAMED = {"data": "data", "method": "methods", "network": "networks"}
 
 
-def _resolved(args: Namespace) -> Plan:
-    if args.plan:
-        return read_plan(args.plan)
-
-    from cml_bench.study import config, plan
-
-    content, where = config.merged(args.config), ", ".join(map(str, args.config))
-    config.parse(content, where)
-    if getattr(args, "seeds", None):
-        content["seeds"] = args.seeds
-    return plan.cached(content, where)
-
-
 def _plan_and_results(args: Namespace) -> tuple[Plan, Path]:
-    plan = _resolved(args)
-    return plan, args.results or Path(plan.study.results)
+    plan = planned(args)
+    results = args.results or Path(plan.study.results)
+    return selection.narrowed(plan, Store(results)), results
 
 
 @COMMANDS.command(

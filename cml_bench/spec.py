@@ -238,7 +238,7 @@ class Protocol(Model):
 class Evaluation(Model):
     """The test results that are wanted of a trained model. They are not part of the run's id."""
 
-    tasks: int = Field(600, ge=1, le=MOST_TASKS)
+    tasks: int = Field(600, ge=0, le=MOST_TASKS, description="0: the model is not tested")
     query: int = Field(15, ge=1, le=MOST_EXAMPLES)
     inner_steps: tuple[Annotated[int, Field(ge=0, le=MOST_INNER_STEPS)], ...] = Field(
         (), description="empty: the method's own number"
@@ -262,7 +262,7 @@ class Evaluation(Model):
 
     def covers(self, other: "Evaluation") -> bool:
         """Whether the results of this evaluation contain those of the other one."""
-        return (
+        return other.tasks == 0 or (
             self.query == other.query
             and self.tasks >= other.tasks
             and set(self.inner_steps) >= set(other.inner_steps)
@@ -270,7 +270,9 @@ class Evaluation(Model):
         )
 
     def joined(self, other: "Evaluation") -> "Evaluation":
-        """The evaluation that contains both, which have one number of queries."""
+        """The evaluation that contains both, which have one number of queries if both test."""
+        if 0 in (self.tasks, other.tasks):
+            return self if self.tasks else other
         return Evaluation(
             tasks=max(self.tasks, other.tasks),
             query=other.query,

@@ -21,7 +21,14 @@ ROOT = {
 OTHERS = "errors"
 TOP = {
     f"cml_bench.{name}"
-    for name in ("__main__", "commands_run", "commands_share", "commands_show", "command_line")
+    for name in (
+        "__main__",
+        "commands_run",
+        "commands_select",
+        "commands_share",
+        "commands_show",
+        "command_line",
+    )
 }
 
 

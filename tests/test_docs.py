@@ -139,7 +139,7 @@ def test_targets_and_options_of_snakemake_are_there(names, monkeypatch):
                 assert set(asked.targets) <= names(path), command
                 targets_seen |= set(asked.targets)
             keys = {setting.partition("=")[0] for setting in asked.config or ()}
-            assert keys <= {*schema.Study.model_fields, "shard"}, command
+            assert keys <= {*schema.Study.model_fields, "shard", "set"}, command
     assert targets_seen >= {"table1", "table2_cifar_fs", "cifar_fs"}
 
 

@@ -185,13 +185,13 @@ def _selected(training: Training) -> tuple[Models, dict[str, int]]:
 
 
 def _tested(training: Training, models: Models, steps: dict[str, int]) -> dict[str, np.ndarray]:
-    """Test results by reading; none of a diverged training.
+    """Test results by reading; none of a diverged training, nor where none are asked for.
 
     A training that was finite in validation may diverge here, by a result that is not finite.
     """
-    if training.diverged:
-        return {}
     spec = training.spec
+    if training.diverged or not spec.evaluation.tasks:
+        return {}
     arrays = test_results(
         training.method,
         training.data,
@@ -317,7 +317,7 @@ def extend(
     check_data_of(record, settings.data_dir)
     old = record.evaluation
     asked = Evaluation.read({**old.model_dump(), **wanted}, "evaluation")
-    if asked.query != old.query and not replace_results:
+    if old.tasks and asked.query != old.query and not replace_results:
         raise UserError(
             f"{folder} has results with {old.query} queries per class; with {asked.query} they"
             " would be replaced, and tables of its study would miss it. Add --replace if that is"
@@ -342,7 +342,7 @@ def covered(record: Record, spec: RunSpec) -> bool:
 
     A reading that the method got since the run is left to test if its stored model is there.
     """
-    if record.status == "diverged":
+    if record.status == "diverged" or not spec.evaluation.tasks:
         return True
     later = (
         registry.method(spec.method).more_readings

@@ -9,7 +9,7 @@ from cml_bench.content import Engine
 from cml_bench.errors import UserError
 from cml_bench.evidence import floors, paper, stats
 from cml_bench.evidence.bold import embolden
-from cml_bench.evidence.notes import all_runs, batches, checks, findings, not_run
+from cml_bench.evidence.notes import all_runs, batches, checks, findings, not_run, selected
 from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow, mixture
 from cml_bench.evidence.verdict import cell_summary
 from cml_bench.records import COLLAPSED, FINISHED, Record, Store
@@ -24,7 +24,11 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.floating]] = {"mean": np.mean, "
 
 
 def build(plan: Plan, store: Store, key: str) -> Table:
-    """The table ``key`` of a plan, from the runs that are finished so far."""
+    """The table ``key`` of a plan, from the runs that are finished so far.
+
+    A plan with sweeps is to be :func:`cml_bench.study.selection.narrowed` before.
+    """
+    assert plan.whole or not plan.sweeps, "what is selected is not known in this plan"
     reader = _Reader(plan, store)
     table = _computed(reader, key)
     embolden(plan, table)
@@ -39,6 +43,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
     table.findings = (
         findings(table)
         + batches(plan, table)
+        + selected(plan, store, key)
         + likes.sentences(plan, key)
         + provenance.sentences(table.records())
         + floors.sentences(table, _above_floor)

@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from cml_bench.evidence import profiles, stats
 from cml_bench.evidence.table import Difference, Table, TableRow
 from cml_bench.evidence.verdict import GAIN, LOSS, UNDECIDED
-from cml_bench.study import preflight
+from cml_bench.readings import META
+from cml_bench.records import Store
+from cml_bench.study import preflight, selection
 from cml_bench.study.plan import Plan
+from cml_bench.study.sweeps import tuned_of
 from cml_bench.texts import Prose
 
 _BOOTSTRAP = (
@@ -267,3 +270,25 @@ def _aggregate(table: Table, row: TableRow) -> str:
         f" {p.value:.2f} [{p.low:.2f}, {p.high:.2f}]. The interquartile mean of the improvement is"
         f" {told}."
     )
+
+
+def selected(plan: Plan, store: Store, key: str) -> list[str]:
+    """How the rows of selected settings in a table came to be, a sentence for each shot."""
+    table, said = plan.tables[key], list[str]()
+    for one in selection.selections(plan, store):
+        if one.chosen is None or one.sweep.experiment not in table.experiments:
+            continue
+        runs, number = plan.members[one.sweep.experiment], len(one.tried)
+        setting, seeds = one.sweep.settings[one.chosen], len(one.sweep.settings[0].tried)
+        published = {*runs[one.sweep.method][one.sweep.shot]} & {*setting.tuned}
+        edge = " and ".join(f"the {end} {name} of all" for name, end in one.edges().items())
+        said += [
+            f"{row.label}, {one.sweep.shot}-shot: {selection.text(setting.values)}"
+            f"{', as published' if published else ''}, selected by validation tasks among"
+            f" {number} settings with {seeds} seed{'s' * (seeds > 1)} each, which are not those of"
+            " this table."
+            + (f" It has {edge}, so a better setting may lie beyond." if edge else "")
+            for row in table.rows
+            if row.run == tuned_of(one.sweep.method) and row.reading == META
+        ]
+    return said

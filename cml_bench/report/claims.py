@@ -20,7 +20,7 @@ from cml_bench.figures import make
 from cml_bench.records import Record, Store
 from cml_bench.report import signs
 from cml_bench.report.grids import DASH, Grid, columns, numbers
-from cml_bench.study import config, plan
+from cml_bench.study import config, plan, selection
 from cml_bench.study.plan import Plan
 from cml_bench.texts import Prose, markdown, paragraph
 
@@ -51,6 +51,7 @@ EXPLANATION = Prose(
 
 def source(of: Plan, store: Store, home: Path) -> Source:
     """A study as claims read it. ``home`` is its folder, with ``probes``."""
+    of = selection.narrowed(of, store)
     return Source(
         of, store, lambda key: make.stored(of, store, key, home / "probes" / f"{key}.npz")
     )

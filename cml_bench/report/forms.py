@@ -54,9 +54,9 @@ def part(table: Table, name: str, form: str) -> str:
     if grid.heading != table.title:
         grid.heading = f"{table.title}: {grid.heading[0].lower()}{grid.heading[1:]}"
     if form == "text":
-        return "\n".join(_lines(grid))
+        return "\n".join(lines(grid))
     if form == "markdown":
-        return "\n".join(_markdown(grid, f"### {texts.markdown(grid.heading)}"))
+        return "\n".join(markdown_lines(grid, f"### {texts.markdown(grid.heading)}"))
     told = told.format(unit=table.unit, units=table.replicates)
     about = texts.latex(texts.Prose(f"{told}.")) if told else texts.latex(explanation(table))
     return _latex(table, [grid], about, f"-{name}")
@@ -64,11 +64,12 @@ def part(table: Table, name: str, form: str) -> str:
 
 def text(table: Table) -> str:
     """For a terminal."""
-    parts = [line for grid in grids(table) for line in _lines(grid)]
+    parts = [line for grid in grids(table) for line in lines(grid)]
     return "\n".join([*parts, explanation(table), *table.notes])
 
 
-def _lines(grid: Grid) -> list[str]:
+def lines(grid: Grid) -> list[str]:
+    """A block for a terminal, with its heading."""
     frame = pd.DataFrame(grid.rows, columns=grid.header)
     lines = frame.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
     return [grid.heading, lines, ""]
@@ -79,7 +80,7 @@ def markdown(table: Table) -> str:
     parts = []
     for place, grid in enumerate(grids(table)):
         heading = texts.markdown(grid.heading)
-        parts += _markdown(grid, f"### {heading}" if place == 0 else f"{heading}:")
+        parts += markdown_lines(grid, f"### {heading}" if place == 0 else f"{heading}:")
     parts += [texts.paragraph(explanation(table)), ""]
     for heading, notes in (("", table.findings), (CHECKS, table.checks)):
         if notes:
@@ -88,7 +89,8 @@ def markdown(table: Table) -> str:
     return "\n".join(parts)
 
 
-def _markdown(grid: Grid, heading: str) -> list[str]:
+def markdown_lines(grid: Grid, heading: str) -> list[str]:
+    """A block in Markdown below a heading."""
     header, *plain = ([texts.markdown(value) for value in row] for row in (grid.header, *grid.rows))
     rows = [
         [f"**{v}**" if (i, j) in grid.bold else v for j, v in enumerate(row)]

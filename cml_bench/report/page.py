@@ -37,6 +37,7 @@ from cml_bench.report import (
     runs,
     signs,
     summary,
+    sweeps,
 )
 from cml_bench.study.plan import Plan
 from cml_bench.study.status import State, states
@@ -96,6 +97,7 @@ def _content(
         "facts": summary.facts(plan),
         "claims": claims.section(plan, store, out),
         "tables": [_section(plan, table, out) for table in tables],
+        "sweeps": _sweeps(plan, store),
         "pictures": _pictures(plan, out),
         "progress": progress.sections(plan, tables),
         "curves": learning.sections(plan, records),
@@ -204,6 +206,22 @@ def _section(plan: Plan, table: Table, out: Path) -> dict[str, Any]:
             for name, count in counts.items()
             if count
         ],
+    }
+
+
+def _sweeps(plan: Plan, store: Store) -> dict[str, Any]:
+    """The settings of each sweep; empty for a study without any."""
+    shown = [
+        {"key": one.key, "grid": one.grid, "labels": one.labels, "notes": one.notes}
+        for one in sweeps.sections(plan, store)
+    ]
+    if not shown:
+        return {}
+    return {
+        "title": sweeps.TITLE,
+        "sections": shown,
+        "explained": sweeps.EXPLAINED,
+        "notes": sweeps.notes(plan, store),
     }
 
 

@@ -16,8 +16,8 @@ from cml_bench.errors import UserError
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Table
 from cml_bench.records import Record, Store, write_episodes
-from cml_bench.report import batches, changes, charts, forest, summary, write
-from cml_bench.study import preflight
+from cml_bench.report import batches, changes, charts, forest, summary, sweeps, write
+from cml_bench.study import preflight, selection
 from cml_bench.study.plan import Plan
 from cml_bench.system.files import write_bytes, write_text
 from cml_bench.texts import Prose, markdown, paragraph
@@ -49,11 +49,13 @@ def publish(
     """
     study = plan.study.study
     home = Path(reference) / study
+    plan = selection.narrowed(plan, Store(results))
     _copy_records(plan, Store(results), Store(home))
     if partial:
         return
-    specs = list(plan.specs.values())
     target = Store(home)
+    plan = selection.narrowed(plan, target)
+    specs = list(plan.specs.values())
     lost = preflight.not_run(plan)  # their data cannot be had here, as the tables say
     missing = [spec.title for spec in specs if spec.id not in lost and target.read(spec) is None]
     if missing:
@@ -154,6 +156,7 @@ def block(plan: Plan, home: Path, page: Path) -> str:
         for title, caption, name in (by_batch, differences, *drawn)
         if (home / name).exists()
     ]
+    parts.append(sweeps.markdown(plan, Store(home)))
     runs = Store(home).all()
     parts.append(
         f"{markdown(_provenance(runs))}; records in [`{home.as_posix()}`]({_link(home, page)}),"

@@ -8,7 +8,7 @@ from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Table
 from cml_bench.figures import make
 from cml_bench.records import Store
-from cml_bench.report import claims, forms
+from cml_bench.report import claims, forms, sweeps
 from cml_bench.report import page as pages
 from cml_bench.study.plan import Plan
 from cml_bench.study.targets import expand, restrict
@@ -28,8 +28,11 @@ def tables(plan: Plan, results: Path, keys: list[str], out: Path | None = None) 
 
 
 def text(plan: Plan, results: Path, keys: list[str]) -> str:
-    """Tables for a terminal."""
-    return "\n".join(f"{forms.text(table)}\n" for table in _built(plan, results, keys))
+    """Tables for a terminal; without keys, all of them, and the study's sweeps."""
+    shown = [forms.text(table) for table in _built(plan, results, keys)]
+    if not keys and (swept := sweeps.text(plan, Store(results))):
+        shown.append(swept)
+    return "\n".join(f"{one}\n" for one in shown)
 
 
 def _built(plan: Plan, results: Path, keys: list[str]) -> Iterator[Table]:

@@ -14,6 +14,7 @@ from cml_bench.study.figure_config import FigureConfig, Row
 from cml_bench.study.floors import check_floors
 from cml_bench.study.plan import Members
 from cml_bench.study.schema import Experiment, Study, TableConfig
+from cml_bench.study.sweeps import variants
 
 
 @contextlib.contextmanager
@@ -50,8 +51,9 @@ def check_rows(study: Study, members: Members, specs: dict[str, RunSpec], where:
     """
 
     def by_shot(name: str, row: Row) -> Iterator[tuple[int, list[RunSpec]]]:
-        for shot, ids in members[name][row.run].items():
-            yield shot, [specs[i] for i in ids]
+        for key in variants(row.run, members[name]):
+            for shot, ids in members[name][key].items():
+                yield shot, [specs[i] for i in ids]
 
     for key, table in study.tables.items():
         for name in table.experiments:

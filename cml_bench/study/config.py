@@ -9,9 +9,11 @@ from cml_bench import plugins
 from cml_bench.errors import UserError
 from cml_bench.registry import PATHS, tables
 from cml_bench.study import places, strict_yaml
+from cml_bench.study.assignments import assigned
 from cml_bench.study.figure_config import FigureConfig
 from cml_bench.study.floors import with_floors
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig, one_or_several
+from cml_bench.study.sweeps import with_sweeps
 from cml_bench.system.paths import expanded, expanded_in
 from cml_bench.system.shells import check_path
 from cml_bench.system.workflow import here_or_shipped
@@ -20,6 +22,11 @@ TARGETS = ("all", "fetch", "train", "trained", "table", "figure", "report")  # r
 # Of the results folder, where each study has a folder too.
 FOLDERS = ("runs", "plans", "done", "logs", "reference", "aside", "imported")
 _JOINED = ("experiments", "tables", "figures")
+
+
+def complete(content: Any, where: str) -> Any:
+    """A configuration with what it includes, and with what is set beside it."""
+    return assigned(included(content, where), where)
 
 
 def included(content: Any, where: str) -> Any:
@@ -125,7 +132,8 @@ def checked(content: Any, where: str) -> Study:
             f"{where}: a configuration is a mapping of keys to values, not"
             f" {type(content).__name__}."
         )
-    study = with_floors(Study.read(content, where, places.instead_of()), where)
+    read = Study.read(content, where, places.instead_of())
+    study = with_sweeps(with_floors(read, where), where)
     _check_references(study, where)
     named = {
         k: e if e.protocol else e.model_copy(update={"protocol": study.protocol})
@@ -139,14 +147,17 @@ def read(path: Path | str) -> Study:
     return parse(merged([path]), str(path))
 
 
-def merged(paths: Sequence[Path | str]) -> Any:
+def merged(paths: Sequence[Path | str], assignments: Sequence[str] = ()) -> Any:
     """Several files as Snakemake joins them (what a later one says of a key counts), with what they
-    include.
+    include, and with what ``assignments`` set.
     """
     whole = _yaml(Path(paths[0]))
     for path in paths[1:]:
         whole = _joined(whole, _yaml(Path(path)))
-    return included(whole, ", ".join(map(str, paths)))
+    if assignments and isinstance(whole, dict):
+        own = whole.get("set") or []
+        whole = {**whole, "set": [*(own.split() if isinstance(own, str) else own), *assignments]}
+    return complete(whole, ", ".join(map(str, paths)))
 
 
 def _joined(a: Any, b: Any) -> Any:

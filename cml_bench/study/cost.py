@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from cml_bench.study import likes, preflight, work
+from cml_bench.records import Store
+from cml_bench.study import likes, preflight, selection, targets, work
 from cml_bench.study.plan import Plan, PlannedRun, Work
 
 # Of one core: FLOP/s of Conv4's outer step, and seconds that any step takes at least.
@@ -137,6 +138,7 @@ def summary(plan: Plan, gpus: int = 0, rates: Rates | None = None) -> str:
         ),
         *_table_lines(plan, gpus > 0, rates),
         *likes.told(plan),
+        *_sweep_lines(plan, gpus, rates),
         (
             f"estimated, for the {len(able)} runs that can start now: {_hours(able, gpus, rates)};"
             f" disk {_bytes(sum(_work(run).bytes for run in able))}; downloads"
@@ -146,6 +148,25 @@ def summary(plan: Plan, gpus: int = 0, rates: Rates | None = None) -> str:
     ]
     lines += _already_there(plan, able, gpus, rates)
     return "\n".join([*lines, *preflight.told_of_data(plan), *preflight.told_of_lost(unable)])
+
+
+def _sweep_lines(plan: Plan, gpus: int, rates: Rates | None) -> list[str]:
+    """The budget of each sweep, and what is to follow when its setting is selected."""
+    if plan.whole is None:
+        return []
+    lines = []
+    for one in selection.selections(plan, Store(plan.study.results)):
+        lines.append(f"{selection.budget(one.sweep)}; {selection.outcome(one)}")
+    first = {run for sweep in plan.sweeps for run in sweep.settings[0].tuned}
+    waiting = first - plan.specs.keys()
+    if waiting and not any(selection.sweeps_of(plan, k) for m in plan.members.values() for k in m):
+        more = work.counted(targets.with_runs(plan.whole, first))
+        later = [run for run in more.runs if run.id not in plan.specs]
+        lines.append(
+            f"to follow, of selected settings: up to {len(first)} runs; as the first of each:"
+            f" {_hours(later, gpus, rates)}"
+        )
+    return lines
 
 
 def _already_there(

@@ -31,6 +31,8 @@ from cml_bench.study.figure_config import FigureConfig, Row
 from cml_bench.study.plan import Differences, Members, Plan, Unlike
 from cml_bench.study.protocols import flat
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig
+from cml_bench.study.selection import sweeps_of, unequal
+from cml_bench.study.sweeps import variants
 
 _STARTED = ("options", "network_options", "protocol_options")
 
@@ -132,7 +134,10 @@ def unlike(row: RunSpec, base: RunSpec) -> Differences:
 
     Seed and class split are not looked at, since pairs are made over them.
     """
-    a, b = _compared(row), _compared(base)
+    return _unlike(row, base, _compared(row), _compared(base))
+
+
+def _unlike(row: RunSpec, base: RunSpec, a: dict[str, Any], b: dict[str, Any]) -> Differences:
     trained = row.steps and base.steps
     own = _own_keys(row.method, base.method)
     return {
@@ -148,16 +153,29 @@ def unlike(row: RunSpec, base: RunSpec) -> Differences:
 
 def unlike_rows(study: Study, members: Members, specs: Mapping[str, RunSpec]) -> Unlike:
     """How any two rows of one table are unlike; see :attr:`Plan.unlike_rows`."""
-    found: Unlike = {}
+    found, compared = Unlike(), _Compared(specs)
     for table in study.tables.values():
         for a, b in itertools.combinations(table.rows, 2):
-            for name in table.experiments:
-                mine, other = members[name][a.run], members[name][b.run]
-                for shot in mine:
-                    one, two = specs[mine[shot][0]], specs[other[shot][0]]
-                    if one.id != two.id and (differences := unlike(one, two)):
-                        found.setdefault(one.id, {})[two.id] = differences
+            for one, two in _firsts(table, a.run, b.run, members):
+                if one != two and (differences := compared(one, two)):
+                    found.setdefault(one, {})[two] = differences
     return found
+
+
+class _Compared:
+    """:func:`unlike` of two runs by their ids. Each run's keys are read once."""
+
+    def __init__(self, specs: Mapping[str, RunSpec]):
+        self.specs, self.known = specs, dict[str, dict[str, Any]]()
+
+    def __call__(self, run: str, base: str) -> Differences:
+        row, other = self.specs[run], self.specs[base]
+        return _unlike(row, other, self._keys(row), self._keys(other))
+
+    def _keys(self, spec: RunSpec) -> dict[str, Any]:
+        if spec.id not in self.known:
+            self.known[spec.id] = _compared(spec)
+        return self.known[spec.id]
 
 
 def _compared(spec: RunSpec) -> dict[str, Any]:
@@ -215,7 +233,7 @@ def pairs(study: Study, members: Members, specs: Mapping[str, RunSpec], where: s
     A UserError if a row's ``varies`` names a key in which its runs and their baseline do not
     differ.
     """
-    found: Unlike = {}
+    found, compared = Unlike(), _Compared(specs)
     for key, table in study.tables.items():
         for row in table.rows:
             if row.varies and not row.against:
@@ -224,8 +242,8 @@ def pairs(study: Study, members: Members, specs: Mapping[str, RunSpec], where: s
                     " baseline: name one under `against`."
                 )
             seen: dict[str, None] = {}
-            for run, base in _firsts(table, row, members):
-                differences = unlike(specs[run], specs[base])
+            for run, base in _firsts(table, row.run, row.against, members):
+                differences = compared(run, base)
                 seen |= dict.fromkeys(differences)
                 if differences:
                     found.setdefault(run, {})[base] = differences
@@ -238,14 +256,16 @@ def pairs(study: Study, members: Members, specs: Mapping[str, RunSpec], where: s
     return found
 
 
-def _firsts(table: TableConfig, row: Row, members: Members) -> list[tuple[str, str]]:
-    """First run of a row and of its baseline, in each of its places."""
-    if not row.against:
-        return []
+def _firsts(
+    table: TableConfig, run: str, base: str | None, members: Members
+) -> list[tuple[str, str]]:
+    """First run of two rows in each of their places; before a selection, of all their settings."""
     return [
-        (members[name][row.run][shot][0], members[name][row.against][shot][0])
-        for name in table.experiments
-        for shot in members[name][row.run]
+        (members[name][mine][shot][0], members[name][other][shot][0])
+        for name in (table.experiments if base else ())
+        for mine in variants(run, members[name])
+        for other in variants(base or "", members[name])
+        for shot in members[name][mine]
     ]
 
 
@@ -257,7 +277,9 @@ def reason(plan: Plan, row: Row, runs: tuple[str, ...], base: tuple[str, ...]) -
     if row.reading in plan.chance.get(runs[0], {}):
         return "at chance by construction: not tested"
     other = [key for key in _between(plan, runs[0], base[0]) if key not in row.varies]
-    return f"unlike in {', '.join(other)}: not tested" if other else ""
+    if other:
+        return f"unlike in {', '.join(other)}: not tested"
+    return unequal(plan, row.run, row.against)
 
 
 def alike(plan: Plan, rows: tuple[Row, Row], runs: tuple[str, str]) -> bool:
@@ -265,6 +287,8 @@ def alike(plan: Plan, rows: tuple[Row, Row], runs: tuple[str, str]) -> bool:
 
     ``runs``: the first run of each. What a row names under ``varies`` is its point.
     """
+    if bool(sweeps_of(plan, rows[0].run)) != bool(sweeps_of(plan, rows[1].run)):
+        return False  # the one was chosen among several settings, the other was not
     one, two = runs
     found = plan.unlike_rows.get(one, {}).get(two, {}) | plan.unlike_rows.get(two, {}).get(one, {})
     return not {*found} - {*rows[0].varies, *rows[1].varies}
@@ -325,12 +349,17 @@ def sentences(plan: Plan, key: str) -> list[str]:
             said[f"{row.label} is left out: {why}."] = None
             continue
         base_row = next((r.label for r in table.rows if r.run == row.against), row.against)
-        for run, base in _firsts(table, row, plan.members):
+        for run, base in _firsts(table, row.run, row.against, plan.members):
             differences = _between(plan, run, base)
             meant = {name: pair for name, pair in differences.items() if name in row.varies}
             other = {name: pair for name, pair in differences.items() if name not in row.varies}
             if meant:
-                said[f"{row.label} and {base_row} differ on purpose in {_named(meant)}."] = None
+                how = (
+                    "in what was selected for each:"
+                    if sweeps_of(plan, row.run)
+                    else "on purpose in"
+                )
+                said[f"{row.label} and {base_row} differ {how} {_named(meant)}."] = None
             if other:
                 more = "differ in more than the method and the co-learner"
                 said[

@@ -12,10 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
@@ -23,7 +23,7 @@ from cml_bench import plugins
 from cml_bench.data import _archives as archives
 from cml_bench.errors import UserError
 from cml_bench.spec import RunSpec, canonical, explain
-from cml_bench.study.config import checked, included, parse, serialised
+from cml_bench.study.config import checked, complete, parse, serialised
 from cml_bench.study.figure_config import Figure
 from cml_bench.study.schema import Study, TableConfig
 from cml_bench.system.files import DENIED, read_json, write_json
@@ -118,6 +118,28 @@ class PlannedCell(PlanPart):
         return self.runs + (self.against or ())
 
 
+class PlannedSetting(PlanPart):
+    """A setting of a sweep. ``values``: option -> value. ``tried``: ids of the runs with the seeds
+    of the selection; ``tuned``: with those of the report, which are made if it is selected.
+    """
+
+    values: dict[str, Any]
+    tried: tuple[str, ...]
+    tuned: tuple[str, ...]
+
+
+class PlannedSweep(PlanPart):
+    """The settings in which a method of an experiment is tried at a number of shots. ``drawn``: in
+    words, how they were chosen.
+    """
+
+    experiment: str
+    method: str
+    shot: int
+    drawn: str
+    settings: tuple[PlannedSetting, ...]
+
+
 class PlannedTable(TableConfig):
     """A table, or a part of one: the whole has ``whole_columns`` times as many columns."""
 
@@ -148,7 +170,19 @@ class Plan(PlanPart):
     chance: dict[str, dict[str, str]] = Field(
         {}, description="run id -> reading -> why it cannot depend on the support set"
     )
+    sweeps: tuple[PlannedSweep, ...] = Field((), description="see study/selection.py")
+    whole: "Plan | None" = Field(
+        None,
+        exclude=True,
+        description="of a plan with what is selected so far: the plan with every setting",
+    )
     path: str = Field("", exclude=True, description="the file that holds it")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other parts; its ``specs`` are those of its own runs."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("specs", None)  # what was cached of these runs
+        return copied
 
     @cached_property
     def specs(self) -> dict[str, RunSpec]:
@@ -221,6 +255,25 @@ def _problem(error: ValidationError) -> str:
     return f"it has no {last!r}" if first["type"] == "missing" else "its parts are of other kinds"
 
 
+def cells_of(study: Study, members: Members) -> tuple[PlannedCell, ...]:
+    """What every cell of the study's tables needs."""
+    return tuple(
+        PlannedCell(
+            table=key,
+            row=row.label,
+            columns=group.title,
+            shot=shot,
+            reading=row.reading,
+            tasks=study.experiments[name].evaluation.tasks,
+            runs=members[name][row.run][shot],
+            against=members[name][row.against][shot] if row.against else None,
+        )
+        for key, table in study.tables.items()
+        for row, group, name in table.places()
+        for shot in group.shots or study.experiments[name].shots
+    )
+
+
 # -- cache
 # --------------------------------------------------------------------------------------------
 
@@ -244,7 +297,7 @@ def cached(content: dict[str, Any], where: str) -> Plan:
     ``plan.path`` is the file. It never changes, so a job reads the plan that it was started with,
     whatever is planned beside it. Where nothing can be written there is no file, but still a plan.
     """
-    content = included(content, where)
+    content = complete(content, where)
     study = parse(content, where)
     text = serialised(content, where)
     # The folders too: $SCRATCH may mean another one than when this was planned before.

@@ -21,7 +21,7 @@ from cml_bench.spec import (
     RunSpec,
     canonical,
 )
-from cml_bench.study import places
+from cml_bench.study import places, selection, sweeps
 from cml_bench.study.checks import check_names, check_rows, layers, told
 from cml_bench.study.figure_config import FigureConfig
 from cml_bench.study.likes import in_figure, inherited, pairs, unlike_rows
@@ -29,11 +29,11 @@ from cml_bench.study.plan import (
     Job,
     Members,
     Plan,
-    PlannedCell,
     PlannedData,
     PlannedFile,
     PlannedRun,
     PlannedTable,
+    cells_of,
 )
 from cml_bench.study.protocols import Recipe, deviation, protocol, recipe, released_row
 from cml_bench.study.provenance import by_kind
@@ -52,6 +52,7 @@ def resolve(study: Study, where: str) -> Plan:
 
     Equal specs wanted by several experiments are one run; it gets the most demanding evaluation.
     """
+    sweeps.check_options(study, where)
     every, whole = _Runs(), inherited(study, where)
     jobs = [job for name in study.experiments for job in _of_experiment(whole, name, every, where)]
     members: Members = {}
@@ -61,6 +62,8 @@ def resolve(study: Study, where: str) -> Plan:
     check_rows(study, members, every.specs, where)
     every.check_starts(study)
     drawn, chance = {}, by_chance(every.learners)
+    swept = selection.planned(study, members)
+    settings = selection.titles(swept)
     for key, asked in study.figures.items():
         figure = in_figure(asked, members, chance, f"{where}, {key}")
         of_splits = bool(study.experiments[figure.experiment].splits)
@@ -68,10 +71,13 @@ def resolve(study: Study, where: str) -> Plan:
     return Plan(
         members=members,
         study=study,
-        runs=tuple(_run(run, spec, run in every.named) for run, spec in every.specs.items()),
+        runs=tuple(
+            _run(run, spec, run in every.named, settings.get(run, ""))
+            for run, spec in every.specs.items()
+        ),
         jobs=tuple(_job(runs, every.specs) for runs in jobs),
         data=_data(every.specs, study),
-        cells=_cells(study, every.wanted),
+        cells=cells_of(study, members),
         tables={
             key: PlannedTable.model_validate(dict(table)) for key, table in study.tables.items()
         },
@@ -80,6 +86,7 @@ def resolve(study: Study, where: str) -> Plan:
         unlike=pairs(study, members, every.specs, where),
         unlike_rows=unlike_rows(study, members, every.specs),
         chance=chance,
+        sweeps=swept,
     )
 
 
@@ -115,7 +122,8 @@ class _Runs:
 
 def _of_experiment(study: Study, name: str, runs: _Runs, where: str) -> list[list[str]]:
     """Add an experiment's runs; the new ones, by job."""
-    experiment, new = study.experiments[name], []
+    experiment, new = study.experiments[name], dict[str, list[str]]()
+    settings = sweeps.tuned_entries(experiment)
     first: dict[tuple[int, str, str], tuple[RunSpec, Method | None]] = {}  # of a cell's seeds
     for shot in experiment.shots:
         for seed, split, key, entry in _entries(study, experiment):
@@ -128,12 +136,15 @@ def _of_experiment(study: Study, name: str, runs: _Runs, where: str) -> list[lis
                 spec = spec.model_copy(update={"seed": seed}) if learner else spec
                 run = runs.add(spec, learner, (name, key, shot))
             if len(runs.specs) > known:
-                new.append(run)
+                # The runs of a setting are made if it is selected, so they have jobs of their own.
+                # So have those of the selection: a sweep leaves all other jobs as they are.
+                lot = f"{key} {shot}" if key in settings else "" if entry.tested else "tried"
+                new.setdefault(lot, []).append(run)
             options = runs.specs[run].options
             if "cml" not in options or "gamma" in row.entry.options.get("cml", {}):
                 runs.named.add(run)
     size = experiment.runs_per_job
-    return [new[i : i + size] for i in range(0, len(new), size)]
+    return [lot[i : i + size] for lot in new.values() for i in range(0, len(lot), size)]
 
 
 def _job(runs: list[str], every: dict[str, RunSpec]) -> Job:
@@ -161,7 +172,7 @@ def _figure(figure: FigureConfig, splits: bool, spec: RunSpec) -> FigureConfig:
     return figure.model_copy(update={"caption": caption})
 
 
-def _run(run: str, spec: RunSpec, named: bool) -> PlannedRun:
+def _run(run: str, spec: RunSpec, named: bool, setting: str) -> PlannedRun:
     from cml_bench import registry
 
     method = registry.method(spec.method)
@@ -169,7 +180,7 @@ def _run(run: str, spec: RunSpec, named: bool) -> PlannedRun:
     return PlannedRun(
         id=run,
         folder=spec.folder,
-        title=spec.title,
+        title=f"{spec.title} ({setting})" if setting else spec.title,
         deviates=deviation(spec, method, net),
         gamma_named=named,
         gpu=_gains_by_gpu(spec),
@@ -284,6 +295,8 @@ def _training(
 
 def _evaluation(row: _Row, learner: "Method | None") -> Evaluation:
     """The experiment's, by default after the inner steps of the method's training."""
+    if not row.entry.tested:
+        return Evaluation(tasks=0, query=row.evaluation.query)
     if row.evaluation.inner_steps:
         return row.evaluation
     usual = learner.inner_steps if learner else 0
@@ -334,7 +347,7 @@ def _method_options(row: _Row, method: "type[Method]", own: Recipe) -> Options:
 def _most(a: RunSpec, b: RunSpec) -> RunSpec:
     """One run for both, evaluated for both."""
     x, y = a.evaluation, b.evaluation
-    if x.query != y.query:
+    if x.query != y.query and x.tasks and y.tasks:
         raise UserError(
             f"{a.title} is wanted with {x.query} and with {y.query} test queries; choose one."
         )
@@ -378,21 +391,3 @@ def _data(specs: dict[str, RunSpec], study: Study) -> tuple[PlannedData, ...]:
             options={**spec.data.options, **spec.data.paths},
         )
     return tuple(planned[key] for key in sorted(planned))
-
-
-def _cells(study: Study, wanted: RunsOfCells) -> tuple[PlannedCell, ...]:
-    return tuple(
-        PlannedCell(
-            table=key,
-            row=row.label,
-            columns=group.title,
-            shot=shot,
-            reading=row.reading,
-            tasks=study.experiments[name].evaluation.tasks,
-            runs=tuple(wanted[name, row.run, shot]),
-            against=tuple(wanted[name, row.against, shot]) if row.against else None,
-        )
-        for key, table in study.tables.items()
-        for row, group, name in table.places()
-        for shot in group.shots or study.experiments[name].shots
-    )

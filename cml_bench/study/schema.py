@@ -1,5 +1,6 @@
 """The keys of a configuration file, and the values that each may have. Imports no torch."""
 
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -19,6 +20,14 @@ def _counted(value: Any) -> Any:
     if value > MAX_SEEDS:
         raise ValueError(f"there can be at most {MAX_SEEDS:,} seeds")
     return tuple(range(value))
+
+
+def _counted_above(value: Any) -> Any:
+    """``seeds: 3`` of a sweep means 1000..1002: a study that counts its seeds has none of them."""
+    numbers = _counted(value)
+    if numbers is value or not numbers:
+        return numbers
+    return tuple(MAX_SEEDS + number for number in numbers)
 
 
 def one_or_several(value: Any) -> Any:
@@ -66,6 +75,75 @@ class MethodEntry(Model):
     splits: tuple[str, ...] = Field(
         (), description="some of the experiment's class splits; empty: all"
     )
+    tested: bool = Field(True, description="no: trained and validated, and never tested")
+
+
+Word = bool | int | float | str | None
+
+
+class Range(Model):
+    """Values of an option that a random sweep draws from, to three digits."""
+
+    low: float
+    high: float
+    log: bool = Field(False, description="equal ratios are equally likely")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Range":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("low must be below high, and above 0 with log")
+        return self
+
+
+def _values(value: Any) -> Any:
+    """A list of numbers and words, or a range. One error for both, in the words of neither type."""
+    if isinstance(value, Range):
+        return value
+    if isinstance(value, dict):
+        return Range.model_validate(value)
+    plain = isinstance(value, list | tuple) and all(
+        one is None
+        or isinstance(one, bool | int | str)
+        or (isinstance(one, float) and isfinite(one))
+        for one in value
+    )
+    if not plain:
+        raise ValueError(
+            "needs a list of values, such as [0.1, 0.5], or a range, such as {low: 0.01, high: 1}"
+        )
+    return tuple(value)
+
+
+Values = Annotated[tuple[Word, ...] | Range, BeforeValidator(_values)]
+
+
+class Sweep(Model):
+    """Settings of an experiment's methods, of which one is selected by validation: see
+    study/selection.py.
+    """
+
+    methods: dict[MethodKey, dict[str, Values]] = Field(
+        min_length=1,
+        description=(
+            "method's key -> option -> values; the options of the method as inner_lr or cml.gamma,"
+            " of the network as network.filters, of the protocol as protocol.outer_lr"
+        ),
+    )
+    draw: Literal["grid"] | Positive = Field(
+        "grid", description="grid: every combination; a number: so many random settings"
+    )
+    seed: Seed = Field(0, description="of random settings")
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_counted_above)] = Field(
+        tuple(range(MAX_SEEDS, MAX_SEEDS + 3)),
+        min_length=1,
+        description="of the selection; a number: so many from 1000 on, which no counted report has",
+    )
+
+
+def _tested(evaluation: Evaluation) -> Evaluation:
+    if not evaluation.tasks:
+        raise PydanticKnownError("greater_than_equal", {"ge": 1})
+    return evaluation
 
 
 class Experiment(Model):
@@ -97,11 +175,14 @@ class Experiment(Model):
         ),
     )
     protocol_options: dict[str, Any] = {}
-    evaluation: Evaluation = Evaluation()
+    evaluation: Annotated[Evaluation, AfterValidator(_tested)] = Evaluation()
     evaluation_query: Literal["shot"] | None = Field(
         None, description="shot: as many as support points"
     )
     methods: dict[MethodKey, MethodEntry] = Field(min_length=1)
+    sweep: Sweep | None = Field(
+        None, description="settings of its methods, of which validation selects one"
+    )
     runs_per_job: int = Field(
         1, ge=1, description="short runs share a process: starting one costs seconds"
     )

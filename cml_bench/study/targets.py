@@ -213,6 +213,8 @@ def with_runs(plan: Plan, runs: Set[str]) -> Plan:
             "tables": {},
             "cells": (),
             "figures": {},
+            "sweeps": (),
+            "whole": None,
         }
     )
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cml_bench.errors import UserError
 from cml_bench.records import DIVERGED, STATUSES, Progress, Store, read_progress
-from cml_bench.study import cost, preflight, status
+from cml_bench.study import cost, preflight, selection, status
 from cml_bench.study.plan import Job, Plan, PlannedRun
 from cml_bench.study.provenance import Here
 from cml_bench.system.locks import being_written, try_lock
@@ -88,6 +88,7 @@ class Watch:
 
     def poll(self) -> list[Event]:
         """Read what has changed. The first poll tells no events."""
+        self._select()
         now, rows = time.monotonic(), []
         events: list[Event] = []
         for run in self.plan.runs:
@@ -103,6 +104,24 @@ class Watch:
         self.rows, self._polled = rows, True
         self._estimate(now)
         return events
+
+    def _select(self) -> None:
+        """Watch the runs of selected settings, too, as soon as all that decides has ended."""
+        settings = [setting for sweep in self.plan.sweeps for setting in sweep.settings]
+        states = [self._states.get(run) for setting in settings for run in setting.tried]
+        if not states or not all(state and state.state in STATUSES for state in states):
+            return
+        plan = selection.narrowed(self.plan, self.store)
+        if len(plan.runs) > len(self.plan.runs):
+            known = {run.id: run.work for run in self.plan.runs}
+            for setting in settings:  # but for the test, a setting costs the same with any seed
+                for run in setting.tuned:
+                    known.setdefault(run, known.get(setting.tried[0]))
+            runs = tuple(run.model_copy(update={"work": known[run.id]}) for run in plan.runs)
+            self.plan = plan.model_copy(update={"runs": runs})
+            self._reasons, self._here = preflight.lost(self.plan, self.results), Here(self.plan)
+            self._jobs = {run: job for job in self.plan.jobs for run in job.runs}
+            self._weights = {run.id: _weight(run) for run in self.plan.runs}
 
     def _state(self, run: PlannedRun, before: status.State | None) -> status.State:
         state = status.state(run, self.store, self._reasons.get(run.id), self._here)

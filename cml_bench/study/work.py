@@ -105,7 +105,7 @@ def work(spec: RunSpec, counts: Counts | None) -> Work:
     passes, readings = (2, 2) if counts.co is None else (3, 7)
     validations = spec.steps // protocol.val_every + 1
     tests = validations * protocol.val_tasks + passes * evaluation.tasks
-    longer = max(1, max(evaluation.inner_steps) / max(1, counts.inner_steps))
+    longer = max(1, max(evaluation.inner_steps, default=0) / max(1, counts.inner_steps))
     flops: float = spec.steps * protocol.meta_batch * counts.training
     flops += tests * (counts.adaptation * longer + counts.inference)
     examples = {"support": spec.way * spec.shot + 1, "two_classes": 2, "one_class": 1}

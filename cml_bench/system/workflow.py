@@ -41,18 +41,24 @@ def here_or_shipped(path: str) -> str:
     return path
 
 
-def command(config: Path, rest: list[str]) -> list[str]:
+def command(config: Path, rest: list[str], assignments: list[str] | None = None) -> list[str]:
     """The arguments of ``python -m snakemake`` for this configuration file.
 
     A file that is not in the working folder is looked for beside the Snakefile, where
     ``configs/demo.yaml`` is. ``rest``: targets and options of Snakemake, which come last, so that
-    they count. A UserError for a file that is in neither place.
+    they count. ``assignments``: those of ``--set``. A UserError for a file that is in neither
+    place.
     """
     found = snakefile()
     there = Path(here_or_shipped(config.as_posix()))
     if not there.is_file():
         raise UserError(f"there is no configuration file {config}, here or in {found.parent}.")
+    given = [f"set={' '.join(assignments)}"] if assignments else []
+    if given and "--config" in rest:  # Snakemake takes the last one alone
+        place = rest.index("--config") + 1
+        rest, given = [*rest[:place], *given, *rest[place:]], []
     return [
+        *(["--config", *given] if given else []),
         f"--snakefile={found}",
         f"--workflow-profile={found.parent / 'profiles' / 'default'}",
         f"--configfile={there}",

@@ -24,7 +24,7 @@ PAGES = {
 }
 # The order of pages. A page of docs/ that is not named comes last, so a new one needs no edit here.
 SECTIONS = {
-    "Use": ("usage", "reproduce", "compare", "data", "hardware", "faq"),
+    "Use": ("usage", "sweeps", "reproduce", "compare", "data", "hardware", "faq"),
     "What holds": ("claims", "results", "figures", "evidence", "protocols", "glossary"),
     "Build on it": ("extending", "reference", "architecture", "benchmarks", "fixtures"),
     "The project": ("contributing", "changelog"),

@@ -86,10 +86,10 @@ def finish(
             folder.mkdir(parents=True)
             arrays = {}
             readings = ("meta", "co") if spec.method.endswith("+cml") else ("meta",)
-            for reading in readings:
+            for reading in readings if spec.evaluation.tasks else ():
                 name = "base" if spec.method == "maml" else reading
                 centre = level[name] if spec.steps else level.get("untrained", level[name])
-                mean = centre + seed_part[spec.seed] + rng.normal(0, seed_sd / 10)
+                mean = centre + seed_part[spec.seed % 100] + rng.normal(0, seed_sd / 10)
                 arrays |= _arrays(spec, reading, mean, rng)
             write_episodes(folder, arrays)
             content = _content(spec, status(spec) if status else "finished")

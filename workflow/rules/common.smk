@@ -45,16 +45,38 @@ def stamps_of_shard(shard):
     part, _, parts = str(shard).partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise WorkflowError(f"shard must be i/n with 1 <= i <= n, such as 1/4; got {shard!r}.")
-    return [f"{RESULTS}/done/{job}.json" for job in list(JOBS)[int(part) - 1 :: int(parts)]]
+    # A part has the runs of selected settings only when all parts of the selection are there.
+    plan = after_selection() if str(shard) == "1/1" else selected()
+    jobs = [job.id for job in plan.jobs if job.id in JOBS]
+    return [f"{RESULTS}/done/{job}.json" for job in jobs[int(part) - 1 :: int(parts)]]
+
+
+def after_selection():
+    """The plan with the settings that are selected. Jobs that need it wait for the selection."""
+    if PLAN.sweeps:
+        checkpoints.select.get()
+    return selected()
+
+
+def is_swept(rows):
+    """Whether some of these rows of a table, or lines of a figure, show selected settings."""
+    return any(selection.sweeps_of(PLAN, key) for row in rows for key in (row.run, row.against))
 
 
 def stamps_of_table(wildcards):
-    cells = targets.restrict(PLAN, wildcards.table).cells
+    table = targets.restrict(PLAN, wildcards.table).tables[wildcards.table]
+    plan = after_selection() if is_swept(table.rows) else PLAN
+    cells = targets.restrict(plan, wildcards.table).cells
     return stamps_of(run for cell in cells if cell.table == wildcards.table for run in cell.needs)
 
 
 def stamps_of_figure(wildcards):
-    return stamps_of(targets.runs_of_figure(PLAN, wildcards.figure))
+    plan = after_selection() if is_swept(PLAN.figures[wildcards.figure].runs) else PLAN
+    return stamps_of(targets.runs_of_figure(plan, wildcards.figure))
+
+
+def stamps_of_all(wildcards):
+    return stamps_of(after_selection().specs)
 
 
 # A figure whose runs cannot be made here is left out, so that the page can be written.

@@ -60,7 +60,7 @@ rule table:
 
 rule report:
     input:
-        stamps_of(JOB_OF),
+        stamps_of_all,
         expand("{out}/tables/{table}.md", out=OUT, table=PLAN.tables),
         expand("{out}/figures/{figure}.png", out=OUT, figure=DRAWN),
         CLAIMS,

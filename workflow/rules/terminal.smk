@@ -48,12 +48,13 @@ if workflow.is_main_process:
 
 def plan_of_target():
     """The plan of what was asked for: all, or runs of some tables and figures, or of a shard."""
+    plan = selected()
     if (names := asked()) is None:
-        return PLAN
+        return plan
     if any(names):
-        return targets.focused(PLAN, *names)
+        return targets.focused(plan, *names)
     jobs = [job.wildcards.job for job in workflow.dag.jobs if job.rule.name == "train"]
-    return targets.with_runs(PLAN, {run for job in jobs for run in JOBS[job].runs})
+    return targets.with_runs(plan, {run for job in jobs for run in JOBS[job].runs})
 
 
 def begin():

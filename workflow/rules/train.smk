@@ -39,4 +39,4 @@ rule train:
 # `snakemake trained` trains every run of the study, or of the shard, and makes no tables.
 rule trained:
     input:
-        stamps_of_shard(SHARD),
+        lambda wildcards: stamps_of_shard(SHARD),
