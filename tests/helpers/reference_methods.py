@@ -48,6 +48,16 @@ def boil(net, theta, phi, x, y, kind, o):
     ]
 
 
+def anil(net, theta, phi, x, y, kind, o):
+    return [
+        (
+            1.0,
+            inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, is_head),
+            phi,
+        )
+    ]
+
+
 def sharp_maml(net, theta, phi, x, y, kind, o):
     """Sharp-MAML's lower level; the upper one is in :func:`outer_gradient`."""
     w = dict(theta)
@@ -85,6 +95,16 @@ def mamlpp(net, theta, phi, x, y, kind, o, epoch=0):
     return weighted
 
 
+def metasgd(net, theta, phi, x, y, kind, o):
+    w = {n: p for n, p in theta.items() if not n.endswith(".inner_lr")}
+    for _ in range(o.inner_steps):
+        moving = {n: p for n, p in w.items() if o.adapt_norm or not is_norm(n)}
+        g = gradient(loss_of(kind)(net.head(w, net.features(w, x)), y), moving, not o.first_order)
+        steps = {n: theta[f"{n}.inner_lr"] * gv for n, gv in zip(moving, g, strict=True)}
+        w = {n: p - steps[n] if n in steps else p for n, p in w.items()}
+    return [(1.0, w, phi)]
+
+
 def cl(net, theta, phi, x, y, kind, o, depth=None):
     a, b = dict(theta), dict(phi)
     for _ in range(o.inner_steps):
@@ -104,8 +124,10 @@ STATES = {
     "fomaml": maml,
     "more_maml": maml,
     "boil": boil,
+    "anil": anil,
     "sharp_maml": sharp_maml,
     "mamlpp": mamlpp,
+    "metasgd": metasgd,
     "cl": cl,
 }
 
