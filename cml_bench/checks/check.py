@@ -85,7 +85,7 @@ def _of_method(name: str, folder: Path, data_dir: Path) -> Iterator[Outcome]:
         source = opened(data, folder, data_options)
         make = functools.partial(Subject, network=network, data=source, network_options=options)
         smooth = make
-        if takes == "images":
+        if takes == "images" and not cls.needs_classes:
             waves = opened("sinusoid", folder)
             smooth = functools.partial(Subject, network="mlp", data=waves, network_options=_SMOOTH)
         yield _tried("tasks do not meet", laws.tasks_do_not_meet, make, name)
@@ -110,12 +110,14 @@ def _exact(make: laws.Make, name: str) -> Outcome:
 
 def _with_colearner(make: laws.Make, name: str) -> Iterator[Outcome]:
     apart = "the co-learner stays apart from adaptation"
-    if not registry.methods.get(name).accepts_colearner:
-        yield Outcome(f"{name}{CML}", "it accepts no co-learner", left_out=True)
+    cls = registry.methods.get(name)
+    if not cls.accepts_colearner:
+        reason = f": {cls.no_colearner}" if cls.no_colearner else ""
+        yield Outcome(f"{name}{CML}", f"it accepts no co-learner{reason}", left_out=True)
         return
     law = laws.gamma_zero_is_the_baseline
     yield _tried(f"{name}{CML} at gamma 0 is {name}", law, make, name)
-    if registry.methods.get(name).co_in_inner_loop:
+    if cls.co_in_inner_loop:
         yield Outcome(apart, "its class says co_in_inner_loop", left_out=True)
     else:
         yield _tried(apart, laws.phi_stays_apart, make, name)

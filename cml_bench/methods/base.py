@@ -110,6 +110,7 @@ class Method:
     name: str
     version = 1  # part of every run's id: raise it when the algorithm's numbers change
     accepts_colearner = True
+    no_colearner = ""  # where it accepts none: why, as the end of a sentence
     learns = True  # a method that does not learn has no network, and overrides evaluate
     heads: tuple[str, ...] = ("meta",)
     co: CoLearner  # where ``co`` is one of the heads
@@ -119,6 +120,7 @@ class Method:
     network_defaults: dict[str, Any] = {}  # options of the network that belong to the method
     more_readings: tuple[Reading, ...] = ()  # besides those of every method: cml_bench/readings.py
     needs: str | None = None  # what its network must take (see Network.takes); None: anything
+    needs_classes = False  # whether its tasks must be of classes; else values will do, too
     seed = 0  # of the training; a method's own draws depend on it and on the outer step alone
     # Everything of the method that depends on the outer step: see at_step. Within a phase the
     # engine repeats what it has compiled or recorded once. So nothing else may depend on the step:
@@ -130,6 +132,11 @@ class Method:
         if self.needs and network.takes != self.needs:
             raise UserError(
                 f"{self.name} works on {self.needs}, and {network.name} takes {network.takes}."
+            )
+        if self.needs_classes and kind != "classification":
+            raise UserError(
+                f"{self.name} needs classes, and the examples of this data set have values: choose"
+                " another data set, see `python -m cml_bench list data`."
             )
         self.criterion, self.score = CRITERIA[kind]
 
