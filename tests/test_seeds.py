@@ -35,6 +35,10 @@ MORE = {
     "boil": {},
     "boil+cml": {},
     "cl": {},
+    "anil": {"inner_steps": 2},
+    "anil+cml": {},
+    "metasgd": {"inner_steps": 2},
+    "metasgd+cml": {},
     "mamlpp": SCHEDULED,
     "mamlpp+cml": SCHEDULED,
 }
