@@ -39,6 +39,7 @@ MORE = {
     "anil+cml": {},
     "metasgd": {"inner_steps": 2},
     "metasgd+cml": {},
+    "reptile": {"inner_batch": 4},
     "mamlpp": SCHEDULED,
     "mamlpp+cml": SCHEDULED,
 }

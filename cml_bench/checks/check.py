@@ -98,7 +98,7 @@ def _of_method(name: str, folder: Path, data_dir: Path) -> Iterator[Outcome]:
 def _exact(make: laws.Make, name: str) -> Outcome:
     """Whether the outer gradient is exact, unless the method says that it is not."""
     named, cls = "the outer gradient is exact", registry.method(name)
-    if not getattr(cls, "gradient_is_exact", True):
+    if not cls.gradient_is_exact:
         return Outcome(named, "its class says that it is not", left_out=True)
     fields = cls.Options.model_fields
     second = {"first_order": False} if "first_order" in fields else {}

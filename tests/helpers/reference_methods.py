@@ -28,13 +28,8 @@ def is_head(name):
 
 def maml(net, theta, phi, x, y, kind, o):
     keep = lambda n: o.adapt_norm or not is_norm(n)  # noqa: E731
-    return [
-        (
-            1.0,
-            inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, keep),
-            phi,
-        )
-    ]
+    steps = (o.inner_steps, o.inner_lr, o.first_order)
+    return [(1.0, inner_loop(net, theta, x, y, kind, *steps, keep, o.inner_momentum), phi)]
 
 
 def boil(net, theta, phi, x, y, kind, o):
@@ -119,6 +114,23 @@ def cl(net, theta, phi, x, y, kind, o, depth=None):
     return [(1.0, a, b)]
 
 
+def reptile(net, theta, phi, x, y, kind, o):
+    """Minibatches without end; Adam without a mean of gradients, or plain steps."""
+    w, square, parts = dict(theta), {}, 1
+    if o.inner_batch:
+        parts = -(-len(y) // o.inner_batch)
+    for j in range(o.inner_steps):
+        rows = [i for i in range(len(y)) if i % parts == j % parts]
+        moving = {n: v for n, v in w.items() if o.adapt_norm or not is_norm(n)}
+        g = gradient(loss_of(kind)(net.head(w, net.features(w, x[rows])), y[rows]), moving, False)
+        for n, gv in zip(moving, g, strict=True):
+            if o.inner_optimizer == "adam":
+                square[n] = 0.999 * square.get(n, 0) + 0.001 * gv * gv
+                gv = gv / (torch.sqrt(square[n] / (1 - 0.999 ** (j + 1))) + 1e-8)
+            w[n] = w[n] - o.inner_lr * gv
+    return [(1.0, w, phi)]
+
+
 STATES = {
     "maml": maml,
     "fomaml": maml,
@@ -129,6 +141,7 @@ STATES = {
     "mamlpp": mamlpp,
     "metasgd": metasgd,
     "cl": cl,
+    "reptile": reptile,
 }
 
 
@@ -152,6 +165,8 @@ def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o, **more):
 def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o, **more):
     """The gradient that Adam receives: {("base" or "co", name): gradient}."""
     name = name.removesuffix("+cml")
+    if name == "reptile":
+        return way_back(net, theta, task, kind, o)
     at = {("base", n): v for n, v in theta.items()} | {("co", n): v for n, v in (phi or {}).items()}
 
     def grads(values):
@@ -169,3 +184,15 @@ def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o, **more):
     return grads(
         {k: v + o.rho_up * g[k] / (norm + 1e-12) if k[0] == "base" else v for k, v in at.items()}
     )
+
+
+def way_back(net, theta, task, kind, o):
+    """Reptile's outer gradient: the mean of theta - theta'."""
+    total, tasks = dict.fromkeys(theta, 0.0), task.support.x.shape[0]
+    for t in range(tasks):
+        x, y = task.support.x[t], task.support.y[t]
+        if o.trained_on == "both":
+            x, y = torch.cat([x, task.query.x[t]]), torch.cat([y, task.query.y[t]])
+        [(_, end, _)] = reptile(net, theta, {}, x, y, kind, o)
+        total = {n: total[n] + (theta[n] - end[n]).detach() / tasks for n in theta}
+    return {("base", n): value for n, value in total.items()}
