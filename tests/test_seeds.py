@@ -40,6 +40,8 @@ MORE = {
     "metasgd": {"inner_steps": 2},
     "metasgd+cml": {},
     "reptile": {"inner_batch": 4},
+    "cavia": {"inner_steps": 2, "context": 5},
+    "cavia+cml": {"context": 5},
     "mamlpp": SCHEDULED,
     "mamlpp+cml": SCHEDULED,
 }

@@ -131,6 +131,27 @@ def reptile(net, theta, phi, x, y, kind, o):
     return [(1.0, w, phi)]
 
 
+def modulated(theta, c):
+    """Of a normalised network gamma * norm3(x) + beta; of another one (x, c) as inputs."""
+    out = theta["film.weight"] @ c
+    if "norm3.weight" not in theta:
+        return {**theta, "hidden1.bias": theta["hidden1.bias"] + out}
+    out = out + theta["film.bias"]
+    gamma, beta = out[: len(out) // 2], out[len(out) // 2 :]
+    scale, shift = theta["norm3.weight"] * gamma, theta["norm3.bias"] * gamma + beta
+    return {**theta, "norm3.weight": scale, "norm3.bias": shift}
+
+
+def cavia(net, theta, phi, x, y, kind, o):
+    c = torch.zeros(o.context, dtype=x.dtype, requires_grad=True)
+    for _ in range(o.inner_steps):
+        w = modulated(theta, c)
+        loss = loss_of(kind)(net.head(w, net.features(w, x)), y)
+        (g,) = gradient(loss, {"c": c}, not o.first_order)
+        c = c - o.inner_lr * g
+    return [(1.0, modulated(theta, c), phi)]
+
+
 STATES = {
     "maml": maml,
     "fomaml": maml,
@@ -141,6 +162,7 @@ STATES = {
     "mamlpp": mamlpp,
     "metasgd": metasgd,
     "cl": cl,
+    "cavia": cavia,
     "reptile": reptile,
 }
 
