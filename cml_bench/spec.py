@@ -19,6 +19,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 
@@ -149,12 +150,23 @@ class Protocol(Model):
     """
 
     meta_batch: int = Field(4, ge=1, le=MOST_EXAMPLES, description="tasks per outer step")
-    outer_lr: float = Field(1e-3, ge=0, description="Adam's learning rate")
+    outer_lr: float = Field(1e-3, ge=0, description="learning rate of the outer optimiser")
+    outer_optimizer: Literal["adam", "sgd"] = added(
+        "adam",
+        description=(
+            "adam, or sgd with ``outer_momentum``; Reptile's outer step is sgd with its step size"
+            " as ``outer_lr``"
+        ),
+    )
+    outer_momentum: float = added(0.0, ge=0, lt=1, description="momentum of sgd; 0: none")
     optimizer_reset_every: int = Field(
         0,
         ge=0,
         le=MOST_STEPS,
-        description="re-create Adam every so many steps, as the released code does (100); 0: never",
+        description=(
+            "re-create the outer optimiser every so many steps, as the released code does (100);"
+            " 0: never"
+        ),
     )
     val_every: int = Field(100, ge=1, le=MOST_STEPS, description="outer steps between validations")
     val_tasks: int = Field(600, ge=2, le=MOST_TASKS, description="validation tasks each time")
@@ -197,22 +209,30 @@ class Protocol(Model):
         None,
         ge=0,
         description=(
-            "cosine annealing of Adam's learning rate from ``outer_lr`` to this value over the"
+            "annealing of the outer learning rate from ``outer_lr`` to this value over the"
             " training, epoch by epoch (MAML++ on Omniglot: 1e-5; on MiniImagenet it equals"
             " outer_lr); none: constant"
+        ),
+    )
+    outer_schedule: Literal["cosine", "linear"] = added(
+        "cosine",
+        description=(
+            "how ``outer_lr`` goes to ``outer_lr_min``: by half a cosine (MAML++), or in equal"
+            " steps (Reptile)"
         ),
     )
     epoch_steps: int = added(
         500,
         ge=1,
         le=MOST_STEPS,
-        description="outer steps of an epoch, the grain of cosine annealing (MAML++)",
+        description="outer steps of an epoch, the grain of annealing (MAML++: 500)",
     )
     weight_decay: float = added(
         0.0,
         ge=0,
         description=(
-            "Adam's, coupled: so much of each parameter is added to its gradient (TLP: 5e-4)"
+            "of the outer optimiser, coupled: so much of each parameter is added to its gradient"
+            " (TLP: 5e-4)"
         ),
     )
     patience: int = added(
@@ -233,6 +253,15 @@ class Protocol(Model):
             " (``cml.frozen``)"
         ),
     )
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> Self:
+        if self.outer_momentum and self.outer_optimizer != "sgd":
+            raise ValueError(
+                "outer_momentum is of outer_optimizer sgd, and adam has momentum of its own: set"
+                " outer_optimizer to sgd, or leave outer_momentum out"
+            )
+        return self
 
 
 class Evaluation(Model):

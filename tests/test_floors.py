@@ -287,6 +287,7 @@ def test_of_rows_with_one_label_the_shown_one_is_set_beside_the_paper(tmp_path):
         "graphs.yaml",
         "omniglot_study.yaml",
         "omniglot_methods.yaml",
+        "omniglot_more_methods.yaml",
         "omniglot_normalisation.yaml",
     ],
 )

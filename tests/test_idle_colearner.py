@@ -14,7 +14,7 @@ from tests.helpers.seeds import interpret, met, seeded
 from tests.helpers.specs import sinusoid_spec
 
 
-class Reptile(MAML):
+class Drift(MAML):
     """The outer loss is the distance to the adapted parameters, no query loss (Nichol 2018)."""
 
     def outer_loss(self, groups, task):
@@ -30,21 +30,21 @@ class Reptile(MAML):
 
 @pytest.fixture
 def settings(tmp_path):
-    """As runs are made on a CPU; Reptile is a method."""
+    """As runs are made on a CPU; Drift is a method."""
     registry.methods.names()
-    registry.methods.register("reptile")(Reptile)
+    registry.methods.register("drift")(Drift)
     yield Settings(results=tmp_path, device="cpu", report=lambda text: None)
-    registry.methods._entries.pop("reptile")
+    registry.methods._entries.pop("drift")
 
 
 def test_it_stops_in_the_first_step_with_one_sentence(settings):
-    spec = sinusoid_spec("reptile+cml", steps=5)
+    spec = sinusoid_spec("drift+cml", steps=5)
     with pytest.raises(UserError) as error:
         run(spec, settings)
     assert str(error.value) == (
-        "reptile+cml on sinusoid, 1-way 5-shot, seed 0: the co-learner got no gradient in the"
-        " first outer step, so it would never learn: the outer loss of reptile holds no query loss"
-        " of its own. Train reptile without a co-learner, or set options.cml.frozen, or"
+        "drift+cml on sinusoid, 1-way 5-shot, seed 0: the co-learner got no gradient in the"
+        " first outer step, so it would never learn: the outer loss of drift holds no query loss"
+        " of its own. Train drift without a co-learner, or set options.cml.frozen, or"
         " options.cml.gamma to 0."
     )
     assert Store(settings.results).read(spec) is None
@@ -53,11 +53,11 @@ def test_it_stops_in_the_first_step_with_one_sentence(settings):
 @pytest.mark.parametrize(
     ("method", "cml"),
     [
-        ("reptile+cml", {"frozen": True}),
-        ("reptile+cml", {"gamma": 0.0}),
+        ("drift+cml", {"frozen": True}),
+        ("drift+cml", {"gamma": 0.0}),
         ("maml+cml", {}),
         ("cl", {}),
-        ("reptile", None),
+        ("drift", None),
     ],
 )
 def test_one_that_is_to_stay_and_one_that_learns_are_trained(method, cml, settings):
@@ -69,5 +69,5 @@ def test_one_that_is_to_stay_and_one_that_learns_are_trained(method, cml, settin
 def test_seeds_of_one_program_stop_too(settings, monkeypatch):
     interpret(monkeypatch)
     with pytest.raises(UserError) as error:
-        run_all(seeded("reptile+cml"), met(settings))
+        run_all(seeded("drift+cml"), met(settings))
     assert str(error.value).count("the co-learner got no gradient in the first outer step") == 3

@@ -26,9 +26,20 @@ BASES = [name for name in NAMES if f"{name}+cml" in NAMES]
 SHARP = [{"level": level, "rho_low": 0.03, "rho_up": 0.05} for level in ("low", "up", "both")]
 # A new method has no reference here until someone writes it.
 WITH_REFERENCE = [name for name in NAMES if name.removesuffix("+cml") in STATES]
+EXACT = [
+    name
+    for name in NAMES
+    if registry.method(name).gradient_is_exact and not registry.method(name).needs_classes
+]
+REPTILE = [
+    {"inner_batch": 4},
+    {"inner_batch": 4, "inner_optimizer": "adam", "inner_lr": 0.01},
+    {"trained_on": "support"},
+]
 VARIANTS = [(name, {}) for name in WITH_REFERENCE if not name.startswith("sharp")] + [
     (name, options) for name in WITH_REFERENCE if name.startswith("sharp") for options in SHARP
 ]
+VARIANTS += [("maml+cml", {"inner_momentum": 0.8}), *(("reptile", o) for o in REPTILE)]
 NETS = [("conv4", "plain"), ("conv4", "fast"), ("mlp", "fast")]
 
 
@@ -187,7 +198,7 @@ def test_and_for_any_shape(variant, way, shot, query, tasks, channels, size, at_
     assert relative(case.received(task, at_once), case.wanted(task)) < (1e-8 if options else 1e-10)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("fomaml")])
+@pytest.mark.parametrize("name", [n for n in EXACT if not n.startswith("fomaml")])
 def test_finite_differences_on_a_smooth_network(name):
     """It is the outer loss that is tested; Sharp-MAML's outer level has tests of its own."""
     case, task = Case(name, "mlp", activation="tanh", inner_steps=2), waves()
@@ -261,7 +272,7 @@ def test_tasks_do_not_meet(name):
     *_, together = case.method.trajectory(expand(case.groups, 3), task.support, 2)
     for t in range(3):
         *_, single = case.method.trajectory(expand(case.groups, 1), task.part(t, t + 1).support, 2)
-        for key in case.network.params:
+        for key in single:
             assert torch.allclose(together[key][t], single[key][0], atol=1e-12, rtol=1e-9), key
 
 

@@ -302,7 +302,11 @@ def test_a_reading_added_later_is_made_from_the_stored_models(settings, monkeypa
 OTHERS = [
     n
     for n in registry.method_names()
-    if n.split("+")[0] in ("fomaml", "mamlpp", "sharp_maml", "more_maml")
+    if n.split("+")[0]
+    in (
+        *("fomaml", "mamlpp", "sharp_maml", "more_maml"),
+        *("anil", "metasgd", "protonet", "reptile", "cavia"),
+    )
 ]
 
 

@@ -59,7 +59,7 @@ def built(
     network.name = "resnet12"
     cls = registry.method(name)
     given = {
-        rate(name): lr,
+        **rate(name, lr),
         **({"cml": {"gamma": gamma}} if "co" in cls.heads else {}),
         **(chosen or {}),
     }

@@ -35,6 +35,13 @@ MORE = {
     "boil": {},
     "boil+cml": {},
     "cl": {},
+    "anil": {"inner_steps": 2},
+    "anil+cml": {},
+    "metasgd": {"inner_steps": 2},
+    "metasgd+cml": {},
+    "reptile": {"inner_batch": 4},
+    "cavia": {"inner_steps": 2, "context": 5},
+    "cavia+cml": {"context": 5},
     "mamlpp": SCHEDULED,
     "mamlpp+cml": SCHEDULED,
 }

@@ -141,7 +141,7 @@ def _of_method(name: str, folder: Path, data_dir: Path, study: Study) -> Iterato
     takes = cls.needs or "images"
     if cls.learns:
         make = smooth = _subjects(_PLACES[takes], folder)
-        if takes == "images":
+        if takes == "images" and not cls.needs_classes:
             waves = opened("sinusoid", folder)
             smooth = functools.partial(Subject, network="mlp", data=waves, network_options=_SMOOTH)
         yield _tried("tasks do not meet", laws.tasks_do_not_meet, make, name)
@@ -156,7 +156,7 @@ def _of_method(name: str, folder: Path, data_dir: Path, study: Study) -> Iterato
 def _exact(make: laws.Make, name: str) -> Outcome:
     """Whether the outer gradient is exact, unless the method says that it is not."""
     named, cls = "the outer gradient is exact", registry.method(name)
-    if not getattr(cls, "gradient_is_exact", True):
+    if not cls.gradient_is_exact:
         return Outcome(named, "its class says that it is not", left_out=True)
     fields = cls.Options.model_fields
     second = {"first_order": False} if "first_order" in fields else {}
@@ -168,12 +168,14 @@ def _exact(make: laws.Make, name: str) -> Outcome:
 
 def _with_colearner(make: laws.Make, name: str) -> Iterator[Outcome]:
     apart = "the co-learner stays apart from adaptation"
-    if not registry.methods.get(name).accepts_colearner:
-        yield Outcome(f"{name}{CML}", "it accepts no co-learner", left_out=True)
+    cls = registry.methods.get(name)
+    if not cls.accepts_colearner:
+        reason = f": {cls.no_colearner}" if cls.no_colearner else ""
+        yield Outcome(f"{name}{CML}", f"it accepts no co-learner{reason}", left_out=True)
         return
     law = laws.gamma_zero_is_the_baseline
     yield _tried(f"{name}{CML} at gamma 0 is {name}", law, make, name)
-    if registry.methods.get(name).co_in_inner_loop:
+    if cls.co_in_inner_loop:
         yield Outcome(apart, "its class says co_in_inner_loop", left_out=True)
     else:
         yield _tried(apart, laws.phi_stays_apart, make, name)

@@ -59,8 +59,9 @@ class Subject:
         )
         built.bind(data)
         given: dict[str, Any] = {"cml": cml} if cml else {}
-        if data.kind == "regression" and "inner_lr" in cls.Options.model_fields:
-            given["inner_lr"] = 0.05
+        if data.kind == "regression":
+            rates = {"inner_lr", "inner_lr_init"} & cls.Options.model_fields.keys()
+            given |= dict.fromkeys(rates, 0.05)
         self.method = cls(
             cls.Options.read(given | (options or {}), f"method {method}"), built, data.kind
         )

@@ -90,7 +90,11 @@ def _parameters(learner: Method) -> Parameters:
     co = count(learner.co.params) if "co" in learner.heads else 0
     test = {"meta": base}
     if co:
-        test["co"] = base + co - sum(net.params[name].size for name in net.head_names)
+        test["co"] = (
+            base
+            + co
+            - sum(param.size for name, param in learner.params.items() if name in net.head_names)
+        )
         if any(reading.head == "both" for reading in learner.more_readings):
             test["both"] = base + co
     return Parameters(training=base + co, test=test, co_learner=co)

@@ -112,7 +112,7 @@ def build_method(spec: RunSpec, data: DataSet, path: str = "fast") -> Method:
         network.bind(data)
     own = cls.Options.read(spec.options, f"method {spec.method}")
     method = cls(own, network, data.kind)  # type: ignore[arg-type]  # None: it does not learn
-    method.seed = spec.seed
+    method.seed, method.total_steps = spec.seed, spec.steps
     return method
 
 

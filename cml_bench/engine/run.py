@@ -211,7 +211,7 @@ def _parameters(method: Method) -> dict[str, int]:
     """
     test = count(method.params)
     co = count(method.co.params) if "co" in method.heads else 0
-    theta = sum(method.network.params[name].size for name in method.network.head_names)
+    theta = sum(p.size for name, p in method.params.items() if name in method.network.head_names)
     return {"test": test, "co": co, "train": test + co, "co_at_test": test + co - theta}
 
 

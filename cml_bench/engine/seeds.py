@@ -35,7 +35,9 @@ Item = TypeVar("Item")
 
 def fits(spec: RunSpec, method: type[Method]) -> bool:
     """Whether a run's outer step is no more than a gradient, a clamp and Adam."""
-    return method.meta_step is Method.meta_step and not spec.protocol.gradient_noise
+    protocol = spec.protocol
+    alone = protocol.outer_optimizer != "adam" or protocol.gradient_noise
+    return method.meta_step is Method.meta_step and not alone
 
 
 class Together:
@@ -48,7 +50,7 @@ class Together:
         self.trainings, self.seeds = trainings, seeds
         self._programs: dict[Hashable, Callable[..., Outputs] | None] = {}  # by the method's phase
         # The trainings whose parameters and averages are views of the stacks made here.
-        self._bound: list[tuple[Training, torch.optim.Adam]] = []
+        self._bound: list[tuple[Training, torch.optim.Optimizer]] = []
         self._sums: Tensor | None = None  # of losses and scores (kinds, S), since their last pause
         for place, training in trainings.items():
             training.seeds, training.place = seeds, place

@@ -5,6 +5,7 @@ of the mean over the meta-batch accumulates over these parts. Nothing here waits
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from cml_bench.data.episodes import Task
 from cml_bench.errors import UserError
 from cml_bench.methods.base import Groups, Method, Scores
 from cml_bench.registry import CML
+from cml_bench.spec import Protocol
 
 
 def expand(groups: Groups, tasks: int) -> Groups:
@@ -111,18 +113,35 @@ def adam(
 ) -> torch.optim.Adam:
     """Adam as the released code uses it: betas (0.9, 0.999), eps 1e-8; one set for each group.
 
-    It gets the parameters for which ``trains(group, name)`` is true. ``weight_decay`` is coupled:
-    it is added to the gradient.
+    For ``trains`` and ``weight_decay`` see :func:`optimizer`.
     """
+    return torch.optim.Adam(_trained(groups, trains), lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def optimizer(
+    groups: Groups, protocol: Protocol, trains: Callable[[str, str], bool]
+) -> torch.optim.Optimizer:
+    """The protocol's outer optimiser, with one set of parameters for each group.
+
+    It gets the parameters for which ``trains(group, name)`` is true. Weight decay is coupled: it is
+    added to the gradient. Sgd is torch's: v = momentum * v + g; w = w - lr * v.
+    """
+    if protocol.outer_optimizer == "adam":
+        return adam(groups, protocol.outer_lr, trains, protocol.weight_decay)
+    return torch.optim.SGD(
+        _trained(groups, trains),
+        lr=protocol.outer_lr,
+        momentum=protocol.outer_momentum,
+        weight_decay=protocol.weight_decay,
+        fused=True,
+    )
+
+
+def _trained(groups: Groups, trains: Callable[[str, str], bool]) -> list[dict[str, Any]]:
     chosen = (
         [p for name, p in params.items() if trains(group, name)] for group, params in groups.items()
     )
-    return torch.optim.Adam(
-        [{"params": params} for params in chosen if params],
-        lr=lr,
-        weight_decay=weight_decay,
-        fused=True,
-    )
+    return [{"params": params} for params in chosen if params]
 
 
 def clamp(method: Method, groups: Groups, limit: float) -> None:

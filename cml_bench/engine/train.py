@@ -30,11 +30,11 @@ from cml_bench.engine.evaluate import Result, evaluate
 from cml_bench.engine.precision import dtype_of
 from cml_bench.engine.step import (
     MetaStep,
-    adam,
     add_noise,
     check_colearner,
     clamp,
     leaves,
+    optimizer,
     snapshot,
 )
 from cml_bench.methods.base import Groups
@@ -47,14 +47,15 @@ _SAY_SECONDS = 10.0  # least time between two progress lines of a run
 
 
 def annealed(protocol: Protocol, step: int, steps: int) -> float:
-    """Adam's learning rate in an outer step: half a cosine from ``outer_lr`` to ``outer_lr_min``.
+    """The learning rate of an outer step, on the way from ``outer_lr`` to ``outer_lr_min``.
 
-    It changes once an epoch.
+    It changes once an epoch, by half a cosine or in equal steps (``outer_schedule``).
     """
     low, high = protocol.outer_lr_min, protocol.outer_lr
     assert low is not None  # otherwise the learning rate is constant
     done = (step // protocol.epoch_steps) * protocol.epoch_steps / steps
-    return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
+    share = 1 - done if protocol.outer_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return low + (high - low) * share
 
 
 class Kept(TypedDict):
@@ -115,10 +116,7 @@ class Training:
         return engine | {"tasks_at_once": self.tasks_at_once, "place": self.place}
 
     def _new_optimizer(self) -> None:
-        protocol = self.spec.protocol
-        self.optimizer = adam(
-            self.groups, protocol.outer_lr, self.method.trains, protocol.weight_decay
-        )
+        self.optimizer = optimizer(self.groups, self.spec.protocol, self.method.trains)
         if self.meta_step is not None:
             # Recorded and compiled programs do not depend on the optimiser, so they stay.
             self.meta_step.optimizer = self.optimizer

@@ -102,7 +102,9 @@ class Method:
     """Base of all methods that learn an initialisation and adapt it by gradient steps.
 
     A subclass says which parameters adapt (:meth:`adapts`) and how large an inner step is
-    (:meth:`step_size`). It may override :meth:`adapt`, :meth:`extra_loss` or :meth:`meta_step`.
+    (:meth:`step_size`). Whatever else it differs in has a hook, from :meth:`inner_update`, the
+    inner optimiser, to :meth:`outer_loss`. What a hook gets, must give and must leave alone is said
+    in its docstring and, in one table, in docs/extending.md.
     """
 
     Options: type[spec.Options] = spec.Options  # a subclass sets its own class
@@ -110,6 +112,7 @@ class Method:
     name: str
     version = 1  # part of every run's id: raise it when the algorithm's numbers change
     accepts_colearner = True
+    no_colearner = ""  # where it accepts none: why, as the end of a sentence
     learns = True  # a method that does not learn has no network, and overrides evaluate
     heads: tuple[str, ...] = ("meta",)
     co: CoLearner  # where ``co`` is one of the heads
@@ -122,10 +125,13 @@ class Method:
     # A method's own plain way to the outer loss of one task, which `check NAME` compares: from its
     # groups and a batch of one task, both with T = 1, to a tensor without dimensions.
     reference: Callable[[TaskGroups, Task], Tensor] | None = None
+    needs_classes = False  # whether its tasks must be of classes; else values will do, too
+    gradient_is_exact = True  # whether backward gives the slope of the outer loss, where 2nd order
     seed = 0  # of the training; a method's own draws depend on it and on the outer step alone
+    total_steps = 0  # outer steps of the whole training, for schedules; 0: nothing is trained
     # Everything of the method that depends on the outer step: see at_step. Within a phase the
     # engine repeats what it has compiled or recorded once. So nothing else may depend on the step:
-    # a draw, for example, would be repeated too.
+    # a draw, for example, would be repeated too. Each phase is compiled anew: let there be few.
     phase: Hashable = None
 
     def __init__(self, options: spec.Options, network: Network, kind: str):
@@ -133,6 +139,11 @@ class Method:
         if self.needs and network.takes != self.needs:
             raise UserError(
                 f"{self.name} works on {self.needs}, and {network.name} takes {network.takes}."
+            )
+        if self.needs_classes and kind != "classification":
+            raise UserError(
+                f"{self.name} needs classes, and the examples of this data set have values: choose"
+                " another data set, see `python -m cml_bench list data`."
             )
         self.criterion, self.score = CRITERIA[kind]
 
@@ -143,7 +154,11 @@ class Method:
 
     @property
     def params(self) -> dict[str, Param]:
-        """The group ``base``: the network's parameters, and what else the method needs at test."""
+        """The group ``base``: the network's parameters, and what else the method needs at test.
+
+        Names that the network has must keep the network's shapes. All of them are trained, stored
+        and counted, so one that no output reads is left out (see ``protonet``).
+        """
         return self.network.params
 
     def check_start(self) -> None:
@@ -181,7 +196,11 @@ class Method:
     def outputs(
         self, groups: TaskGroups, params: TaskParams, x: Inputs, heads: tuple[str, ...]
     ) -> dict[str, Outputs]:
-        """Outputs (T, n, out) of the named heads at adapted parameters."""
+        """Outputs (T, n, out) of the named heads at adapted parameters.
+
+        ``params`` is a state that :meth:`trajectory` yielded, and holds whatever the method put
+        there. The inputs may be any number of examples, so nothing may be kept from another call.
+        """
         return {"meta": self.network.head(params, self.features(groups, params, x))}
 
     def features(self, groups: TaskGroups, params: TaskParams, x: Inputs) -> Features:
@@ -255,21 +274,56 @@ class Method:
         loss: str = "meta",
         create_graph: bool = False,
     ) -> Iterator[Params]:
-        """Parameters (T, ...) after 0, 1, ..., ``steps`` inner steps."""
-        params = self.start(groups)
-        names = self.moving(loss)
+        """Parameters (T, ...) after 0, 1, ..., ``steps`` inner steps: ``steps`` + 1 states.
+
+        A state holds all that :meth:`outputs` reads, and more than parameters if need be. It may
+        depend on the support set and the groups alone, and each task's on its own part of them. At
+        test ``steps`` is what the evaluation asks for, not what the method trains with.
+        ``create_graph``: whether derivatives with respect to the groups are wanted through the
+        inner gradients; if not, those are constants. ``loss``: see :meth:`support_loss`.
+        """
+        params, names = self.start(groups), self.moving(loss)
+        memory: TaskParams = {}
         yield self.seen(params, 0)
         with self.network.repeating(support.x):
             for step in range(steps):
+                batch = self.inner_batch(support, step)
                 grads = self.inner_gradients(
-                    groups, self.seen(params, step), names, support, loss, create_graph
+                    groups, self.seen(params, step), names, batch, loss, create_graph
                 )
-                moved = {
-                    name: descend(params[name], grad, self.step_size(name, step, groups))
-                    for name, grad in grads.items()
-                }
+                moved, memory = self.inner_update(groups, params, grads, step, memory)
                 params = {**params, **moved}
                 yield self.seen(params, step)
+
+    def inner_batch(self, support: Examples, step: int) -> Examples:
+        """The examples on whose loss inner step ``step`` descends; here all of the support set."""
+        return support
+
+    def inner_update(
+        self,
+        groups: TaskGroups,
+        params: TaskParams,
+        grads: TaskParams,
+        step: int,
+        memory: TaskParams,
+    ) -> tuple[TaskParams, TaskParams]:
+        """The inner optimiser: the moved parameters (T, ...) after inner step ``step``.
+
+        Beside them: its memory (T, ...) for the next step, which is empty before the first. Here
+        w' = w - a v with v' = m v + g, where m is the method's option ``inner_momentum``, if it has
+        one. Nothing is changed in place, so the outer gradient passes through the memory as well.
+        """
+        momentum = getattr(self.options, "inner_momentum", 0.0)
+        if momentum:
+            grads = memory = {
+                name: grad + momentum * memory[name] if name in memory else grad
+                for name, grad in grads.items()
+            }
+        moved = {
+            name: descend(params[name], grad, self.step_size(name, step, groups))
+            for name, grad in grads.items()
+        }
+        return moved, memory
 
     def adapt(self, groups: TaskGroups, support: Examples) -> Iterator[Adapted]:
         """The adapted states at which a query loss is due; here the last one, with weight 1."""
@@ -281,7 +335,11 @@ class Method:
     # -- outer loop --
 
     def at_step(self, step: int) -> None:
-        """Called before outer step ``step``: a method with a schedule sets :attr:`phase` here."""
+        """Called before outer step ``step``: a method with a schedule sets :attr:`phase` here.
+
+        Steps count from 0 to :attr:`total_steps` - 1. A resumed training begins with a later one,
+        so the phase is a function of the step, not of the calls before.
+        """
 
     def for_test(self) -> "Method":
         """The method as it is at test."""
@@ -300,7 +358,14 @@ class Method:
         return None
 
     def outer_loss(self, groups: TaskGroups, task: Task) -> tuple[PerTask, Scores]:
-        """The outer loss (T,), and the scores of the last adapted state."""
+        """The outer loss (T,), and the scores of the last adapted state.
+
+        The engine takes the gradient of its mean over the meta-batch with respect to ``groups``, so
+        the loss of a task may depend on that task alone. A method whose outer gradient is no
+        gradient of a loss makes a loss that has it (see ``reptile``), and sets
+        ``gradient_is_exact`` to False. The scores have no graph, and one entry for each of
+        :attr:`heads`. Without a query loss of the head ``co`` a co-learner never learns.
+        """
         groups = self.meet(groups, task)
         total = self.extra_loss(groups, task)
         for state in self.adapt(groups, task.support):
@@ -325,7 +390,12 @@ class Method:
     def meta_step(
         self, closure: Callable[[], Result], groups: Groups, optimizer: torch.optim.Optimizer
     ) -> Result:
-        """Make one outer step, and return what ``closure``, which sets the gradients, returns."""
+        """Make one outer step, and return what ``closure``, which sets the gradients, returns.
+
+        ``closure`` may be called again, at other parameters, and always sees the same tasks. The
+        optimiser is the protocol's, Adam or SGD. A method that overrides this is trained seed by
+        seed: several seeds in one program know Adam's plain step alone.
+        """
         result = closure()
         optimizer.step()
         return result

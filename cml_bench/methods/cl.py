@@ -60,6 +60,7 @@ class CL(WithCoLearner, MAML):
     options: CLOptions
     heads = (*MAML.heads, "co")
     accepts_colearner = False
+    no_colearner = "it has one already, which adapts"
     co_in_inner_loop = True
     more_readings = (
         Reading("both", "best_meta", "both", "meta"),

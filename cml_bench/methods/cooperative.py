@@ -121,8 +121,9 @@ class WithCoLearner(Method):
 def cooperative(base: type[Method]) -> type[Method]:
     """The class of ``base`` with a co-learner: always the same class for the same ``base``."""
     if not base.accepts_colearner:
+        reason = f": {base.no_colearner}" if base.no_colearner else ""
         raise UserError(
-            f"{base.name}{CML} does not exist: {base.name} does not accept a co-learner."
+            f"{base.name}{CML} does not exist: {base.name} does not accept a co-learner{reason}."
         )
     if base not in _made:
         _made[base] = _joined(base)

@@ -20,6 +20,15 @@ class MAMLOptions(spec.Options):
             " code, not in the original MAML code"
         ),
     )
+    inner_momentum: float = spec.added(
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "momentum of the inner steps, which starts at rest in every task; the outer gradient"
+            " passes through it. 0: plain gradient steps, as in every paper here"
+        ),
+    )
 
 
 @methods.register("maml")

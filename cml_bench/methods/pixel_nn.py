@@ -11,6 +11,7 @@ class PixelNearestNeighbour(Method):
     """Nothing is learned; a query image gets the label of the nearest support image."""
 
     accepts_colearner = False
+    no_colearner = "it has no features for one to read"
     learns = False
 
     def init(self, seed: int) -> Groups:

@@ -223,6 +223,10 @@ class Network:
         """Outputs (T, n, outputs) of features."""
         raise NotImplementedError
 
+    def embedding(self, z: Features) -> Vectors:
+        """Features as vectors (T, n, d), pooled as the head pools them; no parameter takes part."""
+        return z.flatten(2)
+
     def control(self, depth: int, norm: str) -> CoLearner:
         """A co-learner whose maps are normalised in another way: see ``CoLearnerOptions.norm``."""
         raise UserError(f"{self.name}: cml.norm {norm} is for conv4 alone; leave it out.")

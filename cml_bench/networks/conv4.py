@@ -29,7 +29,7 @@ from cml_bench.networks.base import (
     unfold,
 )
 from cml_bench.registry import networks
-from cml_bench.shapes import FoldedMaps, Images, Maps, Outputs, TaskParams
+from cml_bench.shapes import FoldedMaps, Images, Maps, Outputs, TaskParams, Vectors
 from cml_bench.spec import Options, added
 
 _FEW_CHANNELS = 4  # up to so many, patches (9C values) are cheaper than passes over the map
@@ -227,6 +227,10 @@ class Conv4(Network):
     def head(self, p: TaskParams, z: Images) -> Outputs:
         """(T, n, filters, h, w) -> (T, n, outputs): ``head_blocks`` blocks, max-pool 2, linear."""
         return self._head.apply(p, z)
+
+    def embedding(self, z: Images) -> Vectors:
+        """(T, n, filters, h, w) -> (T, n, d): max-pool 2, as after the block of the paper."""
+        return F.max_pool2d(z.flatten(0, 1), 2).flatten(1).unflatten(0, z.shape[:2])
 
     def colearner(self, depth: int) -> CoLearner:
         """``depth`` convolutional blocks, the last one pooled, then a linear layer."""

@@ -26,7 +26,7 @@ from cml_bench.networks.base import (
     uniform,
 )
 from cml_bench.registry import networks
-from cml_bench.shapes import Images, Maps, Outputs, TaskParams
+from cml_bench.shapes import Images, Maps, Outputs, TaskParams, Vectors
 from cml_bench.spec import Options
 from cml_bench.study.protocols import Recipe
 
@@ -193,6 +193,10 @@ class ResNet12(Network):
     def head(self, p: TaskParams, z: Images) -> Outputs:
         """(T, n, C, h, w) -> (T, n, outputs): global average pooling, linear."""
         return linear(p, "head", z.mean((3, 4)))
+
+    def embedding(self, z: Images) -> Vectors:
+        """(T, n, C, h, w) -> (T, n, C): global average pooling."""
+        return z.mean((3, 4))
 
     def colearner(self, depth: int) -> CoLearner:
         """``depth`` convolutional layers, global average pooling, a linear layer."""

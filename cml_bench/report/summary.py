@@ -16,7 +16,7 @@ from cml_bench.readings import META
 from cml_bench.records import FINISHED, Record
 from cml_bench.registry import CML
 from cml_bench.report.grids import DASH, numbers
-from cml_bench.spec import RunSpec
+from cml_bench.spec import Protocol, RunSpec
 from cml_bench.study.plan import Plan
 from cml_bench.study.provenance import commit_of
 from cml_bench.study.status import STATES, State
@@ -189,6 +189,13 @@ def facts(plan: Plan) -> list[str]:
     return said
 
 
+def _optimiser(protocol: Protocol) -> str:
+    """``Adam 0.001``, ``SGD 0.1 with momentum 0.9``."""
+    name = "Adam" if protocol.outer_optimizer == "adam" else "SGD"
+    momentum = f" with momentum {protocol.outer_momentum:g}" if protocol.outer_momentum else ""
+    return f"{name} {protocol.outer_lr:g}{momentum}"
+
+
 def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
     """How the methods are trained: ``maml, boil: 30,000 outer steps of 4 tasks, …``.
 
@@ -200,7 +207,7 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
         if spec.network is not None:  # something is trained
             p = spec.protocol
             text = (
-                f"{spec.steps:,} outer steps of {p.meta_batch} tasks, Adam {p.outer_lr:g},"
+                f"{spec.steps:,} outer steps of {p.meta_batch} tasks, {_optimiser(p)},"
                 f" validation every {p.val_every} steps on {p.val_tasks} tasks, selection"
                 f" {p.selection}"
             )

@@ -76,7 +76,9 @@ class Case:
             {"cml": {"gamma": gamma, "depth": depth, **(cml or {})}} if "co" in cls.heads else {}
         )
         lr = 0.4 if net == "conv4" else 0.05
-        self.options = cls.Options.read({rate(name): lr, **options, **extra}, name)
+        for key in {"inner_steps", "first_order"} - cls.Options.model_fields.keys():
+            options.pop(key, None)  # there is no inner loop, or it is of first order anyway
+        self.options = cls.Options.read({**rate(name, lr), **options, **extra}, name)
         self.method = cls(self.options, self.network, self.kind)
         self.gamma, self.depth = gamma, self.network.colearner_depth if depth is None else depth
         self.groups = leaves(self.method.init(3), CPU, torch.float64)

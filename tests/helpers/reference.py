@@ -80,14 +80,18 @@ def loss_of(kind):
     return F.cross_entropy if kind == "classification" else F.mse_loss
 
 
-def inner_loop(net, theta, x, y, kind, steps, lr, first_order=False, adapts=lambda name: True):
+def inner_loop(
+    net, theta, x, y, kind, steps, lr, first_order=False, adapts=lambda name: True, momentum=0.0
+):
     """The adapted parameters of one task."""
-    adapted = dict(theta)
+    adapted, speed = dict(theta), {}
     names = [name for name in theta if adapts(name)]
     for _ in range(steps):
         loss = loss_of(kind)(net.head(adapted, net.features(adapted, x)), y)
         grads = torch.autograd.grad(loss, [adapted[n] for n in names], create_graph=not first_order)
-        adapted = {**adapted, **{n: adapted[n] - lr * g for n, g in zip(names, grads, strict=True)}}
+        for n, g in zip(names, grads, strict=True):
+            speed[n] = momentum * speed.get(n, 0) + g
+        adapted = {**adapted, **{n: adapted[n] - lr * speed[n] for n in names}}
     return adapted
 
 

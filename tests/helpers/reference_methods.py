@@ -28,6 +28,12 @@ def is_head(name):
 
 def maml(net, theta, phi, x, y, kind, o):
     keep = lambda n: o.adapt_norm or not is_norm(n)  # noqa: E731
+    steps = (o.inner_steps, o.inner_lr, o.first_order)
+    return [(1.0, inner_loop(net, theta, x, y, kind, *steps, keep, o.inner_momentum), phi)]
+
+
+def boil(net, theta, phi, x, y, kind, o):
+    keep = lambda n: not is_head(n)  # noqa: E731
     return [
         (
             1.0,
@@ -37,12 +43,11 @@ def maml(net, theta, phi, x, y, kind, o):
     ]
 
 
-def boil(net, theta, phi, x, y, kind, o):
-    keep = lambda n: not is_head(n)  # noqa: E731
+def anil(net, theta, phi, x, y, kind, o):
     return [
         (
             1.0,
-            inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, keep),
+            inner_loop(net, theta, x, y, kind, o.inner_steps, o.inner_lr, o.first_order, is_head),
             phi,
         )
     ]
@@ -85,6 +90,16 @@ def mamlpp(net, theta, phi, x, y, kind, o, epoch=0):
     return weighted
 
 
+def metasgd(net, theta, phi, x, y, kind, o):
+    w = {n: p for n, p in theta.items() if not n.endswith(".inner_lr")}
+    for _ in range(o.inner_steps):
+        moving = {n: p for n, p in w.items() if o.adapt_norm or not is_norm(n)}
+        g = gradient(loss_of(kind)(net.head(w, net.features(w, x)), y), moving, not o.first_order)
+        steps = {n: theta[f"{n}.inner_lr"] * gv for n, gv in zip(moving, g, strict=True)}
+        w = {n: p - steps[n] if n in steps else p for n, p in w.items()}
+    return [(1.0, w, phi)]
+
+
 def cl(net, theta, phi, x, y, kind, o, depth=None):
     a, b = dict(theta), dict(phi)
     for _ in range(o.inner_steps):
@@ -99,14 +114,56 @@ def cl(net, theta, phi, x, y, kind, o, depth=None):
     return [(1.0, a, b)]
 
 
+def reptile(net, theta, phi, x, y, kind, o):
+    """Minibatches without end; Adam without a mean of gradients, or plain steps."""
+    w, square, parts = dict(theta), {}, 1
+    if o.inner_batch:
+        parts = -(-len(y) // o.inner_batch)
+    for j in range(o.inner_steps):
+        rows = [i for i in range(len(y)) if i % parts == j % parts]
+        moving = {n: v for n, v in w.items() if o.adapt_norm or not is_norm(n)}
+        g = gradient(loss_of(kind)(net.head(w, net.features(w, x[rows])), y[rows]), moving, False)
+        for n, gv in zip(moving, g, strict=True):
+            if o.inner_optimizer == "adam":
+                square[n] = 0.999 * square.get(n, 0) + 0.001 * gv * gv
+                gv = gv / (torch.sqrt(square[n] / (1 - 0.999 ** (j + 1))) + 1e-8)
+            w[n] = w[n] - o.inner_lr * gv
+    return [(1.0, w, phi)]
+
+
+def modulated(theta, c):
+    """Of a normalised network gamma * norm3(x) + beta; of another one (x, c) as inputs."""
+    out = theta["film.weight"] @ c
+    if "norm3.weight" not in theta:
+        return {**theta, "hidden1.bias": theta["hidden1.bias"] + out}
+    out = out + theta["film.bias"]
+    gamma, beta = out[: len(out) // 2], out[len(out) // 2 :]
+    scale, shift = theta["norm3.weight"] * gamma, theta["norm3.bias"] * gamma + beta
+    return {**theta, "norm3.weight": scale, "norm3.bias": shift}
+
+
+def cavia(net, theta, phi, x, y, kind, o):
+    c = torch.zeros(o.context, dtype=x.dtype, requires_grad=True)
+    for _ in range(o.inner_steps):
+        w = modulated(theta, c)
+        loss = loss_of(kind)(net.head(w, net.features(w, x)), y)
+        (g,) = gradient(loss, {"c": c}, not o.first_order)
+        c = c - o.inner_lr * g
+    return [(1.0, modulated(theta, c), phi)]
+
+
 STATES = {
     "maml": maml,
     "fomaml": maml,
     "more_maml": maml,
     "boil": boil,
+    "anil": anil,
     "sharp_maml": sharp_maml,
     "mamlpp": mamlpp,
+    "metasgd": metasgd,
     "cl": cl,
+    "cavia": cavia,
+    "reptile": reptile,
 }
 
 
@@ -130,6 +187,8 @@ def outer_loss(name, net, theta, phi, task, kind, gamma, depth, o, **more):
 def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o, **more):
     """The gradient that Adam receives: {("base" or "co", name): gradient}."""
     name = name.removesuffix("+cml")
+    if name == "reptile":
+        return way_back(net, theta, task, kind, o)
     at = {("base", n): v for n, v in theta.items()} | {("co", n): v for n, v in (phi or {}).items()}
 
     def grads(values):
@@ -147,3 +206,15 @@ def outer_gradient(name, net, theta, phi, task, kind, gamma, depth, o, **more):
     return grads(
         {k: v + o.rho_up * g[k] / (norm + 1e-12) if k[0] == "base" else v for k, v in at.items()}
     )
+
+
+def way_back(net, theta, task, kind, o):
+    """Reptile's outer gradient: the mean of theta - theta'."""
+    total, tasks = dict.fromkeys(theta, 0.0), task.support.x.shape[0]
+    for t in range(tasks):
+        x, y = task.support.x[t], task.support.y[t]
+        if o.trained_on == "both":
+            x, y = torch.cat([x, task.query.x[t]]), torch.cat([y, task.query.y[t]])
+        [(_, end, _)] = reptile(net, theta, {}, x, y, kind, o)
+        total = {n: total[n] + (theta[n] - end[n]).detach() / tasks for n in theta}
+    return {("base", n): value for n, value in total.items()}

@@ -16,26 +16,23 @@ IMAGE_METHODS = [
 
 def sinusoid_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """A run of 30 steps of regression on sinusoids of 5 points."""
-    options = {rate(method): 0.01, **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
+    options = {**rate(method, 0.01), **({"cml": {"gamma": 0.2}} if method.endswith("+cml") else {})}
     return _spec(method, options, "sinusoid", "mlp", {"hidden": (16, 16)}, 1, **changes)
 
 
 def glyph_spec(method: str = "maml", **changes: Any) -> RunSpec:
     """A run of a few steps on 5-way 1-shot glyphs of 16 pixels, with a narrow network."""
     fields = {"steps": 12, "protocol_options": {"val_every": 4}, **changes}
-    options = {rate(method): 0.4}
+    options = rate(method, 0.4)
     return _spec(
         method, options, "glyphs", "conv4", {"filters": 4}, 5, data_options={"size": 16}, **fields
     )
 
 
-def rate(method: str) -> str:
-    """The name of the option that is a method's inner learning rate."""
-    return (
-        "inner_lr"
-        if "inner_lr" in registry.method(method).Options.model_fields
-        else "inner_lr_init"
-    )
+def rate(method: str, size: float) -> dict[str, float]:
+    """The option that is a method's inner learning rate; nothing for a method without one."""
+    fields = registry.method(method).Options.model_fields
+    return {name: size for name in ("inner_lr", "inner_lr_init") if name in fields}
 
 
 def _spec(
