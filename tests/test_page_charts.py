@@ -142,4 +142,4 @@ def test_a_method_has_one_colour_in_all_experiments():
     }
     plan = resolve(parse(content, "test"), "test")
     assert style.order(plan) == ["maml", "boil", "maml+cml"]
-    assert learning.titles(plan) == {"first": "One", "second": "second"}
+    assert learning.experiments(plan) == {"first": "One", "second": "second"}
