@@ -13,10 +13,8 @@ from cml_bench.evidence.profiles import Improvement, Profile
 from cml_bench.evidence.table import Table
 from cml_bench.figures import style
 from cml_bench.figures.style import COLOURS
-from cml_bench.report.charts import Spec, on_phones, short
+from cml_bench.report.charts import DASHES, Spec, on_phones, short
 from cml_bench.study.plan import Plan
-
-_DASHES = ([1, 0], [2, 2], [6, 2], [8, 2, 2, 2])
 
 
 def section(plan: Plan, table: Table) -> list[Spec]:
@@ -36,7 +34,7 @@ def looks(plan: Plan, table: Table) -> dict[str, tuple[str, list[int]]]:
     for place, row in enumerate(plan.tables[table.key].rows):
         number = order.index(row.run)
         again = number // len(COLOURS) + runs[:place].count(row.run)
-        found[row.label] = (COLOURS[number % len(COLOURS)], _DASHES[again % len(_DASHES)])
+        found[row.label] = (COLOURS[number % len(COLOURS)], DASHES[again % len(DASHES)])
     return found
 
 
