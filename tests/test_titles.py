@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cml_bench import registry
-from cml_bench.report import titles
+from cml_bench import registry, titles
 
 PAGES = sorted((Path(__file__).parent.parent / "results" / "reference").glob("*/report.html"))
 # Left out: code, logs and the parts that name files, studies and digests as they are stored.

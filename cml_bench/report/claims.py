@@ -11,13 +11,14 @@ from typing import Any
 
 from tabulate import tabulate
 
+from cml_bench import titles
 from cml_bench.evidence import claims as evidence
 from cml_bench.evidence.claims import Claims, Finding
 from cml_bench.evidence.deciding import NOT_RUN, OUTCOMES, Cell, Source
 from cml_bench.evidence.verdict import CANNOT_TELL
 from cml_bench.figures import make
 from cml_bench.records import Record, Store
-from cml_bench.report import signs, titles
+from cml_bench.report import signs
 from cml_bench.report.grids import DASH, Grid, columns, numbers
 from cml_bench.study import config, plan
 from cml_bench.study.plan import Plan

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cml_bench import titles
 from cml_bench.figures import style
 from cml_bench.records import Record
-from cml_bench.report import charts, titles
+from cml_bench.report import charts
 from cml_bench.study.plan import Plan
 
 

@@ -3,6 +3,7 @@
 ``evidence/profiles.py`` has the definitions. Imports no torch.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,12 +30,11 @@ def looks(plan: Plan, table: Table) -> dict[str, tuple[str, list[int]]]:
     """Label of a row -> its colour, that of its method in all charts, and its dashes, which
     differ where a colour comes again.
     """
-    order, found = style.order(plan), {}
-    runs = [row.run for row in plan.tables[table.key].rows]
-    for place, row in enumerate(plan.tables[table.key].rows):
-        number = order.index(row.run)
-        again = number // len(COLOURS) + runs[:place].count(row.run)
-        found[row.label] = (COLOURS[number % len(COLOURS)], DASHES[again % len(DASHES)])
+    order, found, seen = style.order(plan), {}, Counter[str]()
+    for row in plan.tables[table.key].rows:
+        colour = COLOURS[order.index(row.run) % len(COLOURS)]
+        found[row.label] = (colour, DASHES[seen[colour] % len(DASHES)])
+        seen[colour] += 1
     return found
 
 

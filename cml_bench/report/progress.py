@@ -269,7 +269,11 @@ def _layers(y: Spec, shots: Sequence[int], size: int) -> list[Spec]:
         },
         {
             "mark": {"type": "area", "opacity": 0.18, "clip": True, "aria": False},
-            "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
+            "encoding": {
+                "y": {**y, "field": "low"},
+                "y2": {"field": "high"},
+                "detail": {"field": "shots", "type": "nominal"},  # a band for each shot
+            },
         },
         {
             "mark": {"type": "line", "strokeWidth": 2},

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from cml_bench import texts
+from cml_bench import texts, titles
 from cml_bench.evidence import frames
 from cml_bench.records import Record
-from cml_bench.report import titles
 from cml_bench.report.grids import DASH, Grid
 from cml_bench.report.learning import experiments, labels
 from cml_bench.study.plan import Plan

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from cml_bench import titles
 from cml_bench.data import references
 from cml_bench.evidence.table import Cell, Table, TableRow
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
@@ -15,7 +16,7 @@ from cml_bench.figures.outcomes import NOT_TESTED, look
 from cml_bench.readings import META
 from cml_bench.records import FINISHED, Record
 from cml_bench.registry import CML
-from cml_bench.report import learning, titles
+from cml_bench.report import learning
 from cml_bench.report.grids import DASH, numbers
 from cml_bench.spec import RunSpec
 from cml_bench.study.plan import Plan
@@ -206,7 +207,7 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
             p = spec.protocol
             text = (
                 f"{spec.steps:,} outer steps of {_tasks(p.meta_batch)}, Adam {p.outer_lr:g},"
-                f" validation every {p.val_every} steps on {_tasks(p.val_tasks)}, selection"
+                f" validation every {p.val_every:,} steps on {_tasks(p.val_tasks)}, selection"
                 f" {p.selection}"
                 if spec.steps
                 else "no outer step"
