@@ -50,5 +50,6 @@ def test_a_published_page_shows_no_key(page):
     html = _STORED.sub(" ", html[html.index("<main") :])
     text = _FOLDER.sub(" ", re.sub(r"<[^>]+>", " ", html))
     keys = [key for key, title in titles.TITLES.items() if title[:1].isupper()]
+    keys.remove("conv4")  # the last block of the network is called so, too
     found = re.findall(rf"(?<![\w/-])(?:{'|'.join(keys)})(?:_untrained|\+cml)?(?![\w/-])", text)
     assert sorted(set(found)) == []
