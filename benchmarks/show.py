@@ -1,5 +1,6 @@
 """The results as Markdown. Imports no torch."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from cml_bench.system.files import write_text
 
 BEGIN, END = "<!-- results: made by `python -m benchmarks show` -->", "<!-- end of results -->"
 BRIEF = ("<!-- speed: made by `python -m benchmarks show` -->", "<!-- end of speed -->")
+FIRST = ("<!-- first run: made by `python -m benchmarks show` -->", "<!-- end of first run -->")
 GPU = ("<!-- gpu: made by `python -m benchmarks show` -->", "<!-- end of gpu -->")
 GRAPHS = ("<!-- graphs: made by `python -m benchmarks show` -->", "<!-- end of graphs -->")
 HOURS = ("<!-- hours: made by `python -m benchmarks show` -->", "<!-- end of hours -->")
@@ -172,6 +174,68 @@ def brief(speed: dict[str, Any], gpu: dict[str, Any]) -> str:
     said = f" ({speed['provisional']})" if speed["provisional"] else ""
     head = ["an outer step", f"times faster than {WAY}{said}"]
     return _table([[title, _number(value)] for title, value in rows], head) + "\n"
+
+
+def first(results: dict[str, Any] | None) -> str:
+    """How to begin, for the README: with the times of ``first_run.json``, if there is one."""
+    rows = {} if results is None else {row["target"]: row for row in results["rows"]}
+    took = {target: f": {_minutes(row)}" for target, row in rows.items()}
+    lines = [
+        "```sh",
+        f"make demo     # embedded data, no GPU{took.get('demo', '')}",
+        f"make test     # the fast tests{took.get('test', '')}",
+        "```",
+    ]
+    if results is not None:
+        left = sum(row["left_bytes"] for row in rows.values())
+        lines += [
+            "",
+            f"Before, the first of them makes `.venv`: {_minutes(rows['setup'])} and its downloads,"
+            f" {_disk(rows['setup']['venv_bytes'])} of disk. Beside it, both leave {_disk(left)}."
+            f" Measured on {_where(results)}.",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def first_table(results: dict[str, Any] | None) -> str:
+    """The rows of ``first_run.json`` for docs/hardware.md; empty without one."""
+    if results is None:
+        return ""
+    head = ["", "minutes", "`.venv` then takes", "left beside it"]
+    rows = [
+        [
+            f"`make {row['target']}`",
+            f"{row['minutes']:.1f}",
+            _disk(row["venv_bytes"]),
+            _disk(row["left_bytes"]),
+        ]
+        for row in results["rows"]
+    ]
+    machine = results["machine"]
+    return (
+        f"A first run, in a fresh clone of commit {results['commit']}, {results['date']}: on"
+        f" {_where(results)}, load {machine['load_before']} before and {machine['load_after']}"
+        " after. pip could take packages from its cache, so the set-up is without most downloads."
+        f"\n\n{_table(rows, head)}\n"
+    )
+
+
+def _where(results: dict[str, Any]) -> str:
+    machine, index = results["machine"], results["torch_index"]
+    said = f", provisional: {results['provisional']}" if results["provisional"] else ""
+    torch = f"torch from {index}" if index else "torch from pip's index"
+    return f"{machine['cores']} cores of {machine['processor']}, {torch}{said}"
+
+
+def _minutes(row: dict[str, Any]) -> str:
+    minutes = max(1, math.ceil(row["minutes"]))
+    return f"{minutes} minute{'s' * (minutes > 1)}"
+
+
+def _disk(count: int) -> str:
+    if count < 1e9:
+        return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e9:.1f} GB"
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -14,6 +14,9 @@ from cml_bench import (
 from cml_bench.errors import UserError
 from cml_bench.system import paths, utf8
 
+EXAMPLE = """\
+python -m cml_bench run configs/demo.yaml --cores 2
+python -m cml_bench list"""
 COMMANDS = (
     *commands_run.COMMANDS,
     *commands_select.COMMANDS,
@@ -30,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # as a program, not from Python
         utf8.restart()
     utf8.streams()
-    args = command_line.parser(__doc__, COMMANDS).parse_args(argv)
+    args = command_line.parser(__doc__, COMMANDS, EXAMPLE).parse_args(argv)
     try:
         paths.from_command_line(args)
         plugins.use(getattr(args, "plugins", ()), "--plugins")

@@ -42,27 +42,38 @@ class Commands(list[Command]):
         return add
 
 
-def parser(description: str | None, commands: Iterable[Command]) -> argparse.ArgumentParser:
-    """The parser of all commands.
+def parser(
+    description: str | None, commands: Iterable[Command], example: str
+) -> argparse.ArgumentParser:
+    """The parser of all commands, with an example as that of a command.
 
     What it returns has the chosen command's function as ``run``, and as ``parser`` the parser
     itself, which ``completion`` reads.
     """
-    whole = argparse.ArgumentParser(prog="cml_bench", description=description)
+    whole = argparse.ArgumentParser(
+        prog="cml_bench", description=description, **_exemplified(example)
+    )
     parsers = whole.add_subparsers(required=True, metavar="command")
     for command in commands:
-        title = "examples:" if "\n" in command.example else "example:"
         own = parsers.add_parser(
             command.name,
             help=command.help,
             description=command.help,
-            epilog=f"{title}\n{textwrap.indent(command.example, '  ')}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps an example's lines
+            **_exemplified(command.example),
         )
         own.set_defaults(run=command.run, parser=whole)
         for declare in command.arguments:
             declare(own)
     return whole
+
+
+def _exemplified(example: str) -> dict[str, Any]:
+    """Arguments of a parser whose help ends with an example."""
+    title = "examples:" if "\n" in example else "example:"
+    return {
+        "epilog": f"{title}\n{textwrap.indent(example, '  ')}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,  # keeps an example's lines
+    }
 
 
 def parsers(whole: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:

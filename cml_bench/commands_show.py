@@ -293,17 +293,19 @@ def claims(args: Namespace) -> None:
 
 @COMMANDS.command(
     "list",
-    argument("kind", choices=offers.KINDS),
+    argument("kind", nargs="?", choices=offers.KINDS, help="with options; default: all, in short"),
     argument("--json", action="store_true", help="the names alone"),
     PLUGINS,
     help="Methods, data sets or networks: what each is, and its options.",
-    example="python -m cml_bench list methods\npython -m cml_bench list methods --plugins mine",
+    example="python -m cml_bench list\npython -m cml_bench list methods --plugins mine",
 )
 def names(args: Namespace) -> None:
+    width = shutil.get_terminal_size((100, 24)).columns
     if args.json:
-        print(json.dumps(offers.names(args.kind)))
+        every = {kind: offers.names(kind) for kind in offers.KINDS}
+        print(json.dumps(every[args.kind] if args.kind else every))
     else:
-        print(offers.text(args.kind, shutil.get_terminal_size((100, 24)).columns))
+        print(offers.text(args.kind, width) if args.kind else offers.brief(width))
 
 
 @COMMANDS.command(

@@ -15,6 +15,7 @@ ROOT = {
     "records": "runs",
     "content": "runs",
     "registry": "runs",
+    "titles": "runs",
     "plugins": "runs",
     "readings": "runs",
 }

@@ -155,13 +155,13 @@ def test_a_studys_page_has_the_claims_that_it_decides_alone(tmp_path, monkeypatc
     assert len(re.findall(r">[^<]*\bholds(?:</abbr>)?</td>", html)) == 2
     shown = claims.of_study(plan, Store(tmp_path), tmp_path, path)
     assert [row[5] for row in shown.rows] == [HOLDS, HOLDS]
-    assert shown.rows[0][2] == "simulated: glyphs, 100 steps, n = 6, commit unknown"
+    assert shown.rows[0][2] == "glyphs, 100 steps, n = 6, commit unknown"
     made = {"source": {"commit": "1a2b3c4d", "clean": False, "files": {}}}
     rewritten(plan, tmp_path, lambda content, seed: content.update(made))
     shown = claims.of_study(plan, Store(tmp_path), tmp_path, path)
     assert (
         shown.rows[0][2]
-        == "simulated: glyphs, 100 steps, n = 6, commit 1a2b3c4 edited, unknown in 12 of 24 runs"
+        == "glyphs, 100 steps, n = 6, commit 1a2b3c4 edited, unknown in 12 of 24 runs"
     )
     monkeypatch.setattr(claims, "CLAIMS", tmp_path / "none.yaml")
     assert 'id="claims"' not in page.write(plan, tmp_path, tmp_path / "out", []).read_text()

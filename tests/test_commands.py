@@ -1,6 +1,7 @@
 """What the command line says of itself: examples, lists, completions; and data fetched by study."""
 
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -23,7 +24,7 @@ NETWORK_AND_SHOT = ["--method", "maml", "--network", "mlp", "--data", "sinusoid"
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_the_help_of_every_command_ends_with_an_example_that_the_command_takes(command, capsys):
-    parser = command_line.parser("", COMMANDS)
+    parser = command_line.parser("", COMMANDS, "")
     for line in command.example.splitlines():
         words = shlex.split(line.partition(" > ")[0])
         assert words[:4] == ["python", "-m", "cml_bench", command.name]
@@ -33,6 +34,18 @@ def test_the_help_of_every_command_ends_with_an_example_that_the_command_takes(c
         parser.parse_args([command.name, "--help"])
     shown = capsys.readouterr().out
     assert all(f"\n  {line}" in shown for line in command.example.splitlines())
+
+
+def test_the_help_of_the_program_ends_with_examples_that_it_takes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out.partition("\nexamples:\n")[2].splitlines()
+    assert len(shown) >= 2
+    for line in shown:
+        words = shlex.split(line)
+        assert words[:3] == ["python", "-m", "cml_bench"]
+        assert all((ROOT / word).exists() for word in words if word.startswith("configs/"))
+        assert command_line.parser("", COMMANDS, "").parse_args(words[3:])
 
 
 # -- list and describe
@@ -59,6 +72,25 @@ def test_list_explains_each_name_and_each_of_its_options(kind, capsys, monkeypat
         for name, field in cls.Options.model_fields.items():
             assert f" {name}" in words
             assert " ".join(field.description.split()) in words or name == "cml"
+
+
+def test_list_without_a_kind_tells_every_name_of_each_kind_in_short(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert len(shown.split("\n\n")) == len(offers.KINDS)
+    for kind, block in zip(offers.KINDS, shown.split("\n\n"), strict=True):
+        assert block.startswith(f"{kind}, with their options: python -m cml_bench list {kind}\n")
+        words = " ".join(block.split())
+        for cls in registered(kind):
+            assert re.search(rf"\n  {cls.name}\b.*:", block), cls.name
+            assert offers.explanation(cls) in words
+    assert " = " not in shown.replace("y = A", ""), "no options"
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        kind: offers.names(kind) for kind in offers.KINDS
+    }
 
 
 def test_what_a_co_learner_adds_is_told_once():

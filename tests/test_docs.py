@@ -71,7 +71,7 @@ def test_relative_links_and_pictures_are_there(page):
 @by_name
 def test_every_command_of_the_package_is_one_that_it_takes(page):
     """Sub-commands and options are parsed as on the command line; nothing is run."""
-    parser = command_line.parser("", COMMANDS)
+    parser = command_line.parser("", COMMANDS, "")
     for command in commands(page, "python -m cml_bench"):
         words = shlex.split(command.partition(" > ")[0])[3:]
         if words[1:]:

@@ -1,4 +1,4 @@
-"""Rows of untrained networks: one key makes them, and the notes say what training adds."""
+"""Rows of untrained networks: one key makes them, and a block tells what training adds."""
 
 import copy
 import json
@@ -10,6 +10,7 @@ import yaml
 from scipy import stats as scipy_stats
 
 from cml_bench.errors import UserError
+from cml_bench.evidence import stats
 from cml_bench.evidence.build import build
 from cml_bench.evidence.table import Column
 from cml_bench.report import grids
@@ -133,37 +134,79 @@ def test_a_method_of_the_name_of_a_floor_is_refused():
         planned(asked)
 
 
-def test_the_notes_say_trained_minus_untrained_paired_by_seed(tmp_path):
+def raised(table, label):
+    """The differences of a row to its untrained network, by column and whether on one split."""
+    return {
+        (one.column, one.fixed): one.difference for one in table.raises if one.row.label == label
+    }
+
+
+def test_trained_minus_untrained_is_paired_by_seed_and_has_a_block_of_its_own(tmp_path):
     plan = planned(content())
     store = finish(plan, tmp_path, LEVEL, seed_sd=3.0)
     table = build(plan, store, "table1")
     maml, floor = (table.rows[i].cells[Column(1)] for i in (0, 3))
     d = np.array([maml.values[s] - floor.values[s] for s in range(6)])
     half = scipy_stats.t.ppf(0.975, 5) * d.std(ddof=1) / np.sqrt(6)
-    (note,) = [n for n in table.notes if n.startswith("MAML minus untrained")]
-    assert f"+{d.mean():.2f} ± {half:.2f} (1-shot, n = 6)" in note
-    assert "does not show" not in note
-    assert [n.partition(" minus")[0] for n in table.notes if " minus untrained: " in n] == [
-        "MAML",
-        "MAML + CML",
-        "MAML + CML†",
-    ]
+    block = grids.grids(table)[-1]
+    assert block.heading == "Trained minus untrained (points), with 95 % t intervals over seeds"
+    assert block.header == ["", "1-shot", "5-shot"]
+    assert [row[0] for row in block.rows] == ["MAML", "MAML + CML", "MAML + CML†"]
+    assert block.rows[0][1].startswith(f"+{d.mean():.2f} ± {half:.2f} (")
+    assert (
+        f"detectable {raised(table, 'MAML')[Column(1), False].detectable:.2f}" in block.rows[0][1]
+    )
+    assert not any("does not show" in note for note in table.notes)
+    page = grids.raise_grid(table)
+    assert page.header[:2] == ["method", "where"]
+    assert [row[:2] for row in page.rows[:2]] == [["MAML", "1-shot"], ["MAML", "5-shot"]]
+    assert page.rows[0][2] == f"+{d.mean():.2f}"
+    assert [row[-1] for row in page.rows] == ["gain"] * 4 + ["another head: not tested"] * 2
+
+
+def test_the_meta_learners_differences_to_untrained_networks_are_a_family(tmp_path):
+    plan = planned(content())
+    table = build(plan, finish(plan, tmp_path, LEVEL, seed_sd=3.0), "table1")
+    own = [*raised(table, "MAML").values(), *raised(table, "MAML + CML").values()]
+    want = stats.holm([d.paired.p for d in own], 4)
+    assert [d.holm_p for d in own] == pytest.approx(want)
+    assert {d.family for d in own} == {4}
+    assert min(want) == 4 * min(d.paired.p for d in own)
+    assert all(np.isnan(d.holm_p) for d in raised(table, "MAML + CML†").values())
+    assert "p = " not in grids.grids(table)[-1].rows[2][1], "another head is read"
+
+
+def test_fewer_than_five_seeds_are_shown_and_not_tested(tmp_path):
+    plan = planned(content(seeds=4))
+    table = build(plan, finish(plan, tmp_path, LEVEL), "table1")
+    block = grids.grids(table)[-1]
+    assert block.rows[0][0] == "MAML (n = 4: shown, not tested)"
+    assert "p = " not in block.rows[0][1]
+    assert " ± " in block.rows[0][1]
 
 
 @pytest.mark.parametrize(
     ("untrained", "said"),
     [
-        (60.0, "does not show where the interval reaches 0: 1-shot; 5-shot."),
-        (70.0, "The untrained network is better where the interval is on its side of 0: 1-shot; 5"),
+        (60.0, "Meta-training itself does not show where it is undecided: MAML at 1-shot; MAML at"),
+        (70.0, "The untrained network is better where it is a loss: MAML at 1-shot; MAML at 5-sh"),
     ],
 )
 def test_the_notes_say_where_meta_training_does_not_show(untrained, said, tmp_path):
     plan = planned(content())
     store = finish(plan, tmp_path, LEVEL | {"untrained": untrained})
-    notes = [n for n in build(plan, store, "table1").notes if " minus untrained: " in n]
-    assert said in notes[0]
-    assert "+ CML†" in notes[2]
-    assert not any(word in notes[2] for word in ("show", "better")), "another head is read"
+    (note,) = [n for n in build(plan, store, "table1").notes if said in n]
+    assert "CML†" not in note, "another head is read"
+
+
+def test_a_family_is_that_of_the_whole_table(tmp_path):
+    plan = planned(content())
+    store = finish(plan, tmp_path, LEVEL, seed_sd=3.0)
+    part = build(targets.restrict(plan, "table1_1shot"), store, "table1_1shot")
+    whole = raised(build(plan, store, "table1"), "MAML")[Column(1), False]
+    own = raised(part, "MAML")[Column(1), False]
+    assert own.family == whole.family == 4
+    assert own.detectable == whole.detectable
 
 
 def test_a_floor_changes_neither_stars_nor_bold(tmp_path):
@@ -194,13 +237,16 @@ def test_a_floor_changes_neither_stars_nor_bold(tmp_path):
 
 def test_the_line_on_one_class_split_has_its_floor_too(tmp_path):
     plan = planned(graphs())
-    (note,) = [
-        n
-        for n in build(plan, finish_graphs(plan, tmp_path), "table3").notes
-        if n.startswith("G-Meta minus untrained")
+    table = build(plan, finish_graphs(plan, tmp_path), "table3")
+    found = raised(table, "G-Meta")
+    assert {key[1]: d.paired.n for key, d in found.items()} == {False: 2, True: 5}
+    assert [row[0] for row in grids.grids(table)[-1].rows] == [
+        "G-Meta (n = 2: shown, not tested)",
+        "G-Meta, one split",
+        "AMM-GNN (n = 3: shown, not tested)",
+        "AMM-GNN, one split (n = 2: shown, not tested)",
     ]
-    assert "(5-shot, n = 2)" in note
-    assert "(5-shot, one split over seeds, n = 5)" in note
+    assert any("as are those on one split" in note for note in table.notes)
 
 
 def finish_graphs(plan, folder):
@@ -262,8 +308,12 @@ def test_where_less_is_better_a_larger_error_is_worse(tmp_path):
     plan = planned(asked)
     level = {"untrained": 2.0, "base": 4.0, "meta": 4.0, "co": 4.0}
     table = build(plan, finish(plan, tmp_path, level, seed_sd=0.1), "table1")
-    (note,) = [n for n in table.notes if n.startswith("MAML minus untrained")]
-    assert "The untrained network is better where the interval is on its side of 0: 1-shot" in note
+    (note,) = [n for n in table.notes if n.startswith("The untrained network is better")]
+    assert "MAML at 1-shot" in note
+    assert [row[:2] for row in grids.grids(table)[-1].rows[:2]] == [
+        ["1-shot", "MAML"],
+        ["1-shot", "MAML + CML"],
+    ]
 
 
 def test_of_rows_with_one_label_the_shown_one_is_set_beside_the_paper(tmp_path):

@@ -21,6 +21,7 @@ from cml_bench.study.resolve import resolve
 from cml_bench.system import sources
 from tests.helpers.cases import said
 from tests.helpers.outside import METHOD, SHARED, alone, forget, mine  # noqa: F401
+from tests.helpers.studies import plugged
 
 ROOT = Path(__file__).parent.parent
 STUDY = {
@@ -28,18 +29,11 @@ STUDY = {
     "plugins": ["mine"],
     "seeds": 1,
     "experiments": {
-        "e": {
-            "data": "blobs",
-            "network": "shallow",
-            "way": 3,
-            "shots": [1],
-            "query": 3,
-            "steps": 2,
-            "protocol_options": {"val_every": 1, "val_tasks": 2},
-            "evaluation": {"tasks": 4, "query": 3},
-            "runs_per_job": 2,
-            "methods": {"headonly": {}, "headonly+cml": {}},
-        }
+        "e": plugged(
+            steps=2,
+            protocol_options={"val_every": 1, "val_tasks": 2},
+            evaluation={"tasks": 4, "query": 3},
+        )
     },
 }
 

@@ -32,7 +32,7 @@ from tests.helpers.plans import dumped
 from tests.helpers.specs import glyph_spec
 
 ID, KEY = "cifar_fs/bertinetto/32px", "cifar_fs-bertinetto-32px"
-TERMS = "the terms of use of cifar_fs are not acknowledged"
+TERMS = "the terms of use of CIFAR-FS are not acknowledged"
 
 
 def study(folder: Path, **more) -> dict:
@@ -331,7 +331,7 @@ def test_a_dry_run_says_what_will_not_run(checkout):
     )
     assert dry.returncode == 0, dry.stderr[-2000:]
     assert re.search(
-        r"^not run, \d+ runs: the terms of use of miniimagenet are not acknow",
+        r"^not run, \d+ runs: the terms of use of MiniImagenet are not acknow",
         dry.stderr,
         re.MULTILINE,
     )

@@ -130,13 +130,13 @@ def test_the_page_tells_methods_of_different_recipes_apart():
     }
     content = {"study": "s", "seeds": 1, "experiments": {"e": experiment}, "tables": tables}
     plan = resolve(parse(content, "test"), "test")
-    (fact,) = [fact for fact in summary.facts(plan) if fact.startswith("e: ")]
+    (fact,) = [fact for fact in summary.facts(plan) if fact.startswith("T: ")]
     assert (
-        "maml, boil: 30,000 outer steps of 4 tasks, Adam 0.001, validation every 100 steps on 100"
+        "MAML, BOIL: 30,000 outer steps of 4 tasks, Adam 0.001, validation every 100 steps on 100"
         " tasks" in fact
     )
     assert (
-        "mamlpp: 50,000 outer steps of 2 tasks, Adam 0.001, validation every 500 steps on 600 tasks"
+        "MAML++: 50,000 outer steps of 2 tasks, Adam 0.001, validation every 500 steps on 600 tasks"
         in fact
     )
 
@@ -165,9 +165,8 @@ def test_the_abstract_counts_what_the_tables_say(tmp_path):
         "4 paired differences were tested. CML: 1 gain, 0 losses, 1 undecided. CML†: 0 gains,"
         " 2 losses, 0 undecided."
     )
-    assert (
-        methods
-        == "Methods: maml, maml+cml; data: glyphs; protocol: matched; γ = 1; n = 5 training seeds."
+    assert methods == (
+        "Methods: MAML, MAML + CML; data: glyphs; protocol: matched; γ = 1; n = 5 training seeds."
     )
     assert finished == "20 of 20 runs are finished."
     html = plain(written(resolved, tmp_path))
@@ -263,7 +262,7 @@ def test_runs_that_failed_are_told_with_the_ends_of_their_logs(tmp_path):
     assert "error.log, the last lines of 52: deep" in text
     assert "Traceback" not in text, "the end, not the beginning"
     assert "run.log, the last lines of 1: 12:00:00 step 1" in text
-    assert f"{resolved.runs[1].title}: diverged" in text
+    assert "MAML + CML on glyphs, 5-way 1-shot, seed 0: diverged" in text
     assert "6 of 8 runs are finished (1 diverged, 1 failed)." in text_of(html)
     assert "None: no run has diverged" not in text
 

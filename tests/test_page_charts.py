@@ -2,16 +2,21 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import vl_convert
 
+from cml_bench.evidence.build import build
 from cml_bench.figures import style
 from cml_bench.figures.outcomes import LOOKS
-from cml_bench.report import charts, learning, page
+from cml_bench.records import Store
+from cml_bench.report import charts, learning, overview, page
+from cml_bench.study import config
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
+from tests.helpers.checkouts import ROOT
 from tests.helpers.pages import LEVEL, specs_in, written
 from tests.helpers.simulated import experiment, finish, study
 
@@ -142,4 +147,15 @@ def test_a_method_has_one_colour_in_all_experiments():
     }
     plan = resolve(parse(content, "test"), "test")
     assert style.order(plan) == ["maml", "boil", "maml+cml"]
-    assert learning.titles(plan) == {"first": "One", "second": "second"}
+    assert learning.experiments(plan) == {"first": "One", "second": "second"}
+
+
+def test_rows_of_one_colour_have_dashes_of_their_own(monkeypatch):
+    """CL is read in five ways, more than any other method."""
+    monkeypatch.chdir(ROOT)
+    path = Path("configs/omniglot_study.yaml")
+    plan = resolve(config.read(path), str(path))
+    store = Store(Path("results/reference/omniglot"))
+    found = overview.looks(plan, build(plan, store, "omniglot"))
+    drawn = [(colour, tuple(dash)) for colour, dash in found.values()]
+    assert len(set(drawn)) == len(drawn)

@@ -53,7 +53,7 @@ def test_data_that_a_person_must_fetch_makes_its_runs_not_run(tmp_path, monkeypa
     assert len(reasons) == 2
     reason = next(iter(reasons.values()))
     assert (
-        "images.zip of omniglot must be fetched by hand: get it from https://example.org/ask and"
+        "images.zip of Omniglot must be fetched by hand: get it from https://example.org/ask and"
         " put it at" in reason
     )
     assert f"not run, 2 runs: {reason}" in cost.summary(resolved)

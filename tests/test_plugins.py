@@ -10,24 +10,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.studies import plugged
+
 ROOT = Path(__file__).parent.parent
 
 CONFIG = {
     "study": "plugins",
     "seeds": 2,
     "experiments": {
-        "e": {
-            "data": "blobs",
-            "network": "shallow",
-            "way": 3,
-            "shots": [1],
-            "query": 3,
-            "steps": 6,
-            "protocol_options": {"val_every": 3, "val_tasks": 5},
-            "evaluation": {"tasks": 10, "query": 3},
-            "runs_per_job": 2,
-            "methods": {"headonly": {}, "headonly+cml": {}},
-        }
+        "e": plugged(
+            steps=6,
+            protocol_options={"val_every": 3, "val_tasks": 5},
+            evaluation={"tasks": 10, "query": 3},
+        )
     },
     "tables": {
         "t": {

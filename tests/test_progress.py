@@ -170,6 +170,16 @@ def test_gains_stand_at_steps_at_which_all_pairs_were_validated(tmp_path):
     assert course.reason == "no step at which all were validated"
 
 
+def test_each_shot_has_a_band_of_its_own(tmp_path):
+    resolved, _, table = made(tmp_path, gains(0, 6, 2))
+    (item,) = section.sections(resolved, [table])
+    for spec in item["charts"]:
+        svg = vl_convert.vegalite_to_svg(spec | {"width": 400}, config=charts.CONFIG)
+        shots = {point["shots"] for point in spec["data"]["values"]}
+        assert len(shots) == 2
+        assert svg.count('class="mark-area ') == len(shots)
+
+
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_few_seeds_are_shown_and_not_tested(tmp_path, seeds):
     resolved, _, table = made(tmp_path, gains(0, 6, 2), seeds=seeds)

@@ -133,7 +133,7 @@ def test_runs_whose_data_cannot_be_had_here_are_no_reason_not_to_publish(tmp_pat
     )
     publish.publish(resolved, tmp_path / "results", tmp_path / "reference", tmp_path)
     results = page.read_text()
-    assert "6 runs not run: cora.npz of corafull must be fetched by hand" in results
+    assert "6 runs not run: cora.npz of CoraFull must be fetched by hand" in results
     assert re.search(r"G \+ CML *\| 3 *\| 5\S+ ± .*\) *\| – *\|", results)
     assert re.search(r"G \+ CML, one split *\| 4 *\| 5\S+ ± ", results), "its series are kept, too"
     assert "Counted as missing" not in results

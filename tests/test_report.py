@@ -161,6 +161,6 @@ def test_the_facts_name_splits_seeds_and_what_a_row_is_that_is_not_called_like_i
     plan = resolve(parse({"study": "s", "experiments": {"e": experiment}}, "test"), "test")
     (fact,) = [fact for fact in summary.facts(plan) if fact.startswith("e: ")]
     assert "5 shots, class splits r0, r4, training seeds 3," in fact
-    assert "frozen (gmeta+cml, co-learner frozen)" in fact
-    assert "noise (gmeta, Gaussian gradient noise 0.5)" in fact
-    assert "gmeta, gmeta+cml, " in fact
+    assert "frozen (G-Meta + CML, co-learner frozen)" in fact
+    assert "noise (G-Meta, Gaussian gradient noise 0.5)" in fact
+    assert "G-Meta, G-Meta + CML, " in fact

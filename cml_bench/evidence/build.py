@@ -39,6 +39,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         name, source = named
         table.beside = paper.beside(table, source, plan)
         told += paper.sentences(table, name, source)
+    table.raises = floors.raises(table, _above_floor, plan.tables[key].whole_columns)
     table.checks = checks(table)
     table.findings = (
         findings(table)
@@ -46,7 +47,7 @@ def build(plan: Plan, store: Store, key: str) -> Table:
         + selected(plan, store, key)
         + likes.sentences(plan, key)
         + provenance.sentences(table.records())
-        + floors.sentences(table, _above_floor)
+        + floors.sentences(table)
         + told
         + not_run(plan, table)
         + [f"Counted as missing: {problem}" for problem in reader.problems]
@@ -273,7 +274,9 @@ def _compare(table: Table, whole_columns: float) -> None:
         differences = []
         for row, _, cell in family:
             if cell.base is not None:
-                cell.difference = _difference(row, cell, cell.base, table.better)
+                mixed = _mixed(cell, cell.base)
+                labels = (row.label, row.against)
+                cell.difference = _difference(labels, cell, cell.base, table.better, mixed)
             if cell.difference is not None:
                 cell.difference.family = size
                 differences.append(cell.difference)
@@ -285,17 +288,9 @@ def _compare(table: Table, whole_columns: float) -> None:
             difference.holm_p = float(p)
 
 
-def _difference(row: TableRow, cell: Cell, base: Cell, better: int) -> Difference | None:
-    seeds = sorted(cell.values.keys() & base.values.keys())
-    if not seeds:
-        return None
-    a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
-    missing = "; ".join(
-        part for label, c in ((row.against, base), (row.label, cell)) for part in _lost(label, c)
-    )
-    complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
-    if not missing and cell.names.keys() != base.names.keys():
-        missing = f"{row.label} and {row.against} are to have other runs"
+def _mixed(cell: Cell, base: Cell) -> str:
+    """Why a cell and its baseline are not tested, whatever their runs are; empty: they are."""
+    seeds = cell.values.keys() & base.values.keys()
     mixed = cell.untested or mixture([cell, base])
     if any(_rounding(cell.records[seed]) != _rounding(base.records[seed]) for seed in seeds):
         mixed = (
@@ -303,6 +298,24 @@ def _difference(row: TableRow, cell: Cell, base: Cell, better: int) -> Differenc
             or "pairs made in different ways (path, device, threads, seeds or tasks at once):"
             " not tested"
         )
+    return mixed
+
+
+def _difference(
+    labels: tuple[str, str | None], cell: Cell, base: Cell, better: int, mixed: str = ""
+) -> Difference | None:
+    """Cell minus base over the seeds that both have; ``labels``: of both. ``mixed``: why they are
+    not tested.
+    """
+    seeds = sorted(cell.values.keys() & base.values.keys())
+    if not seeds:
+        return None
+    a, b = ([c.values[seed] for seed in seeds] for c in (cell, base))
+    pairs = zip(reversed(labels), (base, cell), strict=True)
+    missing = "; ".join(part for label, c in pairs for part in _lost(label, c))
+    complete = len(seeds) == cell.wanted == base.wanted and cell.complete and base.complete
+    if not missing and cell.names.keys() != base.names.keys():
+        missing = f"{labels[0]} and {labels[1]} are to have other runs"
     episodes = math.nan
     if not math.isnan(cell.episode_half):  # a mean, not a median
         # Both have the same test episodes, so what an episode adds to both leaves the difference.
@@ -337,10 +350,12 @@ def _lost(label: str | None, cell: Cell) -> list[str]:
 
 
 def _above_floor(row: TableRow, cell: Cell, untrained: Cell, better: int) -> Difference | None:
-    """Trained minus untrained, unless they are of other data or of another precision. It is not
-    tested, so rounding may differ.
+    """Trained minus untrained, unless they are of other data or of another precision. Training is
+    what they differ in, so rounding may differ.
     """
-    return None if mixture([cell, untrained]) else _difference(row, cell, untrained, better)
+    if mixture([cell, untrained]):
+        return None
+    return _difference((row.label, row.floor), cell, untrained, better)
 
 
 def _rounding(record: Record) -> tuple[Engine, int | None]:

@@ -80,7 +80,6 @@ class Claims(Model):
     """A whole file of claims."""
 
     source: Line
-    names: dict[Key, Line] = Field({}, description="how keys of methods, data sets, networks read")
     studies: dict[Key, StudyFile]
     claims: dict[Key, Claim]
 

@@ -1,99 +1,84 @@
 """What meta-training adds: each row minus the untrained network that is adapted as it is.
 
 Both have the same network, the initial values of the same seed (or class split) and the same test
-tasks, so they are paired. These differences describe: they are in no family of tests, and decide
-neither stars nor bold type. Imports no torch.
+tasks, so they are paired. These differences are Holm families of their own: they decide neither
+signs nor bold type. Imports no torch.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 from cml_bench.evidence import stats
-from cml_bench.evidence.table import Cell, Column, Difference, Table, TableRow
+from cml_bench.evidence.table import Cell, Column, Difference, Raise, Table, TableRow
+from cml_bench.evidence.verdict import LOSS, UNDECIDED
 
 # A row's cell minus another; the better sign.
 Pair = Callable[[TableRow, Cell, Cell, int], Difference | None]
 
 
-class Raise(NamedTuple):
-    """A row minus its untrained network in one column. ``where`` names the column, and says of a
-    difference on one class split that it is one.
+def raises(table: Table, pair: Pair, whole_columns: float = 1.0) -> list[Raise]:
+    """Trained minus untrained of each row that is shown, in the order of rows and columns.
+
+    Those of the meta-learner have a p after Holm's correction over the whole table, which has
+    ``whole_columns`` times as many columns; those on one class split are a family of their own.
+    Any other row is read by another head than the untrained network, so its difference is not
+    tested.
     """
+    found, families = [], dict[bool, list[Difference | None]]()
+    for row in table.results:
+        for column, trained, untrained in _cells(table, row):
+            fixed = trained is not row.cells[column]
+            d = pair(row, trained, untrained, table.better)
+            if row.reading == "meta":
+                families.setdefault(fixed, []).append(d)
+            elif d is not None:
+                d.testable = False
+            if d is not None:
+                found.append(Raise(row, column, fixed, d))
+    for family in families.values():
+        size = round(len(family) * whole_columns)
+        ps = [d.paired.p if d and d.testable else math.nan for d in family]
+        for d, p in zip(family, stats.holm(ps, size), strict=True):
+            if d is not None:
+                d.holm_p, d.family = float(p), size
+    return found
 
-    where: str
-    difference: Difference
 
-
-def raises(table: Table, row: TableRow, pair: Pair) -> list[Raise]:
-    """Trained minus untrained of a row, in the order of the columns."""
+def _cells(table: Table, row: TableRow) -> Iterator[tuple[Column, Cell, Cell]]:
+    """The cells of a row and of its untrained network in a column, and those on one class split."""
     floor = next((other for other in table.rows if other.label == row.floor), None)
-    if floor is None:
-        return []
-    return [
-        Raise(where, difference)
-        for column in table.columns
-        if column.statistic == "mean"
-        for trained, untrained, where in _cells(row, floor, table.place(column), column)
-        if (difference := pair(row, trained, untrained, table.better)) is not None
-    ]
+    for column in table.columns if floor else ():
+        if floor and column.statistic == "mean":
+            trained, untrained = row.cells[column], floor.cells[column]
+            yield column, trained, untrained
+            if trained.fixed and untrained.fixed:
+                yield column, trained.fixed, untrained.fixed
 
 
-def sentences(table: Table, pair: Pair) -> list[str]:
-    """The notes of a table with untrained rows: a sentence for each row, and where an untrained
-    network reaches the paper's number of a trained one.
+def sentences(table: Table) -> list[str]:
+    """The notes of a table with untrained rows: what the differences are, where training does not
+    show, and where an untrained network reaches the paper's number of a trained one.
     """
-    by_row = [(row, raises(table, row, pair)) for row in table.results]
-    told = [_row(table, row, found) for row, found in by_row if found]
-    if not told:
+    if not table.raises:
         return []
-    return [
-        f"Trained minus untrained ({table.unit}) is what training adds. Both networks start from"
-        " the same values and adapt on the same test tasks. The differences are paired, with 95 % t"
-        f" intervals over {table.replicates}. They are in no family of tests and have no sign. The"
-        " untrained network is read by the meta-learner's head.",
-        *told,
-        *_papers(table),
+    told = [
+        "Trained minus untrained is what training adds. Both networks start from the same values"
+        " and adapt on the same test tasks. These differences are a Holm family of their own"
+        f"{', as are those on one split' * any(one.fixed for one in table.raises)}, and decide no"
+        " sign. The untrained network is read by the meta-learner's head. A row that is read"
+        " otherwise differs in more than training, so it has no p."
     ]
+    own = [one for one in table.raises if one.row.reading == "meta"]
+    if hidden := [one for one in own if one.difference.outcome == UNDECIDED]:
+        told.append(f"Meta-training itself does not show where it is undecided: {_named(hidden)}.")
+    if worse := [one for one in own if one.difference.outcome == LOSS]:
+        told.append(f"The untrained network is better where it is a loss: {_named(worse)}.")
+    return told + _papers(table)
 
 
-def _cells(
-    row: TableRow, floor: TableRow, place: str, column: Column
-) -> Iterator[tuple[Cell, Cell, str]]:
-    """The cells of both rows in a column, and those on one class split."""
-    trained, untrained = row.cells[column], floor.cells[column]
-    yield trained, untrained, place
-    if trained.fixed and untrained.fixed:
-        yield trained.fixed, untrained.fixed, f"{place}, one split over seeds"
-
-
-def _row(table: Table, row: TableRow, found: list[Raise]) -> str:
-    """``MAML minus untrained: +46.11 ± 2.10 (1-shot, n = 8).``, and where training does not show.
-
-    Of another head than the meta-learner's, as †, there are the numbers alone: the untrained
-    network is read by the meta-learner's head, so the two differ in more than training.
-    """
-    each = [
-        f"{_number(table, one.difference.paired)} ({one.where}, n = {one.difference.paired.n})"
-        for one in found
-    ]
-    text = f"{row.label} minus untrained: {'; '.join(each)}."
-    if row.reading != "meta":
-        return text
-    sure = [one for one in found if not math.isnan(one.difference.paired.half)]
-    hidden = [one.where for one in sure if not one.difference.excludes_zero]
-    worse = [one.where for one in sure if one.difference.excludes_zero and not one.difference.wins]
-    if hidden:
-        text += (
-            " Meta-training itself does not show where the interval reaches 0:"
-            f" {'; '.join(hidden)}."
-        )
-    if worse:
-        text += (
-            " The untrained network is better where the interval is on its side of 0:"
-            f" {'; '.join(worse)}."
-        )
-    return text
+def _named(found: Sequence[Raise]) -> str:
+    """``MAML at 1-shot; MAML at 5-shot``."""
+    return "; ".join(f"{one.label} at {one.column.place}" for one in found)
 
 
 def _papers(table: Table) -> list[str]:
@@ -114,10 +99,3 @@ def _papers(table: Table) -> list[str]:
         f" {len(table.beside)} cells (in brackets: untrained here, and the paper's):"
         f" {'; '.join(reached)}."
     ]
-
-
-def _number(table: Table, paired: stats.Paired) -> str:
-    """``+46.11 ± 2.10``; without a half-width where there is one pair."""
-    decimals = table.rules.decimals
-    half = "" if math.isnan(paired.half) else f" ± {paired.half:.{decimals}f}"
-    return f"{paired.diff:+.{decimals}f}{half}".replace("-", "−")

@@ -189,6 +189,23 @@ class TableRow:
 
 
 @dataclass
+class Raise:
+    """A row minus its untrained network in one column; ``fixed``: on one class split, over its
+    seeds.
+    """
+
+    row: TableRow
+    column: Column
+    fixed: bool
+    difference: Difference
+
+    @property
+    def label(self) -> str:
+        """The row's, as the table has it."""
+        return f"{self.row.label}, one split" if self.fixed else self.row.label
+
+
+@dataclass
 class Beside:
     """A cell beside the paper's number and its half-width.
 
@@ -237,6 +254,7 @@ class Table:
     findings: list[str] = field(default_factory=list)  # what holds, and what limits it
     checks: list[str] = field(default_factory=list)  # how it was tested
     beside: list[Beside] = field(default_factory=list)
+    raises: list[Raise] = field(default_factory=list)  # trained minus untrained
 
     @property
     def rules(self) -> type[TableKind]:

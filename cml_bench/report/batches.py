@@ -11,7 +11,7 @@ from typing import Any
 from cml_bench.evidence.table import Column, Difference, Table, TableRow
 from cml_bench.figures.outcomes import look
 from cml_bench.readings import META
-from cml_bench.report.charts import Spec, on_phones, short
+from cml_bench.report.charts import DASHES, Spec, on_phones, short
 from cml_bench.report.forest import outcome_channel
 
 _WAYS = {
@@ -20,7 +20,6 @@ _WAYS = {
     "two_classes": "two classes",
     "one_class": "one class",
 }
-_DASHES = ([1, 0], [4, 3], [1, 2])
 _WIDTH, _ACROSS = 230, 4  # of the static picture: pixels of a panel, panels in a row
 
 _Line = tuple[TableRow, Column, Difference]
@@ -96,7 +95,7 @@ def _layers(
     dash = {
         "field": "shots",
         "type": "nominal",
-        "scale": {"domain": shots, "range": [_DASHES[k % len(_DASHES)] for k in range(len(shots))]},
+        "scale": {"domain": shots, "range": [DASHES[k % len(DASHES)] for k in range(len(shots))]},
     }
     told = [{"field": name} for name in ("shots", "way", "gain", "interval", "outcome")]
     still = {"interactive": False, "aria": False}

@@ -23,8 +23,10 @@ Spec = dict[str, Any]
 MOST_POINTS = 20_000
 """Points of all learning curves of a page: more would make it large and slow to draw."""
 
+DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [14, 3], [2, 6])
+"""Of lines that have one colour, or where a colour comes again."""
+
 _FAINT = 0.06  # opacity of a line that is not chosen in the legend
-_DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2])
 _TEXT = {
     "labelColor": "currentColor",
     "titleColor": "currentColor",
@@ -200,7 +202,7 @@ def _series(styles: Mapping[str, int]) -> Spec:
     """
     every = styles.values()
     colours = [COLOURS[k % len(COLOURS)] for k in every]
-    dashes = [_DASHES[(k + k // len(COLOURS)) % len(_DASHES)] for k in every]
+    dashes = [DASHES[(k + k // len(COLOURS)) % len(DASHES)] for k in every]
     legend = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 2.5}
     shared = {"field": "method", "type": "nominal"}
     return {

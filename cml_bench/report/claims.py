@@ -4,7 +4,6 @@ Every word but the claims themselves is made from what evidence/claims.py finds.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from cml_bench import titles
 from cml_bench.evidence import claims as evidence
 from cml_bench.evidence.claims import Claims, Finding
 from cml_bench.evidence.deciding import NOT_RUN, OUTCOMES, Cell, Source
@@ -86,11 +86,11 @@ def grid(claims: Claims, sources: Mapping[str, Source], heading: str) -> Grid:
             [
                 claim.claim,
                 claim.where,
-                _run_here(found, claims.names) or DASH,
+                _run_here(found, named=len(claims.studies) > 1) or DASH,
                 _counts(found),
                 _weakest(found),
                 found.verdict,
-                _named(found.size, claims.names) or DASH,
+                titles.within(found.size) or DASH,
             ]
         )
     return Grid(heading, header, rows, set())
@@ -175,26 +175,24 @@ def _size_in_brief(size: str) -> str:
 # -- what stands in the columns
 
 
-def _named(text: str, names: Mapping[str, str]) -> str:
-    """The text with the names of methods, data sets and networks in place of their keys."""
-    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
-
-
-def _run_here(found: Finding, names: Mapping[str, str]) -> str:
-    """``omniglot: 5-way, 400 steps, n = 8, commit 1a2b3c4``, for each study with runs."""
+def _run_here(found: Finding, named: bool) -> str:
+    """``Omniglot, 400 steps, n = 8, commit 1a2b3c4`` for each study with runs; ``named``: with its
+    name in front.
+    """
     told = []
     for name, cells in found.cells.items():
         records = {r.id: r for cell in cells for r in cell.records}
         if records:
             sizes = {cell.paired.n for cell in cells if cell.paired}
-            what = _named(_what(records.values()), names)
-            told.append(f"{name}: {what}{_n(sizes)}{_commits(records.values())}")
+            study = f"{name}: " if named else ""
+            what = _what(records.values())
+            told.append(f"{study}{what}{_n(sizes)}{_commits(records.values())}")
     return "; ".join(told)
 
 
 def _what(records: Iterable[Record]) -> str:
     specs = [record.spec for record in records]
-    data = ", ".join(dict.fromkeys(spec.data.name for spec in specs))
+    data = ", ".join(dict.fromkeys(titles.of(spec.data.name) for spec in specs))
     steps = " and ".join(f"{steps:,}" for steps in sorted({spec.steps for spec in specs}))
     return f"{data}, {steps} steps"
 

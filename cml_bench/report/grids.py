@@ -1,7 +1,7 @@
 """The blocks of strings that a table shows, in all its forms. Imports no torch."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cml_bench.evidence import stats
@@ -75,11 +75,13 @@ def _episodes(d: Difference, kind: str) -> str:
 
 
 def grids(table: Table) -> list[Grid]:
-    """The blocks of a table: its results, its paired differences, its cells beside the paper's."""
-    blocks = [table.rules.grid(table)]
-    if table.compares and (differences := _differences(table)).rows:
-        blocks.append(differences)
-    return [*blocks, beside_grid(table)] if table.beside else blocks
+    """The blocks of a table that have a line: its results, its paired differences, its cells beside
+    the paper's, and what training adds.
+    """
+    main = table.rules.grid(table)
+    more = [_differences(table)] if table.compares else []
+    more += [beside_grid(table), _raises(table)]
+    return [main, *(grid for grid in more if grid.rows)]
 
 
 def numbers(values: Iterable[float]) -> str:
@@ -121,26 +123,52 @@ def by_shot(columns: Iterable[Column]) -> dict[int, list[Column]]:
 
 
 def _differences(table: Table) -> Grid:
-    """A line for each compared row; its columns are shots.
+    """Each compared row minus its baseline."""
+    lines = [
+        (f"{row.label} − {row.against}", {c: cell.difference for c, cell in row.cells.items()})
+        for row in table.rows
+    ]
+    heading = f"Paired differences ({table.unit}), with 95 % t intervals over {table.replicates}"
+    return _wide(table, heading, lines)
 
-    In a regression table a line for each shot and compared row; its columns are inner steps.
+
+def _raises(table: Table) -> Grid:
+    """Each row minus its untrained network."""
+    lines: dict[str, dict[Column, Difference | None]] = {}
+    untested = set()
+    for one in table.raises:
+        lines.setdefault(one.label, {})[one.column] = one.difference
+        untested |= {one.label} if one.row.reading != "meta" else set()
+    heading = f"Trained minus untrained ({table.unit}), with 95 % t intervals over"
+    return _wide(table, f"{heading} {table.replicates}", [*lines.items()], untested)
+
+
+def _wide(
+    table: Table,
+    heading: str,
+    lines: Sequence[tuple[str, Mapping[Column, Difference | None]]],
+    silent: Container[str] = (),
+) -> Grid:
+    """A line for each label; its columns are shots. Why a line is not tested stands behind its
+    label, unless it is ``silent``.
+
+    In a regression table a line for each shot and label; its columns are inner steps.
     """
     inner = table.rules.by_inner_steps
     columns = [column for column in table.columns if column.statistic == "mean"]
     blocks = [*by_shot(columns).values()] if inner else [columns]
     rows = []
     for block in blocks:
-        for row in table.rows:
-            differences = [row.cells[column].difference for column in block]
+        for label, of_column in lines:
+            differences = [of_column.get(column) for column in block]
             if not any(differences):
                 continue
             verdicts = dict.fromkeys(d.verdict for d in differences if d and not d.testable)
-            label = f"{row.label} − {row.against}"
-            label += f" ({'; '.join(verdicts)})" if verdicts else ""
+            if verdicts and label not in silent:
+                label += f" ({'; '.join(verdicts)})"
             texts = [difference_text(d, table.kind) if d else DASH for d in differences]
             rows.append([f"{block[0].shot}-shot", label, *texts] if inner else [label, *texts])
     titles = [column.inner if inner else column.title(table.kind) for column in blocks[0]]
-    heading = f"Paired differences ({table.unit}), with 95 % t intervals over {table.replicates}"
     return Grid(heading, [*([""] * (1 + inner)), *titles], rows, set())
 
 
@@ -148,25 +176,44 @@ def difference_grid(table: Table) -> Grid:
     """A line for each paired difference with its verdict: for the page, which sorts and filters
     lines.
     """
-    rows = []
-    for row, column, d in table.differences():
-        p = d.paired
-        low, high = (signed(end, table.kind) for end in (p.low, p.high))
-        rows.append(
-            [
-                f"{row.label} − {row.against}",
-                table.place(column),
-                signed(p.diff, table.kind),
-                DASH if math.isnan(p.half) else f"{low} to {high}{_episodes(d, table.kind)}",
-                str(p.n),
-                stats.p_text(d.holm_p) if d.testable else DASH,
-                number(d.detectable, table.kind) if d.testable else DASH,
-                d.outcome,
-            ]
+    rows = [
+        _line(table, f"{row.label} − {row.against}", table.place(column), d, d.outcome)
+        for row, column, d in table.differences()
+    ]
+    return Grid(f"Paired differences ({table.unit})", ["comparison", *_LINE], rows, set())
+
+
+def raise_grid(table: Table) -> Grid:
+    """A line for each difference to an untrained network, as in :func:`difference_grid`."""
+    rows = [
+        _line(
+            table,
+            one.label,
+            table.place(one.column),
+            one.difference,
+            one.difference.outcome if one.row.reading == "meta" else "another head: not tested",
         )
-    header = ["comparison", "where", "difference", "95 % interval", "n", "p (Holm)"]
-    header += ["detectable", "verdict"]
-    return Grid(f"Paired differences ({table.unit})", header, rows, set())
+        for one in table.raises
+    ]
+    return Grid(f"Trained minus untrained ({table.unit})", ["method", *_LINE], rows, set())
+
+
+_LINE = ["where", "difference", "95 % interval", "n", "p (Holm)", "detectable", "verdict"]
+
+
+def _line(table: Table, name: str, where: str, d: Difference, outcome: str) -> list[str]:
+    p = d.paired
+    low, high = (signed(end, table.kind) for end in (p.low, p.high))
+    return [
+        name,
+        where,
+        signed(p.diff, table.kind),
+        DASH if math.isnan(p.half) else f"{low} to {high}{_episodes(d, table.kind)}",
+        str(p.n),
+        stats.p_text(d.holm_p) if d.testable else DASH,
+        number(d.detectable, table.kind) if d.testable else DASH,
+        outcome,
+    ]
 
 
 def beside_grid(table: Table) -> Grid:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cml_bench import titles
 from cml_bench.figures import style
 from cml_bench.records import Record
 from cml_bench.report import charts
@@ -11,7 +12,7 @@ from cml_bench.study.plan import Plan
 
 def sections(plan: Plan, records: dict[str, Record]) -> list[dict[str, Any]]:
     """Each experiment's charts: for each shot, scores in validation and in training."""
-    by_experiment, names, order, named = [], labels(plan), style.order(plan), titles(plan)
+    by_experiment, names, order, named = [], labels(plan), style.order(plan), experiments(plan)
     most = max(8, charts.MOST_POINTS // max(1, 2 * len(records)))
     for name, methods in plan.members.items():
         drawn: dict[str, list[charts.Curve]] = {}
@@ -43,8 +44,8 @@ def _members(methods: Mapping[str, Mapping[int, Sequence[str]]]) -> set[str]:
 
 
 def labels(plan: Plan) -> dict[tuple[str, str], str]:
-    """Experiment and run -> its label in the tables. The run's key where no table has it, or where
-    two runs have one label.
+    """Experiment and run -> its label in the tables, or the title of its key where no table has it.
+    The key itself where two runs have one label.
     """
     in_tables: dict[tuple[str, str], str] = {}
     for table in plan.tables.values():
@@ -54,13 +55,13 @@ def labels(plan: Plan) -> dict[tuple[str, str], str]:
                     in_tables.setdefault((experiment, row.run), row.label)
     found = {}
     for name, methods in plan.members.items():
-        every = [in_tables.get((name, key), key) for key in methods]
+        every = [in_tables.get((name, key), titles.of(key)) for key in methods]
         for key, label in zip(methods, every, strict=True):
             found[name, key] = label if every.count(label) == 1 else key
     return found
 
 
-def titles(plan: Plan) -> dict[str, str]:
+def experiments(plan: Plan) -> dict[str, str]:
     """Experiment -> the title of the first table, else figure, that shows it. Its key where there
     is none, and beside a title that two experiments have.
     """

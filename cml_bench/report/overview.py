@@ -3,6 +3,7 @@
 ``evidence/profiles.py`` has the definitions. Imports no torch.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,8 @@ from cml_bench.evidence.profiles import Improvement, Profile
 from cml_bench.evidence.table import Table
 from cml_bench.figures import style
 from cml_bench.figures.style import COLOURS
-from cml_bench.report.charts import Spec, on_phones, short
+from cml_bench.report.charts import DASHES, Spec, on_phones, short
 from cml_bench.study.plan import Plan
-
-_DASHES = ([1, 0], [2, 2], [6, 2], [8, 2, 2, 2])
 
 
 def section(plan: Plan, table: Table) -> list[Spec]:
@@ -31,12 +30,11 @@ def looks(plan: Plan, table: Table) -> dict[str, tuple[str, list[int]]]:
     """Label of a row -> its colour, that of its method in all charts, and its dashes, which
     differ where a colour comes again.
     """
-    order, found = style.order(plan), {}
-    runs = [row.run for row in plan.tables[table.key].rows]
-    for place, row in enumerate(plan.tables[table.key].rows):
-        number = order.index(row.run)
-        again = number // len(COLOURS) + runs[:place].count(row.run)
-        found[row.label] = (COLOURS[number % len(COLOURS)], _DASHES[again % len(_DASHES)])
+    order, found, seen = style.order(plan), {}, Counter[str]()
+    for row in plan.tables[table.key].rows:
+        colour = COLOURS[order.index(row.run) % len(COLOURS)]
+        found[row.label] = (colour, DASHES[seen[colour] % len(DASHES)])
+        seen[colour] += 1
     return found
 
 

@@ -179,7 +179,7 @@ def _section(plan: Plan, table: Table, out: Path) -> dict[str, Any]:
         main = replace(main, header=["shots", "method", *main.header[2:]])
     else:
         main = replace(main, header=["method", *main.header[1:]])
-    differences = grids.difference_grid(table)
+    differences, raises = grids.difference_grid(table), grids.raise_grid(table)
     counts = summary.tally([table])
     return {
         "key": table.key,
@@ -189,6 +189,7 @@ def _section(plan: Plan, table: Table, out: Path) -> dict[str, Any]:
         "forest": forest.panels(table),
         "batches": batches.panels(table),
         "differences": differences if differences.rows else None,
+        "raises": raises if raises.rows else None,
         "overview": overview.section(plan, table),
         "beside": beside.section(table),
         "explanation": forms.explanation(table),

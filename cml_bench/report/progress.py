@@ -12,7 +12,7 @@ from cml_bench.evidence.change import Change
 from cml_bench.evidence.progress import Arrival, Course, Reached, arrivals, courses, where
 from cml_bench.evidence.table import Table
 from cml_bench.report import overview
-from cml_bench.report.charts import Spec, on_phones, short, thinned
+from cml_bench.report.charts import DASHES, Spec, on_phones, short, thinned
 from cml_bench.report.grids import DASH, Grid, number, signed
 from cml_bench.study.plan import Plan
 
@@ -21,7 +21,6 @@ MOST_STEPS = 60
 
 _QUARTERS = {"a quarter": 0.25, "half": 0.5, "three quarters": 0.75, "the end": 1.0}
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-_DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2])
 
 
 def sections(plan: Plan, tables: Sequence[Table]) -> list[dict[str, Any]]:
@@ -270,11 +269,15 @@ def _layers(y: Spec, shots: Sequence[int], size: int) -> list[Spec]:
         },
         {
             "mark": {"type": "area", "opacity": 0.18, "clip": True, "aria": False},
-            "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
+            "encoding": {
+                "y": {**y, "field": "low"},
+                "y2": {"field": "high"},
+                "detail": {"field": "shots", "type": "nominal"},  # a band for each shot
+            },
         },
         {
             "mark": {"type": "line", "strokeWidth": 2},
-            "encoding": {"y": {**y, "field": "gain"}, "strokeDash": _by_shot(shots, _DASHES)},
+            "encoding": {"y": {**y, "field": "gain"}, "strokeDash": _by_shot(shots, DASHES)},
         },
         {
             "mark": {"type": "point", "filled": True, "size": size, "opacity": 1},

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from cml_bench import texts
+from cml_bench import texts, titles
 from cml_bench.evidence import frames
 from cml_bench.records import Record
 from cml_bench.report.grids import DASH, Grid
-from cml_bench.report.learning import labels, titles
+from cml_bench.report.learning import experiments, labels
 from cml_bench.study.plan import Plan
 from cml_bench.study.status import State
 
@@ -32,7 +32,7 @@ def costs(plan: Plan, records: dict[str, Record]) -> Grid:
         "parameters",
         "peak memory, MB",
     ]
-    names, named, rows = labels(plan), titles(plan), []
+    names, named, rows = labels(plan), experiments(plan), []
     for name, methods in plan.members.items():
         for key, by_shot in methods.items():
             for shot, ids in sorted(by_shot.items()):
@@ -88,7 +88,7 @@ def failure(state: State, folder: Path) -> dict[str, Any]:
             )
             logs.append((name, texts.controls_escaped("\n".join(lines[-_LOG_LINES:])), len(lines)))
     return {
-        "title": state.title,
+        "title": titles.within(state.title),
         "state": state.state,
         "more": state.more,
         "folder": folder.name,
@@ -104,8 +104,8 @@ def listed(records: dict[str, Record]) -> Grid:
         rows.append(
             [
                 record.folder.name,
-                s.method,
-                s.data_id,
+                titles.of(s.method),
+                titles.of(s.data.name) + s.data_id.removeprefix(s.data.name),
                 str(s.shot),
                 str(s.seed),
                 f"{s.steps:,}",

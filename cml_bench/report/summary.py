@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from cml_bench import titles
 from cml_bench.data import references
 from cml_bench.evidence.table import Cell, Table, TableRow
 from cml_bench.evidence.verdict import CANNOT_TELL, DIFFERS, GAIN, LOSS, REPRODUCED, UNDECIDED
@@ -15,6 +16,7 @@ from cml_bench.figures.outcomes import NOT_TESTED, look
 from cml_bench.readings import META
 from cml_bench.records import FINISHED, Record
 from cml_bench.registry import CML
+from cml_bench.report import learning
 from cml_bench.report.grids import DASH, numbers
 from cml_bench.spec import Protocol, RunSpec
 from cml_bench.study.plan import Plan
@@ -132,8 +134,8 @@ def _what(plan: Plan) -> str:
         if sizes
     ]
     return (
-        f"Methods: {_once(spec.method for spec in specs)}; data:"
-        f" {_once(spec.data.name for spec in specs)}; protocol: {_once(protocols)};"
+        f"Methods: {_once(titles.of(spec.method) for spec in specs)}; data:"
+        f" {_once(titles.of(spec.data.name) for spec in specs)}; protocol: {_once(protocols)};"
         f" {f'γ = {_numbers(gammas)}; ' if gammas else ''}{', '.join(n)}."
     )
 
@@ -158,13 +160,17 @@ def _runs(states: dict[str, State]) -> list[str]:
 def facts(plan: Plan) -> list[str]:
     """How the study was run, one sentence an experiment."""
     study, specs = plan.study, plan.specs
-    said = []
+    said, labels, named = [], learning.labels(plan), learning.experiments(plan)
     for name, experiment in study.experiments.items():
         members = plan.members[name].items()
         mine = [
-            (key, specs[run]) for key, shots in members for ids in shots.values() for run in ids
+            (labels[name, key], specs[run])
+            for key, shots in members
+            for ids in shots.values()
+            for run in ids
         ]
-        text = f"{name}: {experiment.data}, {experiment.network}, {experiment.way}-way, "
+        text = f"{named[name]}: {titles.of(experiment.data)}, {titles.of(experiment.network)},"
+        text += f" {experiment.way}-way, "
         text += f"{', '.join(map(str, experiment.shots))} shots"
         text += f", class splits {', '.join(experiment.splits)}" if experiment.splits else ""
         text += f", training seeds {_numbers({spec.seed for _, spec in mine})}"
@@ -197,7 +203,7 @@ def _optimiser(protocol: Protocol) -> str:
 
 
 def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
-    """How the methods are trained: ``maml, boil: 30,000 outer steps of 4 tasks, …``.
+    """How the methods are trained: ``MAML, BOIL: 30,000 outer steps of 4 tasks, …``.
 
     Methods of one recipe share a sentence. ``runs`` are names of rows and their runs. A row that
     has another name than its method is explained.
@@ -207,9 +213,11 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
         if spec.network is not None:  # something is trained
             p = spec.protocol
             text = (
-                f"{spec.steps:,} outer steps of {p.meta_batch} tasks, {_optimiser(p)},"
-                f" validation every {p.val_every} steps on {p.val_tasks} tasks, selection"
+                f"{spec.steps:,} outer steps of {_tasks(p.meta_batch)}, {_optimiser(p)},"
+                f" validation every {p.val_every:,} steps on {_tasks(p.val_tasks)}, selection"
                 f" {p.selection}"
+                if spec.steps
+                else "no outer step"
             )
             groups.setdefault(text, []).append((_named(key, spec), spec))
     sentences = []
@@ -224,14 +232,19 @@ def _recipes(runs: list[tuple[str, RunSpec]]) -> list[str]:
     return sentences
 
 
-def _named(key: str, spec: RunSpec) -> str:
-    """``maml``, or ``frozen (maml+cml, co-learner frozen)``."""
-    told = [spec.method] * (key != spec.method)
+def _named(label: str, spec: RunSpec) -> str:
+    """``MAML``, or ``A control (MAML + CML, co-learner frozen)``."""
+    method = titles.of(spec.method)
+    told = [method] * (label != method)
     told += ["co-learner frozen"] * spec.frozen
     told += [f"Gaussian gradient noise {spec.protocol.gradient_noise:g}"] * bool(
         spec.protocol.gradient_noise
     )
-    return f"{key} ({', '.join(told)})" if told else key
+    return f"{label} ({', '.join(told)})" if told else label
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'s' * (count != 1)}"
 
 
 def _queries(query: int | str) -> str:

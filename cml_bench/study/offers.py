@@ -7,7 +7,7 @@ import json
 import sys
 import textwrap
 import typing
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -32,18 +32,42 @@ def text(kind: str, width: int) -> str:
     width = max(width, _NARROWEST)
     start = f"Options are set under {_PLACES[kind]}; the value behind = is the default."
     blocks = [textwrap.fill(start, width)]
-    if kind == "methods":
-        for name in registry.methods.names():
-            cls = registry.methods.get(name)
-            also = f" (and {name}{registry.CML})" if cls.accepts_colearner else ""
-            blocks.append(_block(name + also, explanation(cls), _options(cls.Options), width))
-        blocks.append(_colearner(width))
-    else:
-        known = registry.datasets if kind == "data" else registry.networks
-        for name in known.names():
-            plugin: Any = known.get(name)
-            blocks.append(_block(name, explanation(plugin), _options(plugin.Options), width))
+    blocks += [
+        _block(title, explanation(plugin), _options(plugin.Options), width)
+        for title, plugin in _titled(kind)
+    ]
+    blocks += [_colearner(width)] if kind == "methods" else []
     return "\n\n".join(blocks)
+
+
+def brief(width: int) -> str:
+    """All kinds: a line for each name, in lines of ``width``, and how to see the options."""
+    width, blocks = max(width, _NARROWEST), []
+    for kind in KINDS:
+        lines = [f"{kind}, with their options: python -m cml_bench list {kind}"]
+        for title, plugin in _titled(kind):
+            lines += textwrap.wrap(
+                f"{title}: {explanation(plugin)}",
+                width,
+                initial_indent="  ",
+                subsequent_indent="      ",
+            )
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _titled(kind: str) -> Iterator[tuple[str, Any]]:
+    """Each name of a kind as a list shows it, with its class."""
+    by_kind: dict[str, Any] = {
+        "methods": registry.methods,
+        "data": registry.datasets,
+        "networks": registry.networks,
+    }
+    known = by_kind[kind]
+    for name in known.names():
+        plugin = known.get(name)
+        also = kind == "methods" and plugin.accepts_colearner
+        yield f"{name} (and {name}{registry.CML})" if also else name, plugin
 
 
 def explanation(cls: type) -> str:

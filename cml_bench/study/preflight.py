@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from cml_bench import titles
 from cml_bench.data import prepared
 from cml_bench.errors import UserError
 from cml_bench.records import Store, untestable
@@ -26,8 +27,8 @@ def blocked(plan: Plan) -> dict[str, str]:
         if item.terms and name not in study.acknowledged:
             names = ", ".join((*study.acknowledged, name))
             reasons[item.data_id] = (
-                f"the terms of use of {name} are not acknowledged: read {item.terms}, then add"
-                f" `acknowledged: [{names}]` to the configuration, or start Snakemake with"
+                f"the terms of use of {titles.of(name)} are not acknowledged: read {item.terms},"
+                f" then add `acknowledged: [{names}]` to the configuration, or start Snakemake with"
                 f' `--config "acknowledged=[{names}]"`'
             )
             continue
@@ -36,8 +37,9 @@ def blocked(plan: Plan) -> dict[str, str]:
             place = folder / "downloads" / item.store / file.name
             if not place.exists():
                 reasons[item.data_id] = (
-                    f"{file.name} of {name} must be fetched by hand: get it from {file.page} and"
-                    f" put it at {place}, or name your copy under `sources` in the configuration"
+                    f"{file.name} of {titles.of(name)} must be fetched by hand: get it from"
+                    f" {file.page} and put it at {place}, or name your copy under `sources` in the"
+                    " configuration"
                 )
     return reasons
 

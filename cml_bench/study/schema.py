@@ -224,7 +224,7 @@ class TableConfig(Model):
         (),
         description=(
             "methods whose untrained network is a row, too: 0 outer steps, adapted on the same test"
-            " tasks; the notes say trained minus untrained"
+            " tasks; a block tells trained minus untrained"
         ),
     )
     paper: str = Field("", description="key of the published table that the cells are set beside")

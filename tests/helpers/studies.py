@@ -38,3 +38,19 @@ def changed(path: str, value) -> dict:
         node = node[int(part)] if isinstance(node, list) else node[part]
     node[last] = value
     return content
+
+
+def plugged(**changes) -> dict:
+    """An experiment of plug-ins alone: a method ``headonly``, data ``blobs``, network
+    ``shallow``.
+    """
+    return {
+        "data": "blobs",
+        "network": "shallow",
+        "way": 3,
+        "shots": [1],
+        "query": 3,
+        "runs_per_job": 2,
+        "methods": {"headonly": {}, "headonly+cml": {}},
+        **changes,
+    }
