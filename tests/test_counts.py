@@ -34,7 +34,7 @@ def file(tmp_path) -> Path:
 
 
 def entries(resolved) -> list[Path]:
-    return sorted(work.cache_of(resolved).iterdir())
+    return sorted(work.cache_of(Path(resolved.study.results)).iterdir())
 
 
 def test_a_plan_traces_nothing(file, counted, tmp_path):
@@ -63,7 +63,7 @@ def test_counts_do_not_depend_on_seeds_splits_and_budgets(resolved):
 
 
 def test_a_damaged_or_foreign_entry_is_counted_again(resolved, counted):
-    cache = work.cache_of(resolved)
+    cache = work.cache_of(Path(resolved.study.results))
     whole = estimate.add(resolved, cache)
     one, other = entries(resolved)[:2]
     good, told = one.read_bytes(), len(counted)

@@ -64,7 +64,7 @@ def main() -> int:
     plan = Plan.model_validate_json(sys.stdin.buffer.read())
     try:
         plugins.use(plan.study.plugins, plan.study.study)
-        counted = counts(plan, work.cache_of(plan))
+        counted = counts(plan, work.cache_of(Path(plan.study.results)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

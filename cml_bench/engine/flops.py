@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import Examples, Task
@@ -68,6 +67,10 @@ def _outer_step(method: Method, groups: Groups, task: Task) -> None:
 
 
 def _counted(work: Callable[[], None]) -> int:
+    # This loads PyTorch's compiler, which takes longer than the rest of a training's start. So it
+    # is imported where something is counted.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()

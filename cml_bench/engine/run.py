@@ -47,6 +47,7 @@ from cml_bench.records import (
     write_record,
 )
 from cml_bench.spec import Evaluation, RunSpec
+from cml_bench.study import work
 from cml_bench.system.locks import run_lock
 
 _STATUS_TASKS = 100  # validation tasks from which a run may be said to have collapsed
@@ -150,7 +151,6 @@ def _finish(training: Training) -> Record:
     arrays = _tested(training, models, steps)
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
     write_episodes(folder, arrays)
-    plain = build_method(spec, training.data, "plain")
     content = content_of(spec, training.engine, training.data, arrays) | {
         "source": training.source.model_dump(mode="json", exclude_unset=True),
         "status": _status(training),
@@ -158,13 +158,26 @@ def _finish(training: Training) -> Record:
         "parameters": _parameters(training.method),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "tasks_at_once": training.tasks_at_once,
-        "flops": task_flops(plain, training.data, spec.way, spec.shot, spec.query),
+        "flops": _flops(training),
         "curves": rounded(training.curves),
     }
     record = write_record(folder, content)
     checkpoint.clear(folder)
     forget_progress(folder)
     return record
+
+
+def _flops(training: Training) -> dict[str, int]:
+    """FLOPs of a task, see :func:`task_flops`; those that the study's plan kept, if there are any.
+
+    To count takes longer than the rest of a small training: it loads PyTorch's compiler.
+    """
+    spec = training.spec
+    kept = work.kept(work.cache_of(training.settings.results), work.kind(spec))
+    if kept is not None:
+        return kept.model_dump(include={"adaptation", "inference", "training"})
+    plain = build_method(spec, training.data, "plain")
+    return task_flops(plain, training.data, spec.way, spec.shot, spec.query)
 
 
 def _selected(training: Training) -> tuple[Models, dict[str, int]]:

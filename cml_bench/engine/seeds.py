@@ -25,7 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.adam import adam
 
 from cml_bench.engine.compiled import PRODUCTS, CompiledStep, Outputs, compiled, constant_free
-from cml_bench.engine.step import check_colearner, clamp
+from cml_bench.engine.step import Adam, check_colearner, clamp
 from cml_bench.engine.train import Training
 from cml_bench.methods.base import Groups, Method
 from cml_bench.spec import RunSpec
@@ -48,7 +48,7 @@ class Together:
         self.trainings, self.seeds = trainings, seeds
         self._programs: dict[Hashable, Callable[..., Outputs] | None] = {}  # by the method's phase
         # The trainings whose parameters and averages are views of the stacks made here.
-        self._bound: list[tuple[Training, torch.optim.Adam]] = []
+        self._bound: list[tuple[Training, Adam]] = []
         self._sums: Tensor | None = None  # of losses and scores (kinds, S), since their last pause
         for place, training in trainings.items():
             training.seeds, training.place = seeds, place
