@@ -44,13 +44,16 @@ def test_a_plan_traces_nothing(file, counted, tmp_path):
     assert plan.read_plan(out).runs
 
 
-def test_a_plan_that_is_printed_traces_each_program_once(file, resolved, capsys, monkeypatch):
+def test_a_plan_that_is_printed_has_its_keys_and_traces_each_program_once(
+    file, resolved, capsys, monkeypatch
+):
     assert main(["plan", "--config", str(file), "--json"]) == 0
     first = capsys.readouterr().out
     assert len(entries(resolved)) == len(work.kinds(resolved)) < len(resolved.runs)
     monkeypatch.setattr(work, "_counted_apart", lambda plan: pytest.fail("counted again"))
     assert main(["plan", "--config", str(file), "--json"]) == 0
     assert capsys.readouterr().out == first
+    check_keys(json.loads(first))
 
 
 def test_counts_do_not_depend_on_seeds_splits_and_budgets(resolved):
@@ -98,9 +101,7 @@ RUN = {"id", "folder", "title", "deviates", "gamma_named", "gpu", "spec", "work"
 CELL = {"table", "row", "columns", "shot", "reading", "tasks", "runs", "against"}
 
 
-def test_the_keys_of_a_printed_plan(file, capsys):
-    assert main(["plan", "--config", str(file), "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+def check_keys(printed: dict) -> None:
     assert set(printed) == PLAN
     assert all(set(run) == RUN for run in printed["runs"])
     assert all(set(run["work"]) == {"steps", "flops", "bytes"} for run in printed["runs"])

@@ -30,7 +30,7 @@ def modules(code: str) -> set[str]:
     return set(done.stdout.splitlines())
 
 
-def test_a_training_whose_flops_are_counted_already_loads_no_compiler(tmp_path):
+def test_a_training_loads_no_report_libraries_and_no_compiler_if_its_flops_are_known(tmp_path):
     spec = sinusoid_spec("maml+cml", steps=2)
     counted = run(spec, Settings(results=tmp_path / "counted", report=lambda text: None))
     work.keep(work.cache_of(tmp_path), work.kind(spec), estimate._count(spec))
@@ -40,6 +40,7 @@ def test_a_training_whose_flops_are_counted_already_loads_no_compiler(tmp_path):
     loaded = modules(f"from cml_bench.__main__ import main\nassert main({command!r}) == 0")
     assert "cml_bench.engine.compiled" in loaded
     assert not {"torch._inductor", "torch._dynamo"} & loaded
+    assert not {"torchvision", "pandas", "scipy", "matplotlib", "sklearn"} & loaded
     record = Store(tmp_path).read(spec)
     assert record.content["flops"] == counted.content["flops"]
     assert record.content["curves"]["train"] == counted.content["curves"]["train"]

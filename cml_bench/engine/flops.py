@@ -6,8 +6,22 @@ import torch
 
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import Examples, Task
+from cml_bench.engine.build import build_method
 from cml_bench.engine.step import expand
 from cml_bench.methods.base import Groups, Method, Params, Scores
+from cml_bench.spec import RunSpec
+from cml_bench.study import work
+
+_COUNTED: dict[str, dict[str, int]] = {}  # in this process, by kind of run
+
+
+def flops_of(spec: RunSpec, data: DataSet) -> dict[str, int]:
+    """:func:`task_flops` of a run, counted once in a process for all seeds and budgets."""
+    kind = work.kind(spec)
+    if kind not in _COUNTED:
+        method = build_method(spec, data, "plain")
+        _COUNTED[kind] = task_flops(method, data, spec.way, spec.shot, spec.query)
+    return _COUNTED[kind]
 
 
 def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int) -> dict[str, int]:

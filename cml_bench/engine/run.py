@@ -24,7 +24,7 @@ from cml_bench.engine.build import (
 from cml_bench.engine.content import content_of, evaluation_content, rounded
 from cml_bench.engine.device import forget_peak_memory, placed
 from cml_bench.engine.evaluate import Result, evaluate
-from cml_bench.engine.flops import task_flops
+from cml_bench.engine.flops import flops_of
 from cml_bench.engine.models import read_models, write_models
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.readings import Models, counted, test_results
@@ -168,16 +168,14 @@ def _finish(training: Training) -> Record:
 
 
 def _flops(training: Training) -> dict[str, int]:
-    """FLOPs of a task, see :func:`task_flops`; those that the study's plan kept, if there are any.
+    """FLOPs of a task, see :func:`flops_of`; those that the study's plan kept, if there are any.
 
     To count takes longer than the rest of a small training: it loads PyTorch's compiler.
     """
-    spec = training.spec
-    kept = work.kept(work.cache_of(training.settings.results), work.kind(spec))
-    if kept is not None:
-        return kept.model_dump(include={"adaptation", "inference", "training"})
-    plain = build_method(spec, training.data, "plain")
-    return task_flops(plain, training.data, spec.way, spec.shot, spec.query)
+    kept = work.kept(work.cache_of(training.settings.results), work.kind(training.spec))
+    if kept is None:
+        return flops_of(training.spec, training.data)
+    return kept.model_dump(include={"adaptation", "inference", "training"})
 
 
 def _selected(training: Training) -> tuple[Models, dict[str, int]]:
