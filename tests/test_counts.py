@@ -7,10 +7,11 @@ import pytest
 
 from cml_bench.__main__ import main
 from cml_bench.costs import estimate
+from cml_bench.engine import flops
 from cml_bench.study import cost, plan, work
-from cml_bench.study.config import parse
+from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
-from tests.helpers.checkouts import CONFIG
+from tests.helpers.checkouts import CONFIG, ROOT
 
 
 @pytest.fixture
@@ -63,6 +64,25 @@ def test_counts_do_not_depend_on_seeds_splits_and_budgets(resolved):
     assert work.kind(spec.model_copy(update={"seed": 9, "steps": 8, "protocol": longer})) == of
     for change in ({"shot": 7}, {"way": 9}, {"query": 3}, {"version": 99}, {"options": {}}):
         assert work.kind(spec.model_copy(update=change)) != of, change
+
+
+def test_what_computes_the_same_is_counted_once_in_a_process(resolved, monkeypatch):
+    """The seeds of a run do, and CIFAR-FS and FC100, whose images have one size."""
+    paper = resolve(read(ROOT / "configs" / "paper.yaml"), "paper")
+    cifar = [run.spec for run in paper.runs if run.spec.data.name in ("cifar_fs", "fc100")]
+    made = []
+    zero = dict.fromkeys(("adaptation", "inference", "training"), 0)
+    monkeypatch.setattr(flops, "_COUNTED", {})
+    monkeypatch.setattr(flops, "task_flops", lambda method, *rest: made.append(rest) or zero)
+    for spec in cifar:
+        estimate._count(spec)
+    assert {data.name for data, *_ in made} == {cifar[0].data.name}
+    assert 1 < len(made) < len({work.kind(spec) for spec in cifar})
+    del made[:]
+    for run in resolved.runs:
+        if run.spec.network:
+            estimate._count(run.spec)
+    assert len(made) == len(work.kinds(resolved))
 
 
 def test_a_damaged_or_foreign_entry_is_counted_again(resolved, counted):

@@ -1,5 +1,6 @@
 """What a task costs, independent of the machine."""
 
+import json
 from collections.abc import Callable
 
 import torch
@@ -12,16 +13,20 @@ from cml_bench.methods.base import Groups, Method, Params, Scores
 from cml_bench.spec import RunSpec
 from cml_bench.study import work
 
-_COUNTED: dict[str, dict[str, int]] = {}  # in this process, by kind of run
+_COUNTED: dict[str, dict[str, int]] = {}  # in this process
 
 
 def flops_of(spec: RunSpec, data: DataSet) -> dict[str, int]:
-    """:func:`task_flops` of a run, counted once in a process for all seeds and budgets."""
-    kind = work.kind(spec)
-    if kind not in _COUNTED:
-        method = build_method(spec, data, "plain")
-        _COUNTED[kind] = task_flops(method, data, spec.way, spec.shot, spec.query)
-    return _COUNTED[kind]
+    """:func:`task_flops` of a run, counted once in a process for all runs that compute the same:
+    whatever their seeds and budgets, and whatever their examples are, if these have one shape.
+    """
+    method, like = build_method(spec, data, "plain"), json.loads(work.kind(spec))
+    if method.network.takes != "nodes":  # a graph has sizes of its own
+        like["data"] = [data.kind, data.input_shape, data.outputs(spec.way)]
+    key = json.dumps(like)
+    if key not in _COUNTED:
+        _COUNTED[key] = task_flops(method, data, spec.way, spec.shot, spec.query)
+    return _COUNTED[key]
 
 
 def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int) -> dict[str, int]:
