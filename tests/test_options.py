@@ -37,6 +37,17 @@ ALL = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, data_dir):
+    """A run without any of the options."""
+    settings = Settings(
+        results=tmp_path_factory.mktemp("plain"), data_dir=data_dir, report=lambda text: None
+    )
+    return run(
+        glyph_spec("maml+cml", protocol_options={"val_every": 4, "epoch_steps": 4}), settings
+    )
+
+
 def twin_of(settings):
     return Settings(**{**settings.__dict__, "results": settings.results / "twin"})
 
@@ -44,10 +55,7 @@ def twin_of(settings):
 @pytest.mark.parametrize(
     "option", [{k: v} for k, v in ALL.items() if k not in ("val_every", "epoch_steps")], ids=str
 )
-def test_each_option_changes_the_run_and_its_id(option, settings):
-    plain = run(
-        glyph_spec("maml+cml", protocol_options={"val_every": 4, "epoch_steps": 4}), settings
-    )
+def test_each_option_changes_the_run_and_its_id(option, plain, settings):
     spec = glyph_spec("maml+cml", protocol_options={"val_every": 4, "epoch_steps": 4, **option})
     changed = run(spec, settings)
     assert changed.spec.id != plain.spec.id
