@@ -30,7 +30,11 @@ q = '$(subst ','\'',$(value $1))'
 RUN := $(call q,BIN)/python -m
 # A test process has one thread. Two processes with one thread are faster than one process with two,
 # and the results do not depend on the machine.
-TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Python keeps what it has compiled: the tests start some hundred processes.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+# A process takes a row of tests, so what the tests of a file share is mostly made once; a process
+# that is done takes over some of the other's.
+PYTEST := pytest -n 2 --dist worksteal
 
 .PHONY: setup demo test test-slow test-gpu test-all gate gate-reference study plan benchmark lint \
 	lint-slow format docs traces clean
@@ -53,10 +57,10 @@ demo: setup
 	$(RUN) snakemake --cores=$(call q,CORES) --configfile configs/demo.yaml
 
 test: setup
-	$(TEST_ENV) $(RUN) pytest -n 2 -m "not slow and not gpu" $(ARGS)
+	$(TEST_ENV) $(RUN) $(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-slow: setup
-	$(TEST_ENV) $(RUN) pytest -n 2 -m "slow and not gpu" $(ARGS)
+	$(TEST_ENV) $(RUN) $(PYTEST) -m "slow and not gpu" $(ARGS)
 
 test-all: test test-slow
 

@@ -107,7 +107,9 @@ def run(args: argparse.Namespace) -> None:
             sizes = _SIZES[:1] if args.quick else _SIZES
             config = measure.ROOT / "configs" / ("ci.yaml" if args.quick else "paper.yaml")
             repeats = min(3, args.repeats)
-            rows = rows + startup.measure(Path(folder), config, sizes, repeats, rng, say)
+            rows = rows + startup.measure(
+                Path(folder), config, sizes, repeats, rng, say, compiling=not args.quick
+            )
     keep(rows, doubts=())
 
 

@@ -47,8 +47,9 @@ def measure(
     repeats: int,
     rng: random.Random,
     say: Callable[[str], None],
+    compiling: bool = True,
 ) -> list[dict[str, Any]]:
-    """Rows of imports, dry runs, planning, starts of runs and compiling.
+    """Rows of imports, dry runs, planning, starts of runs and, if asked for, ``compiling``.
 
     Dry runs are of studies of ``sizes`` runs, and ``config`` is what is planned. Imports, dry runs
     and planning are timed ``repeats`` times, each time in a random order; the rest is timed once.
@@ -64,7 +65,7 @@ def measure(
         commands[DAG, "plan cached", runs] = call
     times = _in_turns(commands, repeats, rng, log) | first
     times |= _planning(folder, config, repeats, rng, log)
-    times |= _starts(folder, log) | _compiling(folder, log)
+    times |= _starts(folder, log) | (_compiling(folder, log) if compiling else {})
     return [_row(key, took, say) for key, took in times.items()]
 
 

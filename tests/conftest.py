@@ -35,13 +35,19 @@ def real_data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """Glyphs at 16 pixels, prepared once."""
-    folder = tmp_path_factory.mktemp("data")
+@pytest.fixture(scope="session")
+def glyphs16(tmp_path_factory) -> Path:
+    """Glyphs at 16 pixels, prepared once. Tests take copies: see ``data_dir``."""
+    folder = tmp_path_factory.mktemp("glyphs")
     cls = registry.datasets.get("glyphs")
     cls(cls.Options(size=16)).prepare(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory, glyphs16) -> Path:
+    """A folder with prepared glyphs at 16 pixels."""
+    return shutil.copytree(glyphs16, tmp_path_factory.mktemp("data"), dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.helpers import awkward_clone
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_a_whole_study_in_folders_with_awkward_names_writes_nothing_beside_them(tmp_path):
     home, config = awkward_clone.clone(tmp_path), awkward_clone.study()
     before = awkward_clone.around(tmp_path, home, config)

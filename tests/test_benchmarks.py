@@ -13,7 +13,8 @@ from benchmarks import hours, measure, show
 from benchmarks.workloads import PACKAGES, RATES, WAY, WORKLOADS
 from cml_bench.engine import compiled, seeds
 from cml_bench.errors import UserError
-from cml_bench.study import cost
+from cml_bench.study import config, cost, work
+from cml_bench.study.plan import cached
 from tests.helpers.peers import CASES, gradients, made
 
 RESULTS = measure.ROOT / "benchmarks" / "results"
@@ -193,6 +194,8 @@ def test_the_hours_of_the_papers_tables_are_those_of_the_committed_rates(monkeyp
     """Counting the FLOPs of every kind of run takes a minute."""
     monkeypatch.chdir(measure.ROOT)
     assert shown("docs/reproduce.md", show.HOURS) == hours.paper(RESULTS)
+    kept = work.counted(cached(config.merged([hours.STUDY]), hours.STUDY))
+    assert cost.summary(kept).startswith("study paper: ")
 
 
 def test_the_table_of_graphs_says_what_is_missed_and_by_how_much():

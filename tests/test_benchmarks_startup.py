@@ -5,6 +5,7 @@ import random
 import pytest
 
 from benchmarks import measure, show, startup
+from cml_bench.engine import compiled
 
 CONFIG = measure.ROOT / "configs" / "paper.yaml"
 NAMES = ("plan", "dry run", "plan with hours")
@@ -66,3 +67,24 @@ def test_rows_of_planning_are_a_table_and_no_curve(calls, tmp_path):
 def test_a_dry_run_is_a_curve_over_runs():
     row = startup._row((startup.DAG, "plan cached", 10), [(2.0, 1.0)], lambda text: None)
     assert (row["axis"], row["value"], row["blocks"]) == ("runs", 10, 1)
+
+
+def test_a_step_is_compiled_with_an_empty_cache_and_then_with_the_one_it_left(
+    monkeypatch, tmp_path
+):
+    """A quick run compiles nothing, so what is timed is run here; its graph is interpreted."""
+    made, caches = [], []
+    monkeypatch.setattr(compiled, "compiled", lambda graph, _: made.append(graph) or graph)
+
+    def timed(arguments, log, **environment):
+        exec(arguments[-1], {})
+        caches.append(environment["TORCHINDUCTOR_CACHE_DIR"])
+        return 2.0, 1.0
+
+    monkeypatch.setattr(startup, "timed", timed)
+    monkeypatch.setattr(compiled, "available", lambda: True)
+    found = startup._compiling(tmp_path, tmp_path / "log")
+    assert caches == 2 * [str(tmp_path / "compiled")]
+    assert len(made) == len(found) == 2
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    assert startup._compiling(tmp_path, tmp_path / "log") == {}

@@ -7,10 +7,11 @@ import pytest
 
 from cml_bench.__main__ import main
 from cml_bench.costs import estimate
+from cml_bench.engine import flops
 from cml_bench.study import cost, plan, work
-from cml_bench.study.config import parse
+from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
-from tests.helpers.checkouts import CONFIG
+from tests.helpers.checkouts import CONFIG, ROOT
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def file(tmp_path) -> Path:
 
 
 def entries(resolved) -> list[Path]:
-    return sorted(work.cache_of(resolved).iterdir())
+    return sorted(work.cache_of(Path(resolved.study.results)).iterdir())
 
 
 def test_a_plan_traces_nothing(file, counted, tmp_path):
@@ -44,13 +45,16 @@ def test_a_plan_traces_nothing(file, counted, tmp_path):
     assert plan.read_plan(out).runs
 
 
-def test_a_plan_that_is_printed_traces_each_program_once(file, resolved, capsys, monkeypatch):
+def test_a_plan_that_is_printed_has_its_keys_and_traces_each_program_once(
+    file, resolved, capsys, monkeypatch
+):
     assert main(["plan", "--config", str(file), "--json"]) == 0
     first = capsys.readouterr().out
     assert len(entries(resolved)) == len(work.kinds(resolved)) < len(resolved.runs)
     monkeypatch.setattr(work, "_counted_apart", lambda plan: pytest.fail("counted again"))
     assert main(["plan", "--config", str(file), "--json"]) == 0
     assert capsys.readouterr().out == first
+    check_keys(json.loads(first))
 
 
 def test_counts_do_not_depend_on_seeds_splits_and_budgets(resolved):
@@ -62,8 +66,27 @@ def test_counts_do_not_depend_on_seeds_splits_and_budgets(resolved):
         assert work.kind(spec.model_copy(update=change)) != of, change
 
 
+def test_what_computes_the_same_is_counted_once_in_a_process(resolved, monkeypatch):
+    """The seeds of a run do, and CIFAR-FS and FC100, whose images have one size."""
+    paper = resolve(read(ROOT / "configs" / "paper.yaml"), "paper")
+    cifar = [run.spec for run in paper.runs if run.spec.data.name in ("cifar_fs", "fc100")]
+    made = []
+    zero = dict.fromkeys(("adaptation", "inference", "training"), 0)
+    monkeypatch.setattr(flops, "_COUNTED", {})
+    monkeypatch.setattr(flops, "task_flops", lambda method, *rest: made.append(rest) or zero)
+    for spec in cifar:
+        estimate._count(spec)
+    assert {data.name for data, *_ in made} == {cifar[0].data.name}
+    assert 1 < len(made) < len({work.kind(spec) for spec in cifar})
+    del made[:]
+    for run in resolved.runs:
+        if run.spec.network:
+            estimate._count(run.spec)
+    assert len(made) == len(work.kinds(resolved))
+
+
 def test_a_damaged_or_foreign_entry_is_counted_again(resolved, counted):
-    cache = work.cache_of(resolved)
+    cache = work.cache_of(Path(resolved.study.results))
     whole = estimate.add(resolved, cache)
     one, other = entries(resolved)[:2]
     good, told = one.read_bytes(), len(counted)
@@ -98,9 +121,7 @@ RUN = {"id", "folder", "title", "deviates", "gamma_named", "gpu", "spec", "work"
 CELL = {"table", "row", "columns", "shot", "reading", "tasks", "runs", "against"}
 
 
-def test_the_keys_of_a_printed_plan(file, capsys):
-    assert main(["plan", "--config", str(file), "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+def check_keys(printed: dict) -> None:
     assert set(printed) == PLAN
     assert all(set(run) == RUN for run in printed["runs"])
     assert all(set(run["work"]) == {"steps", "flops", "bytes"} for run in printed["runs"])

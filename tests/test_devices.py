@@ -9,6 +9,7 @@ import torch
 from cml_bench import registry
 from cml_bench.data.episodes import Episodes
 from cml_bench.engine import build
+from cml_bench.engine import step as engine_step
 from cml_bench.engine.build import Settings, choose_path
 from cml_bench.engine.evaluate import Asked, score_all
 from cml_bench.engine.jobs import run_all
@@ -18,7 +19,7 @@ from cml_bench.engine.step import MetaStep, adam, leaves
 from cml_bench.engine.train import Training
 from cml_bench.errors import UserError
 from cml_bench.networks import _maps
-from cml_bench.spec import canonical
+from cml_bench.spec import Evaluation, canonical
 from tests.helpers.cases import Case, images
 from tests.helpers.specs import IMAGE_METHODS, glyph_spec, sinusoid_spec
 
@@ -57,7 +58,8 @@ def test_the_device_reaches_every_tensor(name, net, path, settings):
     network = chosen(
         chosen.Options.read(given, "test"), data.input_shape, data.outputs(spec.way), path
     )
-    method = cls(cls.Options(), network, data.kind)
+    fewer = {"inner_steps": 2} if "inner_steps" in cls.Options.model_fields else {}
+    method = cls(cls.Options.read(fewer, "test"), network, data.kind)
     groups = leaves(method.init(0), META, torch.float32)
     task = Episodes(data, "train", spec.way, spec.shot, spec.query, seed=0).batch(0, 3)
     assert {t.device for t in everything(task)} == {META}
@@ -76,8 +78,8 @@ def test_the_device_reaches_every_tensor(name, net, path, settings):
 @pytest.mark.parametrize("name", ["maml+cml", "mamlpp+cml", "sharp_maml+cml", "cl"])
 def test_a_training_lives_on_its_device(name, settings, monkeypatch):
     """With batches, optimiser, clamp, schedule and running sums of the training loop."""
-    real = torch.optim.Adam  # fused Adam cannot run on a device without storage
-    monkeypatch.setattr(torch.optim, "Adam", lambda groups, fused, **rest: real(groups, **rest))
+    real = engine_step.Adam  # fused Adam cannot run on a device without storage
+    monkeypatch.setattr(engine_step, "Adam", lambda groups, fused, **rest: real(groups, **rest))
     spec = glyph_spec(
         "maml",
         protocol_options={
@@ -149,7 +151,10 @@ def test_what_is_below_the_smallest_normal_number_counts_as_zero_while_a_run_com
 @pytest.mark.parametrize("method", ["maml+cml", "boil", "sharp_maml"])
 def test_bf16_trains_and_is_close_to_float32(method, settings, monkeypatch):
     monkeypatch.setattr(_maps, "_CACHED", 1)  # one image at a time, as with large images
-    spec = glyph_spec(method, steps=8)
+    few = {"val_every": 4, "val_tasks": 8}
+    spec = glyph_spec(
+        method, steps=4, protocol_options=few, evaluation=Evaluation(tasks=4, query=2)
+    )
     exact, rough = (
         run(spec.model_copy(update={"precision": p}), settings) for p in ("float32", "bf16")
     )

@@ -10,8 +10,7 @@ from cml_bench.engine.step import expand
 from tests.helpers.released import batches, build, close, load, scalar, ten_steps
 
 
-@pytest.mark.parametrize("tasks_at_once", [1, 4])
-@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize(("path", "tasks_at_once"), [("plain", 4), ("fast", 1)])
 @pytest.mark.parametrize("name", ["maml", "maml+cml", "boil"])
 def test_ten_official_meta_steps(name, path, tasks_at_once):
     ten_steps(name, path, tasks_at_once)

@@ -112,8 +112,7 @@ def build(file: str, path: str, arrays, tasks_at_once: int) -> Watched:
     return Watched(method, groups, adam(groups, 1e-3), tasks_at_once, limit)
 
 
-@pytest.mark.parametrize("tasks_at_once", [1, 4])
-@pytest.mark.parametrize("path", ["plain", "fast"])
+@pytest.mark.parametrize(("path", "tasks_at_once"), [("plain", 1), ("fast", 4)])
 @pytest.mark.parametrize("file", CASES)
 def test_ten_official_meta_steps(file, path, tasks_at_once):
     arrays = dict(np.load(FOLDER / f"{file}.npz"))

@@ -114,15 +114,11 @@ def test_an_added_seed_leaves_the_other_runs_as_they_are():
     assert len(three - two) == 4
 
 
-# Counting the operations of the whole paper takes a minute, so it is slow; test_grid.py resolves
-# that configuration in any case.
-SHIPPED = [
-    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "paper" else ())
-    for path in sorted((ROOT / "configs").glob("*.yaml"))
-]
+# Counting the operations of the whole paper takes a minute: test_benchmarks.py does it once.
+SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem != "paper")
 
 
-@pytest.mark.parametrize("path", SHIPPED)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_configuration_resolves(path):
     resolved = estimate.add(resolve(read(path), str(path)))
     assert resolved.runs

@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cml_bench.costs import estimate
+from cml_bench.engine.build import Settings
+from cml_bench.engine.run import run
+from cml_bench.records import Store
+from cml_bench.study import work
+from tests.helpers.specs import sinusoid_spec
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -23,10 +30,20 @@ def modules(code: str) -> set[str]:
     return set(done.stdout.splitlines())
 
 
-def test_the_compiler_is_loaded_by_the_compiled_path_alone():
-    loaded = modules("import cml_bench.engine.jobs")
+def test_a_training_loads_no_report_libraries_and_no_compiler_if_its_flops_are_known(tmp_path):
+    spec = sinusoid_spec("maml+cml", steps=2)
+    counted = run(spec, Settings(results=tmp_path / "counted", report=lambda text: None))
+    work.keep(work.cache_of(tmp_path), work.kind(spec), estimate._count(spec))
+    file = tmp_path / "spec.json"
+    file.write_text(spec.model_dump_json())
+    command = ["train", str(file), "--results", str(tmp_path), "--engine", "fast"]
+    loaded = modules(f"from cml_bench.__main__ import main\nassert main({command!r}) == 0")
     assert "cml_bench.engine.compiled" in loaded
     assert not {"torch._inductor", "torch._dynamo"} & loaded
+    assert not {"torchvision", "pandas", "scipy", "matplotlib", "sklearn"} & loaded
+    record = Store(tmp_path).read(spec)
+    assert record.content["flops"] == counted.content["flops"]
+    assert record.content["curves"]["train"] == counted.content["curves"]["train"]
 
 
 def test_a_plan_for_a_file_loads_neither_the_engine_nor_the_compiler(tmp_path):

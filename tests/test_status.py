@@ -99,7 +99,8 @@ def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):
     """
     config = {**changed(), "study": "mended", "results": "mended"}
     assert trained(start(checkout, config)) == 4
-    folder = min((checkout / "mended" / "runs").iterdir())
+    folder, *others = sorted((checkout / "mended" / "runs").iterdir())
+    kept = {other: (other / "record.json").read_bytes() for other in others}
     (folder / "record.json").write_text("{")
     config["tables"]["sinusoid"]["title"] = "Another title"  # makes Snakemake write the table anew
     damaged = start(checkout, config)
@@ -109,6 +110,8 @@ def test_after_damage_the_advice_given_brings_the_whole_table_back(checkout):
     folder.rename(checkout / "mended" / "elsewhere")
     again = start(checkout, config)
     assert (again.returncode, trained(again)) == (0, 1), again.stderr[-3000:]
+    assert (folder / "record.json").exists()
+    assert {other: (other / "record.json").read_bytes() for other in others} == kept
     assert "Another title" in again.stdout
     assert "issing" not in again.stdout, "the table is complete"
 

@@ -175,20 +175,6 @@ def test_the_report_side_imports_no_torch(module):
     assert "torch" not in loaded(f"import cml_bench.{module}")
 
 
-def test_training_and_first_evaluation_load_no_report_libraries(tmp_path):
-    code = f"""
-from pathlib import Path
-from tests.helpers.specs import sinusoid_spec
-from cml_bench.engine.jobs import run_all
-from cml_bench.engine.build import Settings
-settings = Settings(results=Path({str(tmp_path)!r}), report=lambda text: None)
-run_all([sinusoid_spec("maml+cml")], settings)
-"""
-    modules = loaded(code)
-    assert "torch" in modules
-    assert not modules & {"torchvision", "pandas", "scipy", "matplotlib", "sklearn"}
-
-
 def pins(text: str) -> dict[str, str]:
     matches = re.findall(r"^\s*(?:- )?([A-Za-z0-9_.-]+)==(\S+)$", text, flags=re.MULTILINE)
     return {name.lower().replace("_", "-"): version for name, version in matches}

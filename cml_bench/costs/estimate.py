@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cml_bench import plugins
 from cml_bench.engine.build import build_data, build_method
-from cml_bench.engine.flops import task_flops
+from cml_bench.engine.flops import flops_of
 from cml_bench.errors import UserError
 from cml_bench.networks.base import count
 from cml_bench.spec import RunSpec
@@ -51,7 +51,7 @@ def _count(spec: RunSpec) -> work.Counts:
     data = build_data(spec)
     method = build_method(spec, data, "plain")
     return work.Counts(
-        **task_flops(method, data, spec.way, spec.shot, spec.query),
+        **flops_of(spec, data),
         base=count(method.params),
         co=count(method.co.params) if "co" in method.heads else None,
         inner_steps=method.inner_steps,
@@ -64,7 +64,7 @@ def main() -> int:
     plan = Plan.model_validate_json(sys.stdin.buffer.read())
     try:
         plugins.use(plan.study.plugins, plan.study.study)
-        counted = counts(plan, work.cache_of(plan))
+        counted = counts(plan, work.cache_of(Path(plan.study.results)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

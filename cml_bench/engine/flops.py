@@ -1,14 +1,32 @@
 """What a task costs, independent of the machine."""
 
+import json
 from collections.abc import Callable
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import Examples, Task
+from cml_bench.engine.build import build_method
 from cml_bench.engine.step import expand
 from cml_bench.methods.base import Groups, Method, Params, Scores
+from cml_bench.spec import RunSpec
+from cml_bench.study import work
+
+_COUNTED: dict[str, dict[str, int]] = {}  # in this process
+
+
+def flops_of(spec: RunSpec, data: DataSet) -> dict[str, int]:
+    """:func:`task_flops` of a run, counted once in a process for all runs that compute the same:
+    whatever their seeds and budgets, and whatever their examples are, if these have one shape.
+    """
+    method, like = build_method(spec, data, "plain"), json.loads(work.kind(spec))
+    if method.network.takes != "nodes":  # a graph has sizes of its own
+        like["data"] = [data.kind, data.input_shape, data.outputs(spec.way)]
+    key = json.dumps(like)
+    if key not in _COUNTED:
+        _COUNTED[key] = task_flops(method, data, spec.way, spec.shot, spec.query)
+    return _COUNTED[key]
 
 
 def task_flops(method: Method, source: DataSet, way: int, shot: int, query: int) -> dict[str, int]:
@@ -68,6 +86,10 @@ def _outer_step(method: Method, groups: Groups, task: Task) -> None:
 
 
 def _counted(work: Callable[[], None]) -> int:
+    # This loads PyTorch's compiler, which takes longer than the rest of a training's start. So it
+    # is imported where something is counted.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()

@@ -24,7 +24,7 @@ from cml_bench.engine.build import (
 from cml_bench.engine.content import content_of, evaluation_content, rounded
 from cml_bench.engine.device import forget_peak_memory, placed
 from cml_bench.engine.evaluate import Result, evaluate
-from cml_bench.engine.flops import task_flops
+from cml_bench.engine.flops import flops_of
 from cml_bench.engine.models import read_models, write_models
 from cml_bench.engine.precision import computing, dtype_of
 from cml_bench.engine.readings import Models, counted, test_results
@@ -47,6 +47,7 @@ from cml_bench.records import (
     write_record,
 )
 from cml_bench.spec import Evaluation, RunSpec
+from cml_bench.study import work
 from cml_bench.system.locks import run_lock
 
 _STATUS_TASKS = 100  # validation tasks from which a run may be said to have collapsed
@@ -150,7 +151,6 @@ def _finish(training: Training) -> Record:
     arrays = _tested(training, models, steps)
     seconds = {**training.done_seconds, "test": time.perf_counter() - start}
     write_episodes(folder, arrays)
-    plain = build_method(spec, training.data, "plain")
     content = content_of(spec, training.engine, training.data, arrays) | {
         "source": training.source.model_dump(mode="json", exclude_unset=True),
         "status": _status(training),
@@ -158,13 +158,24 @@ def _finish(training: Training) -> Record:
         "parameters": _parameters(training.method),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "tasks_at_once": training.tasks_at_once,
-        "flops": task_flops(plain, training.data, spec.way, spec.shot, spec.query),
+        "flops": _flops(training),
         "curves": rounded(training.curves),
     }
     record = write_record(folder, content)
     checkpoint.clear(folder)
     forget_progress(folder)
     return record
+
+
+def _flops(training: Training) -> dict[str, int]:
+    """FLOPs of a task, see :func:`flops_of`; those that the study's plan kept, if there are any.
+
+    To count takes longer than the rest of a small training: it loads PyTorch's compiler.
+    """
+    kept = work.kept(work.cache_of(training.settings.results), work.kind(training.spec))
+    if kept is None:
+        return flops_of(training.spec, training.data)
+    return kept.model_dump(include={"adaptation", "inference", "training"})
 
 
 def _selected(training: Training) -> tuple[Models, dict[str, int]]:

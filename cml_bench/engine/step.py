@@ -4,6 +4,7 @@ Several tasks at a time (``tasks_at_once``) go through the network as one progra
 of the mean over the meta-batch accumulates over these parts. Nothing here waits for the device.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -105,17 +106,30 @@ def join_scores(parts: list[Scores]) -> Scores:
     )
 
 
+class Adam(torch.optim.Adam):
+    """PyTorch's Adam without the marks that it bears for ``torch.compile``.
+
+    Each mark loads the compiler when its method is first called. That takes two seconds, as long as
+    all the rest of a training's start. Nothing here compiles an optimiser.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
 def adam(
     groups: Groups,
     lr: float,
     trains: Callable[[str, str], bool] = lambda group, name: True,
     weight_decay: float = 0.0,
-) -> torch.optim.Adam:
+) -> Adam:
     """Adam as the released code uses it: betas (0.9, 0.999), eps 1e-8; one set for each group.
 
     For ``trains`` and ``weight_decay`` see :func:`optimizer`.
     """
-    return torch.optim.Adam(_trained(groups, trains), lr=lr, weight_decay=weight_decay, fused=True)
+    return Adam(_trained(groups, trains), lr=lr, weight_decay=weight_decay, fused=True)
 
 
 def optimizer(

@@ -73,9 +73,9 @@ def _code() -> list[str]:
     return [source + plugins.source_hash(), importlib.metadata.version("torch")]
 
 
-def cache_of(plan: Plan) -> Path:
-    """The folder of a study's counts, beside its plans."""
-    return Path(plan.study.results) / "plans" / "flops"
+def cache_of(results: Path) -> Path:
+    """The folder of the counts of studies with these results, beside their plans."""
+    return results / "plans" / "flops"
 
 
 def _file(cache: Path, of: str) -> Path:
@@ -129,7 +129,7 @@ def counted(plan: Plan) -> Plan:
     """The plan with every run's work. A process of its own counts what is not kept."""
     if all(run.work for run in plan.runs):
         return plan
-    cache = cache_of(plan)
+    cache = cache_of(Path(plan.study.results))
     counts = {of: kept(cache, of) for of in kinds(plan)}
     if None in counts.values():
         counts = _counted_apart(plan)
