@@ -23,7 +23,7 @@ Spec = dict[str, Any]
 MOST_POINTS = 20_000
 """Points of all learning curves of a page: more would make it large and slow to draw."""
 
-DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [14, 3], [2, 6])
+DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 5], [1, 4])
 """Of lines that have one colour, or where a colour comes again."""
 
 _FAINT = 0.06  # opacity of a line that is not chosen in the legend
