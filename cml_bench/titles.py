@@ -1,6 +1,7 @@
 """Methods, data sets and networks as people write them, in place of their keys.
 
-What stands outside the package keeps its key. Imports no torch.
+What is not listed, as a plug-in, keeps its key. So a new method needs no line here. It imports no
+torch.
 """
 
 import re
@@ -10,7 +11,9 @@ from cml_bench.registry import CML
 TITLES = {
     "amazon_computer": "Amazon-Computer",
     "amm_gnn": "AMM-GNN",
+    "anil": "ANIL",
     "boil": "BOIL",
+    "cavia": "CAVIA",
     "cifar_fs": "CIFAR-FS",
     "citeseer": "CiteSeer",
     "cl": "CL",
@@ -24,11 +27,14 @@ TITLES = {
     "image_folder": "own images",
     "maml": "MAML",
     "mamlpp": "MAML++",
+    "metasgd": "Meta-SGD",
     "miniimagenet": "MiniImagenet",
     "mlp": "MLP",
     "more_maml": "More-MAML",
     "omniglot": "Omniglot",
     "pixel_nn": "nearest neighbour of pixels",
+    "protonet": "ProtoNet",
+    "reptile": "Reptile",
     "resnet12": "ResNet-12",
     "sbm": "generated graph",
     "sharp_maml": "Sharp-MAML",
