@@ -83,11 +83,6 @@ wildcard_constraints:
     figure="[^/]+",
 
 
-def selected():
-    """The plan with the settings that the records select now; that of a study without sweeps."""
-    return selection.narrowed(PLAN, Store(RESULTS))
-
-
 # Two kinds of runs are left out, and the tables say why: those whose data cannot be had here, and
 # those whose record has lost both results and weights. All others go on.
 BLOCKED, LOST = preflight.blocked(PLAN), preflight.lost(PLAN).keys()

@@ -144,6 +144,13 @@ def test_what_a_table_shows_must_be_tested_in_every_setting():
         planned(asked)
 
 
+def test_a_table_cannot_show_what_is_not_tested():
+    asked = content()
+    asked["tables"]["table1"]["rows"] = [{"label": "A", "run": "maml_tried_1"}]
+    with pytest.raises(UserError, match="row 'A' shows test results, and 'maml_tried_1' of the ex"):
+        planned(asked)
+
+
 def test_class_splits_cannot_be_swept():
     asked = content(splits=["r0"], data="sbm", network="gcn", way=2, seeds=[0])
     with pytest.raises(UserError, match="selected over seeds, and this experiment has class split"):

@@ -280,6 +280,11 @@ def _check_runs(
                     f"{place}, row {row.label!r} names the run {run!r}; the experiment {name!r}"
                     f" has: {', '.join(experiment.methods)}."
                 )
+            if run and isinstance(item, TableConfig) and not experiment.methods[run].tested:
+                raise UserError(
+                    f"{place}, row {row.label!r} shows test results, and {run!r} of the experiment"
+                    f" {name!r} is not tested: leave the row out, or `tested: false`."
+                )
 
 
 def _check_columns(table: TableConfig, study: Study, place: str) -> None:

@@ -51,6 +51,11 @@ def stamps_of_shard(shard):
     return [f"{RESULTS}/done/{job}.json" for job in jobs[int(part) - 1 :: int(parts)]]
 
 
+def selected():
+    """The plan with the settings that the records select now; that of a study without sweeps."""
+    return selection.narrowed(PLAN, Store(RESULTS))
+
+
 def after_selection():
     """The plan with the settings that are selected. Jobs that need it wait for the selection."""
     if PLAN.sweeps:

@@ -18,4 +18,5 @@ checkpoint select:
     message:
         "selecting settings"
     shell:
-        "{params.python:q} -m cml_bench select --plan={params.plan:q} --out={output:q}" + LOGGED
+        "{params.python:q} -m cml_bench select --plan={params.plan:q} --out={output:q}"
+        " > {log:q} 2>&1"
