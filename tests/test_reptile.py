@@ -14,7 +14,7 @@ WHOLE = {"inner_batch": 0, "trained_on": "support"}
 
 
 def test_one_step_on_the_support_set_is_its_gradient():
-    """For k = 1 Reptile trains on all tasks together (section 2): alpha * grad CE(w; S)."""
+    """For k = 1 Reptile trains on all tasks together: alpha * grad CE(w; S)."""
     case, task = Case("reptile", inner_steps=1, **WHOLE), images()
     wide = expand(case.groups, 3)
     loss = case.method.support_loss(wide, wide["base"], task.support, "meta").mean()

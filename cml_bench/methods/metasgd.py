@@ -27,7 +27,7 @@ class MetaSGDOptions(spec.Options):
 
 @methods.register("metasgd")
 class MetaSGD(MAML):
-    """MAML with a learned step size for every single parameter (the paper's equation 1).
+    """MAML with a learned step size for every single parameter (algorithm 1).
 
     w_{j+1} = w_j - a * grad CE(w_j; S), element by element;  w = (psi, theta), a of w's shape
     L = CE(w_k; Q);  the outer loop trains w and a

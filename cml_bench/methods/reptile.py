@@ -53,7 +53,7 @@ class Reptile(Method):
     outer gradient: mean over tasks of w - w_k
 
     Plain outer steps (``outer_optimizer: sgd``) of size ``outer_lr`` make w + lr * mean(w_k - w);
-    the paper also names this difference as a gradient for Adam (section 2). B_j are minibatches.
+    the paper also names this difference as a gradient for Adam. B_j are minibatches.
     The n examples of a task are dealt in turn into ceil(n / ``inner_batch``) of them, which are
     used one after another, again and again. Their order in a task is random already.
 
