@@ -161,7 +161,7 @@ def test_each_reading_is_of_the_model_it_names(members, settings):
                 "first_order_to_second_order_epoch": 1,
             },
         ),
-        ("sharp_maml+cml", {"inner_steps": 2, "rho_up": 0.05}),
+        pytest.param("sharp_maml+cml", {"inner_steps": 2, "rho_up": 0.05}, marks=pytest.mark.slow),
         ("boil", {}),
         ("cl", {}),
         ("maml+cml", {"cml": {"frozen": True}}),
@@ -248,6 +248,7 @@ def test_save_last_tests_the_last_step(settings):
     assert record.content["selected"] == {"best_meta": 30, "best_co": 30, "last": 30}
 
 
+@pytest.mark.slow
 def test_sharp_maml_is_tested_with_or_without_its_ascent(settings):
     """Two runs that differ in the test alone have equal models and other results.
 

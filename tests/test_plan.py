@@ -115,10 +115,15 @@ def test_an_added_seed_leaves_the_other_runs_as_they_are():
 
 
 # Counting the operations of the whole paper takes a minute: test_benchmarks.py does it once.
-SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem != "paper")
+LONG = ("graphs", "omniglot_methods")  # they have kinds of runs that take seconds to count
+SHIPPED = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in LONG else ())
+    for path in sorted((ROOT / "configs").glob("*.yaml"))
+    if path.stem != "paper"
+]
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED)
 def test_a_shipped_configuration_resolves(path):
     resolved = estimate.add(resolve(read(path), str(path)))
     assert resolved.runs
