@@ -70,7 +70,7 @@ def rules() -> str:
 
 def test_every_placeholder_of_a_rules_command_is_quoted():
     commands = re.findall(r"^    shell:\n((?:        .*\n)+)", rules(), flags=re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         values = {value for value in re.findall(r"\{([^}]*)\}", command) if value != "threads"}
         assert values, command

@@ -170,14 +170,14 @@ def test_a_studys_page_has_the_claims_that_it_decides_alone(tmp_path, monkeypatc
 def test_the_command_shows_one_study_from_its_committed_results(shipped, monkeypatch, capsys):
     _, plans = shipped
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(commands_show, "_resolved", lambda args: plans[args.config[0].stem])
+    monkeypatch.setattr(commands_show, "planned", lambda args: plans[args.config[0].stem])
     arguments = ["claims", "--config", "omniglot", "--results", "results/reference/omniglot"]
     assert main(arguments) == 0
     text = capsys.readouterr().out
     assert "not run" not in text.partition("Each line is a claim")[0], "its figures are found"
     assert main([*arguments, "--publish"]) == 2
     assert "leave out --config" in capsys.readouterr().err
-    monkeypatch.setattr(commands_show, "_resolved", lambda args: study(seeds=1))
+    monkeypatch.setattr(commands_show, "planned", lambda args: study(seeds=1))
     assert main(arguments) == 2
     assert "claims.yaml is decided by simulated" in capsys.readouterr().err
 

@@ -116,7 +116,7 @@ def test_a_process_without_torch_reads_what_is_kept_and_asks_another_for_the_res
 
 
 PLAN = {"members", "study", "runs", "jobs", "data", "cells", "tables", "figures"}
-PLAN |= {"unlike", "unlike_rows", "chance", "modules"}
+PLAN |= {"unlike", "unlike_rows", "chance", "modules", "sweeps"}
 RUN = {"id", "folder", "title", "deviates", "gamma_named", "gpu", "spec", "work"}
 CELL = {"table", "row", "columns", "shot", "reading", "tasks", "runs", "against"}
 

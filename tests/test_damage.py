@@ -104,7 +104,7 @@ def test_check_prints_its_table_although_a_run_is_damaged(tmp_path, capsys, monk
     gate.update(study(seeds=10), tmp_path / "reference", tmp_path / "ci.json")
     folder = first(finish(study(seeds=3), tmp_path / "now", LEVEL))
     (folder / "episodes.npz").unlink()
-    monkeypatch.setattr(commands_show, "_resolved", lambda args: study(seeds=3))
+    monkeypatch.setattr(commands_show, "planned", lambda args: study(seeds=3))
     assert (
         main(
             ["check", "--results", str(tmp_path / "now"), "--reference", str(tmp_path / "ci.json")]
@@ -126,7 +126,7 @@ def test_check_and_its_update_on_the_command_line(tmp_path, capsys, monkeypatch)
     reference, results = tmp_path / "ci.json", tmp_path / "now"
     plans = {"ten": study(seeds=10), "three": study(seeds=3)}
     monkeypatch.setattr(
-        commands_show, "_resolved", lambda args: plans["ten" if args.update else "three"]
+        commands_show, "planned", lambda args: plans["ten" if args.update else "three"]
     )
     finish(plans["ten"], results, LEVEL)
     arguments = ["check", "--results", str(results), "--reference", str(reference)]

@@ -6,6 +6,7 @@ may appear beside it.
 
 import io
 import pickle
+import resource
 import re
 import stat
 import tarfile
@@ -259,6 +260,15 @@ def test_a_pickle_with_another_byte_is_read_or_refused(place, value, protocol, t
             _pickles.load(io.BytesIO(content), str(path))
     except UserError as error:
         one_sentence(error, path)
+
+
+def test_a_damaged_number_of_remembered_objects_takes_no_memory():
+    """Python's reader in C would take two gigabytes here, and for other numbers thirty times more."""
+    content = pickle.dumps({"data": 1}, 2)
+    content = content.replace(b"q\x00", b"r" + (1 << 27).to_bytes(4, "little"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert _pickles.load(io.BytesIO(content), "x.pkl") == {"data": 1}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18  # KiB
 
 
 def test_graphs_truncated_anywhere_are_named(tmp_path):

@@ -361,7 +361,7 @@ def test_rows_for_comparison_alone_stand_among_the_differences(grid, monkeypatch
         finish(study, tmp_path, {"base": 47.4, "meta": 49.3, "co": 50.3}, seed_sd=0.1),
         "table4",
     )
-    main, differences, _ = grids.grids(table)
+    main, differences, *_ = grids.grids(table)
     assert [row[0] for row in main.rows].count("CML") == 1
     rows = [row[0] for row in differences.rows]
     assert [row.partition(" (")[0] for row in rows] == [

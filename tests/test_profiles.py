@@ -52,7 +52,7 @@ def test_a_table_of_several_columns_has_both_charts(tmp_path):
     colours = profile["encoding"]["color"]["scale"]["range"]
     assert colours == [style.COLOURS[0], style.COLOURS[1], style.COLOURS[1]]
     dashes = profile["encoding"]["strokeDash"]["scale"]["range"]
-    assert dashes == [[1, 0], [1, 0], [2, 2]]
+    assert dashes == [[1, 0], [1, 0], [6, 2]]
     assert [row["line"] for row in improvement["data"]["values"]] == [
         "MAML + CML\nover MAML",
         "MAML + CML†\nover MAML",

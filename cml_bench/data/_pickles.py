@@ -119,7 +119,11 @@ _KNOWN = {
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # since Python 2
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):
+    """The reader that is written in Python, since the one in C makes room for as many remembered
+    objects as a damaged number says: some bytes of a file can fill the memory of the machine.
+    """
+
     def __init__(self, file: IO[bytes], records: Collection[tuple[str, str]]):
         # latin1 is the only encoding that keeps the bytes of Python 2's strings.
         super().__init__(file, encoding="latin1")
@@ -143,7 +147,7 @@ def load(file: IO[bytes], where: str, records: Collection[tuple[str, str]] = ())
     latin1). ``records`` are classes, as (module, name): their objects come as a ``SimpleNamespace``
     of their attributes, and the class is not imported. A UserError if the pickle asks for anything
     else, of which nothing is executed; it names the pickle by ``where``. A damaged pickle raises
-    the errors of the module pickle.
+    errors of many kinds.
     """
     try:
         return _Reader(file, records).load()
