@@ -6,8 +6,8 @@ may appear beside it.
 
 import io
 import pickle
-import resource
 import re
+import resource
 import stat
 import tarfile
 import zipfile
@@ -263,7 +263,7 @@ def test_a_pickle_with_another_byte_is_read_or_refused(place, value, protocol, t
 
 
 def test_a_damaged_number_of_remembered_objects_takes_no_memory():
-    """Python's reader in C would take two gigabytes here, and for other numbers thirty times more."""
+    """The reader in C would take two gigabytes here, and for other numbers thirty times more."""
     content = pickle.dumps({"data": 1}, 2)
     content = content.replace(b"q\x00", b"r" + (1 << 27).to_bytes(4, "little"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
