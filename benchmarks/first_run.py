@@ -14,7 +14,15 @@ from benchmarks.measure import ROOT
 from cml_bench.errors import UserError
 
 TARGETS = ("setup", "demo", "test")
-_OWN = ("PYTHONPATH", "VIRTUAL_ENV", "VENV", "TORCH_INDEX", "CML_BENCH_TEST_DATA", "MAKEFLAGS", "MAKELEVEL")
+_OWN = (
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "VENV",
+    "TORCH_INDEX",
+    "CML_BENCH_TEST_DATA",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+)
 
 
 def measure(
