@@ -126,16 +126,18 @@ def variants():
             yield name, {"inner_steps": 2, **phases} if base == "mamlpp" else {}
 
 
-@pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("path", ["plain", "fast"])
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "options", "first_order"),
     [
         pytest.param(
-            name, options, marks=[] if name == "maml+cml" else pytest.mark.slow, id=f"{name} {more}"
+            *(name, options, first_order),
+            marks=[] if name == "maml+cml" else pytest.mark.slow,
+            id=f"{name} {options.get('level', '')} {first_order}",
         )
         for name, options in variants()
-        for more in [options.get("level", "")]
+        for first_order in (False, True)
+        if not first_order or "first_order" in registry.method(name).Options.model_fields
     ],
 )
 def test_adam_steps_are_the_obvious_loops(name, options, path, first_order):

@@ -132,14 +132,18 @@ def reptile(net, theta, phi, x, y, kind, o):
 
 
 def modulated(theta, c):
-    """Of a normalised network gamma * norm3(x) + beta; of another one (x, c) as inputs."""
+    """Of a normalised network gamma * norm(x) + beta, the third norm; of another (x, c) as inputs.
+
+    The third is that of Conv4's third block, and the last one of ResNet-12's first block.
+    """
     out = theta["film.weight"] @ c
-    if "norm3.weight" not in theta:
+    third = next((n for n in ("norm3", "norm1c") if f"{n}.weight" in theta), None)
+    if third is None:
         return {**theta, "hidden1.bias": theta["hidden1.bias"] + out}
     out = out + theta["film.bias"]
     gamma, beta = out[: len(out) // 2], out[len(out) // 2 :]
-    scale, shift = theta["norm3.weight"] * gamma, theta["norm3.bias"] * gamma + beta
-    return {**theta, "norm3.weight": scale, "norm3.bias": shift}
+    scale, shift = theta[f"{third}.weight"] * gamma, theta[f"{third}.bias"] * gamma + beta
+    return {**theta, f"{third}.weight": scale, f"{third}.bias": shift}
 
 
 def cavia(net, theta, phi, x, y, kind, o):
