@@ -57,18 +57,23 @@ def test_at_test_it_adapts_to_the_support_set_alone():
 
 
 @pytest.mark.parametrize(
-    ("count", "size", "parts"), [(30, 10, 3), (31, 10, 4), (5, 10, 1), (7, 0, 1)]
+    ("count", "size", "parts"), [(30, 10, 3), (33, 10, 4), (3, 10, 1), (9, 0, 1)]
 )
 def test_minibatches_share_all_examples_among_them(count, size, parts):
     case = Case("reptile", inner_batch=size)
     rows = torch.arange(count).expand(2, -1)
-    batches = [case.method.inner_batch(Examples(rows, rows), step) for step in range(2 * parts)]
+    labels = rows // (count // 3)  # three classes, one after another
+    batches = [case.method.inner_batch(Examples(rows, labels), step) for step in range(2 * parts)]
     once = torch.cat([batch.x for batch in batches[:parts]], 1).sort(1).values
     assert torch.equal(once, rows)
     assert all(torch.equal(a.x, b.x) for a, b in zip(batches[:parts], batches[parts:], strict=True))
     lengths = [batch.y.shape[1] for batch in batches]
     assert max(lengths) - min(lengths) <= 1
     assert not size or max(lengths) <= size
+    # Of every class alike, as far as that can be.
+    for batch in batches:
+        of_class = torch.bincount(batch.y[0], minlength=3)
+        assert of_class.max() - of_class.min() <= 1
 
 
 def test_the_first_step_of_its_adam_has_one_length_everywhere():

@@ -46,7 +46,8 @@ class CAVIA(Method):
     gradients on every path. iMAML's outer gradient solves a linear system for each task with some
     number of conjugate-gradient steps, and is exact only where its inner loop has converged. The
     released code modulates behind max-pooling, and here z is in front of it: the same for gamma of
-    0 or more, since max-pooling then commutes. A and b start as there (A by Kaiming, b by torch's
+    0 or more, since max-pooling then commutes. About half of them begin below 0, so it is not the
+    released network there. A and b start as there (A by Kaiming, b by torch's
     default); the rest of the network starts as the study says. The preset ``official`` is that
     code's recipe for 1 shot; its learning rate, times 0.9 every 5,000 steps, stays constant here.
     """

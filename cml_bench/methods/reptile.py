@@ -54,8 +54,10 @@ class Reptile(Method):
 
     Plain outer steps (``outer_optimizer: sgd``) of size ``outer_lr`` make w + lr * mean(w_k - w);
     the paper also names this difference as a gradient for Adam. B_j are minibatches.
-    The n examples of a task are dealt in turn into ceil(n / ``inner_batch``) of them, which are
-    used one after another, again and again. Their order in a task is random already.
+    The n examples of a task are cut into ceil(n / ``inner_batch``) of them, which are used one
+    after another, again and again. Each takes of every class alike, as far as that can be. The
+    released code shuffles anew for every pass instead; here a step must not depend on a draw of
+    its own, since steps are compiled.
 
     There is no ``reptile+cml``: the outer update is a difference of parameters, not the gradient of
     a query loss, so equation 6 has nothing to which gamma times the co-learner's loss could be
@@ -99,12 +101,27 @@ class Reptile(Method):
         return self.options.adapt_norm or name not in self.network.norm_names
 
     def inner_batch(self, support: Examples, step: int) -> Examples:
-        """Every m-th example (T, n / m, ...), where m is the number of minibatches."""
+        """The examples (T, n / m, ...) of a step, where m is the number of minibatches.
+
+        The first of each class come first, then the second of each class, and so on.
+        """
         count, size = support.y.shape[1], self.options.inner_batch
         parts = -(-count // size) if size else 1
         if parts == 1:
             return support
-        return Examples(*(values[:, step % parts :: parts] for values in support))
+        if self.kind == "classification":
+            support = Examples(*(self._by_class(v).transpose(1, 2).flatten(1, 2) for v in support))
+        return Examples(*(values.tensor_split(parts, 1)[step % parts] for values in support))
+
+    def _by_class(self, values: Tensor) -> Tensor:
+        """Examples (T, n, ...) that stand class by class as (T, way, n / way, ...)."""
+        return values.unflatten(1, (self.network.outputs, -1))
+
+    def _joined(self, one: Tensor, other: Tensor) -> Tensor:
+        """Support examples and queries (T, n, ...) together, again class by class."""
+        if self.kind != "classification":
+            return torch.cat([one, other], 1)
+        return torch.cat([self._by_class(one), self._by_class(other)], 2).flatten(1, 2)
 
     def inner_update(
         self,
@@ -129,7 +146,7 @@ class Reptile(Method):
         """The query losses (T,) at w_k, with w - w_k as their gradient; and the scores."""
         seen = task.support
         if self.options.trained_on == "both":
-            seen = Examples(*(torch.cat(parts, 1) for parts in zip(*task, strict=True)))
+            seen = Examples(*(self._joined(*parts) for parts in zip(*task, strict=True)))
         *_, end = self.trajectory(groups, seen, self.inner_steps)
         with torch.no_grad():
             outputs = self.outputs(groups, end, task.query.x, self.heads)

@@ -114,13 +114,28 @@ def cl(net, theta, phi, x, y, kind, o, depth=None):
     return [(1.0, a, b)]
 
 
+def minibatches(y, size, kind):
+    """Rows of each minibatch: the first example of each class, the second of each, and so on."""
+    rows, met = list(range(len(y))), {}
+    if kind == "classification":
+        for i in rows:
+            met.setdefault(int(y[i]), []).append(i)
+        rows = [i for turn in zip(*met.values(), strict=True) for i in turn]
+    count = -(-len(rows) // size) if size else 1
+    less, more = divmod(len(rows), count)
+    out = []
+    for number in range(count):
+        length = less + (number < more)
+        out, rows = [*out, rows[:length]], rows[length:]
+    return out
+
+
 def reptile(net, theta, phi, x, y, kind, o):
     """Minibatches without end; Adam without a mean of gradients, or plain steps."""
-    w, square, parts = dict(theta), {}, 1
-    if o.inner_batch:
-        parts = -(-len(y) // o.inner_batch)
+    w, square = dict(theta), {}
+    batches = minibatches(y, o.inner_batch, kind)
     for j in range(o.inner_steps):
-        rows = [i for i in range(len(y)) if i % parts == j % parts]
+        rows = batches[j % len(batches)]
         moving = {n: v for n, v in w.items() if o.adapt_norm or not is_norm(n)}
         g = gradient(loss_of(kind)(net.head(w, net.features(w, x[rows])), y[rows]), moving, False)
         for n, gv in zip(moving, g, strict=True):
