@@ -39,8 +39,13 @@ def query_loss_at_unadapted_weights(patch) -> None:
 
 
 def outer_step_zero(patch) -> None:
-    original = train.adam
-    patch.setattr(train, "adam", lambda groups, lr, *rest: original(groups, 0.0, *rest))
+    original = train.optimizer
+    still = {"outer_lr": 0.0}
+    patch.setattr(
+        train,
+        "optimizer",
+        lambda groups, p, *rest: original(groups, p.model_copy(update=still), *rest),
+    )
 
 
 def support_labels_shuffled(patch) -> None:
