@@ -8,7 +8,7 @@ import torch
 
 from cml_bench import registry
 from cml_bench.__main__ import main
-from cml_bench.checks import check, laws
+from cml_bench.checks import check, laws, trace
 from cml_bench.checks.subject import Subject, opened
 from cml_bench.data.sinusoid import Sinusoid
 from cml_bench.methods.maml import MAML
@@ -33,6 +33,30 @@ def test_first_order_is_no_mistake(tmp_path):
     assert outcomes["the outer gradient is exact"].left_out
     assert "first order" in check.text(outcomes["the outer gradient is exact"])
     assert not outcomes["tasks do not meet"].said
+    reference = outcomes["it equals its reference"]
+    assert check.text(reference).endswith("its reference: its class has no `reference`")
+    assert reference.left_out
+
+
+def test_a_method_of_the_package_has_a_golden_trace_in_a_clone(tmp_path, monkeypatch):
+    def golden(kind, name):
+        return check._golden(kind, name, tmp_path, tmp_path, accept=False, failed=False)
+
+    held = golden("methods", "maml")
+    assert held.left_out
+    assert held.said == "tests/golden/traces/maml.json, held by the project's tests"
+    assert golden("networks", "mlp").said == "the tests of the project hold it"
+    assert golden("methods", "pixel_nn").said == "it does not learn"
+    # Where the package is installed, its tests are not there.
+    monkeypatch.setattr(trace, "OF_PROJECT", tmp_path / "tests" / "golden" / "traces")
+    installed = golden("methods", "maml")
+    assert installed.left_out
+    assert installed.said == "the tests of the project hold it"
+    trace.OF_PROJECT.mkdir(parents=True)
+    missing = golden("methods", "maml")
+    assert not missing.left_out
+    said = "tests/golden/traces/maml.json is not there: `make traces` writes it"
+    assert missing.said == said
 
 
 def test_the_command_prints_every_law_and_fails_with_what_fails(monkeypatch, capsys):

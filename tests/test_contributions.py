@@ -40,6 +40,15 @@ def test_a_method_is_compared_with_its_own_reference(mine, tmp_path):
     laws.equals_its_reference(make, "headonly")
     right = cls.reference
     cls.reference = lambda self, groups, task: 1.01 * right(self, groups, task)
+    with pytest.raises(laws.Broken, match=r"its mean outer loss is .* of its reference is"):
+        laws.equals_its_reference(make, "headonly")
+    cls.reference = lambda self, groups, task: right(self, groups, task) + 0.1
+    with pytest.raises(laws.Broken, match=r"its mean outer loss is .* of its reference is"):
+        laws.equals_its_reference(make, "headonly")
+    # The loss is right, and its gradient is not.
+    cls.reference = lambda self, groups, task: (
+        2 * right(self, groups, task) - right(self, groups, task).detach()
+    )
     with pytest.raises(laws.Broken, match=r"its outer gradient of .* is not that of its reference"):
         laws.equals_its_reference(make, "headonly")
 

@@ -89,6 +89,22 @@ def test_a_list_of_classes_splits_a_folder(root, lists, tmp_path):
         (json.dumps({**LISTS, "val": []}), "lists.json: validation must be a list of names"),
         (json.dumps({"train": ["d"], "test": ["e"]}), "validation must be a list of names"),
         (
+            json.dumps({**LISTS, "validation": ["e"]}),
+            "lists.json has val and validation, which are one split: leave one out",
+        ),
+        (
+            json.dumps(LISTS)[:-1] + ', "test": ["other"]}',
+            "lists.json has the key 'test' twice: leave one out",
+        ),
+        (
+            json.dumps({**LISTS, "test": ["f", "a b"]}),
+            "has the classes 'A/B' and 'a b', which are both the folder 'A_B' of .*: leave one out",
+        ),
+        (
+            json.dumps({**LISTS, "train": ["a-b"], "test": ["f", "A_B"]}),
+            "has the classes 'a-b' and 'A_B', which are both the folder 'A_B' of .*: leave one out",
+        ),
+        (
             json.dumps({**LISTS, "val": ["d", "e"]}),
             "has the class 'd' twice, in the splits train and validation",
         ),
@@ -110,9 +126,18 @@ def test_a_list_that_is_not_there_names_those_that_are(root, tmp_path):
         UserError, match=r"`lists: cup` is no file: .* one of aircraft, cars, cub, "
     ):
         planned(root, tmp_path, split_by="classes", lists="cup")
-    classes(root, {"A-B": 1})
-    with pytest.raises(UserError, match="has the classes 'A-B' and 'A_B', which are one name"):
-        planned(root, tmp_path, split_by="classes", lists="cub")
+
+
+def test_a_folder_that_is_named_exactly_comes_before_those_alike(root, lists, tmp_path):
+    classes(root, {"A-B": 2, "a b": 1}, first=5000)
+    said = "has the classes 'A-B' and 'A_B', which are one name but for signs, and .* has 'A/B'"
+    with pytest.raises(UserError, match=said):
+        planned(root, tmp_path, split_by="classes", lists=str(lists))
+    # With two of the three named, the third is meant by the name that is left.
+    lists.write_text(json.dumps({**LISTS, "test": ["f", "a b", "A-B"]}))
+    counts = opened(root, tmp_path, split_by="classes", lists=str(lists)).counts
+    assert sorted(counts["train"]) == [("A/B", 3), ("d", 5)]
+    assert sorted(counts["test"]) == [("A-B", 2), ("a b", 1), ("f", 3)]
 
 
 # ---- Hugging Face
@@ -167,6 +192,36 @@ def test_a_copy_of_hugging_face_is_the_same_set_as_a_folder(root, parquet, lists
     assert len({run.id for one in (arrow, folder, first) for run in one.runs}) == 1
 
 
+def test_parts_of_a_copy_are_taken_alone(parquet, lists, tmp_path, capsys):
+    altered = tables(tmp_path / "images")["test"]
+    altered.to_parquet(parquet / "data" / "contrast-00000-of-00001.parquet")
+    given = {**OF_ITS_CLASSES, "lists": str(lists)}
+    data = opened(parquet, tmp_path, **given, parts=["train", "test"])
+    assert {name: count for of in data.counts.values() for name, count in of}["A/B"] == SIX["A/B"]
+    assert "image_folder: 1 part left out: contrast\n" in capsys.readouterr().err
+    opened(parquet, tmp_path, reads="hugging_face", parts=["test"], least_images=2)
+    told = capsys.readouterr().err
+    assert "2 parts left out: contrast, train; 1 class with fewer than 2 images left out" in told
+    # The option is no part of an id: the same photographs without the altered part are the same.
+    (parquet / "data" / "contrast-00000-of-00001.parquet").unlink()
+    assert opened(parquet, tmp_path, **given).sha256 == data.sha256
+    ids = [
+        {run.id for run in planned(parquet, tmp_path, **given, **more).runs}
+        for more in ({}, {"parts": ["test", "train"]})
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_what_was_prepared_before_there_were_parts_is_found(root, tmp_path):
+    data = opened(root, tmp_path)
+    (index,) = (tmp_path / "data" / "prepared").glob("image_folder-*/index.json")
+    content = json.loads(index.read_text())
+    content["asked"].pop("parts", None)
+    index.write_text(json.dumps(content))
+    root.rename(tmp_path / "elsewhere")
+    assert opened(root, tmp_path).sha256 == data.sha256
+
+
 def test_the_library_writes_nothing_into_the_home_folder(parquet, lists, tmp_path):
     (tmp_path / "home").mkdir()
     options = {"root": str(parquet), "size": 16, **OF_ITS_CLASSES, "lists": str(lists)}
@@ -192,6 +247,11 @@ def test_the_library_writes_nothing_into_the_home_folder(parquet, lists, tmp_pat
             "`split_by: csv` names files: with `reads: hugging_face` use",
         ),
         ({"split_by": "folders"}, "the class 'A_B' is in two splits"),
+        ({"parts": ["train", "tset"]}, "has no part 'tset': `parts` takes some of test, train"),
+        (
+            {"reads": "folders", "parts": ["train"]},
+            "`parts` is of `reads: hugging_face`: set that, or leave `parts` out",
+        ),
         ({"root": "tests"}, "tests is no data set that the package datasets can read"),
     ],
 )
@@ -231,7 +291,10 @@ def bird_folders(root, name):
 
 
 def cars(root, name):
-    """The hub's copy of Stanford Cars: parquet, with the names of the classes."""
+    """The hub's copy of Stanford Cars: parquet, with the names of the classes.
+
+    Photographs of both parts have all classes, and further parts hold altered ones.
+    """
     rows = []
     for one, picture in pictures(name):
         file = io.BytesIO()
@@ -241,8 +304,9 @@ def cars(root, name):
     kinds = hugging_face.Features({"image": hugging_face.Image(), "label": names})
     for row in rows:
         row["label"] = names.str2int(row["label"])
-    table = hugging_face.Dataset.from_list(rows, features=kinds)
-    table.to_parquet(root / "data" / "train-00000-of-00001.parquet")
+    for part, of_part in {"train": rows[::2], "test": rows[1::2], "contrast": rows[1::2]}.items():
+        table = hugging_face.Dataset.from_list(of_part, features=kinds)
+        table.to_parquet(root / "data" / f"{part}-00000-of-00001.parquet")
 
 
 def aircraft(root, name):
@@ -286,3 +350,14 @@ def test_a_shipped_study_reads_a_copy_of_its_set(name, tmp_path, monkeypatch):
     assert tuple(data.class_counts[split] for split in SPLITS) == PUBLISHED[name]
     images = data.arrays.images.reshape(-1, 3 * 16 * 16)
     assert len(np.unique(images, axis=0)) == len(images) == 2 * sum(PUBLISHED[name])
+
+
+def test_without_the_photographs_the_folder_and_the_address_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    content = merged(["configs/images/aircraft.yaml"])
+    parse(content, "aircraft")  # uses the plug-in
+    said = (
+        r"no folder .*empty/fgvc-aircraft-2013b\. Fetch https://\S*tar\.gz and unpack it in `root`"
+    )
+    with pytest.raises(UserError, match=said):
+        open_data("aircraft", tmp_path / "data", root=str(tmp_path / "empty"))

@@ -81,9 +81,10 @@ def _golden(
     }
     cls: type[Any] = known[kind].get(name)
     path = trace.path_of(cls, name)
-    if path is None or (kind == "methods" and not cls.learns):
-        why = "the tests of the project hold it" if path is None else "it does not learn"
-        return Outcome(named, why, left_out=True)
+    if kind == "methods" and not cls.learns:
+        return Outcome(named, "it does not learn", left_out=True)
+    if path is None:
+        return _of_project(named, kind, name)
     if accept and failed:
         return Outcome(named, "it is not kept, since other checks fail", left_out=True)
     if not accept and not path.exists():
@@ -96,6 +97,17 @@ def _golden(
         trace.hold(now, path)
 
     return _tried(f"{named}{' is kept' if accept else ''}", held)
+
+
+def _of_project(named: str, kind: str, name: str) -> Outcome:
+    """Of the package's own: in a clone, a method must have a trace, which its tests hold."""
+    if kind != "methods" or not trace.OF_PROJECT.is_dir():
+        return Outcome(named, "the tests of the project hold it", left_out=True)
+    path = trace.OF_PROJECT / f"{name}.json"
+    shown = path.relative_to(trace.OF_PROJECT.parents[2]).as_posix()
+    if not path.is_file():
+        return Outcome(named, f"{shown} is not there: `make traces` writes it")
+    return Outcome(named, f"{shown}, held by the project's tests", left_out=True)
 
 
 def _trace(kind: str, name: str, folder: Path, data_dir: Path) -> trace.Trace:
@@ -147,8 +159,11 @@ def _of_method(name: str, folder: Path, data_dir: Path, study: Study) -> Iterato
         yield _tried("tasks do not meet", laws.tasks_do_not_meet, make, name)
         yield _tried("fast and plain path are equal", laws.paths_are_equal, make, name)
         yield _exact(smooth, name)
+        named = "it equals its reference"
         if cls.reference:
-            yield _tried("it equals its reference", laws.equals_its_reference, make, name)
+            yield _tried(named, laws.equals_its_reference, make, name)
+        else:
+            yield Outcome(named, "its class has no `reference`", left_out=True)
         yield from _with_colearner(make, name)
     yield _tried("a tiny study", study, name, _PLACES[takes], folder)
 

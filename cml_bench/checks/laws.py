@@ -1,5 +1,6 @@
 """The laws. Each is a function that raises :class:`Broken`, with a sentence, where it fails."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,22 +97,29 @@ def gradient_is_exact(make: Make, name: str) -> None:
 
 
 def equals_its_reference(make: Make, name: str) -> None:
-    """The outer loss and its gradient are those of the method's own plain ``reference``."""
+    """The mean outer loss and its gradient are those of the method's own plain ``reference``."""
     subject = make(name)
     task, reference = subject.tasks(), subject.method.reference
     assert reference is not None, "it is tried where there is one"
     _, grads = subject.gradients(task)
+    losses, _ = subject.method.outer_loss(expand(subject.groups, len(task)), task)
+    mean, own_mean = losses.mean().item(), 0.0
     own = {key: torch.zeros_like(value) for key, value in grads.items()}
     names = [(group, name) for group, params in subject.groups.items() for name in params]
     for number in range(len(task)):
         groups = expand(subject.groups, 1)
         loss = reference(groups, task.part(number, number + 1))
         _must(loss.shape == (), f"its reference gives {tuple(loss.shape)} and not one number")
+        own_mean += loss.item() / len(task)
         parts = torch.autograd.grad(
             loss, [subject.groups[g][n] for g, n in names], materialize_grads=True
         )
         for key, part in zip(names, parts, strict=True):
             own[key] += part / len(task)
+    _must(
+        math.isclose(mean, own_mean, rel_tol=_EQUAL, abs_tol=_EQUAL),
+        f"its mean outer loss is {mean:.10g} and that of its reference is {own_mean:.10g}",
+    )
     share, where = furthest(grads, own)
     _must(share < _EQUAL, f"its outer gradient of {where} is not that of its reference")
 

@@ -24,6 +24,8 @@ from cml_bench.engine.step import leaves
 from cml_bench.registry import CML
 
 STEPS, TASKS = 10, 3
+_HOME = Path(cml_bench.__file__).resolve().parent
+OF_PROJECT = _HOME.parent / "tests" / "golden" / "traces"  # of the package's methods, in a clone
 _EQUAL = 1e-6  # as a share: other machines add up in another order
 Trace = dict[str, Any]
 
@@ -31,8 +33,7 @@ Trace = dict[str, Any]
 def path_of(cls: type[Any], name: str) -> Path | None:
     """Where the trace of a plug-in's class belongs; None for a class of the package itself."""
     file = Path(inspect.getfile(cls)).resolve()
-    home = Path(cml_bench.__file__).resolve().parent
-    return None if file.is_relative_to(home) else file.with_name(f"{name}.trace.json")
+    return None if file.is_relative_to(_HOME) else file.with_name(f"{name}.trace.json")
 
 
 def of_method(make: laws.Make, name: str) -> Trace:

@@ -7,7 +7,7 @@ taken as they were published, so parquet and a folder of the same files are the 
 import atexit
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,12 +36,28 @@ class Row(NamedTuple):
         return f"{self.place}, row {self.number}"
 
 
-def rows(root: Path, label: str) -> Iterator[tuple[str, str, Row]]:
-    """Split, class and image of every row of the copy in the folder ``root``.
+def tables(root: Path, parts: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Split -> table of the copy in the folder ``root``, and the names of the splits left out.
+
+    ``parts`` are the splits to take; empty: all. A UserError names one that is not there.
+    """
+    every = _tables(root)
+    for part in parts:
+        if part not in every:
+            raise UserError(
+                f"{root} has no part {escaped(part)!r}: `parts` takes some of"
+                f" {escaped(', '.join(sorted(every)))}."
+            )
+    taken = {split: table for split, table in every.items() if not parts or split in parts}
+    return taken, tuple(sorted(set(every) - set(taken)))
+
+
+def rows(root: Path, tables: Mapping[str, Any], label: str) -> Iterator[tuple[str, str, Row]]:
+    """Split, class and image of every row of the ``tables`` of :func:`tables`.
 
     ``label`` is the column of the classes. A UserError says what is missing.
     """
-    for split, table in _tables(root).items():
+    for split, table in tables.items():
         column, names, table = _columns(table, label, f"{root}, {split}")
         for number, value in enumerate(table[label]):
             if value is None or (names and not 0 <= value < len(names)):

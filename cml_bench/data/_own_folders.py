@@ -49,22 +49,28 @@ class OwnClass(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a folder holds. ``left_out``: classes with fewer images than asked for."""
+    """What a folder holds. ``left_out``: classes with fewer images than asked for.
+
+    ``parts_left_out``: splits of a copy of Hugging Face's that are not among those asked for.
+    """
 
     splits: dict[str, tuple[OwnClass, ...]]
     sha256: str
     left_out: tuple[str, ...]
+    parts_left_out: tuple[str, ...]
 
 
 class Asked(NamedTuple):
     """How a folder is read. ``shares``: of train, validation and test, if classes are drawn.
 
-    ``label``: the column of the classes, if the folder is a copy of a set of Hugging Face's.
+    Of a copy of a set of Hugging Face's, ``label`` is the column of the classes, and ``parts`` are
+    the splits that are taken; empty: all.
     """
 
     root: str
     reads: str
     label: str
+    parts: tuple[str, ...]
     split_by: str
     lists: str
     shares: tuple[float, float, float]
@@ -82,11 +88,11 @@ def found(asked: Asked, state: str) -> Found:
     if not root.is_dir():
         raise UserError(f"{root} is no folder: `root` names the folder of the images.")
     try:
-        splits = (
-            _of_hugging_face(root, asked)
-            if asked.reads == "hugging_face"
-            else _of_folder(root, asked)
-        )
+        parts_left_out: tuple[str, ...] = ()
+        if asked.reads == "hugging_face":
+            splits, parts_left_out = _of_hugging_face(root, asked)
+        else:
+            splits = _of_folder(root, asked)
         if asked.split_by == "classes":
             lists = class_lists.path_of(asked.lists)
             splits = class_lists.chosen(splits[""], class_lists.read(lists), lists, root)
@@ -96,7 +102,7 @@ def found(asked: Asked, state: str) -> Found:
         told = {split: _ordered(splits[split]) for split in SPLITS}
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read ({error.strerror}).") from None
-    return Found(told, _digest(told), left_out)
+    return Found(told, _digest(told), left_out, parts_left_out)
 
 
 def changes_with(asked: Asked) -> str:
@@ -109,6 +115,8 @@ def changes_with(asked: Asked) -> str:
 
 def _of_folder(root: Path, asked: Asked) -> Mapping[str, Sources]:
     """The classes of each split; if the split is not that of the files, all under ""."""
+    if asked.parts:
+        raise UserError("`parts` is of `reads: hugging_face`: set that, or leave `parts` out.")
     files = list(_files(root))
     if not files:
         raise UserError(f"{root} holds no files: `root` names a folder of images.")
@@ -124,13 +132,17 @@ def _of_folder(root: Path, asked: Asked) -> Mapping[str, Sources]:
     }
 
 
-def _of_hugging_face(root: Path, asked: Asked) -> Mapping[str, Sources]:
-    """The same of a copy of a set of Hugging Face's, whose splits are in place of the folders."""
+def _of_hugging_face(root: Path, asked: Asked) -> tuple[Mapping[str, Sources], tuple[str, ...]]:
+    """The same of a copy of a set of Hugging Face's, whose splits are in place of the folders.
+
+    Also the names of its splits that are not among ``parts``.
+    """
     if asked.split_by == "csv":
         raise UserError("`split_by: csv` names files: with `reads: hugging_face` use classes.")
     splits: dict[str, dict[str, list[Source]]] = {}
     place: dict[str, str] = {}
-    for its_split, name, row in _hugging_face.rows(root, asked.label):
+    tables, left_out = _hugging_face.tables(root, asked.parts)
+    for its_split, name, row in _hugging_face.rows(root, tables, asked.label):
         split = ""
         if asked.split_by == "folders":
             if its_split not in _SPLIT:
@@ -141,7 +153,7 @@ def _of_hugging_face(root: Path, asked: Asked) -> Mapping[str, Sources]:
         splits.setdefault(split, {}).setdefault(name, []).append(row)
     if missing := [s for s in ([""] if asked.split_by != "folders" else SPLITS) if s not in splits]:
         raise UserError(f"{root} has no rows of a split {missing[0]}".rstrip() + ".")
-    return splits
+    return splits, left_out
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -319,10 +331,17 @@ def _digest(splits: Mapping[str, tuple[OwnClass, ...]]) -> str:
 
 
 def told_left_out(found: Found, least: int) -> str:
-    """A line about the classes that are left out; empty: none are."""
-    if not found.left_out:
-        return ""
-    some = ", ".join(map(escaped, found.left_out[:_SHOWN])) + ", …" * (len(found.left_out) > _SHOWN)
-    number = len(found.left_out)
-    are = "classes" if number > 1 else "class"
-    return f"{number} {are} with fewer than {least} images left out: {some}"
+    """A line about the classes and the splits that are left out; empty: none are."""
+    number, parts = len(found.left_out), len(found.parts_left_out)
+    told = []
+    if parts:
+        told.append(f"{parts} part{'s' * (parts > 1)} left out: {_some(found.parts_left_out)}")
+    if number:
+        are = "classes" if number > 1 else "class"
+        few = f"with fewer than {least} images"
+        told.append(f"{number} {are} {few} left out: {_some(found.left_out)}")
+    return "; ".join(told)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(escaped, names[:_SHOWN])) + ", …" * (len(names) > _SHOWN)

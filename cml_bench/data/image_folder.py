@@ -67,6 +67,11 @@ class ImageFolderOptions(Options):
         json_schema_extra={"left_out": True},
         description="of `reads: hugging_face`: the column of the classes",
     )
+    parts: tuple[str, ...] = Field(
+        (),
+        json_schema_extra={"left_out": True},
+        description="of `reads: hugging_face`: the copy's splits to take; empty: all",
+    )
     split_by: Literal["shares", "csv", "folders", "classes"] = Field(
         "shares",
         description=(
@@ -157,7 +162,7 @@ class ImageFolder(ImageSet):
         own = self.options
         shares = (own.shares.train, own.shares.validation, own.shares.test)
         asked = Asked(
-            *(own.root, own.reads, own.label, own.split_by, own.lists),
+            *(own.root, own.reads, own.label, own.parts, own.split_by, own.lists),
             *(shares, own.split_seed, own.least_images),
         )
         try:
@@ -207,6 +212,8 @@ class ImageFolder(ImageSet):
     def _asked(self) -> dict[str, Any]:
         """All options but the digest, with full paths."""
         asked = self.options.model_dump(mode="json", exclude={"sha256"})
+        if not asked["parts"]:
+            del asked["parts"]  # what was prepared before there was this option has none
         paths = {
             key: os.path.abspath(asked[key])
             for key in ("root", "lists")

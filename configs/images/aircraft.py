@@ -13,8 +13,11 @@ from torchvision.transforms import InterpolationMode, Resize
 from cml_bench.data import class_lists
 from cml_bench.data.stored import ImageArrays, ImageSet
 from cml_bench.data.wrap import wrap
+from cml_bench.errors import UserError
 from cml_bench.registry import datasets
 from cml_bench.spec import Options
+
+_ADDRESS = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"
 
 
 class AircraftOptions(Options):
@@ -48,6 +51,12 @@ class Aircraft(ImageSet):
 
     def build(self, paths: dict[str, Path]) -> ImageArrays:
         """All images as bytes, class by class. The parts of the photographs do not matter here."""
+        folder = Path(self.options.root) / "fgvc-aircraft-2013b"
+        if not folder.is_dir():
+            raise UserError(
+                f"aircraft: there is no folder {folder}. Fetch {_ADDRESS} and unpack it in `root`,"
+                f" which is {self.options.root}; or correct `root`."
+            )
         squash = Resize((self.options.size,) * 2, InterpolationMode.BICUBIC)
         parts = [
             FGVCAircraft(self.options.root, part, annotation_level="variant", transform=squash)
