@@ -237,6 +237,19 @@ def test_unequal_budgets_are_not_compared(tmp_path):
     assert row.cells[Column(1)].difference.outcome == (
         "unequal budgets (3 settings with 2 seeds and one setting as published): not tested"
     )
+    assert not row.cells[Column(1)].bold, "nor is it set beside the published row for bold type"
+
+
+@pytest.mark.parametrize(("gammas", "bold"), [([0.2, 1.0, 2.0], set()), ([0.2, 1.0], {"B"})])
+def test_bold_type_compares_rows_of_equal_budgets(gammas, bold, tmp_path):
+    methods = {"maml": {"inner_lr": [0.1, 0.5]}, "maml+cml": {"cml.gamma": gammas}}
+    asked = content({"seeds": 2, "methods": methods})
+    rows = [{"label": "A", "run": "maml_tuned"}, {"label": "B", "run": "maml+cml_tuned"}]
+    asked["tables"]["table1"]["rows"] = rows
+    plan = planned(asked)
+    finished(plan, tmp_path)
+    table = build(report_runs(plan, tmp_path), Store(tmp_path), "table1")
+    assert {row.label for row in table.rows if row.cells[Column(1)].bold} == bold
 
 
 def test_a_plan_whose_selection_was_not_asked_for_makes_no_table(plan, tmp_path):

@@ -287,8 +287,8 @@ def alike(plan: Plan, rows: tuple[Row, Row], runs: tuple[str, str]) -> bool:
 
     ``runs``: the first run of each. What a row names under ``varies`` is its point.
     """
-    if bool(sweeps_of(plan, rows[0].run)) != bool(sweeps_of(plan, rows[1].run)):
-        return False  # the one was chosen among several settings, the other was not
+    if unequal(plan, rows[0].run, rows[1].run):
+        return False  # the one was chosen among more settings, or the other as published
     one, two = runs
     found = plan.unlike_rows.get(one, {}).get(two, {}) | plan.unlike_rows.get(two, {}).get(one, {})
     return not {*found} - {*rows[0].varies, *rows[1].varies}
