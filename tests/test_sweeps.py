@@ -1,10 +1,12 @@
 """Sweeps in a configuration and on the command line: which settings are tried, and bad input."""
 
 import json
+import os
 
 import pytest
 import yaml
 
+from cml_bench.__main__ import main
 from cml_bench.commands_run import _assignments
 from cml_bench.engine.run import run
 from cml_bench.errors import UserError
@@ -201,6 +203,29 @@ def test_several_values_are_a_sweep_and_join_the_one_that_is_there():
 
 
 @pytest.mark.parametrize(
+    ("name", "word", "changed"),
+    [
+        ("omniglot_methods", "omniglot_five_steps.maml.inner_lr=0.2", {"maml"}),
+        ("graphs", "citeseer.gmeta+cml.cml.gamma=0.5", {"gmeta+cml"}),
+        ("omniglot_tuned", "omniglot.maml.inner_lr=0.1,0.3", {"maml"}),
+    ],
+)
+def test_nothing_else_is_set_where_a_file_repeats_a_part_by_an_anchor(name, word, changed):
+    path = f"configs/{name}.yaml"
+    experiment = word.partition(".")[0]
+    before, after = config.merged([path]), config.merged([path], [word])
+    others = {key for key in before["experiments"] if key != experiment}
+    assert others == {
+        key for key in others if after["experiments"][key] == before["experiments"][key]
+    }
+    old, new = (side["experiments"][experiment] for side in (before, after))
+    for part in (side for side in ("methods", "sweep") if side in old):
+        a, b = (side[part].get("methods", side[part]) for side in (old, new))
+        assert {key for key in a if a[key] != b[key]} <= changed
+    assert old != new
+
+
+@pytest.mark.parametrize(
     ("word", "message"),
     [
         ("e.maml.inner_lr", r"set e\.maml\.inner_lr is not EXPERIMENT\.METHOD\.OPTION=VALUE"),
@@ -245,6 +270,25 @@ def test_the_commands_hand_assignments_on(tmp_path):
     assert command[-3:] == ["--config", f"set={words[2]} {words[3]}", "seeds=3"]
     merged = config.merged([path], ["e.maml.inner_steps=2"])
     assert merged["experiments"]["e"]["methods"]["maml"] == {"options": {"inner_steps": 2}}
+
+
+def test_every_assignment_counts(tmp_path, monkeypatch, capsys):
+    path, seen = tmp_path / "a.yaml", []
+    given = [f"e.maml.{word}" for word in ("inner_lr=0.3", "inner_steps=2", "first_order=true")]
+    by_snakemake = "e.maml.adapt_norm=true e.maml.inner_lr=0.4"
+    path.write_text(yaml.safe_dump({**content(), "set": given[0]}))
+    monkeypatch.setattr(os, "execv", lambda program, words: seen.extend(words))
+    monkeypatch.setenv("CML_BENCH_COMMAND", "")  # and the command's own value goes with the test
+    assert main(["run", str(path), f"--set={given[1]}", "table1", "--set", given[2]]) == 0
+    assert f"set={' '.join(given)}" in seen
+    assert not [word for word in seen if word.startswith("--set")]
+    assert "table1" in seen
+    assert main(["run", str(path), "--config", f"set={by_snakemake}", "--set", given[1]]) == 0
+    assert seen[-2:] == ["--config", f"set={given[0]} {by_snakemake} {given[1]}"]
+    plan = ["plan", "--config", str(path), "--json", "--set", given[1], "--set", given[2]]
+    assert main(plan) == 0
+    methods = json.loads(capsys.readouterr().out)["study"]["experiments"]["e"]["methods"]
+    assert methods["maml"]["options"] == {"inner_lr": 0.3, "inner_steps": 2, "first_order": True}
 
 
 # -- runs of the selection
