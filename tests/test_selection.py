@@ -149,6 +149,17 @@ def test_the_plan_says_the_budget_and_what_is_to_follow(tmp_path):
     assert "to follow" not in said
 
 
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [("grid", "a grid of 1 setting, 1 seed each, 1 run"), (1, "1 setting drawn at random with")],
+)
+def test_one_setting_is_told_in_the_singular(draw, said):
+    swept = {"seeds": 1, "draw": draw, "methods": {"maml": {"inner_lr": [0.1]}}}
+    (one,) = planned(content(swept)).sweeps
+    assert f"sweep of maml in e, 1-shot: {said}" in selection.budget(one)
+    assert not selection.budget(one).endswith("runs")
+
+
 def test_a_setting_at_the_edge_is_told_in_words(plan, tmp_path):
     store = finished(plan, tmp_path, {"maml": A, "maml+cml": B})
     one, other = selection.selections(plan, store)
@@ -225,6 +236,15 @@ def test_the_published_setting_may_be_the_best_and_its_runs_are_shared(tmp_path)
     assert members["maml_tuned"] == members["maml"]
     notes = build(narrow, Store(tmp_path), "table1").findings
     assert any("protocol.outer_lr 0.001, as published, selected by" in note for note in notes)
+
+
+def test_settings_of_one_method_are_not_compared_with_each_other(plan):
+    """A plan of 200 settings stays small; rows of two readings show one setting."""
+    shared = {run for key in ("maml", "maml+cml") for run in plan.members["e"][key][1]}
+    for sweep in plan.sweeps:
+        runs = {run for setting in sweep.settings for run in setting.tuned} - shared
+        for run in runs:
+            assert not plan.unlike_rows.get(run, {}).keys() & runs
 
 
 def test_unequal_budgets_are_not_compared(tmp_path):
