@@ -110,6 +110,7 @@ CONFIG = argument(
 )
 SET = argument(
     "--set",
+    action="extend",
     nargs="+",
     default=[],
     metavar="OPTION=VALUE",

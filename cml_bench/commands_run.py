@@ -189,9 +189,16 @@ python -m cml_bench run configs/demo.yaml --cores 2 table1
 python -m cml_bench run configs/demo.yaml --set glyphs.maml.inner_lr=0.1,0.5""",
 )
 def start(args: Namespace) -> None:
+    from cml_bench.study import assignments, strict_yaml
     from cml_bench.system import workflow
 
-    words = workflow.command(args.config, *_assignments(args.rest))
+    rest, found = _assignments(args.rest)
+    if found and (path := Path(workflow.here_or_shipped(args.config.as_posix()))).is_file():
+        # What Snakemake is given takes the place of the file's own list.
+        content = strict_yaml.read(path)
+        own = content.get("set") if isinstance(content, dict) else None
+        found = [*map(str, assignments.listed(own)), *found]
+    words = workflow.command(args.config, rest, found)
     os.environ["CML_BENCH_COMMAND"] = shlex.join(["cml-bench", "run", str(args.config), *args.rest])
     # Snakemake takes the place of this process, so that Ctrl-C and exit codes are its own.
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *words])
@@ -201,11 +208,15 @@ def _assignments(words: list[str]) -> tuple[list[str], list[str]]:
     """The words without ``--set`` and what follows it, and these assignments."""
     rest, found, inside = [], list[str](), False
     for word in words:
-        inside = word == "--set" or (inside and not word.startswith("-") and "=" in word)
+        if word.startswith("set="):  # of Snakemake's --config, where the last one alone counts
+            found += word.removeprefix("set=").split()
+            continue
+        begins = word == "--set" or word.startswith("--set=")
+        inside = begins or (inside and not word.startswith("-") and "=" in word)
         if not inside:
             rest.append(word)
         elif word != "--set":
-            found.append(word)
+            found.append(word.removeprefix("--set="))
     return rest, found
 
 

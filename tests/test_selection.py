@@ -149,6 +149,17 @@ def test_the_plan_says_the_budget_and_what_is_to_follow(tmp_path):
     assert "to follow" not in said
 
 
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [("grid", "a grid of 1 setting, 1 seed each, 1 run"), (1, "1 setting drawn at random with")],
+)
+def test_one_setting_is_told_in_the_singular(draw, said):
+    swept = {"seeds": 1, "draw": draw, "methods": {"maml": {"inner_lr": [0.1]}}}
+    (one,) = planned(content(swept)).sweeps
+    assert f"sweep of maml in e, 1-shot: {said}" in selection.budget(one)
+    assert not selection.budget(one).endswith("runs")
+
+
 def test_a_setting_at_the_edge_is_told_in_words(plan, tmp_path):
     store = finished(plan, tmp_path, {"maml": A, "maml+cml": B})
     one, other = selection.selections(plan, store)
@@ -227,6 +238,15 @@ def test_the_published_setting_may_be_the_best_and_its_runs_are_shared(tmp_path)
     assert any("protocol.outer_lr 0.001, as published, selected by" in note for note in notes)
 
 
+def test_settings_of_one_method_are_not_compared_with_each_other(plan):
+    """A plan of 200 settings stays small; rows of two readings show one setting."""
+    shared = {run for key in ("maml", "maml+cml") for run in plan.members["e"][key][1]}
+    for sweep in plan.sweeps:
+        runs = {run for setting in sweep.settings for run in setting.tuned} - shared
+        for run in runs:
+            assert not plan.unlike_rows.get(run, {}).keys() & runs
+
+
 def test_unequal_budgets_are_not_compared(tmp_path):
     swept = {"seeds": 2, "methods": {"maml+cml": {"cml.gamma": [0.2, 1.0, 2.0]}}}
     plan = planned(content(swept))
@@ -237,6 +257,19 @@ def test_unequal_budgets_are_not_compared(tmp_path):
     assert row.cells[Column(1)].difference.outcome == (
         "unequal budgets (3 settings with 2 seeds and one setting as published): not tested"
     )
+    assert not row.cells[Column(1)].bold, "nor is it set beside the published row for bold type"
+
+
+@pytest.mark.parametrize(("gammas", "bold"), [([0.2, 1.0, 2.0], set()), ([0.2, 1.0], {"B"})])
+def test_bold_type_compares_rows_of_equal_budgets(gammas, bold, tmp_path):
+    methods = {"maml": {"inner_lr": [0.1, 0.5]}, "maml+cml": {"cml.gamma": gammas}}
+    asked = content({"seeds": 2, "methods": methods})
+    rows = [{"label": "A", "run": "maml_tuned"}, {"label": "B", "run": "maml+cml_tuned"}]
+    asked["tables"]["table1"]["rows"] = rows
+    plan = planned(asked)
+    finished(plan, tmp_path)
+    table = build(report_runs(plan, tmp_path), Store(tmp_path), "table1")
+    assert {row.label for row in table.rows if row.cells[Column(1)].bold} == bold
 
 
 def test_a_plan_whose_selection_was_not_asked_for_makes_no_table(plan, tmp_path):

@@ -1,14 +1,17 @@
 """Sweeps in a configuration and on the command line: which settings are tried, and bad input."""
 
 import json
+import os
 
 import pytest
 import yaml
 
+from cml_bench.__main__ import main
 from cml_bench.commands_run import _assignments
 from cml_bench.engine.run import run
 from cml_bench.errors import UserError
 from cml_bench.records import Store
+from cml_bench.spec import Protocol
 from cml_bench.study import config, selection, watching
 from cml_bench.study.plan import read_plan
 from cml_bench.study.schema import Sweep
@@ -17,6 +20,10 @@ from cml_bench.system import workflow
 from tests.helpers.simulated import LEVEL, finish
 from tests.helpers.swept import STEPS, content, finished, planned, tried_ids
 
+FORTY = {  # five options of 40 values
+    name: list(range(1, 41))
+    for name in ("inner_lr", "inner_steps", *(f"protocol.{k}" for k in ("patience", "clamp")))
+} | {"protocol.meta_batch": list(range(1, 41))}
 LOG = {"low": 0.01, "high": 1, "log": True}
 
 
@@ -49,6 +56,39 @@ def test_random_settings_follow_from_the_seed_and_are_alike_for_methods_with_one
     assert {s["cml.gamma"] for s in cml} == {0.2, 1}
     other = settings(Sweep.model_validate({**asked, "seed": 4}), "maml")
     assert other != one
+
+
+def test_methods_are_drawn_the_same_values_of_a_shared_option_whatever_else_they_have():
+    rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    asked = {
+        "maml": {"inner_lr": rates, "first_order": [True, False]},
+        "maml+cml": {"cml.gamma": [0.2, 1, 2], "inner_lr": rates, "protocol.outer_lr": LOG},
+        "boil": {"first_order": [True, False], "inner_lr": rates},
+    }
+    for seed in range(5):
+        drawn = Sweep.model_validate({"methods": asked, "draw": 11, "seed": seed})
+        maml, cml, boil = (settings(drawn, method) for method in asked)
+        assert [s["inner_lr"] for s in maml] == [s["inner_lr"] for s in cml]
+        assert maml == boil
+        assert len({*map(str, maml)}) == 11
+        assert {s["inner_lr"] for s in maml[:6]} == {*rates}, "each once before any twice"
+    whole = Sweep.model_validate({"methods": {"maml": STEPS, "boil": STEPS}, "draw": 6})
+    assert len({*map(str, settings(whole, "maml"))}) == 6, "all that there are"
+
+
+MEASURES = ["val_tasks", "val_every", "val_fresh", "selection", "save_last", "ensemble_top_k"]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_a_setting_is_scored_with_cannot_be_swept(name):
+    default = Protocol.model_fields[name].default
+    asked = content(sweep(methods={"maml": {f"protocol.{name}": [default]}}))
+    with pytest.raises(UserError, match=rf"maml: protocol\.{name} is part of how settings"):
+        planned(asked)
+
+
+def test_every_option_of_validation_is_one_of_them():
+    assert {name for name in Protocol.model_fields if name.startswith("val")} <= {*MEASURES}
 
 
 def test_a_setting_is_set_wherever_its_option_belongs():
@@ -94,17 +134,24 @@ def test_a_job_never_trains_a_setting_beside_another():
         (sweep(methods={"boil": STEPS}), "sweep names the method 'boil'; the experiment has: maml"),
         (
             sweep(methods={"maml": {"inner_rate": [1]}}),
-            "sweep of maml: option 'inner_rate'. Did you mean 'inner_lr'",
+            "sweep of maml: unknown option 'inner_rate'. Did you mean 'inner_lr'",
         ),
         (
             sweep(methods={"maml": {"cml.gamma": [1]}}),
-            "sweep of maml: option 'cml.gamma'",
+            "sweep of maml: unknown option 'cml.gamma'",
         ),
         (
             sweep(methods={"maml": {"protocol.outer": [1]}}),
-            "option 'protocol.outer'. Did you mean 'protocol.outer_lr'",
+            "sweep of maml: unknown option 'protocol.outer'. Did you mean 'protocol.outer_lr'",
         ),
-        (sweep(methods={"maml": {"inner_lr": [-1]}}), "inner_lr: .*greater than or equal to 0"),
+        (
+            sweep(methods={"maml": {"inner_lr": [0.5, -1]}}),
+            "sweep of maml, setting inner_lr -1, method maml: inner_lr: .*greater than or equal to",
+        ),
+        (
+            sweep(methods={"maml": {"protocol.outer_lr": [-1]}}),
+            "sweep of maml, setting protocol.outer_lr -1, protocol_options: outer_lr: .*greater",
+        ),
         (sweep(methods={"maml": {}}), "sweep of maml names no option"),
         (sweep(methods={}), r"sweep\.methods: .*at least 1"),
         (sweep(methods={"maml": {"inner_lr": []}}), "inner_lr needs distinct values"),
@@ -116,14 +163,27 @@ def test_a_job_never_trains_a_setting_beside_another():
         ),
         (
             sweep(methods={"maml": {"inner_lr": 0.5}}),
-            r"maml\.inner_lr: Value error, needs a list of values, such as .* \(got 0\.5\)",
+            r"maml\.inner_lr: Value error, needs a list of numbers and words, such .* \(got 0\.5\)",
         ),
-        (sweep(methods={"maml": {"inner_lr": [[1]]}}), "inner_lr: Value error, needs a list"),
+        (
+            sweep(methods={"maml": {"inner_lr": [[1]]}}),
+            "inner_lr: Value error, needs a list .*an option that is itself a list cannot be swept",
+        ),
         (
             sweep(methods={"maml": {"inner_lr": {"low": 1}}}, draw=2),
             r"methods\.maml\.inner_lr\.high: Field required",
         ),
         (sweep(draw=7), "sweep of maml has 6 different settings, and 7 are to be drawn"),
+        (
+            sweep(methods={"maml": {"first_order": [True]}}, draw=2),
+            "sweep of maml has 1 different setting, and 2 are to be drawn",
+        ),
+        (
+            sweep(methods={"maml": {"inner_lr": {"low": 1, "high": 1.01}}}, draw=3),
+            "after 2 of 3 settings, none was drawn that is new for every method",
+        ),
+        (sweep(methods={"maml": FORTY}), "has 102,400,000 settings, and at most 200 can be tried"),
+        (sweep(methods={"maml": FORTY}, draw=201), "has 201 settings, and at most 200 can be"),
         (sweep(seeds=[4, 9]), "the seed 4 is of the selection and of the report"),
         (sweep(seeds=0), r"sweep\.seeds: .*at least 1"),
         (sweep(draw="all"), r"sweep\.draw"),
@@ -133,7 +193,7 @@ def test_a_job_never_trains_a_setting_beside_another():
 def test_a_sweep_that_cannot_be_is_refused_in_one_sentence(asked, message):
     with pytest.raises(UserError, match=message) as caught:
         planned(content(asked))
-    assert str(caught.value).startswith("my.yaml") or "unknown my.yaml" in str(caught.value)
+    assert str(caught.value).startswith(("my.yaml", "unknown key"))
     assert "\n" not in str(caught.value)
 
 
@@ -201,6 +261,29 @@ def test_several_values_are_a_sweep_and_join_the_one_that_is_there():
 
 
 @pytest.mark.parametrize(
+    ("name", "word", "changed"),
+    [
+        ("omniglot_methods", "omniglot_five_steps.maml.inner_lr=0.2", {"maml"}),
+        ("graphs", "citeseer.gmeta+cml.cml.gamma=0.5", {"gmeta+cml"}),
+        ("omniglot_tuned", "omniglot.maml.inner_lr=0.1,0.3", {"maml"}),
+    ],
+)
+def test_nothing_else_is_set_where_a_file_repeats_a_part_by_an_anchor(name, word, changed):
+    path = f"configs/{name}.yaml"
+    experiment = word.partition(".")[0]
+    before, after = config.merged([path]), config.merged([path], [word])
+    others = {key for key in before["experiments"] if key != experiment}
+    assert others == {
+        key for key in others if after["experiments"][key] == before["experiments"][key]
+    }
+    old, new = (side["experiments"][experiment] for side in (before, after))
+    for part in (side for side in ("methods", "sweep") if side in old):
+        a, b = (side[part].get("methods", side[part]) for side in (old, new))
+        assert {key for key in a if a[key] != b[key]} <= changed
+    assert old != new
+
+
+@pytest.mark.parametrize(
     ("word", "message"),
     [
         ("e.maml.inner_lr", r"set e\.maml\.inner_lr is not EXPERIMENT\.METHOD\.OPTION=VALUE"),
@@ -209,7 +292,7 @@ def test_several_values_are_a_sweep_and_join_the_one_that_is_there():
         ("f.maml.inner_lr=1,2", r"experiment 'f'\. .*Known: e"),
         ("e.boil.inner_lr=1,2", r"method of e 'boil'\..*Known: maml, maml\+cml"),
         ("e.maml.inner_lr={a},2", "is no number or word"),
-        ("e.maml.rate=1,2", "sweep of maml: option 'rate'"),
+        ("e.maml.rate=1,2", "^my.yaml, experiment 'e', sweep of maml: unknown option 'rate'"),
         ("e.maml.rate=1", "unknown key 'rate'"),
     ],
 )
@@ -245,6 +328,25 @@ def test_the_commands_hand_assignments_on(tmp_path):
     assert command[-3:] == ["--config", f"set={words[2]} {words[3]}", "seeds=3"]
     merged = config.merged([path], ["e.maml.inner_steps=2"])
     assert merged["experiments"]["e"]["methods"]["maml"] == {"options": {"inner_steps": 2}}
+
+
+def test_every_assignment_counts(tmp_path, monkeypatch, capsys):
+    path, seen = tmp_path / "a.yaml", []
+    given = [f"e.maml.{word}" for word in ("inner_lr=0.3", "inner_steps=2", "first_order=true")]
+    by_snakemake = "e.maml.adapt_norm=true e.maml.inner_lr=0.4"
+    path.write_text(yaml.safe_dump({**content(), "set": given[0]}))
+    monkeypatch.setattr(os, "execv", lambda program, words: seen.extend(words))
+    monkeypatch.setenv("CML_BENCH_COMMAND", "")  # and the command's own value goes with the test
+    assert main(["run", str(path), f"--set={given[1]}", "table1", "--set", given[2]]) == 0
+    assert f"set={' '.join(given)}" in seen
+    assert not [word for word in seen if word.startswith("--set")]
+    assert "table1" in seen
+    assert main(["run", str(path), "--config", f"set={by_snakemake}", "--set", given[1]]) == 0
+    assert seen[-2:] == ["--config", f"set={given[0]} {by_snakemake} {given[1]}"]
+    plan = ["plan", "--config", str(path), "--json", "--set", given[1], "--set", given[2]]
+    assert main(plan) == 0
+    methods = json.loads(capsys.readouterr().out)["study"]["experiments"]["e"]["methods"]
+    assert methods["maml"]["options"] == {"inner_lr": 0.3, "inner_steps": 2, "first_order": True}
 
 
 # -- runs of the selection

@@ -285,8 +285,8 @@ def selected(plan: Plan, store: Store, key: str) -> list[str]:
         said += [
             f"{row.label}, {one.sweep.shot}-shot: {selection.text(setting.values)}"
             f"{', as published' if published else ''}, selected by validation tasks among"
-            f" {number} settings with {seeds} seed{'s' * (seeds > 1)} each, which are not those of"
-            " this table."
+            f" {number} setting{'s' * (number > 1)} with {seeds} seed{'s' * (seeds > 1)} each,"
+            " which are not those of this table."
             + (f" It has {edge}, so a better setting may lie beyond." if edge else "")
             for row in table.rows
             if row.run == tuned_of(one.sweep.method) and row.reading == META

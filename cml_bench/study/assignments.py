@@ -7,7 +7,7 @@ They come from ``--set``, or from the key ``set`` at the top level, by which Sna
 on. Imports no torch.
 """
 
-import copy
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -26,13 +26,27 @@ def assigned(content: Any, where: str) -> Any:
     """
     if not isinstance(content, dict) or "set" not in content:
         return content
-    whole = copy.deepcopy({key: value for key, value in content.items() if key != "set"})
-    given = content["set"]
-    for word in given.split() if isinstance(given, str) else given or ():
+    whole: dict[str, Any] = _unshared({k: v for k, v in content.items() if k != "set"})
+    for word in listed(content["set"]):
         if not isinstance(word, str):
             raise UserError(f"{where}: set holds {word!r}, which is no assignment, {_EXAMPLE}.")
         _assign(whole, word, f"{where}: set {word}")
     return whole
+
+
+def listed(given: Any) -> Sequence[Any]:
+    """The assignments under a key ``set``, which has them as a list or as one text."""
+    return given.split() if isinstance(given, str) else given or ()
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which no mapping stands in two places, as one that YAML's anchors repeat does.
+
+    So what is set in one place stays there. A deep copy would keep them shared.
+    """
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _assign(whole: dict[str, Any], word: str, place: str) -> None:

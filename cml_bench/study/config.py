@@ -9,7 +9,7 @@ from cml_bench import plugins
 from cml_bench.errors import UserError
 from cml_bench.registry import PATHS, tables
 from cml_bench.study import places, strict_yaml
-from cml_bench.study.assignments import assigned
+from cml_bench.study.assignments import assigned, listed
 from cml_bench.study.figure_config import FigureConfig
 from cml_bench.study.floors import with_floors
 from cml_bench.study.schema import Experiment, MethodEntry, Study, TableConfig, one_or_several
@@ -155,8 +155,7 @@ def merged(paths: Sequence[Path | str], assignments: Sequence[str] = ()) -> Any:
     for path in paths[1:]:
         whole = _joined(whole, _yaml(Path(path)))
     if assignments and isinstance(whole, dict):
-        own = whole.get("set") or []
-        whole = {**whole, "set": [*(own.split() if isinstance(own, str) else own), *assignments]}
+        whole = {**whole, "set": [*listed(whole.get("set")), *assignments]}
     return complete(whole, ", ".join(map(str, paths)))
 
 

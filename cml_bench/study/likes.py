@@ -134,12 +134,14 @@ def unlike(row: RunSpec, base: RunSpec) -> Differences:
 
     Seed and class split are not looked at, since pairs are made over them.
     """
-    return _unlike(row, base, _compared(row), _compared(base))
+    specs = {"row": row, "base": base}
+    return _Compared(specs)("row", "base")
 
 
-def _unlike(row: RunSpec, base: RunSpec, a: dict[str, Any], b: dict[str, Any]) -> Differences:
+def _unlike(
+    row: RunSpec, base: RunSpec, a: dict[str, Any], b: dict[str, Any], own: set[str]
+) -> Differences:
     trained = row.steps and base.steps
-    own = _own_keys(row.method, base.method)
     return {
         key: (a.get(key), b.get(key))
         for key in sorted(a.keys() | b.keys())
@@ -155,7 +157,9 @@ def unlike_rows(study: Study, members: Members, specs: Mapping[str, RunSpec]) ->
     """How any two rows of one table are unlike; see :attr:`Plan.unlike_rows`."""
     found, compared = Unlike(), _Compared(specs)
     for table in study.tables.values():
-        for a, b in itertools.combinations(table.rows, 2):
+        rows = itertools.combinations(table.rows, 2)
+        # Two readings of one run are alike; of a sweep, both are of the setting that is selected.
+        for a, b in ((a, b) for a, b in rows if a.run != b.run):
             for one, two in _firsts(table, a.run, b.run, members):
                 if one != two and (differences := compared(one, two)):
                     found.setdefault(one, {})[two] = differences
@@ -163,19 +167,23 @@ def unlike_rows(study: Study, members: Members, specs: Mapping[str, RunSpec]) ->
 
 
 class _Compared:
-    """:func:`unlike` of two runs by their ids. Each run's keys are read once."""
+    """:func:`unlike` of two runs by their ids. Keys of a run, and of two methods, are read once."""
 
     def __init__(self, specs: Mapping[str, RunSpec]):
         self.specs, self.known = specs, dict[str, dict[str, Any]]()
+        self.own = dict[tuple[str, str], set[str]]()
 
     def __call__(self, run: str, base: str) -> Differences:
         row, other = self.specs[run], self.specs[base]
-        return _unlike(row, other, self._keys(row), self._keys(other))
+        methods = (row.method, other.method)
+        if methods not in self.own:
+            self.own[methods] = _own_keys(*methods)
+        return _unlike(row, other, self._keys(run), self._keys(base), self.own[methods])
 
-    def _keys(self, spec: RunSpec) -> dict[str, Any]:
-        if spec.id not in self.known:
-            self.known[spec.id] = _compared(spec)
-        return self.known[spec.id]
+    def _keys(self, run: str) -> dict[str, Any]:
+        if run not in self.known:
+            self.known[run] = _compared(self.specs[run])
+        return self.known[run]
 
 
 def _compared(spec: RunSpec) -> dict[str, Any]:
@@ -287,8 +295,8 @@ def alike(plan: Plan, rows: tuple[Row, Row], runs: tuple[str, str]) -> bool:
 
     ``runs``: the first run of each. What a row names under ``varies`` is its point.
     """
-    if bool(sweeps_of(plan, rows[0].run)) != bool(sweeps_of(plan, rows[1].run)):
-        return False  # the one was chosen among several settings, the other was not
+    if unequal(plan, rows[0].run, rows[1].run):
+        return False  # the one was chosen among more settings, or the other as published
     one, two = runs
     found = plan.unlike_rows.get(one, {}).get(two, {}) | plan.unlike_rows.get(two, {}).get(one, {})
     return not {*found} - {*rows[0].varies, *rows[1].varies}

@@ -123,12 +123,16 @@ class _Runs:
 def _of_experiment(study: Study, name: str, runs: _Runs, where: str) -> list[list[str]]:
     """Add an experiment's runs; the new ones, by job."""
     experiment, new = study.experiments[name], dict[str, list[str]]()
-    settings = sweeps.tuned_entries(experiment)
+    settings, of_sweep = sweeps.tuned_entries(experiment), sweeps.entries_of(experiment.sweep)
     first: dict[tuple[int, str, str], tuple[RunSpec, Method | None]] = {}  # of a cell's seeds
     for shot in experiment.shots:
         for seed, split, key, entry in _entries(study, experiment):
-            with told(f"{where}, experiment {name!r}") as place:
-                row = _Row(study, _on_split(experiment, split), key, entry, shot, place)
+            home, title = f"{where}, experiment {name!r}", key
+            if key in of_sweep:
+                title, values = of_sweep[key]
+                home += f", sweep of {title}, setting {selection.text(values)}"
+            with told(home) as place:
+                row = _Row(study, _on_split(experiment, split), title, entry, shot, place)
                 known = len(runs.specs)
                 if (shot, split, key) not in first:
                     first[shot, split, key] = _spec(row, seed)

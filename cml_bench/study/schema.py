@@ -109,7 +109,8 @@ def _values(value: Any) -> Any:
     )
     if not plain:
         raise ValueError(
-            "needs a list of values, such as [0.1, 0.5], or a range, such as {low: 0.01, high: 1}"
+            "needs a list of numbers and words, such as [0.1, 0.5], or a range, such as {low: 0.01,"
+            " high: 1}; an option that is itself a list cannot be swept"
         )
     return tuple(value)
 
@@ -126,7 +127,8 @@ class Sweep(Model):
         min_length=1,
         description=(
             "method's key -> option -> values; the options of the method as inner_lr or cml.gamma,"
-            " of the network as network.filters, of the protocol as protocol.outer_lr"
+            " of the network as network.filters, of the protocol as protocol.outer_lr; values are"
+            " numbers and words"
         ),
     )
     draw: Literal["grid"] | Positive = Field(

@@ -47,7 +47,6 @@ def planned(study: Study, members: Members) -> tuple[PlannedSweep, ...]:
     for name, experiment in study.experiments.items():
         if (sweep := experiment.sweep) is None:
             continue
-        drawn = f"{sweep.draw} settings drawn at random with seed {sweep.seed}"
         for method, shot in itertools.product(sweep.methods, experiment.shots):
             tried = tuple(
                 PlannedSetting(
@@ -57,11 +56,18 @@ def planned(study: Study, members: Members) -> tuple[PlannedSweep, ...]:
                 )
                 for number, values in enumerate(settings(sweep, method), 1)
             )
-            told = f"a grid of {len(tried)} settings" if sweep.draw == "grid" else drawn
+            number = _settings(len(tried))
+            told = f"a grid of {number}"
+            if sweep.draw != "grid":
+                told = f"{number} drawn at random with seed {sweep.seed}"
             found.append(
                 PlannedSweep(experiment=name, method=method, shot=shot, drawn=told, settings=tried)
             )
     return tuple(found)
+
+
+def _settings(number: int) -> str:
+    return f"{number} setting{'s' * (number > 1)}"
 
 
 def titles(sweeps: Collection[PlannedSweep]) -> dict[str, str]:
@@ -314,7 +320,7 @@ def budget(sweep: PlannedSweep) -> str:
     number, seeds = len(sweep.settings), len(sweep.settings[0].tried)
     return (
         f"sweep of {sweep.method} in {sweep.experiment}, {sweep.shot}-shot: {sweep.drawn}, {seeds}"
-        f" seed{'s' * (seeds > 1)} each, {number * seeds} runs"
+        f" seed{'s' * (seeds > 1)} each, {number * seeds} run{'s' * (number * seeds > 1)}"
     )
 
 
@@ -384,4 +390,6 @@ def unequal(plan: Plan, key: str, against: str | None) -> str:
 
 
 def _budget(number: int, seeds: int) -> str:
-    return f"{number} settings with {seeds} seeds" if seeds else "one setting as published"
+    if not seeds:
+        return "one setting as published"
+    return f"{_settings(number)} with {seeds} seed{'s' * (seeds > 1)}"

@@ -8,7 +8,10 @@ the latter are ever made is known after the selection (:mod:`cml_bench.study.sel
 runs. Each row of a table that shows x gets a row ``x, tuned`` beside it.
 """
 
+import functools
 import itertools
+import json
+import math
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -20,10 +23,20 @@ from cml_bench.errors import UserError, unknown
 from cml_bench.study.figure_config import Row
 from cml_bench.study.schema import Experiment, MethodEntry, Range, Study, Sweep, TableConfig, Word
 
-MOST_SETTINGS = 1000
+MOST_SETTINGS = 200  # of a method: a plan compares each with each of the other methods
 Setting = dict[str, Word]  # option, such as cml.gamma -> its value
 _FIELDS = {"protocol": "protocol_options", "network": "network_options"}
 _TUNED = "_tuned"
+_TRIES = 1000  # numbers for each random setting that is wanted
+# Options of the protocol that say on what a model is scored, and which model is tested.
+_SCORED = (
+    "val_every",
+    "val_tasks",
+    "val_fresh",
+    "selection",
+    "save_last",
+    "ensemble_top_k",
+)
 
 
 def tuned_of(method: str) -> str:
@@ -50,9 +63,23 @@ def variants(key: str, keys: Collection[str]) -> list[str]:
 
 def made_entries(experiment: Experiment) -> set[str]:
     """The keys of all entries that an experiment has by its sweep."""
-    if (sweep := experiment.sweep) is None:
-        return set()
-    return {key for m in sweep.methods for key, _ in _entries(sweep, m, experiment.methods[m])}
+    return {*entries_of(experiment.sweep)}
+
+
+def entries_of(sweep: Sweep | None) -> dict[str, tuple[str, Setting]]:
+    """Key of an entry that there is by a sweep -> its method and setting."""
+    if sweep is None:
+        return {}
+    return {
+        key: (method, setting)
+        for method in sweep.methods
+        for number, setting in reversed([*enumerate(settings(sweep, method), 1)])
+        for key in (
+            tried_entry(method, number),
+            tuned_entry(method, number),
+            tuned_of(method),  # in the end that of the first
+        )
+    }
 
 
 def tuned_entries(experiment: Experiment) -> set[str]:
@@ -63,9 +90,10 @@ def tuned_entries(experiment: Experiment) -> set[str]:
 def settings(sweep: Sweep, method: str) -> list[Setting]:
     """The settings in which a method is tried.
 
-    A grid has them in the order of its lists, the last option changing first. Random ones are a
-    function of the sweep's seed, the option's name and their number: so methods with an option in
-    common are tried at the same values of it.
+    A grid has them in the order of its lists, the last option changing first. A value of random
+    ones is a function of the sweep's seed, the option's name, its list or range, and a number. The
+    numbers are those at which every method of the sweep has a setting that it has not yet had. So
+    methods with an option in common are tried at the same values of it, setting by setting.
     """
     options = sweep.methods[method]
     if sweep.draw == "grid":
@@ -73,16 +101,29 @@ def settings(sweep: Sweep, method: str) -> list[Setting]:
             [_plain(v) for v in values] for values in options.values() if isinstance(values, tuple)
         ]
         return [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*listed)]
-    found: list[Setting] = []
-    for number in range(100 * sweep.draw):
-        if len(found) == sweep.draw:
+    return [_at(sweep, method, number) for number in _numbers(sweep)]
+
+
+def _numbers(sweep: Sweep) -> list[int]:
+    """The numbers of random settings; fewer than wanted if there are not so many."""
+    wanted = 0 if sweep.draw == "grid" else sweep.draw
+    found, seen = list[int](), set[tuple[str, str]]()
+    for number in range(_TRIES * wanted):
+        if len(found) == wanted:
             break
-        setting = {
-            name: _drawn(sweep.seed, name, values, number) for name, values in options.items()
-        }
-        if setting not in found:
-            found.append(setting)
+        # JSON tells true from 1.
+        new = {(m, json.dumps(_at(sweep, m, number))) for m in sweep.methods}
+        if not new & seen:
+            found.append(number)
+            seen |= new
     return found
+
+
+def _at(sweep: Sweep, method: str, number: int) -> Setting:
+    return {
+        name: _drawn(sweep.seed, name, values, number)
+        for name, values in sweep.methods[method].items()
+    }
 
 
 def _plain(value: Word) -> Word:
@@ -96,13 +137,27 @@ def _plain(value: Word) -> Word:
 
 
 def _drawn(seed: int, option: str, values: tuple[Word, ...] | Range, number: int) -> Word:
-    raw = seeding.words(seeding.key("sweep", seed, option), number, 1, 1)
-    part = float(seeding.uniform(raw)[0, 0])
     if isinstance(values, tuple):
-        return _plain(values[int(part * len(values))])
+        turn, place = divmod(number, len(values))
+        return _plain(values[_order(seed, option, turn, len(values))[place]])
+    part = _part(seed, option, number)
     if values.log:
         return float(f"{values.low * (values.high / values.low) ** part:.3g}")
     return float(f"{values.low + (values.high - values.low) * part:.3g}")
+
+
+@functools.cache
+def _part(seed: int, option: str, number: int) -> float:
+    """Where in a range the value of this number is, from 0 to 1."""
+    raw = seeding.words(seeding.key("sweep", seed, option), number, 1, 1)
+    return float(seeding.uniform(raw)[0, 0])
+
+
+@functools.cache
+def _order(seed: int, option: str, turn: int, length: int) -> tuple[int, ...]:
+    """The places of a list in random order; each turn through the list has an order of its own."""
+    raw = seeding.words(seeding.key("sweep", seed, option, "turn", turn), 0, 1, length)
+    return tuple(seeding.smallest(raw, length)[0].tolist())
 
 
 # -- the configuration with the entries and rows of its sweeps
@@ -139,7 +194,18 @@ def _expanded(experiment: Experiment, study: Study, place: str) -> Experiment:
             f"{place}: settings are selected over seeds, and this experiment has class splits: put"
             " the sweep into one with seeds."
         )
+    _check_methods(experiment, sweep, study, place)
     methods = dict(experiment.methods)
+    for method in sweep.methods:
+        for key, made in _entries(sweep, method, experiment.methods[method]):
+            if methods.setdefault(key, made) != made:
+                raise UserError(
+                    f"{place}: the experiment has a method called {key!r} already; rename that one."
+                )
+    return experiment.model_copy(update={"methods": methods})
+
+
+def _check_methods(experiment: Experiment, sweep: Sweep, study: Study, place: str) -> None:
     for method in sweep.methods:
         if method not in experiment.methods:
             known = ", ".join(k for k in experiment.methods if "_tried_" not in k)
@@ -152,12 +218,7 @@ def _expanded(experiment: Experiment, study: Study, place: str) -> Experiment:
                 f"{place} of {method}: the seed {both[0]} is of the selection and of the report:"
                 " give `sweep.seeds` other ones."
             )
-        for key, made in _entries(sweep, method, entry):
-            if methods.setdefault(key, made) != made:
-                raise UserError(
-                    f"{place}: the experiment has a method called {key!r} already; rename that one."
-                )
-    return experiment.model_copy(update={"methods": methods})
+    _check_drawn(sweep, place)
 
 
 def _check(sweep: Sweep, method: str, place: str) -> None:
@@ -173,16 +234,31 @@ def _check(sweep: Sweep, method: str, place: str) -> None:
                 )
         elif not values or _alike(values):
             raise UserError(f"{place}: {name} needs distinct values, at least one.")
-    number = len(settings(sweep, method))
+        if name in {f"protocol.{key}" for key in _SCORED}:
+            raise UserError(
+                f"{place}: {name} is part of how settings are scored, and all must be scored alike:"
+                " set it under `protocol_options`."
+            )
+    lists = [len(values) for values in options.values() if isinstance(values, tuple)]
+    number = math.prod(lists) if len(lists) == len(options) else math.inf
+    if (tried := number if sweep.draw == "grid" else sweep.draw) > MOST_SETTINGS:
+        raise UserError(
+            f"{place} has {tried:,} settings, and at most {MOST_SETTINGS:,} can be tried: list"
+            " fewer values, or set `draw` to a smaller number."
+        )
     if sweep.draw != "grid" and number < sweep.draw:
         raise UserError(
-            f"{place} has {number} different settings, and {sweep.draw} are to be drawn: set `draw`"
-            " to a smaller number, or list more values."
+            f"{place} has {number:,} different setting{'s' * (number > 1)}, and {sweep.draw} are to"
+            " be drawn: set `draw` to a smaller number, or list more values."
         )
-    if number > MOST_SETTINGS:
+
+
+def _check_drawn(sweep: Sweep, place: str) -> None:
+    """Checked last: it takes time."""
+    if sweep.draw != "grid" and (found := len(_numbers(sweep))) < sweep.draw:
         raise UserError(
-            f"{place} has {number:,} settings, and at most {MOST_SETTINGS:,} can be tried: list"
-            " fewer values, or set `draw` to a number."
+            f"{place}: after {found} of {sweep.draw} settings, none was drawn that is new for every"
+            " method: set `draw` to a smaller number, or list more values."
         )
 
 
@@ -262,8 +338,8 @@ def check_options(study: Study, where: str) -> None:
             for option in options:
                 first = option.partition(".")[0]
                 if option not in (near := known.get(first, known[""])):
-                    place = f"{where}, experiment {name!r}, sweep of {key}: option"
-                    raise unknown(place, option, near)
+                    place = f"{where}, experiment {name!r}, sweep of {key}"
+                    raise UserError(f"{place}: {unknown('option', option, near)}")
 
 
 def names(model: type[BaseModel]) -> Iterator[str]:
