@@ -158,6 +158,21 @@ def test_a_terminal_has_a_bar_and_a_line_for_each_job(begun, tmp_path):
     assert other.strip() == "preparing data set omniglot"
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_line_of_the_study_is_never_two(width, begun, tmp_path, monkeypatch):
+    resolved, _ = begun
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, height=20, color_system=None)
+    told = "0 of 2 runs done, 1 running, about 12:34:56 left"
+    monkeypatch.setattr("cml_bench.study.view.summary", lambda watch: told)
+    watch = Watch(resolved, tmp_path)
+    monkeypatch.setattr(watch, "rows", [])
+    console.print(View(watch, console)._shown())
+    (head,) = filter(str.strip, screen.getvalue().splitlines())
+    assert len(head.rstrip()) <= width
+    assert head.rstrip().endswith(told) or width == 40
+
+
 def test_a_pipe_has_one_line_an_event_with_the_state_of_the_study(begun, tmp_path):
     resolved, _ = begun
     pipe = io.StringIO()

@@ -117,9 +117,15 @@ class View:
     def _shown(self) -> RenderableType:
         watch = self.watch
         total = len(watch.plan.runs) - watch.counts["not run"]
+        name, told = watch.plan.study.study, summary(watch)
+        # One line: where it is too long, first the bar is shorter, then the name is cut.
+        room = self.console.width - cell_len(name) - cell_len(told) - 2
         head = Table.grid(padding=(0, 1))
-        bar = ProgressBar(max(1, total), watch.ended, width=20)
-        head.add_row(Text(watch.plan.study.study, "bold"), bar, Text(summary(watch)))
+        head.add_column(no_wrap=True, overflow="ellipsis")
+        head.add_column()
+        head.add_column(min_width=cell_len(told), no_wrap=True, overflow="ellipsis")
+        bar = ProgressBar(max(1, total), watch.ended, width=min(20, max(4, room)))
+        head.add_row(Text(name, "bold"), bar, Text(told))
         rows = watch.rows if self.runs else by_job(watch.rows)
         place = max(1, self.console.height - len(self.others) - 4)
         lines = Table.grid(padding=(0, 2))
