@@ -179,6 +179,8 @@ def wraps(suffix: str) -> Callable[["MethodMaker"], "MethodMaker"]:
 methods: "Registry[Method]" = Registry("method", "cml_bench.methods", outside=True)
 networks: "Registry[Network]" = Registry("network", "cml_bench.networks", outside=True)
 datasets: "Registry[DataSet]" = Registry("data set", "cml_bench.data", outside=True)
+# What a configuration can name, by the words of `list` and `new`.
+by_kind: "dict[str, Registry[Any]]" = {"methods": methods, "data": datasets, "networks": networks}
 figures: "Registry[FigureConfig]" = Registry("kind of figure", "cml_bench.figures.kinds")
 tables: "Registry[TableKind]" = Registry("kind of table", "cml_bench.report.kinds")
 

@@ -44,11 +44,7 @@ def check(
     nothing has, and for data that is not prepared.
     """
     kinds = {"methods": _of_method, "networks": _of_network, "data": _of_data}
-    known = {
-        "methods": registry.methods.names(),
-        "networks": registry.networks.names(),
-        "data": registry.datasets.names(),
-    }
+    known = {kind: registry.by_kind[kind].names() for kind in kinds}
     if not any(name in names for names in known.values()):
         raise unknown(
             "method, data set or network", name, {n for own in known.values() for n in own}
@@ -73,13 +69,7 @@ def _golden(
     kind: str, name: str, folder: Path, data_dir: Path, accept: bool, failed: bool
 ) -> Outcome:
     """What became of the golden trace: held, kept, or left out with the reason."""
-    named = "golden trace"
-    known: dict[str, registry.Registry[Any]] = {
-        "methods": registry.methods,
-        "networks": registry.networks,
-        "data": registry.datasets,
-    }
-    cls: type[Any] = known[kind].get(name)
+    named, cls = "golden trace", registry.by_kind[kind].get(name)
     path = trace.path_of(cls, name)
     if kind == "methods" and not cls.learns:
         return Outcome(named, "it does not learn", left_out=True)

@@ -97,6 +97,11 @@ def escaped(name: str) -> str:
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
+def some(names: Sequence[str]) -> str:
+    """``a, b, c, …``: the first three names, for a message."""
+    return ", ".join(map(escaped, names[:3])) + ", …" * (len(names) > 3)
+
+
 def described(names: Sequence[str]) -> str:
     """``3 files (a, b, c)``: their number, and the first three names."""
     if not names:

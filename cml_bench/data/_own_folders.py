@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from cml_bench import seeding
 from cml_bench.data import _hugging_face, class_lists
-from cml_bench.data._archives import escaped, files_of, is_system, state
+from cml_bench.data._archives import escaped, files_of, is_system, some, state
 from cml_bench.data._images import check_picture
 from cml_bench.data.episodes import SPLITS
 from cml_bench.errors import UserError
@@ -26,7 +26,6 @@ from cml_bench.errors import UserError
 # The names of split folders and lists.
 _NAMES = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
 _SPLIT = {name: split for split, names in _NAMES.items() for name in names}
-_SHOWN = 3
 
 
 class Source(Protocol):
@@ -335,13 +334,9 @@ def told_left_out(found: Found, least: int) -> str:
     number, parts = len(found.left_out), len(found.parts_left_out)
     told = []
     if parts:
-        told.append(f"{parts} part{'s' * (parts > 1)} left out: {_some(found.parts_left_out)}")
+        told.append(f"{parts} part{'s' * (parts > 1)} left out: {some(found.parts_left_out)}")
     if number:
         are = "classes" if number > 1 else "class"
         few = f"with fewer than {least} images"
-        told.append(f"{number} {are} {few} left out: {_some(found.left_out)}")
+        told.append(f"{number} {are} {few} left out: {some(found.left_out)}")
     return "; ".join(told)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(escaped, names[:_SHOWN])) + ", …" * (len(names) > _SHOWN)

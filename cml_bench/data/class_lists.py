@@ -7,17 +7,16 @@ A list is a JSON file that maps train, validation (or val) and test to names of 
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cml_bench.data._archives import escaped
+from cml_bench.data._archives import escaped, some
 from cml_bench.data.episodes import SPLITS
 from cml_bench.errors import UserError, unknown
 
 _HERE = Path(__file__).with_name("lists")
 _MAY_BE_MISSING = "source"
-_SHOWN = 3
 T = TypeVar("T")
 
 
@@ -117,16 +116,11 @@ def chosen(
     meant = {name: folder for folder, name in taken.items()}
     if missing := [name for name in every if name not in meant]:
         raise UserError(
-            f"{root} lacks {len(missing)} of the {len(every)} classes of {path}: {_some(missing)};"
-            f" it has {_some(sorted(classes))}."
+            f"{root} lacks {len(missing)} of the {len(every)} classes of {path}: {some(missing)};"
+            f" it has {some(sorted(classes))}."
         )
     return {split: {name: classes[meant[name]] for name in names[split]} for split in SPLITS}
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
-
-
-def _some(names: Iterable[str]) -> str:
-    every = list(names)
-    return ", ".join(map(escaped, every[:_SHOWN])) + ", …" * (len(every) > _SHOWN)

@@ -122,7 +122,7 @@ class Method:
     network_defaults: dict[str, Any] = {}  # options of the network that belong to the method
     more_readings: tuple[Reading, ...] = ()  # besides those of every method: cml_bench/readings.py
     needs: str | None = None  # what its network must take (see Network.takes); None: anything
-    # The outer loss () of one task (T = 1), plainly written: `check NAME` compares its gradient.
+    # The outer loss () of one task (T = 1), plain: `check NAME` compares it and its gradient.
     reference: Callable[[TaskGroups, Task], Tensor] | None = None
     needs_classes = False  # whether its tasks must be of classes; else values will do, too
     gradient_is_exact = True  # whether backward gives the slope of the outer loss, where 2nd order

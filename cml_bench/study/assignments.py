@@ -71,7 +71,7 @@ def _inside(outer: dict[str, Any], key: str, name: str, place: str, kind: str) -
     every = outer.get(key)
     if not isinstance(every, dict) or name not in every:
         known = list(map(str, every)) if isinstance(every, dict) else []
-        raise unknown(f"{place}: {kind}", name, known)
+        raise UserError(f"{place}: {unknown(kind, name, known)}")
     if every[name] is None:
         every[name] = {}
     if not isinstance(every[name], dict):

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from cml_bench import registry
 from cml_bench.study import places
 
-KINDS = ("methods", "data", "networks")
+KINDS = (*registry.by_kind,)
 _NARROWEST = 60  # columns: names of options and their descriptions stand beside each other
 _PLACES = {"methods": places.METHOD, "data": places.DATA, "networks": places.NETWORK}
 
@@ -24,7 +24,7 @@ def names(kind: str) -> list[str]:
     """The names of a kind: one of KINDS."""
     if kind == "methods":
         return registry.method_names()
-    return (registry.datasets if kind == "data" else registry.networks).names()
+    return registry.by_kind[kind].names()
 
 
 def text(kind: str, width: int) -> str:
@@ -58,12 +58,7 @@ def brief(width: int) -> str:
 
 def _titled(kind: str) -> Iterator[tuple[str, Any]]:
     """Each name of a kind as a list shows it, with its class."""
-    by_kind: dict[str, Any] = {
-        "methods": registry.methods,
-        "data": registry.datasets,
-        "networks": registry.networks,
-    }
-    known = by_kind[kind]
+    known = registry.by_kind[kind]
     for name in known.names():
         plugin = known.get(name)
         also = kind == "methods" and plugin.accepts_colearner
