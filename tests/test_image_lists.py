@@ -21,6 +21,7 @@ from cml_bench.study.config import merged, parse
 from cml_bench.study.resolve import resolve
 from tests.helpers import own_images
 from tests.helpers.checkouts import ROOT
+from tests.helpers.outside import alone  # noqa: F401 (a fixture: no plug-in stays for other tests)
 from tests.helpers.own_images import classes
 
 # Classes of train, validation and test, as those who published the splits count them.
@@ -252,7 +253,7 @@ def test_the_library_writes_nothing_into_the_home_folder(parquet, lists, tmp_pat
             {"reads": "folders", "parts": ["train"]},
             "`parts` is of `reads: hugging_face`: set that, or leave `parts` out",
         ),
-        ({"root": "tests"}, "tests is no data set that the package datasets can read"),
+        ({"root": ROOT / "tests"}, "tests is no data set that the package datasets can read"),
     ],
 )
 def test_a_copy_that_cannot_be_taken_is_told(options, said, parquet, lists, tmp_path):
