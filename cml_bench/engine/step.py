@@ -109,8 +109,8 @@ def join_scores(parts: list[Scores]) -> Scores:
 class Adam(torch.optim.Adam):
     """PyTorch's Adam without the marks that it bears for ``torch.compile``.
 
-    Each mark loads the compiler when its method is first called. That takes two seconds, as long as
-    all the rest of a training's start. Nothing here compiles an optimiser.
+    Each mark loads the compiler when its method is first called, which is a large part of a
+    training's start. Nothing here compiles an optimiser.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
