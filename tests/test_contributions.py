@@ -10,9 +10,11 @@ import pytest
 from cml_bench import plugins, registry
 from cml_bench.checks import check, laws, tiny
 from cml_bench.checks.subject import Subject, opened
-from cml_bench.study import config
+from cml_bench.study import config, work
+from cml_bench.system import sources
 from tests.helpers.checkouts import ROOT
 from tests.helpers.outside import METHOD, alone, mine  # noqa: F401
+from tests.helpers.specs import sinusoid_spec
 
 REFERENCE = """
     def reference(self, groups, task):
@@ -89,6 +91,15 @@ def test_the_tiny_study_of_the_command_goes_through_snakemake(mine, tmp_path):
     nowhere = ("shalow", {}, "blobs", {})
     with pytest.raises(laws.Broken, match=r"snakemake ended with 1: .*unknown network 'shalow'"):
         tiny.by_workflow("headonly", nowhere, tmp_path / "two")
+
+
+def test_counts_are_made_anew_when_a_plug_in_comes_into_use(mine):
+    spec = sinusoid_spec("maml", steps=2)
+    before = work.kind(spec)
+    plugins.use(["mine"], "the test")
+    assert work.kind(spec) != before
+    sources.PLUGINS.clear()
+    assert work.kind(spec) == before
 
 
 def test_shipped_files_are_found_from_every_folder(tmp_path):

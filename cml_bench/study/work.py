@@ -60,17 +60,17 @@ def kind(spec: RunSpec) -> str:
         "network": spec.network and [spec.network.name, spec.network.options],
         "data": [spec.data.name, data],
         "task": [spec.way, spec.shot, spec.query],
-        "code": _code(),
+        "code": [_source() + plugins.source_hash(), importlib.metadata.version("torch")],
     }
     return json.dumps(content, sort_keys=True)
 
 
 @functools.cache
-def _code() -> list[str]:
+def _source() -> str:
+    """Of the package's own files. Plug-ins may come into use later."""
     rooms = [path for room in _ROOMS for path in (PACKAGE / room).iterdir()]
     paths = [path for path in rooms if path.suffix in (".py", ".json")]
-    source = hash_of([*paths, *(PACKAGE / name for name in _MODULES)])
-    return [source + plugins.source_hash(), importlib.metadata.version("torch")]
+    return hash_of([*paths, *(PACKAGE / name for name in _MODULES)])
 
 
 def cache_of(results: Path) -> Path:
