@@ -15,8 +15,10 @@ from cml_bench.evidence.verdict import CANNOT_TELL, UNDECIDED
 from cml_bench.figures import make
 from cml_bench.records import read_arrays, write_arrays
 from cml_bench.report import claims
+from cml_bench.study import selection
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
+from tests.helpers import swept
 from tests.helpers.claims import FIGURE, GAIN, GOOD, a_claim, drawn, found, rewritten
 from tests.helpers.plans import edited
 from tests.helpers.simulated import ROWS, experiment, finish, study
@@ -262,3 +264,22 @@ def test_bars_count_layer_by_layer_from_stored_arrays(tmp_path):
     finding = found(other, tmp_path, decider)
     assert finding.verdict == NOT_RUN
     assert "is of other runs, readings or tasks" in claims._weakest(finding)
+
+
+TUNED = {**GAIN, "rows": ["MAML + CML, tuned"]}
+
+
+@pytest.mark.parametrize("decider", [TUNED, {**TUNED, "over": ["MAML, tuned"]}])
+def test_a_claim_on_tuned_rows_is_not_run_until_a_setting_of_each_is_selected(decider, tmp_path):
+    plan = swept.planned(swept.content())
+    steps = {"steps": {"maml": 100}}
+    with pytest.raises(UserError, match="Did you mean 'MAML, tuned'"):
+        found(plan, tmp_path, {**decider, "rows": ["MAML tuned"]}, **steps)
+    outcomes = [cell.outcome for cell in found(plan, tmp_path, decider, **steps).every]
+    assert outcomes == [NOT_RUN]
+    one, other = ({"inner_lr": lr, "protocol.outer_lr": 0.01} for lr in (0.5, 1.0))
+    narrow = selection.narrowed(
+        plan, swept.finished(plan, tmp_path, {"maml": one, "maml+cml": other})
+    )
+    finish(narrow, tmp_path, GOOD, only=lambda spec: spec.id not in swept.tried_ids(plan))
+    assert found(plan, tmp_path, decider, **steps).verdict == HOLDS

@@ -16,6 +16,7 @@ from cml_bench.evidence.deciding import NOT_RUN
 from cml_bench.records import Store
 from cml_bench.report import claims, page, publish
 from cml_bench.report.grids import Grid
+from cml_bench.study import selection
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
 from tests.helpers.claims import FIGURE, GAIN, GOOD, a_claim, drawn, found, rewritten
@@ -201,9 +202,13 @@ def shipped():
     return file, plans
 
 
+def of_nothing_run(plan):
+    return selection.narrowed(plan, Store("nowhere"))
+
+
 def test_the_shipped_claims_are_of_the_shipped_configurations(shipped):
     file, plans = shipped
-    evidence.check(file, plans, SHIPPED)
+    evidence.check(file, {name: of_nothing_run(plan) for name, plan in plans.items()}, SHIPPED)
     assert {name: plan.study.study for name, plan in plans.items()} == {n: n for n in plans}
     included = yaml.safe_load((ROOT / file.studies["paper"].config).read_text())["include"]
     assert [*file.studies["paper"].parts] == [read(ROOT / path).study for path in included]
@@ -237,10 +242,11 @@ def test_the_readmes_table_has_those_that_hold_first_and_names_the_rest_below():
         ["C*.", "Table 3", "r", "1: 1 as claimed", "w", HOLDS, "at the paper's size (assumed: y)"],
     ]
     rows.append(["D.", evidence.BEYOND, "r", "1: 1 as claimed", "w", HOLDS, rows[0][-1]])
+    rows.append(["E.", evidence.BEYOND, "–", "1: 1 not run", "w", NOT_RUN, "–"])
     said, table, lost = claims.brief(Grid("h", header, rows, set())).split("\n\n")
     assert said == (
         "**Of the paper's 3 claims, 1 holds here, 0 do not hold, 1 cannot be told, 1 is not run.**"
-        " Of 1 claims beyond the paper, 1 holds here."
+        " Of 2 claims beyond the paper, 1 holds here, 1 is not run."
         " The paper's first: A. Here: **cannot tell** (2: 2 undecided)."
     )
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]

@@ -1,6 +1,7 @@
 """Claims that are decided by rows of tables. Imports no torch."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from cml_bench.study.figure_config import Row
 from cml_bench.study.plan import Plan
 from cml_bench.study.protocols import flat
 from cml_bench.study.schema import Key
+from cml_bench.study.selection import swept_options
 from cml_bench.texts import Line
 
 _ALIKE = ("data", "way", "shot", "query", "steps", "protocol", "precision")  # of a pair of `over`
@@ -53,13 +55,14 @@ class OfTable(Deciding):
 
     def there(self, plan: Plan) -> bool:
         """See :class:`Deciding`."""
-        return self.table in plan.tables
+        return self.table in (plan.whole or plan).tables
 
     def check(self, plan: Plan, where: str) -> None:
         """See :class:`Deciding`."""
-        if self.table not in plan.tables:
-            raise unknown(f"table (in {where})", self.table, plan.tables)
-        rows = plan.tables[self.table].rows
+        whole = plan.whole or plan  # it has the rows of what is not selected yet, too
+        if self.table not in whole.tables:
+            raise unknown(f"table (in {where})", self.table, whole.tables)
+        rows = whole.tables[self.table].rows
         for label in (*self.rows, *self.over):
             if label not in {row.label for row in rows}:
                 raise unknown(
@@ -82,6 +85,8 @@ class OfTable(Deciding):
                     f"{where}: row {label!r} of table {self.table} is no meta-learner's: name one"
                     " of a meta-learner under `over`."
                 )
+        if self.table not in plan.tables:
+            return
         titles = [table.place(c) for table in [self._without_runs(plan)] for c in _means(table)]
         for title in self.columns:
             if title not in titles:
@@ -91,14 +96,17 @@ class OfTable(Deciding):
 
     def _unlike(self, plan: Plan) -> str:
         """What the runs of a pair of ``over`` differ in, beside the method, the co-learner and
-        options that one of the two alone has; empty: nothing.
+        options that one of the two alone has, or that were selected for it; empty: nothing.
         """
         table, specs = self._without_runs(plan), plan.specs
+        keys = {row.label: row.run for row in plan.tables[self.table].rows}
         for row, column in self._places(table) if self.over else ():
             cell = row.cells[column]
+            selected = [keys.get(label) for label in (row.label, row.against)]
+            swept = {name for key in selected for name in swept_options(plan, key)}
             for a, b in zip(cell.runs, cell.base.runs if cell.base else (), strict=False):
                 mine, other = _keys(specs[a]), _keys(specs[b])
-                for name in mine:
+                for name in [n for n in mine if n not in swept]:
                     if mine[name] != other.get(name, mine[name]):
                         return f"{row.label} and {row.against} differ in {name}"
         return ""
@@ -112,7 +120,10 @@ class OfTable(Deciding):
             return plan
         table = plan.tables[self.table]
         rows: list[Row] = []
+        absent = self._absent(plan)
         for label, other in zip(self.rows, self.over, strict=True):
+            if {label, other} & absent:
+                continue
             row = next(row for row in table.rows if row.label == label)
             base = next(r for r in table.rows if r.label == other and r.reading == "meta")
             rows += [
@@ -122,6 +133,28 @@ class OfTable(Deciding):
         shown = table.model_copy(update={"rows": tuple(rows), "paper": ""})
         return plan.model_copy(update={"tables": {**plan.tables, self.table: shown}})
 
+    def _absent(self, plan: Plan) -> set[str]:
+        """Labels of rows that are not there, since nothing is selected for them yet."""
+        rows = plan.tables[self.table].rows if self.table in plan.tables else ()
+        return {*self.rows, *self.over} - {row.label for row in rows}
+
+    def cells(self, source: Source) -> list[Cell]:
+        """See :class:`Deciding`."""
+        absent = self._absent(source.plan)
+        pairs = zip(self.rows, self.over or self.rows, strict=True)
+        missing = [
+            Cell(f"{row}, nothing is selected yet", NOT_RUN)
+            for row, other in pairs
+            if {row, other} & absent
+        ]
+        if self.table not in source.plan.tables:
+            return missing
+        return [*self._cells(self._table(source)), *missing]
+
+    @abstractmethod
+    def _cells(self, table: Table) -> list[Cell]:
+        """The cells of the rows that are there."""
+
     def _table(self, source: Source) -> Table:
         if not self.over:
             return source.table(self.table)
@@ -129,6 +162,8 @@ class OfTable(Deciding):
 
     def runs(self, plan: Plan) -> list[str]:
         """See :class:`Deciding`."""
+        if self.table not in plan.tables:
+            return []
         table = self._without_runs(plan)
         ids = []
         for row, column in self._places(table):
@@ -173,9 +208,8 @@ def _records(row: TableRow, column: Column) -> tuple[Record, ...]:
 class _Differences(OfTable):
     """Each cell is a paired difference of the table."""
 
-    def cells(self, source: Source) -> list[Cell]:
-        """See :class:`Deciding`."""
-        table = self._table(source)
+    def _cells(self, table: Table) -> list[Cell]:
+        """See :class:`OfTable`."""
         places = list(self._places(table))
         judged = self._judged([row.cells[column].difference for row, column in places])
         return [
@@ -266,9 +300,8 @@ class NoCost(OfTable):
 
     kind: Literal["no_cost"]
 
-    def cells(self, source: Source) -> list[Cell]:
-        """See :class:`Deciding`."""
-        table = self._table(source)
+    def _cells(self, table: Table) -> list[Cell]:
+        """See :class:`OfTable`."""
         return [_cost(table, row, column) for row, column in self._places(table)]
 
 

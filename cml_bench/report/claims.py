@@ -65,7 +65,6 @@ def published(claims: Claims, path: Path) -> dict[str, Source]:
         name: plan.cached(config.merged([Path(file.config)]), file.config)
         for name, file in claims.studies.items()
     }
-    evidence.check(claims, plans, path)
     sources = {}
     for name, of in plans.items():
         home, results = PUBLISHED / name, Path(of.study.results)
@@ -73,6 +72,7 @@ def published(claims: Claims, path: Path) -> dict[str, Source]:
             sources[name] = source(of, Store(home), home)
         else:
             sources[name] = source(of, Store(results), results / name)
+    evidence.check(claims, {name: of.plan for name, of in sources.items()}, path)
     return sources
 
 
@@ -103,9 +103,9 @@ def of_study(of: Plan, store: Store, home: Path, path: Path) -> Grid | None:
     claims = evidence.read(path).of(of)
     if not claims.claims:
         return None
-    name = of.study.study
-    evidence.check(claims, {name: of}, path)
-    return grid(claims, {name: source(of, store, home)}, "The paper's claims, by this study alone")
+    name, read = of.study.study, source(of, store, home)
+    evidence.check(claims, {name: read.plan}, path)
+    return grid(claims, {name: read}, "The paper's claims, by this study alone")
 
 
 def section(of: Plan, store: Store, home: Path) -> dict[str, Any] | None:
@@ -157,6 +157,7 @@ def brief(shown: Grid) -> str:
     header = ["claim", "here", "cells", "size"]
     parts = [said, tabulate(rows, header, "pipe", disable_numparse=True)]
     lost = [row[_WHERE] for row in shown.rows if row[_OUTCOME] == NOT_RUN]
+    lost = [where for where in lost if where != evidence.BEYOND]
     if lost:
         parts.append(f"Not run: the claims of {markdown('; '.join(lost))}.")
     return "\n\n".join(parts)

@@ -34,8 +34,8 @@ def a_claim(*deciders, **size) -> dict:
 def found(plan, results: Path, *deciders, home: Path | None = None, **size) -> evidence.Finding:
     """What is found of a claim with these deciders in a simulated study."""
     file = Claims.read(a_claim(*deciders, **size), "test")
-    evidence.check(file, {"simulated": plan}, "test")
     source = claims.source(plan, Store(results), home or results)
+    evidence.check(file, {"simulated": source.plan}, "test")
     return evidence.find(file.claims["gains"], {"simulated": source})
 
 
