@@ -60,13 +60,17 @@ def test_without_a_clone_the_installation_is_asked(monkeypatch, tmp_path):
 
     class Installed(type(Path())):
         def locate(self):
-            return tmp_path / self
+            return tmp_path / "prefix" / self
 
-    home = tmp_path / "share" / "cml_bench"
+    home = tmp_path / "prefix" / "share" / "cml_bench"
     home.mkdir(parents=True)
     shutil.copy(ROOT / "Snakefile", home)
     listed = [Installed("x.py"), Installed("share/cml_bench/Snakefile")]
     monkeypatch.setattr(importlib.metadata, "files", lambda name: listed)
+    assert workflow.snakefile() == home / "Snakefile"
+    # `pip install --target` puts it beside the package, and lists another place.
+    monkeypatch.setattr(workflow, "CLONE", tmp_path / "prefix")
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
     assert workflow.snakefile() == home / "Snakefile"
 
 

@@ -12,8 +12,10 @@ _INSTALLED = "share/cml_bench/Snakefile"  # see data-files in pyproject.toml
 
 def snakefile() -> Path:
     """The Snakefile. Rules and profiles are beside it. A UserError if there is none."""
-    if (found := CLONE / "Snakefile").is_file():
-        return found
+    # The second is where `pip install --target` puts it: its list of files says another place.
+    for found in (CLONE / "Snakefile", CLONE / _INSTALLED):
+        if found.is_file():
+            return found
     try:
         files = importlib.metadata.files("cml_bench") or []
     except importlib.metadata.PackageNotFoundError:
@@ -22,7 +24,7 @@ def snakefile() -> Path:
         if file.as_posix().endswith(_INSTALLED) and (path := Path(str(file.locate()))).is_file():
             return path.resolve()
     raise UserError(
-        f"the workflow is missing: there is neither {found} nor an installed {_INSTALLED}. Install"
+        f"the workflow is missing: there is neither {CLONE / 'Snakefile'} nor an installed {_INSTALLED}. Install"
         " cml_bench anew, or run snakemake in a clone."
     )
 
