@@ -18,12 +18,14 @@ from cml_bench.data.loader import EpisodeLoader, open_data
 from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
 from cml_bench.errors import UserError
-from cml_bench.study import plan
+from cml_bench.records import Store
+from cml_bench.study import bundle, plan
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers import own_images
 from tests.helpers.checkouts import ROOT
 from tests.helpers.own_images import classes, lists, picture
+from tests.helpers.simulated import LEVEL, finish
 
 EIGHT = {f"c{number}": 4 + number for number in range(8)}
 HALVES = {"train": 0.5, "validation": 0.25, "test": 0.25}
@@ -126,6 +128,24 @@ def test_a_prepared_set_needs_no_folder(split_folders, tmp_path):
     assert len(answers) == 4
     with pytest.raises(UserError, match=r"there is no folder .* has nothing that"):
         planned(split_folders, tmp_path, **FOLDERS, resampling="lanczos")
+
+
+def test_a_bundle_has_the_digest_so_its_tables_need_no_images(split_folders, tmp_path):
+    asked = own_images.study(split_folders, tmp_path, **FOLDERS)
+    whole = resolve(parse(asked, "my.yaml"), "my.yaml")
+    finish(whole, tmp_path / "theirs", LEVEL)
+    bundle.write(whole, asked, tmp_path / "theirs", tmp_path / "study.zip")
+    shutil.rmtree(split_folders)
+    made = bundle.read_in(tmp_path / "study.zip", tmp_path / "mine")
+    assert str(tmp_path) not in made.configuration.read_text()
+    content = json.loads(made.configuration.read_text()) | {"data_dir": str(tmp_path / "data")}
+    again = resolve(parse(content, "my.yaml"), "my.yaml")
+    assert [spec.id for spec in again.specs.values()] == [spec.id for spec in whole.specs.values()]
+    store = Store(tmp_path / "mine")
+    assert all(store.usable(spec)[0] for spec in again.specs.values())
+    with pytest.raises(UserError, match=r"`root` names no folder, .* not prepared in .* Correct"):
+        open_data("image_folder", tmp_path / "data", **again.data[0].options)
+    assert not (tmp_path / "data").exists()
 
 
 def test_what_changes_in_the_folder_makes_a_new_plan(split_folders, tmp_path, monkeypatch):

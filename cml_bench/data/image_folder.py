@@ -135,28 +135,27 @@ class ImageFolder(ImageSet):
 
         A set with a known digest is not read again if it is prepared. Without a digest the folder
         says which set is meant; if it is gone, what was last prepared from it is meant. A UserError
-        if there is neither, and if the folder holds other images than those of the digest.
+        if there is neither, and if the folder holds other images than those of the digest. With a
+        digest and neither, the id is known and the classes are not: that is enough for tables of
+        runs that exist, as those of a bundle.
         """
         if self._known(folder):
             return
         own = self.options
-        if not own.root:
+        if not own.root and not own.sha256:
             raise UserError("image_folder: name the folder of your images as `root`.")
         if not os.path.isdir(own.root) and not own.sha256 and (digest := self._last(folder)):
             self.options = own.model_copy(update={"sha256": digest})
             if self._known(folder):
                 return
-        if not os.path.lexists(own.root):
+        if own.root and os.path.lexists(own.root):
+            self._read_folder()
+        elif not own.sha256:
             raise UserError(
                 f"image_folder: there is no folder {own.root}, and {Path(folder) / 'prepared'} has"
                 " nothing that was made from it with these options. Correct `root`; or give the"
                 " `sha256` of what is prepared, which records hold."
-                if not own.sha256
-                else f"image_folder: there is no folder {own.root}, and the images of `sha256`"
-                f" {own.sha256[:12]}… are not prepared in {Path(folder) / 'prepared'}. Correct the"
-                " one or the other."
             )
-        self._read_folder()
 
     def _read_folder(self) -> None:
         own = self.options
@@ -238,8 +237,15 @@ class ImageFolder(ImageSet):
         return repr((self.counts or {})[split][place][0])
 
     def prepare(self, folder: Path, own: dict[str, LocalCopy] | None = None) -> None:
-        """Decode the images, unless the set is prepared."""
+        """Decode the images, unless the set is prepared. A UserError where they are not there."""
         self.look(folder)
+        if self.counts is None:
+            root, sha256 = self.options.root, self.options.sha256
+            told = f"there is no folder {root}" if root else "`root` names no folder"
+            raise UserError(
+                f"image_folder: {told}, and the images of `sha256` {sha256[:12]}… are not"
+                f" prepared in {Path(folder) / 'prepared'}. Correct the one or the other."
+            )
         super().prepare(folder, own)
 
     def open(self, folder: Path, device: torch.device, dtype: torch.dtype) -> "ImageFolder":

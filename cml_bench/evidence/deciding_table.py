@@ -102,7 +102,7 @@ class OfTable(Deciding):
         keys = {row.label: row.run for row in plan.tables[self.table].rows}
         for row, column in self._places(table) if self.over else ():
             cell = row.cells[column]
-            selected = [keys.get(label) for label in (row.label, row.against)]
+            selected = [keys.get(label or "") for label in (row.label, row.against)]
             swept = {name for key in selected for name in swept_options(plan, key)}
             for a, b in zip(cell.runs, cell.base.runs if cell.base else (), strict=False):
                 mine, other = _keys(specs[a]), _keys(specs[b])

@@ -117,6 +117,7 @@ def write(
         )
     commit, clean = sources.commit()
     kept = {key: value for key, value in configuration.items() if key not in _OF_A_MACHINE}
+    kept |= _with_digests(plan, kept)
 
     def content(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -137,6 +138,20 @@ def write(
     write_bytes(out, content)
     left = len(plan.runs) - len(records)
     return Exported(len(records), left, out.stat().st_size, digest_of(out))
+
+
+def _with_digests(plan: Plan, configuration: dict[str, Any]) -> dict[str, Any]:
+    """The ``experiments``: digests of images instead of full paths, which are of this machine."""
+    named = dict(configuration.get("experiments", {}))
+    for name, methods in plan.members.items():
+        runs = [run for by_shot in methods.values() for seeds in by_shot.values() for run in seeds]
+        for digest in {plan.specs[run].data.options.get("sha256") for run in runs} - {None}:
+            asked = named[name].get("data_options", {})
+            kept = {
+                key: value for key, value in asked.items() if not Path(str(value)).is_absolute()
+            }
+            named[name] = {**named[name], "data_options": {**kept, "sha256": digest}}
+    return {"experiments": named} if named else {}
 
 
 def digest_of(path: Path) -> str:

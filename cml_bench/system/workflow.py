@@ -24,8 +24,8 @@ def snakefile() -> Path:
         if file.as_posix().endswith(_INSTALLED) and (path := Path(str(file.locate()))).is_file():
             return path.resolve()
     raise UserError(
-        f"the workflow is missing: there is neither {CLONE / 'Snakefile'} nor an installed {_INSTALLED}. Install"
-        " cml_bench anew, or run snakemake in a clone."
+        f"the workflow is missing: there is neither {CLONE / 'Snakefile'} nor an installed"
+        f" {_INSTALLED}. Install cml_bench anew, or run snakemake in a clone."
     )
 
 
