@@ -105,8 +105,10 @@ def compare(a: "DataFrame", b: "DataFrame", varies: Iterable[str] = ()) -> "Pair
     """The paired test of the tables: mean of ``a`` minus ``b``, 95 % half-width, p and n.
 
     ``a`` and ``b`` are rows of :func:`load_records`, one a seed (or a class split, where there are
-    several). p is that of one test: correct it if you make more. A UserError if they are not of the
-    same test tasks, or of another recipe: ``varies`` names the columns that are meant to differ.
+    several). As in tables, runs that collapsed or diverged do not count. p is that of one test:
+    correct it if you make more. A UserError if they are not of the same test tasks, or of another
+    recipe, options that both methods have among it: ``varies`` names the columns that are meant to
+    differ.
     """
     from cml_bench.evidence import frames
 
@@ -114,6 +116,9 @@ def compare(a: "DataFrame", b: "DataFrame", varies: Iterable[str] = ()) -> "Pair
 
 
 def _given(places: Iterable[str | os.PathLike[str]]) -> "list[Path]":
+    from cml_bench.errors import UserError
     from cml_bench.system import paths
 
+    if not places:
+        raise UserError("name at least one place, such as 'results' or 'results/reference/demo'.")
     return [paths.given(place, "place") for place in places]

@@ -55,3 +55,8 @@ def import_(args: Namespace) -> None:
             " folders away and import again to have them"
         )
     print(f"configuration: {made.configuration}")
+    if made.plugins:
+        print(
+            f"it names plug-ins, which are not in the bundle: {', '.join(made.plugins)}; have them"
+            " there before you use it"
+        )

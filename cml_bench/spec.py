@@ -83,9 +83,9 @@ def canonical(model: BaseModel) -> dict[str, Any]:
 
 
 def left_out(model: BaseModel) -> dict[str, Any]:
-    """The fields that the canonical JSON never has, as paths of this machine."""
-    fields = type(model).model_fields.items()
-    return {name: getattr(model, name) for name, field in fields if _extra(field).get("left_out")}
+    """The fields that the canonical JSON never has, such as paths of this machine."""
+    names = {name for name, f in type(model).model_fields.items() if _extra(f).get("left_out")}
+    return model.model_dump(include=names)
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
@@ -130,7 +130,8 @@ def explain(
 class Component(Model):
     """A network or data set by name, with a value for each of its options.
 
-    ``paths``: options that say where data is. They do not change it, so ids and records lack them.
+    ``paths``: options that say where data is, or what a digest says already. Ids and records lack
+    them.
     """
 
     name: str = Field(pattern=NAME)

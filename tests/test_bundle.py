@@ -279,5 +279,14 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     (configuration,) = Path("other/imported").glob("tiny-*/configuration.json")
     assert main(["status", "--config", str(configuration), "--results", "other"]) == 0
     assert "all runs: 1 finished" in capsys.readouterr().out
+    assert "plug-ins" not in said
     assert main(["import", "tiny.yaml"]) == 2
     assert "tiny.yaml is no bundle" in capsys.readouterr().err
+
+
+def test_a_plug_in_is_named_without_the_folders_of_this_machine(plan, made, tmp_path):
+    asked = {"study": "simulated", "plugins": ["/home/me/mine.py", "./yours.py"]}
+    bundle.write(plan, asked, made, tmp_path / "study.zip")
+    done = bundle.read_in(tmp_path / "study.zip", tmp_path / "mine")
+    assert done.plugins == ("./mine.py", "./yours.py")
+    assert "/home/me" not in done.configuration.read_text()

@@ -277,7 +277,8 @@ def test_a_claim_on_tuned_rows_is_not_run_until_a_setting_of_each_is_selected(de
         found(plan, tmp_path, {**decider, "rows": ["MAML tuned"]}, **steps)
     outcomes = [cell.outcome for cell in found(plan, tmp_path, decider, **steps).every]
     assert outcomes == [NOT_RUN]
-    one, other = ({"inner_lr": lr, "protocol.outer_lr": 0.01} for lr in (0.5, 1.0))
+    one = {"inner_lr": 0.5, "protocol.outer_lr": 0.01}
+    other = {"inner_lr": 1.0, "protocol.outer_lr": 0.001}
     narrow = selection.narrowed(
         plan, swept.finished(plan, tmp_path, {"maml": one, "maml+cml": other})
     )

@@ -70,6 +70,35 @@ def test_compare_is_the_paired_test_of_the_table(made, plan, reading):
             assert cml_bench.compare(ours, base) == pytest.approx(difference.paired, rel=1e-9)
 
 
+def test_collapsed_runs_do_not_count_as_in_the_table(plan, tmp_path):
+    lost = [s for s in plan.specs.values() if s.method == "maml" and s.seed < 2]
+    finish(plan, tmp_path, LEVEL, status=lambda spec: "collapsed" if spec in lost else "finished")
+    frame = cml_bench.load_records(tmp_path)
+    done = cml_bench.compare(selected(frame, "maml+cml"), selected(frame, "maml"))
+    assert done.n == 4
+    differences = build(plan, Store(tmp_path), "table1").differences()
+    of_table = [d for row, at, d in differences if row.reading == "meta" and at.shot == 1]
+    assert [done] == [pytest.approx(d.paired, rel=1e-9) for d in of_table]
+
+
+def test_unlike_options_of_both_methods_are_refused_by_one_name_of_the_inner_rate(made):
+    frame = cml_bench.load_records(made)
+    ours, base = selected(frame, "maml+cml"), selected(frame, "maml")
+    rate, learned = "options.inner_lr", "options.inner_lr_init"
+    for unlike in (ours.assign(**{rate: 0.25}), ours.drop(columns=rate).assign(**{learned: 0.25})):
+        with pytest.raises(UserError, match=r"differ in options.inner_lr \(0.25 and 0.5\)"):
+            cml_bench.compare(unlike, base)
+        assert cml_bench.compare(unlike, base, [rate]) == cml_bench.compare(ours, base)
+    own = ours.assign(**{"options.msl_epochs": 3.0})
+    assert cml_bench.compare(own, base) == cml_bench.compare(ours, base)
+
+
+def test_without_a_place_nothing_is_loaded():
+    for load in (cml_bench.load_records, cml_bench.curves, cml_bench.episodes):
+        with pytest.raises(UserError, match="name at least one place"):
+            load()
+
+
 def test_a_selection_of_two_rows_a_seed_is_refused_with_what_they_differ_in(made):
     frame = cml_bench.load_records(made)
     both = frame[frame["method"] == "maml+cml"]

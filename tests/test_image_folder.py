@@ -19,7 +19,7 @@ from cml_bench.engine.build import Settings
 from cml_bench.engine.run import run
 from cml_bench.errors import UserError
 from cml_bench.records import Store
-from cml_bench.study import bundle, plan
+from cml_bench.study import bundle, plan, preflight
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
 from tests.helpers import own_images
@@ -99,6 +99,23 @@ def test_place_and_names_do_not_count_but_content_does(split_folders, tmp_path):
     assert planned(split_folders, tmp_path, **FOLDERS).runs[0].id != one.runs[0].id
 
 
+def test_what_leads_to_the_same_split_does_not_count(root, tmp_path):
+    """The digest says which images each split has, so a colleague's lists give the same runs."""
+    one = planned(root, tmp_path, shares=HALVES).runs[0].id
+    assert planned(root, tmp_path, shares=HALVES, least_images=2).runs[0].id == one
+    drawn = opened(root, tmp_path, shares=HALVES)
+    by_name = {split: [name for name, _ in of] for split, of in drawn.counts.items()}
+    own = tmp_path / "mine.json"
+    own.write_text(json.dumps(by_name))
+    assert planned(root, tmp_path, split_by="classes", lists=str(own)).runs[0].id == one
+    for split, names in by_name.items():
+        for name in names:
+            home = {"validation": "val"}.get(split, split)
+            shutil.copytree(root / name, tmp_path / "split" / home / name)
+    assert planned(tmp_path / "split", tmp_path, **FOLDERS).runs[0].id == one
+    assert planned(root, tmp_path, shares=HALVES, split_seed=1).runs[0].id != one
+
+
 def test_no_path_is_in_an_id_or_a_record(split_folders, tmp_path):
     whole = planned(split_folders, tmp_path, **FOLDERS)
     spec = whole.runs[0].spec
@@ -128,6 +145,8 @@ def test_a_prepared_set_needs_no_folder(split_folders, tmp_path):
     assert len(answers) == 4
     with pytest.raises(UserError, match=r"there is no folder .* has nothing that"):
         planned(split_folders, tmp_path, **FOLDERS, resampling="lanczos")
+    split_folders.mkdir()  # as where a disk is not mounted
+    assert planned(split_folders, tmp_path, **FOLDERS).runs[0].id == whole.runs[0].id
 
 
 def test_a_bundle_has_the_digest_so_its_tables_need_no_images(split_folders, tmp_path):
@@ -246,7 +265,23 @@ def test_the_smallest_class_of_the_split_limits_its_episodes(split_folders, tmp_
 def test_classes_that_are_too_small_are_left_out_and_told(root, tmp_path, capsys):
     data = opened(root, tmp_path, shares=HALVES, least_images=6)
     assert sum(data.class_counts.values()) == 6
-    assert "2 classes with fewer than 6 images left out: c0, c1" in capsys.readouterr().err
+    left_out = "2 classes with fewer than 6 images left out: c0, c1"
+    assert left_out in capsys.readouterr().err
+    thirds = {"train": 0.34, "validation": 0.33, "test": 0.33}
+    data = opened(root, tmp_path, shares=thirds, least_images=6)
+    asked = planned(root, tmp_path, shares=thirds, least_images=6)
+    assert preflight.told_of_data(asked) == [f"{data.data_id}: {left_out}"]
+
+
+def test_one_picture_in_two_places_is_told(root, tmp_path, capsys):
+    shutil.copy(root / "c2" / "p0.png", root / "c2" / "again.png")
+    shutil.copy(root / "c2" / "p1.png", root / "c5" / "other.png")
+    opened(root, tmp_path, shares=HALVES)
+    said = capsys.readouterr().err
+    assert (
+        "4 files have the content of another one, so one picture may be support and query" in said
+    )
+    assert "c2/again.png" in said
 
 
 def test_any_number_of_classes_is_split_whole(tmp_path):
@@ -278,6 +313,10 @@ def _empty(root):
     (root / ".DS_Store").write_bytes(b"x")
 
 
+def _empty_class(root):
+    (root / "test" / "z").mkdir()
+
+
 def _file(root):
     shutil.rmtree(root)
     root.write_text("")
@@ -295,6 +334,7 @@ def _dangling(root):
         (_class_twice, FOLDERS, "the class 'a' is in two splits, test and train: it may be in one"),
         (_no_validation, FOLDERS, "has no folder val or validation with a folder for each class"),
         (_empty, FOLDERS, "holds no files"),
+        (_empty_class, FOLDERS, r"test/z holds no images: put them there, or remove the folder"),
         (_file, FOLDERS, "is no folder: `root` names the folder"),
         (_dangling, FOLDERS, r"is a link to nowhere.png, which is not there"),
         (None, {}, "holds the folders test, train, val, which are splits: set `split_by: folders`"),

@@ -362,3 +362,21 @@ def test_without_the_photographs_the_folder_and_the_address_are_named(tmp_path, 
     )
     with pytest.raises(UserError, match=said):
         open_data("aircraft", tmp_path / "data", root=str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("splits", "odd", "said"),
+    [
+        (True, "bullet_train", r"bullet_train/.*png is read twice, since a folder's name is taken"),
+        (False, "bullet-train", r"'label' are wanted.* set `reads: folders`, which"),
+    ],
+)
+def test_a_class_whose_name_is_taken_for_a_split_is_refused(splits, odd, said, tmp_path):
+    root = tmp_path / "images"
+    for place, split in enumerate(("train", "validation", "test")):
+        named = {f"{split[:2]}{n}": 4 for n in range(3)} | ({odd: 4} if split == "train" else {})
+        classes(root / split if splits else root, named, 1000 * place)
+    options = {"split_by": "folders"} if splits else {}
+    assert opened(root, tmp_path, **options).counts, "as folders it can be taken"
+    with pytest.raises(UserError, match=said):
+        opened(root, tmp_path, reads="hugging_face", **options)

@@ -7,6 +7,7 @@ taken as they were published, so parquet and a folder of the same files are the 
 import atexit
 import functools
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 from cml_bench.data._archives import escaped
 from cml_bench.errors import UserError
 
+_FOLDERS = "set `reads: folders`, which takes every folder as it stands."
+_OF_FILES = "imagefolder"  # the library's name of a folder of images
 _ARROW = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves in a folder
 
 
@@ -55,15 +58,29 @@ def tables(root: Path, parts: Sequence[str]) -> tuple[dict[str, Any], tuple[str,
 def rows(root: Path, tables: Mapping[str, Any], label: str) -> Iterator[tuple[str, str, Row]]:
     """Split, class and image of every row of the ``tables`` of :func:`tables`.
 
-    ``label`` is the column of the classes. A UserError says what is missing.
+    ``label`` is the column of the classes. A UserError says what is missing. In a folder of images
+    the library takes words such as train in a name for a split, those of classes, too; what it then
+    reads twice, or without a class, is refused.
     """
     for split, table in tables.items():
         column, names, table = _columns(table, label, f"{root}, {split}")
+        of_files = table.builder_name == _OF_FILES
+        if of_files and (twice := _twice([held["path"] for held in table[column]])):
+            raise UserError(
+                f"{root}: {twice} is read twice, since a folder's name is taken for a split's:"
+                f" {_FOLDERS}"
+            )
         for number, value in enumerate(table[label]):
             if value is None or (names and not 0 <= value < len(names)):
-                raise UserError(f"{root}, {split}, row {number} has no {label}: remove the row.")
+                what = _FOLDERS if of_files else "remove the row."
+                raise UserError(f"{root}, {split}, row {number} has no {label}: {what}")
             name = names[value] if names else str(value)
             yield split, name, Row(table, column, number, f"{root}, {split}")
+
+
+def _twice(paths: Sequence[str]) -> str:
+    """A path that is there twice; empty: none is."""
+    return next((path for path, number in Counter(paths).items() if number > 1), "")
 
 
 def _tables(root: Path) -> dict[str, Any]:
@@ -109,7 +126,8 @@ def _columns(table: Any, label: str, place: str) -> tuple[str, list[str], Any]:
     if len(images) != 1 or label not in features:
         raise UserError(
             f"{place} has the columns {escaped(', '.join(features)) or 'none'}: one of images and"
-            f" {label!r} are wanted. `label` names that of the classes."
+            f" {label!r} are wanted. `label` names that of the classes"
+            f"{'' if table.builder_name != _OF_FILES else f'. Or {_FOLDERS[:-1]}'}."
         )
     names = features[label].names if isinstance(features[label], ClassLabel) else []
     return images[0], names, table.cast_column(images[0], Image(decode=False))

@@ -12,6 +12,7 @@ import csv
 import functools
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
@@ -125,10 +126,22 @@ def _of_folder(root: Path, asked: Asked) -> Mapping[str, Sources]:
         splits = _by_lists(root, Path(asked.lists or root), files)
     else:
         splits = {"": _by_class(root, files)}
+    if asked.split_by in ("shares", "folders"):
+        _check_none_is_empty(root, splits)
     return {
         split: {name: [root / file for file in of_class] for name, of_class in classes.items()}
         for split, classes in splits.items()
     }
+
+
+def _check_none_is_empty(root: Path, splits: Mapping[str, Files]) -> None:
+    """A UserError for a class's folder without a file: its images are missing."""
+    homes = [root] if "" in splits else [root / name for name in sorted(_SPLIT)]
+    for home in homes:
+        for folder in sorted(home.iterdir()) if home.is_dir() else ():
+            named = any(folder.name in classes for classes in splits.values())
+            if folder.is_dir() and not named and not is_system(folder.name):
+                raise UserError(f"{folder} holds no images: put them there, or remove the folder.")
 
 
 def _of_hugging_face(root: Path, asked: Asked) -> tuple[Mapping[str, Sources], tuple[str, ...]]:
@@ -329,8 +342,10 @@ def _digest(splits: Mapping[str, tuple[OwnClass, ...]]) -> str:
     return digest.hexdigest()
 
 
-def told_left_out(found: Found, least: int) -> str:
-    """A line about the classes and the splits that are left out; empty: none are."""
+def told_of(found: Found, least: int) -> str:
+    """A line about classes and splits that are left out, and about images that are there twice;
+    empty: there are none.
+    """
     number, parts = len(found.left_out), len(found.parts_left_out)
     told = []
     if parts:
@@ -339,4 +354,11 @@ def told_left_out(found: Found, least: int) -> str:
         are = "classes" if number > 1 else "class"
         few = f"with fewer than {least} images"
         told.append(f"{number} {are} {few} left out: {some(found.left_out)}")
+    files = [file for classes in found.splits.values() for one in classes for file in one.files]
+    places = Counter(digest for digest, _ in files)
+    if twice := [str(source) for digest, source in files if places[digest] > 1]:
+        told.append(
+            f"{len(twice)} files have the content of another one, so one picture may be support and"
+            f" query, or of two splits: {some(twice)}"
+        )
     return "; ".join(told)

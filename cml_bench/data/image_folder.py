@@ -16,8 +16,9 @@ import torch
 from pydantic import Field, model_validator
 
 from cml_bench.data import class_lists, prepared
+from cml_bench.data._archives import is_system
 from cml_bench.data._images import decode
-from cml_bench.data._own_folders import Asked, Found, Source, changes_with, found, told_left_out
+from cml_bench.data._own_folders import Asked, Found, Source, changes_with, found, told_of
 from cml_bench.data._source import LocalCopy, to_stderr
 from cml_bench.data.base import DataSet
 from cml_bench.data.episodes import SPLITS
@@ -42,7 +43,10 @@ class Shares(Options):
 
 
 class ImageFolderOptions(Options):
-    """Where the images are, how they are read, and how their classes are split."""
+    """Where the images are, how they are read, and how their classes are split.
+
+    ``sha256`` says which images each split has. What leads to them is no part of a run's id.
+    """
 
     root: str = Field(
         "",
@@ -74,15 +78,21 @@ class ImageFolderOptions(Options):
     )
     split_by: Literal["shares", "csv", "folders", "classes"] = Field(
         "shares",
+        json_schema_extra={"left_out": True},
         description=(
             "shares: root/CLASS/*.jpg, classes drawn; csv: train.csv, val.csv, test.csv with the"
             " columns filename and label; folders: root/train/CLASS/*.jpg, root/val, root/test;"
             " classes: root/CLASS/*.jpg, and `lists` names the classes of each split"
         ),
     )
-    shares: Shares = Field(Shares(), description="of `split_by: shares`")
+    shares: Shares = Field(
+        Shares(), json_schema_extra={"left_out": True}, description="of `split_by: shares`"
+    )
     split_seed: int = Field(
-        0, ge=0, description="of `split_by: shares`: another one, other classes"
+        0,
+        ge=0,
+        json_schema_extra={"left_out": True},
+        description="of `split_by: shares`: another one, other classes",
     )
     lists: str = Field(
         "",
@@ -92,7 +102,12 @@ class ImageFolderOptions(Options):
             f" JSON file, or one of {', '.join(class_lists.shipped())}"
         ),
     )
-    least_images: int = Field(1, ge=1, description="classes with fewer images are left out")
+    least_images: int = Field(
+        1,
+        ge=1,
+        json_schema_extra={"left_out": True},
+        description="classes with fewer images are left out",
+    )
     sha256: str = Field(
         "",
         pattern="^([0-9a-f]{64})?$",
@@ -144,11 +159,14 @@ class ImageFolder(ImageSet):
         own = self.options
         if not own.root and not own.sha256:
             raise UserError("image_folder: name the folder of your images as `root`.")
-        if not os.path.isdir(own.root) and not own.sha256 and (digest := self._last(folder)):
+        # A folder without anything may be the place of a disk that is not mounted.
+        empty = os.path.isdir(own.root) and all(map(is_system, os.listdir(own.root)))
+        there = os.path.lexists(own.root) and not empty
+        if not there and not own.sha256 and (digest := self._last(folder)):
             self.options = own.model_copy(update={"sha256": digest})
             if self._known(folder):
                 return
-        if own.root and os.path.lexists(own.root):
+        if there or (empty and not own.sha256):
             self._read_folder()
         elif not own.sha256:
             raise UserError(
@@ -285,7 +303,8 @@ class ImageFolder(ImageSet):
     ) -> tuple[ImageArrays, dict[str, Any]]:
         """As in every set of images. The index also tells the classes and what was asked for."""
         arrays, more = super().make(home, paths, exact)
-        if self._found and (told := told_left_out(self._found, self.options.least_images)):
-            to_stderr(f"image_folder: {told}")
         own = {"content": self.options.sha256, "counts": self.counts, "asked": self._asked()}
+        if self._found and (told := told_of(self._found, self.options.least_images)):
+            to_stderr(f"image_folder: {told}")
+            own["told"] = told
         return arrays, more | own

@@ -33,7 +33,7 @@ from cml_bench.study.schema import Key
 from cml_bench.study.selection import swept_options
 from cml_bench.texts import Line
 
-_ALIKE = ("data", "way", "shot", "query", "steps", "protocol", "precision")  # of a pair of `over`
+_ALIKE = ("data", "way", "shot", "query", "steps", "precision")  # of a pair of `over`
 _OF_DIFFERENCE = {GAIN: AS_CLAIMED, LOSS: CONTRARY, UNDECIDED: UNDECIDED}
 
 
@@ -184,6 +184,7 @@ def _keys(spec: RunSpec) -> dict[str, Any]:
     """What is compared of two runs, by name: what a method alone has is in one of them alone."""
     own = {"cml", "inner_lr", "inner_lr_init"}
     values: dict[str, Any] = {name: getattr(spec, name) for name in _ALIKE}
+    values |= flat(spec.protocol.model_dump(mode="json"), "protocol.")
     values |= flat({name: v for name, v in spec.options.items() if name not in own}, "")
     if spec.inner_rate is not None:
         values["inner_lr"] = spec.inner_rate

@@ -13,7 +13,7 @@ from cml_bench.errors import UserError
 from cml_bench.evidence import stats
 from cml_bench.evidence.stats import Paired
 from cml_bench.readings import series
-from cml_bench.records import Record, read
+from cml_bench.records import FINISHED, Record, read
 from cml_bench.spec import canonical
 from cml_bench.study.protocols import flat
 
@@ -23,6 +23,7 @@ Rows = Iterator[dict[str, Any]]
 _TASKS = ("data", "way", "shot", "test_query", "test_tasks", "normalised_with", "unit")
 _RECIPE = ("query", "steps", "precision", "network")
 _PARTS = ("data.", "network.", "protocol.")
+_OPTION, _OF_CML = "options.", "options.cml."
 
 
 def runs(places: Iterable[Path]) -> pd.DataFrame:
@@ -58,10 +59,11 @@ def episodes(places: Iterable[Path]) -> pd.DataFrame:
 def compare(a: pd.DataFrame, b: pd.DataFrame, varies: Iterable[str] = ()) -> Paired:
     """The paired test of the tables, of ``a`` minus ``b``: rows of :func:`runs`, one a seed.
 
-    Rows are paired by the class split where ``a`` has several, else by the seed; a seed without
-    partner is left out. p is that of one test, without Holm's correction. A UserError if the rows
-    are not of the same test tasks, or of another recipe: as in tables, ``varies`` names the columns
-    in which they are meant to differ.
+    As in tables, runs that collapsed or diverged do not count, but for untrained networks. Rows are
+    paired by the class split where ``a`` has several, else by the seed; a seed without partner is
+    left out. p is that of one test, without Holm's correction. A UserError if the rows are not of
+    the same test tasks, or of another recipe, which is every option that both methods have:
+    ``varies`` names the columns in which they are meant to differ.
     """
     for name, rows in (("a", a), ("b", b)):
         if rows.empty:
@@ -70,10 +72,11 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, varies: Iterable[str] = ()) -> Pai
     for name, rows in (("a", a), ("b", b)):
         _one_each(name, rows, unit)
     _alike(a, b, unit, {*varies})
+    a, b = (rows[(rows["status"] == FINISHED) | (rows["steps"] == 0)] for rows in (a, b))
     x, y = (rows.set_index(unit)["mean"].dropna() for rows in (a, b))
     shared = x.index.intersection(y.index)
     if shared.empty:
-        raise UserError(f"a and b share no {unit}: nothing can be paired.")
+        raise UserError(f"a and b share no {unit} with a finished run: nothing can be paired.")
     return stats.paired(x[shared].to_numpy(), y[shared].to_numpy())
 
 
@@ -92,13 +95,16 @@ def _one_each(name: str, rows: pd.DataFrame, unit: str) -> None:
 
 def _alike(a: pd.DataFrame, b: pd.DataFrame, unit: str, varies: set[str]) -> None:
     """A UserError if the two selections differ in more than the method and its options."""
+    a, b = _with_one_rate(a), _with_one_rate(b)
     columns = [*a.columns, *(c for c in b.columns if c not in a)]
     if missing := varies - {*columns}:
         raise UserError(f"varies: there is no column {min(missing)!r}.")
     for column in columns:
-        if column == unit or not (column in (*_TASKS, *_RECIPE) or column.startswith(_PARTS)):
+        if column == unit or not _counts(column):
             continue
         x, y = (_values(rows, column) for rows in (a, b))
+        if column.startswith(_OPTION) and {"nan"} in (x, y):
+            continue  # an option of one of the two methods alone
         if column in _TASKS:
             if x != y or len(x) > 1:
                 raise UserError(
@@ -110,6 +116,22 @@ def _alike(a: pd.DataFrame, b: pd.DataFrame, unit: str, varies: set[str]) -> Non
                 f"a and b differ in {column} ({_told(x)} and {_told(y)}), so a difference says"
                 f" nothing of the methods alone: name it in `varies` if it is meant."
             )
+
+
+def _counts(column: str) -> bool:
+    """Whether rows are unlike that differ in this column."""
+    return column in (*_TASKS, *_RECIPE) or (
+        column.startswith((*_PARTS, _OPTION)) and not column.startswith(_OF_CML)
+    )
+
+
+def _with_one_rate(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with one column for the size of the first inner step, which some methods learn."""
+    rate, learned = f"{_OPTION}inner_lr", f"{_OPTION}inner_lr_init"
+    if learned not in rows:
+        return rows
+    whole = rows[learned].combine_first(rows[rate]) if rate in rows else rows[learned]
+    return rows.drop(columns=learned).assign(**{rate: whole})
 
 
 def _values(rows: pd.DataFrame, column: str) -> set[str]:

@@ -33,6 +33,7 @@ from cml_bench.errors import UserError
 from cml_bench.records import DIVERGED, Record, Store, read
 from cml_bench.spec import RunSpec, explain
 from cml_bench.study.plan import Plan
+from cml_bench.study.portable import portable
 from cml_bench.study.schema import Key
 from cml_bench.system import sources
 from cml_bench.system.files import write_bytes
@@ -46,7 +47,6 @@ _MEMBER = re.compile(
     rf"{_LIST}|{_CONFIGURATION}|runs/(?!\.)[^/\\]+/"
     rf"(?:record\.json|episodes\.npz|(?:{'|'.join(MODELS)})\.safetensors)"
 )
-_OF_A_MACHINE = ("results", "data_dir", "sources", "acknowledged")
 _PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CHUNK = 1 << 20  # bytes
 _LONGEST_LIST = 1 << 26  # bytes
@@ -88,6 +88,7 @@ class Imported(NamedTuple):
     """What was imported. ``there``: runs that were there already, with the same content.
 
     ``without_weights``: those of them that have no model here, while the bundle has it.
+    ``plugins``: those that the configuration names.
     """
 
     contents: Contents
@@ -95,6 +96,7 @@ class Imported(NamedTuple):
     there: int
     without_weights: int
     configuration: Path
+    plugins: tuple[str, ...]
 
 
 # -- export
@@ -116,8 +118,7 @@ def write(
             " has them by --results."
         )
     commit, clean = sources.commit()
-    kept = {key: value for key, value in configuration.items() if key not in _OF_A_MACHINE}
-    kept |= _with_digests(plan, kept)
+    kept = portable(plan, configuration)
 
     def content(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -138,20 +139,6 @@ def write(
     write_bytes(out, content)
     left = len(plan.runs) - len(records)
     return Exported(len(records), left, out.stat().st_size, digest_of(out))
-
-
-def _with_digests(plan: Plan, configuration: dict[str, Any]) -> dict[str, Any]:
-    """The ``experiments``: digests of images instead of full paths, which are of this machine."""
-    named = dict(configuration.get("experiments", {}))
-    for name, methods in plan.members.items():
-        runs = [run for by_shot in methods.values() for seeds in by_shot.values() for run in seeds]
-        for digest in {plan.specs[run].data.options.get("sha256") for run in runs} - {None}:
-            asked = named[name].get("data_options", {})
-            kept = {
-                key: value for key, value in asked.items() if not Path(str(value)).is_absolute()
-            }
-            named[name] = {**named[name], "data_options": {**kept, "sha256": digest}}
-    return {"experiments": named} if named else {}
 
 
 def digest_of(path: Path) -> str:
@@ -227,7 +214,8 @@ def read_in(path: Path, results: Path) -> Imported:
         _move(new, stage, results)
     Store(results).write_index()
     configuration = results / IMPORTED / home / _CONFIGURATION
-    return Imported(contents, len(records), len(there), len(without), configuration)
+    named = tuple(json.loads(configuration.read_bytes()).get("plugins", []))
+    return Imported(contents, len(records), len(there), len(without), configuration, named)
 
 
 @contextlib.contextmanager

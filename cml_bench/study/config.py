@@ -1,5 +1,6 @@
 """Reading configuration files, and the errors for what does not fit together. Imports no torch."""
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,11 +150,10 @@ def read(path: Path | str) -> Study:
 
 def merged(paths: Sequence[Path | str], assignments: Sequence[str] = ()) -> Any:
     """Several files as Snakemake joins them (what a later one says of a key counts), with what they
-    include, and with what ``assignments`` set.
+    include, and with what ``assignments`` set. A file that is not here may be the project's own.
     """
-    whole = _yaml(Path(paths[0]))
-    for path in paths[1:]:
-        whole = _joined(whole, _yaml(Path(path)))
+    first, *more = (_yaml(Path(here_or_shipped(str(path)))) for path in paths)
+    whole = functools.reduce(_joined, more, first)
     if assignments and isinstance(whole, dict):
         whole = {**whole, "set": [*listed(whole.get("set")), *assignments]}
     return complete(whole, ", ".join(map(str, paths)))

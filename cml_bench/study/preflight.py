@@ -81,17 +81,20 @@ def refuse_other_data(plan: Plan, folder: Path, data_ids: set[str]) -> None:
 
 
 def told_of_data(plan: Plan) -> list[str]:
-    """Lines about prepared data that is not the published one, or not the one that is asked for."""
+    """Lines about prepared data: not the published one, not the one that is asked for, or such
+    as its reader says something of.
+    """
     lines = []
     others = [item.data_id for item in other_data(plan)]
     for item in plan.data:
-        differs = prepared.index(plan.study.data_dir, item.data_id).get("differs")
+        index = prepared.index(plan.study.data_dir, item.data_id)
         if item.data_id in others:
             lines.append(
                 f"{item.data_id}: what is prepared was made from other files and is not taken"
             )
-        elif differs:
-            lines.append(f"{item.data_id}: {differs}")
+        else:
+            told = (index.get("differs"), index.get("told"))
+            lines += [f"{item.data_id}: {line}" for line in told if line]
     return lines
 
 
