@@ -9,13 +9,14 @@ import pytest
 
 from cml_bench.errors import UserError
 from cml_bench.evidence import change, changes, stats
+from cml_bench.evidence.build import build
 from cml_bench.records import Store, write_episodes
 from cml_bench.report import changes as words
 from cml_bench.report import publish
-from cml_bench.study import config
+from cml_bench.study import config, selection
 from cml_bench.study.config import parse
 from cml_bench.study.resolve import resolve
-from tests.helpers import simulated
+from tests.helpers import simulated, swept
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/made_up.yaml"
@@ -187,6 +188,29 @@ def test_what_is_not_there_is_named_with_the_file(tmp_path, wrong, message):
 # -- what is published
 
 
+def test_a_place_may_be_the_rows_of_selected_settings(tmp_path):
+    plan = swept.planned(swept.content())
+    best = {"inner_lr": 1.0, "protocol.outer_lr": 0.01}
+    store = swept.finished(plan, tmp_path / "s", {"maml": best, "maml+cml": best})
+    narrow = selection.narrowed(plan, store)
+    wanted = narrow.specs.keys() - swept.tried_ids(plan)
+    simulated.finish(narrow, tmp_path / "s", simulated.LEVEL, only=lambda spec: spec.id in wanted)
+    table = build(narrow, store, "table1")
+    gains = {
+        row.label: row.cells[column].difference.paired.diff
+        for row in table.rows
+        for column in row.cells
+        if row.against
+    }
+    place = {"config": "any", "table": "table1", "called": "as published"}
+    entry = {"first": place, "second": {**place, "tuned": True}, "rows": ["MAML + CML"]}
+    asked = changes.Changes.read({"changes": [{**entry, "shots": [1]}]}, "test")
+    (line,) = changes.tested(asked, lambda _: plan, tmp_path, "test")
+    assert line.change.first.mean == pytest.approx(gains["MAML + CML"])
+    assert line.change.second.mean == pytest.approx(gains["MAML + CML, tuned"])
+    assert any(text.startswith("options.inner_lr 0.5 / 1.0") for text in line.unlike)
+
+
 @pytest.fixture(scope="module")
 def published():
     """The block of the committed records."""
@@ -205,7 +229,7 @@ def published():
     return found, block
 
 
-def test_the_committed_records_show_that_only_the_co_learners_gain_shrinks(published):
+def test_the_committed_records_show_which_gains_shrink(published):
     """The numbers were found by a script apart from the package, too."""
     found = {(line.row, line.shot, line.first): line.change for line in published[0]}
     meta, co = "MAML + CML", "MAML + CML†"
@@ -216,11 +240,13 @@ def test_the_committed_records_show_that_only_the_co_learners_gain_shrinks(publi
         (co, 1, "after 400 steps"): (3.67, 2.17, 0.0074, "shrinks"),
         (co, 5, "after 400 steps"): (2.15, 0.53, 0.00014, "shrinks"),
         (co, 1, "with one inner step"): (3.60, 1.81, 0.0037, "shrinks"),
+        (meta, 1, "with step sizes as published"): (3.60, 2.47, 0.0108, "shrinks"),
+        (co, 1, "with step sizes as published"): (6.26, 2.07, 0.00018, "shrinks"),
     }
     assert found.keys() == expected.keys()
     for key, (diff, half, p, outcome) in expected.items():
         made = found[key]
-        assert made.paired.n == 6
+        assert made.paired.n == (8 if "published" in key[2] else 6)
         assert made.paired.diff == pytest.approx(diff, abs=0.005)
         assert made.paired.half == pytest.approx(half, abs=0.005)
         assert made.paired.p == pytest.approx(p, rel=0.02)

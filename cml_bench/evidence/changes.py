@@ -18,7 +18,7 @@ from cml_bench.evidence.change import Change
 from cml_bench.evidence.table import Cell, Table, TableRow
 from cml_bench.records import Store
 from cml_bench.spec import Model, RunSpec, canonical
-from cml_bench.study import strict_yaml
+from cml_bench.study import selection, strict_yaml
 from cml_bench.study.figure_config import Positive
 from cml_bench.study.plan import Plan
 from cml_bench.study.protocols import flat
@@ -28,11 +28,15 @@ FILE = Path("configs/reference/changes.yaml")
 
 
 class Place(Model):
-    """A table of a published study, and how it is named beside the other one."""
+    """A table of a published study, and how it is named beside the other one.
+
+    ``tuned``: its rows of selected settings, such as ``MAML + CML, tuned``.
+    """
 
     config: str
     table: str
     called: Line
+    tuned: bool = False
 
 
 class Asked(Model):
@@ -89,6 +93,7 @@ def tested(
                     f" {', '.join(plan.tables)}."
                 )
             store = Store(Path(reference) / plan.study.study)
+            plan = selection.narrowed(plan, store)
             tables[place.config, place.table] = plan, build(plan, store, place.table)
     found = []
     for entry in asked.changes:
@@ -109,7 +114,11 @@ def _tested(
     entry: Asked, label: str, shot: int, sides: list[tuple[Plan, Table]], where: str
 ) -> tuple[Tested, bool]:
     """One change, not yet adjusted, and whether it is of the meta-learner."""
-    picked = [_cell(table, label, shot, where) for _, table in sides]
+    places = (entry.first, entry.second)
+    labels = [f"{label}, tuned" if place.tuned else label for place in places]
+    picked = [
+        _cell(table, name, shot, where) for name, (_, table) in zip(labels, sides, strict=True)
+    ]
     (row, first), (_, second) = picked
     better = sides[0][1].better
     mixed = mixture([c for cell in (first, second) for c in (cell, cell.base) if c])
