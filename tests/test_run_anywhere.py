@@ -13,6 +13,7 @@ import yaml
 from cml_bench.__main__ import main
 from cml_bench.errors import UserError
 from cml_bench.study import new
+from cml_bench.study.config import merged
 from cml_bench.system import workflow
 from tests.helpers.cases import said
 from tests.helpers.checkouts import CONFIG
@@ -50,6 +51,16 @@ def test_a_configuration_that_is_not_here_may_be_the_packages(capsys):
     )
     told = said(capsys, "run", "nowhere.yaml")
     assert f"there is no configuration file nowhere.yaml, here or in {ROOT}." in told
+
+
+def test_every_command_finds_the_packages_configurations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert merged(["configs/demo.yaml"])["study"] == "demo"
+    with pytest.raises(UserError, match=r"there is no configuration file configs/nowhere.yaml\."):
+        merged(["configs/nowhere.yaml"])
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "demo.yaml").write_text("study: mine")
+    assert merged(["configs/demo.yaml"])["study"] == "mine", "one's own comes first"
 
 
 def test_without_a_clone_the_installation_is_asked(monkeypatch, tmp_path):
