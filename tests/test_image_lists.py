@@ -19,10 +19,9 @@ from cml_bench.data.loader import open_data
 from cml_bench.errors import UserError
 from cml_bench.study.config import merged, parse
 from cml_bench.study.resolve import resolve
-from tests.helpers import own_images
 from tests.helpers.checkouts import ROOT
 from tests.helpers.outside import alone  # noqa: F401 (a fixture: no plug-in stays for other tests)
-from tests.helpers.own_images import classes
+from tests.helpers.own_images import classes, opened, planned
 
 # Classes of train, validation and test, as those who published the splits count them.
 PUBLISHED = {
@@ -33,14 +32,6 @@ PUBLISHED = {
 }
 SIX = {"A/B": 3, "c 1": 4, "d": 5, "e": 6, "f": 3, "g": 4}
 LISTS = {"train": ["A/B", "d"], "val": ["C-1", "e"], "test": ["f", "g"]}
-
-
-def opened(root, home, **options):
-    return open_data("image_folder", home / "data", root=str(root), size=16, **options)
-
-
-def planned(root, home, **options):
-    return resolve(parse(own_images.study(root, home, **options), "my.yaml"), "my.yaml")
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from cml_bench.errors import UserError
+from cml_bench.records import Store
 from cml_bench.report import publish, write
+from cml_bench.study import selection
 from cml_bench.study.config import parse, read
 from cml_bench.study.resolve import resolve
 from tests.helpers.checkouts import CONFIG
@@ -33,6 +35,7 @@ def test_the_pages_show_the_committed_records(name, tmp_path, monkeypatch):
     configs = (read(path) for path in Path("configs").glob("*.yaml"))
     resolved = resolve(next(config for config in configs if config.study == name), name)
     home = publish.PUBLISHED / name
+    resolved = selection.narrowed(resolved, Store(home))
     write.tables(resolved, home, [], out=tmp_path)
     for key in resolved.tables:
         for kind in ("md", "tex", "csv"):

@@ -5,6 +5,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cml_bench.data.loader import open_data
+from cml_bench.study.config import parse
+from cml_bench.study.resolve import resolve
+
+EIGHT = {f"c{number}": 4 + number for number in range(8)}
+HALVES = {"train": 0.5, "validation": 0.25, "test": 0.25}
+FOLDERS = {"split_by": "folders"}
 SPLITS = {"train": 3, "val": 2, "test": 2}  # folder of the split -> its classes
 
 
@@ -51,3 +58,27 @@ def study(root: Path, home: Path, **options) -> dict:
         "data_dir": str(home / "data"),
         "experiments": {"e": experiment},
     }
+
+
+def planned(root: Path, home: Path, **options):
+    """The plan of that study."""
+    return resolve(parse(study(root, home, **options), "my.yaml"), "my.yaml")
+
+
+def opened(root: Path, home: Path, **options):
+    """The prepared and opened data set."""
+    return open_data("image_folder", home / "data", root=str(root), size=16, **options)
+
+
+def eight(root: Path) -> Path:
+    """Eight classes of 4 to 11 images."""
+    classes(root, EIGHT)
+    return root
+
+
+def in_splits(root: Path) -> Path:
+    """The folders train, val and test, whose smallest classes have 5, 3 and 4 images."""
+    classes(root / "train", {"a": 5, "b": 6, "c": 7})
+    classes(root / "val", {"d": 5, "e": 3}, 1000)
+    classes(root / "test", {"f": 4, "g": 9}, 2000)
+    return root
