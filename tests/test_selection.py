@@ -187,10 +187,10 @@ def test_all_settings_are_shown_with_the_budget_and_the_selected_one(plan, tmp_p
     ]
     assert (maml.grid.bold, cml.grid.bold) == ({(1, 2)}, {(2, 1)})
     assert maml.notes[0] == (
-        "Sweep of maml in e, 1-shot: a grid of 6 settings, 2 seeds each, 12 runs (144 core-seconds,"
+        "Sweep of MAML in e, 1-shot: a grid of 6 settings, 2 seeds each, 12 runs (144 core-seconds,"
         " 12.0 a run); selected: inner_lr 0.5, protocol.outer_lr 0.01."
     )
-    assert told.notes(plan, store) == ["e, 1-shot: maml and maml+cml have equal budgets."]
+    assert told.notes(plan, store) == ["e, 1-shot: MAML and MAML + CML have equal budgets."]
     kept = selection.content(plan, selection.selections(plan, store))
     assert json.loads(json.dumps(kept))["sweeps"][0]["selected"] == A
 
@@ -290,7 +290,7 @@ def test_committed_records_select_the_same_setting_and_the_page_shows_it(plan, t
     assert page.count("60.00, SD 0.00 ✓") == 2
     assert "MAML + CML, tuned" in page
     shown = write.text(selection.narrowed(plan, Store(home)), home, [])
-    assert "maml on e, 1-shot: accuracy, % in validation" in shown
+    assert "MAML on e, 1-shot: accuracy, % in validation" in shown
 
 
 def test_less_is_better_where_a_score_is_an_error(tmp_path):

@@ -18,7 +18,7 @@ def test_one_command_tries_selects_trains_and_reports(checkout):
     given = "set=sinusoid.maml+cml.inner_lr=0.001,0.02"  # the other method's, beside the file
     done = snakemake(checkout, "--config", given, config="swept.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
-    for told in ("MAML + CML, tuned − MAML, tuned", "maml and maml+cml have equal budgets", "✓"):
+    for told in ("MAML + CML, tuned − MAML, tuned", "MAML and MAML + CML have equal budgets", "✓"):
         assert told in done.stdout
 
     out = checkout / "results" / "grown"

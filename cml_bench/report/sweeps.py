@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cml_bench import texts
+from cml_bench import texts, titles
 from cml_bench.records import Store
 from cml_bench.report.forms import lines, markdown_lines
 from cml_bench.report.grids import DASH, Grid, number
@@ -52,7 +52,7 @@ def notes(plan: Plan, store: Store) -> list[str]:
         methods = " and ".join(one.sweep.method for one in of)
         if len(of) > 1:
             how = "equal budgets" if len(budgets) == 1 else "unequal budgets, so no test of the two"
-            said.append(f"{name}, {shot}-shot: {methods} have {how}.")
+            said.append(titles.within(f"{name}, {shot}-shot: {methods} have {how}."))
     return said
 
 
@@ -91,7 +91,7 @@ def _section(one: Selected, key: str) -> Section:
 def _heading(one: Selected) -> str:
     unit = "squared error" if one.kind == "regression" else "accuracy, %"
     place = f"{one.sweep.experiment}, {one.sweep.shot}-shot"
-    return f"{one.sweep.method} on {place}: {unit} in validation"
+    return titles.within(f"{one.sweep.method} on {place}: {unit} in validation")
 
 
 def _is_grid(one: Selected) -> bool:
@@ -142,7 +142,7 @@ def _cell(one: Selected, place: int) -> str:
 def _notes(one: Selected) -> list[str]:
     runs = len(one.tried) * len(one.sweep.settings[0].tried)
     seconds = sum(tried.seconds for tried in one.tried)
-    budget = selection.budget(one.sweep)
+    budget = titles.within(selection.budget(one.sweep))
     said = f"{budget[0].upper()}{budget[1:]}"
     if done := runs - sum(len(tried.missing) for tried in one.tried):
         unit = "GPU-seconds" if "cuda" in one.device else "core-seconds"
