@@ -122,7 +122,8 @@ def explain(
                 f"unknown key {key!r}" + (f": it belongs under {place}" if place else choices)
             )
         else:
-            shown = "" if item["type"] == "missing" else f" (got {_short(item['input'])})"
+            told = item["type"] in ("missing", "json_invalid")  # of which the input says nothing
+            shown = "" if told else f" (got {_short(item['input'])})"
             parts.append(f"{key}: {item['msg']}{shown}")
     return (f"{where}: " + "; ".join(parts) + ".").replace("\n", " ")  # a key may hold one
 

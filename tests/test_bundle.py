@@ -172,6 +172,10 @@ CHANGES = {
     "episodes cut off": (truncated, r"runs/.*: episodes.npz is missing or damaged"),
     "no list": (lambda m: m.pop("bundle.json"), "no bundle of runs: it has no bundle.json"),
     "a newer format": (lambda m: other_list(m, format=2), "bundle.json is damaged, or of a newer"),
+    "half a list": (
+        lambda m: m.update({"bundle.json": b'{"format": 1, '}),
+        r"bundle.json is damaged, or of a newer version: \(top level\): Invalid JSON: [^']*\.$",
+    ),
     "an odd study": (
         lambda m: other_list(m, study="../x"),
         "bundle.json is damaged, or of a newer",
