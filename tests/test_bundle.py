@@ -10,7 +10,7 @@ import pytest
 from cml_bench.__main__ import main
 from cml_bench.errors import UserError
 from cml_bench.records import Store, read, write_episodes, write_record
-from cml_bench.study import bundle
+from cml_bench.study import bundle, portable
 from tests.helpers.simulated import LEVEL, finish, study
 
 SECRET = {"sources": {"omniglot": {"a.zip": {"path": "/home/me/a.zip"}}}, "results": "/home/me"}
@@ -294,3 +294,6 @@ def test_a_plug_in_is_named_without_the_folders_of_this_machine(plan, made, tmp_
     done = bundle.read_in(tmp_path / "study.zip", tmp_path / "mine")
     assert done.plugins == ("./mine.py", "./yours.py")
     assert "/home/me" not in done.configuration.read_text()
+    assert portable.plugins_of(b'{"plugins": "one.py"}') == ("one.py",)
+    for odd in (b"{", b"[]", b"{}", b'{"plugins": 1}', b"\xff"):
+        assert portable.plugins_of(odd) == ()

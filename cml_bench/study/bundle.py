@@ -33,7 +33,7 @@ from cml_bench.errors import UserError
 from cml_bench.records import DIVERGED, Record, Store, read
 from cml_bench.spec import RunSpec, explain
 from cml_bench.study.plan import Plan
-from cml_bench.study.portable import portable
+from cml_bench.study.portable import plugins_of, portable
 from cml_bench.study.schema import Key
 from cml_bench.system import sources
 from cml_bench.system.files import write_bytes
@@ -214,7 +214,7 @@ def read_in(path: Path, results: Path) -> Imported:
         _move(new, stage, results)
     Store(results).write_index()
     configuration = results / IMPORTED / home / _CONFIGURATION
-    named = tuple(json.loads(configuration.read_bytes()).get("plugins", []))
+    named = plugins_of(configuration.read_bytes())
     return Imported(contents, len(records), len(there), len(without), configuration, named)
 
 

@@ -1,5 +1,6 @@
 """A configuration without what belongs to one machine. Imports no torch."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ def portable(plan: Plan, configuration: dict[str, Any]) -> dict[str, Any]:
             one = {**one, "data_options": {**options, "sha256": digest}}
             kept["experiments"] = {**kept["experiments"], name: one}
     return kept
+
+
+def plugins_of(configuration: bytes) -> tuple[str, ...]:
+    """The plug-ins that a configuration in JSON names; none where it cannot be read."""
+    try:
+        named = one_or_several(json.loads(configuration)["plugins"])
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(map(str, named)) if isinstance(named, list) else ()
 
 
 def _beside(path: str) -> str:
