@@ -1,5 +1,7 @@
 """The words on the studies beyond the paper are those of their committed tables."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -42,6 +44,15 @@ def test_the_words_on_a_tuned_maml(tuned):
     assert selected["p_holm"] < 0.05
     kept = f"{signed(selected['diff'])} ± {selected['diff_half']:.1f}"
     assert f"a gain remains**: {kept} instead of {signed(co['diff'])} points" in words
+
+
+def test_the_words_on_the_change_are_those_of_its_test():
+    """What ``test_changes.py`` finds in the records again."""
+    results = page("docs/results.md")
+    text = r"step sizes as published minus with selected step sizes: (\S+ ± \S+), .*? Holm (\S+?)\)"
+    diff, p = re.search(rf"of MAML \+ CML over MAML shrinks.*?{text}", results).groups()
+    diff, half = (f"{float(value):.1f}" for value in diff.split(" ± "))
+    assert f"and holds (+{diff} ± {half}, p = {float(p):.3f} after Holm's correction)" in results
 
 
 def test_the_words_on_what_tuning_gives():

@@ -31,17 +31,7 @@ from tests.helpers.own_images import (
     planned,
 )
 
-
-@pytest.fixture
-def root(tmp_path):
-    """Eight classes of 4 to 11 images."""
-    return eight(tmp_path / "images")
-
-
-@pytest.fixture
-def split_folders(tmp_path):
-    """The folders train, val and test, whose smallest classes have 5, 3 and 4 images."""
-    return in_splits(tmp_path / "images")
+root, split_folders = pytest.fixture(eight), pytest.fixture(in_splits)
 
 
 def test_pictures_become_arrays_as_asked(root, tmp_path):

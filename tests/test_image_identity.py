@@ -26,17 +26,7 @@ from tests.helpers.own_images import (
 )
 from tests.helpers.simulated import LEVEL, finish
 
-
-@pytest.fixture
-def root(tmp_path):
-    """Eight classes of 4 to 11 images."""
-    return eight(tmp_path / "images")
-
-
-@pytest.fixture
-def split_folders(tmp_path):
-    """The folders train, val and test, whose smallest classes have 5, 3 and 4 images."""
-    return in_splits(tmp_path / "images")
+root, split_folders = pytest.fixture(eight), pytest.fixture(in_splits)
 
 
 def test_place_and_names_do_not_count_but_content_does(split_folders, tmp_path):

@@ -70,14 +70,15 @@ def opened(root: Path, home: Path, **options):
     return open_data("image_folder", home / "data", root=str(root), size=16, **options)
 
 
-def eight(root: Path) -> Path:
+def eight(tmp_path: Path) -> Path:
     """Eight classes of 4 to 11 images."""
-    classes(root, EIGHT)
-    return root
+    classes(tmp_path / "images", EIGHT)
+    return tmp_path / "images"
 
 
-def in_splits(root: Path) -> Path:
+def in_splits(tmp_path: Path) -> Path:
     """The folders train, val and test, whose smallest classes have 5, 3 and 4 images."""
+    root = tmp_path / "images"
     classes(root / "train", {"a": 5, "b": 6, "c": 7})
     classes(root / "val", {"d": 5, "e": 3}, 1000)
     classes(root / "test", {"f": 4, "g": 9}, 2000)
