@@ -57,6 +57,6 @@ def import_(args: Namespace) -> None:
     print(f"configuration: {made.configuration}")
     if made.plugins:
         print(
-            f"it names plug-ins, which are not in the bundle: {', '.join(made.plugins)}; have them"
-            " there before you use it"
+            f"it names plug-ins that are not in the bundle: {', '.join(made.plugins)}. Put them"
+            " there before you use it."
         )

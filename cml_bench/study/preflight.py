@@ -81,8 +81,8 @@ def refuse_other_data(plan: Plan, folder: Path, data_ids: set[str]) -> None:
 
 
 def told_of_data(plan: Plan) -> list[str]:
-    """Lines about prepared data: not the published one, not the one that is asked for, or such
-    as its reader says something of.
+    """Lines about prepared data that is not the published one, not the one that is asked for, or
+    lacks classes of the user's folder.
     """
     lines = []
     others = [item.data_id for item in other_data(plan)]
