@@ -323,23 +323,27 @@ OTHERS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("method", OTHERS)
 def test_fifty_steps_lower_the_loss_and_beat_the_untrained_network(method, settings):
-    """One seed, 16x16 pixels; More-MAML learns little in fifty steps with fewer filters.
+    """One seed, 16x16 pixels. MAML, BOIL, CL and frozen co-learners have a study of their own.
 
-    MAML, BOIL, CL and frozen co-learners are tested in a study of their own.
+    An inner rate of 0.5 made some seeds, or the same one on another CPU, learn nothing in
+    fifty steps. With 0.1 each of three seeds was ahead by more than seven spreads.
     """
     settings = replace(settings, diagnostics=False)
+    slow = {"fomaml": "inner_lr", "more_maml": "inner_lr", "metasgd": "inner_lr_init"}
+    plain = method.split("+")[0]
+    options = {slow[plain]: 0.1} if plain in slow else {}
     ends = {}
     for steps in (0, 50):
         spec = make(
             method,
-            {},
+            options,
             {"val_every": 25, "val_tasks": 40},
             steps=steps,
-            evaluation=Evaluation(tasks=100, query=5, inner_steps=()),
+            evaluation=Evaluation(tasks=200, query=5, inner_steps=()),
         )
         network = {
             **spec.network.options,
-            "filters": 32 if method == "more_maml" else 16,
+            "filters": 16,
             **registry.method(method).network_defaults,
         }
         chosen = spec.network.model_copy(update={"options": network})
@@ -348,7 +352,7 @@ def test_fifty_steps_lower_the_loss_and_beat_the_untrained_network(method, setti
     assert losses[-1] < losses[0]
     key = next(k for k in ends[50].arrays if k.startswith("meta@"))
     before, after = (ends[s].episodes(key) for s in (0, 50))
-    spread = np.sqrt(before.var(ddof=1) / 100 + after.var(ddof=1) / 100)
+    spread = np.sqrt(before.var(ddof=1) / 200 + after.var(ddof=1) / 200)
     assert after.mean() - before.mean() > 3 * spread
     assert Store(settings.results).read(ends[50].spec) is not None
     assert torch.isfinite(load_file(ends[50].folder / "model.safetensors")["conv1.weight"]).all()
