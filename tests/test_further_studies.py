@@ -90,3 +90,95 @@ def test_the_words_on_the_settings(monkeypatch):
     selected = [one.sweep.settings[one.chosen].values for one in found]
     assert [values["inner_lr"] for values in selected] == [0.2, 0.2]
     assert selected[0]["protocol.outer_lr"] == 0.0025
+
+
+@pytest.fixture(scope="module")
+def further():
+    """The words on further methods, and the rows of their two tables by row and shot."""
+    words = page("docs/results.md")
+    words = words.split("## What holds of further methods")[1].split("<!--")[0]
+    folder = REFERENCE / "omniglot_more_methods" / "tables"
+    names = ("omniglot_more_methods", "omniglot_more_steps")
+    one, steps = (
+        pd.read_csv(folder / f"{name}.csv").set_index(["row", "shot"]).sort_index()
+        for name in names
+    )
+    return words, one, steps
+
+
+def difference(row: pd.Series) -> str:
+    return f"{signed(row['diff'])} ± {row['diff_half']:.1f}"
+
+
+def test_the_words_on_further_methods_with_cml(further):
+    words, rows, _ = further
+    methods = ["ANIL", "Meta-SGD", "CAVIA"]
+    cells = {(m, shot): rows.loc[(f"{m} + CML", shot)] for m in methods for shot in (1, 5)}
+    assert [key for key, row in cells.items() if row["p_holm"] < 0.05] == [("Meta-SGD", 1)]
+    told = {key: difference(row) for key, row in cells.items()}
+    assert f"one of six cells**: Meta-SGD at 1-shot, {told['Meta-SGD', 1]} points" in words
+    assert f"At 5-shot it is {told['Meta-SGD', 5]}." in words
+    assert f"ANIL's gains are {told['ANIL', 1]} and {told['ANIL', 5]}, CAVIA's" in words
+    assert f"CAVIA's {told['CAVIA', 1]} and {told['CAVIA', 5]}, and none" in words
+
+
+def test_the_words_on_further_methods_with_the_co_learner_at_test(further):
+    words, rows, _ = further
+    co = rows[rows["reading"] == "co"].dropna(subset="diff")
+    assert set(co.index) == {
+        (f"{m} + CML†", shot) for m in ("Meta-SGD", "CAVIA") for shot in (1, 5)
+    }
+    assert list(co.index[co["p_holm"] >= 0.05]) == [("CAVIA + CML†", 1)]
+    told = {key: difference(row) for key, row in co.iterrows()}
+    first, second = told["Meta-SGD + CML†", 1], told["Meta-SGD + CML†", 5]
+    assert f"gains in both columns** ({first} and {second})" in words
+    first, second = told["CAVIA + CML†", 1], told["CAVIA + CML†", 5]
+    assert f"CAVIA + CML† at 5-shot ({second}; 1-shot {first})" in words
+
+
+def test_the_words_on_further_methods_against_maml(further):
+    words, rows, steps = further
+    told = {}
+    for method in ("ANIL", "Meta-SGD", "ProtoNet", "CAVIA"):
+        both = rows.loc[[(method, 1), (method, 5)]]
+        assert set(both["p_holm"] < 0.05) == {method != "Meta-SGD"}
+        assert set(both["diff"] > 0) == {method in ("Meta-SGD", "ProtoNet")}
+        told[method] = [
+            f"{abs(d):.1f} ± {h:.1f}" for d, h in zip(both["diff"], both["diff_half"], strict=True)
+        ]
+    assert "ProtoNet is better, by {} and {} points".format(*told["ProtoNet"]) in words
+    assert (
+        "ANIL is worse, by {} and {}, CAVIA by {} and {}, Reptile".format(
+            *told["ANIL"], *told["CAVIA"]
+        )
+        in words
+    )
+    reptile = steps.loc[("Reptile", 1)]
+    assert reptile["diff"] < 0
+    assert reptile["p_holm"] < 0.05
+    assert f"Reptile by {-reptile['diff']:.1f} ± {reptile['diff_half']:.1f} (1-shot" in words
+    assert "Meta-SGD's gains of {} and {} are not".format(*told["Meta-SGD"]) in words
+
+
+def test_the_words_on_the_start_of_further_methods(further):
+    words, rows, steps = further
+    untrained = {
+        name: rows.loc[(f"untrained, adapted as {name}", 1), "mean"]
+        for name in ("ProtoNet", "MAML")
+    }
+    assert (
+        f"to have {untrained['ProtoNet']:.1f} % at 1-shot, where an untrained MAML has"
+        f" {untrained['MAML']:.1f} %"
+    ) in words
+    folder = REFERENCE / "omniglot_methods" / "tables"
+    before, five = (
+        pd.read_csv(folder / f"{name}.csv").set_index(["row", "shot"])["mean"]
+        for name in ("omniglot_methods", "omniglot_five_steps")
+    )
+    moved = [
+        rows.loc[("MAML", 1), "mean"] - before[("MAML", 1)],
+        rows.loc[("MAML", 5), "mean"] - before[("MAML", 5)],
+        steps.loc[("MAML", 1), "mean"] - five[("MAML", 1)],
+    ]
+    one, other, last = (f"{abs(value):.1f}" for value in moved)
+    assert f"MAML's means by {one}, {other} and {last} points" in words
