@@ -231,7 +231,7 @@ def records(args: Namespace) -> None:
     if args.parquet:
         content = BytesIO()
         try:
-            frame.to_parquet(content, index=False)
+            frames.of_one_type(frame).to_parquet(content, index=False)
         except ImportError:
             raise UserError("parquet needs pyarrow: pip install pyarrow, or take --csv.") from None
         write_bytes(args.parquet, content.getvalue())

@@ -188,27 +188,45 @@ def test_what_is_not_there_is_named_with_the_file(tmp_path, wrong, message):
 # -- what is published
 
 
-def test_a_place_may_be_the_rows_of_selected_settings(tmp_path):
+def selected_settings(folder, maml, cml):
+    """The change from settings as published to these, which validation selects, and the table."""
     plan = swept.planned(swept.content())
-    best = {"inner_lr": 1.0, "protocol.outer_lr": 0.01}
-    store = swept.finished(plan, tmp_path / "s", {"maml": best, "maml+cml": best})
+    store = swept.finished(plan, folder / "s", {"maml": maml, "maml+cml": cml})
     narrow = selection.narrowed(plan, store)
     wanted = narrow.specs.keys() - swept.tried_ids(plan)
-    simulated.finish(narrow, tmp_path / "s", simulated.LEVEL, only=lambda spec: spec.id in wanted)
-    table = build(narrow, store, "table1")
+    simulated.finish(narrow, folder / "s", simulated.LEVEL, only=lambda spec: spec.id in wanted)
+    place = {"config": "any", "table": "table1", "called": "as published"}
+    entry = {"first": place, "second": {**place, "tuned": True}, "rows": ["MAML + CML"]}
+    asked = changes.Changes.read({"changes": [{**entry, "shots": [1]}]}, "test")
+    (line,) = changes.tested(asked, lambda _: plan, folder, "test")
+    return line, build(narrow, store, "table1")
+
+
+def test_a_place_may_be_the_rows_of_selected_settings(tmp_path):
+    best = {"inner_lr": 1.0, "protocol.outer_lr": 0.01}
+    line, table = selected_settings(tmp_path, best, best)
     gains = {
         row.label: row.cells[column].difference.paired.diff
         for row in table.rows
         for column in row.cells
         if row.against
     }
-    place = {"config": "any", "table": "table1", "called": "as published"}
-    entry = {"first": place, "second": {**place, "tuned": True}, "rows": ["MAML + CML"]}
-    asked = changes.Changes.read({"changes": [{**entry, "shots": [1]}]}, "test")
-    (line,) = changes.tested(asked, lambda _: plan, tmp_path, "test")
     assert line.change.first.mean == pytest.approx(gains["MAML + CML"])
     assert line.change.second.mean == pytest.approx(gains["MAML + CML, tuned"])
-    assert any(text.startswith("options.inner_lr 0.5 / 1.0") for text in line.unlike)
+    assert any(text == "options.inner_lr 0.5 / 1.0" for text in line.unlike)
+    assert not any("(of" in text for text in line.unlike)
+
+
+@pytest.mark.parametrize(
+    ("maml", "cml", "whose"), [(0.001, 0.01, "MAML + CML"), (0.01, 0.001, "MAML")]
+)
+def test_an_option_that_differs_in_the_row_or_its_baseline_alone_says_in_which(
+    tmp_path, maml, cml, whose
+):
+    best = [{"inner_lr": 1.0, "protocol.outer_lr": rate} for rate in (maml, cml)]
+    line, _ = selected_settings(tmp_path, *best)
+    assert "options.inner_lr 0.5 / 1.0" in line.unlike
+    assert f"protocol.outer_lr 0.001 / 0.01 (of {whose})" in line.unlike
 
 
 @pytest.fixture(scope="module")

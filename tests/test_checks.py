@@ -15,9 +15,9 @@ from cml_bench.methods.maml import MAML
 from cml_bench.networks.mlp import MLP, MLPOptions
 from tests.helpers.cases import said
 
-# One of each kind, of images and of nodes. The tests of methods, networks and data try the same
-# laws on everything that the package has.
-NAMES = ("more_maml", "gmeta", "conv4", "sbm")
+# Every network: no other test tries its laws. Of methods and data one of each kind, of images and of
+# nodes: their own tests try the same laws on all that the package has.
+NAMES = ("more_maml", "gmeta", "sbm", *(n for n in registry.networks.names() if n != "template"))
 
 
 @pytest.mark.slow

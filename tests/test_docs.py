@@ -207,6 +207,31 @@ def test_python_examples_parse_and_name_what_is_there(page):
                 assert all(hasattr(module, name) for name in names), node.module
 
 
+def test_the_data_frame_example_runs(monkeypatch):
+    """It reads committed records, so that everyone can try it."""
+    monkeypatch.chdir(ROOT)
+    section = (ROOT / "docs" / "usage.md").read_text().split("## Results as a data frame")[1]
+    (block,) = re.findall(r"^```python\n(.*?)^```", section.split("\n## ")[0], re.M | re.S)
+    ran = {}
+    exec(block, ran)
+    assert ran["gain"].n == 6
+    assert ran["gain"].p < 0.05
+    assert not ran["curves"].empty
+    assert not ran["episodes"].empty
+
+
+def test_studies_that_share_runs_are_named_where_runs_are_copied():
+    """The second copy would take the place of the first."""
+    runs = {
+        path.parent.name: {*os.listdir(path)}
+        for path in (ROOT / "results").glob("reference/*/runs")
+    }
+    assert len(runs) >= 8
+    sharing = {a for a in runs for b in runs if a != b and runs[a] & runs[b]}
+    told = (ROOT / "docs" / "compare.md").read_text().split("not two that share ids")[1]
+    assert {*re.findall(r"`(\w+)`", told.split("\n\n")[0])} == sharing
+
+
 def test_the_methods_data_sets_and_networks_that_the_readme_lists_are_those_that_exist():
     from cml_bench import registry
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import cml_bench
@@ -167,6 +168,15 @@ def test_one_run_and_its_folder_of_runs_are_places(made, tmp_path):
     assert cml_bench.load_records(tmp_path / run.name)["run"].nunique() == 1
 
 
+def test_two_studies_that_share_a_run_are_told_apart_by_their_folder():
+    """The same id with another content: made on another machine, or with other settings of it."""
+    places = [OMNIGLOT.parent / name for name in ("omniglot_methods", "omniglot_more_methods")]
+    frame = selected(cml_bench.load_records(*places), "maml").query("steps == 1000")
+    frame = frame[frame["options.inner_steps"] == 1]
+    with pytest.raises(UserError, match=r"2 rows of seed 0, which differ in folder: select one"):
+        cml_bench.compare(frame, frame)
+
+
 def test_the_command_writes_the_same_rows(made, tmp_path, capsys):
     frame = cml_bench.load_records(made)
     assert main(["records", str(made), "--csv", str(tmp_path / "runs.csv")]) == 0
@@ -175,6 +185,22 @@ def test_the_command_writes_the_same_rows(made, tmp_path, capsys):
     assert capsys.readouterr().out == frame.to_csv(index=False)
     assert main(["records", str(tmp_path)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", ["demo", "graphs"])
+def test_parquet_holds_the_rows_of_a_published_study(study, tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = cml_bench.load_records(OMNIGLOT.parent / study)
+    file = tmp_path / "runs.parquet"
+    assert main(["records", str(OMNIGLOT.parent / study), "--parquet", str(file)]) == 0
+    back = pd.read_parquet(file)
+    assert [*back.columns] == [*frame.columns]
+    assert [*back["mean"].dropna()] == [*frame["mean"].dropna()]
+    for column in ("network.hidden", "status", "options.inner_lr"):  # lists and numbers; text
+        if column in frame:
+            assert [str(v) for v in back[column].dropna()] == [
+                str(v) for v in frame[column].dropna()
+            ]
 
 
 def test_parquet_without_its_library_is_said_and_leaves_no_file(

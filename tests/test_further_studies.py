@@ -36,10 +36,12 @@ def test_the_words_on_a_tuned_maml(tuned):
     assert plain["p_holm"] < 0.05 < selected["p_holm"]
     ours = f"{signed(selected['diff'])} ± {selected['diff_half']:.1f}"
     assert f"it is {signed(plain['diff'])} points; with selected ones it is {ours}." in words
-    assert f"Omniglot ({signed(plain['diff'])} points: 1-shot, 400 steps) is gone" in page(
+    assert f"Omniglot ({signed(plain['diff'])} points: 1-shot, 400 steps) shrinks" in page(
         "README.md"
     )
-    assert f"MAML + CML: {ours} (" in page("README.md")
+    assert f"MAML + CML: none is left to see, {ours} (" in page("README.md")
+    upper = selected["diff"] + selected["diff_half"]
+    assert f"up to {upper:.1f} points lie within the interval" in words
     co, selected = tuned.loc["MAML + CML†"], tuned.loc["MAML + CML†, tuned"]
     assert selected["p_holm"] < 0.05
     kept = f"{signed(selected['diff'])} ± {selected['diff_half']:.1f}"
@@ -65,7 +67,15 @@ def test_the_words_on_what_tuning_gives():
     gain = compare(best, released, steps)
     assert gain.n == 8
     assert gain.p < 0.001
-    assert f"than CML does**: {gain.diff:.1f} ± {gain.half:.1f} points" in page("docs/results.md")
+    words = page("docs/results.md")
+    assert f"than CML does**: {gain.diff:.1f} ± {gain.half:.1f} points" in words
+    every = frame[(frame["method"] == "maml+cml") & (frame["reading"] == "meta")]
+    published = every[every["mean"].notna() & (every[steps] == [0.5, 0.001]).all(axis=1)]
+    above = compare(best, published, steps)
+    assert above.n == 8
+    assert above.p < 0.001
+    told = f"{above.diff:.1f} ± {above.half:.1f} (p < 0.001; one test"
+    assert f"Tuned MAML is above MAML + CML as published by {told}" in words
 
 
 def test_the_words_on_the_settings(monkeypatch):
@@ -116,9 +126,9 @@ def test_the_words_on_further_methods_with_cml(further):
     cells = {(m, shot): rows.loc[(f"{m} + CML", shot)] for m in methods for shot in (1, 5)}
     assert [key for key, row in cells.items() if row["p_holm"] < 0.05] == [("Meta-SGD", 1)]
     told = {key: difference(row) for key, row in cells.items()}
-    assert f"one of six cells**: Meta-SGD at 1-shot, {told['Meta-SGD', 1]} points" in words
+    assert f"gains in one of six cells**: Meta-SGD at 1-shot, {told['Meta-SGD', 1]} points" in words
     assert f"At 5-shot it is {told['Meta-SGD', 5]}." in words
-    assert f"ANIL's gains are {told['ANIL', 1]} and {told['ANIL', 5]}, CAVIA's" in words
+    assert f"ANIL's differences are {told['ANIL', 1]} and {told['ANIL', 5]}, CAVIA's" in words
     assert f"CAVIA's {told['CAVIA', 1]} and {told['CAVIA', 5]}, and none" in words
 
 
@@ -166,9 +176,10 @@ def test_the_words_on_the_start_of_further_methods(further):
         name: rows.loc[(f"untrained, adapted as {name}", 1), "mean"]
         for name in ("ProtoNet", "MAML")
     }
+    five_untrained = steps.loc[("untrained, adapted", 1), "mean"]
     assert (
-        f"to have {untrained['ProtoNet']:.1f} % at 1-shot, where an untrained MAML has"
-        f" {untrained['MAML']:.1f} %"
+        f"Untrained, ProtoNet has {untrained['ProtoNet']:.1f} % at 1-shot, MAML"
+        f" {untrained['MAML']:.1f} %, and MAML with five inner steps {five_untrained:.1f} %"
     ) in words
     folder = REFERENCE / "omniglot_methods" / "tables"
     before, five = (
@@ -181,4 +192,4 @@ def test_the_words_on_the_start_of_further_methods(further):
         steps.loc[("MAML", 1), "mean"] - five[("MAML", 1)],
     ]
     one, other, last = (f"{abs(value):.1f}" for value in moved)
-    assert f"MAML's means by {one}, {other} and {last} points" in words
+    assert f"Its means are {one} and {other} (one inner step) and {last} points (five)" in words

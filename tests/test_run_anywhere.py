@@ -111,13 +111,19 @@ def test_an_installed_wheel_runs_a_study_with_plug_ins_in_an_empty_folder(tmp_pa
     tiny = {**CONFIG["experiments"]["sinusoid"], "methods": {"headonly": {}, "headonly+cml": {}}}
     study = {"study": "mine", "plugins": ["mine"], "seeds": 1, "experiments": {"e": tiny}}
     (folder / "mine.yaml").write_text(yaml.safe_dump(study))
-    done = subprocess.run(
-        [sys.executable, "-m", "cml_bench", "run", "mine.yaml", "--cores", "2"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(packages), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    environment = {**os.environ, "PYTHONPATH": str(packages), "OMP_NUM_THREADS": "1"}
+
+    def ran(*words: str | Path) -> str:
+        done = subprocess.run(
+            words, cwd=folder, capture_output=True, encoding="utf-8", env=environment
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    asked = "import cml_bench.system.workflow as w; print(w.__file__, w.snakefile(), sep='\\n')"
+    module, snakefile = ran(sys.executable, "-c", asked).split()
+    assert Path(module).is_relative_to(packages)
+    assert Path(snakefile).is_relative_to(tmp_path / "installed")
+    ran(tmp_path / "installed" / "bin" / "cml-bench", "run", "mine.yaml", "--cores", "2", "all")
     assert len(list(folder.glob("results/runs/headonly*/record.json"))) == 2
     assert (folder / "results" / "mine" / "report.html").exists()

@@ -4,7 +4,7 @@ Each is tested by ``change.py``, with Holm's correction over the whole file: one
 meta-learner's gains, one for the co-learner's. Imports no torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,11 +124,9 @@ def _tested(
     mixed = mixture([c for cell in (first, second) for c in (cell, cell.base) if c])
     gains = [{} if mixed else change.gains(cell, better) for _, cell in picked]
     changed = change.change(*gains)
-    specs = [
-        [plan.specs[i] for i in c.runs] for (plan, _), (_, c) in zip(sides, picked, strict=True)
-    ]
     tasks = [{len(s) for s in c.scores.values()} for c in (first, second)]
-    unlike = _unlike(specs[0][0], specs[1][0])
+    plans = [plan for plan, _ in sides]
+    unlike = _unlike_pairs(row, plans, (first, second))
     if mixed:
         unlike = (*unlike, mixed)
     if all(tasks) and tasks[0] != tasks[1]:
@@ -160,6 +158,22 @@ def _cell(table: Table, label: str, shot: int, where: str) -> tuple[TableRow, Ce
             " needed: name other shots, or a table with one column for each."
         )
     return row, row.cells[columns[0]]
+
+
+def _unlike_pairs(
+    row: TableRow, plans: Sequence[Plan], cells: tuple[Cell, Cell]
+) -> tuple[str, ...]:
+    """What differs between two places in the row's runs and in its baseline's. An option that
+    differs in one of the two alone says in which.
+    """
+
+    def between(pair: Sequence[Cell | None]) -> tuple[str, ...]:
+        runs = [[plan.specs[i] for i in c.runs] for plan, c in zip(plans, pair, strict=True) if c]
+        return _unlike(runs[0][0], runs[1][0]) if len(runs) == 2 and all(runs) else ()
+
+    own, base = between(cells), between([cell.base for cell in cells])
+    alone = [f"{text} (of {row.against})" for text in base if text not in own]
+    return (*(f"{text}{'' if text in base else f' (of {row.label})'}" for text in own), *alone)
 
 
 def _unlike(a: RunSpec, b: RunSpec) -> tuple[str, ...]:

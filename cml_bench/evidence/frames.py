@@ -30,7 +30,8 @@ def runs(places: Iterable[Path]) -> pd.DataFrame:
     """One row a run, reading and number of inner steps. A diverged run has one row without mean.
 
     ``mean`` is in ``unit``: percent, or squared error. Options are columns named as in a
-    configuration (``options.cml.gamma``, ``protocol.meta_batch``); empty where a run has none.
+    configuration (``options.cml.gamma``, ``protocol.meta_batch``); empty where a run has none. A
+    list, such as the widths of an MLP, is written as text.
     """
     return of(_records(places))
 
@@ -38,6 +39,12 @@ def runs(places: Iterable[Path]) -> pd.DataFrame:
 def of(records: Iterable[Record]) -> pd.DataFrame:
     """The frame that :func:`runs` gives of these records."""
     return pd.DataFrame([row for record in records for row in _results(record)])
+
+
+def of_one_type(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame for files whose columns hold one type: a column with text and numbers is text."""
+    mixed = [c for c in frame.columns if frame[c].dropna().map(type).nunique() > 1]
+    return frame.assign(**{c: frame[c].map(str, na_action="ignore") for c in mixed})
 
 
 def curves(places: Iterable[Path]) -> pd.DataFrame:
@@ -86,7 +93,8 @@ def _one_each(name: str, rows: pd.DataFrame, unit: str) -> None:
     if twice.empty:
         return
     first = twice[twice[unit] == twice[unit].iloc[0]]
-    unlike = [c for c in first.columns if c not in _OF_RUN and first[c].nunique(dropna=False) > 1]
+    several = [c for c in first.columns if first[c].nunique(dropna=False) > 1]
+    unlike = [c for c in several if c not in _OF_RUN] or [c for c in several if c == "folder"]
     raise UserError(
         f"{name} has {len(first)} rows of {unit} {first[unit].iloc[0]}, which differ in"
         f" {', '.join(unlike) or 'nothing'}: select one of them."
@@ -188,7 +196,7 @@ def _results(record: Record) -> Rows:
         "clean": source.clean if source else None,
         "machine": record.machine.title,
         "folder": str(record.folder),
-        **options,
+        **{key: str(v) if isinstance(v, list) else v for key, v in options.items()},
     }
     if not record.results:
         yield {**row, **_series(None)}

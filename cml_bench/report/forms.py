@@ -38,7 +38,7 @@ PARTS: dict[str, tuple[Callable[[Table], Grid], str]] = {
     "cost": (
         cost_grid,
         "Parameters in training and at test, and FLOPs and time of training relative to the row's"
-        " baseline",
+        " baseline, or to the table's first row where it has none",
     ),
 }
 

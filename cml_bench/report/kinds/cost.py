@@ -40,7 +40,7 @@ class Cost(TableKind):
 
 def cost_grid(table: "Table") -> "Grid":
     """A line for each row of a table of any kind: parameters, and what training costs relative to
-    the row's baseline.
+    the row's baseline, or to the first row where it has none.
     """
     from cml_bench.report import grids
 
