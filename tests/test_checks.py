@@ -15,8 +15,8 @@ from cml_bench.methods.maml import MAML
 from cml_bench.networks.mlp import MLP, MLPOptions
 from tests.helpers.cases import said
 
-# Every network: no other test tries its laws. Of methods and data one of each kind, of images and of
-# nodes: their own tests try the same laws on all that the package has.
+# Every network: no other test tries its laws. Of methods and data one of each kind, of images and
+# of nodes: their own tests try the same laws on all that the package has.
 NAMES = ("more_maml", "gmeta", "sbm", *(n for n in registry.networks.names() if n != "template"))
 
 
@@ -69,6 +69,32 @@ def test_the_command_prints_every_law_and_fails_with_what_fails(monkeypatch, cap
     shown = capsys.readouterr()
     assert "FAILS     three: it is broken\n" in shown.out
     assert shown.err == "error: 1 of the checks of maml fail: see above.\n"
+
+
+class Kinked:
+    """3|x| at x = 1e-9, so close to its kink as the ReLUs of a deep network are to theirs."""
+
+    groups = {"psi": {"x": torch.tensor([1e-9], dtype=torch.float64)}}
+    factor = 3.0
+
+    def __init__(self, name):
+        self.method = self
+
+    def tasks(self):
+        return [None]
+
+    def gradients(self, task):
+        return None, {("psi", "x"): torch.tensor([self.factor], dtype=torch.float64)}
+
+    def outer_loss(self, groups, task):
+        return 3 * groups["psi"]["x"].abs().sum(1), None
+
+
+def test_a_kink_that_a_wide_step_meets_is_no_mistake_of_the_gradient(monkeypatch):
+    laws.gradient_is_exact(Kinked, "any")
+    monkeypatch.setattr(Kinked, "factor", 3.001)
+    with pytest.raises(laws.Broken, match="has the slope"):
+        laws.gradient_is_exact(Kinked, "any")
 
 
 def test_a_name_that_nothing_has_is_one_sentence(capsys):

@@ -16,7 +16,7 @@ from cml_bench.registry import CML
 
 Make = Callable[..., Subject]  # Subject of a method's name, with further arguments
 _EQUAL = 1e-8  # of float64: far above rounding, far below any mistake
-_SLOPE, _WIDTHS = 1e-5, (1e-5, 1e-6, 1e-7)  # of finite differences
+_SLOPE, _WIDTHS = 1e-5, (1e-5, 1e-6, 1e-7, 1e-8, 1e-9)  # of finite differences
 
 
 class Broken(Exception):
@@ -86,11 +86,14 @@ def gradient_is_exact(make: Make, name: str) -> None:
         there = expand(leaves(moved, CPU, torch.float64), len(task))
         return subject.method.outer_loss(there, task)[0].mean().item()
 
-    # Several widths: one of them may step over the kink of a ReLU.
-    slopes = [(loss_at(h) - loss_at(-h)) / (2 * h) for h in _WIDTHS]
+    # Several widths: a wide one may step over the kink of a ReLU, and in a deep network it does.
+    slopes = []
+    for h in _WIDTHS:
+        slopes.append((loss_at(h) - loss_at(-h)) / (2 * h))
+        if abs(slopes[-1] - want) < _SLOPE * max(1.0, abs(want)):
+            return
     slope = min(slopes, key=lambda one: abs(one - want))
-    _must(
-        abs(slope - want) < _SLOPE * max(1.0, abs(want)),
+    raise Broken(
         f"the outer loss has the slope {slope:.6g} and its gradient says {want:.6g}; if that is"
         " meant, set gradient_is_exact = False in the method's class",
     )
